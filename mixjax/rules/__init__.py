@@ -1,0 +1,51 @@
+"""How weights move: one factory per rule, each returning a :class:`mixjax.WeightRule`.
+
+Every hyperparameter may be a traced value, so a factory may be called inside ``vmap`` over a grid.
+"""
+
+from mixjax.rules.erma import ERMAState, erma
+from mixjax.rules.fixed import fixed
+from mixjax.rules.least_squares import FGLSState, OneShotFGLSState, fgls, gls, one_shot_fgls
+from mixjax.rules.variance_aware import VarianceAwareState, variance_aware
+from mixjax.rules.wrappers import (
+    CountingState,
+    SelectState,
+    WrapperState,
+    every,
+    floor,
+    freeze_after,
+    select,
+    smooth,
+)
+
+RULES = {
+    "fixed": fixed,
+    "gls": gls,
+    "fgls": fgls,
+    "one_shot_fgls": one_shot_fgls,
+    "erma": erma,
+    "variance_aware": variance_aware,
+}
+"""Every base rule's factory by name."""
+
+__all__ = [
+    "RULES",
+    "CountingState",
+    "ERMAState",
+    "FGLSState",
+    "OneShotFGLSState",
+    "SelectState",
+    "VarianceAwareState",
+    "WrapperState",
+    "erma",
+    "every",
+    "fgls",
+    "fixed",
+    "floor",
+    "freeze_after",
+    "gls",
+    "one_shot_fgls",
+    "select",
+    "smooth",
+    "variance_aware",
+]

@@ -1,0 +1,108 @@
+"""What every rule needs: reading the prior and the signals, and sharing out the simplex over the rows seen."""
+
+import math
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+State = TypeVar("State")
+
+
+def is_concrete(value: ArrayLike) -> bool:
+    """Whether ``value`` can be looked at, i.e. is not traced by jit, vmap, scan or grad."""
+    return not isinstance(value, jax.core.Tracer)
+
+
+def check_range(name: str, value: ArrayLike, low: float, high: float = math.inf) -> None:
+    """Raises a ValueError if a concrete hyperparameter leaves ``[low, high]``; traced ones are not looked at."""
+    if is_concrete(value) and not bool(np.all((np.asarray(value) >= low) & (np.asarray(value) <= high))):
+        raise ValueError(f"{name} must be in [{low:g}, {high:g}], got {value}.")
+
+
+def check_positive(name: str, value: ArrayLike) -> None:
+    """Raises a ValueError if a concrete hyperparameter is not above zero; traced ones are not looked at."""
+    if is_concrete(value) and not bool(np.all(np.asarray(value) > 0)):
+        raise ValueError(f"{name} must be positive, got {value}.")
+
+
+def as_simplex(name: str, values: ArrayLike) -> jax.Array:
+    """Normalises a non-negative vector to sum one, as strongly typed float32 ``[D]``.
+
+    Args:
+        name: what the error messages call it.
+        values: shape ``[D]``, finite, non-negative, not all zero.
+
+    Returns:
+        float32 ``[D]`` on the simplex.
+
+    Raises:
+        ValueError: a shape other than ``[D]`` with ``D >= 1``; or, where the values are concrete, a negative or
+            non-finite entry or a sum of zero.
+    """
+    array = jnp.asarray(values, jnp.float32)
+    if array.ndim != 1 or array.size == 0:
+        raise ValueError(f"{name} must be a vector with one entry per domain, got shape {array.shape}.")
+    if is_concrete(array):
+        numbers = np.asarray(array)
+        if not (np.isfinite(numbers).all() and (numbers >= 0).all() and numbers.any()):
+            raise ValueError(f"{name} must be finite, non-negative and not all zero, got {numbers}.")
+    array = array / array.max()
+    return array / array.sum()
+
+
+def read_signals(state, counts: ArrayLike, **signals: ArrayLike) -> tuple[jax.Array, ...]:
+    """Reads one row per domain from each signal and says which rows were seen.
+
+    Args:
+        state: the rule's state; its prior gives ``D``.
+        counts: ``[D]``, examples behind each row.
+        **signals: ``[D]`` each, by the names of ``mixjax.types.SIGNALS``.
+
+    Returns:
+        ``(seen, *signals)``: ``seen`` is bool ``[D]`` (prior and count positive, every signal finite); the signals are
+        float32 ``[D]``, detached from the gradient, with 0 in the rows not seen.
+
+    Raises:
+        ValueError: a signal whose shape is not ``[D]``.
+    """
+    shape = state.prior.shape
+    for name, value in {"counts": counts, **signals}.items():
+        if jnp.shape(value) != shape:
+            raise ValueError(f"signal {name!r} must have one row per domain, shape {shape}, got {jnp.shape(value)}.")
+    arrays = [jax.lax.stop_gradient(jnp.asarray(value).astype(jnp.float32)) for value in signals.values()]
+    seen = (jnp.asarray(counts) > 0) & (state.prior > 0)
+    for array in arrays:
+        seen &= jnp.isfinite(array)
+    return seen, *(jnp.where(seen, array, 0.0) for array in arrays)
+
+
+def masked_softmax(logits: jax.Array, mask: jax.Array) -> jax.Array:
+    """Softmax over the entries of ``mask``; 0 elsewhere, and everywhere if the mask is empty or all are -inf."""
+    logits = jnp.where(mask, logits, -jnp.inf)
+    top = logits.max()
+    exps = jnp.where(mask, jnp.exp(logits - jnp.where(jnp.isfinite(top), top, 0.0)), 0.0)
+    return exps / jnp.maximum(exps.sum(), jnp.finfo(jnp.float32).tiny)
+
+
+def share(weights: jax.Array, log_scores: jax.Array, rows: jax.Array) -> jax.Array:
+    """Shares out what the other rows leave of the simplex over ``rows``, in proportion to ``exp(log_scores)``.
+
+    Args:
+        weights: ``[D]`` on the simplex.
+        log_scores: ``[D]``; -inf means a score of zero.
+        rows: bool ``[D]``.
+
+    Returns:
+        ``[D]`` on the simplex; bitwise ``weights`` outside ``rows``.
+    """
+    total = jnp.maximum(1.0 - jnp.where(rows, 0.0, weights).sum(), 0.0)
+    return jnp.where(rows, total * masked_softmax(log_scores, rows), weights)
+
+
+def if_news(counts: ArrayLike, new: State, old: State) -> State:
+    """``new`` if any count is positive, else ``old``, leaf by leaf."""
+    news = jnp.any(jnp.asarray(counts) > 0)
+    return jax.tree.map(lambda a, b: jnp.where(news, a, b), new, old)

@@ -1,0 +1,53 @@
+"""Weights that do not move: the prior, uniform, a temperature of the prior, or given values."""
+
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from mixjax.rules.base import as_simplex, check_positive, masked_softmax
+from mixjax.types import WeightRule, WeightState
+
+
+def fixed(weights: ArrayLike | None = None, *, temperature: ArrayLike = 1.0) -> WeightRule:
+    r"""Constant weights ``c_d ∝ p_d^(1/temperature)``, with ``p`` the prior or the given weights.
+
+    A temperature of 1 gives ``p`` itself (plain SGD where ``p`` is the prior), above 1 flattens it, and ``inf`` is
+    uniform over the domains with ``p_d > 0``.
+
+    Args:
+        weights: non-negative ``[D]`` in place of the prior; normalised. Domains of prior zero stay at zero.
+        temperature: positive scalar, ``inf`` included.
+
+    Returns:
+        A :class:`mixjax.WeightRule` with state :class:`mixjax.types.WeightState`. Signals: none.
+
+    Raises:
+        ValueError: a temperature that is not positive, or weights that do not match the prior's shape, are negative,
+            not finite or all zero where the prior is positive.
+
+    Example:
+        >>> import jax.numpy as jnp, mixjax
+        >>> mixjax.rules.fixed(temperature=2.0).init(jnp.array([0.8, 0.2])).weights.round(3)
+        Array([0.667, 0.333], dtype=float32)
+
+    References:
+        Temperature sampling of multilingual pretraining; exponent ``1/temperature`` as in Devlin et al., multilingual
+        BERT.
+    """
+    check_positive("temperature", temperature)
+
+    def init(prior):
+        prior = as_simplex("prior", prior)
+        if weights is None:
+            base = prior
+        else:
+            given = jnp.asarray(weights, jnp.float32)
+            if given.shape != prior.shape:
+                raise ValueError(f"weights must have the prior's shape {prior.shape}, got {given.shape}.")
+            base = as_simplex("weights", jnp.where(prior > 0, given, 0.0))
+        return WeightState(masked_softmax(jnp.log(base) / jnp.float32(temperature), base > 0), prior)
+
+    def update(state, *, counts, **signals):
+        del counts, signals
+        return state
+
+    return WeightRule(init, update)
