@@ -3,9 +3,22 @@
 ``mixjax.types`` explains the one concept, a weight rule, in 30 lines.
 """
 
-from mixjax import rules
+from mixjax import rules, samplers, signals
+from mixjax.accumulation import accumulate
+from mixjax.objectives import weighted_loss
+from mixjax.transforms import aggregate, get_weights, track
 from mixjax.types import WeightRule
 
 __version__ = "0.1.0"
 
-__all__ = ["WeightRule", "rules"]
+__all__ = [
+    "WeightRule",
+    "accumulate",
+    "aggregate",
+    "get_weights",
+    "rules",
+    "samplers",
+    "signals",
+    "track",
+    "weighted_loss",
+]

@@ -66,8 +66,8 @@ def erma(
         >>> rule = mixjax.rules.erma(gamma1=0.0, gamma2=2.0)
         >>> state = rule.init(jnp.array([0.5, 0.5]))
         >>> signals = dict(losses=jnp.array([1.0, 1.0]), loss_vars=jnp.array([0.0, jnp.log(3.0)]))
-        >>> rule.update(state, counts=jnp.array([9, 9]), **signals).weights.round(3)
-        Array([0.75, 0.25], dtype=float32)
+        >>> rule.update(state, counts=jnp.array([9, 9]), **signals).weights.tolist()
+        [0.75, 0.25]
 
     References:
         Paper 000, eq. 11-12 and appendix B, where ``gamma1 = 4 eta`` (the printed "4 eta pi" counts the prior twice)

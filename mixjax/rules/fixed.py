@@ -26,8 +26,8 @@ def fixed(weights: ArrayLike | None = None, *, temperature: ArrayLike = 1.0) -> 
 
     Example:
         >>> import jax.numpy as jnp, mixjax
-        >>> mixjax.rules.fixed(temperature=2.0).init(jnp.array([0.8, 0.2])).weights.round(3)
-        Array([0.667, 0.333], dtype=float32)
+        >>> mixjax.rules.fixed(temperature=2.0).init(jnp.array([0.8, 0.2])).weights.tolist()
+        [0.667, 0.333]
 
     References:
         Temperature sampling of multilingual pretraining; exponent ``1/temperature`` as in Devlin et al., multilingual

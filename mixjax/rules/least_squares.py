@@ -11,7 +11,6 @@ from mixjax.rules.base import (
     check_positive,
     check_range,
     if_news,
-    is_concrete,
     masked_softmax,
     read_signals,
     share,
@@ -67,21 +66,21 @@ def gls(variances: ArrayLike) -> WeightRule:
 
     Example:
         >>> import jax.numpy as jnp, mixjax
-        >>> mixjax.rules.gls([1.0, 20.0]).init(jnp.array([0.5, 0.5])).weights.round(3)
-        Array([0.952, 0.048], dtype=float32)
+        >>> mixjax.rules.gls([1.0, 20.0]).init(jnp.array([0.5, 0.5])).weights.tolist()
+        [0.952, 0.048]
 
     References:
         Paper 000 (Salmani et al., "Sampling and Loss Weights in Multi-Domain Training"), theorem 3.1 and
         corollary 3.2, eq. 9.
     """
-    if is_concrete(variances) and not bool(jnp.all((jnp.asarray(variances) > 0) & jnp.isfinite(variances))):
-        raise ValueError(f"variances must be positive and finite, got {variances}.")
+    variances = jnp.asarray(variances, jnp.float32)
+    check_positive("variances", variances)
 
     def init(prior):
         prior = as_simplex("prior", prior)
-        if jnp.shape(variances) not in ((), prior.shape):
-            raise ValueError(f"variances must be a scalar or have shape {prior.shape}, got {jnp.shape(variances)}.")
-        log_scores = jnp.log(prior) - jnp.log(jnp.asarray(variances, jnp.float32))
+        if variances.shape not in ((), prior.shape):
+            raise ValueError(f"variances must be a scalar or have shape {prior.shape}, got {variances.shape}.")
+        log_scores = jnp.log(prior) - jnp.log(variances)
         return WeightState(masked_softmax(log_scores, prior > 0), prior)
 
     def update(state, *, counts, **signals):
@@ -119,8 +118,8 @@ def fgls(*, min_loss: ArrayLike = _MIN_LOSS) -> WeightRule:
         >>> import jax.numpy as jnp, mixjax
         >>> rule = mixjax.rules.fgls()
         >>> state = rule.init(jnp.array([0.5, 0.5]))
-        >>> rule.update(state, counts=jnp.array([9, 9]), losses=jnp.array([1.0, 3.0])).weights.round(3)
-        Array([0.75, 0.25], dtype=float32)
+        >>> rule.update(state, counts=jnp.array([9, 9]), losses=jnp.array([1.0, 3.0])).weights.tolist()
+        [0.75, 0.25]
 
     References:
         Paper 000, section 3.1, eq. 10. Deviation: the floor ``min_loss``.
@@ -170,8 +169,8 @@ def one_shot_fgls(gamma: ArrayLike = 1.0, *, min_loss: ArrayLike = _MIN_LOSS) ->
         >>> rule = mixjax.rules.one_shot_fgls(gamma=0.5)
         >>> state = rule.init(jnp.array([0.5, 0.5]))
         >>> state = rule.update(state, counts=jnp.array([9, 9]), losses=jnp.array([0.5, 1.0]))
-        >>> jnp.exp(state.log_w).round(3), state.weights.round(3)
-        (Array([1.5, 1. ], dtype=float32), Array([0.6, 0.4], dtype=float32))
+        >>> jnp.exp(state.log_w).tolist(), state.weights.tolist()
+        ([1.5, 1.0], [0.6, 0.4])
 
     References:
         Paper 000, algorithm 1, line 11 (the text calls it line 16). Deviations: the floor ``min_loss``; domains never

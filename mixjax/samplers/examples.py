@@ -1,0 +1,206 @@
+"""From domain ids to example indices: with replacement, and without replacement per epoch."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+_ROUNDS = 6
+
+
+class Partition(NamedTuple):
+    """Examples grouped by domain: domain ``d`` owns ``order[starts[d] : starts[d] + sizes[d]]``.
+
+    Attributes:
+        order: int32 ``[N]``, example indices.
+        starts: int32 ``[D]``.
+        sizes: int32 ``[D]``.
+    """
+
+    order: jax.Array
+    starts: jax.Array
+    sizes: jax.Array
+
+
+class EpochState(NamedTuple):
+    """Where each domain stands in its current epoch.
+
+    Attributes:
+        key: the ``jax.random.key`` of all shuffles.
+        epoch: int32 ``[D]``.
+        position: int32 ``[D]``, examples of the current epoch already drawn.
+    """
+
+    key: jax.Array
+    epoch: jax.Array
+    position: jax.Array
+
+
+def partition(domain_ids: ArrayLike, num_domains: int | None = None) -> Partition:
+    """Groups examples by domain, once, on the host.
+
+    Args:
+        domain_ids: int ``[N]``, the domain of each example, concrete.
+        num_domains: ``D``; the largest id plus one if left out.
+
+    Returns:
+        A :class:`Partition`; examples of a domain keep their order.
+
+    Raises:
+        ValueError: ids out of range, or a domain without examples (it could never be drawn from).
+
+    Example:
+        >>> import mixjax
+        >>> groups = mixjax.samplers.partition([1, 0, 1, 1])
+        >>> groups.order.tolist(), groups.sizes.tolist()
+        ([1, 0, 2, 3], [1, 3])
+    """
+    ids = np.asarray(domain_ids)
+    if ids.ndim != 1 or ids.size == 0 or not np.issubdtype(ids.dtype, np.integer):
+        raise ValueError(f"domain_ids must be a non-empty integer vector, got {ids.dtype} of shape {ids.shape}.")
+    num_domains = int(ids.max()) + 1 if num_domains is None else num_domains
+    if ids.min() < 0 or ids.max() >= num_domains:
+        raise ValueError(f"domain_ids must be in [0, {num_domains}), got {ids.min()} to {ids.max()}.")
+    sizes = np.bincount(ids, minlength=num_domains)
+    if not sizes.all():
+        raise ValueError(f"domains {np.flatnonzero(sizes == 0).tolist()} have no examples.")
+    starts = np.cumsum(sizes) - sizes
+    order = np.argsort(ids, kind="stable")
+    return Partition(*(jnp.asarray(x, jnp.int32) for x in (order, starts, sizes)))
+
+
+def split(groups: Partition, fraction: float) -> tuple[Partition, Partition]:
+    """Splits every domain in two: the first ``fraction`` of its examples, and the rest.
+
+    Paper 000's algorithm 1 trains on the first part (its ``rho``) and estimates on the second. Examples are taken in
+    the order of ``groups``: shuffle the data first where the order means something.
+
+    Args:
+        groups: a concrete :class:`Partition`.
+        fraction: in (0, 1); each part keeps at least one example of every domain.
+
+    Returns:
+        Two partitions that share ``order``.
+
+    Raises:
+        ValueError: ``fraction`` outside (0, 1), or a domain of fewer than two examples.
+
+    Example:
+        >>> import mixjax
+        >>> train, held_out = mixjax.samplers.split(mixjax.samplers.partition([0] * 10), 0.8)
+        >>> train.sizes.tolist(), held_out.starts.tolist(), held_out.sizes.tolist()
+        ([8], [8], [2])
+    """
+    if not 0.0 < fraction < 1.0:
+        raise ValueError(f"fraction must be in (0, 1), got {fraction}.")
+    sizes = np.asarray(groups.sizes)
+    if (sizes < 2).any():
+        raise ValueError(f"domains {np.flatnonzero(sizes < 2).tolist()} have fewer than two examples to split.")
+    first = np.clip(np.round(fraction * sizes), 1, sizes - 1).astype(np.int32)
+    train = groups._replace(sizes=jnp.asarray(first))
+    rest = groups._replace(starts=groups.starts + first, sizes=groups.sizes - first)
+    return train, rest
+
+
+def with_replacement(key: jax.Array, groups: Partition, domain_ids: ArrayLike) -> jax.Array:
+    """Draws one example of each given domain, independently and uniformly: the i.i.d. sampling of paper 000's eq. 14.
+
+    Args:
+        key: a ``jax.random.key``.
+        groups: the examples by domain.
+        domain_ids: int ``[B]``.
+
+    Returns:
+        int32 ``[B]``: indices of examples. One uniform a draw (float32, so domains of up to 2^23 examples).
+
+    Example:
+        >>> import jax, jax.numpy as jnp, mixjax
+        >>> groups = mixjax.samplers.partition([0, 1, 0, 1])
+        >>> index = mixjax.samplers.with_replacement(jax.random.key(0), groups, jnp.array([0, 1, 1]))
+        >>> (index % 2).tolist()
+        [0, 1, 1]
+    """
+    domain_ids = jnp.asarray(domain_ids)
+    size = groups.sizes[domain_ids]
+    offset = jnp.floor(jax.random.uniform(key, domain_ids.shape) * size).astype(jnp.int32)
+    return groups.order[groups.starts[domain_ids] + jnp.minimum(offset, size - 1)]
+
+
+def start_epochs(key: jax.Array, num_domains: int) -> EpochState:
+    """State of :func:`without_replacement` before the first draw.
+
+    Args:
+        key: a ``jax.random.key``; decides every shuffle of every domain.
+        num_domains: ``D``.
+
+    Returns:
+        An :class:`EpochState`.
+    """
+    zeros = jnp.zeros(num_domains, jnp.int32)
+    return EpochState(key, zeros, zeros)
+
+
+def without_replacement(state: EpochState, groups: Partition, domain_ids: ArrayLike) -> tuple[jax.Array, EpochState]:
+    """Draws from each domain without replacement, reshuffling a domain when its epoch is over.
+
+    A domain's shuffle is a keyed permutation evaluated only where it is needed (a Feistel network with cycle walking),
+    so the state is O(D), nothing is sorted, and ``vmap`` over runs costs no more than the draws. Its shuffles are
+    pseudo-random permutations, each exactly once through the domain; not every one of the ``n!`` occurs.
+
+    Args:
+        state: where each domain stands; see :func:`start_epochs`.
+        groups: the examples by domain.
+        domain_ids: int ``[B]``; more ids of a domain than it has examples run into its next epochs.
+
+    Returns:
+        ``(indices, state)``: int32 ``[B]`` and the state after the draw.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, mixjax
+        >>> groups = mixjax.samplers.partition([0, 0, 0, 1])
+        >>> state = mixjax.samplers.start_epochs(jax.random.key(0), 2)
+        >>> index, state = mixjax.samplers.without_replacement(state, groups, jnp.array([0, 0, 0, 1]))
+        >>> sorted(index.tolist()), state.epoch.tolist()
+        ([0, 1, 2, 3], [1, 1])
+
+    References:
+        Black and Rogaway, "Ciphers with arbitrary finite domains", 2002 (cycle walking over a Feistel network).
+    """
+    domain_ids = jnp.asarray(domain_ids)
+    present = jax.nn.one_hot(domain_ids, groups.sizes.size, dtype=jnp.int32)
+    rank = jnp.take_along_axis(jnp.cumsum(present, axis=0), domain_ids[:, None], axis=1)[:, 0] - 1
+    place, size = state.position[domain_ids] + rank, groups.sizes[domain_ids]
+    shuffled = _permute(state.key, domain_ids, state.epoch[domain_ids] + place // size, place % size, size)
+    position = state.position + present.sum(axis=0)
+    state = EpochState(state.key, state.epoch + position // groups.sizes, position % groups.sizes)
+    return groups.order[groups.starts[domain_ids] + shuffled], state
+
+
+def _permute(key, domain, epoch, index, size):
+    """``index`` under a permutation of ``range(size)`` fixed by ``(key, domain, epoch)``, elementwise."""
+    round_keys = jax.random.bits(key, (_ROUNDS,), jnp.uint32)
+    tweak = _mix(_mix(domain.astype(jnp.uint32) + 1) ^ epoch.astype(jnp.uint32))
+    bits = jnp.maximum(32 - jax.lax.clz(jnp.maximum(size - 1, 1)), 2)
+    half = ((bits + 1) // 2).astype(jnp.uint32)
+    low = (jnp.uint32(1) << half) - 1
+
+    def encrypt(x):
+        left, right = x >> half, x & low
+        for round_key in round_keys:
+            left, right = right, left ^ (_mix(right ^ round_key ^ tweak) & low)
+        return (left << half) | right
+
+    size = size.astype(jnp.uint32)
+    walk = jax.lax.while_loop(
+        lambda x: jnp.any(x >= size), lambda x: jnp.where(x >= size, encrypt(x), x), encrypt(index.astype(jnp.uint32))
+    )
+    return walk.astype(jnp.int32)
+
+
+def _mix(x):
+    """A bijective mixing of 32 bits: two rounds of multiply and xor-shift."""
+    for shift, factor in ((16, 0x9E3779B1), (15, 0x85EBCA77)):
+        x = (x ^ (x >> shift)) * jnp.uint32(factor)
+    return x ^ (x >> 16)

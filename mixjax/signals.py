@@ -1,0 +1,224 @@
+"""What rules look at: per-domain means and variances of the loss, and the spread of per-example gradients.
+
+Everything here is masked (a domain may be absent, an example may be padding), stable (variances by Chan's pairwise
+formula, not by differences of squares) and mergeable: over microbatches, over the steps of a ``scan``, over devices.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+__all__ = ["Moments", "grad_stds", "merge", "microbatch_grad_stds", "moments", "psum"]
+
+
+class Moments(NamedTuple):
+    """Per-domain count, mean and sum of squared deviations; the empty domain is ``(0, 0, 0)``.
+
+    Attributes:
+        count: float32 ``[D]``, number of examples.
+        mean: float32 ``[D]``.
+        m2: float32 ``[D]``, sum of squared deviations from the mean.
+    """
+
+    count: jax.Array
+    mean: jax.Array
+    m2: jax.Array
+
+    def signals(self) -> dict[str, jax.Array]:
+        """The keyword arguments ``counts, losses, loss_vars`` of a rule's ``update``.
+
+        Returns:
+            ``losses`` is NaN where the count is 0, and ``loss_vars`` (divisor n - 1) where it is below 2: a variance of
+            one example is not 0, it is unknown, and a rule that reads it leaves the row unseen.
+        """
+        return {
+            "counts": self.count,
+            "losses": jnp.where(self.count > 0, self.mean, jnp.nan),
+            "loss_vars": jnp.where(self.count > 1, self.m2 / jnp.maximum(self.count - 1.0, 1.0), jnp.nan),
+        }
+
+
+def moments(values: ArrayLike, domain_ids: ArrayLike, num_domains: int) -> Moments:
+    """Counts, means and squared deviations of each domain's values, in two passes over the batch.
+
+    Args:
+        values: ``[B]``, e.g. per-example losses; computed in float32 whatever the dtype. A non-finite value spoils its
+            own domain's row only.
+        domain_ids: int ``[B]``; ids outside ``[0, num_domains)`` mark padding and are left out.
+        num_domains: ``D``.
+
+    Returns:
+        :class:`Moments` with rows ``[D]``. Cost: O(B + D).
+
+    Raises:
+        ValueError: shapes that differ or are not vectors.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from mixjax import signals
+        >>> m = signals.moments(jnp.array([1.0, 3.0, 5.0]), jnp.array([0, 0, 1]), num_domains=3)
+        >>> m.signals()["losses"].tolist(), m.signals()["loss_vars"].tolist()
+        ([2.0, 5.0, nan], [2.0, nan, nan])
+    """
+    values, domain_ids = jnp.asarray(values), jnp.asarray(domain_ids)
+    if values.ndim != 1 or values.shape != domain_ids.shape:
+        raise ValueError(f"values and domain_ids must both be [B], got {values.shape} and {domain_ids.shape}.")
+    values = values.astype(jnp.float32)
+    ids = jnp.where((domain_ids >= 0) & (domain_ids < num_domains), domain_ids, num_domains)
+
+    def total(x):
+        return jax.ops.segment_sum(x, ids, num_domains + 1)[:num_domains]
+
+    count = total(jnp.ones_like(values))
+    mean = total(values) / jnp.maximum(count, 1.0)
+    deviations = values - jnp.append(mean, 0.0)[ids]
+    return Moments(count, mean, total(jnp.square(deviations)))
+
+
+def merge(a: Moments, b: Moments) -> Moments:
+    """Moments of the union of two disjoint sets of examples, row by row.
+
+    Args:
+        a: moments of one set, rows of any shape.
+        b: moments of the other, same shape.
+
+    Returns:
+        Their union's. ``merge`` is associative and commutative up to rounding; ``jax.tree.map(jnp.zeros_like, a)`` is
+        its unit.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from mixjax.signals import merge, moments
+        >>> ids = jnp.zeros(2, int)
+        >>> m = merge(moments(jnp.array([1.0, 3.0]), ids, 1), moments(jnp.array([5.0, 7.0]), ids, 1))
+        >>> m.mean.tolist(), m.m2.tolist()
+        ([4.0], [20.0])
+
+    References:
+        Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979.
+    """
+    count = a.count + b.count
+    fraction = b.count / jnp.maximum(count, 1.0)
+    delta = b.mean - a.mean
+    mean = jnp.where(b.count > 0, jnp.where(a.count > 0, a.mean + delta * fraction, b.mean), a.mean)
+    between = jnp.where((a.count > 0) & (b.count > 0), jnp.square(delta) * a.count * fraction, 0.0)
+    return Moments(count, mean, a.m2 + b.m2 + between)
+
+
+def psum(m: Moments, axis_name: str) -> Moments:
+    """Moments of the examples of all devices along a mapped axis, in three all-reduces of ``[D]``.
+
+    Args:
+        m: this device's moments.
+        axis_name: the axis of ``shard_map``, ``vmap`` or ``pmap``.
+
+    Returns:
+        The merged moments, the same on every device.
+    """
+    count = jax.lax.psum(m.count, axis_name)
+    mean = jax.lax.psum(jnp.where(m.count > 0, m.count * m.mean, 0.0), axis_name) / jnp.maximum(count, 1.0)
+    between = jnp.where(m.count > 0, m.count * jnp.square(m.mean - mean), 0.0)
+    return Moments(count, mean, jax.lax.psum(m.m2 + between, axis_name))
+
+
+def grad_stds(
+    loss: Callable[[Any, Any], jax.Array], params: Any, examples: Any, domain_ids: ArrayLike, num_domains: int
+) -> jax.Array:
+    r"""Standard deviation of the per-example gradient in each domain, exactly, from per-example gradients.
+
+    .. math:: v_d^2 = \frac{1}{n_d - 1} \sum_{z \in d} \|\nabla \ell(\theta, z) - \bar g_d\|^2
+
+    Cost: one ``vmap`` of the gradient over the ``n`` examples, and memory for ``n + D`` copies of the parameters; where
+    that is too much, :func:`microbatch_grad_stds` needs neither.
+
+    Args:
+        loss: ``loss(params, example) -> scalar``, for one example.
+        params: pytree of parameters.
+        examples: pytree of arrays with a leading axis of ``n`` examples.
+        domain_ids: int ``[n]``; ids outside ``[0, num_domains)`` mark padding.
+        num_domains: ``D``.
+
+    Returns:
+        float32 ``[D]``, in units of the gradient; NaN for domains with fewer than two examples.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from mixjax import signals
+        >>> x, ids = jnp.array([1.0, 3.0, 5.0, 5.0]), jnp.array([0, 0, 1, 1])
+        >>> signals.grad_stds(lambda slope, x: slope * x, jnp.array(2.0), x, ids, 2).tolist()
+        [1.414, 0.0]
+
+    References:
+        Paper 000, eq. 15. Deviation: divisor ``n_d - 1`` (unbiased for ``v_d²``).
+    """
+    grads = jax.vmap(jax.grad(loss), in_axes=(None, 0))(params, examples)
+    return _spread(grads, jnp.ones_like(jnp.asarray(domain_ids), jnp.float32), jnp.asarray(domain_ids), num_domains)
+
+
+def microbatch_grad_stds(mean_grads: Any, counts: ArrayLike) -> jax.Array:
+    r"""The same standard deviation estimated from the mean gradients of a few microbatches.
+
+    .. math:: \hat v_d^2 = \frac{1}{M_d - 1} \sum_m n_{md} \|\hat g_{md} - \bar g_d\|^2
+
+    ``g_md`` is the mean gradient of the ``n_md`` examples of domain ``d`` in microbatch ``m``, ``M_d`` the number of
+    microbatches where there are any, and the grand mean is weighted by ``n_md``. The square is unbiased for ``v_d²`` of
+    eq. 15 whatever the counts (mean gradients of ``n`` examples vary by ``v²/n``). Its relative standard error is about
+    ``sqrt(2 / ((M - 1) r))``, with ``r`` the effective dimension of the gradient noise. Cost: ``M`` gradients per
+    domain, which gradient accumulation computes anyway, and memory for ``M D`` of them.
+
+    Args:
+        mean_grads: pytree with leading axes ``[M, D]``: mean gradients.
+        counts: ``[M, D]``, examples behind each; rows of count 0 are left out.
+
+    Returns:
+        float32 ``[D]``; NaN for domains present in fewer than two microbatches.
+
+    Raises:
+        ValueError: counts that do not match the leading axes.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from mixjax import signals
+        >>> grads = jnp.array([[[1.0]], [[3.0]]])          # M = 2 microbatches, D = 1, one parameter
+        >>> signals.microbatch_grad_stds(grads, jnp.array([[8], [8]])).tolist()
+        [4.0]
+
+    References:
+        Paper 000, eq. 15; the one-way analysis of variance's between-group mean square.
+    """
+    counts = jnp.asarray(counts, jnp.float32)
+    for leaf in jax.tree.leaves(mean_grads):
+        if counts.ndim != 2 or leaf.shape[:2] != counts.shape:
+            raise ValueError(
+                f"counts must be [M, D] like the gradients' leading axes, got {counts.shape}, {leaf.shape}."
+            )
+    num_domains = counts.shape[1]
+    ids = jnp.broadcast_to(jnp.arange(num_domains), counts.shape)
+    flat = jax.tree.map(lambda g: g.reshape(-1, *g.shape[2:]), mean_grads)
+    return _spread(flat, counts.reshape(-1), ids.reshape(-1), num_domains)
+
+
+def _spread(grads, weights, ids, num_domains):
+    """sqrt of the weighted sum of squared distances to the domain's weighted mean, over (rows present - 1)."""
+    ids = jnp.where((ids >= 0) & (ids < num_domains) & (weights > 0), ids, num_domains)
+
+    def total(x):
+        return jax.ops.segment_sum(x, ids, num_domains + 1)[:num_domains]
+
+    rows, mass = total(jnp.ones_like(weights)), jnp.append(total(weights), 0.0)
+
+    def leaf(g):
+        g = (
+            jnp.where((ids < num_domains).reshape(-1, *[1] * (g.ndim - 1)), g, 0.0)
+            .astype(jnp.float32)
+            .reshape(len(g), -1)
+        )
+        sums = jax.ops.segment_sum(weights[:, None] * g, ids, num_domains + 1)
+        means = sums / jnp.maximum(mass, jnp.finfo(jnp.float32).tiny)[:, None]
+        return total(weights * jnp.square(g - means[ids]).sum(axis=1))
+
+    squares = sum(jax.tree.leaves(jax.tree.map(leaf, grads)))
+    return jnp.where(rows > 1, jnp.sqrt(squares / jnp.maximum(rows - 1.0, 1.0)), jnp.nan)
