@@ -3,9 +3,10 @@
 ``mixjax.types`` explains the one concept, a weight rule, in 30 lines.
 """
 
-from mixjax import rules, samplers, signals
+from mixjax import estimation, rules, samplers, signals, training
 from mixjax.accumulation import accumulate
 from mixjax.objectives import weighted_loss
+from mixjax.sweeps import sweep
 from mixjax.transforms import aggregate, get_weights, track
 from mixjax.types import WeightRule
 
@@ -15,10 +16,13 @@ __all__ = [
     "WeightRule",
     "accumulate",
     "aggregate",
+    "estimation",
     "get_weights",
     "rules",
     "samplers",
     "signals",
+    "sweep",
     "track",
+    "training",
     "weighted_loss",
 ]

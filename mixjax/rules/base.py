@@ -45,8 +45,8 @@ def as_simplex(name: str, values: ArrayLike) -> jax.Array:
     array = jnp.asarray(values, jnp.float32)
     if array.ndim != 1 or array.size == 0:
         raise ValueError(f"{name} must be a vector with one entry per domain, got shape {array.shape}.")
-    if is_concrete(array):
-        numbers = np.asarray(array)
+    if is_concrete(values):
+        numbers = np.asarray(values, np.float32)
         if not (np.isfinite(numbers).all() and (numbers >= 0).all() and numbers.any()):
             raise ValueError(f"{name} must be finite, non-negative and not all zero, got {numbers}.")
     array = array / array.max()

@@ -86,12 +86,14 @@ def erma(
     def update(state, *, counts, losses, loss_vars, **signals):
         del signals
         seen, losses, loss_vars = read_signals(state, counts, losses=losses, loss_vars=loss_vars)
+        rate1, rate2 = jnp.asarray(gamma1, jnp.float32), jnp.asarray(gamma2, jnp.float32)
+        bound = jnp.asarray(max_log_step, jnp.float32)
         pi, w = state.prior, jnp.exp(state.log_w)
 
         gap = jnp.clip(jnp.sum(pi * (1.0 - w) * losses), -_HUGE, _HUGE)
-        gain = jnp.clip((gamma1 * pi * gap) * losses, -_HUGE, _HUGE)
-        cost = jnp.clip((gamma2 * pi * w) * loss_vars, -_HUGE, _HUGE)
-        step = jnp.clip(gain - cost, -max_log_step, max_log_step)
+        gain = jnp.clip((rate1 * pi * gap) * losses, -_HUGE, _HUGE)
+        cost = jnp.clip((rate2 * pi * w) * loss_vars, -_HUGE, _HUGE)
+        step = jnp.clip(gain - cost, -bound, bound)
 
         log_w = jnp.clip(state.log_w + jnp.where(seen, step, 0.0), -_MAX_LOG_W, _MAX_LOG_W)
         weights = share(state.weights, jnp.log(pi) + log_w, seen)

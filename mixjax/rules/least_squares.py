@@ -73,8 +73,8 @@ def gls(variances: ArrayLike) -> WeightRule:
         Paper 000 (Salmani et al., "Sampling and Loss Weights in Multi-Domain Training"), theorem 3.1 and
         corollary 3.2, eq. 9.
     """
-    variances = jnp.asarray(variances, jnp.float32)
     check_positive("variances", variances)
+    variances = jnp.asarray(variances, jnp.float32)
 
     def init(prior):
         prior = as_simplex("prior", prior)

@@ -74,11 +74,12 @@ def variance_aware(*, min_ratio: ArrayLike = 1e-6) -> WeightRule:
         del signals
         now, v = read_signals(state, counts, grad_stds=grad_stds)
         known, c = read_signals(state, jnp.ones_like(state.prior), loss_weights=loss_weights)
-        c = jnp.where(known, c, state.loss_weights)
+        c, now = jnp.where(known, c, state.loss_weights), now & known
         v, seen = jnp.where(now, v, state.grad_stds), state.seen | now
         largest = jnp.where(seen, v, 0.0).max()
-        floored = jnp.where(largest > 0, jnp.maximum(v, min_ratio * largest), 1.0)
+        floored = jnp.where(largest > 0, jnp.maximum(v, jnp.asarray(min_ratio, jnp.float32) * largest), 1.0)
         q = share(state.prior, jnp.log(c) + jnp.log(floored), seen)
+        q = jnp.where(jnp.any(seen) & ~jnp.any(seen & (c > 0)), c / c.sum(), q)  # no row seen has a score
         q = jnp.maximum(q, jnp.where(c > 0, jnp.finfo(jnp.float32).tiny, 0.0))
         return if_news(counts, VarianceAwareState(q, state.prior, v, c, seen), state)
 

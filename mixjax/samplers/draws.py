@@ -78,7 +78,8 @@ def multinomial(key: jax.Array, weights: ArrayLike, n: int) -> jax.Array:
 
 def _inverse_cdf(weights, points):
     q = as_simplex("weights", weights)
-    cdf = jnp.cumsum(q)
+    # A long cumsum is summed in blocks, so it may dip, or step by a rounding error where the weight is zero.
+    cdf = jax.lax.cummax(jnp.where(q > 0, jnp.cumsum(q), 0.0))
     ids = jnp.searchsorted(cdf, jnp.clip(points, 0.0, 1.0) * cdf[-1], side="right")
     last = q.size - 1 - jnp.argmax(jnp.flip(q) > 0)  # rounding must not reach a domain of weight zero at the end
     return jnp.minimum(ids, last).astype(jnp.int32)

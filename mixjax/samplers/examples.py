@@ -13,15 +13,18 @@ _ROUNDS = 6
 class Partition(NamedTuple):
     """Examples grouped by domain: domain ``d`` owns ``order[starts[d] : starts[d] + sizes[d]]``.
 
+    :func:`partition` makes it of NumPy arrays, so that sizes are known where shapes depend on them; any field may be
+    replaced by a traced array (``order`` by a shuffle of each run, say) for the functions that draw.
+
     Attributes:
         order: int32 ``[N]``, example indices.
         starts: int32 ``[D]``.
         sizes: int32 ``[D]``.
     """
 
-    order: jax.Array
-    starts: jax.Array
-    sizes: jax.Array
+    order: ArrayLike
+    starts: ArrayLike
+    sizes: ArrayLike
 
 
 class EpochState(NamedTuple):
@@ -68,7 +71,7 @@ def partition(domain_ids: ArrayLike, num_domains: int | None = None) -> Partitio
         raise ValueError(f"domains {np.flatnonzero(sizes == 0).tolist()} have no examples.")
     starts = np.cumsum(sizes) - sizes
     order = np.argsort(ids, kind="stable")
-    return Partition(*(jnp.asarray(x, jnp.int32) for x in (order, starts, sizes)))
+    return Partition(*(x.astype(np.int32) for x in (order, starts, sizes)))
 
 
 def split(groups: Partition, fraction: float) -> tuple[Partition, Partition]:
@@ -99,7 +102,7 @@ def split(groups: Partition, fraction: float) -> tuple[Partition, Partition]:
     if (sizes < 2).any():
         raise ValueError(f"domains {np.flatnonzero(sizes < 2).tolist()} have fewer than two examples to split.")
     first = np.clip(np.round(fraction * sizes), 1, sizes - 1).astype(np.int32)
-    train = groups._replace(sizes=jnp.asarray(first))
+    train = groups._replace(sizes=first)
     rest = groups._replace(starts=groups.starts + first, sizes=groups.sizes - first)
     return train, rest
 
@@ -122,10 +125,11 @@ def with_replacement(key: jax.Array, groups: Partition, domain_ids: ArrayLike) -
         >>> (index % 2).tolist()
         [0, 1, 1]
     """
+    order, starts, sizes = map(jnp.asarray, groups)
     domain_ids = jnp.asarray(domain_ids)
-    size = groups.sizes[domain_ids]
+    size = sizes[domain_ids]
     offset = jnp.floor(jax.random.uniform(key, domain_ids.shape) * size).astype(jnp.int32)
-    return groups.order[groups.starts[domain_ids] + jnp.minimum(offset, size - 1)]
+    return order[starts[domain_ids] + jnp.minimum(offset, size - 1)]
 
 
 def start_epochs(key: jax.Array, num_domains: int) -> EpochState:
@@ -168,14 +172,15 @@ def without_replacement(state: EpochState, groups: Partition, domain_ids: ArrayL
     References:
         Black and Rogaway, "Ciphers with arbitrary finite domains", 2002 (cycle walking over a Feistel network).
     """
+    order, starts, sizes = map(jnp.asarray, groups)
     domain_ids = jnp.asarray(domain_ids)
-    present = jax.nn.one_hot(domain_ids, groups.sizes.size, dtype=jnp.int32)
+    present = jax.nn.one_hot(domain_ids, sizes.size, dtype=jnp.int32)
     rank = jnp.take_along_axis(jnp.cumsum(present, axis=0), domain_ids[:, None], axis=1)[:, 0] - 1
-    place, size = state.position[domain_ids] + rank, groups.sizes[domain_ids]
+    place, size = state.position[domain_ids] + rank, sizes[domain_ids]
     shuffled = _permute(state.key, domain_ids, state.epoch[domain_ids] + place // size, place % size, size)
     position = state.position + present.sum(axis=0)
-    state = EpochState(state.key, state.epoch + position // groups.sizes, position % groups.sizes)
-    return groups.order[groups.starts[domain_ids] + shuffled], state
+    state = EpochState(state.key, state.epoch + position // sizes, position % sizes)
+    return order[starts[domain_ids] + shuffled], state
 
 
 def _permute(key, domain, epoch, index, size):

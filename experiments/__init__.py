@@ -1,0 +1,1 @@
+"""One module per result: its problem, its methods, its claims, its figure."""
