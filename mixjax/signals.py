@@ -42,7 +42,7 @@ class Moments(NamedTuple):
 
 
 def moments(values: ArrayLike, domain_ids: ArrayLike, num_domains: int) -> Moments:
-    """Counts, means and squared deviations of each domain's values, in two passes over the batch.
+    """Counts, means and squared deviations of each domain's values, in three passes over the batch.
 
     Args:
         values: ``[B]``, e.g. per-example losses; computed in float32 whatever the dtype. A non-finite value spoils its
@@ -73,9 +73,12 @@ def moments(values: ArrayLike, domain_ids: ArrayLike, num_domains: int) -> Momen
         return jax.ops.segment_sum(x, ids, num_domains + 1)[:num_domains]
 
     count = total(jnp.ones_like(values))
-    mean = total(values) / jnp.maximum(count, 1.0)
-    deviations = values - jnp.append(mean, 0.0)[ids]
-    return Moments(count, mean, total(jnp.square(deviations)))
+    safe = jnp.maximum(count, 1.0)
+    guess = total(values) / safe  # a long float32 sum is off by far more than the mean's own rounding
+    deviations = values - jnp.append(guess, 0.0)[ids]
+    shift = total(deviations) / safe
+    deviations -= jnp.append(shift, 0.0)[ids]
+    return Moments(count, guess + shift, total(jnp.square(deviations)))
 
 
 def merge(a: Moments, b: Moments) -> Moments:

@@ -1,0 +1,69 @@
+"""The papers' panels: one row a run, one column a metric, one line a method, with a band over seeds."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray
+from matplotlib.figure import Figure
+
+
+class Panel(NamedTuple):
+    """A column of the figure.
+
+    Attributes:
+        metric: variable of the data set, with dims ``seed``, ``method`` and ``step``.
+        label: of the vertical axis, units included.
+        scale: ``"linear"`` or ``"log"``.
+        limits: of the vertical axis, or None.
+        reference: a horizontal line ``(value, text)``, or None.
+    """
+
+    metric: str
+    label: str
+    scale: str = "linear"
+    limits: tuple[float, float] | None = None
+    reference: tuple[float, str] | None = None
+
+
+def curves(
+    results: Mapping[str, xarray.Dataset], panels: Sequence[Panel], labels: Mapping[str, str], title: str
+) -> Figure:
+    """Draws every run's panels; lines are means over seeds, bands are two standard errors to each side.
+
+    Args:
+        results: run name to data set.
+        panels: the columns.
+        labels: method to legend text, in the order of the legend.
+        title: of the figure.
+
+    Returns:
+        The figure, its legend below the panels.
+    """
+    rows, columns = len(results), len(panels)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(4.2 * columns, 3.1 * rows + 0.9), squeeze=False, layout="constrained"
+    )
+    for row, (name, data) in zip(axes, results.items(), strict=True):
+        for axis, panel in zip(row, panels, strict=True):
+            for number, method in enumerate(labels):
+                _line(axis, data[panel.metric].sel({"method": method}), f"C{number}", labels[method])
+            if panel.reference is not None:
+                value, text = panel.reference
+                axis.axhline(value, color="0.4", lw=1, ls=":", label=text)
+            axis.set(xlabel="training steps", ylabel=panel.label, yscale=panel.scale, title=name)
+            if panel.limits is not None:
+                axis.set_ylim(panel.limits)
+            axis.grid(alpha=0.3, lw=0.5)
+    seeds = next(iter(results.values())).sizes["seed"]
+    figure.suptitle(f"{title}\nmean over {seeds} paired seeds; bands: ±2 standard errors", fontsize=11)
+    entries = {text: line for axis in axes[0] for line, text in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=min(len(entries), 5))
+    return figure
+
+
+def _line(axis, values, color, label):
+    mean, stderr = values.mean("seed"), values.std("seed", ddof=1) / np.sqrt(values.sizes["seed"])
+    axis.plot(values.step, mean, color=color, lw=1.4, label=label)
+    axis.fill_between(values.step, mean - 2 * stderr, mean + 2 * stderr, color=color, alpha=0.25, lw=0)

@@ -1,0 +1,416 @@
+"""Config files: TOML in, validated frozen dataclasses out.
+
+A config names an experiment, gives values for the fields of its frozen dataclass, and says what to repeat:
+
+```toml
+# One line that `mixjax list` shows.
+experiment = "experiments.linear:linear"  # module:function, a function(config: SomeFrozenDataclass) -> Experiment
+steps = 2000                              # base values: fields of that dataclass; nested dataclasses are tables
+
+[[run]]                                   # optional: what changes shapes or structure; each run is compiled once
+name = "(100, 1)"
+scales = [100.0, 1.0]                     # replaces the base value in this run
+
+[sweep]
+seeds = 100                               # paired seeds first_seed, first_seed + 1, ...
+first_seed = 1000                         # default 0
+batch_size = 4                            # runs mapped in one compiled call; default: the sweep chooses
+gamma1 = [0.01, 0.1]                      # any other key: an axis over a numeric field of the dataclass
+beta = {start = 0.1, stop = 10.0, num = 5, scale = "log"}
+```
+
+The module is looked for in the config's project root (the nearest folder above it with a `pyproject.toml`, else its own
+folder), then in the current folder, then among the installed packages.
+"""
+
+import dataclasses
+import difflib
+import importlib.machinery
+import json
+import sys
+import tomllib
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+
+try:
+    import pydantic
+    import tomli_w
+except ImportError as exc:
+    raise ImportError(f"mixjax.configs needs {exc.name}: pip install 'mixjax[experiments]'") from exc
+
+__all__ = ["DEFAULT_RUN", "Config", "ConfigError", "Run", "Sweep", "load"]
+
+DEFAULT_RUN = "run"  # the name of the only run of a config without [[run]] tables
+_RESERVED = ("experiment", "run", "sweep")  # top-level keys that are not fields of the experiment's dataclass
+
+
+class ConfigError(ValueError):
+    """A mistake in a config file or in a `--set`; the message names the key and where it stands."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One compiled run.
+
+    Args:
+        name: the label of the run, a key of the results.
+        values: the experiment's own frozen dataclass, complete.
+    """
+
+    name: str
+    values: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """What each run is repeated over: `seeds` times the product of the `axes`.
+
+    Args:
+        seeds: number of paired seeds, at least 1.
+        first_seed: the first one, at least 0.
+        batch_size: runs mapped in one compiled call, at least 1; None lets `mixjax.sweep` choose.
+        axes: field name -> its values, at least one.
+    """
+
+    seeds: Annotated[int, pydantic.Field(ge=1)] = 1
+    first_seed: Annotated[int, pydantic.Field(ge=0)] = 0
+    batch_size: Annotated[int, pydantic.Field(ge=1)] | None = None
+    axes: dict[str, Annotated[tuple[int | float, ...], pydantic.Field(min_length=1)]] = dataclasses.field(
+        default_factory=dict
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Spaced:
+    """An axis of `num` evenly spaced values."""
+
+    start: float
+    stop: float
+    num: Annotated[int, pydantic.Field(ge=1)]
+    scale: Literal["linear", "log"] = "linear"
+
+    def __post_init__(self):
+        if self.scale == "log" and not (self.start > 0 and self.stop > 0):
+            raise ValueError(f"a log scale needs start and stop above 0, got {self.start} and {self.stop}")
+
+
+_SWEEP_KEYS = tuple(f.name for f in dataclasses.fields(Sweep) if f.name != "axes")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A loaded config: `function(run.values)` gives the Experiment of each run.
+
+    Args:
+        name: the file's stem (for a `config.toml` its folder's name); names the result.
+        experiment: "module:function", as written.
+        function: that function.
+        runs: at least one.
+        sweep: seeds and axes.
+        path: the file.
+        overrides: the `--set` arguments it was loaded with.
+    """
+
+    name: str
+    experiment: str
+    function: Callable
+    runs: tuple[Run, ...]
+    sweep: Sweep
+    path: Path
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def base(self) -> dict[str, Any]:
+        """Values that all runs share, defaults included, as plain TOML types."""
+        return self._split()[0]
+
+    def to_toml(self) -> str:
+        """The fully resolved config as TOML: loading it gives the same runs and the same sweep."""
+        base, rest = self._split()
+        table: dict[str, Any] = {"experiment": self.experiment, **base}
+        if [run.name for run in self.runs] != [DEFAULT_RUN]:
+            table["run"] = [{"name": run.name, **own} for run, own in zip(self.runs, rest, strict=True)]
+        sweep = {key: getattr(self.sweep, key) for key in _SWEEP_KEYS} | self.sweep.axes
+        table["sweep"] = {key: value for key, value in sweep.items() if value is not None}
+        return tomli_w.dumps(table)
+
+    def _split(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        dumps = [_dump(run.values) for run in self.runs]
+        base = {k: v for k, v in dumps[0].items() if all(k in d and d[k] == v for d in dumps)}
+        return base, [{k: v for k, v in d.items() if k not in base} for d in dumps]
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Reads, overrides and validates a config file, and imports the experiment it names.
+
+    Args:
+        path: a TOML file.
+        overrides: "key=value" strings, as `mixjax run --set` takes them: dotted keys (`sweep.seeds=100`,
+          `run.0.steps=5`), TOML values; what is not TOML is a string.
+
+    Returns:
+        The Config, with every value checked against the type of its field.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ConfigError: anything wrong inside it; an unknown key is named with the nearest known one.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> _ = (folder / "doctest_toy.py").write_text('''
+        ... import dataclasses
+        ... @dataclasses.dataclass(frozen=True)
+        ... class Toy:
+        ...     steps: int = 10
+        ...     gamma: float = 0.1
+        ... def toy(config: Toy): ...
+        ... ''')
+        >>> _ = (folder / "toy.toml").write_text('experiment = "doctest_toy:toy"\\nsweep.seeds = 3')
+        >>> load(folder / "toy.toml", ["steps=20"]).base
+        {'steps': 20, 'gamma': 0.1}
+        >>> load(folder / "toy.toml", ["stesp=20"])
+        Traceback (most recent call last):
+        mixjax.configs.ConfigError: --set stesp=20: unknown key 'stesp'; did you mean 'steps'?
+    """
+    path = Path(path)
+    raw = _read(path)
+    documents = [(str(path), raw)]
+    parsed = [(f"--set {text}", *_parse(text)) for text in overrides]
+    documents += [(where, _nest(keys, value)) for where, keys, value in parsed]
+    experiment = next((d["experiment"] for _, d in reversed(documents) if "experiment" in d), None)
+    function, cls = _resolve(experiment, path)
+    for where, document in documents:
+        _check_document(document, cls, where)
+    for where, keys, value in parsed:
+        _check_takes_effect(raw, keys, where)
+        _assign(raw, keys, value, where)
+
+    base = {key: value for key, value in raw.items() if key not in _RESERVED}
+    sweep = _sweep(raw.get("sweep", {}), str(path))
+    base = {axis: values[0] for axis, values in sweep.axes.items()} | base
+    runs = []
+    for table in raw.get("run", [{"name": DEFAULT_RUN}]):
+        name = table.get("name")
+        if not isinstance(name, str) or not name:
+            raise ConfigError(f"{path}: every [[run]] needs a name, a non-empty string; got {name!r}")
+        if any(name == run.name for run in runs):
+            raise ConfigError(f"{path}: two [[run]] tables are named {name!r}; names must differ")
+        own = {key: value for key, value in table.items() if key != "name"}
+        for key in own:
+            if key in sweep.axes:
+                raise ConfigError(f"{path}: [[run]] {name!r} sets {key!r}, which [sweep] replaces; keep one of the two")
+        runs.append(
+            Run(name, _validate(cls, _merge(base, own), f"{path}: [[run]] {name!r}" if "run" in raw else str(path)))
+        )
+    if not runs:
+        raise ConfigError(f"{path}: run is empty; leave it out, or give at least one [[run]] table")
+    for axis, values in sweep.axes.items():  # each value must be one that the field takes; 1 in a float field is 1.0
+        trials = [{**_dump(runs[0].values), axis: value} for value in values]
+        typed = tuple(getattr(_validate(cls, trial, f"{path}: [sweep] {axis}"), axis) for trial in trials)
+        sweep = dataclasses.replace(sweep, axes=sweep.axes | {axis: typed})
+    name = path.resolve().parent.name if path.name == "config.toml" else path.stem
+    return Config(name, experiment, function, tuple(runs), sweep, path, tuple(overrides))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such config file; `mixjax list` shows those under ./configs")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{path}: not valid TOML: {exc}") from exc
+
+
+def _parse(text: str) -> tuple[list[str], Any]:
+    """Splits one `--set key=value` into its keys and its value."""
+    key, equals, value = text.partition("=")
+    keys = [part.strip() for part in key.split(".")]
+    if not equals or not all(keys):
+        raise ConfigError(f"--set {text}: write key=value, for example --set sweep.seeds=100")
+    try:
+        return keys, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return keys, value.strip()
+
+
+def _nest(keys: Sequence[str], value: Any) -> Any:
+    """The smallest document that holds `value` at `keys`; a number is a place in a list."""
+    for key in reversed(keys):
+        value = [value] if key.isdecimal() else {key: value}
+    return value if isinstance(value, dict) else {}
+
+
+def _assign(table: Any, keys: Sequence[str], value: Any, where: str) -> None:
+    try:
+        for key in keys[:-1]:
+            table = table[int(key)] if isinstance(table, list) else table.setdefault(key, {})
+        table[int(keys[-1]) if isinstance(table, list) else keys[-1]] = value
+    except (AttributeError, IndexError, TypeError, ValueError) as exc:
+        raise ConfigError(f"{where}: the config has no such place") from exc
+
+
+def _check_takes_effect(raw: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
+    """A base value that a run or an axis replaces anyway is a mistake."""
+    if keys[0] in raw.get("sweep", {}):
+        raise ConfigError(f"{where}: has no effect, [sweep] replaces {keys[0]!r}; use --set sweep.{keys[0]}=[...]")
+    for place, table in enumerate(raw.get("run", [])):
+        name = table.get("name")
+        for key in keys:
+            table = table.get(key) if isinstance(table, dict) else None
+        if table is not None and keys[0] != "name":
+            instead = ".".join(["run", str(place), *keys])
+            raise ConfigError(f"{where}: has no effect on [[run]] {name!r}, which sets its own; use --set {instead}=")
+
+
+def _resolve(experiment: Any, path: Path) -> tuple[Callable, type]:
+    """Imports "module:function"; returns the function and the dataclass its first parameter is annotated with."""
+    if experiment is None:
+        raise ConfigError(f'{path}: no experiment; write experiment = "module:function" at the top')
+    where = f"{path}: experiment = {experiment!r}"
+    module_name, _, name = experiment.partition(":") if isinstance(experiment, str) else ("", "", "")
+    if not module_name or not name:
+        raise ConfigError(f'{where}: must be a string "module:function"')
+    folders = [next((p for p in path.resolve().parents if (p / "pyproject.toml").is_file()), path.resolve().parent)]
+    folders += [Path.cwd()] if Path.cwd() != folders[0] else []
+    sys.path[:] = [*map(str, folders), *(p for p in sys.path if p not in map(str, folders))]
+    importlib.invalidate_caches()
+    top = module_name.partition(".")[0]
+    spec, loaded = importlib.machinery.PathFinder.find_spec(top, [str(p) for p in folders]), sys.modules.get(top)
+    if spec and loaded and loaded.__spec__ and spec.origin != loaded.__spec__.origin:
+        raise ConfigError(f"{where}: this process has already imported another {top!r}, {loaded.__spec__.origin}")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as exc:
+        if exc.name is None or not f"{module_name}.".startswith(f"{exc.name}."):
+            raise  # something that the module itself imports
+        looked = " and ".join(map(str, folders))
+        raise ConfigError(f"{where}: no module {exc.name!r} in {looked}, nor among the installed packages") from exc
+    function = getattr(module, name, None)
+    if not callable(function):
+        functions = [n for n, v in vars(module).items() if isinstance(v, types.FunctionType) and n[0] != "_"]
+        raise ConfigError(f"{where}: {module_name} has no function {name!r}; {_nearest(name, functions)}")
+    try:
+        annotations = [v for k, v in typing.get_type_hints(function).items() if k != "return"]
+    except NameError as exc:
+        raise ConfigError(f"{where}: cannot read the annotations of {name}: {exc}") from exc
+    cls = annotations[0] if annotations else None
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls) and cls.__dataclass_params__.frozen):
+        raise ConfigError(f"{where}: {name} must take one argument annotated with a frozen dataclass, got {cls}")
+    clash = {f.name for f in dataclasses.fields(cls)} & {*_RESERVED, "name"}
+    if clash:
+        raise ConfigError(f"{where}: {cls.__name__} has a field {clash.pop()!r}, a name that configs reserve")
+    return function, cls
+
+
+def _check_document(document: Mapping[str, Any], cls: type, where: str) -> None:
+    """Every key of a config (or of the part that one `--set` gives) must be known."""
+    base = {key: value for key, value in document.items() if key not in _RESERVED}
+    _check_keys(base, (cls,), where, extra=_RESERVED)
+    runs, sweep = document.get("run", []), document.get("sweep", {})
+    if not isinstance(runs, list) or not all(isinstance(table, dict) for table in runs):
+        raise ConfigError(f"{where}: run must be a list of tables; write [[run]], not [run]")
+    for table in runs:
+        label = f"{where}: [[run]] {table['name']!r}" if "name" in table else f"{where}: [[run]]"
+        _check_keys({k: v for k, v in table.items() if k != "name"}, (cls,), label, extra=("name",))
+    if not isinstance(sweep, dict):
+        raise ConfigError(f"{where}: sweep must be a table; write [sweep]")
+    hints = typing.get_type_hints(cls)
+    numeric = [f.name for f in dataclasses.fields(cls) if _is_number(hints[f.name])]
+    for key in sweep:
+        if key in _SWEEP_KEYS or key in numeric:
+            continue
+        if key in hints:
+            raise ConfigError(
+                f"{where}: [sweep] {key}: only a field that holds one number can be an axis, {key} is "
+                f"{getattr(hints[key], '__name__', hints[key])}; use [[run]] tables"
+            )
+        raise ConfigError(f"{where}: [sweep]: unknown key {key!r}; {_nearest(key, [*_SWEEP_KEYS, *numeric])}")
+
+
+def _check_keys(table: Mapping[str, Any], classes: Sequence[type], where: str, extra: Sequence[str] = ()) -> None:
+    hints = {f.name: typing.get_type_hints(cls)[f.name] for cls in classes for f in dataclasses.fields(cls) if f.init}
+    for key, value in table.items():
+        if key not in hints:
+            raise ConfigError(f"{where}: unknown key {key!r}; {_nearest(key, [*extra, *hints])}")
+        inner = list(_dataclasses_in(hints[key]))
+        for item in value if isinstance(value, list) else [value]:
+            if inner and isinstance(item, dict):
+                _check_keys(item, inner, f"{where}: {key}")
+
+
+def _dataclasses_in(hint: Any) -> Iterator[type]:
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        yield hint
+    for part in typing.get_args(hint):
+        yield from _dataclasses_in(part)
+
+
+def _is_number(hint: Any) -> bool:
+    return set(typing.get_args(hint) or (hint,)) - {type(None)} <= {int, float}
+
+
+def _nearest(key: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(key, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known) or 'none'}"
+
+
+def _sweep(table: Mapping[str, Any], path: str) -> Sweep:
+    own = {key: value for key, value in table.items() if key in _SWEEP_KEYS}
+    axes = {key: _axis(value, f"{path}: [sweep] {key}") for key, value in table.items() if key not in _SWEEP_KEYS}
+    return _validate(Sweep, {**own, "axes": axes}, f"{path}: [sweep]")
+
+
+def _axis(value: Any, where: str) -> list[int | float]:
+    if isinstance(value, list):
+        return value
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where}: an axis is a list or {{start, stop, num, scale}}, got {value!r}")
+    _check_keys(value, (_Spaced,), where)
+    spaced = _validate(_Spaced, value, where)
+    return (np.geomspace if spaced.scale == "log" else np.linspace)(spaced.start, spaced.stop, spaced.num).tolist()
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _adapter(cls: type, where: str) -> pydantic.TypeAdapter:
+    try:
+        return pydantic.TypeAdapter(cls)
+    except pydantic.PydanticSchemaGenerationError as exc:
+        raise ConfigError(
+            f"{where}: {cls.__name__} has a field that TOML cannot give: {exc.message.splitlines()[0]}"
+        ) from exc
+
+
+def _validate(cls: type, table: Mapping[str, Any], where: str) -> Any:
+    """Builds the dataclass; strict (no "3" for 3), except that TOML's lists make tuples and integers make floats."""
+    try:
+        return _adapter(cls, where).validate_json(json.dumps(table, default=str), strict=True)
+    except pydantic.ValidationError as exc:
+        lines = []
+        for error in exc.errors():
+            got = "" if error["type"] == "missing" or not error["loc"] else f", got {error['input']!r}"
+            lines.append(": ".join(filter(None, [".".join(map(str, error["loc"])), error["msg"]])) + got)
+        raise ConfigError(f"{where}: " + "; ".join(lines)) from exc
+
+
+def _dump(values: Any) -> dict[str, Any]:
+    """A dataclass as plain TOML types; None, which TOML lacks, is left out (it can only be a default)."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {str(k): plain(v) for k, v in value.items() if v is not None}
+        return [plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+    return plain(_adapter(type(values), "config").dump_python(values, mode="json"))

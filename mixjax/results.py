@@ -1,0 +1,363 @@
+"""Results on disk: written whole or not at all, read back in one line.
+
+A result is a folder:
+
+- `config.toml`: the resolved config; `mixjax run` on it gives the same numbers again;
+- `metrics.npz`: the arrays, keyed "run/metric"; `metrics.json`: their dims, coords and units, versions, device, timing;
+- `figure.png`, `claims.json` (a list of rows) and `report.md` (all of it, to read).
+
+```python
+import mixjax.results
+
+results = mixjax.results.read("results/linear")  # dict[run name, xarray.Dataset], in config order
+results["(100, 1)"].error.mean("seed")
+```
+"""
+
+import dataclasses
+import importlib.metadata
+import io
+import json
+import math
+import os
+import platform
+import shlex
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from mixjax.configs import Config, ConfigError
+
+try:
+    import xarray as xr
+except ImportError as exc:
+    raise ImportError(f"mixjax.results needs {exc.name}: pip install 'mixjax[experiments]'") from exc
+
+__all__ = ["FILES", "Results", "check_out", "claims_table", "read", "render", "rows", "write"]
+
+Results = dict[str, xr.Dataset]
+"""Run name -> its metrics, in config order."""
+
+FILES = ("config.toml", "metrics.npz", "metrics.json", "figure.png", "claims.json", "report.md")
+_COUNTS = ("num_runs", "compile_seconds", "run_seconds")
+_HOLDS = {True: "yes", False: "no", None: "undecided"}
+
+
+def read(path: str | Path) -> Results:
+    """Reads a result folder.
+
+    Args:
+        path: the folder, such as "results/linear".
+
+    Returns:
+        Run name -> xarray.Dataset, in config order. Each metric has dims (*axes, "seed", *its own) and
+        `attrs["units"]`; the dataset's attrs are `num_runs`, `compile_seconds` and `run_seconds`.
+
+    Raises:
+        FileNotFoundError: the folder holds no result.
+
+    Example:
+        >>> import mixjax.results
+        >>> error = mixjax.results.read("results/linear")["(100, 1)"].error  # doctest: +SKIP
+    """
+    path = Path(path)
+    if not (path / "metrics.json").is_file():
+        raise FileNotFoundError(f"{path}: holds no result of `mixjax run` (no metrics.json)")
+    meta = json.loads((path / "metrics.json").read_text(encoding="utf-8"))
+    results = {}
+    with np.load(path / "metrics.npz") as arrays:
+        for name, run in meta["runs"].items():
+            variables = {
+                metric: (info["dims"], arrays[f"{name}/{metric}"], {"units": info["units"]} if info["units"] else {})
+                for metric, info in run["metrics"].items()
+            }
+            coords = {k: (c["dims"], np.asarray(c["values"], dtype=c["dtype"])) for k, c in run["coords"].items()}
+            results[name] = xr.Dataset(variables, coords, {key: run[key] for key in _COUNTS})
+    return results
+
+
+def write(
+    out: str | Path,
+    config: Config,
+    results: Results,
+    *,
+    figure: bytes | None,
+    claims: Sequence[Mapping[str, Any]],
+    failures: Mapping[str, str] | None = None,
+) -> Path:
+    """Writes a result folder, replacing an earlier one only when the new one is complete.
+
+    Everything goes into a temporary folder beside `out`, which is renamed at the end and removed on any failure.
+
+    Args:
+        out: the folder; it must not exist, or be empty, or hold an earlier result and nothing else.
+        config: what was run.
+        results: run name -> metrics.
+        figure: a PNG (see `render`), or None.
+        claims: rows of `claims.json` (see `rows`).
+        failures: "figure" or "claims" -> what went wrong with it, for the report.
+
+    Returns:
+        `out`, absolute.
+
+    Raises:
+        ConfigError: `out` holds something else.
+    """
+    out = check_out(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    new, old = (out.with_name(f".{out.name}.{os.getpid()}.{kind}") for kind in ("new", "old"))
+    try:
+        new.mkdir()
+        meta = _meta(results)
+        header = f"# Resolved by mixjax {meta['versions']['mixjax']} from {_shown(config)}.\n"
+        (new / "config.toml").write_text(header + config.to_toml(), encoding="utf-8")
+        arrays = {f"{run}/{metric}": _array(v) for run, ds in results.items() for metric, v in ds.data_vars.items()}
+        np.savez_compressed(new / "metrics.npz", **arrays)
+        _write_json(new / "metrics.json", meta)
+        _write_json(new / "claims.json", claims)
+        if figure is not None:
+            (new / "figure.png").write_bytes(figure)
+        report = _report(config, results, claims, meta, figure is not None, failures or {})
+        (new / "report.md").write_text(report, encoding="utf-8")
+        if out.exists():
+            out.rename(old)
+        new.rename(out)
+    except BaseException:
+        if old.exists() and not out.exists():
+            old.rename(out)
+        raise
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        if out.exists():
+            shutil.rmtree(old, ignore_errors=True)
+    return out
+
+
+def check_out(out: str | Path) -> Path:
+    """Makes `out` absolute, and refuses one whose replacement would delete anything but an earlier result.
+
+    Args:
+        out: the folder to write.
+
+    Returns:
+        Its absolute path.
+
+    Raises:
+        ConfigError: it is a file, or holds a file that `write` does not write.
+    """
+    out = Path(out).resolve()
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out}: is a file; a result is a folder")
+    other = sorted(p.name for p in out.iterdir() if p.name not in FILES) if out.exists() else []
+    if other:
+        raise ConfigError(
+            f"{out}: holds {other[0]!r}, which is no part of a result; give --out an empty or a new folder"
+        )
+    above = next(p for p in out.parents if p.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise ConfigError(f"{out}: cannot be made, {above} is no folder that can be written to")
+    return out
+
+
+def render(figure: Any) -> bytes:
+    """A matplotlib figure as PNG bytes; closes it.
+
+    Args:
+        figure: a matplotlib Figure.
+
+    Returns:
+        The bytes of the file.
+
+    Raises:
+        TypeError: not a Figure.
+    """
+    try:
+        import matplotlib.figure
+        import matplotlib.pyplot as plt
+    except ImportError as exc:
+        raise ImportError(f"figures need {exc.name}: pip install 'mixjax[experiments]'") from exc
+    if not isinstance(figure, matplotlib.figure.Figure):
+        raise TypeError(f"figure must return a matplotlib Figure, got {type(figure).__name__}")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, bbox_inches="tight")
+    plt.close(figure)
+    return buffer.getvalue()
+
+
+def rows(claims: Sequence[Any]) -> list[dict[str, Any]]:
+    """Claims as rows of `claims.json`.
+
+    Args:
+        claims: `mixjax.experiment.Claim` instances; their numbers may be NumPy's or JAX's.
+
+    Returns:
+        One dict a claim, in plain Python types, None for what is not finite.
+
+    Raises:
+        TypeError: something is not a Claim.
+        ValueError: two claims have one name.
+    """
+    table = []
+    for claim in claims:
+        if not dataclasses.is_dataclass(claim):
+            raise TypeError(f"claims must be a list of Claim, got {type(claim).__name__}")
+        if any(claim.name == row["name"] for row in table):
+            raise ValueError(f"two claims are named {claim.name!r}; names must differ")
+        table.append(_plain(dataclasses.asdict(claim)))
+    return table
+
+
+def claims_table(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str, str]]:
+    """Claims as (name, holds, value ± stderr, threshold) texts.
+
+    Args:
+        rows: rows of `claims.json`.
+
+    Returns:
+        One tuple of texts a row, in order.
+    """
+
+    def number(value: float | None) -> str:
+        return "" if value is None else f"{value:.4g}"
+
+    def value(row: Mapping[str, Any]) -> str:
+        return number(row["value"]) + (f" ± {row['stderr']:.2g}" if row["stderr"] is not None else "")
+
+    return [(row["name"], _HOLDS[row["holds"]], value(row), number(row["threshold"])) for row in rows]
+
+
+def _meta(results: Results) -> dict[str, Any]:
+    runs = {}
+    for name, dataset in results.items():
+        runs[name] = {
+            "metrics": {
+                metric: {"dims": list(variable.dims), "units": variable.attrs.get("units", "")}
+                for metric, variable in dataset.data_vars.items()
+            },
+            "coords": {
+                key: {"dims": list(coord.dims), "values": _coordinate(coord.values), "dtype": _dtype(coord.values)}
+                for key, coord in dataset.coords.items()
+            },
+            **{key: _plain(dataset.attrs.get(key)) for key in _COUNTS},
+        }
+    devices = jax.devices()
+    cores = f", {os.cpu_count()} cores" if devices[0].platform == "cpu" else ""
+    libraries = ("mixjax", "jax", "jaxlib", "flax", "optax", "numpy", "xarray")
+    return {
+        **{key: sum(run[key] or 0 for run in runs.values()) for key in _COUNTS},
+        "device": f"{len(devices)} x {devices[0].device_kind} ({platform.machine()}{cores})",
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in libraries}},
+        "runs": runs,
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _array(variable: xr.DataArray) -> np.ndarray:
+    values = np.asarray(variable.values)
+    return values.astype(np.float32) if values.dtype.kind == "V" else values  # bfloat16 has no place in a .npy file
+
+
+def _dtype(values: np.ndarray) -> str:
+    return "str" if values.dtype.kind in "OUT" else str(values.dtype)
+
+
+def _coordinate(values: Any) -> Any:
+    """A coordinate as JSON; an infinity (a valid beta) is kept as the text "inf"."""
+    if isinstance(values, np.ndarray):
+        values = (values.astype(str) if _dtype(values) == "str" else values).tolist()
+    if isinstance(values, list):
+        return [_coordinate(v) for v in values]
+    return str(values) if isinstance(values, float) and not math.isfinite(values) else values
+
+
+def _plain(value: Any) -> Any:
+    """Numbers as Python's own, a NaN or an infinity as None: JSON has neither."""
+    if isinstance(value, dict):
+        return {key: _plain(v) for key, v in value.items()}
+    if not isinstance(value, (str, type(None))):
+        value = np.asarray(value).item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _shown(config: Config) -> str:
+    """The config's path as a reader can use it: relative to its project."""
+    path = config.path.resolve()
+    root = next((p for p in path.parents if (p / "pyproject.toml").is_file()), path.parent)
+    return path.relative_to(root).as_posix()
+
+
+def _non_finite(results: Results) -> list[tuple[str, str, str, str]]:
+    """(run, metric, labels, "bad of all") for every metric and label (method, ...) with non-finite runs."""
+    rows = []
+    for run, dataset in results.items():
+        for metric, variable in dataset.data_vars.items():
+            if variable.dtype.kind not in "fcV":
+                continue
+            bad = ~np.isfinite(variable.astype(np.float32) if variable.dtype.kind == "V" else variable)
+            labels = [d for d in bad.dims if d in bad.coords and _dtype(bad[d].values) == "str"]
+            own = bad.dims[bad.dims.index("seed") + 1 :] if "seed" in bad.dims else ()
+            bad = bad.any([d for d in own if d not in labels])
+            total = bad.size // math.prod(bad.sizes[d] for d in labels)
+            count = bad.sum([d for d in bad.dims if d not in labels])
+            for index in np.ndindex(count.shape):
+                if number := int(count.values[index]):
+                    where = ", ".join(str(count[d].values[i]) for d, i in zip(count.dims, index, strict=True))
+                    rows.append((run, metric, where, f"{number} of {total}"))
+    return rows
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [header, ["---"] * len(header), *rows]
+    return ["| " + " | ".join(str(c).replace("|", "\\|").replace("\n", " ") for c in line) + " |" for line in lines]
+
+
+def _report(
+    config: Config,
+    results: Results,
+    claims: Sequence[Mapping[str, Any]],
+    meta: Mapping[str, Any],
+    figure: bool,
+    failures: Mapping[str, str],
+) -> str:
+    command = ["mixjax", "run", _shown(config), *(word for o in config.overrides for word in ("--set", o))]
+    lines = [f"# {config.name}", "", f"`{config.experiment}`; to reproduce:", "", "```sh", shlex.join(command), "```"]
+    lines += ["", "or `mixjax run config.toml`, the resolved config beside this file.", ""]
+    for part, error in failures.items():
+        lines += [f"**The {part} failed**; the metrics are complete.", "", "```", error.rstrip(), "```", ""]
+    lines += [
+        "## Claims",
+        "",
+        "Value ± standard error over the seeds; undecided: see the note, else within the error.",
+        "",
+    ]
+    header = ("claim", "holds", "value", "threshold", "seeds", "statement", "note")
+    texts = [
+        (*text, row["num_seeds"], f"{row['statement']} ({row['source']})", row["note"])
+        for text, row in zip(claims_table(claims), claims, strict=True)
+    ]
+    lines += _table(header, texts) if texts else ["None."]
+    if figure:
+        lines += ["", "## Figure", "", f"![{config.name}](figure.png)"]
+    bad = _non_finite(results)
+    lines += ["", "## Runs with values that are not finite", ""]
+    lines += _table(("run", "metric", "of", "runs"), bad) if bad else ["None."]
+    each = 1000 * meta["run_seconds"] / max(meta["num_runs"], 1)
+    timing = f"{meta['num_runs']} runs in {meta['run_seconds']:.3g} s, {each:.3g} ms each"
+    versions = ", ".join(f"{name} {version}" for name, version in meta["versions"].items() if version)
+    lines += ["", "## Time", "", f"{timing}, after {meta['compile_seconds']:.3g} s of compilation."]
+    lines += [f"On {meta['device']}; {versions}."]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,682 @@
+"""Every rule, and every wrapper, against every law of DESIGN: one table of cases, one test per law."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mixjax
+from mixjax import rules
+from mixjax.types import SIGNALS, WeightRule
+
+ROWS = np.arange(3)
+PRIOR = np.array([0.5, 0.3, 0.2], np.float32)
+VARIANCES = np.array([1.0, 20.0, 4.0])
+
+
+class Case(NamedTuple):
+    """A rule and what it promises.
+
+    ``make(rows)`` builds it for the domains ``rows`` (a permutation or a part of ``ROWS``); ``reads`` are the signals
+    it needs; ``unseen`` says what a row without news does: "constant" rules never move, "multiplicative" ones leave
+    ``c_d`` as it is, "closed" ones reuse the last signal, "raw" ones keep their raw ``log_w``. ``period`` updates make
+    it move once, and ``view`` is the part of the state that keeps the law of unseen rows.
+    """
+
+    make: Callable[[np.ndarray], WeightRule]
+    reads: tuple[str, ...]
+    unseen: str
+    sampling: bool = False
+    period: int = 1
+    view: Callable[[Any], Any] = lambda state: state
+
+
+BASE = {
+    "fixed": Case(lambda rows: rules.fixed(temperature=2.0), (), "constant"),
+    "gls": Case(lambda rows: rules.gls(VARIANCES[rows]), (), "constant"),
+    "fgls": Case(lambda rows: rules.fgls(), ("losses",), "closed"),
+    "one_shot_fgls": Case(lambda rows: rules.one_shot_fgls(), ("losses",), "closed"),
+    "erma": Case(lambda rows: rules.erma(0.3, 0.5), ("losses", "loss_vars"), "multiplicative"),
+    "variance_aware": Case(lambda rows: rules.variance_aware(), ("loss_weights", "grad_stds"), "closed", sampling=True),
+}
+
+
+def _wrap(name, wrapper, **changes):
+    case = BASE[name]
+    return case._replace(make=lambda rows: wrapper(case.make(rows)), **changes)
+
+
+def _select(name):
+    index = list(BASE).index(name)
+
+    def make(rows):
+        return rules.select([case.make(rows) for case in BASE.values()], index)
+
+    reads = {signal: None for case in BASE.values() for signal in case.reads}
+    return BASE[name]._replace(make=make, reads=tuple(reads), view=lambda state: state.states[index])
+
+
+def _inner(state):
+    return state.inner
+
+
+CASES = BASE | {
+    "slow_one_shot_fgls": Case(lambda rows: rules.one_shot_fgls(0.3), ("losses",), "raw"),
+    "literal_erma": Case(
+        lambda rows: rules.erma(0.3, 0.5, normalised=False), ("losses", "loss_vars"), "multiplicative"
+    ),
+    "every(fgls)": _wrap("fgls", lambda rule: rules.every(rule, 2), period=2),
+    "every(erma)": _wrap("erma", lambda rule: rules.every(rule, 2), period=2),
+    "smooth(fgls)": _wrap("fgls", lambda rule: rules.smooth(rule, 0.5), view=_inner),
+    "smooth(variance_aware)": _wrap("variance_aware", lambda rule: rules.smooth(rule, 0.5), view=_inner),
+    "floor(erma)": _wrap("erma", lambda rule: rules.floor(rule, 0.1)),
+    "floor(variance_aware)": _wrap("variance_aware", lambda rule: rules.floor(rule, 0.1)),
+    "freeze_after(erma)": _wrap("erma", lambda rule: rules.freeze_after(rule, 50)),
+    "freeze_after(fgls)": _wrap("fgls", lambda rule: rules.freeze_after(rule, 50)),
+    "select(fixed)": _select("fixed"),
+    "select(erma)": _select("erma"),
+    "select(variance_aware)": _select("variance_aware"),
+}
+
+every_case = pytest.mark.parametrize("name", CASES)
+reading_case = pytest.mark.parametrize("name", [name for name in CASES if CASES[name].reads])
+
+
+@functools.cache
+def jitted(name):
+    """The case's rule, compiled once for all laws."""
+    rule = CASES[name].make(ROWS)
+    return WeightRule(jax.jit(rule.init), jax.jit(rule.update))
+
+
+def draw_signals(seed, size=3):
+    """Every signal of the vocabulary, all rows seen."""
+    rng = np.random.default_rng(seed)
+    signals = {signal: rng.uniform(0.1, 3.0, size).astype(np.float32) for signal in SIGNALS}
+    for simplex in ("loss_weights", "sampling_weights"):
+        signals[simplex] = rng.dirichlet(np.ones(size)).astype(np.float32)
+    return signals | {"counts": rng.integers(2, 9, size).astype(np.int32)}
+
+
+def change(signals, row, **values):
+    """The same signals with some values of one row replaced."""
+    signals = {name: np.array(value) for name, value in signals.items()}
+    for name, value in values.items():
+        signals[name][row] = value
+    return signals
+
+
+def advance(name, state, signals, update=None):
+    """Updates with the same signals until the rule has moved once."""
+    for _ in range(CASES[name].period):
+        state = (update or jitted(name).update)(state, **signals)
+    return state
+
+
+def moved_state(name, seed=1):
+    """A state after one move with all rows seen."""
+    return advance(name, jitted(name).init(PRIOR), draw_signals(seed))
+
+
+def state_type(state):
+    return jax.tree.structure(state), [
+        (x.shape, x.dtype, bool(getattr(x, "weak_type", False))) for x in jax.tree.leaves(state)
+    ]
+
+
+def assert_bitwise(a, b):
+    chex.assert_trees_all_equal(jax.tree.map(np.asarray, a), jax.tree.map(np.asarray, b))
+
+
+def assert_simplex(weights, prior=PRIOR):
+    weights = np.asarray(weights, np.float64)
+    assert np.isfinite(weights).all() and (weights >= 0).all(), weights
+    assert abs(weights.sum() - 1.0) < 1e-5, weights
+    assert (weights[np.asarray(prior) == 0] == 0).all(), weights
+
+
+def test_table_covers_the_registry():
+    assert set(BASE) == set(rules.RULES)
+
+
+def test_signals_of_the_table_are_the_vocabulary():
+    assert {signal for case in CASES.values() for signal in case.reads} <= set(SIGNALS)
+
+
+@every_case
+def test_state_begins_with_weights_and_prior(name):
+    state = CASES[name].make(ROWS).init(PRIOR)
+    assert state._fields[:2] == ("weights", "prior")
+    np.testing.assert_allclose(state.prior, PRIOR, rtol=1e-6)
+    assert_simplex(state.weights)
+
+
+@every_case
+def test_prior_is_normalised(name):
+    rule = jitted(name)
+    chex.assert_trees_all_close(rule.init(PRIOR), rule.init(PRIOR * 1000), rtol=1e-6)
+
+
+@every_case
+def test_state_type_is_a_fixpoint(name):
+    state = jitted(name).init(PRIOR)
+    kind = state_type(state)
+    assert not any(weak for *_, weak in kind[1])
+    assert {x.dtype for x in jax.tree.leaves(state)} <= {np.dtype(t) for t in ("float32", "int32", "bool")}
+    assert state.weights.dtype == state.prior.dtype == jnp.float32
+    for seed in range(3):
+        state = jitted(name).update(state, **draw_signals(seed))
+        assert state_type(state) == kind
+
+
+@every_case
+@pytest.mark.parametrize("prior", [[0.5, 0.3, 0.2], (1, 2, 3), jnp.full(3, 1 / 3), PRIOR.astype(np.float64)])
+def test_state_type_does_not_depend_on_how_the_prior_is_given(name, prior):
+    rule = CASES[name].make(ROWS)
+    assert state_type(jax.eval_shape(rule.init, np.asarray(prior))) == state_type(jax.eval_shape(rule.init, PRIOR))
+    state = rule.init(prior)
+    assert state_type(state) == state_type(jax.eval_shape(rule.init, PRIOR))
+
+
+@every_case
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
+def test_state_is_float32_under_signals_of_any_dtype(name, dtype):
+    rule, signals = CASES[name].make(ROWS), draw_signals(0)
+    state = rule.init(PRIOR)
+    signals = {key: value.astype(dtype) if key != "counts" else value for key, value in signals.items()}
+    assert state_type(jax.eval_shape(rule.update, state, **signals)) == state_type(state)
+
+
+@every_case
+def test_state_is_float32_in_64_bit_mode(name):
+    with jax.enable_x64(True):
+        rule = CASES[name].make(ROWS)
+        state = rule.init(PRIOR.astype(np.float64))
+        signals = {key: value.astype(np.float64) for key, value in draw_signals(0).items()}
+        assert {x.dtype for x in jax.tree.leaves(state)} <= {np.dtype(t) for t in ("float32", "int32", "bool")}
+        assert state_type(jax.eval_shape(rule.update, state, **signals)) == state_type(state)
+
+
+SIXTY_FOUR_BIT = {
+    "fixed": lambda h: rules.fixed(temperature=h),
+    "gls": lambda h: rules.gls(h),
+    "fgls": lambda h: rules.fgls(min_loss=h),
+    "one_shot_fgls": lambda h: rules.one_shot_fgls(h, min_loss=h),
+    "erma": lambda h: rules.erma(h, h, max_log_step=h),
+    "variance_aware": lambda h: rules.variance_aware(min_ratio=h),
+    "smooth": lambda h: rules.smooth(rules.fgls(), h),
+    "floor": lambda h: rules.floor(rules.fgls(), h),
+    "every": lambda h: rules.every(rules.fgls(), jnp.int64(2), jnp.int64(0)),
+    "freeze_after": lambda h: rules.freeze_after(rules.fgls(), jnp.int64(2)),
+    "select": lambda h: rules.select([rules.fgls(), rules.fixed()], jnp.int64(1)),
+}
+
+
+@pytest.mark.parametrize("name", SIXTY_FOUR_BIT)
+def test_state_is_float32_under_64_bit_hyperparameters(name):
+    with jax.enable_x64(True):
+        rule = SIXTY_FOUR_BIT[name](jnp.float64(0.5))
+        state = rule.init(PRIOR)
+        assert state_type(jax.eval_shape(rule.update, state, **draw_signals(0))) == state_type(state)
+
+
+@st.composite
+def extreme_signals(draw):
+    def row(*values):
+        return np.array(draw(st.lists(st.sampled_from(values), min_size=3, max_size=3)), np.float32)
+
+    weights = row(0.0, 1e-30, 1e-3, 0.5, 1.0)
+    return draw_signals(0) | {
+        "counts": row(0, 1, 5).astype(np.int32),
+        "losses": row(0.0, 1e-38, 1e-12, 1e-3, 1.0, 1e3, 1e8, 1e30, np.nan),
+        "loss_vars": row(0.0, 1e-20, 1.0, 1e6, 1e30, 3e38),
+        "grad_stds": row(0.0, 1e-38, 1e-20, 1e-3, 1.0, 1e20, 3e38, np.inf),
+        "loss_weights": weights / weights.sum() if weights.sum() > 0 else PRIOR,
+    }
+
+
+PRIORS = st.sampled_from([PRIOR, np.array([0.6, 0.0, 0.4], np.float32), np.array([1e-6, 1.0, 1.0], np.float32)])
+
+
+@every_case
+def test_weights_stay_on_the_simplex_at_extremes(name):
+    rule = jitted(name)
+
+    @settings(derandomize=True, deadline=None, max_examples=25, database=None)
+    @given(PRIORS, st.lists(extreme_signals(), min_size=4, max_size=4))
+    def check(prior, steps):
+        state = rule.init(prior)
+        for signals in steps:
+            state = rule.update(state, **signals)
+            assert_simplex(state.weights, prior)
+            assert all(np.isfinite(x).all() for x in jax.tree.leaves(state))
+
+    check()
+
+
+@every_case
+@pytest.mark.parametrize("losses", [0.0, 1e30])
+@pytest.mark.parametrize("spread", [0.0, 3e38])
+def test_weights_stay_on_the_simplex_over_many_extreme_updates(name, losses, spread):
+    state, size = jitted(name).init(PRIOR), np.float32([1.0, 0.0, 0.5])
+    signals = draw_signals(0) | {
+        "losses": size * np.float32(losses),
+        "loss_vars": np.roll(size, 1) * np.float32(spread),
+        "grad_stds": size * np.float32(spread),
+    }
+    for _ in range(30):
+        state = jitted(name).update(state, **signals)
+    assert_simplex(state.weights)
+
+
+@every_case
+def test_one_domain_has_all_the_weight(name):
+    rule = CASES[name].make(ROWS[:1])
+    state = rule.init([3.0])
+    update = jax.jit(rule.update)
+    for seed in range(3):
+        np.testing.assert_allclose(state.weights, [1.0], rtol=1e-6)
+        state = update(state, **draw_signals(seed, 1) | {"loss_weights": np.float32([1.0])})
+    state = update(state, **change(draw_signals(9, 1), 0, counts=0))
+    np.testing.assert_allclose(state.weights, [1.0], rtol=1e-6)
+
+
+@every_case
+def test_zero_prior_stays_exactly_zero(name):
+    prior = np.float32([0.7, 0.0, 0.3])
+    state = jitted(name).init(prior)
+    for seed in range(5):
+        assert state.weights[1] == 0 and state.prior[1] == 0
+        assert_simplex(state.weights, prior)
+        state = jitted(name).update(state, **change(draw_signals(seed), 1, losses=1e-6, grad_stds=1e6))
+
+
+@every_case
+def test_a_row_of_zero_prior_changes_nothing(name):
+    prior = np.float32([0.7, 0.0, 0.3])
+    a = b = jitted(name).init(prior)
+    for seed in range(3):
+        signals = change(draw_signals(seed), 1, loss_weights=0.0)
+        a = jitted(name).update(a, **signals)
+        b = jitted(name).update(b, **change(signals, 1, losses=1e6, loss_vars=np.nan, grad_stds=1e6, counts=0))
+    assert_bitwise(a.weights, b.weights)
+
+
+@every_case
+def test_permutation_equivariance(name):
+    order = np.array([2, 0, 1])
+    rule, permuted = jitted(name), CASES[name].make(ROWS[order])
+    a, b = rule.init(PRIOR), permuted.init(PRIOR[order])
+    for seed in range(4):
+        signals = draw_signals(seed) if seed != 2 else change(draw_signals(seed), 1, counts=0)
+        a = rule.update(a, **signals)
+        b = permuted.update(b, **{key: value[order] for key, value in signals.items()})
+        np.testing.assert_allclose(b.weights, a.weights[order], rtol=1e-5, atol=1e-7)
+
+
+def unseen(signals, row):
+    """The same signals without a row: no examples, and NaN for what could not be measured."""
+    return change(signals, row, counts=0, losses=np.nan, loss_vars=np.nan, grad_stds=np.nan)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if CASES[name].unseen == "multiplicative"])
+def test_multiplicative_rules_leave_unseen_weights_bitwise(name):
+    state = moved_state(name)
+    new = advance(name, state, unseen(draw_signals(2), 1))
+    assert_bitwise(new.weights[1], state.weights[1])
+    assert_simplex(new.weights)
+    assert np.abs(new.weights - state.weights)[[0, 2]].min() > 1e-3
+    np.testing.assert_allclose(new.weights[[0, 2]].sum(), state.weights[[0, 2]].sum(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if CASES[name].unseen == "closed"])
+def test_closed_form_rules_reuse_the_last_seen_signal(name):
+    case, first, second = CASES[name], draw_signals(1), draw_signals(2)
+    state = moved_state(name)
+    new = advance(name, state, unseen(second, 1))
+    again = advance(name, state, change(second, 1, losses=first["losses"][1], grad_stds=first["grad_stds"][1]))
+    chex.assert_trees_all_close(case.view(new), case.view(again), rtol=1e-6)
+    assert np.abs(case.view(new).weights - case.view(state).weights).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if CASES[name].unseen == "closed"])
+def test_closed_form_rules_keep_the_prior_share_of_a_row_never_seen(name):
+    case, state = CASES[name], jitted(name).init(PRIOR)
+    for seed in range(2):
+        state = advance(name, state, unseen(draw_signals(seed), 1))
+        np.testing.assert_allclose(case.view(state).weights[1], PRIOR[1], rtol=1e-6)
+        assert_simplex(state.weights)
+    assert np.abs(state.weights - PRIOR)[[0, 2]].min() > 1e-3
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if CASES[name].unseen == "raw"])
+def test_recursive_rules_keep_the_raw_weight_of_an_unseen_row(name):
+    state = moved_state(name)
+    new = advance(name, state, unseen(draw_signals(2), 1))
+    assert_bitwise(new.log_w[1], state.log_w[1])
+    assert np.abs(new.log_w - state.log_w)[[0, 2]].min() > 1e-3
+    np.testing.assert_allclose(new.weights, jax.nn.softmax(jnp.log(PRIOR) + new.log_w), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if CASES[name].unseen == "constant"])
+def test_constant_rules_never_move(name):
+    state = jitted(name).init(PRIOR)
+    assert_bitwise(moved_state(name), state)
+    assert_bitwise(advance(name, state, unseen(draw_signals(2), 1)), state)
+
+
+@every_case
+def test_no_news_leaves_the_state_bitwise(name):
+    for state in (jitted(name).init(PRIOR), moved_state(name)):
+        signals = draw_signals(2) | {"counts": np.zeros(3, np.int32)}
+        assert_bitwise(jitted(name).update(state, **signals), state)
+        nothing = {key: np.full(3, np.nan, np.float32) for key in SIGNALS if key != "counts"}
+        assert_bitwise(jitted(name).update(state, **signals | nothing), state)
+
+
+@every_case
+def test_rows_all_unseen_leave_the_weights(name):
+    state = moved_state(name)
+    signals = draw_signals(2) | {"loss_weights": draw_signals(1)["loss_weights"]}
+    signals |= {key: np.full(3, np.nan, np.float32) for key in ("losses", "loss_vars", "grad_stds")}
+    new, view = advance(name, state, signals), CASES[name].view
+    np.testing.assert_allclose(view(new).weights, view(state).weights, rtol=1e-6)
+
+
+@reading_case
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_non_finite_signal_makes_the_row_unseen(name, value):
+    state, second = moved_state(name), draw_signals(2)
+    last = draw_signals(1)["loss_weights"][1]
+    for signal in CASES[name].reads:
+        kept = {"loss_weights": last} if signal == "loss_weights" else {}
+        a = advance(name, state, change(second, 1, **{signal: value}))
+        b = advance(name, state, change(second, 1, counts=0, **kept))
+        if name.startswith("select") and signal not in BASE[name[7:-1]].reads:
+            continue  # read by a rule that is not the selected one
+        assert_bitwise(a, b)
+
+
+@every_case
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_non_finite_signal_the_rule_does_not_read_changes_nothing(name, value):
+    state, second = moved_state(name), draw_signals(2)
+    others = {signal: value for signal in SIGNALS if signal not in (*CASES[name].reads, "counts")}
+    assert_bitwise(advance(name, state, change(second, 1, **others)), advance(name, state, second))
+
+
+@every_case
+def test_only_the_named_signals_matter(name):
+    rule, signals = CASES[name].make(ROWS), draw_signals(2)
+    state = rule.init(PRIOR)
+    needed = {key: signals[key] for key in ("counts", *CASES[name].reads)}
+    bare = advance(name, state, needed, rule.update)
+    assert_bitwise(bare, advance(name, state, signals | {"something_new": np.ones(3)}, rule.update))
+
+
+@every_case
+def test_a_missing_signal_is_a_type_error_that_names_it(name):
+    rule = CASES[name].make(ROWS)
+    state, signals = rule.init(PRIOR), draw_signals(0)
+    for missing in ("counts", *CASES[name].reads):
+        rest = {key: value for key, value in signals.items() if key != missing}
+        with pytest.raises(TypeError, match=missing):
+            rule.update(state, **rest)
+        with pytest.raises(TypeError, match=missing):
+            jax.jit(rule.update)(state, **rest)
+
+
+@reading_case
+@pytest.mark.parametrize("shape", [(), (1,), (4,), (3, 1)])
+def test_a_wrong_shape_is_a_value_error_that_names_the_signal(name, shape):
+    rule = CASES[name].make(ROWS)
+    state, signals = rule.init(PRIOR), draw_signals(0)
+    for signal in ("counts", *CASES[name].reads):
+        with pytest.raises(ValueError, match=f"'{signal}'"):
+            rule.update(state, **signals | {signal: np.ones(shape, np.float32)})
+
+
+@every_case
+@pytest.mark.parametrize("prior", [[], [[0.5, 0.5]], 1.0, [0.5, -0.1, 0.6], [0.0, 0.0, 0.0], [np.nan, 1.0, 1.0]])
+def test_a_prior_off_the_cone_is_a_value_error(name, prior):
+    with pytest.raises(ValueError, match="prior"):
+        CASES[name].make(ROWS).init(prior)
+
+
+@every_case
+def test_jit_equals_eager(name):
+    rule = CASES[name].make(ROWS)
+    a, b = rule.init(PRIOR), jitted(name).init(PRIOR)
+    for seed in range(3):
+        signals = draw_signals(seed)
+        a, b = rule.update(a, **signals), jitted(name).update(b, **signals)
+    chex.assert_trees_all_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+@every_case
+def test_vmap_equals_a_loop(name):
+    rule, runs = CASES[name].make(ROWS), 3
+    priors = np.stack([np.roll(PRIOR, run) for run in range(runs)])
+
+    def run_two(prior, first, second):
+        state = rule.init(prior)
+        return rule.update(rule.update(state, **first), **second)
+
+    def batch(seed):
+        return jax.tree.map(lambda *rows: np.stack(rows), *(draw_signals(10 * seed + run) for run in range(runs)))
+
+    first, second = batch(1), batch(2)
+    second["counts"][0, 1] = 0
+    batched = jax.jit(jax.vmap(run_two))(priors, first, second)
+    for run in range(runs):
+        state = jitted(name).init(priors[run])
+        for signals in (first, second):
+            state = jitted(name).update(state, **{key: value[run] for key, value in signals.items()})
+        chex.assert_trees_all_close(jax.tree.map(lambda x, run=run: x[run], batched), state, rtol=1e-5, atol=1e-6)
+
+
+TRACED = {
+    "fixed, temperature": (lambda h: rules.fixed(temperature=h), [1.0, 3.0, np.inf]),
+    "fixed, weights": (lambda h: rules.fixed([h, 1.0, 2.0]), [0.0, 3.0]),
+    "gls, variances": (lambda h: rules.gls(jnp.stack([h, 1.0, 2.0])), [0.1, 3.0]),
+    "fgls, min_loss": (lambda h: rules.fgls(min_loss=h), [1e-12, 1.0]),
+    "one_shot_fgls, gamma": (lambda h: rules.one_shot_fgls(h), [0.0, 0.3, 1.0]),
+    "one_shot_fgls, min_loss": (lambda h: rules.one_shot_fgls(min_loss=h), [1e-12, 1.0]),
+    "erma, gamma1": (lambda h: rules.erma(gamma1=h), [0.0, 0.5]),
+    "erma, gamma2": (lambda h: rules.erma(gamma2=h), [0.0, 0.5]),
+    "erma, max_log_step": (lambda h: rules.erma(1.0, 5.0, max_log_step=h), [0.1, 5.0]),
+    "variance_aware, min_ratio": (lambda h: rules.variance_aware(min_ratio=h), [0.0, 0.9]),
+    "every, k": (lambda h: rules.every(rules.fgls(), h), [1, 3]),
+    "every, start": (lambda h: rules.every(rules.fgls(), 1, h), [1, 2]),
+    "freeze_after, k": (lambda h: rules.freeze_after(rules.fgls(), h), [0, 2]),
+    "smooth, decay": (lambda h: rules.smooth(rules.fgls(), h), [0.0, 0.5]),
+    "floor, fraction": (lambda h: rules.floor(rules.fgls(), h), [0.0, 0.5]),
+    "select, index": (lambda h: rules.select([rules.fgls(), rules.erma(), rules.fixed()], h), [0, 1, 2]),
+}
+
+
+@pytest.mark.parametrize("name", TRACED)
+def test_traced_hyperparameters_equal_concrete_ones(name):
+    make, values = TRACED[name]
+    steps = [draw_signals(seed) for seed in range(3)]
+
+    def weights(value):
+        rule = make(value)
+        state, history = rule.init(PRIOR), []
+        for signals in steps:
+            state = rule.update(state, **signals)
+            history.append(state.weights)
+        return jnp.stack(history)
+
+    traced = jax.jit(jax.vmap(weights))(jnp.asarray(values))
+    for row, value in zip(traced, values, strict=True):
+        np.testing.assert_allclose(row, weights(value), rtol=1e-5, atol=1e-7)
+    assert np.abs(np.diff(traced, axis=0)).max() > 1e-3, "the values should make a difference"
+
+
+@every_case
+def test_runs_in_scan(name):
+    steps = [draw_signals(seed) for seed in range(5)]
+    stacked = jax.tree.map(lambda *rows: np.stack(rows), *steps)
+    rule = CASES[name].make(ROWS)
+
+    @jax.jit
+    def run(prior, signals):
+        return jax.lax.scan(lambda state, s: ((new := rule.update(state, **s)), new.weights), rule.init(prior), signals)
+
+    final, history = run(PRIOR, stacked)
+    state = jitted(name).init(PRIOR)
+    for t, signals in enumerate(steps):
+        state = jitted(name).update(state, **signals)
+        np.testing.assert_allclose(history[t], state.weights, rtol=1e-5, atol=1e-7)
+    chex.assert_trees_all_close(final, state, rtol=1e-5, atol=1e-6)
+
+
+@every_case
+def test_three_updates_trace_once(name):
+    rule, traces = CASES[name].make(ROWS), []
+
+    @jax.jit
+    def update(state, signals):
+        traces.append(name)
+        return rule.update(state, **signals)
+
+    state = rule.init([0.2, 0.3, 0.5])
+    for seed in range(3):
+        state = update(state, draw_signals(seed))
+    assert len(traces) == 1
+
+
+@every_case
+def test_no_gradient_flows(name):
+    rule, signals = CASES[name].make(ROWS), draw_signals(3)
+    signals["counts"] = signals["counts"].astype(np.float32)
+    state = moved_state(name)
+
+    def readout(signals):
+        return jnp.sum(advance(name, state, signals, rule.update).weights * jnp.array([1.0, 20.0, -3.0]))
+
+    grads = jax.jit(jax.grad(readout))(signals)
+    assert_bitwise(grads, jax.tree.map(np.zeros_like, signals))
+
+
+SAMPLING = [name for name in CASES if CASES[name].sampling]
+sampling_case = pytest.mark.parametrize("name", SAMPLING)
+
+
+@sampling_case
+def test_sampling_rules_draw_from_every_weighted_domain(name):
+    rule = jitted(name)
+
+    @settings(derandomize=True, deadline=None, max_examples=40, database=None)
+    @given(PRIORS, st.lists(extreme_signals(), min_size=3, max_size=3))
+    def check(prior, steps):
+        state = rule.init(prior)
+        for signals in steps:
+            state = rule.update(state, **signals)
+            if signals["counts"].any():
+                needed = (signals["loss_weights"] > 0) & (prior > 0)
+                assert (np.asarray(state.weights)[needed] > 0).all()
+
+    check()
+
+
+@pytest.mark.parametrize("name", [name for name in BASE if BASE[name].sampling])
+@pytest.mark.parametrize("counts", [[4, 4, 4], [0, 4, 4]])
+@pytest.mark.parametrize("c", [[0.1, 0.2, 0.7], [1.0, 0.0, 0.0]])
+def test_all_zero_scores_fall_back_to_the_loss_weights(name, counts, c):
+    zeros = draw_signals(0) | {key: np.zeros(3, np.float32) for key in ("grad_stds", "grad_norms", "losses")}
+    c = np.float32(c)
+    state = jitted(name).update(jitted(name).init(c), **zeros | {"loss_weights": c, "counts": np.int32(counts)})
+    np.testing.assert_allclose(state.weights, c, rtol=1e-6)
+    state = jitted(name).update(jitted(name).init(PRIOR), **zeros | {"loss_weights": c, "counts": np.int32([4, 4, 4])})
+    np.testing.assert_allclose(state.weights, c, rtol=1e-6, atol=1e-30)
+
+
+@pytest.mark.parametrize("name", [name for name in BASE if BASE[name].sampling])
+def test_weight_only_on_rows_never_seen_stays_on_the_simplex(name):
+    c = np.float32([1.0, 0.0, 0.0])
+    signals = change(draw_signals(0) | {"loss_weights": c}, 0, counts=0)
+    state = jitted(name).update(jitted(name).init(PRIOR), **signals)
+    assert_simplex(state.weights)
+    assert state.weights[0] > 0
+
+
+# The laws that tie the adapters together: weighted_loss, aggregate and track.
+
+LOSS_RULES = [name for name in CASES if not CASES[name].sampling]
+IDS = np.array([0, 0, 0, 1, 1, 1, 1, 2, 2])
+X = np.random.default_rng(0).normal(size=(len(IDS), 2)).astype(np.float32)
+Y = np.random.default_rng(1).normal(size=len(IDS)).astype(np.float32)
+
+
+def example_losses(theta):
+    return jnp.square(X @ theta - Y)
+
+
+@pytest.mark.parametrize("name", LOSS_RULES)
+def test_gradient_of_weighted_loss_equals_aggregate(name):
+    rule = CASES[name].make(ROWS)
+    extra = {key: draw_signals(0)[key] for key in ("loss_weights", "grad_stds")}
+    tx = mixjax.aggregate(rule, PRIOR)
+
+    @jax.jit
+    def both(theta, state, opt_state):
+        def objective(theta):
+            return mixjax.weighted_loss(rule, state, example_losses(theta), IDS, update=True, **extra)
+
+        grad, new = jax.grad(objective, has_aux=True)(theta)
+        per_example = jax.jacrev(example_losses)(theta)
+        means = jnp.stack([per_example[IDS == d].mean(axis=0) for d in range(3)])
+        measured = mixjax.signals.moments(example_losses(theta), IDS, 3).signals()
+        combined, opt_state = tx.update(means, opt_state, theta, **measured, **extra)
+        return grad, new, combined, opt_state
+
+    theta, state = jnp.array([0.3, -0.7]), rule.init(PRIOR)
+    opt_state = tx.init(theta)
+    for _ in range(3):
+        grad, state, combined, opt_state = both(theta, state, opt_state)
+        np.testing.assert_allclose(grad, combined, rtol=1e-5, atol=1e-6)
+        chex.assert_trees_all_close(state, opt_state.rule_state, rtol=1e-6, atol=1e-7)
+        np.testing.assert_array_equal(state.weights > 0, True)
+        theta -= 0.1 * grad
+
+
+@pytest.mark.parametrize("name", LOSS_RULES)
+def test_track_holds_the_states_of_aggregate_and_applies_its_weights_one_step_later(name):
+    rule, params = CASES[name].make(ROWS), jnp.zeros(3)
+    aggregate, track = mixjax.aggregate(rule, PRIOR), mixjax.track(rule, PRIOR)
+    a, b = aggregate.init(params), track.init(params)
+    update_a, update_b = jax.jit(aggregate.update), jax.jit(track.update)
+    applied = None
+    for t in range(4):
+        weights = mixjax.get_weights(b)  # what a user of track weights step t with
+        np.testing.assert_allclose(weights, rule.init(PRIOR).weights if t == 0 else applied, rtol=1e-6)
+        signals = draw_signals(t)
+        applied, a = update_a(np.eye(3, dtype=np.float32), a, params, **signals)  # unit gradients show the weights
+        passed, b = update_b(params + t, b, params, **signals)
+        assert_bitwise(passed, params + t)
+        chex.assert_trees_all_close(a.rule_state, b.rule_state, rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(applied, mixjax.get_weights(a), rtol=1e-6)
+
+
+@every_case
+def test_bfloat16_parameters_leave_the_state_float32(name):
+    rule = CASES[name].make(ROWS)
+    params = {"w": jnp.ones((2, 2), jnp.bfloat16)}
+    tx = optax.chain(mixjax.aggregate(rule, PRIOR), optax.sgd(0.1))
+    state = tx.init(params)
+    grads = {"w": jnp.ones((3, 2, 2), jnp.bfloat16)}
+    signals = {key: jnp.asarray(value, jnp.bfloat16) for key, value in draw_signals(0).items()}
+    updates, new = jax.eval_shape(tx.update, grads, state, params, **signals)
+    assert updates["w"].dtype == jnp.bfloat16
+    assert state_type(new) == state_type(state)
+    assert mixjax.get_weights(state).dtype == jnp.float32
