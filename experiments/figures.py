@@ -28,7 +28,11 @@ class Panel(NamedTuple):
 
 
 def curves(
-    results: Mapping[str, xarray.Dataset], panels: Sequence[Panel], labels: Mapping[str, str], title: str
+    results: Mapping[str, xarray.Dataset],
+    panels: Sequence[Panel],
+    labels: Mapping[str, str],
+    title: str,
+    styles: Mapping[str, Mapping] | None = None,
 ) -> Figure:
     """Draws every run's panels; lines are means over seeds, bands are two standard errors to each side.
 
@@ -37,6 +41,7 @@ def curves(
         panels: the columns.
         labels: method to legend text, in the order of the legend.
         title: of the figure.
+        styles: method to matplotlib line properties, where the default colours are not enough.
 
     Returns:
         The figure, its legend below the panels.
@@ -48,7 +53,8 @@ def curves(
     for row, (name, data) in zip(axes, results.items(), strict=True):
         for axis, panel in zip(row, panels, strict=True):
             for number, method in enumerate(labels):
-                _line(axis, data[panel.metric].sel({"method": method}), f"C{number}", labels[method])
+                style = {"color": f"C{number}", "label": labels[method], **(styles or {}).get(method, {})}
+                _line(axis, data[panel.metric].sel({"method": method}), style)
             if panel.reference is not None:
                 value, text = panel.reference
                 axis.axhline(value, color="0.4", lw=1, ls=":", label=text)
@@ -59,11 +65,11 @@ def curves(
     seeds = next(iter(results.values())).sizes["seed"]
     figure.suptitle(f"{title}\nmean over {seeds} paired seeds; bands: ±2 standard errors", fontsize=11)
     entries = {text: line for axis in axes[0] for line, text in zip(*axis.get_legend_handles_labels(), strict=True)}
-    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=min(len(entries), 5))
+    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=min(len(entries), 2 * columns))
     return figure
 
 
-def _line(axis, values, color, label):
+def _line(axis, values, style):
     mean, stderr = values.mean("seed"), values.std("seed", ddof=1) / np.sqrt(values.sizes["seed"])
-    axis.plot(values.step, mean, color=color, lw=1.4, label=label)
-    axis.fill_between(values.step, mean - 2 * stderr, mean + 2 * stderr, color=color, alpha=0.25, lw=0)
+    axis.plot(values.step, mean, **{"lw": 1.4, **style})
+    axis.fill_between(values.step, mean - 2 * stderr, mean + 2 * stderr, color=style["color"], alpha=0.25, lw=0)

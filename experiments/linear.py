@@ -18,10 +18,14 @@ METHODS = {
     "fgls": "One-shot FGLS",
     "fgls_va": "One-shot FGLS + VA",
 }
+STYLES = {  # a colour for the loss weights, dashes for VA
+    name: {"color": f"C{number // 2}", "ls": "--" if name.endswith("va") else "-"}
+    for number, name in enumerate(METHODS)
+}
 PANELS = [
-    figures.Panel("error", r"$\|\theta - \theta_{gt}\|$ (parameter units)", "log"),
-    figures.Panel("loss_weight", "loss weight of domain one (share)", limits=(0, 1)),
-    figures.Panel("sampling_weight", "sampling weight of domain one (share)", limits=(0, 1)),
+    figures.Panel("error", r"$\|\theta - \theta_{gt}\|$", "log"),
+    figures.Panel("loss_weight", "loss weight, domain one", limits=(0, 1)),
+    figures.Panel("sampling_weight", "sampling weight, domain one", limits=(0, 1)),
 ]
 
 
@@ -93,7 +97,9 @@ def linear(config: Linear) -> Experiment:
 
     def figure(results):
         shown = {name: results[name] for name in ("(100, 1)", "(1, 100)") if name in results}
-        return figures.curves(shown, PANELS, METHODS, "Linear regression, noise variances (1, 20), paper 000 figure 1")
+        return figures.curves(
+            shown, PANELS, METHODS, "Linear regression, noise variances (1, 20), paper 000 figure 1", STYLES
+        )
 
     return _experiment(config, figure, figure_1_claims)
 
@@ -103,7 +109,7 @@ def linear_appendix(config: Linear) -> Experiment:
 
     def figure(results):
         shown = {name: data for name, data in results.items() if "stream" not in name}
-        return figures.curves(shown, PANELS, METHODS, "Linear regression, paper 000 figure 4")
+        return figures.curves(shown, PANELS, METHODS, "Linear regression, paper 000 figure 4", STYLES)
 
     return _experiment(config, figure, figure_4_claims)
 
