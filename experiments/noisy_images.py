@@ -34,6 +34,7 @@ class Problem:
         learning_rate: of SGD.
         gamma1: of ERMA.
         gamma2: of ERMA.
+        normalised: whether ERMA rescales w to mean 1 after each update, or is eq. 12 without its proportionality.
     """
 
     source: Literal["digits", "mnist"] = "digits"
@@ -44,6 +45,7 @@ class Problem:
     learning_rate: float = 0.3
     gamma1: float = 0.01
     gamma2: float = 0.05
+    normalised: bool = True
 
 
 class Batch(NamedTuple):
@@ -155,7 +157,7 @@ def measure(params: Network, batch: Batch) -> dict[str, jax.Array]:
 def for_methods(problem: Problem, run: Callable) -> dict[str, jax.Array]:
     """Calls ``run(loss_rule, sampling_rule)`` for every method, in the order of ``METHODS``, as one batch."""
     uniform, va = rules.fixed(), rules.variance_aware()
-    erma = rules.erma(problem.gamma1, problem.gamma2)
+    erma = rules.erma(problem.gamma1, problem.gamma2, normalised=problem.normalised)
 
     def one(uses_erma, uses_va):
         return run(rules.select([uniform, erma], uses_erma), rules.select([uniform, va], uses_va))
