@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from experiments import figures, glm
 from experiments.sentences import quote
 from mixjax import rules
-from mixjax.experiment import Experiment, near, paired, versus
+from mixjax.claims import near, paired, versus
+from mixjax.experiment import Experiment
 
 METHODS = {
     "vanilla": "vanilla SGD",

@@ -10,7 +10,8 @@ from experiments import figures, glm
 from experiments.linear import last
 from experiments.sentences import quote
 from mixjax import WeightRule, rules, samplers
-from mixjax.experiment import Experiment, paired, versus
+from mixjax.claims import paired, versus
+from mixjax.experiment import Experiment
 
 FIGURE_2 = {
     "vanilla": "vanilla SGD",

@@ -185,15 +185,16 @@ def _show(path: Path) -> None:
     """Prints the claims and the files of a result."""
     import json
 
-    from mixjax import results
+    from mixjax.claims import claims_table
+    from mixjax.results import FILES
 
     rows = json.loads((path / "claims.json").read_text(encoding="utf-8"))
     for line in _columns(
-        [("claim", "value", "holds")] * bool(rows) + [(t[0], t[2], t[1]) for t in results.claims_table(rows)]
+        [("claim", "value", "holds")] * bool(rows) + [(t[0], t[2], t[1]) for t in claims_table(rows)]
     ):
         typer.echo(line)
     shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-    for name in results.FILES:
+    for name in FILES:
         typer.echo(shown / name)
 
 

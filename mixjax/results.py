@@ -14,7 +14,6 @@ results["(100, 1)"].error.mean("seed")
 ```
 """
 
-import dataclasses
 import importlib.metadata
 import io
 import json
@@ -30,6 +29,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from mixjax.claims import claims_table
 from mixjax.configs import Config, ConfigError
 
 try:
@@ -37,14 +37,13 @@ try:
 except ImportError as exc:
     raise ImportError(f"mixjax.results needs {exc.name}: pip install 'mixjax[experiments]'") from exc
 
-__all__ = ["FILES", "Results", "check_out", "claims_table", "read", "render", "rows", "write"]
+__all__ = ["FILES", "Results", "check_out", "read", "render", "write"]
 
 Results = dict[str, xr.Dataset]
 """Run name -> its metrics, in config order."""
 
 FILES = ("config.toml", "metrics.npz", "metrics.json", "figure.png", "claims.json", "report.md")
 _COUNTS = ("num_runs", "compile_seconds", "run_seconds")
-_HOLDS = {True: "yes", False: "no", None: "undecided"}
 
 
 def read(path: str | Path) -> Results:
@@ -98,7 +97,7 @@ def write(
         config: what was run.
         results: run name -> metrics.
         figure: a PNG (see `render`), or None.
-        claims: rows of `claims.json` (see `rows`).
+        claims: rows of `claims.json` (see `mixjax.claims.rows`).
         failures: "figure" or "claims" -> what went wrong with it, for the report.
 
     Returns:
@@ -188,48 +187,6 @@ def render(figure: Any) -> bytes:
     return buffer.getvalue()
 
 
-def rows(claims: Sequence[Any]) -> list[dict[str, Any]]:
-    """Claims as rows of `claims.json`.
-
-    Args:
-        claims: `mixjax.experiment.Claim` instances; their numbers may be NumPy's or JAX's.
-
-    Returns:
-        One dict a claim, in plain Python types, None for what is not finite.
-
-    Raises:
-        TypeError: something is not a Claim.
-        ValueError: two claims have one name.
-    """
-    table = []
-    for claim in claims:
-        if not dataclasses.is_dataclass(claim):
-            raise TypeError(f"claims must be a list of Claim, got {type(claim).__name__}")
-        if any(claim.name == row["name"] for row in table):
-            raise ValueError(f"two claims are named {claim.name!r}; names must differ")
-        table.append(_plain(dataclasses.asdict(claim)))
-    return table
-
-
-def claims_table(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str, str]]:
-    """Claims as (name, holds, value ± stderr, threshold) texts.
-
-    Args:
-        rows: rows of `claims.json`.
-
-    Returns:
-        One tuple of texts a row, in order.
-    """
-
-    def number(value: float | None) -> str:
-        return "" if value is None else f"{value:.4g}"
-
-    def value(row: Mapping[str, Any]) -> str:
-        return number(row["value"]) + (f" ± {row['stderr']:.2g}" if row["stderr"] is not None else "")
-
-    return [(row["name"], _HOLDS[row["holds"]], value(row), number(row["threshold"])) for row in rows]
-
-
 def _meta(results: Results) -> dict[str, Any]:
     runs = {}
     for name, dataset in results.items():
@@ -242,7 +199,7 @@ def _meta(results: Results) -> dict[str, Any]:
                 key: {"dims": list(coord.dims), "values": _coordinate(coord.values), "dtype": _dtype(coord.values)}
                 for key, coord in dataset.coords.items()
             },
-            **{key: _plain(dataset.attrs.get(key)) for key in _COUNTS},
+            **{key: dataset.attrs.get(key) for key in _COUNTS},
         }
     devices = jax.devices()
     cores = f", {os.cpu_count()} cores" if devices[0].platform == "cpu" else ""
@@ -278,15 +235,6 @@ def _coordinate(values: Any) -> Any:
     if isinstance(values, list):
         return [_coordinate(v) for v in values]
     return str(values) if isinstance(values, float) and not math.isfinite(values) else values
-
-
-def _plain(value: Any) -> Any:
-    """Numbers as Python's own, a NaN or an infinity as None: JSON has neither."""
-    if isinstance(value, dict):
-        return {key: _plain(v) for key, v in value.items()}
-    if not isinstance(value, (str, type(None))):
-        value = np.asarray(value).item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _write_json(path: Path, value: Any) -> None:

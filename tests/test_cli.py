@@ -17,7 +17,8 @@ MODULE = """
 import dataclasses, pathlib, time
 import jax, jax.numpy as jnp
 import matplotlib.figure
-from mixjax.experiment import Experiment, versus
+from mixjax.claims import versus
+from mixjax.experiment import Experiment
 
 @dataclasses.dataclass(frozen=True)
 class Toy:

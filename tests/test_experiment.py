@@ -9,14 +9,16 @@ import pytest
 import xarray as xr
 
 from mixjax import experiment, results
+from mixjax.claims import near, paired, versus
 from mixjax.configs import ConfigError, load
-from mixjax.experiment import ReportError, near, paired, versus
+from mixjax.experiment import ReportError
 
 MODULE = """
 import dataclasses
 import jax, jax.numpy as jnp
 import matplotlib.figure
-from mixjax.experiment import Experiment, paired
+from mixjax.claims import paired
+from mixjax.experiment import Experiment
 
 @dataclasses.dataclass(frozen=True)
 class Toy:

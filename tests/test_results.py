@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from mixjax import results
+from mixjax import claims, results
+from mixjax.claims import Claim
 from mixjax.configs import ConfigError, load
-from mixjax.experiment import Claim
 
 ROW = {
     "name": "fgls",
@@ -86,15 +86,15 @@ def test_bfloat16_is_kept_as_float32(config):
 
 def test_rows_are_plain_and_valid_json():
     claim = Claim("a", "s", "p", np.float32(1.5), np.float64("nan"), 1, np.int64(3), np.bool_(True))
-    (row,) = results.rows([claim])
+    (row,) = claims.rows([claim])
     assert list(row) == list(ROW)
     assert json.loads(json.dumps(row, allow_nan=False)) == row
     assert (row["value"], row["stderr"], row["num_seeds"], row["holds"], row["note"]) == (1.5, None, 3, True, "")
     assert row["holds"] is True
     with pytest.raises(ValueError, match="two claims are named 'a'"):
-        results.rows([claim, claim])
+        claims.rows([claim, claim])
     with pytest.raises(TypeError, match="list of Claim, got str"):
-        results.rows(["a"])
+        claims.rows(["a"])
 
 
 def test_report(config):

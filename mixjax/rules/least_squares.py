@@ -134,7 +134,8 @@ def fgls(*, min_loss: ArrayLike = _MIN_LOSS) -> WeightRule:
         del signals
         now, losses = read_signals(state, counts, losses=losses)
         losses, seen = jnp.where(now, losses, state.losses), state.seen | now
-        log_scores = jnp.log(state.prior) - jnp.log(jnp.maximum(losses, jnp.asarray(min_loss, jnp.float32)))
+        floored = jnp.maximum(losses, jnp.asarray(min_loss, jnp.float32))
+        log_scores = jnp.log(state.prior) - jnp.log(floored)
         return if_news(counts, FGLSState(share(state.prior, log_scores, seen), state.prior, losses, seen), state)
 
     return WeightRule(init, update)
@@ -187,7 +188,8 @@ def one_shot_fgls(gamma: ArrayLike = 1.0, *, min_loss: ArrayLike = _MIN_LOSS) ->
         del signals
         now, losses = read_signals(state, counts, losses=losses)
         rate = jnp.asarray(gamma, jnp.float32)
-        moved = jnp.logaddexp(jnp.log1p(-rate) + state.log_w, jnp.log(rate) - jnp.log(jnp.maximum(losses, jnp.asarray(min_loss, jnp.float32))))
+        log_losses = jnp.log(jnp.maximum(losses, jnp.asarray(min_loss, jnp.float32)))
+        moved = jnp.logaddexp(jnp.log1p(-rate) + state.log_w, jnp.log(rate) - log_losses)
         log_w, seen = jnp.where(now, moved, state.log_w), state.seen | now
         weights = share(state.prior, jnp.log(state.prior) + log_w, seen)
         return if_news(counts, OneShotFGLSState(weights, state.prior, log_w, seen), state)

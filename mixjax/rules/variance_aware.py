@@ -79,7 +79,8 @@ def variance_aware(*, min_ratio: ArrayLike = 1e-6) -> WeightRule:
         largest = jnp.where(seen, v, 0.0).max()
         floored = jnp.where(largest > 0, jnp.maximum(v, jnp.asarray(min_ratio, jnp.float32) * largest), 1.0)
         q = share(state.prior, jnp.log(c) + jnp.log(floored), seen)
-        q = jnp.where(jnp.any(seen) & ~jnp.any(seen & (c > 0)), c / c.sum(), q)  # no row seen has a score
+        fallback = jnp.where(c.sum() > 0, c, state.prior)  # for scores that are zero in all rows seen
+        q = jnp.where(jnp.any(seen) & ~jnp.any(seen & (c > 0)), fallback / fallback.sum(), q)
         q = jnp.maximum(q, jnp.where(c > 0, jnp.finfo(jnp.float32).tiny, 0.0))
         return if_news(counts, VarianceAwareState(q, state.prior, v, c, seen), state)
 

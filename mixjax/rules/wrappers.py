@@ -244,17 +244,17 @@ def select(rules: Sequence[WeightRule], index: ArrayLike) -> WeightRule:
         weights = jnp.stack([state.weights for state in states])[index]
         return SelectState(weights, states[0].prior, states)
 
-    def branch(i):
-        def update_one(states, signals):
-            return (*states[:i], rules[i].update(states[i], **signals), *states[i + 1 :])
-
-        return update_one
-
     def init(prior):
         return wrap(tuple(rule.init(prior) for rule in rules))
 
     def update(state, *, counts, **signals):
-        signals = {"counts": counts, **signals}
-        return wrap(jax.lax.switch(index, [branch(i) for i in range(len(rules))], state.states, signals))
+        def branch(i):  # closes over the signals, since the unknown ones need not be arrays
+            return lambda states: (
+                *states[:i],
+                rules[i].update(states[i], counts=counts, **signals),
+                *states[i + 1 :],
+            )
+
+        return wrap(jax.lax.switch(index, [branch(i) for i in range(len(rules))], state.states))
 
     return WeightRule(init, update)
