@@ -16,7 +16,8 @@ import numpy as np
 from experiments import glm, linear
 from experiments.sentences import quote
 from mixjax import estimation, rules, samplers, signals
-from mixjax.experiment import Experiment, near, paired, versus
+from mixjax.claims import near, paired, versus
+from mixjax.experiment import Experiment
 
 METHODS = {
     "gls": "GLS (Aitken)",
@@ -79,6 +80,7 @@ class LeastSquares:
     early: glm.Problem = dataclasses.field(default_factory=_early)
 
     def __post_init__(self):
+        """Raises a ValueError for sizes that do not go together."""
         if self.shown_size not in self.sizes:
             raise ValueError(f"shown_size must be one of sizes {self.sizes}, got {self.shown_size}.")
         if 2 * min(self.small_sizes) >= self.dim:
@@ -91,7 +93,7 @@ class LeastSquares:
 
 
 class Moments(NamedTuple):
-    """What a weighted fit needs of each domain: ``gram`` ``[2, d, d]`` and ``cross`` ``[2, d]``, means over examples."""
+    """What a weighted fit needs: ``gram`` ``[2, d, d]`` and ``cross`` ``[2, d]``, means over a domain's examples."""
 
     gram: jax.Array
     cross: jax.Array
@@ -325,10 +327,13 @@ def least_squares(config: LeastSquares) -> Experiment:
             "loss_weight": ("method", "n"),
             "grid_error": ("share",),
             "grid_expected_error": ("share",),
+            "gls_expected_error": (),
             "residual": by_source,
             "relative_residual": ("small_n",),
             "estimate": by_source,
             "reordered": by_source,
+            "bound_ratio": (),
+            "needed_size": (),
             "early_estimate": ("setting", "source", "step"),
         },
         coords={
@@ -382,6 +387,7 @@ def claims(data, config: LeastSquares) -> list:
     shown = data.sel(n=config.shown_size)
     weights = shown.loss_weight.sel({"method": ["fgls", "literal", "whole"]})
     excess = data.grid_expected_error / data.gls_expected_error - 1.0
+    grid_best = data.share[int(np.argmin(excess.mean("seed").values))]
 
     below = [num for num in config.small_sizes if 2 * num < config.dim]
     ill = data.sel(small_n=below[-1])
@@ -411,8 +417,7 @@ def claims(data, config: LeastSquares) -> list:
             0.0,
             **quote("gls_is_best"),
             note="smallest excess over GLS of any loss weight on the grid, relative, in the error expected over the "
-            f"label noise; the grid's best weight of domain one is {float(data.share[int(np.argmin(excess.mean('seed').values))]):.3g}, "
-            f"Aitken's {config.best:.3g}",
+            f"label noise; the grid's best weight of domain one is {float(grid_best):.3g}, Aitken's {config.best:.3g}",
         ),
         versus(
             "noisier_domains_reduced",
@@ -452,8 +457,8 @@ def claims(data, config: LeastSquares) -> list:
             1.0,
             0.02,
             **quote("one_shot_fgls_ratio"),
-            note=f"algorithm 1's own draws, M |S_i| points at each of {config.updates} updates, n = {largest} a domain; "
-            f"{by_size}; OLS {_text(error_ratio(data, 'ols', largest))}",
+            note=f"algorithm 1's own draws, M |S_i| points at each of {config.updates} updates, at n = {largest} a "
+            f"domain; {by_size}; OLS {_text(error_ratio(data, 'ols', largest))}",
         ),
         near(
             "one_shot_fgls_ratio_whole",
@@ -470,9 +475,9 @@ def claims(data, config: LeastSquares) -> list:
             ">=",
             1.0 - config.delta,
             **quote("bound_holds"),
-            note=f"theorem A.5's constants, δ = {config.delta:g}, {config.hold_out_size} validation points a domain where "
-            f"it asks for {float(data.needed_size.max()):.3g} at most; all {config.updates} iterates, w = 1 and ERMA's; the "
-            f"largest (squared gap) / bound is {float(data.bound_ratio.max()):.2g}: the bound is loose",
+            note=f"theorem A.5's constants, δ = {config.delta:g}, {config.hold_out_size} validation points a domain "
+            f"where it asks for {float(data.needed_size.max()):.3g} at most; all {config.updates} iterates, w = 1 and "
+            f"ERMA's; the largest (squared gap) / bound is {float(data.bound_ratio.max()):.2g}: the bound is loose",
         ),
         *[early_claim(data, config, name, source) for name, source in EARLY.items()],
     ]
@@ -495,8 +500,8 @@ def early_claim(data, config: LeastSquares, name: str, source: str):
         ">=",
         0.0,
         **(quote(name) if source == "train" else ours),
-        note="distance of the estimated weight from Aitken's in the first fifth of the steps less that in the last fifth, "
-        "the smaller one of the two settings; "
+        note="distance of the estimated weight from Aitken's in the first fifth of the steps less that in the last "
+        "fifth, the smaller one of the two settings; "
         + "; ".join(
             f"{s}: {_text(early.sel(setting=s))} against {_text(late.sel(setting=s))}, standard deviation over seeds "
             f"{float(noise[0].sel(setting=s)):.2g} against {float(noise[1].sel(setting=s)):.2g}"
@@ -582,7 +587,15 @@ def _draw_estimates(axis, data, config):
         values = data.estimate.sel(source=source)
         mean, stderr = _mean(values)
         low, high = (values.quantile(q, "seed") for q in (0.1, 0.9))
-        axis.fill_between(x, low, high, color=f"C{number}", alpha=0.2, lw=0, label="10 to 90 % of the seeds")
+        axis.fill_between(
+            x,
+            low,
+            high,
+            color=f"C{number}",
+            alpha=0.2,
+            lw=0,
+            label=f"10 to 90 % of the seeds, {source.replace('_', '-')}",
+        )
         axis.errorbar(x, mean, 2 * stderr, fmt="o-", ms=4, lw=1.2, color=f"C{number}", label=label)
     axis.axhline(config.best, color="0.4", lw=1, ls=":", label=f"Aitken's weight, {config.best:.3g}")
     axis.axvspan(x[0] / 1.15, 1.0, color="0.9", zorder=0, label="d > |S|: residuals vanish")

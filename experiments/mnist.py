@@ -10,7 +10,8 @@ from experiments import figures, noisy_images
 from experiments.noisy_images import METHODS, PRIOR, Batch, average, final
 from experiments.sentences import quote
 from mixjax import samplers, training
-from mixjax.experiment import Experiment, near, paired, versus
+from mixjax.claims import near, paired, versus
+from mixjax.experiment import Experiment
 
 NOT_WORSE = 0.2  # percentage points of clean test accuracy; all four numbers were fixed before the judging seeds were run
 NO_EFFECT = 0.5  # percentage points
@@ -135,15 +136,14 @@ def figure(results):
 
     def accuracy(domain):
         metric = f"{domain}_accuracy"
-        return figures.Panel(
-            metric, f"accuracy on {domain} test half (%)", limits=(noisy_images.floor_of(shown.values(), metric), None)
-        )
+        limits = noisy_images.limits(shown.values(), metric)
+        return figures.Panel(metric, f"accuracy on {domain} test half (%)", limits=limits)
 
     panels = [
         accuracy("clean"),
         accuracy("noisy"),
-        figures.Panel("loss_weight", "loss weight of clean domain (share)", limits=(0, 1)),
-        figures.Panel("sampling_weight", "sampling weight of clean domain (share)", limits=(0, 1)),
+        figures.Panel("loss_weight", "clean domain's loss weight (share)", limits=(0, 1)),
+        figures.Panel("sampling_weight", "clean domain's sampling weight (share)", limits=(0, 1)),
     ]
     return figures.curves(shown, panels, METHODS, "MNIST, labels flipped in one half, paper 000 figure 3")
 

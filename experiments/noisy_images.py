@@ -6,7 +6,7 @@ common random numbers.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple
 
 import jax
@@ -175,7 +175,7 @@ def average(dataset, metric: str, method: str):
     return dataset[metric].sel({"method": method}).mean("step")
 
 
-def floor_of(dataset_list: Sequence, metric: str, skip: float = 0.1) -> float:
-    """A lower limit for an axis: the lowest mean curve after the first tenth of training, rounded down."""
-    lows = [d[metric].mean("seed").isel(step=slice(round(skip * d.sizes["step"]), None)).min() for d in dataset_list]
-    return float(np.floor(min(map(float, lows))))
+def limits(datasets: Iterable, metric: str, skip: float = 0.1) -> tuple[float, float]:
+    """Limits for an axis, in whole numbers, that leave out the first tenth of training's steep rise."""
+    means = [d[metric].mean("seed").isel(step=slice(round(skip * d.sizes["step"]), None)) for d in datasets]
+    return float(np.floor(min(m.min() for m in means))), float(np.ceil(max(m.max() for m in means)))

@@ -10,6 +10,7 @@ import contextlib
 import importlib.util
 import inspect
 import os
+import re
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
@@ -211,7 +212,8 @@ def _configs(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def _first_line(thing: Any) -> str:
-    return (inspect.getdoc(thing) or "").partition("\n")[0]
+    line = (inspect.getdoc(thing) or "").partition("\n")[0]
+    return re.sub(r":\w+:`([^`]*)`|`+([^`]*)`+", r"\1\2", line)  # reStructuredText marks mean nothing in a terminal
 
 
 def _section(title: str, rows: Iterable[tuple[str, str]], otherwise: str = "none") -> None:

@@ -74,6 +74,7 @@ def gls(variances: ArrayLike) -> WeightRule:
         corollary 3.2, eq. 9.
     """
     check_positive("variances", variances)
+    check_range("variances", variances, jnp.finfo(jnp.float32).tiny, jnp.finfo(jnp.float32).max)
     variances = jnp.asarray(variances, jnp.float32)
 
     def init(prior):

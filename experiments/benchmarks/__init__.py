@@ -1,0 +1,12 @@
+"""What mixjax costs, measured side by side: ``python -m experiments.benchmarks [--quick] [a b c d]``.
+
+| module | question |
+|---|---|
+| ``figure_1`` (a) | How fast is a sweep beside a Python loop of jitted steps, and beside PyTorch? |
+| ``seeds`` (b) | What does a run cost as seeds are added, and what is compiled again? |
+| ``overhead`` (c) | What does a weight rule add to a training step of a neural network? |
+| ``floor`` (d) | How much of the sweep's time is unavoidable? |
+
+Each module has ``run(quick) -> timing.Report``. Absolute times depend on the machine and on what else it does, so the
+sides of a comparison are measured in turns, A B A B, and compared within a turn. None of this is a test.
+"""

@@ -1,0 +1,142 @@
+"""Measuring in turns, summarising, and describing the machine."""
+
+import contextlib
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+
+class Summary(NamedTuple):
+    """Median, least and largest of repeated measurements."""
+
+    median: float
+    low: float
+    high: float
+    repeats: int
+
+    def __str__(self):
+        return f"{number(self.median)} ({number(self.low)} to {number(self.high)})"
+
+
+class Target(NamedTuple):
+    """A row of the first table: what was asked for and what was measured; ``holds`` None is no verdict."""
+
+    benchmark: str
+    statement: str
+    measured: str
+    holds: bool | None
+
+
+class Report(NamedTuple):
+    """A benchmark's outcome: its section of the Markdown file, its part of the JSON file, its targets."""
+
+    title: str
+    text: str
+    data: dict[str, Any]
+    targets: Sequence[Target]
+
+
+def number(value: float) -> str:
+    """Three significant digits, no exponent for the sizes that occur here."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def summarize(values: Sequence[float]) -> Summary:
+    """The summary of some measurements."""
+    return Summary(statistics.median(values), min(values), max(values), len(values))
+
+
+def ratios(of: Sequence[float], over: Sequence[float]) -> Summary:
+    """Summary of ``of / over`` within each turn."""
+    return summarize([a / b for a, b in zip(of, over, strict=True)])
+
+
+def interleave(sides: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of wall time of each side, called in turns: A B C, A B C, ...
+
+    Args:
+        sides: functions of no arguments that return when their work is done.
+        repeats: number of turns.
+
+    Returns:
+        For each side ``repeats`` times, one a turn.
+    """
+    seconds = {name: [] for name in sides}
+    for _ in range(repeats):
+        for name, side in sides.items():
+            start = time.perf_counter()
+            side()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+@contextlib.contextmanager
+def compilations() -> Iterator[list[float]]:
+    """Collects the seconds of every XLA compilation made while it is open."""
+    seconds = []
+
+    def listen(event, duration, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            seconds.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield seconds
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A Markdown table; the first column is text, the others are numbers."""
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in [header, rule, *rows])
+
+
+def machine() -> dict[str, str]:
+    """What the numbers depend on, as far as the system tells."""
+    device = jax.devices()[0]
+    load = "{:.1f}, {:.1f}, {:.1f} (1, 5, 15 minutes)".format(*os.getloadavg()) if hasattr(os, "getloadavg") else "?"
+    return {
+        "CPU": f"{_cpu_model()}, {os.cpu_count()} cores",
+        "memory": f"{_memory() / 2**30:.0f} GiB",
+        "caches": ", ".join(f"{name} {size // 2**10} KiB" for name, size in caches().items()) or "unknown",
+        "OS": f"{platform.system()} {platform.release()}",
+        "Python": platform.python_version(),
+        "jax": jax.__version__,
+        "NumPy": np.__version__,
+        "torch": getattr(sys.modules.get("torch"), "__version__", "not used"),
+        "JAX device": f"{device.device_kind}" + ("; not run on a GPU" if device.platform == "cpu" else ""),
+        "load average at the start": load,
+    }
+
+
+def caches() -> dict[str, int]:
+    """Bytes of the first core's data caches by level, e.g. ``{"L1d": 32768}``; empty where unknown."""
+    found = {}
+    for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        level, kind, size = ((folder / name).read_text().strip() for name in ("level", "type", "size"))
+        if kind != "Instruction" and size.endswith("K"):
+            found[f"L{level}" + ("d" if kind == "Data" else "")] = int(size[:-1]) * 2**10
+    return found
+
+
+def _cpu_model() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _memory() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 0

@@ -1,0 +1,153 @@
+"""Random domain ids: how far counts stray, which domains are never drawn, and E[n_d] = B q_d."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mixjax.samplers import draws, multinomial, stratified, systematic
+
+DRAWS = {"systematic": systematic, "stratified": stratified, "multinomial": multinomial}
+every_draw = pytest.mark.parametrize("name", DRAWS)
+N = 20
+
+
+@functools.cache
+def counts_of(name, n, num_domains):
+    """``(keys, weights) -> counts [runs, D]``, compiled."""
+
+    def count(key, weights):
+        return jnp.bincount(DRAWS[name](key, weights, n), length=num_domains)
+
+    return jax.jit(jax.vmap(count, in_axes=(0, None)))
+
+
+def simplex(seed, size=5):
+    return np.random.default_rng(seed).dirichlet(np.ones(size)).astype(np.float32)
+
+
+@pytest.mark.parametrize(("name", "within"), [("systematic", 1), ("stratified", 2)])
+@pytest.mark.parametrize("n", [1, 7, N, 1000])
+def test_counts_are_close_to_their_mean(name, within, n):
+    keys = jax.random.split(jax.random.key(0), 200)
+    for seed in range(4):
+        weights = simplex(seed)
+        counts = np.asarray(counts_of(name, n, 5)(keys, weights))
+        assert (counts.sum(axis=1) == n).all()
+        assert (np.abs(counts - n * np.float64(weights)) < within + 1e-4 * n).all()
+
+
+@settings(derandomize=True, deadline=None, max_examples=60, database=None)
+@given(st.lists(st.integers(0, 1000), min_size=5, max_size=5).filter(any), st.integers(0, 2**31))
+def test_systematic_is_within_one(weights, seed):
+    weights = np.float64(weights) / sum(weights)
+    counts = np.asarray(counts_of("systematic", N, 5)(jax.random.split(jax.random.key(seed), 8), weights))
+    assert (np.abs(counts - N * weights) < 1 + 1e-4).all()
+    assert (counts[:, weights == 0] == 0).all()
+
+
+def test_multinomial_strays_further():
+    counts = counts_of("multinomial", N, 5)(jax.random.split(jax.random.key(0), 200), np.full(5, 0.2))
+    assert np.abs(counts - N * 0.2).max() > 3
+
+
+@every_draw
+def test_mean_counts_are_n_q(name):
+    runs, weights = 20_000, np.float32([0.03, 0.0, 0.5, 0.17, 0.3])
+    counts = np.asarray(counts_of(name, 7, 5)(jax.random.split(jax.random.key(1), runs), weights), np.float64)
+    mean, stderr = counts.mean(axis=0), counts.std(axis=0) / np.sqrt(runs)
+    assert (np.abs(mean - 7 * np.float64(weights)) <= 4 * stderr + 1e-6).all()
+    assert stderr[0] > 0 and mean[1] == 0
+
+
+def test_multinomial_counts_have_the_multinomial_covariance():
+    runs, q, n = 20_000, np.array([0.1, 0.2, 0.7]), 10
+    counts = np.asarray(counts_of("multinomial", n, 3)(jax.random.split(jax.random.key(2), runs), q), np.float64)
+    expected = n * (np.diag(q) - np.outer(q, q))
+    np.testing.assert_allclose(np.cov(counts.T), expected, atol=5 * n * 0.5 / np.sqrt(runs))
+    chi2 = np.square(counts - n * q) @ (1 / (n * q))  # mean D - 1, variance 2 (D - 1) + (sum 1/q - D^2 - 2 D + 2) / n
+    spread = np.sqrt((4 + (np.sum(1 / q) - 9 - 6 + 2) / n) / runs)
+    assert abs(chi2.mean() - 2) < 4 * spread
+
+
+def test_multinomial_draws_are_independent():
+    ids = np.asarray(multinomial(jax.random.key(3), [0.25, 0.75], 40_000))
+    first, second = ids[:-1] == 0, ids[1:] == 0
+    assert abs((first & second).mean() - 1 / 16) < 4 * np.sqrt(1 / 16 * 15 / 16 / 40_000) * 1.5
+
+
+@every_draw
+@pytest.mark.parametrize("support", [[0], [2], [5], [0, 5], [1, 3], [2, 3, 4]])
+def test_zero_weights_are_never_drawn(name, support):
+    weights = np.zeros(6, np.float32)
+    weights[support] = np.random.default_rng(0).uniform(0.1, 1.0, len(support))
+    counts = np.asarray(counts_of(name, 500, 6)(jax.random.split(jax.random.key(4), 50), weights))
+    assert (counts.sum(axis=0) > 0).nonzero()[0].tolist() == support
+
+
+@pytest.mark.parametrize("size", [6, 130, 1000, 5000])
+def test_no_quantile_leads_to_a_zero_weight(size):
+    rng = np.random.default_rng(size)
+    weights = (rng.random(size) * (rng.random(size) > 0.5)).astype(np.float32)
+    weights[[0, -1]] = 0.0
+    q = weights / weights.sum()
+    edges = np.concatenate([np.asarray(jnp.cumsum(q)), np.cumsum(q), [0.0, 1.0]]).astype(np.float32)
+    points = np.concatenate([edges, np.nextafter(edges, np.float32(2)), np.nextafter(edges, np.float32(-1))])
+    ids = np.asarray(draws._inverse_cdf(weights, points))
+    assert (weights[ids] > 0).all()
+    order = np.argsort(points, kind="stable")
+    assert (np.diff(ids[order]) >= 0).all()
+
+
+@pytest.mark.parametrize("size", [3, 1000])
+def test_quantiles_in_the_middle_lead_to_their_domain(size):
+    q = simplex(7, size) * 0.5 + 0.5 / size  # no domain below half the average
+    q = np.float64(q) / q.sum()
+    middles = (np.cumsum(q) - q / 2).astype(np.float32)
+    np.testing.assert_array_equal(draws._inverse_cdf(q, middles), np.arange(size))
+
+
+@every_draw
+def test_ids_are_int32_of_the_asked_length(name):
+    for n in (1, 5):
+        ids = DRAWS[name](jax.random.key(0), [0.5, 0.5], n)
+        assert ids.shape == (n,) and ids.dtype == jnp.int32
+    assert DRAWS[name](jax.random.key(0), [1.0], 4).tolist() == [0] * 4
+
+
+@pytest.mark.parametrize("name", ["systematic", "stratified"])
+def test_quantile_draws_ascend(name):
+    ids = DRAWS[name](jax.random.key(5), simplex(0), N)
+    assert (np.diff(ids) >= 0).all()
+
+
+@every_draw
+def test_keys_decide(name):
+    draw, weights = DRAWS[name], np.full(7, 1 / 7)
+    np.testing.assert_array_equal(draw(jax.random.key(0), weights, N), draw(jax.random.key(0), weights, N))
+    counts = counts_of(name, N, 7)(jax.random.split(jax.random.key(0), 20), weights)
+    assert len(np.unique(counts, axis=0)) > 3
+
+
+@every_draw
+def test_weights_need_not_be_normalised(name):
+    a, b = (DRAWS[name](jax.random.key(6), scale * simplex(1), N) for scale in (1.0, 16.0))
+    np.testing.assert_array_equal(a, b)
+
+
+@every_draw
+def test_jit_and_vmap_equal_eager(name):
+    keys, weights = jax.random.split(jax.random.key(7), 3), np.stack([simplex(seed) for seed in range(3)])
+    batched = jax.jit(jax.vmap(lambda key, w: DRAWS[name](key, w, N)))(keys, weights)
+    np.testing.assert_array_equal(batched, np.stack([DRAWS[name](k, w, N) for k, w in zip(keys, weights, strict=True)]))
+
+
+@every_draw
+@pytest.mark.parametrize("weights", [[], [0.0, 0.0], [-1.0, 2.0], [[0.5, 0.5]]])
+def test_weights_must_be_non_negative_with_mass(name, weights):
+    with pytest.raises(ValueError, match="weights must be"):
+        DRAWS[name](jax.random.key(0), weights, 4)
