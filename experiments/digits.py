@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from experiments import figures, noisy_images
-from experiments.noisy_images import METHODS, PRIOR, Batch, average, final
+from experiments.noisy_images import METHODS, PRIOR, STYLES, Batch, average, final
 from mixjax import estimation, samplers, training
 from mixjax.claims import paired, versus
 from mixjax.experiment import Experiment
@@ -92,12 +92,14 @@ def figure(results, config: Digits):
     """Test accuracy and the two weights, one row for each run."""
     shown = results if len(results) > 1 else {"": next(iter(results.values()))}
     panels = [
-        figures.Panel("accuracy", "accuracy on test images (%)", limits=noisy_images.limits(results.values(), "accuracy")),
+        figures.Panel(
+            "accuracy", "accuracy on test images (%)", limits=noisy_images.limits(results.values(), "accuracy")
+        ),
         figures.Panel("loss_weight", "clean domain's loss weight (share)", limits=(0, 1)),
         figures.Panel("sampling_weight", "clean domain's sampling weight (share)", limits=(0, 1)),
     ]
     title = f"Handwritten digits in two halves; {100 * config.flip:g} % of the noisy half's labels are wrong"
-    return figures.curves(shown, panels, METHODS, title)
+    return figures.curves(shown, panels, METHODS, title, STYLES)
 
 
 def claims(results) -> list:
@@ -115,7 +117,9 @@ def claims(results) -> list:
     return [
         share("erma_prefers_clean", "loss_weight", "erma", ">=", "ERMA gives the clean domain the larger loss weight"),
         share("va_samples_noisy", "sampling_weight", "va", "<=", "VA alone samples more from the noisy domain"),
-        share("va_follows_erma", "sampling_weight", "erma_va", ">=", "With ERMA, VA samples more from the clean domain"),
+        share(
+            "va_follows_erma", "sampling_weight", "erma_va", ">=", "With ERMA, VA samples more from the clean domain"
+        ),
         better("erma_improves", "erma", "vanilla", "ERMA's test accuracy is above plain SGD's"),
         better("erma_va_improves", "erma_va", "vanilla", "The test accuracy of ERMA with VA is above plain SGD's"),
     ]

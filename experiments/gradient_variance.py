@@ -18,7 +18,6 @@ from experiments import glm, linear, logistic
 from experiments.sentences import quote
 from mixjax import estimation, objectives, rules, samplers, signals, training
 from mixjax.claims import Claim, near, paired, versus
-from mixjax.claims import Claim, near, paired, versus
 from mixjax.data import load
 from mixjax.experiment import Experiment
 
@@ -160,7 +159,7 @@ def sgd_errors(key: jax.Array, config: Quadratic) -> jax.Array:
     return jnp.moveaxis(errors, 0, -1)
 
 
-def problem(config: Allocation, scales: tuple[float, float]) -> glm.Problem:
+def problem(config: Allocation, scales) -> glm.Problem:
     """The linear regression of section 5.1 at this size."""
     return glm.Problem(scales=scales, noise=config.noise, dim=config.dim, num_examples=config.num_examples)
 
@@ -238,11 +237,11 @@ def scale_stds(key: jax.Array, config: GradientVariance) -> jax.Array:
     ids = jnp.repeat(jnp.arange(2), config.allocation.num_examples)
 
     def one(scale):
-        scales = (scale, config.allocation.scales[1])
+        scales = jnp.stack([scale, jnp.float32(config.allocation.scales[1])])
         data = glm.data_set(key, problem(config.allocation, scales), linear.label)
         return glm.measure(linear.squared_error, apart(config.allocation), data, ids)["grad_stds"][0]
 
-    return jnp.stack([one(scale) for scale in config.scales])
+    return jax.lax.map(one, jnp.asarray(config.scales))
 
 
 def expected_std(config: Allocation, scale: float | np.ndarray, noise: float) -> float | np.ndarray:
@@ -358,8 +357,7 @@ def gaps(key: jax.Array, config: logistic.Logistic, num: int) -> dict[str, jax.A
             "gap_weight": found["loss_weight"],
         }
 
-    found = [run(scales) for scales in GAP_SETTINGS.values()]
-    return jax.tree.map(lambda *rows: jnp.stack(rows), *found)
+    return jax.lax.map(run, jnp.asarray(list(GAP_SETTINGS.values())))
 
 
 def train(key: jax.Array, config: GradientVariance, images: tuple[jax.Array, jax.Array]) -> dict[str, jax.Array]:

@@ -284,7 +284,7 @@ def early_estimates(key: jax.Array, config: LeastSquares) -> jax.Array:
 
         return glm.train_methods(train_key, problem, [vanilla], linear.squared_error, source, evaluate)["estimate"][0].T
 
-    return jnp.stack([run(scales) for scales in SETTINGS.values()])
+    return jax.lax.map(run, jnp.asarray(list(SETTINGS.values())))
 
 
 def train(key: jax.Array, config: LeastSquares) -> dict[str, jax.Array]:

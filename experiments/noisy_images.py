@@ -16,8 +16,8 @@ import optax
 
 from mixjax import data, rules
 
-DOMAINS = ("clean", "noisy")
 METHODS = {"vanilla": "vanilla SGD", "va": "VA", "erma": "ERMA", "erma_va": "ERMA + VA"}
+STYLES = {"va": {"ls": "--"}, "erma_va": {"ls": "--"}}  # with and without VA, loss weights are nearly the same
 PRIOR = (0.5, 0.5)
 
 

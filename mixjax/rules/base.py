@@ -49,8 +49,9 @@ def as_simplex(name: str, values: ArrayLike) -> jax.Array:
         numbers = np.asarray(values, np.float32)
         if not (np.isfinite(numbers).all() and (numbers >= 0).all() and numbers.any()):
             raise ValueError(f"{name} must be finite, non-negative and not all zero, got {numbers}.")
-    array = array / array.max()
-    return array / array.sum()
+    scaled = array / array.max()
+    # Positive entries stay positive: what is below the normal floats would be flushed to zero.
+    return jnp.where(array > 0, jnp.maximum(scaled / scaled.sum(), jnp.finfo(jnp.float32).tiny), 0.0)
 
 
 def read_signals(state, counts: ArrayLike, **signals: ArrayLike) -> tuple[jax.Array, ...]:

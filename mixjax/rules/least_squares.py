@@ -71,7 +71,9 @@ def gls(variances: ArrayLike) -> WeightRule:
 
     References:
         Paper 000 (Salmani et al., "Sampling and Loss Weights in Multi-Domain Training"), theorem 3.1 and
-        corollary 3.2, eq. 9.
+        corollary 3.2, eq. 9. The corollary is optimal where the prior is proportional to the domains' sizes: since
+        eq. 2 takes a mean over each domain, ``c_d`` proportional to ``|S_d| / sigma_d²`` is Aitken's weighting of the
+        examples in general, so pass the sizes as the prior to get it.
     """
     check_positive("variances", variances)
     check_range("variances", variances, jnp.finfo(jnp.float32).tiny, jnp.finfo(jnp.float32).max)

@@ -43,7 +43,7 @@ def test_sgd_at_a_constant_step_settles_at_the_stationary_error():
 
 
 def test_predicted_variance_is_eq_14_of_the_population():
-    found = gv.allocation_variances(KEY, ALLOCATION)
+    found = jax.jit(gv.allocation_variances, static_argnums=1)(KEY, ALLOCATION)
     data = glm.data_set(jax.random.split(KEY)[0], gv.problem(ALLOCATION, ALLOCATION.scales), linear.label)
     x, y = np.asarray(data.x, np.float64), np.asarray(data.target, np.float64)
     theta = np.full(4, 0.5) + 0.5 * np.array([1, -1, 1, -1])
@@ -58,7 +58,8 @@ def test_predicted_variance_is_eq_14_of_the_population():
 
 
 def test_measured_variance_converges_to_the_predicted_one():
-    found = gv.allocation_variances(KEY, dataclasses.replace(ALLOCATION, num_batches=20000))
+    many = dataclasses.replace(ALLOCATION, num_batches=20000)
+    found = jax.jit(gv.allocation_variances, static_argnums=1)(KEY, many)
     np.testing.assert_allclose(found["measured"], found["predicted"], rtol=0.05)
 
 
@@ -81,29 +82,28 @@ def test_redundancy_starts_from_the_per_example_spread():
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.random((30, 5)), jnp.float32)
     labels = jnp.asarray(np.arange(30) % 10, jnp.int32)
-    found = gv.redundancy(KEY, REDUNDANCY, (images, labels))
+    found = jax.jit(gv.redundancy, static_argnums=1)(KEY, REDUNDANCY, (images, labels))
     assert found["grad_std"].shape == (2, 2, 2) and found["sampling_share"].shape == (2, 2)
 
     shuffle_key, jitter_key, _ = jax.random.split(KEY, 3)
     order = np.asarray(jax.random.permutation(shuffle_key, 30))
     noise = 0.1 * jax.random.normal(jitter_key, (24, 5))
+
+    def loss(params, example):
+        return gv.cross_entropies(params, (example[0][None], example[1][None]))[0]
+
+    spread = jax.jit(lambda x, y: signals.grad_stds(loss, jnp.zeros((6, 10)), (x, y), jnp.repeat(jnp.arange(2), 12), 2))
     for row, distinct in enumerate(REDUNDANCY.distinct):
         chosen = order[np.concatenate([np.arange(12), 12 + np.arange(12) % distinct])]
         assert len(set(chosen[12:])) == distinct and not set(chosen[:12]) & set(chosen[12:])
-        expected = signals.grad_stds(
-            lambda params, example: gv.cross_entropies(params, (example[0][None], example[1][None]))[0],
-            jnp.zeros((6, 10)),
-            (images[chosen] + noise, labels[chosen]),
-            jnp.repeat(jnp.arange(2), 12),
-            2,
-        )
+        expected = spread(images[chosen] + noise, labels[chosen])
         np.testing.assert_allclose(found["first_std"][row], expected, rtol=1e-4)
 
 
 def test_gap_is_eq_12s():
     config = gv.GradientVariance().gap
     config = dataclasses.replace(config, dim=5, num_steps=40, learning_rate=0.02, estimation_size=20)
-    found = jax.tree.map(np.asarray, gv.gaps(KEY, config, 30))
+    found = jax.tree.map(np.asarray, jax.jit(gv.gaps, static_argnums=(1, 2))(KEY, config, 30))
     start = config.warmup_rounds
     assert start == 4
     np.testing.assert_array_equal(found["gap"][:, : start + 1], 0.0)  # w = 1 until the first update

@@ -17,7 +17,7 @@ from mixjax import configs, estimation, experiment, samplers
 CONFIG = Path(__file__).parents[2] / "configs" / "loss_and_sampling_weights" / "least_squares.toml"
 SMALL = ls.LeastSquares(
     dim=6,
-    sizes=(20, 40),
+    sizes=(20,),
     shown_size=20,
     num_shares=5,
     updates=3,
@@ -87,7 +87,7 @@ def test_one_shot_is_algorithm_1_with_exact_fits():
 
 
 def test_residuals_are_those_of_the_minimum_norm_fit():
-    found = ls.residuals(KEY, SMALL)
+    found = jax.jit(ls.residuals, static_argnums=1)(KEY, SMALL)
     train_key, hold_out_key = jax.random.split(KEY)
     x, y = (np.asarray(part, np.float64) for part in ls.draw(train_key, SMALL, 20))
     far_x, far_y = (np.asarray(part, np.float64) for part in ls.draw(hold_out_key, SMALL, 30))
@@ -125,7 +125,7 @@ def test_bound_is_theorem_a5():
 def test_early_estimates_are_fgls_weights_of_the_losses():
     """Before training has moved anything the estimate would be ``L_2 / (L_1 + L_2)`` at zero."""
     problem = dataclasses.replace(SMALL.early, learning_rate=0.0)
-    found = ls.early_estimates(KEY, dataclasses.replace(SMALL, early=problem))
+    found = jax.jit(ls.early_estimates, static_argnums=1)(KEY, dataclasses.replace(SMALL, early=problem))
     assert found.shape == (2, 2, 5)
     data_key = jax.random.split(KEY, 3)[0]
     for row, scales in zip(found, ls.SETTINGS.values(), strict=True):

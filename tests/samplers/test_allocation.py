@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 from mixjax.samplers import allocate, counts_to_ids
 
 
+jitted = jax.jit(allocate, static_argnums=1)
+
+
 @functools.cache
 def batched(batch_size):
     return jax.jit(jax.vmap(lambda weights: allocate(weights, batch_size)))
@@ -35,7 +38,7 @@ def all_counts(num_domains, batch_size):
     return np.diff(edges, axis=1) - 1
 
 
-def small_cases(num_domains, batch_size, n=150):
+def small_cases(num_domains, batch_size, n=200):
     """Weights of every kind: generic, tied, with zeros, over many orders of magnitude, and tiny."""
     rng = np.random.default_rng(100 * num_domains + batch_size)
     generic = rng.dirichlet(np.ones(num_domains), n)
@@ -47,8 +50,8 @@ def small_cases(num_domains, batch_size, n=150):
     return np.concatenate([generic, tied, zeros, wide, tiny]).astype(np.float32)
 
 
-@pytest.mark.parametrize("num_domains", [1, 2, 3, 4])
-@pytest.mark.parametrize("extra", [0, 1, 3, 7])
+@pytest.mark.parametrize("num_domains", [2, 3, 4])
+@pytest.mark.parametrize("extra", [0, 2, 7])
 def test_no_other_counts_are_better(num_domains, extra):
     batch_size = num_domains + extra
     weights = small_cases(num_domains, batch_size)
@@ -70,8 +73,13 @@ def plain_greedy(weights, batch_size):
     return counts
 
 
-@pytest.mark.parametrize(("num_domains", "batch_size"), [(10, 1000), (200, 200), (200, 1000), (200, 100_000)])
-@pytest.mark.parametrize("kind", ["generic", "power law", "with zeros"])
+@pytest.mark.parametrize(
+    ("num_domains", "batch_size", "kind"),
+    [
+        *itertools.product([10, 200], [200, 5000], ["generic", "power law", "with zeros"]),
+        (200, 100_000, "power law"),
+    ],
+)
 def test_large_batches_against_a_plain_greedy(num_domains, batch_size, kind):
     rng = np.random.default_rng(0)
     weights = {
@@ -79,7 +87,7 @@ def test_large_batches_against_a_plain_greedy(num_domains, batch_size, kind):
         "power law": np.arange(1.0, num_domains + 1) ** -3,
         "with zeros": rng.random(num_domains) * (rng.random(num_domains) > 0.5) + 0.1 * (np.arange(num_domains) == 3),
     }[kind].astype(np.float32)
-    counts = np.asarray(batched(batch_size)(weights[None]))[0]
+    counts = np.asarray(jitted(weights, batch_size))
     expected = plain_greedy(weights, batch_size)
     assert counts.sum() == batch_size
     assert ((counts > 0) == (weights > 0)).all()
@@ -92,6 +100,7 @@ def test_counts_by_hand():
     assert allocate([0.98, 0.02, 0.0], 8).tolist() == [7, 1, 0]
     # 9 : 1 in 4: the second goes to 9/sqrt(2), the third to 9/sqrt(6), both above 1/sqrt(2)
     assert allocate([9.0, 1.0], 4).tolist() == [3, 1]
+    assert allocate([0.3], 5).tolist() == [5]
     # 3 : 2 : 1 of 6 are exact
     assert allocate([3.0, 2.0, 1.0], 6).tolist() == [3, 2, 1]
 
@@ -104,15 +113,15 @@ def test_ties_go_to_the_lower_index():
 
 @pytest.mark.parametrize("tiny", [1e-30, 1e-37, np.finfo(np.float32).tiny])
 def test_a_tiny_weight_is_not_zero(tiny):
-    assert allocate(np.float32([1.0, tiny, 1.0]), 9).tolist() == [4, 1, 4]
-    assert allocate(np.float32([1.0, tiny, 1.0, 1.0, tiny]), 9)[jnp.array([1, 4])].tolist() == [1, 1]
+    assert jitted(np.float32([1.0, tiny, 1.0]), 9).tolist() == [4, 1, 4]
+    assert jitted(np.float32([1e10, tiny, 1e10]), 9).tolist() == [4, 1, 4]
 
 
 def test_scale_does_not_matter():
     weights = np.random.default_rng(0).random(6)
-    expected = allocate(weights, 50).tolist()
+    expected = jitted(weights, 50).tolist()
     for scale in (1e-20, 7.0, 1e20):
-        assert allocate(weights * scale, 50).tolist() == expected
+        assert jitted(weights * scale, 50).tolist() == expected
 
 
 @settings(derandomize=True, deadline=None, max_examples=150, database=None)
@@ -135,11 +144,10 @@ def test_invariants(weights, batch_size):
 
 
 def test_jit_and_vmap_equal_eager():
-    weights = small_cases(3, 9, n=4)
-    expected = np.stack([allocate(row, 9) for row in weights])
-    np.testing.assert_array_equal(batched(9)(weights), expected)
-    jitted = jax.jit(allocate, static_argnums=1)
-    np.testing.assert_array_equal(np.stack([jitted(row, 9) for row in weights]), expected)
+    weights = small_cases(3, 5, n=1)
+    expected = np.stack([allocate(row, 5) for row in weights])
+    np.testing.assert_array_equal(batched(5)(weights), expected)
+    np.testing.assert_array_equal(np.stack([jitted(row, 5) for row in weights]), expected)
 
 
 @pytest.mark.parametrize("batch_size", [-1, 0, 2, 2**24])
