@@ -33,7 +33,7 @@ class Digits(noisy_images.Problem):
 
 
 def train(key: jax.Array, config: Digits, data: dict[str, Batch]) -> dict[str, jax.Array]:
-    """Trains the four methods on one seed's split and tests them, after each probe, on images with their true labels."""
+    """Trains the four methods on one seed's split; after each probe, tests them on images with their true labels."""
     split_key, init_key, fit_key = jax.random.split(key, 3)
     split = noisy_images.split(split_key, data["train"], config.flip)
     examples = Batch(data["train"].images[split.indices.reshape(-1)], split.labels.reshape(-1))  # the clean ones first

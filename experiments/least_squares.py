@@ -379,7 +379,7 @@ def error_ratio(data, method: str, size: int) -> np.ndarray:
 
 def _text(values) -> str:
     values = np.asarray(values, np.float64)
-    return f"{values.mean():.3g} ± {values.std(ddof=1) / math.sqrt(values.size):.1g}"
+    return f"{values.mean():.4g} ± {values.std(ddof=1) / math.sqrt(values.size):.1g}"
 
 
 def claims(data, config: LeastSquares) -> list:
@@ -506,7 +506,8 @@ def early_claim(data, config: LeastSquares, name: str, source: str):
             f"{s}: {_text(early.sel(setting=s))} against {_text(late.sel(setting=s))}, standard deviation over seeds "
             f"{float(noise[0].sel(setting=s)):.2g} against {float(noise[1].sel(setting=s)):.2g}"
             for s in SETTINGS
-        ),
+        )
+        + ("; late training residuals are of points that have been fitted: see the next row" * (source == "train")),
     )
 
 

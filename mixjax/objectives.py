@@ -70,6 +70,7 @@ def weighted_loss(
     rule: WeightRule,
     state: Any,
     losses: ArrayLike,
+    /,
     domain_ids: ArrayLike,
     *,
     update: bool = True,
@@ -90,7 +91,8 @@ def weighted_loss(
     Args:
         rule: a rule for the loss weights.
         state: its state.
-        losses: per-example losses ``[B]``, any float dtype; computed in float32.
+        losses: per-example losses ``[B]``, any float dtype; computed in float32. By position, since the keyword
+            ``losses`` is the signal.
         domain_ids: int ``[B]``; ids outside ``[0, D)`` mark padding.
         update: a Python bool.
         estimator: ``"stratified"`` or ``"horvitz_thompson"``.

@@ -46,9 +46,10 @@ def erma(
         gamma1: non-negative scalar, in 1 / loss². ``4 * step_size`` of mirror descent on the bound's first term.
         gamma2: non-negative scalar, in 1 / loss². With ``gamma2 = 0``, ``w = 1`` never moves: ``G`` is 0 there.
         normalised: rescale ``w`` after each step to prior-mean 1, i.e. ``w_d = c_d / pi_d``: the scale on which
-            ``1 - w`` is centred. With a prior that is not uniform its fixed point equalises the bound's partial
-            derivatives, which is not the bound's minimum on the simplex. ``False`` is the literal recursion without the proportionality, whose fixed point is
-            the minimiser of the bound (``w_d`` proportional to ``L_d / V_d``); only its reading ``c`` is normalised.
+            ``1 - w`` is centred. (With a prior that is not uniform, its fixed point equalises the bound's partial
+            derivatives, which is not the bound's minimum on the simplex.) ``False`` is the literal recursion without
+            the proportionality, whose fixed point is the minimiser of the bound, ``w_d`` proportional to
+            ``L_d / V_d``; only its reading ``c`` is normalised.
         max_log_step: positive scalar; bound on the exponent's absolute value.
 
     Signals:

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from mixjax.samplers import allocate, counts_to_ids
 
-
 jitted = jax.jit(allocate, static_argnums=1)
 
 
