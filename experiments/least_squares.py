@@ -26,6 +26,7 @@ METHODS = {
     "literal": r"One-shot FGLS, $M|S_i|$ points",
     "whole": "One-shot FGLS, whole hold-out",
 }
+MARKERS = {"gls": "*", "ols": "o", "fgls": "s", "literal": "D", "whole": "v"}
 SOURCES = {"train": "training residuals", "hold_out": "hold-out residuals"}
 SETTINGS = {"(100, 1)": (100.0, 1.0), "(1, 100)": (1.0, 100.0)}
 EARLY = {"early_estimates_poor": "train", "early_estimates_poor_hold_out": "hold_out"}  # claim -> source
@@ -543,7 +544,14 @@ def _draw_errors(axis, data, config):
         row = shown.sel({"method": name})
         mean, stderr = _mean(row.error)
         axis.errorbar(
-            float(row.loss_weight.mean()), mean, 2 * stderr, fmt="o", ms=7, color=colors[name], mfc="none", label=label
+            float(row.loss_weight.mean()),
+            mean,
+            2 * stderr,
+            fmt=MARKERS[name],
+            ms=8,
+            color=colors[name],
+            mfc="none",
+            label=label,
         )
     axis.set(
         xlabel="loss weight, domain one (methods: mean over seeds)",
@@ -563,8 +571,9 @@ def _draw_ratios(axis, data, config):
             config.sizes,
             values.mean(axis=1),
             2 * stderr,
-            fmt="o-",
-            ms=4,
+            fmt=f"{MARKERS[name]}{'--' if name == 'fgls' else '-'}",
+            ms=6,
+            mfc="none",
             lw=1.2,
             capsize=2,
             color=f"C{number}",

@@ -188,7 +188,7 @@ def run(quick: bool = False) -> timing.Report:
     generation["PyTorch"] = _seconds(lambda: pytorch.generate(config, 0))
     text = "\n\n".join(
         [
-            f"Figure 1, setting {SETTING}: {_describe(config)}. A run is one seed of one method. The sweep runs {seeds} "
+            f"Figure 1, setting {SETTING}: {describe(config)}. A run is one seed of one method. The sweep runs {seeds} "
             f"seeds of 6 methods, {batch_size} seeds a compiled call, on {DATA_SETS} data sets in turn (its time "
             "includes picking the data set, a copy). The others run one seed of the methods (2 of 6 methods where the "
             "runs in a call say so), since they take one run at a time: their cost does not depend on the number of "
@@ -214,7 +214,7 @@ def run(quick: bool = False) -> timing.Report:
     return timing.Report("Figure 1's sweep, side by side", text, data, targets)
 
 
-def _describe(config):
+def describe(config):
     return (
         f"d = {config.dim}, {config.num_examples} examples a domain, {config.num_steps} steps of B = "
         f"{config.batch_size}, a probe every {config.probe_every} (losses on {config.estimation_size} points a domain, "

@@ -136,6 +136,7 @@ def test_costs_are_counted():
     np.testing.assert_allclose(cost["forward"], 2 * 10 * (20 * 5 + 5 * 3), rtol=0.3)
 
 
+@pytest.mark.slow
 def test_a_tiny_run_ends_in_claims(tmp_path):
     """The whole chain; what 20 draws of a tiny problem can decide is decided rightly."""
     changes = {

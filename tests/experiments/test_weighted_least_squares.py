@@ -151,6 +151,7 @@ def test_sizes_that_do_not_fit_are_refused(change):
         dataclasses.replace(SMALL, **change)
 
 
+@pytest.mark.slow
 def test_a_tiny_run_ends_in_claims(tmp_path):
     """The whole chain; what 60 draws of a tiny problem can decide is decided rightly."""
     changes = {

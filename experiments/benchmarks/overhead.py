@@ -1,0 +1,207 @@
+"""(c) What ``weighted_loss`` and a rule add to a jitted training step, beside a plain mean of the losses."""
+
+import functools
+import re
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import mixjax
+from experiments.benchmarks import timing
+
+LIMIT = 1.02
+SIDES = ("plain", "plain again", "update=False", "update=True")
+
+
+class Model(NamedTuple):
+    """A model: ``losses(params, batch) -> [B]``, its first parameters, a batch, the domains of its examples."""
+
+    name: str
+    losses: Callable[[Any, Any], jax.Array]
+    params: Any
+    batch: Any
+    domain_ids: jax.Array
+    num_domains: int
+    turns: int
+
+
+def mlp(widths: tuple[int, ...], batch_size: int, turns: int) -> Model:
+    """A classifier with ReLU layers."""
+    keys = jax.random.split(jax.random.key(0), len(widths))
+    shapes = list(zip(widths, widths[1:], strict=False))
+    params = [
+        (jax.random.normal(key, shape) * (2 / shape[0]) ** 0.5, jnp.zeros(shape[1]))
+        for key, shape in zip(keys, shapes, strict=False)
+    ]
+    batch = {
+        "x": jax.random.normal(keys[-1], (batch_size, widths[0])),
+        "y": jax.random.randint(keys[-1], (batch_size,), 0, widths[-1]),
+    }
+
+    def losses(params, batch):
+        x = batch["x"]
+        for weight, bias in params[:-1]:
+            x = jax.nn.relu(x @ weight + bias)
+        logits = x @ params[-1][0] + params[-1][1]
+        return optax.softmax_cross_entropy_with_integer_labels(logits, batch["y"])
+
+    name = f"MLP {'-'.join(map(str, widths))}, batch {batch_size}, 8 domains"
+    return Model(name, losses, params, batch, jnp.arange(batch_size) % 8, 8, turns)
+
+
+def transformer(layers: int, width: int, heads: int, length: int, batch_size: int, vocabulary: int, turns: int) -> Model:
+    """A decoder (pre-norm, learned positions, MLP of 4 widths); a sequence is an example, its source the domain."""
+    keys = iter(jax.random.split(jax.random.key(0), 4 * layers + 4))
+
+    def matrix(*shape):
+        return jax.random.normal(next(keys), shape) * shape[0] ** -0.5
+
+    params = {
+        "tokens": matrix(vocabulary, width),
+        "positions": matrix(length, width),
+        "out": matrix(width, vocabulary),
+        "blocks": [
+            {
+                "qkv": matrix(width, 3 * width),
+                "mix": matrix(width, width),
+                "up": matrix(width, 4 * width),
+                "down": matrix(4 * width, width),
+                "scales": jnp.ones((2, width)),
+            }
+            for _ in range(layers)
+        ],
+    }
+    tokens = jax.random.randint(next(keys), (batch_size, length + 1), 0, vocabulary)
+
+    def norm(x, scale):
+        return scale * x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + 1e-6)
+
+    def block(x, p):
+        q, k, v = jnp.split((norm(x, p["scales"][0]) @ p["qkv"]).reshape(*x.shape[:2], heads, -1), 3, axis=-1)
+        mixed = jax.nn.dot_product_attention(q, k, v, is_causal=True)
+        x += mixed.reshape(x.shape) @ p["mix"]
+        return x + jax.nn.gelu(norm(x, p["scales"][1]) @ p["up"]) @ p["down"]
+
+    def losses(params, tokens):
+        x = params["tokens"][tokens[:, :-1]] + params["positions"]
+        for p in params["blocks"]:
+            x = block(x, p)
+        return optax.softmax_cross_entropy_with_integer_labels(x @ params["out"], tokens[:, 1:]).mean(axis=1)
+
+    name = (
+        f"decoder, {layers} layers, width {width}, {heads} heads, {length} tokens, {vocabulary} words, "
+        f"batch {batch_size}, 4 domains"
+    )
+    return Model(name, losses, params, tokens, jnp.arange(batch_size) % 4, 4, turns)
+
+
+def models(quick: bool) -> list[Model]:
+    """The two models."""
+    if quick:
+        return [mlp((16, 32, 10), 32, 10), transformer(1, 16, 2, 8, 8, 32, 10)]
+    return [mlp((784, 512, 512, 10), 256, 400), transformer(4, 128, 4, 128, 16, 1024, 100)]
+
+
+def step(model: Model, side: str):
+    """``(step, state)``: a jitted step with donated state, compiled, and its first state."""
+    optimizer, rule = optax.adam(1e-5), mixjax.rules.erma()
+    params = jax.tree.map(jnp.copy, model.params)
+    weighted = not side.startswith("plain")
+    rule_state = jax.tree.map(jnp.copy, rule.init(jnp.ones(model.num_domains))) if weighted else ()
+
+    def objective(params, rule_state, batch, domain_ids):
+        losses = model.losses(params, batch)
+        if not weighted:
+            return losses.mean(), rule_state
+        return mixjax.weighted_loss(rule, rule_state, losses, domain_ids, update=side == "update=True")
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def train(state, batch, domain_ids):
+        params, opt_state, rule_state = state
+        (value, rule_state), grads = jax.value_and_grad(objective, has_aux=True)(params, rule_state, batch, domain_ids)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state, rule_state), value
+
+    state = (params, optimizer.init(params), rule_state)
+    return train.lower(state, model.batch, model.domain_ids).compile(), state
+
+
+def num_operations(program: jax.stages.Compiled) -> int:
+    """Operations the compiled program's entry launches one by one: its instructions but the bookkeeping ones."""
+    entry = program.as_text().split("\nENTRY ", 1)[1].split("\n}", 1)[0]
+    kinds = re.findall(r"= .*? ([a-z][a-z0-9\-]*)\(", entry)
+    return sum(kind not in {"parameter", "constant", "get-tuple-element", "tuple", "bitcast"} for kind in kinds)
+
+
+def measure(model: Model) -> dict[str, Any]:
+    """Times the sides step by step in turns."""
+    programs, states = {}, {}
+    for side in SIDES:
+        programs[side], states[side] = step(model, side)
+
+    def one(side):
+        states[side], value = programs[side](states[side], model.batch, model.domain_ids)
+        jax.block_until_ready((states[side], value))
+
+    turns = {side: functools.partial(one, side) for side in SIDES}
+    timing.interleave(turns, 3)
+    seconds = timing.interleave(turns, model.turns)
+    start = time.perf_counter()
+    costs = {side: programs[side].cost_analysis() for side in SIDES}
+    del start
+    return {
+        side: {
+            "ms": timing.summarize([1e3 * s for s in seconds[side]])._asdict(),
+            "over_plain": timing.ratios(seconds[side], seconds["plain"])._asdict(),
+            "operations": num_operations(programs[side]),
+            "flops": costs[side].get("flops"),
+        }
+        for side in SIDES
+    }
+
+
+def run(quick: bool = False) -> timing.Report:
+    """Measures both models."""
+    parts, data, targets = [], {}, []
+    for model in models(quick):
+        data[model.name] = found = measure(model)
+        size = sum(leaf.size for leaf in jax.tree.leaves(model.params))
+        parts.append(f"**{model.name}**, {size} parameters, {model.turns} turns.\n\n" + _table(found))
+        for side in SIDES[2:]:
+            ratio, noise = (found[name]["over_plain"]["median"] for name in (side, "plain again"))
+            targets.append(
+                timing.Target(
+                    "c",
+                    f"{model.name}, {side}: at most 2 % more than a plain mean",
+                    f"{100 * (ratio - 1):+.1f} % (plain against itself {100 * (noise - 1):+.1f} %)",
+                    ratio <= LIMIT,
+                )
+            )
+    text = "\n\n".join(
+        [
+            "A jitted step with Adam and donated state, of a plain mean and of `weighted_loss` with `rules.erma()`. "
+            "Steps take turns; the ratio is the median over turns of the ratio to the plain step of the same turn, and "
+            "the plain step compiled a second time shows the noise. Operations are those the program launches one by "
+            "one, FLOPs are XLA's own count.",
+            *parts,
+        ]
+    )
+    return timing.Report("Overhead of a weight rule", text, data, targets)
+
+
+def _table(found):
+    rows = [
+        (
+            side,
+            timing.Summary(**f["ms"]),
+            f"{f['over_plain']['median']:.3f}",
+            f["operations"],
+            "unknown" if f["flops"] is None else f"{f['flops'] / 1e6:.4g}",
+        )
+        for side, f in found.items()
+    ]
+    return timing.table(["step", "ms", "median ratio to plain", "operations", "MFLOP"], rows)
