@@ -89,11 +89,11 @@ def digits(config: Digits) -> Experiment:
 
 
 def figure(results, config: Digits):
-    """Test accuracy and the two weights, one row for each run."""
-    shown = results if len(results) > 1 else {"": next(iter(results.values()))}
+    """Test accuracy and the two weights, one row for each point of the sweep."""
+    shown = noisy_images.points(results)
     panels = [
         figures.Panel(
-            "accuracy", "accuracy on test images (%)", limits=noisy_images.limits(results.values(), "accuracy")
+            "accuracy", "accuracy on test images (%)", limits=noisy_images.limits(shown.values(), "accuracy")
         ),
         figures.Panel("loss_weight", "clean domain's loss weight (share)", limits=(0, 1)),
         figures.Panel("sampling_weight", "clean domain's sampling weight (share)", limits=(0, 1)),
@@ -104,15 +104,19 @@ def figure(results, config: Digits):
 
 def claims(results) -> list:
     """What the quickstart shows: accuracies after the last step, weights as means over training."""
-    data = next(iter(results.values()))
 
     def better(name, method, than, statement):
-        a, b = final(data, "accuracy", method), final(data, "accuracy", than)
-        note = "percentage points of accuracy on test images"
-        return paired(name, a, ">", b, statement=statement, source="ours", note=note)
+        def judge(data):
+            a, b = final(data, "accuracy", method), final(data, "accuracy", than)
+            return paired(name, a, ">", b, statement=statement, source="ours")
+
+        return noisy_images.judged(results, judge, "percentage points of accuracy on test images")
 
     def share(name, metric, method, side, statement):
-        return versus(name, average(data, metric, method), side, 0.5, statement=statement, source="ours")
+        def judge(data):
+            return versus(name, average(data, metric, method), side, 0.5, statement=statement, source="ours")
+
+        return noisy_images.judged(results, judge)
 
     return [
         share("erma_prefers_clean", "loss_weight", "erma", ">=", "ERMA gives the clean domain the larger loss weight"),

@@ -15,10 +15,13 @@ import numpy as np
 import optax
 
 from mixjax import data, rules
+from mixjax.claims import Claim
+from mixjax.results import Results
 
 METHODS = {"vanilla": "vanilla SGD", "va": "VA", "erma": "ERMA", "erma_va": "ERMA + VA"}
 STYLES = {"va": {"ls": "--"}, "erma_va": {"ls": "--"}}  # with and without VA, loss weights are nearly the same
 PRIOR = (0.5, 0.5)
+Source = Literal["digits", "mnist"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Problem:
         normalised: whether ERMA rescales w to mean 1 after each update, or is eq. 12 without its proportionality.
     """
 
-    source: Literal["digits", "mnist"] = "digits"
+    source: Source = "digits"
     flip: float = 0.2
     hidden: int = 100
     batch_size: int = 32
@@ -179,3 +182,38 @@ def limits(datasets: Iterable, metric: str, skip: float = 0.1) -> tuple[float, f
     """Limits for an axis, in whole numbers, that leave out the first tenth of training's steep rise."""
     means = [d[metric].mean("seed").isel(step=slice(round(skip * d.sizes["step"]), None)) for d in datasets]
     return float(np.floor(min(m.min() for m in means))), float(np.ceil(max(m.max() for m in means)))
+
+
+def points(results: Results) -> Results:
+    """Every run at every point of its sweep, by a name that says which."""
+    found = {}
+    for name, dataset in results.items():
+        axes = list(dataset["loss_weight"].dims[: dataset["loss_weight"].dims.index("seed")])
+        stacked = dataset.stack(point=axes) if axes else dataset.expand_dims("point")
+        for number in range(stacked.sizes["point"]):
+            one = stacked.isel(point=number)
+            where = [f"{axis.replace('_', ' ')} {one[axis].item():g}" for axis in axes]
+            found[", ".join([name] * (len(results) > 1) + where)] = one.reset_coords(drop=True)
+    return found
+
+
+def judged(results: Results, judge: Callable[..., Claim], note: str = "") -> Claim:
+    """The claim at the first point of the first run; its note tells how it fares at the others.
+
+    Args:
+        results: run name to data set.
+        judge: ``judge(dataset) -> claim``.
+        note: what the numbers are.
+
+    Returns:
+        The claim.
+    """
+    shown = points(results)
+    main, *others = [judge(dataset) for dataset in shown.values()]
+    verdicts = {True: "holds", False: "does not hold", None: "undecided"}
+    told = [
+        f"{name}: {claim.value:.3g} ± {claim.stderr:.2g}, {verdicts[claim.holds]}"
+        for name, claim in zip(list(shown)[1:], others, strict=True)
+        if claim.stderr is not None
+    ]
+    return dataclasses.replace(main, note="; ".join(filter(None, [note, main.note, *told])))

@@ -118,7 +118,7 @@ def test_gradient_is_line_5_of_algorithm_1():
 
     gradients = 2 * (x @ theta - y)[:, None] * x
     expected = paper000.algorithm1_line5(prior, paper000.eq9(variances), [gradients[ids == d] for d in range(3)])
-    np.testing.assert_allclose(jax.grad(loss)(jnp.array(theta)), expected, rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(jax.grad(loss))(jnp.array(theta)), expected, rtol=1e-5)
 
 
 # Expectations by enumeration: five examples in two domains, linear losses, so that gradients are known vectors.
@@ -203,22 +203,29 @@ def test_horvitz_thompson_with_allocated_counts_is_biased():
 
 @pytest.mark.parametrize("counts", [(1, 1), (1, 9), (20, 3)])
 def test_scale_does_not_depend_on_the_composition(counts):
-    ids = np.repeat([0, 1], counts)
+    ids = np.repeat([0, 1, -1], [*counts, 23 - sum(counts)])
     value, _ = objective(rules.fixed([0.3, 0.7]), HALF, np.where(ids == 0, 2.0, 5.0), ids)
     np.testing.assert_allclose(value, 0.3 * 2 + 0.7 * 5, rtol=1e-6)
 
 
 @pytest.mark.parametrize("estimator", ["stratified", "horvitz_thompson"])
 def test_scale_does_not_depend_on_duplication(estimator):
-    losses, ids = np.float32([1.0, 4.0, 2.0, 7.0]), np.array([0, 1, 1, 0])
-    kwargs = {"estimator": estimator, "sampling_weights": np.float32([0.4, 0.6])}
-    once = jax.grad(lambda x: objective(rules.fgls(), HALF, x, ids, **kwargs)[0])(losses)
-    twice = jax.grad(lambda x: objective(rules.fgls(), HALF, jnp.tile(x, 2), np.tile(ids, 2), **kwargs)[0])(losses)
-    np.testing.assert_allclose(once, twice, rtol=1e-5)
+    rule = rules.fgls()
+
+    @jax.jit
+    @jax.grad
+    def gradient(losses, ids):
+        kwargs = {"estimator": estimator, "sampling_weights": np.float32([0.4, 0.6])}
+        return mixjax.weighted_loss(rule, rule.init(HALF), losses, ids, **kwargs)[0]
+
+    losses, ids = np.float32([1.0, 4.0, 2.0, 7.0] * 2), np.array([0, 1, 1, 0] * 2)
+    once, twice = gradient(losses, np.where(np.arange(8) < 4, ids, -1)), gradient(losses, ids)
+    np.testing.assert_allclose(once[:4], twice[:4] + twice[4:], rtol=1e-5)
+    assert np.abs(once[:4]).min() > 0
 
 
 @pytest.mark.parametrize("estimator", ["stratified", "horvitz_thompson"])
-@pytest.mark.parametrize("num_domains", [1, 2, 7])
+@pytest.mark.parametrize("num_domains", [1, 7])
 def test_scale_does_not_depend_on_the_number_of_domains(estimator, num_domains):
     ids, prior = np.arange(14) % num_domains, np.full(num_domains, 1 / num_domains)
     kwargs = {"estimator": estimator, "sampling_weights": prior}
@@ -263,15 +270,14 @@ def test_nan_in_a_weighted_domain_shows_and_leaves_the_state_finite(make, bad):
     np.testing.assert_allclose(new.weights, rule.update(state, **unseen).weights, rtol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_half_precision_losses_are_summed_in_float32(dtype):
-    n = 3000  # a bfloat16 sum of ones stalls at 256, a float16 one at 2048
+def test_bfloat16_losses_are_summed_in_float32():
+    n, dtype = 3000, jnp.bfloat16  # a bfloat16 sum of ones stalls at 256
     rule = rules.fixed()
 
     def loss(x):
         return mixjax.weighted_loss(rule, rule.init([1.0]), x, np.zeros(n, int))
 
-    (value, state), grad = jax.value_and_grad(loss, has_aux=True)(jnp.ones(n, dtype))
+    (value, state), grad = jax.jit(jax.value_and_grad(loss, has_aux=True))(jnp.ones(n, dtype))
     np.testing.assert_allclose(value, 1.0, rtol=1e-5)
     assert value.dtype == state.weights.dtype == jnp.float32 and grad.dtype == dtype
     np.testing.assert_allclose(np.float32(grad), 1 / n, rtol=1e-2)

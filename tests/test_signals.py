@@ -80,7 +80,7 @@ def test_small_spread_at_a_large_offset_survives_merging():
 def test_moments_are_float32_whatever_the_dtype(dtype):
     values, ids = batch(2, scale=10)
     values = values.astype(dtype)
-    m = signals.moments(values, ids, D)
+    m = moments(values, ids)
     assert {x.dtype for x in m} == {jnp.dtype("float32")}
     assert_moments(m, np.asarray(values, np.float64), ids)
 
@@ -209,6 +209,7 @@ def flat_gradients(data):
 
 
 grad_stds = jax.jit(functools.partial(signals.grad_stds, loss, num_domains=D))
+microbatch_grad_stds = jax.jit(signals.microbatch_grad_stds)
 
 
 def test_grad_stds_are_eq_15_with_the_unbiased_divisor():
@@ -224,7 +225,7 @@ def test_grad_stds_are_eq_15_with_the_unbiased_divisor():
 
 def test_grad_stds_by_hand():
     x, ids = jnp.array([1.0, 3.0, 5.0, 5.0]), jnp.array([0, 0, 1, 1])
-    stds = signals.grad_stds(lambda slope, x: slope * x, jnp.array(2.0), x, ids, 2)
+    stds = jax.jit(lambda x: signals.grad_stds(lambda slope, x: slope * x, jnp.array(2.0), x, ids, 2))(x)
     np.testing.assert_allclose(stds, [np.sqrt(2.0), 0.0], rtol=1e-6)
 
 
@@ -241,10 +242,10 @@ def test_padding_and_nan_gradients_stay_out_of_other_rows():
 
 def test_grad_stds_of_bfloat16_parameters_are_float32():
     params = jax.tree.map(lambda p: p.astype(jnp.bfloat16), PARAMS)
-    ids = np.repeat([0, 1], 3)
-    stds = signals.grad_stds(loss, params, examples(2, 6), ids, 2)
+    data, ids = examples(2, B), np.arange(B) % D
+    stds = grad_stds(params, data, ids)
     assert stds.dtype == jnp.float32
-    np.testing.assert_allclose(stds, signals.grad_stds(loss, PARAMS, examples(2, 6), ids, 2), rtol=0.1)
+    np.testing.assert_allclose(stds, grad_stds(PARAMS, data, ids), rtol=0.1)
 
 
 def test_grad_stds_under_vmap_over_parameters():
@@ -259,15 +260,15 @@ def test_grad_stds_under_vmap_over_parameters():
 def test_microbatch_grad_stds_by_hand():
     # counts 4 and 1, means 1 and 6: the grand mean is 2, and (4 * 1 + 1 * 16) / (2 - 1) = 20
     grads, counts = jnp.array([[[1.0]], [[6.0]]]), jnp.array([[4], [1]])
-    np.testing.assert_allclose(signals.microbatch_grad_stds(grads, counts), [np.sqrt(20.0)], rtol=1e-6)
+    np.testing.assert_allclose(microbatch_grad_stds(grads, counts), [np.sqrt(20.0)], rtol=1e-6)
 
 
 def test_microbatches_of_one_example_are_the_exact_grad_stds():
     data = examples(4, B)
-    grads = jax.vmap(jax.grad(loss), (None, 0))(PARAMS, data)
+    grads = jax.jit(jax.vmap(jax.grad(loss), (None, 0)))(PARAMS, data)
     stacked = jax.tree.map(lambda g: g.reshape(B // 2, 2, *g.shape[1:]), grads)
     exact = grad_stds(PARAMS, data, np.arange(B) % 2)[:2]
-    np.testing.assert_allclose(signals.microbatch_grad_stds(stacked, jnp.ones((B // 2, 2))), exact, rtol=1e-5)
+    np.testing.assert_allclose(microbatch_grad_stds(stacked, jnp.ones((B // 2, 2))), exact, rtol=1e-5)
 
 
 def test_microbatch_grad_stds_is_unbiased_for_any_counts():
@@ -292,7 +293,7 @@ def test_microbatch_grad_stds_is_unbiased_for_any_counts():
 
 def test_microbatch_grad_stds_needs_two_microbatches():
     grads = jnp.ones((3, 2, 4))
-    stds = signals.microbatch_grad_stds(grads, jnp.array([[5, 5], [0, 5], [0, 5]]))
+    stds = microbatch_grad_stds(grads, jnp.array([[5, 5], [0, 5], [0, 5]]))
     np.testing.assert_array_equal(stds, [np.nan, 0.0])
 
 

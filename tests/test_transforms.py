@@ -44,6 +44,7 @@ def test_aggregate_is_the_weighted_sum_of_every_leaf():
 
 def test_aggregate_first_in_a_chain_is_the_chain_on_the_weighted_gradient():
     inner = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(0.1))
+    inner = inner._replace(update=jax.jit(inner.update))
     tx = optax.chain(aggregate(rules.fgls(), PRIOR), inner)
 
     @jax.jit

@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray
 
 from experiments import mnist, noisy_images, sentences
 from experiments.noisy_images import Batch
 from mixjax import data, experiment, results, rules, samplers, signals
+from mixjax.claims import versus
 from mixjax.configs import load
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -153,7 +155,7 @@ def fake(monkeypatch):
 @pytest.mark.parametrize(
     ("path", "overrides", "names"),
     [
-        ("quickstart.toml", ["num_steps=20"], {"erma_improves", "erma_prefers_clean"}),
+        ("quickstart.toml", ["num_steps=20", "sweep.gamma2=[0.05, 0.5]"], {"erma_improves", "erma_prefers_clean"}),
         (
             "loss_and_sampling_weights/mnist.toml",
             ["num_steps=6", "run.0.record_every=2", "run.1.record_every=3"],
@@ -173,3 +175,18 @@ def test_configs_end_to_end(path, overrides, names, fake, tmp_path):
         assert dataset.sizes["method"] == 4 and all(np.isfinite(variable).all() for variable in dataset.values())
         assert (dataset.loss_weight.sel({"method": "va"}) == 0.5).all()
         assert (dataset.loss_weight.sel({"method": "erma"}).isel(step=-1) != 0.5).all()
+
+
+def test_claims_are_judged_at_the_first_point_and_tell_the_others():
+    one = xarray.Dataset(
+        {"loss_weight": (("gamma2", "seed"), [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])}, {"gamma2": [0.1, 1.0]}
+    )
+
+    def judge(dataset):
+        return versus("name", dataset.loss_weight, ">=", 0.0, statement="statement", source="source")
+
+    claim = noisy_images.judged({"run": one}, judge, "why")
+    assert claim.value == 2.0 and claim.note == "why; gamma2 1: 5 ± 0.58, holds"
+    claim = noisy_images.judged({"a": one, "b": one}, judge)
+    assert claim.note.count("holds") == 3 and "b, gamma2 0.1: 2 ± 0.58" in claim.note
+    assert list(noisy_images.points({"run": one.isel(gamma2=0)})) == [""]

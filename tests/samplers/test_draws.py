@@ -31,8 +31,11 @@ def simplex(seed, size=5):
     return np.random.default_rng(seed).dirichlet(np.ones(size)).astype(np.float32)
 
 
-@pytest.mark.parametrize(("name", "within"), [("systematic", 1), ("stratified", 2)])
-@pytest.mark.parametrize("n", [1, N, 300])
+draw_ids = jax.jit(lambda key, weights, name, n=N: DRAWS[name](key, weights, n), static_argnames=("name", "n"))
+inverse_cdf = jax.jit(draws._inverse_cdf)
+
+
+@pytest.mark.parametrize(("name", "within", "n"), [("systematic", 1, N), ("systematic", 1, 300), ("stratified", 2, N)])
 def test_counts_are_close_to_their_mean(name, within, n):
     for seed in range(4):
         weights = simplex(seed)
@@ -76,7 +79,7 @@ def test_multinomial_counts_have_the_multinomial_covariance():
 
 
 def test_multinomial_draws_are_independent():
-    ids = np.asarray(multinomial(jax.random.key(3), [0.25, 0.75], 40_000))
+    ids = np.asarray(draw_ids(jax.random.key(3), np.float32([0.25, 0.75]), "multinomial", 40_000))
     first, second = ids[:-1] == 0, ids[1:] == 0
     assert abs((first & second).mean() - 1 / 16) < 4 * np.sqrt(1 / 16 * 15 / 16 / 40_000) * 1.5
 
@@ -90,7 +93,7 @@ def test_zero_weights_are_never_drawn(name, support):
     assert (counts.sum(axis=0) > 0).nonzero()[0].tolist() == support
 
 
-@pytest.mark.parametrize("size", [6, 130, 1000, 5000])
+@pytest.mark.parametrize("size", [6, 1000])
 def test_no_quantile_leads_to_a_zero_weight(size):
     rng = np.random.default_rng(size)
     weights = (rng.random(size) * (rng.random(size) > 0.5)).astype(np.float32)
@@ -98,7 +101,7 @@ def test_no_quantile_leads_to_a_zero_weight(size):
     q = weights / weights.sum()
     edges = np.concatenate([np.asarray(jnp.cumsum(q)), np.cumsum(q), [0.0, 1.0]]).astype(np.float32)
     points = np.concatenate([edges, np.nextafter(edges, np.float32(2)), np.nextafter(edges, np.float32(-1))])
-    ids = np.asarray(draws._inverse_cdf(weights, points))
+    ids = np.asarray(inverse_cdf(weights, points))
     assert (weights[ids] > 0).all()
     order = np.argsort(points, kind="stable")
     assert (np.diff(ids[order]) >= 0).all()
@@ -109,20 +112,19 @@ def test_quantiles_in_the_middle_lead_to_their_domain(size):
     q = simplex(7, size) * 0.5 + 0.5 / size  # no domain below half the average
     q = np.float64(q) / q.sum()
     middles = (np.cumsum(q) - q / 2).astype(np.float32)
-    np.testing.assert_array_equal(draws._inverse_cdf(q, middles), np.arange(size))
+    np.testing.assert_array_equal(inverse_cdf(np.float32(q), middles), np.arange(size))
 
 
 @every_draw
 def test_ids_are_int32_of_the_asked_length(name):
-    for n in (1, 5):
-        ids = DRAWS[name](jax.random.key(0), [0.5, 0.5], n)
-        assert ids.shape == (n,) and ids.dtype == jnp.int32
-    assert DRAWS[name](jax.random.key(0), [1.0], 4).tolist() == [0] * 4
+    ids = jax.eval_shape(lambda: DRAWS[name](jax.random.key(0), [0.5, 0.5], 5))
+    assert ids.shape == (5,) and ids.dtype == jnp.int32
+    assert draw_ids(jax.random.key(0), np.float32([1.0]), name, 1).tolist() == [0]
 
 
 @pytest.mark.parametrize("name", ["systematic", "stratified"])
 def test_quantile_draws_ascend(name):
-    ids = DRAWS[name](jax.random.key(5), simplex(0), N)
+    ids = draw_ids(jax.random.key(5), simplex(0), name)
     assert (np.diff(ids) >= 0).all()
 
 
@@ -136,7 +138,7 @@ def test_keys_decide(name):
 
 @every_draw
 def test_weights_need_not_be_normalised(name):
-    a, b = (DRAWS[name](jax.random.key(6), scale * simplex(1), N) for scale in (1.0, 16.0))
+    a, b = (draw_ids(jax.random.key(6), np.float32(scale * simplex(1)), name) for scale in (1.0, 16.0))
     np.testing.assert_array_equal(a, b)
 
 
@@ -144,7 +146,9 @@ def test_weights_need_not_be_normalised(name):
 def test_jit_and_vmap_equal_eager(name):
     keys, weights = jax.random.split(jax.random.key(7), 3), np.stack([simplex(seed) for seed in range(3)])
     batched = jax.jit(jax.vmap(lambda key, w: DRAWS[name](key, w, N)))(keys, weights)
-    np.testing.assert_array_equal(batched, np.stack([DRAWS[name](k, w, N) for k, w in zip(keys, weights, strict=True)]))
+    for run in range(3):
+        np.testing.assert_array_equal(batched[run], draw_ids(keys[run], weights[run], name))
+    np.testing.assert_array_equal(batched[0], DRAWS[name](keys[0], weights[0], N))
 
 
 @every_draw

@@ -106,8 +106,9 @@ def test_with_replacement_under_jit_and_vmap():
     groups, keys = partition(SHUFFLED), jax.random.split(jax.random.key(2), 3)
     ids = np.array([[4, 0, 1], [2, 2, 2], [3, 4, 4]])
     batched = jax.jit(jax.vmap(with_replacement, in_axes=(0, None, 0)))(keys, groups, ids)
+    np.testing.assert_array_equal(batched[0], with_replacement(keys[0], groups, ids[0]))
     for run in range(3):
-        np.testing.assert_array_equal(batched[run], with_replacement(keys[run], groups, ids[run]))
+        np.testing.assert_array_equal(batched[run], draw_with(keys[run], groups, ids[run]))
         np.testing.assert_array_equal(owner(batched[run]), ids[run])
 
 
@@ -171,7 +172,7 @@ def test_domains_of_one_size_are_shuffled_apart():
 def test_batch_size_does_not_change_the_order():
     groups = partition(np.repeat([0, 1], [7, 50]))
     ids = np.random.default_rng(0).integers(0, 2, 48)
-    whole, end = without_replacement(start_epochs(jax.random.key(3), 2), groups, ids)  # also: eager is jitted
+    whole, end = draw_without(start_epochs(jax.random.key(3), 2), groups, ids)
     state, parts = start_epochs(jax.random.key(3), 2), []
     for part in ids.reshape(6, 8):
         index, state = draw_without(state, groups, part)
@@ -225,6 +226,8 @@ def test_without_replacement_under_vmap():
     draw = jax.jit(jax.vmap(without_replacement, in_axes=(0, None, None)))
     index, states = draw(states, groups, ids)
     index, states = draw(states, groups, ids)
+    eager, _ = without_replacement(start_epochs(keys[0], 5), groups, ids)
+    np.testing.assert_array_equal(eager, draw_without(start_epochs(keys[0], 5), groups, ids)[0])
     for run in range(3):
         state = start_epochs(keys[run], 5)
         _, state = draw_without(state, groups, ids)
