@@ -257,7 +257,7 @@ def _assign(table: Any, keys: Sequence[str], value: Any, where: str) -> None:
 
 def _check_takes_effect(raw: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
     """A base value that a run or an axis replaces anyway is a mistake."""
-    if keys[0] in raw.get("sweep", {}):
+    if keys[0] in raw.get("sweep", {}) and keys[0] not in _SWEEP_KEYS:
         raise ConfigError(f"{where}: has no effect, [sweep] replaces {keys[0]!r}; use --set sweep.{keys[0]}=[...]")
     for place, table in enumerate(raw.get("run", [])):
         name = table.get("name")

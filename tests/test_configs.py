@@ -290,3 +290,16 @@ def test_the_core_imports_without_the_extra():
     hidden = "import sys; sys.modules['pydantic'] = None; import mixjax.configs"
     done = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True)
     assert "ImportError: mixjax.configs needs pydantic: pip install 'mixjax[experiments]'" in done.stderr
+
+
+def test_a_field_may_share_its_name_with_a_key_of_the_sweep(tmp_path):
+    (tmp_path / "named.py").write_text(
+        "import dataclasses\n"
+        "@dataclasses.dataclass(frozen=True)\n"
+        "class Named:\n    batch_size: int = 8\n"
+        "def named(config: Named):\n    return config\n"
+    )
+    path = tmp_path / "config.toml"
+    path.write_text('experiment = "named:named"\n[sweep]\nseeds = 2\nbatch_size = 4\n')
+    config = load(path, ["batch_size=16", "sweep.batch_size=1"])
+    assert config.runs[0].values.batch_size == 16 and config.sweep.batch_size == 1
