@@ -622,17 +622,13 @@ def test_gradient_of_weighted_loss_equals_aggregate(name):
     extra = {key: draw_signals(0)[key] for key in ("loss_weights", "grad_stds")}
     tx = mixjax.aggregate(rule, PRIOR)
 
-    @jax.jit
-    def step(theta, state):
-        def objective(theta):
-            return mixjax.weighted_loss(rule, state, example_losses(theta), IDS, update=True, **extra)
-
-        return jax.grad(objective, has_aux=True)(theta)
+    def objective(theta, state):
+        return mixjax.weighted_loss(rule, state, example_losses(theta), IDS, update=True, **extra)
 
     theta, state = jnp.array([0.3, -0.7]), rule.init(PRIOR)
     opt_state = tx.init(theta)
     for _ in range(3):
-        grad, state = step(theta, state)
+        grad, state = jax.grad(objective, has_aux=True)(theta, state)
         means, measured = domain_means(theta)
         combined, opt_state = tx.update(means, opt_state, theta, **measured, **extra)
         np.testing.assert_allclose(grad, combined, rtol=1e-5, atol=1e-6)

@@ -2,8 +2,8 @@
 
 import dataclasses
 import functools
-import time
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,9 @@ def data_sets(config: linear.Linear, number: int) -> glm.Batch:
     """``number`` data sets, stacked."""
     sets = [_generator(config)(seed) for seed in range(number)]
     return jax.block_until_ready(jax.tree.map(lambda *leaves: jnp.stack(leaves), *sets))
+
+
+_loop = functools.cache(jitted_loop.make)
 
 
 @functools.cache
@@ -79,152 +82,158 @@ def uniforms(config: linear.Linear, key: jax.Array) -> tuple[np.ndarray, np.ndar
     return np.asarray(jax.vmap(step)(jnp.arange(config.num_steps))), np.asarray(jax.vmap(probe)(jnp.arange(rounds)))
 
 
-def final_params(config: linear.Linear, side: str, seed: int = 0) -> dict[str, np.ndarray]:
-    """Each method's final parameters on the data set and with the random numbers of one seed.
+def final_params(config: linear.Linear, side: str, data: glm.Batch, key: jax.Array) -> dict[str, np.ndarray]:
+    """Each method's final parameters, with the random numbers that ``key`` gives the sweep.
 
     Args:
         config: the problem.
-        side: ``"sweep"``, ``"loop"``, ``"pytorch"`` or ``"pytorch autograd"``.
-        seed: the seed.
+        side: ``"loop"``, ``"PyTorch"`` or ``"PyTorch autograd"``.
+        data: one data set.
+        key: a ``jax.random.key``.
 
     Returns:
         ``[d]`` for each key of ``linear.METHODS``.
     """
-    data, key = data_sets(config, 1), jax.random.key(seed)
-    one = jax.tree.map(lambda leaf: leaf[0], data)
-    if side == "sweep":
-        result = mixjax.sweep(trainer(config, True), seeds=1, first_seed=seed, data=data, batch_size=1)
-        return dict(zip(linear.METHODS, result.params.values[0, :, -1], strict=True))
     if side == "loop":
-        return {name: train(one, key)["params"] for name, train in jitted_loop.make(config).items()}
-    torch = pytorch.load()
+        return {name: train(data, key)["params"] for name, train in _loop(config).items()}
+    torch, autograd = pytorch.load(), side == "PyTorch autograd"
     arrays, draws = (
         tuple(torch.from_numpy(np.array(array)) for array in pair)
-        for pair in ((one.x, one.target), uniforms(config, key))
+        for pair in ((data.x, data.target), uniforms(config, key))
     )
-    autograd = side == "pytorch autograd"
     return {name: pytorch.train(config, name, arrays, draws, autograd=autograd)["params"] for name in linear.METHODS}
 
 
-def largest_difference(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> float:
-    """The largest ``|a - b|`` over methods and coordinates, relative to the largest ``|b|`` of the method."""
-    return max(float(np.abs(a[name] - b[name]).max() / np.abs(b[name]).max()) for name in linear.METHODS)
+def differences(config: linear.Linear, sides: Sequence[str], seed: int = 0) -> dict[str, float]:
+    """How far each side's final parameters are from the sweep's, on one data set and the same random numbers.
+
+    Args:
+        config: the problem.
+        sides: as :func:`final_params` takes them.
+        seed: the seed.
+
+    Returns:
+        The largest ``|difference|`` over methods and coordinates, relative to the method's largest coordinate.
+
+    Raises:
+        AssertionError: a difference above ``TOLERANCE``: the sides do not do the same.
+    """
+    data = data_sets(config, 1)
+    result = mixjax.sweep(trainer(config, True), seeds=1, first_seed=seed, data=data, batch_size=1)
+    sweep = dict(zip(linear.METHODS, result.params.values[0, :, -1], strict=True))
+    one, found = jax.tree.map(lambda leaf: leaf[0], data), {}
+    for side in sides:
+        params = final_params(config, side, one, jax.random.key(seed))
+        found[side] = max(float(np.abs(params[m] - sweep[m]).max() / np.abs(sweep[m]).max()) for m in linear.METHODS)
+        if not found[side] <= TOLERANCE:
+            raise AssertionError(f"{side} does not train as the sweep does: largest relative difference {found[side]}.")
+    return found
 
 
-def sweep_side(config: linear.Linear, data: glm.Batch, seeds: int, **options: Any) -> Callable[[], Any]:
+def sweep_side(config: linear.Linear, data: glm.Batch, seeds: int, batch_size: int | None) -> Callable[[], Any]:
     """A function that runs the sweep; compiled beforehand."""
-    run = functools.partial(mixjax.sweep, trainer(config), data=data, **options)
+    run = functools.partial(mixjax.sweep, trainer(config), data=data, batch_size=batch_size)
     run(seeds=1)
     return functools.partial(run, seeds=seeds)
 
 
+def loop_side(config: linear.Linear, data: glm.Batch) -> Callable[[], Any]:
+    """A function that runs one seed of all methods in a Python loop of jitted steps; compiled beforehand."""
+    trainers, seeds = _loop(config), itertools.count()
+
+    def side():
+        key = jax.random.key(next(seeds))
+        for train in trainers.values():
+            train(data, key)
+
+    side()
+    return side
+
+
+def torch_side(config: linear.Linear, data: Any, methods: Sequence[str], threads: int, autograd: bool) -> Callable:
+    """A function that runs one seed of some methods in PyTorch."""
+
+    def side():
+        pytorch.load().set_num_threads(threads)
+        for name in methods:
+            pytorch.train(config, name, data, pytorch.uniforms(config), autograd=autograd)
+
+    side()
+    return side
+
+
 def run(quick: bool = False) -> timing.Report:
     """Checks the sides equal, then times them in turns."""
-    torch = pytorch.load()
+    pytorch.load()
     config, batch_size = settings(quick)
-    seeds, repeats = (8, 2) if quick else (100, 5)
+    seeds, repeats, thread_counts = (8, 2, (1,)) if quick else (100, 3, (1, 2))
+    same = differences(config, ("loop", "PyTorch", "PyTorch autograd"))
 
-    reference = final_params(config, "sweep")
-    differences = {
-        side: largest_difference(final_params(config, side), reference)
-        for side in ("loop", "pytorch", "pytorch autograd")
+    data, torch_data = data_sets(config, DATA_SETS), pytorch.generate(config, 0)
+    sides = {  # name: (function, runs in a turn)
+        "mixjax.sweep": (sweep_side(config, data, seeds, batch_size), 6 * seeds),
+        "Python loop of jitted steps": (loop_side(config, jax.tree.map(lambda leaf: jnp.array(leaf[0]), data)), 6),
     }
-    if max(differences.values()) > TOLERANCE:
-        raise AssertionError(f"the sides do not train the same: largest relative differences {differences}.")
-
-    data = data_sets(config, DATA_SETS)
-    one = jax.tree.map(lambda leaf: jnp.array(leaf[0]), data)
-    loop = jitted_loop.make(config)
-    torch_data = pytorch.generate(config, 0)
-    keys = iter(range(10**9))
-
-    def loop_side():
-        key = jax.random.key(next(keys))
-        for train in loop.values():
-            train(one, key)
-
-    def torch_side(threads, autograd, methods):
-        def side():
-            torch.set_num_threads(threads)
-            for name in methods:
-                pytorch.train(config, name, torch_data, pytorch.uniforms(config), autograd=autograd)
-
-        return side
-
-    everything, two = tuple(linear.METHODS), ("vanilla", "fgls_va")
-    sides = {  # name: (function, runs in a call)
-        "mixjax.sweep": (sweep_side(config, data, seeds, batch_size=batch_size), 6 * seeds),
-        "mixjax.sweep, vmap": (sweep_side(config, data, seeds // 4, batch_size=batch_size, vectorize="vmap"), 6 * (seeds // 4)),
-        "Python loop of jitted steps": (loop_side, 6),
-        "PyTorch, gradient by hand, 1 thread": (torch_side(1, False, everything), 6),
-        "PyTorch, gradient by hand, 2 threads": (torch_side(2, False, two), 2),
-        "PyTorch, autograd, 1 thread": (torch_side(1, True, everything), 6),
-        "PyTorch, autograd, 2 threads": (torch_side(2, True, two), 2),
-    }
-    for name, (side, _) in sides.items():
-        if "sweep" not in name:
-            side()  # compiles, warms up
+    for kind in ("gradient by hand", "autograd"):
+        for threads in thread_counts:
+            methods = tuple(linear.METHODS) if threads == 1 else ("fgls_va",)
+            side = torch_side(config, torch_data, methods, threads, kind == "autograd")
+            sides[f"PyTorch, {kind}, threads: {threads}"] = side, len(methods)
     seconds = timing.interleave({name: side for name, (side, _) in sides.items()}, repeats)
-    per_run = {name: [1e3 * s / sides[name][1] for s in values] for name, values in seconds.items()}
-    ours = per_run["mixjax.sweep"]
-    summaries = {name: timing.summarize(values) for name, values in per_run.items()}
-    speedups = {name: timing.ratios(values, ours) for name, values in per_run.items()}
 
-    fastest = {
-        kind: min((name for name in sides if kind in name), key=lambda name: summaries[name].median)
-        for kind in ("loop", "by hand", "autograd")
-    }
-    targets = [
-        timing.Target(
-            "a",
-            f"sweep at least {threshold} times faster than {fastest[kind]}",
-            f"{speedups[fastest[kind]]} times",
-            speedups[fastest[kind]].median >= threshold,
-        )
-        for kind, threshold in (("loop", 10), ("by hand", 80), ("autograd", 80))
-    ]
-    rows = [(name, sides[name][1], summaries[name], speedups[name]) for name in sides]
-    generation = {"JAX": _seconds(lambda: jax.block_until_ready(_generator(config)(0)))}
-    generation["PyTorch"] = _seconds(lambda: pytorch.generate(config, 0))
+    per_run = {name: [1e3 * s / sides[name][1] for s in values] for name, values in seconds.items()}
+    times = {name: timing.summarize(values) for name, values in per_run.items()}
+    speedups = {name: timing.ratios(values, per_run["mixjax.sweep"]) for name, values in per_run.items()}
+    targets = []
+    for kind, threshold in (("loop", 10), ("by hand", 80), ("autograd", 80)):
+        fastest = min((name for name in sides if kind in name), key=lambda name: times[name].median)
+        faster, holds = speedups[fastest], speedups[fastest].median >= threshold
+        statement = f"a sweep's run at least {threshold} times as fast as: {fastest}"
+        targets.append(timing.Target("a", statement, f"{faster} times", holds))
+
+    generation = timing.interleave(
+        {
+            "JAX": lambda: jax.block_until_ready(_generator(config)(0)),
+            "PyTorch": lambda: pytorch.generate(config, 0),
+        },
+        3,
+    )
+    generation = {name: timing.summarize([1e3 * s for s in values]) for name, values in generation.items()}
     text = "\n\n".join(
         [
             f"Figure 1, setting {SETTING}: {describe(config)}. A run is one seed of one method. The sweep runs {seeds} "
             f"seeds of 6 methods, {batch_size} seeds a compiled call, on {DATA_SETS} data sets in turn (its time "
-            "includes picking the data set, a copy). The others run one seed of the methods (2 of 6 methods where the "
-            "runs in a call say so), since they take one run at a time: their cost does not depend on the number of "
-            "runs. Compilation and warm-up are not timed. Ratios are within a turn.",
-            timing.table(["side", "runs a turn", "ms a run: median (least to most)", "times the sweep's"], rows),
+            "includes picking the data set, a copy). The others run one seed of the 6 methods, or of one where a turn "
+            "is one run: they take one run at a time, so that a run costs the same however many there are. Compilation "
+            "and warm-up are not timed. Ratios are within a turn.",
+            timing.table(
+                ["side", "runs a turn", "ms a run, median (least to most)", "times the sweep's"],
+                [(name, sides[name][1], times[name], speedups[name]) for name in sides],
+            ),
             "Same mathematics: fed the same uniform random numbers on one seed, the final parameters of all 6 methods "
             "differ from the sweep's by at most (relative to the largest coordinate) "
-            + ", ".join(f"{value:.1e} ({side})" for side, value in differences.items())
+            + ", ".join(f"{value:.1e} ({side})" for side, value in same.items())
             + ". For timing each side draws its own.",
             "Data generation, timed apart, ms a data set: "
-            + ", ".join(f"{name} {timing.number(value)}" for name, value in generation.items())
+            + ", ".join(f"{name} {value}" for name, value in generation.items())
             + ".",
         ]
     )
-    data = {
-        "ms_per_run": {name: value._asdict() for name, value in summaries.items()},
+    report = {
+        "ms_per_run": {name: value._asdict() for name, value in times.items()},
         "times_the_sweep": {name: value._asdict() for name, value in speedups.items()},
-        "largest_relative_difference": differences,
-        "generation_ms": generation,
+        "largest_relative_difference": same,
+        "generation_ms": {name: value._asdict() for name, value in generation.items()},
         "seeds": seeds,
         "config": dataclasses.asdict(config),
     }
-    return timing.Report("Figure 1's sweep, side by side", text, data, targets)
+    return timing.Report("Figure 1's sweep, side by side", text, report, targets)
 
 
-def describe(config):
+def describe(config: linear.Linear) -> str:
+    """The problem's sizes, for a reader."""
     return (
         f"d = {config.dim}, {config.num_examples} examples a domain, {config.num_steps} steps of B = "
         f"{config.batch_size}, a probe every {config.probe_every} (losses on {config.estimation_size} points a domain, "
         f"v on {config.gradient_size})"
     )
-
-
-def _seconds(function):
-    function()
-    start = time.perf_counter()
-    for _ in range(3):
-        function()
-    return 1e3 * (time.perf_counter() - start) / 3

@@ -1,6 +1,7 @@
 """Measuring in turns, summarising, and describing the machine."""
 
 import contextlib
+import math
 import os
 import platform
 import statistics
@@ -23,6 +24,7 @@ class Summary(NamedTuple):
     repeats: int
 
     def __str__(self):
+        """``median (low to high)``."""
         return f"{number(self.median)} ({number(self.low)} to {number(self.high)})"
 
 
@@ -57,6 +59,13 @@ def summarize(values: Sequence[float]) -> Summary:
 def ratios(of: Sequence[float], over: Sequence[float]) -> Summary:
     """Summary of ``of / over`` within each turn."""
     return summarize([a / b for a, b in zip(of, over, strict=True)])
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """A 95 % interval of the median, from order statistics: no assumption on how the values are distributed."""
+    ordered, n = sorted(values), len(values)
+    reach = 0.98 * n**0.5
+    return ordered[max(math.floor(n / 2 - reach), 0)], ordered[min(math.ceil(n / 2 + reach), n - 1)]
 
 
 def interleave(sides: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
@@ -94,9 +103,9 @@ def compilations() -> Iterator[list[float]]:
         jax.monitoring.unregister_event_duration_listener(listen)
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A Markdown table; the first column is text, the others are numbers."""
-    rule = ["---", *["---:"] * (len(header) - 1)]
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]], text_columns: int = 1) -> str:
+    """A Markdown table; the first columns are text, the others numbers."""
+    rule = ["---"] * text_columns + ["---:"] * (len(header) - text_columns)
     return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in [header, rule, *rows])
 
 
@@ -109,12 +118,18 @@ def machine() -> dict[str, str]:
         "memory": f"{_memory() / 2**30:.0f} GiB",
         "caches": ", ".join(f"{name} {size // 2**10} KiB" for name, size in caches().items()) or "unknown",
         "OS": f"{platform.system()} {platform.release()}",
-        "Python": platform.python_version(),
-        "jax": jax.__version__,
-        "NumPy": np.__version__,
-        "torch": getattr(sys.modules.get("torch"), "__version__", "not used"),
         "JAX device": f"{device.device_kind}" + ("; not run on a GPU" if device.platform == "cpu" else ""),
         "load average at the start": load,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what was used; to be asked when everything is loaded."""
+    return {
+        "Python": platform.python_version(),
+        "jax": f"{jax.__version__}, jaxlib {jax.lib.__version__}",
+        "NumPy": np.__version__,
+        "torch": getattr(sys.modules.get("torch"), "__version__", "not used"),
     }
 
 

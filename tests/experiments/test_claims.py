@@ -30,14 +30,15 @@ def made_up_results(config):
     for run in config.runs:
         experiment = config.function(run.values)
         first = first or experiment
-        hparams = {name: jax.ShapeDtypeStruct((), np.float32) for name in config.sweep.axes}
+        axes = {name: list(values) for name, values in config.sweep.axes.items()}
+        hparams = {name: jax.ShapeDtypeStruct((), np.float32) for name in axes}
         shapes = jax.eval_shape(experiment.train, jax.random.key(0), hparams, experiment.data)
-        sizes = (*map(len, config.sweep.axes.values()), 3)
+        sizes = (*map(len, axes.values()), 3)
         variables = {
-            name: ((*config.sweep.axes, "seed", *experiment.dims[name]), rng.random(sizes + shape.shape))
+            name: ((*axes, "seed", *experiment.dims[name]), rng.random(sizes + shape.shape))
             for name, shape in shapes.items()
         }
-        results[run.name] = xarray.Dataset(variables, {**config.sweep.axes, "seed": np.arange(3), **experiment.coords})
+        results[run.name] = xarray.Dataset(variables, {**axes, "seed": np.arange(3), **experiment.coords})
     return first, results
 
 
