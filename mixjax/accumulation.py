@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mixjax.rules.base import check_integer
 from mixjax.signals import Moments, merge
 from mixjax.transforms import AggregateState, find_states
 
@@ -22,7 +23,8 @@ class AccumulateState(NamedTuple):
         microbatch: int32 scalar, microbatches since its last update.
         grads: float32 running gradients: sums weighted by counts (stacked) or plain sums.
         moments: :class:`mixjax.signals.Moments` ``[D]`` of the losses.
-        grad_squares: float32 ``[D]``, sum of ``counts * grad_stds²``.
+        grad_squares: float32 ``[D]``, sum of ``(counts - 1) * grad_stds²``.
+        grad_freedom: float32 ``[D]``, sum of ``counts - 1`` where there was a ``grad_stds``.
     """
 
     inner: Any
@@ -30,20 +32,22 @@ class AccumulateState(NamedTuple):
     grads: Any
     moments: Moments
     grad_squares: jax.Array
+    grad_freedom: jax.Array
 
 
 def accumulate(tx: optax.GradientTransformation, k: int) -> optax.GradientTransformationExtraArgs:
     r"""Updates with ``tx`` once every ``k`` microbatches, on their merged gradients and merged domain signals.
 
     ``optax.MultiSteps`` hands the inner transformation the last microbatch's extra arguments only. Here ``counts``
-    add up, ``losses`` are averaged by counts, ``loss_vars`` are merged by Chan's formula, ``grad_stds`` by counts in
-    the mean square, and ``loss_weights`` and ``sampling_weights`` are the last ones. In between, updates are zeros and
-    the inner state rests.
+    add up, ``losses`` are averaged by counts, ``loss_vars`` are merged by Chan's formula, the squares of ``grad_stds``
+    are pooled within microbatches (by ``counts - 1``: a single example says nothing), and ``loss_weights`` and
+    ``sampling_weights`` are the last ones. In between, updates are zeros and the inner state rests.
 
     Around a chain that begins with :func:`mixjax.aggregate` the stacked gradients are averaged by counts, row by row,
-    and ``k`` microbatches give exactly the update of one batch of all of them. Around :func:`mixjax.track` gradients
-    are plain means over microbatches, which is exact where the objective is a Horvitz-Thompson one over microbatches of
-    equal size, or where the counts are the same in every microbatch.
+    and ``k`` microbatches give exactly the update of one batch of all of them for rules that read ``losses`` and
+    ``loss_vars`` (pooled ``grad_stds`` are an unbiased estimate, not the batch's own). Around :func:`mixjax.track`
+    gradients are plain means over microbatches, which is exact where the objective is a Horvitz-Thompson one over
+    microbatches of equal size, or where the counts are the same in every microbatch.
 
     Args:
         tx: a transformation that contains ``aggregate`` or ``track``.
@@ -70,10 +74,9 @@ def accumulate(tx: optax.GradientTransformation, k: int) -> optax.GradientTransf
         >>> first, state = tx.update(jnp.array([1.0, 0.0]), state, params, counts=jnp.array([1, 0]))
         >>> second, state = tx.update(jnp.array([3.0, 2.0]), state, params, counts=jnp.array([3, 1]))
         >>> first.tolist(), second.tolist()          # -(1/2 * (1 * 1 + 3 * 3) / 4 + 1/2 * 2)
-        (-0.0, -2.25)
+        (0.0, -2.25)
     """
-    if not isinstance(k, int) or k < 1:
-        raise ValueError(f"k must be an integer of at least 1, got {k!r}.")
+    check_integer("k", k, 1)
     tx = optax.with_extra_args_support(tx)
 
     def init(params):
@@ -84,7 +87,7 @@ def accumulate(tx: optax.GradientTransformation, k: int) -> optax.GradientTransf
         rows = jnp.zeros(states[0].rule_state.weights.shape, jnp.float32)
         lead = rows.shape if _is_stacked(states) else ()
         grads = jax.tree.map(lambda p: jnp.zeros(lead + jnp.shape(p), jnp.float32), params)
-        return AccumulateState(inner, jnp.zeros((), jnp.int32), grads, Moments(rows, rows, rows), rows)
+        return AccumulateState(inner, jnp.zeros((), jnp.int32), grads, Moments(rows, rows, rows), rows, rows)
 
     def update(updates, state, params=None, *, counts=None, **signals):
         if counts is None:
@@ -95,23 +98,25 @@ def accumulate(tx: optax.GradientTransformation, k: int) -> optax.GradientTransf
         stacked = _is_stacked([s for _, s in find_states(state.inner)])
         counts = jnp.asarray(counts, jnp.float32)
         moments = merge(state.moments, _read_moments(counts, signals))
-        squares = jnp.square(jnp.asarray(signals.get("grad_stds", jnp.zeros_like(counts)), jnp.float32))
-        squares = state.grad_squares + jnp.where(counts > 0, counts * squares, 0.0)
+        grad_stds = jnp.asarray(signals.get("grad_stds", jnp.zeros_like(counts)), jnp.float32)
+        freedom = jnp.where((counts > 1) & jnp.isfinite(grad_stds), counts - 1.0, 0.0)
+        squares = state.grad_squares + jnp.where(freedom > 0, freedom * jnp.square(grad_stds), 0.0)
+        freedom = state.grad_freedom + freedom
         grads = jax.tree.map(lambda total, g: total + _weigh(g, counts, stacked), state.grads, updates)
 
         def emit():
             mass = jnp.maximum(moments.count, 1.0) if stacked else jnp.full_like(counts, k)
             means = jax.tree.map(lambda t, g: (t / _column(mass, t, stacked)).astype(g.dtype), grads, updates)
-            merged = {**moments.signals(), "grad_stds": jnp.sqrt(squares / jnp.maximum(moments.count, 1.0))}
+            merged = {**moments.signals(), "grad_stds": jnp.where(freedom > 0, jnp.sqrt(squares / freedom), jnp.nan)}
             passed = {name: signals[name] if name in _LATEST else merged[name] for name in signals}
             out, inner = tx.update(means, state.inner, params, counts=moments.count, **passed)
-            zeros = jax.tree.map(jnp.zeros_like, (state.microbatch, grads, moments, squares))
+            zeros = jax.tree.map(jnp.zeros_like, (state.microbatch, grads, moments, squares, freedom))
             return out, AccumulateState(inner, *zeros)
 
         def wait():
             shapes = jax.eval_shape(emit)[0]
             out = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-            return out, AccumulateState(state.inner, state.microbatch + 1, grads, moments, squares)
+            return out, AccumulateState(state.inner, state.microbatch + 1, grads, moments, squares, freedom)
 
         return jax.lax.cond(state.microbatch == k - 1, emit, wait)
 

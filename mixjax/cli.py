@@ -190,9 +190,7 @@ def _show(path: Path) -> None:
     from mixjax.results import FILES
 
     rows = json.loads((path / "claims.json").read_text(encoding="utf-8"))
-    for line in _columns(
-        [("claim", "value", "holds")] * bool(rows) + [(t[0], t[2], t[1]) for t in claims_table(rows)]
-    ):
+    for line in _columns([("claim", "value", "holds")] * bool(rows) + [(t[0], t[2], t[1]) for t in claims_table(rows)]):
         typer.echo(line)
     shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
     for name in FILES:

@@ -4,7 +4,8 @@ Paper 000 is of two minds. Algorithm 1 draws ``M |S_d|`` points of a hold-out at
 "a small subset of approximately 100 training points for all estimations"; and where data are seen once, the incoming
 points will do. Each source here is a function ``source(key) -> (indices, domain_ids)`` with fixed shapes, so that they
 are interchangeable; what differs is whether the points are independent of the parameters (section 3.1.1 asks for that)
-and how many there are.
+and how many there are. A source holds the partition's indices as constants: where ``order`` is large or differs from
+run to run, make the source inside the traced function from ``groups._replace(order=...)``.
 """
 
 from collections.abc import Callable
@@ -98,7 +99,7 @@ def hold_out_draws(held_out: Partition, total_sizes: jax.typing.ArrayLike, rho: 
 
     References:
         Paper 000, algorithm 1, lines 1, 9 and 10. With ``rho = 1 - 1/sqrt|S|`` (theorem A.4) this is a handful of
-        points for ``|S| <= 1000``, and the weights are then noise: see the README's notes.
+        points for ``|S| <= 1000``, and the weights are then noise.
     """
     if not 0.0 < rho < 1.0 or rounds < 1:
         raise ValueError(f"need rho in (0, 1) and rounds >= 1, got {rho} and {rounds}.")

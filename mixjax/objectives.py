@@ -67,7 +67,7 @@ def example_weights(
 
 
 def weighted_loss(
-    rule: WeightRule,
+    rule: WeightRule | None,
     state: Any,
     losses: ArrayLike,
     /,
@@ -89,7 +89,7 @@ def weighted_loss(
     are used and it comes back as it is: the loop that updates on a separate probe, ``rule.update(state, **probe)``.
 
     Args:
-        rule: a rule for the loss weights.
+        rule: a rule for the loss weights; None will do where ``update`` is False.
         state: its state.
         losses: per-example losses ``[B]``, any float dtype; computed in float32. By position, since the keyword
             ``losses`` is the signal.

@@ -42,7 +42,7 @@ class Moments(NamedTuple):
 
 
 def moments(values: ArrayLike, domain_ids: ArrayLike, num_domains: int) -> Moments:
-    """Counts, means and squared deviations of each domain's values, in three passes over the batch.
+    """Counts, means and squared deviations of each domain's values, each sum corrected by a second pass.
 
     Args:
         values: ``[B]``, e.g. per-example losses; computed in float32 whatever the dtype. A non-finite value spoils its
@@ -72,13 +72,16 @@ def moments(values: ArrayLike, domain_ids: ArrayLike, num_domains: int) -> Momen
     def total(x):
         return jax.ops.segment_sum(x, ids, num_domains + 1)[:num_domains]
 
+    def per_example(rows):
+        return jnp.append(rows, 0.0)[ids]
+
+    def average(x):  # twice, since a long float32 sum is off by far more than the mean's own rounding
+        guess = total(x) / jnp.maximum(count, 1.0)
+        return guess + total(x - per_example(guess)) / jnp.maximum(count, 1.0)
+
     count = total(jnp.ones_like(values))
-    safe = jnp.maximum(count, 1.0)
-    guess = total(values) / safe  # a long float32 sum is off by far more than the mean's own rounding
-    deviations = values - jnp.append(guess, 0.0)[ids]
-    shift = total(deviations) / safe
-    deviations -= jnp.append(shift, 0.0)[ids]
-    return Moments(count, guess + shift, total(jnp.square(deviations)))
+    mean = average(values)
+    return Moments(count, mean, count * average(jnp.square(values - per_example(mean))))
 
 
 def merge(a: Moments, b: Moments) -> Moments:

@@ -91,7 +91,7 @@ def sweep(
 
     data = jax.tree.map(jnp.asarray, data)
     specs = {name: jax.ShapeDtypeStruct((), column.dtype) for name, column in hparams.items()}
-    metric_dims = _metric_dims(train, specs, data, dims or {})
+    metric_dims = _metric_dims(train, specs, data, dims or {}, coords or {})
 
     start = time.perf_counter()
     program = _compile(train, vectorize, batch_size, tuple(specs.items()), _Spec(data))
@@ -121,11 +121,15 @@ def _axis_array(values):
     if all(isinstance(value, str) for value in values):
         return np.arange(len(values), dtype=np.int32)
     array = np.asarray(values)
-    return array.astype(np.int32 if np.issubdtype(array.dtype, np.integer) else np.float32)
+    if not np.issubdtype(array.dtype, np.integer):
+        return array if array.dtype == bool else array.astype(np.float32)
+    if np.abs(array).max() >= 2**31:
+        raise ValueError(f"integers of an axis must fit 32 bits, got {values}.")
+    return array.astype(np.int32)
 
 
-def _metric_dims(train, specs, data, dims):
-    """Each metric's own dimensions, checked against the shapes ``train`` would return."""
+def _metric_dims(train, specs, data, dims, coords):
+    """Each metric's own dimensions, checked before anything runs against the shapes ``train`` would return."""
     shapes = jax.eval_shape(train, jax.random.key(0), specs, data)
     if not isinstance(shapes, dict):
         raise TypeError(f"train must return a dict of arrays, got {type(shapes).__name__}.")
@@ -137,6 +141,18 @@ def _metric_dims(train, specs, data, dims):
         named[name] = tuple(dims.get(name, [f"{name}_{i}" for i in range(shape.ndim)]))
         if len(named[name]) != shape.ndim:
             raise ValueError(f"metric {name!r} has shape {shape.shape}, which does not fit dims {named[name]}.")
+    sizes = {}
+    for name, shape in shapes.items():
+        for dim, size in zip(named[name], shape.shape, strict=True):
+            expected = sizes.setdefault(dim, len(coords[dim]) if dim in coords else size)
+            if size != expected:
+                raise ValueError(
+                    f"metric {name!r} has {size} entries along {dim!r}, its coords or another metric {expected}."
+                )
+    names = [*specs, "seed", *sizes, *shapes]
+    clashes = sorted({name for name in names if names.count(name) > 1})
+    if clashes:
+        raise ValueError(f"axes, 'seed', dims and metrics need different names, got {clashes} twice.")
     return named
 
 

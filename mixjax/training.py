@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mixjax import rules
 from mixjax.objectives import weighted_loss
 from mixjax.types import WeightRule
 
@@ -88,11 +87,9 @@ def make_step(
     """
 
     def step(state, batch, domain_ids):
-        rule = rules.fixed()  # the state's weights are used as they are
-
         def objective(params):
             return weighted_loss(
-                rule,
+                None,  # no update: the state's weights are used as they are
                 state.loss_state,
                 losses(params, batch),
                 domain_ids,
@@ -160,7 +157,8 @@ def fit(
             ``lambda q: mixjax.samplers.allocate(q, batch_size)``.
         draw: ``draw(key, plan) -> (batch, domain_ids)``, every step.
         state: the first state.
-        key: a ``jax.random.key``; step ``t`` and round ``r`` have keys of their own, independent of ``num_steps``.
+        key: a ``jax.random.key``; the step and the probe after ``t`` steps have keys of their own, so that a run cut
+            after a round and continued with the same key is the run without the cut.
         num_steps: number of steps ``T``, a Python integer of at least 0.
         probe_every: steps between probes ``T₀``, a Python integer of at least 1.
         record: ``record(state) -> pytree``, kept at the end of each round.
@@ -187,10 +185,11 @@ def fit(
 
         return jax.lax.scan(body, state, length=length)[0]
 
-    def round_(state, r):
-        state = probe(steps(state, probe_every), jax.random.fold_in(probe_key, r))
+    def round_(state, _):
+        state = steps(state, probe_every)
+        state = probe(state, jax.random.fold_in(probe_key, state.step))
         return state, record(state)
 
     rounds, rest = divmod(num_steps, probe_every)
-    state, records = jax.lax.scan(round_, state, jnp.arange(rounds))
+    state, records = jax.lax.scan(round_, state, length=rounds)
     return steps(state, rest) if rest else state, records

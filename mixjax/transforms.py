@@ -132,8 +132,8 @@ def track(rule: WeightRule, prior: ArrayLike) -> optax.GradientTransformationExt
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def find_states(opt_state: Any) -> list[tuple[str, Any]]:
-    """Every ``aggregate`` or ``track`` state in an optimizer state, as pairs of path and state."""
+def find_states(opt_state: Any) -> list[tuple[tuple, Any]]:
+    """Every ``aggregate`` or ``track`` state in an optimizer state, as pairs of key path and state."""
     kinds = (AggregateState, TrackState)
     found, _ = jax.tree_util.tree_flatten_with_path(opt_state, is_leaf=lambda node: isinstance(node, kinds))
     return [(path, node) for path, node in found if isinstance(node, kinds)]
@@ -163,11 +163,11 @@ def get_weights(opt_state: Any, name: str | None = None) -> jax.Array:
         >>> mixjax.get_weights(tx.init(jnp.zeros(2)), "c").tolist()
         [0.75, 0.25]
     """
-    states = find_states(opt_state)
+    everything = states = find_states(opt_state)
     if name is not None:
         states = [(path, state) for path, state in states if name in (getattr(k, "key", None) for k in path)]
     if len(states) != 1:
-        where = ", ".join(jax.tree_util.keystr(path) for path, _ in states) or "none"
+        where = ", ".join(jax.tree_util.keystr(path) for path, _ in everything) or "none"
         which = "" if name is None else f" named {name!r}"
         raise ValueError(f"expected one aggregate or track state{which} in the optimizer state, found: {where}.")
     weights = states[0][1].rule_state.weights

@@ -73,19 +73,23 @@ class WeightRule(NamedTuple):
         update: ``update(state, *, counts, **signals) -> state``; every signal has one row per domain.
 
     Example:
-        A rule of your own, weights proportional to the prior times the last mean loss:
+        A rule of your own, weights proportional to the prior times the last mean loss; ``mixjax.rules.base`` has what
+        the contract asks of it (normalised prior, unseen rows, no news):
 
         >>> import jax.numpy as jnp
+        >>> from mixjax.rules import base
         >>> from mixjax.types import WeightRule, WeightState
         >>> def init(prior):
+        ...     prior = base.as_simplex("prior", prior)
         ...     return WeightState(prior, prior)
         >>> def update(state, *, counts, losses, **signals):
-        ...     scores = state.prior * losses
-        ...     return state._replace(weights=scores / scores.sum())
+        ...     seen, losses = base.read_signals(state, counts, losses=losses)
+        ...     weights = base.share(state.weights, jnp.log(state.prior) + jnp.log(losses), seen)
+        ...     return base.if_news(counts, WeightState(weights, state.prior), state)
         >>> rule = WeightRule(init, update)
-        >>> state = rule.init(jnp.array([0.5, 0.5]))
-        >>> rule.update(state, counts=jnp.array([4, 4]), losses=jnp.array([1.0, 3.0])).weights
-        Array([0.25, 0.75], dtype=float32)
+        >>> state = rule.init([1, 1, 2])
+        >>> rule.update(state, counts=jnp.array([4, 4, 0]), losses=jnp.array([1.0, 3.0, jnp.nan])).weights.tolist()
+        [0.125, 0.375, 0.5]
     """
 
     init: Callable[[jax.typing.ArrayLike], Any]

@@ -171,7 +171,7 @@ def test_other_signals_are_merged_as_documented():
         "loss_weights": np.float32([0, 1, 0]),
     }
     out = merged([one | {"sampling_weights": PRIOR}, two | {"sampling_weights": PRIOR[::-1]}])
-    np.testing.assert_allclose(out["grad_stds"], [np.sqrt((1 + 75) / 4), 2, np.sqrt(5)], rtol=1e-6)
+    np.testing.assert_allclose(out["grad_stds"], [5, 2, np.sqrt(5)], rtol=1e-6)
     np.testing.assert_array_equal(out["loss_weights"], [0, 1, 0])
     np.testing.assert_array_equal(out["sampling_weights"], PRIOR[::-1])
 
@@ -312,3 +312,15 @@ def test_a_signal_that_cannot_be_merged_is_named(name):
     tx = accumulate(track(rules.fgls(), PRIOR), 2)
     with pytest.raises(TypeError, match=rf"cannot merge \['{name}'\]"):
         tx.update(THETA, tx.init(THETA), THETA, counts=np.ones(D), losses=np.ones(D), **{name: np.ones(D)})
+
+
+def test_grad_stds_are_pooled_and_a_single_example_says_nothing():
+    prior = jnp.array([0.5, 0.5])
+    tx = mixjax.accumulate(mixjax.track(mixjax.rules.variance_aware(), prior), 2)
+    params = jnp.zeros(())
+    state = tx.init(params)
+    for counts, stds in (([4, 1], [1.0, jnp.nan]), ([4, 4], [1.0, 3.0])):
+        _, state = tx.update(
+            jnp.ones(()), state, params, counts=jnp.array(counts), grad_stds=jnp.array(stds), loss_weights=prior
+        )
+    np.testing.assert_allclose(mixjax.get_weights(state), [0.25, 0.75], rtol=1e-6)

@@ -122,6 +122,10 @@ def test_data_is_an_argument_not_a_constant():
         ({"vectorize": "pmap"}, ValueError, "'map' or 'vmap'"),
         ({"dims": {"error": ("step", "extra")}}, ValueError, "'error' has shape"),
         ({"dims": {"eror": ("step",)}}, ValueError, "eror"),
+        ({"coords": {"step": ["a", "b"]}}, ValueError, "3 entries along 'step'.*2"),
+        ({"axes": {"scale": [1.0], "seed": [1]}}, ValueError, r"different names, got \['seed'\]"),
+        ({"dims": {"error": ("scale",)}}, ValueError, r"different names, got \['scale'\]"),
+        ({"axes": {"scale": [2**31 + 5]}}, ValueError, "32 bits"),
     ],
 )
 def test_errors_name_what_is_wrong(kwargs, error, match):

@@ -60,7 +60,7 @@ def test_fit_is_algorithm_1_and_2_written_as_a_loop():
         state, _ = step(state, batch, ids)
         np.testing.assert_allclose(state.params, expected, rtol=1e-5)
         if t % 3 == 2:
-            state = probe(state, jax.random.fold_in(probe_key, t // 3))
+            state = probe(state, jax.random.fold_in(probe_key, t + 1))
     final, _ = run(7, 3)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), final, state)
 
@@ -82,6 +82,16 @@ def test_a_longer_run_begins_with_the_shorter_one():
     _, short = run(8, 4)
     _, long = run(16, 4)
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[:2]), short, long)
+
+
+def test_a_run_cut_after_a_round_goes_on_as_if_it_had_not_been():
+    whole, _ = run(12, 4)
+    state, step, probe = build()
+    for num_steps in (8, 4):
+        state, _ = training.fit(
+            step, probe, plan, draw, state, jax.random.key(0), num_steps=num_steps, probe_every=4
+        )  # fmt: skip
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), state, whole)
 
 
 def test_q_sees_the_new_c():

@@ -1,4 +1,4 @@
-"""What every rule needs: reading the prior and the signals, and sharing out the simplex over the rows seen."""
+"""What every rule needs, your own too: reading prior and signals, sharing out the simplex over the rows seen."""
 
 import math
 from typing import TypeVar
@@ -13,17 +13,25 @@ State = TypeVar("State")
 
 def is_concrete(value: ArrayLike) -> bool:
     """Whether ``value`` can be looked at, i.e. is not traced by jit, vmap, scan or grad."""
-    return not isinstance(value, jax.core.Tracer)
+    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))
 
 
 def check_range(name: str, value: ArrayLike, low: float, high: float = math.inf) -> None:
-    """Raises a ValueError if a concrete hyperparameter leaves ``[low, high]``; traced ones are not looked at."""
-    if is_concrete(value) and not bool(np.all((np.asarray(value) >= low) & (np.asarray(value) <= high))):
-        raise ValueError(f"{name} must be in [{low:g}, {high:g}], got {value}.")
+    """Raises a ValueError if a concrete hyperparameter is not finite or leaves ``[low, high]``."""
+    if is_concrete(value):
+        numbers = np.asarray(value)
+        if not (np.isfinite(numbers).all() and (numbers >= low).all() and (numbers <= high).all()):
+            raise ValueError(f"{name} must be in [{low:g}, {high:g}], got {value}.")
+
+
+def check_integer(name: str, value: ArrayLike, low: int) -> None:
+    """Raises a ValueError if a concrete hyperparameter is not an integer of at least ``low``."""
+    if is_concrete(value) and not (np.issubdtype(np.asarray(value).dtype, np.integer) and np.all(value >= low)):
+        raise ValueError(f"{name} must be an integer of at least {low}, got {value}.")
 
 
 def check_positive(name: str, value: ArrayLike) -> None:
-    """Raises a ValueError if a concrete hyperparameter is not above zero; traced ones are not looked at."""
+    """Raises a ValueError if a concrete hyperparameter is not above zero; ``inf`` passes."""
     if is_concrete(value) and not bool(np.all(np.asarray(value) > 0)):
         raise ValueError(f"{name} must be positive, got {value}.")
 
@@ -89,7 +97,7 @@ def masked_softmax(logits: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 def share(weights: jax.Array, log_scores: jax.Array, rows: jax.Array) -> jax.Array:
-    """Shares out what the other rows leave of the simplex over ``rows``, in proportion to ``exp(log_scores)``.
+    """Shares out the total weight of ``rows`` among them, in proportion to ``exp(log_scores)``.
 
     Args:
         weights: ``[D]`` on the simplex.
@@ -97,13 +105,15 @@ def share(weights: jax.Array, log_scores: jax.Array, rows: jax.Array) -> jax.Arr
         rows: bool ``[D]``.
 
     Returns:
-        ``[D]`` on the simplex; bitwise ``weights`` outside ``rows``.
+        ``[D]`` on the simplex; bitwise ``weights`` outside ``rows``. Where ``rows`` hold all the weight their total is
+        1 exactly, so that rounding does not add up over updates.
     """
-    total = jnp.maximum(1.0 - jnp.where(rows, 0.0, weights).sum(), 0.0)
+    everything = jnp.all(rows | (weights == 0))
+    total = jnp.where(everything, 1.0, jnp.where(rows, weights, 0.0).sum())
     return jnp.where(rows, total * masked_softmax(log_scores, rows), weights)
 
 
 def if_news(counts: ArrayLike, new: State, old: State) -> State:
-    """``new`` if any count is positive, else ``old``, leaf by leaf."""
+    """``new`` if any count is positive, else ``old``, leaf by leaf; no gradient flows through either."""
     news = jnp.any(jnp.asarray(counts) > 0)
-    return jax.tree.map(lambda a, b: jnp.where(news, a, b), new, old)
+    return jax.lax.stop_gradient(jax.tree.map(lambda a, b: jnp.where(news, a, b), new, old))

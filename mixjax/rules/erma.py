@@ -49,7 +49,7 @@ def erma(
             ``1 - w`` is centred. (With a prior that is not uniform, its fixed point equalises the bound's partial
             derivatives, which is not the bound's minimum on the simplex.) ``False`` is the literal recursion without
             the proportionality, whose fixed point is the minimiser of the bound, ``w_d`` proportional to
-            ``L_d / V_d``; only its reading ``c`` is normalised.
+            ``L_d / V_d``; only its reading ``c`` is normalised, and a row not seen follows the others' scale.
         max_log_step: positive scalar; bound on the exponent's absolute value.
 
     Signals:
@@ -101,6 +101,10 @@ def erma(
         weights = share(state.weights, jnp.log(pi) + log_w, seen)
         if normalised:
             log_w = jnp.where(seen, _log_ratio(weights, pi), state.log_w)
+        else:  # rows not seen keep their c, so their raw w follows the total of the others
+            before, after = (jnp.sum(jnp.where(seen, pi * jnp.exp(x), 0.0)) for x in (state.log_w, log_w))
+            follow = jnp.where(jnp.any(seen), jnp.log(after) - jnp.log(before), 0.0)
+            log_w = jnp.clip(jnp.where(seen, log_w, log_w + follow), -_MAX_LOG_W, _MAX_LOG_W)
         return if_news(counts, ERMAState(weights, pi, log_w), state)
 
     return WeightRule(init, update)

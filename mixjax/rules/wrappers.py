@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mixjax.rules.base import check_range, if_news, is_concrete
+from mixjax.rules.base import check_integer, check_range, if_news, is_concrete
 from mixjax.types import WeightRule
 
 
@@ -88,7 +88,7 @@ def every(rule: WeightRule, k: ArrayLike, start: ArrayLike = 0) -> WeightRule:
         A :class:`mixjax.WeightRule` with state :class:`CountingState`. Signals: the wrapped rule's.
 
     Raises:
-        ValueError: ``k`` below 1 or ``start`` below 0.
+        ValueError: ``k`` not an integer of at least 1, or ``start`` not one of at least 0.
 
     Example:
         >>> import jax.numpy as jnp, mixjax
@@ -102,8 +102,8 @@ def every(rule: WeightRule, k: ArrayLike, start: ArrayLike = 0) -> WeightRule:
     References:
         Paper 000, algorithm 1, line 8, and section 5.1 (updates begin after a fifth of the steps).
     """
-    check_range("k", k, 1)
-    check_range("start", start, 0)
+    check_integer("k", k, 1)
+    check_integer("start", start, 0)
     return _gated(rule, lambda t: (t >= start) & (t % k == jnp.asarray(k, jnp.int32) - 1))
 
 
@@ -118,7 +118,7 @@ def freeze_after(rule: WeightRule, k: ArrayLike) -> WeightRule:
         A :class:`mixjax.WeightRule` with state :class:`CountingState`. Signals: the wrapped rule's.
 
     Raises:
-        ValueError: ``k`` below 0.
+        ValueError: ``k`` not an integer of at least 0.
 
     Example:
         >>> import jax.numpy as jnp, mixjax
@@ -128,7 +128,7 @@ def freeze_after(rule: WeightRule, k: ArrayLike) -> WeightRule:
         >>> rule.update(state, counts=jnp.array([9, 9]), losses=jnp.array([3.0, 1.0])).weights.tolist()
         [0.75, 0.25]
     """
-    check_range("k", k, 0)
+    check_integer("k", k, 0)
     return _gated(rule, lambda t: t < k)
 
 

@@ -13,7 +13,7 @@ from experiments import gradient_variance as gv
 from mixjax import configs, experiment
 
 CONFIG = Path(__file__).parents[2] / "configs" / "loss_and_sampling_weights" / "gradient_variance.toml"
-TINY = gv.GradientVariance(dim=4, num_examples=10, batch_size=8, num_batches=20000, num_counts=3)
+TINY = gv.GradientVariance(dim=4, num_examples=10, batch_size=8, num_batches=5000, num_counts=3)
 KEY = jax.random.key(0)
 
 

@@ -27,7 +27,7 @@ def test_sgd_without_noise_contracts_as_it_should():
 
 def test_sgd_at_a_constant_step_settles_at_the_stationary_error():
     """``E θ_j² = η² s² / (1 - (1 - η λ)²)``, ``s² = σ² / d``."""
-    config = SGDRates(variances=(1.0, 4.0), dim=50, curvature=(1.0, 2.0), num_records=2)
+    config = SGDRates(variances=(1.0, 4.0), dim=50, curvature=(1.0, 2.0), num_steps=1000, num_records=2)
     found = sgd_rates.errors(KEY, config)[0, :, 1]
     eigenvalues, rate = np.geomspace(1.0, 2.0, 50), 0.1
     level = 0.5 * np.sum(eigenvalues * rate**2 / 50 / (1 - (1 - rate * eigenvalues) ** 2))

@@ -1,9 +1,11 @@
 """ERMA against numbers computed by hand and paper 000's eq. 12 in float64."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import mixjax
 from mixjax.rules import erma
 from tests.reference import paper000
 
@@ -77,13 +79,15 @@ def test_eq_12_with_absent_rows(normalised, seed):
     for losses, loss_vars, there in zip(*random_signals(seed, absent=0.4), strict=True):
         signals = {"losses": np.where(there, losses, np.nan), "loss_vars": np.where(there, loss_vars, np.nan)}
         state = update(state, counts=np.where(there, 8, 0), **signals)
-        # absent rows: not in G, raw w and c as they were; the seen ones share out what these leave
+        # absent rows: not in G and c as it was; the seen ones share out what these leave
         moved = paper000.eq12(w, PRIOR, np.where(there, losses, 0.0), loss_vars, gamma1, gamma2, False)
-        w = np.where(there, moved, w)
+        before, w = w, np.where(there, moved, w)
         if there.any():
             c[there] = (1.0 - c[~there].sum()) * (PRIOR * w)[there] / (PRIOR * w)[there].sum()
         if normalised:
             w = c / PRIOR
+        elif there.any():  # the absent rows' raw w follows the total of the others
+            w[~there] *= (PRIOR * w)[there].sum() / (PRIOR * before)[there].sum()
         np.testing.assert_allclose(state.weights, c, rtol=3e-5)
         np.testing.assert_allclose(np.exp(state.log_w), w, rtol=3e-5)
 
@@ -123,10 +127,32 @@ def test_a_weight_driven_to_nothing_can_come_back():
 
 @pytest.mark.parametrize("kwargs", [{"gamma1": -1.0}, {"gamma2": -1e-9}, {"gamma1": np.nan}])
 def test_negative_rates_are_errors(kwargs):
-    with pytest.raises(ValueError, match=f"{next(iter(kwargs))} must be in"):
+    with pytest.raises(ValueError, match=rf"{next(iter(kwargs))} must be .*in \[0, inf\]"):
         erma(**kwargs)
 
 
 def test_max_log_step_must_be_positive():
     with pytest.raises(ValueError, match="max_log_step must be positive"):
         erma(max_log_step=0.0)
+
+
+def test_a_tiny_domain_survives_an_update_that_moves_nothing():
+    rule = mixjax.rules.erma(gamma1=0.0, gamma2=0.0)
+    state = rule.init(jnp.array([0.5, 0.5, 1e-9]))
+    signals = {"losses": jnp.ones(3), "loss_vars": jnp.ones(3)}
+    new = rule.update(state, counts=jnp.array([0, 0, 5]), **signals)
+    np.testing.assert_allclose(new.weights, state.weights, rtol=1e-6)
+
+
+def test_unnormalised_weights_follow_from_log_w_after_a_partial_batch():
+    rule = mixjax.rules.erma(gamma1=0.01, gamma2=0.5, normalised=False)
+    state = rule.init(jnp.array([0.3, 0.3, 0.4]))
+    for counts in ([0, 5, 5], [5, 0, 5], [0, 0, 5]):
+        old = state
+        state = rule.update(
+            state, counts=jnp.array(counts), losses=jnp.array([1.0, 2.0, 3.0]), loss_vars=jnp.array([2.0, 1.0, 3.0])
+        )
+        unseen = np.array(counts) == 0
+        np.testing.assert_array_equal(state.weights[unseen], old.weights[unseen])
+        derived = jax.nn.softmax(jnp.log(state.prior) + state.log_w)
+        np.testing.assert_allclose(state.weights, derived, rtol=1e-5)

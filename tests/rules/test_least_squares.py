@@ -58,7 +58,7 @@ def test_gls_needs_positive_variances(variances):
 
 @pytest.mark.parametrize("variances", [[np.inf, 1.0], np.inf, [1e300, 1.0], [1e-300, 1.0]])
 def test_gls_needs_variances_that_float32_can_hold(variances):
-    with pytest.raises(ValueError, match="variances must be in"):
+    with pytest.raises(ValueError, match=r"variances must be .*in \[1"):
         gls(variances)
 
 
@@ -177,5 +177,5 @@ def test_one_shot_fgls_with_gamma_1_is_fgls():
 
 @pytest.mark.parametrize("gamma", [-0.1, 1.1, np.nan])
 def test_gamma_must_be_in_range(gamma):
-    with pytest.raises(ValueError, match="gamma must be in"):
+    with pytest.raises(ValueError, match=r"gamma must be .*in \[0, 1\]"):
         one_shot_fgls(gamma)

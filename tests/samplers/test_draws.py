@@ -32,7 +32,8 @@ def simplex(seed, size=5):
 
 
 draw_ids = jax.jit(lambda key, weights, name, n=N: DRAWS[name](key, weights, n), static_argnames=("name", "n"))
-inverse_cdf = jax.jit(draws._inverse_cdf)
+integer_cdf = jax.jit(draws._integer_cdf)
+find = jax.jit(draws._find)
 
 
 @pytest.mark.parametrize(("name", "within", "n"), [("systematic", 1, N), ("systematic", 1, 300), ("stratified", 2, N)])
@@ -98,21 +99,31 @@ def test_no_quantile_leads_to_a_zero_weight(size):
     rng = np.random.default_rng(size)
     weights = (rng.random(size) * (rng.random(size) > 0.5)).astype(np.float32)
     weights[[0, -1]] = 0.0
-    q = weights / weights.sum()
-    edges = np.concatenate([np.asarray(jnp.cumsum(q)), np.cumsum(q), [0.0, 1.0]]).astype(np.float32)
-    points = np.concatenate([edges, np.nextafter(edges, np.float32(2)), np.nextafter(edges, np.float32(-1))])
-    ids = np.asarray(inverse_cdf(weights, points))
-    assert (weights[ids] > 0).all()
-    order = np.argsort(points, kind="stable")
-    assert (np.diff(ids[order]) >= 0).all()
+    cdf = np.asarray(integer_cdf(weights))
+    points = np.unique(np.concatenate([[0], cdf, cdf[cdf > 0] - 1, cdf + 1])).astype(np.uint32)
+    ids = np.asarray(find(cdf, points))
+    assert (weights[ids] > 0).all() and (np.diff(ids) >= 0).all()
 
 
-@pytest.mark.parametrize("size", [3, 1000])
-def test_quantiles_in_the_middle_lead_to_their_domain(size):
-    q = simplex(7, size) * 0.5 + 0.5 / size  # no domain below half the average
-    q = np.float64(q) / q.sum()
-    middles = (np.cumsum(q) - q / 2).astype(np.float32)
-    np.testing.assert_array_equal(inverse_cdf(np.float32(q), middles), np.arange(size))
+@pytest.mark.parametrize("size", [3, 1000, 1_000_000])
+def test_every_domain_has_its_width(size):
+    """In float32 a million domains leave thousands without one."""
+    q = np.float64(np.random.default_rng(7).exponential(size=size)).astype(np.float32)
+    q[::7] *= 1e-12
+    cdf = np.asarray(integer_cdf(q)).astype(np.int64)
+    widths = np.diff(cdf, prepend=0)
+    exact = np.float64(q) / np.float64(q).sum()
+    assert (widths >= 1).all()
+    np.testing.assert_allclose(widths / cdf[-1], exact, rtol=1e-5, atol=4e-9)
+    np.testing.assert_array_equal(find(cdf.astype(np.uint32), (cdf - 1).astype(np.uint32)), np.arange(size))
+
+
+@pytest.mark.slow
+def test_systematic_is_within_one_at_a_million_domains():
+    q = np.random.default_rng(0).exponential(size=1_000_000).astype(np.float32)
+    ids = np.asarray(draw_ids(jax.random.key(0), q, "systematic", 1_000_000))
+    expected = 1_000_000 * np.float64(q) / np.float64(q).sum()
+    assert np.abs(np.bincount(ids, minlength=1_000_000) - expected).max() < 1.001
 
 
 @every_draw

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mixjax import samplers
 from mixjax.samplers import Partition, partition, split, start_epochs, with_replacement, without_replacement
 
 SIZES = (1, 2, 3, 5, 1000)
@@ -240,3 +241,20 @@ def test_state_is_a_fixpoint():
     state = start_epochs(jax.random.key(0), 5)
     _, new = jax.eval_shape(without_replacement, state, partition(SHUFFLED), jnp.array([0, 4, 4]))
     assert new == jax.eval_shape(lambda: state)
+
+
+@pytest.mark.parametrize("size", [2, 3, 5, 6, 8])
+def test_small_domains_are_shuffled_evenly(size):
+    """Every place is equally likely for the first draw, and every other place for the second."""
+    groups = partition([0] * size)
+
+    def first_two(key):
+        state = start_epochs(key, 1)
+        return without_replacement(state, groups, jnp.zeros(2, jnp.int32))[0]
+
+    draws = np.asarray(jax.jit(jax.vmap(first_two))(jax.random.split(jax.random.key(0), 40_000)))
+    pairs = np.bincount(draws[:, 0] * size + draws[:, 1], minlength=size * size).reshape(size, size)
+    assert (np.diag(pairs) == 0).all()
+    p = 1 / (size * (size - 1))
+    off_diagonal = pairs[~np.eye(size, dtype=bool)]
+    assert (np.abs(off_diagonal - 40_000 * p) < 5 * np.sqrt(40_000 * p * (1 - p))).all()
