@@ -138,7 +138,7 @@ def test_a_loss_rule_and_a_sampling_rule_in_a_named_chain():
     np.testing.assert_allclose(get_weights(state, "q"), np.array([0.2, 0.3, 2.5]) / 3, rtol=1e-5)
     with pytest.raises(ValueError, match=r"expected one aggregate or track state .*found: .*c.*q"):
         get_weights(state)
-    with pytest.raises(ValueError, match=r"named 'p' .*found: none"):
+    with pytest.raises(ValueError, match=r"named 'p' .*found: .*c.*q"):
         get_weights(state, "p")
 
 

@@ -75,7 +75,7 @@ def uniforms(config: linear.Linear, key: jax.Array) -> tuple[np.ndarray, np.ndar
         return jax.random.uniform(jax.random.fold_in(step_key, t), (config.batch_size,))
 
     def probe(r):
-        key = jax.random.split(jax.random.fold_in(probe_key, r))[1]
+        key = jax.random.split(jax.random.fold_in(probe_key, (r + 1) * config.probe_every))[1]
         return jax.random.uniform(key, (2 * config.gradient_size,))
 
     rounds = config.num_steps // config.probe_every

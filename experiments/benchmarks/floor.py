@@ -107,8 +107,8 @@ def _report(config, cached, large, seconds, sizes, runs, matmul_flops):
             f"A run of (a) reads {rows} rows of {config.dim} float32 features, {_mega(run_bytes)} MB (batches and "
             f"probes, counted from the config), and does {_mega(flops)} MFLOP on them. The floor is the larger of the "
             "bytes over the bandwidth and the operations over the arithmetic rate, both measured in the same process "
-            "in turns with the sweep, by the fastest of the ways tried, on all cores. The bandwidth is that of reading an "
-            f"array as large as {'the data set' if kind == 'data set' else '1 GiB'}, in order: a data set "
+            "in turns with the sweep, by the fastest of the ways tried, on all cores. The bandwidth is that of reading "
+            f"an array as large as {'the data set' if kind == 'data set' else '1 GiB'}, in order: a data set "
             f"({_mega(cached.nbytes)} MB) {why} the last cache ({_mega(last_cache)} MB), and a seed's methods train on "
             "it together, one seed after another. The batches' rows are read in random order. Methods of a seed share "
             "their draws, so a row counted for each of them may come from a nearer cache.",

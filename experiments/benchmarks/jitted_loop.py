@@ -50,8 +50,9 @@ def make(config: linear.Linear) -> dict[str, Callable[[glm.Batch, jax.Array], di
                 gradients = glm.measure(linear.squared_error, params, take(data, rows), ids)
                 return {**found, "grad_stds": gradients["grad_stds"]}
 
-            key = jax.random.fold_in(key, state.step // config.probe_every - 1)
-            state = training.make_probe(measure, method.loss_rule, method.sampling_rule)(state, key)
+            state = training.make_probe(measure, method.loss_rule, method.sampling_rule)(
+                state, jax.random.fold_in(key, state.step)
+            )
             error = jnp.linalg.norm(state.params - glm.truth(config.dim))
             return state, plan(state), (error, state.loss_state.weights[0], state.sampling_state.weights[0])
 
