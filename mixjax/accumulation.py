@@ -9,9 +9,11 @@ import optax
 from mixjax.rules.base import check_integer
 from mixjax.signals import Moments, merge
 from mixjax.transforms import AggregateState, find_states
+from mixjax.types import SIGNALS
 
 __all__ = ["AccumulateState", "accumulate"]
 
+_MERGED = ("losses", "loss_vars", "grad_stds")
 _LATEST = ("loss_weights", "sampling_weights")
 
 
@@ -40,8 +42,9 @@ def accumulate(tx: optax.GradientTransformation, k: int) -> optax.GradientTransf
 
     ``optax.MultiSteps`` hands the inner transformation the last microbatch's extra arguments only. Here ``counts``
     add up, ``losses`` are averaged by counts, ``loss_vars`` are merged by Chan's formula, the squares of ``grad_stds``
-    are pooled within microbatches (by ``counts - 1``: a single example says nothing), and ``loss_weights`` and
-    ``sampling_weights`` are the last ones. In between, updates are zeros and the inner state rests.
+    are pooled within microbatches (by ``counts - 1``: a single example says nothing), and ``loss_weights``,
+    ``sampling_weights`` and extra arguments that are no signals are the last ones. In between, updates are zeros and
+    the inner state rests.
 
     Around a chain that begins with :func:`mixjax.aggregate` the stacked gradients are averaged by counts, row by row,
     and ``k`` microbatches give exactly the update of one batch of all of them for rules that read ``losses`` and
@@ -92,7 +95,7 @@ def accumulate(tx: optax.GradientTransformation, k: int) -> optax.GradientTransf
     def update(updates, state, params=None, *, counts=None, **signals):
         if counts is None:
             raise TypeError("accumulate got no domain signals: call tx.update(grads, state, params, counts=..., ...).")
-        unknown = set(signals) - {"losses", "loss_vars", "grad_stds", *_LATEST}
+        unknown = set(signals) & set(SIGNALS) - {*_MERGED, *_LATEST}
         if unknown:
             raise TypeError(f"accumulate cannot merge {sorted(unknown)} over microbatches.")
         stacked = _is_stacked([s for _, s in find_states(state.inner)])
@@ -108,7 +111,7 @@ def accumulate(tx: optax.GradientTransformation, k: int) -> optax.GradientTransf
             mass = jnp.maximum(moments.count, 1.0) if stacked else jnp.full_like(counts, k)
             means = jax.tree.map(lambda t, g: (t / _column(mass, t, stacked)).astype(g.dtype), grads, updates)
             merged = {**moments.signals(), "grad_stds": jnp.where(freedom > 0, jnp.sqrt(squares / freedom), jnp.nan)}
-            passed = {name: signals[name] if name in _LATEST else merged[name] for name in signals}
+            passed = {name: merged[name] if name in _MERGED else value for name, value in signals.items()}
             out, inner = tx.update(means, state.inner, params, counts=moments.count, **passed)
             zeros = jax.tree.map(jnp.zeros_like, (state.microbatch, grads, moments, squares, freedom))
             return out, AccumulateState(inner, *zeros)

@@ -307,7 +307,7 @@ def test_signals_must_arrive():
         tx.update(THETA, tx.init(THETA), THETA, counts=np.ones(D))
 
 
-@pytest.mark.parametrize("name", ["hypergrads", "grad_norms", "value"])
+@pytest.mark.parametrize("name", ["hypergrads", "grad_norms"])
 def test_a_signal_that_cannot_be_merged_is_named(name):
     tx = accumulate(track(rules.fgls(), PRIOR), 2)
     with pytest.raises(TypeError, match=rf"cannot merge \['{name}'\]"):
@@ -324,3 +324,12 @@ def test_grad_stds_are_pooled_and_a_single_example_says_nothing():
             jnp.ones(()), state, params, counts=jnp.array(counts), grad_stds=jnp.array(stds), loss_weights=prior
         )
     np.testing.assert_allclose(mixjax.get_weights(state), [0.25, 0.75], rtol=1e-6)
+
+
+def test_other_extra_arguments_reach_the_inner_transformation():
+    tx = accumulate(optax.chain(track(rules.fixed(), PRIOR), optax.contrib.reduce_on_plateau(patience=1)), 2)
+    params = jnp.ones(2)
+    state = tx.init(params)
+    for value in (3.0, 1.0):
+        _, state = tx.update(jnp.ones(2), state, params, counts=np.ones(D), value=value)
+    assert float(optax.tree.get(state, "best_value")) == 1.0

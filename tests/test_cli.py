@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -187,7 +188,7 @@ def test_list(mixjax_command, project):
     assert rows[TOY] == f"A toy of normal draws. (mod_{project.name}:toy)"
     assert rows["configs/plain.toml"] == "(a:b)" and "not valid TOML" in rows["configs/broken.toml"]
     for name, rule in mixjax.rules.RULES.items():
-        assert rows[name] == rule.__doc__.strip().splitlines()[0]
+        assert rows[name] == re.sub(r":\w+:|`", "", rule.__doc__.strip().splitlines()[0])
     assert rows["allocate"] and "Partition" not in rows
     for path in (project / "configs").rglob("*.toml"):
         path.unlink()

@@ -8,5 +8,5 @@
 | ``floor`` (d) | How much of the sweep's time is unavoidable? |
 
 Each module has ``run(quick) -> timing.Report``. Absolute times depend on the machine and on what else it does, so the
-sides of a comparison are measured in turns, A B A B, and compared within a turn. None of this is a test.
+sides of a comparison are measured in turns and compared within a turn. None of this is a test.
 """

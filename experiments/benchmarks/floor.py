@@ -50,7 +50,7 @@ def run(quick: bool = False) -> timing.Report:
     """Measures the sweep, the memory and the arithmetic in turns."""
     config, batch_size = figure_1.settings(quick)
     data = figure_1.data_sets(config, figure_1.DATA_SETS)
-    seeds, repeats, total = (4, 2, 2**24) if quick else (2 * batch_size, 7, 2**32)
+    seeds, repeats, total = (4, 2, 2**24) if quick else (2 * batch_size, 11, 2**32)
     cached = jnp.array(data.x[0])
     large = jnp.ones((2**10 if quick else 2**18, 1024))
     square = jnp.ones((1024, 1024))

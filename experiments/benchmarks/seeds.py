@@ -85,25 +85,20 @@ def _measure(case: Case, repeats: int) -> dict:
         with timing.compilations() as first:
             compile_seconds = sweep(seeds=1).attrs["compile_seconds"]
         found[mode] = {"compile_seconds": compile_seconds, "compiled_first": len(first), "compiled_later": 0}
-    seconds = {mode: {} for mode in MODES}
-    for n in case.seeds:
-        counts = {}
 
-        def side(mode, n=n, counts=counts):
-            with timing.compilations() as later:
-                sweeps[mode](seeds=n)
-            counts[mode] = counts.get(mode, 0) + len(later)
+    def side(mode, n):
+        with timing.compilations() as later:
+            sweeps[mode](seeds=n)
+        found[mode]["compiled_later"] += len(later)
 
-        turns = timing.interleave({mode: functools.partial(side, mode) for mode in MODES}, repeats)
-        for mode in MODES:
-            seconds[mode][n] = turns[mode]
-            found[mode]["compiled_later"] += counts[mode]
+    sides = {(mode, n): functools.partial(side, mode, n) for n in case.seeds for mode in MODES}
+    seconds = timing.interleave(sides, repeats)
     full = min(n for n in case.seeds if n >= case.batch_size)
     for mode in MODES:
-        per_run = {n: [1e3 * s / (6 * n) for s in values] for n, values in seconds[mode].items()}
+        per_run = {n: [1e3 * s / (6 * n) for s in seconds[mode, n]] for n in case.seeds}
         found[mode]["ms_per_run"] = {n: timing.summarize(values)._asdict() for n, values in per_run.items()}
         found[mode]["growth"] = timing.ratios(per_run[case.seeds[-1]], per_run[full])._asdict()
-    found["vmap_over_map"] = {n: timing.ratios(seconds["vmap"][n], seconds["map"][n])._asdict() for n in case.seeds}
+    found["vmap_over_map"] = {n: timing.ratios(seconds["vmap", n], seconds["map", n])._asdict() for n in case.seeds}
     return found
 
 

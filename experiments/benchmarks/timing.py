@@ -69,7 +69,9 @@ def median_interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def interleave(sides: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of wall time of each side, called in turns: A B C, A B C, ...
+    """Seconds of wall time of each side, called in turns: A B C, B C A, C A B, ...
+
+    Each turn starts one side later, since what ran before leaves its traces in the caches.
 
     Args:
         sides: functions of no arguments that return when their work is done.
@@ -79,10 +81,12 @@ def interleave(sides: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str
         For each side ``repeats`` times, one a turn.
     """
     seconds = {name: [] for name in sides}
-    for _ in range(repeats):
-        for name, side in sides.items():
+    names = list(sides)
+    for turn in range(repeats):
+        for i in range(len(names)):
+            name = names[(turn + i) % len(names)]
             start = time.perf_counter()
-            side()
+            sides[name]()
             seconds[name].append(time.perf_counter() - start)
     return seconds
 

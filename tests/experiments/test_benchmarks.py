@@ -61,7 +61,7 @@ def test_rows_and_operations_of_a_run():
 def test_sides_take_turns():
     calls = []
     seconds = timing.interleave({name: lambda name=name: calls.append(name) for name in "ab"}, 3)
-    assert calls == list("ababab")
+    assert calls == list("abbaab")
     assert [len(values) for values in seconds.values()] == [3, 3]
 
 

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mixjax import samplers
 from mixjax.samplers import Partition, partition, split, start_epochs, with_replacement, without_replacement
 
 SIZES = (1, 2, 3, 5, 1000)
