@@ -123,6 +123,14 @@ def psum(m: Moments, axis_name: str) -> Moments:
 
     Returns:
         The merged moments, the same on every device.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from mixjax import signals
+        >>> def local(values):
+        ...     return signals.psum(signals.moments(values, jnp.zeros(2, int), 1), "devices").mean
+        >>> jax.vmap(local, axis_name="devices")(jnp.array([[1.0, 3.0], [5.0, 7.0]])).tolist()
+        [[4.0], [4.0]]
     """
     count = jax.lax.psum(m.count, axis_name)
     mean = jax.lax.psum(jnp.where(m.count > 0, m.count * m.mean, 0.0), axis_name) / jnp.maximum(count, 1.0)

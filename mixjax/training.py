@@ -53,7 +53,10 @@ def init_state(
         sampling_rule: rule for the sampling weights.
 
     Returns:
-        A :class:`TrainState`.
+        A :class:`TrainState`; see :func:`fit` for an example.
+
+    Raises:
+        ValueError: a prior that is no non-negative vector.
     """
     step = jnp.zeros((), jnp.int32)
     return TrainState(params, optimizer.init(params), loss_rule.init(prior), sampling_rule.init(prior), step)
@@ -118,7 +121,8 @@ def make_probe(
         sampling_rule: rule for the sampling weights; also gets ``loss_weights``.
 
     Returns:
-        ``probe(state, key) -> state``.
+        ``probe(state, key) -> state``; see :func:`fit` for an example. A signal that a rule needs and ``measure`` does
+        not give is the rule's TypeError.
 
     References:
         Paper 000, algorithm 1, lines 8-11 (at the new parameters), and algorithm 2, lines 7-10. Algorithm 2 as printed
@@ -168,6 +172,35 @@ def fit(
 
     Raises:
         ValueError: ``num_steps`` below 0 or ``probe_every`` below 1.
+
+    Example:
+        The mean of two domains whose noise has variance 0.01 and 1, weighted by one-shot FGLS:
+
+        >>> import jax, jax.numpy as jnp, mixjax, optax
+        >>> from mixjax import samplers, signals, training
+        >>> def draw(key, ids):
+        ...     return 3.0 + jnp.array([0.1, 1.0])[ids] * jax.random.normal(key, ids.shape), ids
+        >>> def losses(mean, batch):
+        ...     return jnp.square(batch - mean)
+        >>> def measure(mean, key):
+        ...     batch, ids = draw(key, jnp.repeat(jnp.arange(2), 64))
+        ...     return signals.moments(losses(mean, batch), ids, 2).signals()
+        >>> def plan(sampling_weights):
+        ...     return samplers.counts_to_ids(samplers.allocate(sampling_weights, 8), 8)
+        >>> tx, c, q = optax.sgd(0.1), mixjax.rules.one_shot_fgls(), mixjax.rules.fixed()
+        >>> state, records = training.fit(
+        ...     training.make_step(losses, tx),
+        ...     training.make_probe(measure, c, q),
+        ...     plan,
+        ...     draw,
+        ...     training.init_state(jnp.zeros(()), tx, [0.5, 0.5], c, q),
+        ...     jax.random.key(0),
+        ...     num_steps=100,
+        ...     probe_every=20,
+        ...     record=lambda state: state.loss_state.weights,
+        ... )
+        >>> records.shape, round(float(state.params), 1), state.loss_state.weights.round(1).tolist()
+        ((5, 2), 3.0, [1.0, 0.0])
 
     References:
         Paper 000, algorithms 1 and 2: weights move after step ``t`` where ``t mod T₀ = T₀ - 1``.

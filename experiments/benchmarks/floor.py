@@ -10,6 +10,7 @@ from experiments import linear
 from experiments.benchmarks import figure_1, timing
 
 TARGET = 3.0
+ROWS = "rows", "copied row by row in random order, NumPy, one core"
 
 
 def rows_and_flops(config: linear.Linear) -> tuple[int, int]:
@@ -46,6 +47,20 @@ def readers(array: jax.Array, times: int) -> dict[str, Callable[[], None]]:
     return {name: repeated(way) for name, way in ways.items()}
 
 
+def row_reader(array: jax.Array, times: int, batch: int = 96) -> Callable[[], None]:
+    """Copies all rows ``times`` times, a batch at a time, in random order, by NumPy on one core: what a gather does."""
+    host, order = np.asarray(array), np.random.default_rng(0).permutation(len(array))
+    batches = [order[i : i + batch] for i in range(0, len(order), batch)]
+    space = np.empty((batch, array.shape[1]), array.dtype)
+
+    def read():
+        for _ in range(times):
+            for rows in batches:
+                np.take(host, rows, axis=0, out=space[: len(rows)], mode="clip")
+
+    return read
+
+
 def run(quick: bool = False) -> timing.Report:
     """Measures the sweep, the memory and the arithmetic in turns."""
     config, batch_size = figure_1.settings(quick)
@@ -69,6 +84,8 @@ def run(quick: bool = False) -> timing.Report:
         for name, reader in readers(array, times).items():
             sides[kind, name] = reader
             sizes[kind, name] = times * array.nbytes
+    times = max(total // 4 // cached.nbytes, 1)
+    sides[ROWS], sizes[ROWS] = row_reader(cached, times), times * cached.nbytes
     seconds = timing.interleave(sides, repeats)
     return _report(config, cached, large, seconds, sizes, 6 * seeds, products * 2 * 1024**3)
 
@@ -91,7 +108,7 @@ def _report(config, cached, large, seconds, sizes, runs, matmul_flops):
     ratio = timing.ratios(per_run, floors)
     lines = [
         (f"read {_mega(array.nbytes)} MB, {name}", f"{_giga(speeds[k, name])} GB/s")
-        for k, array in (("data set", cached), ("large", large))
+        for k, array in (("data set", cached), ("large", large), (ROWS[0], cached))
         for key, name in speeds
         if key == k
     ]
@@ -101,6 +118,10 @@ def _report(config, cached, large, seconds, sizes, runs, matmul_flops):
         ("floor by operations", f"{timing.summarize([1e3 * flops / r for r in rate])} ms a run"),
         ("sweep", f"{timing.summarize([1e3 * s for s in per_run])} ms a run"),
         ("sweep / floor, within a turn", str(ratio)),
+        (
+            "for comparison: sweep / copying the run's rows in random order",
+            str(timing.ratios(per_run, [run_bytes / speed for speed in speeds[ROWS]])),
+        ),
     ]
     text = "\n\n".join(
         [

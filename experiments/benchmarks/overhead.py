@@ -106,7 +106,7 @@ def models(quick: bool) -> list[Model]:
     """The two models."""
     if quick:
         return [mlp((16, 32, 10), 32, 10), transformer(1, 16, 2, 8, 8, 32, 10)]
-    return [mlp((784, 512, 512, 10), 256, 400), transformer(4, 128, 4, 128, 8, 512, 150)]
+    return [mlp((784, 512, 512, 10), 256, 800), transformer(4, 128, 4, 128, 8, 512, 150)]
 
 
 def first_state(model: Model, side: str) -> tuple:

@@ -6,6 +6,7 @@ round. ``autograd=False`` writes the gradient of the linear model by hand and up
 """
 
 import math
+import os
 
 import numpy as np
 
@@ -13,11 +14,14 @@ from experiments.linear import Linear
 
 
 def load():
-    """The module ``torch``.
+    """The module ``torch``, with OpenMP threads that wait without spinning.
+
+    By default they spin, and where another process has one of the cores, two threads then take 1 ms an operation.
 
     Raises:
         ImportError: it is not installed; names the extra.
     """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is first imported
     try:
         import torch
     except ImportError as error:

@@ -140,7 +140,7 @@ def start_epochs(key: jax.Array, num_domains: int) -> EpochState:
         num_domains: ``D``.
 
     Returns:
-        An :class:`EpochState`.
+        An :class:`EpochState`: epoch 0, nothing drawn; see :func:`without_replacement` for an example.
     """
     zeros = jnp.zeros(num_domains, jnp.int32)
     return EpochState(key, zeros, zeros)
