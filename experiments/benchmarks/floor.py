@@ -132,7 +132,8 @@ def _report(config, cached, large, seconds, sizes, runs, matmul_flops):
             f"an array as large as {'the data set' if kind == 'data set' else '1 GiB'}, in order: a data set "
             f"({_mega(cached.nbytes)} MB) {why} the last cache ({_mega(last_cache)} MB), and a seed's methods train on "
             "it together, one seed after another. The batches' rows are read in random order. Methods of a seed share "
-            "their draws, so a row counted for each of them may come from a nearer cache.",
+            "their draws, so a row counted for each of them may come from a nearer cache. Beside other work the "
+            "bandwidth suffers more than the sweep, and the ratio looks better than it is: see the load.",
             timing.table(["measured", "median (least to most)"], lines),
         ]
     )
