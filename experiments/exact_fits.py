@@ -103,12 +103,6 @@ def mean_stderr(values) -> tuple:
     return values.mean("seed"), values.std("seed", ddof=1) / math.sqrt(values.sizes["seed"])
 
 
-def text(values) -> str:
-    """Mean ± standard error."""
-    values = np.asarray(values, np.float64)
-    return f"{values.mean():.4g} ± {values.std(ddof=1) / math.sqrt(values.size):.1g}"
-
-
 def ratio(a, b):
     """Values, one a seed, whose mean is ``mean(a) / mean(b)`` and whose standard error is that of the ratio."""
     a, b = a.astype(float), b.astype(float)

@@ -73,3 +73,24 @@ def _line(axis, values, style):
     mean, stderr = values.mean("seed"), values.std("seed", ddof=1) / np.sqrt(values.sizes["seed"])
     axis.plot(values.step, mean, **{"lw": 1.4, **style})
     axis.fill_between(values.step, mean - 2 * stderr, mean + 2 * stderr, color=style["color"], alpha=0.25, lw=0)
+
+
+def text(values, digits: int = 3) -> str:
+    """Mean, to so many digits, and standard error over seeds."""
+    values = np.asarray(values, np.float64)
+    return f"{values.mean():.{digits}g} ± {values.std(ddof=1) / np.sqrt(values.size):.1g}"
+
+
+def points(axis, x, values, **style):
+    """Means over seeds with two standard errors to each side."""
+    error = 2 * values.std("seed", ddof=1) / np.sqrt(values.sizes["seed"])
+    axis.errorbar(x, values.mean("seed"), error, **{"fmt": "o-", "ms": 4, "lw": 1.2, "capsize": 2, **style})
+
+
+def finish(figure, title):
+    """Grids, legends and the title."""
+    for axis in figure.axes:
+        axis.grid(alpha=0.3, lw=0.5)
+        axis.legend(loc="best", fontsize=8.5)
+    figure.suptitle(title, fontsize=11)
+    return figure

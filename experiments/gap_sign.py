@@ -8,8 +8,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from experiments import glm, logistic
+from experiments.figures import finish, text
 from experiments.sentences import quote
-from experiments.sgd_rates import finish, text
 from mixjax.claims import versus
 from mixjax.experiment import Experiment
 

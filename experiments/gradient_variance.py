@@ -14,8 +14,8 @@ import numpy as np
 import optax
 
 from experiments import glm, linear
+from experiments.figures import finish, points, text
 from experiments.sentences import quote
-from experiments.sgd_rates import finish, points, text
 from mixjax import objectives, rules, samplers, signals
 from mixjax.claims import Claim, near, paired, versus
 from mixjax.experiment import Experiment

@@ -23,8 +23,8 @@ from experiments.exact_fits import (
     ratio,
     squared_error,
     summarise,
-    text,
 )
+from experiments.figures import text
 from experiments.sentences import quote
 from mixjax import estimation, rules
 from mixjax.claims import near, paired, versus
@@ -151,7 +151,7 @@ def claims(data, config: LeastSquares) -> list:
     grid_best = data.share[int(np.argmin(excess.mean("seed").values))]
 
     def by_size(ratios):
-        return ", ".join(f"{text(ratios.sel(n=num))} at n = {num}" for num in config.sizes)
+        return ", ".join(f"{text(ratios.sel(n=num), 4)} at n = {num}" for num in config.sizes)
 
     return [
         paired(
@@ -161,7 +161,7 @@ def claims(data, config: LeastSquares) -> list:
             shown.error.sel({"method": "ols"}),
             **quote("gls_beats_ols"),
             note=f"squared errors at {config.shown_size} examples a domain; OLS / GLS "
-            f"{text(ols.sel(n=config.shown_size))}",
+            f"{text(ols.sel(n=config.shown_size), 4)}",
         ),
         versus(
             "gls_is_best",
@@ -180,7 +180,7 @@ def claims(data, config: LeastSquares) -> list:
             **quote("noisier_domains_reduced"),
             note="the largest weight of the noisy domain among FGLS and both readings of one-shot FGLS, seed by seed, "
             "against its prior share; means "
-            + ", ".join(f"{name} {text(noisy.sel({'method': name}))}" for name in noisy["method"].values),
+            + ", ".join(f"{name} {text(noisy.sel({'method': name}), 4)}" for name in noisy["method"].values),
         ),
         near(
             "one_shot_fgls_ratio",
@@ -189,7 +189,7 @@ def claims(data, config: LeastSquares) -> list:
             0.02,
             **quote("one_shot_fgls_ratio"),
             note=f"algorithm 1's own draws, M |S_i| points at each of {config.updates} updates, at n = {largest} a "
-            f"domain; {by_size(literal)}; OLS {text(ols.sel(n=largest))}",
+            f"domain; {by_size(literal)}; OLS {text(ols.sel(n=largest), 4)}",
         ),
         near(
             "one_shot_fgls_ratio_whole",

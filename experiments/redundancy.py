@@ -8,8 +8,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 
+from experiments.figures import finish, points, text
 from experiments.sentences import quote
-from experiments.sgd_rates import finish, points, text
 from mixjax import estimation, rules, samplers, training
 from mixjax.claims import versus
 from mixjax.data import load

@@ -1,13 +1,13 @@
 """SGD's error against the variance of its gradients: paper 000's table 1, on a strongly convex quadratic."""
 
 import dataclasses
-import math
 
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 
+from experiments.figures import finish, points
 from experiments.sentences import quote
 from mixjax.claims import near
 from mixjax.experiment import Experiment
@@ -138,27 +138,6 @@ def claims(data) -> list:
             "at a constant step it stays, at a level that σ² sets [slope against log t]",
         ),
     ]
-
-
-def text(values) -> str:
-    """Mean and standard error over seeds."""
-    values = np.asarray(values, np.float64)
-    return f"{values.mean():.3g} ± {values.std(ddof=1) / math.sqrt(values.size):.1g}"
-
-
-def points(axis, x, values, **style):
-    """Means over seeds with two standard errors to each side."""
-    error = 2 * values.std("seed", ddof=1) / math.sqrt(values.sizes["seed"])
-    axis.errorbar(x, values.mean("seed"), error, **{"fmt": "o-", "ms": 4, "lw": 1.2, "capsize": 2, **style})
-
-
-def finish(figure, title):
-    """Grids, legends and the title."""
-    for axis in figure.axes:
-        axis.grid(alpha=0.3, lw=0.5)
-        axis.legend(loc="best", fontsize=8.5)
-    figure.suptitle(title, fontsize=11)
-    return figure
 
 
 def figure(data):

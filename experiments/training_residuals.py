@@ -13,7 +13,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from experiments import glm, linear
-from experiments.exact_fits import PRIOR, Problem, draw, mean_stderr, ratio, text
+from experiments.exact_fits import PRIOR, Problem, draw, mean_stderr, ratio
+from experiments.figures import text
 from experiments.sentences import quote
 from mixjax import rules
 from mixjax.claims import versus
@@ -203,7 +204,7 @@ def early_claim(name: str, estimate, config: TrainingResiduals, *, note: str = "
     early, late = (np.abs(part - config.best).mean("step") for part in parts)
     noise = [part.std("seed").mean("step") for part in parts]
     told = [
-        f"{s}: {text(early.sel(setting=s))} against {text(late.sel(setting=s))}, standard deviation over seeds "
+        f"{s}: {text(early.sel(setting=s), 4)} against {text(late.sel(setting=s), 4)}, standard deviation over seeds "
         f"{float(noise[0].sel(setting=s)):.2g} against {float(noise[1].sel(setting=s)):.2g}"
         for s in SETTINGS
     ]

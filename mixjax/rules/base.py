@@ -89,7 +89,15 @@ def read_signals(state, counts: ArrayLike, **signals: ArrayLike) -> tuple[jax.Ar
 
 
 def masked_softmax(logits: jax.Array, mask: jax.Array) -> jax.Array:
-    """Softmax over the entries of ``mask``; 0 elsewhere, and everywhere if the mask is empty or all are -inf."""
+    """Softmax over the entries of ``mask``; 0 elsewhere, and everywhere if the mask is empty or all are -inf.
+
+    Args:
+        logits: float ``[D]``; -inf means a share of zero.
+        mask: bool ``[D]``.
+
+    Returns:
+        float ``[D]``, which sums to 1 or is all zero.
+    """
     logits = jnp.where(mask, logits, -jnp.inf)
     top = logits.max()
     exps = jnp.where(mask, jnp.exp(logits - jnp.where(jnp.isfinite(top), top, 0.0)), 0.0)
@@ -114,6 +122,15 @@ def share(weights: jax.Array, log_scores: jax.Array, rows: jax.Array) -> jax.Arr
 
 
 def if_news(counts: ArrayLike, new: State, old: State) -> State:
-    """``new`` if any count is positive, else ``old``, leaf by leaf; no gradient flows through either."""
+    """``new`` if any count is positive, else ``old``, leaf by leaf; no gradient flows through either.
+
+    Args:
+        counts: ``[D]``, examples behind each row.
+        new: the updated state.
+        old: the state before, of the same structure.
+
+    Returns:
+        A state of that structure.
+    """
     news = jnp.any(jnp.asarray(counts) > 0)
     return jax.lax.stop_gradient(jax.tree.map(lambda a, b: jnp.where(news, a, b), new, old))

@@ -32,8 +32,7 @@ def systematic(key: jax.Array, weights: ArrayLike, n: int) -> jax.Array:
     """
     cdf = _integer_cdf(weights)
     offset = jax.random.randint(key, (), 0, cdf[-1], jnp.uint32)
-    rest = (cdf[-1] % n) / n * jnp.arange(n) + (offset % n) / n
-    return _find(cdf, jnp.arange(n, dtype=jnp.uint32) * (cdf[-1] // n) + offset // n + rest.astype(jnp.uint32))
+    return _find(cdf, _quantiles(cdf, n, offset)[:-1])
 
 
 def stratified(key: jax.Array, weights: ArrayLike, n: int) -> jax.Array:
@@ -56,8 +55,7 @@ def stratified(key: jax.Array, weights: ArrayLike, n: int) -> jax.Array:
         [0, 0, 0, 0, 1, 1, 2, 2]
     """
     cdf = _integer_cdf(weights)
-    rest = (cdf[-1] % n) / n * jnp.arange(n + 1)
-    edges = jnp.arange(n + 1, dtype=jnp.uint32) * (cdf[-1] // n) + rest.astype(jnp.uint32)
+    edges = _quantiles(cdf, n)
     return _find(cdf, jax.random.randint(key, (n,), edges[:-1], edges[1:], jnp.uint32))
 
 
@@ -89,6 +87,13 @@ def _integer_cdf(weights):
     q = as_simplex("weights", weights)
     units = jnp.maximum(jnp.round(q * 2.0**30), jnp.where(q > 0, 1.0, 0.0))
     return jnp.cumsum(units.astype(jnp.uint32), dtype=jnp.uint32)
+
+
+def _quantiles(cdf, n, offset=0):
+    """``(i * total + offset) // n`` for ``i = 0 .. n``, in 32 bits: quotients exactly, what is left in float32."""
+    total, i = cdf[-1], jnp.arange(n + 1)
+    rest = (total % n) / n * i + (offset % n) / n
+    return i.astype(jnp.uint32) * (total // n) + offset // n + rest.astype(jnp.uint32)
 
 
 def _find(cdf, points):
