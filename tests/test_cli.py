@@ -155,7 +155,8 @@ def test_ctrl_c_exits_130_and_keeps_the_earlier_result(mixjax_command, project):
 
 def test_a_real_sigint(project):
     # A process started in the background of a shell inherits an ignored SIGINT; a user's terminal does not ignore it.
-    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import mixjax.cli; mixjax.cli.main()"
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{heard}; import mixjax.cli; mixjax.cli.main()"
     command = [sys.executable, "-c", code, "run", TOY, "--set", "fail=wait"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
