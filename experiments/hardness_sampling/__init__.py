@@ -1,0 +1,1 @@
+"""Paper 004, hardness weighted sampling: Fidon, Ourselin, Vercauteren, "Distributionally Robust Deep Learning"."""
