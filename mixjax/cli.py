@@ -145,7 +145,7 @@ def list_() -> None:
 
 
 def data(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The data set, such as mnist.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The data set, such as mnist or adult.")],
     folder: Annotated[
         Path | None, typer.Option("--from", metavar="FOLDER", help="A local folder that holds the files.")
     ] = None,
@@ -162,6 +162,7 @@ def data(
       mixjax data mnist
       mixjax data mnist --from ~/Downloads/mnist
       mixjax data mnist --source openml
+      mixjax data adult
     """
     with _reported(ValueError, RuntimeError, OSError, ImportError):
         from mixjax.data import fetch
