@@ -10,6 +10,9 @@ from jax.typing import ArrayLike
 
 State = TypeVar("State")
 
+MAX_LOG_W = 80.0
+"""Bound on the absolute value of ``log_w``: exp(80) and exp(-80) are within float32."""
+
 
 def is_concrete(value: ArrayLike) -> bool:
     """Whether ``value`` can be looked at, i.e. is not traced by jit, vmap, scan or grad."""
@@ -119,6 +122,21 @@ def share(weights: jax.Array, log_scores: jax.Array, rows: jax.Array) -> jax.Arr
     everything = jnp.all(rows | (weights == 0))
     total = jnp.where(everything, 1.0, jnp.where(rows, weights, 0.0).sum())
     return jnp.where(rows, total * masked_softmax(log_scores, rows), weights)
+
+
+def log_ratio(weights: jax.Array, prior: jax.Array) -> jax.Array:
+    """``log(weights / prior)`` within ``±MAX_LOG_W``: the raw ``log_w`` of a rule that is scale-free, so that a weight
+    driven to nothing can come back.
+
+    Args:
+        weights: float32 ``[D]`` on the simplex.
+        prior: float32 ``[D]``.
+
+    Returns:
+        float32 ``[D]``, finite also where both are zero.
+    """
+    tiny = jnp.finfo(jnp.float32).tiny
+    return jnp.clip(jnp.log(jnp.maximum(weights, tiny)) - jnp.log(prior), -MAX_LOG_W, MAX_LOG_W)
 
 
 def if_news(counts: ArrayLike, new: State, old: State) -> State:

@@ -6,10 +6,18 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mixjax.rules.base import as_simplex, check_positive, check_range, if_news, read_signals, share
+from mixjax.rules.base import (
+    MAX_LOG_W,
+    as_simplex,
+    check_positive,
+    check_range,
+    if_news,
+    log_ratio,
+    read_signals,
+    share,
+)
 from mixjax.types import WeightRule
 
-_MAX_LOG_W = 80.0  # exp(80) and exp(-80) are within float32
 _HUGE = 1e30
 
 
@@ -97,19 +105,14 @@ def erma(
         cost = jnp.clip((rate2 * pi * w) * loss_vars, -_HUGE, _HUGE)
         step = jnp.clip(gain - cost, -bound, bound)
 
-        log_w = jnp.clip(state.log_w + jnp.where(seen, step, 0.0), -_MAX_LOG_W, _MAX_LOG_W)
+        log_w = jnp.clip(state.log_w + jnp.where(seen, step, 0.0), -MAX_LOG_W, MAX_LOG_W)
         weights = share(state.weights, jnp.log(pi) + log_w, seen)
         if normalised:
-            log_w = jnp.where(seen, _log_ratio(weights, pi), state.log_w)
+            log_w = jnp.where(seen, log_ratio(weights, pi), state.log_w)
         else:  # rows not seen keep their c, so their raw w follows the total of the others
             before, after = (jnp.sum(jnp.where(seen, pi * jnp.exp(x), 0.0)) for x in (state.log_w, log_w))
             follow = jnp.where(jnp.any(seen), jnp.log(after) - jnp.log(before), 0.0)
-            log_w = jnp.clip(jnp.where(seen, log_w, log_w + follow), -_MAX_LOG_W, _MAX_LOG_W)
+            log_w = jnp.clip(jnp.where(seen, log_w, log_w + follow), -MAX_LOG_W, MAX_LOG_W)
         return if_news(counts, ERMAState(weights, pi, log_w), state)
 
     return WeightRule(init, update)
-
-
-def _log_ratio(weights, prior):
-    tiny = jnp.finfo(jnp.float32).tiny
-    return jnp.clip(jnp.log(jnp.maximum(weights, tiny)) - jnp.log(prior), -_MAX_LOG_W, _MAX_LOG_W)

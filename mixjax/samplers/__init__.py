@@ -3,6 +3,9 @@
 Exact counts: :func:`allocate`, then :func:`counts_to_ids`. Random counts: :func:`systematic`, :func:`stratified` or
 :func:`multinomial`, which go to domain ids at once. Then, within each domain, :func:`with_replacement` or
 :func:`without_replacement` go to indices of examples.
+
+Where every example has a weight of its own, :func:`hardness` and :func:`proportional` draw examples at once, in
+O(log n), by a signal that is refreshed for the batch only.
 """
 
 from mixjax.samplers.allocation import allocate, counts_to_ids
@@ -16,18 +19,29 @@ from mixjax.samplers.examples import (
     with_replacement,
     without_replacement,
 )
+from mixjax.samplers.hardness import hardness, proportional
+from mixjax.samplers.history import AgedState, effective_sample_size, hardest, with_ages
+from mixjax.samplers.stale import ExampleSampler, SamplerState
 
 __all__ = [
+    "AgedState",
     "EpochState",
+    "ExampleSampler",
     "Partition",
+    "SamplerState",
     "allocate",
     "counts_to_ids",
+    "effective_sample_size",
+    "hardest",
+    "hardness",
     "multinomial",
     "partition",
+    "proportional",
     "split",
     "start_epochs",
     "stratified",
     "systematic",
+    "with_ages",
     "with_replacement",
     "without_replacement",
 ]

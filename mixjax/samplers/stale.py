@@ -1,0 +1,272 @@
+"""Example samplers in proportion to a score that is refreshed for the batch only, whatever the score."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from mixjax.rules.base import as_simplex, check_positive, check_range, is_concrete
+from mixjax.samplers import tree
+
+_KINDS = ("clipped", "tree", "self_normalised")
+_LARGEST = 1e30  # of a stored value
+
+
+class SamplerState(NamedTuple):
+    """State of an example sampler: about ``1.15 n`` floats, ``2.3 n`` with a prior and a floor.
+
+    Attributes:
+        values: float32 ``[n]``, each example's last seen signal: its stale loss, or score.
+        sums: the levels above the leaves, see :mod:`mixjax.samplers.tree`.
+        log_prior: float32 ``[n]``, or a scalar where the prior is uniform.
+        prior_sums: the same levels for the prior; empty where they are not needed.
+    """
+
+    values: jax.Array
+    sums: tuple[jax.Array, ...]
+    log_prior: jax.Array
+    prior_sums: tuple[jax.Array, ...]
+
+
+class ExampleSampler(NamedTuple):
+    """Pure functions that draw examples and keep track of their signal; see :func:`hardness` for the arguments.
+
+    Attributes:
+        init: ``init(values, key=None) -> state``.
+        sample: ``sample(state, key, batch_size) -> (indices, weights)``.
+        update: ``update(state, indices, values) -> state``.
+        importance_weights: ``importance_weights(state, indices, values, kind="clipped") -> weights``.
+        log_probs: ``log_probs(state, indices=None) -> log-probabilities`` of one draw, ``[n]`` or ``[B]``.
+        rebuild: ``rebuild(state) -> state``; the sums anew, in O(n), for another sampler's hyperparameters.
+    """
+
+    init: Callable[..., SamplerState]
+    sample: Callable[[Any, jax.Array, int], tuple[jax.Array, jax.Array]]
+    update: Callable[[Any, ArrayLike, ArrayLike], Any]
+    importance_weights: Callable[..., jax.Array]
+    log_probs: Callable[..., jax.Array]
+    rebuild: Callable[[Any], Any]
+
+
+def example_sampler(
+    n: int,
+    log_score: Callable[[jax.Array], jax.Array],
+    prior: ArrayLike | None,
+    replacement: bool,
+    momentum: ArrayLike,
+    floor: ArrayLike | None,
+    clip: tuple[ArrayLike, ArrayLike],
+    fanout: int,
+    axis_name: str | None,
+    fallback: bool = False,
+) -> ExampleSampler:
+    """The sampler in proportion to ``prior * exp(log_score(values))``: what the public samplers share.
+
+    Args:
+        n: number of examples.
+        log_score: stored values to log-scores, elementwise; -inf is a score of zero.
+        prior: see :func:`mixjax.samplers.hardness`, like all that follow.
+        replacement: see there.
+        momentum: see there.
+        floor: see there.
+        clip: see there.
+        fanout: see there.
+        axis_name: see there.
+        fallback: draw from the prior where all scores are zero.
+
+    Returns:
+        An :class:`ExampleSampler`.
+
+    Raises:
+        ValueError: see there.
+    """
+    if n < 1 or fanout < 2:
+        raise ValueError(f"need n >= 1 and fanout >= 2, got {n} and {fanout}.")
+    check_range("momentum", momentum, 0.0, 1.0)
+    if floor is not None:
+        check_range("floor", floor, 0.0, 1.0)
+    for bound in clip:
+        check_positive("clip", bound)
+    if prior is not None and jnp.shape(prior) != (n,):
+        raise ValueError(f"prior must have shape {(n,)}, got {jnp.shape(prior)}.")
+    levels = tree.num_levels(n, fanout)
+    mixes = fallback or floor is not None  # draws look at the prior's sums too
+
+    def gather(x):
+        return x[None] if axis_name is None else jax.lax.all_gather(x, axis_name)
+
+    def size():
+        return n if axis_name is None else n * jax.lax.axis_size(axis_name)
+
+    def offset():
+        return 0 if axis_name is None else jax.lax.axis_index(axis_name) * n
+
+    def here(indices):
+        """Positions on this device, ``n`` for the others'."""
+        local = jnp.asarray(indices, jnp.int32) - offset()
+        return jnp.where((local >= 0) & (local < n), local, n)
+
+    def pick(x, local):
+        """``x`` at local positions, from the device that holds them; a scalar as it is."""
+        if x.ndim == 0:
+            return x
+        found = jnp.where(local < n, x[jnp.minimum(local, n - 1)], 0.0)
+        return found if axis_name is None else jax.lax.psum(found, axis_name)
+
+    def root(sums):
+        return tree.logsumexp(gather(sums[-1][0]))
+
+    def leaves(state):
+        def masses(_, ids):
+            safe = jnp.minimum(ids, n - 1)
+            log_prior = state.log_prior if state.log_prior.ndim == 0 else state.log_prior[safe]
+            return jnp.where(ids < n, log_prior + log_score(state.values[safe]), -jnp.inf)
+
+        return masses
+
+    def prior_masses(state, level, ids):
+        if state.prior_sums:
+            return tree.take(state.log_prior if level == 0 else state.prior_sums[level - 1], ids)
+        width = fanout**level
+        return state.log_prior + jnp.log(jnp.clip(n - ids * width, 0, width).astype(jnp.float32))
+
+    def mix(log_probs, log_prior, total):
+        """Log of ``(1 - floor) p + floor prior``; of the prior where all scores are zero."""
+        if floor is not None:
+            rate = jnp.asarray(floor, jnp.float32)
+            log_probs = jnp.logaddexp(jnp.log1p(-rate) + log_probs, jnp.log(rate) + log_prior)
+        return jnp.where(total > -jnp.inf, log_probs, log_prior)
+
+    def masses_to_draw(state):
+        """What draws descend by, and its root on this device."""
+        own = leaves(state)
+
+        def masses(level, ids):
+            return own(0, ids) if level == 0 else tree.take(state.sums[level - 1], ids)
+
+        if not mixes:
+            return masses, state.sums[-1][0]
+        total = root(state.sums)
+        total_or_0 = jnp.where(total > -jnp.inf, total, 0.0)
+
+        def mixed(level, ids):
+            return mix(masses(level, ids) - total_or_0, prior_masses(state, level, ids), total)
+
+        return mixed, mixed(levels, jnp.zeros(1, jnp.int32))[0]
+
+    def init(values, key=None):
+        if jnp.shape(values) not in ((), (n,)):
+            raise ValueError(f"initial values must be a scalar or have shape {(n,)}, got {jnp.shape(values)}.")
+        if is_concrete(values) and not bool(jnp.isfinite(jnp.asarray(values)).any()):
+            raise ValueError("initial values must be finite, got none that is.")
+        values = jnp.broadcast_to(jnp.asarray(values).astype(jnp.float32), (n,))
+        largest = jnp.where(jnp.isfinite(values), values, -jnp.inf).max()
+        values = jnp.where(jnp.isfinite(values), values, jnp.where(jnp.isfinite(largest), largest, 0.0))
+        if key is not None:
+            own_key = key if axis_name is None else jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+            values += 1e-3 * jnp.abs(values) * jax.random.normal(own_key, (n,))
+        log_prior, prior_sums = -jnp.log(jnp.float32(size())), ()
+        if prior is not None:
+            log_prior = jnp.log(as_simplex("prior", prior)) if axis_name is None else jnp.log(jnp.asarray(prior))
+            prior_sums = tree.build(log_prior, fanout)
+            log_prior -= root(prior_sums)
+            prior_sums = tree.build(log_prior, fanout) if mixes else ()
+        return rebuild(SamplerState(jnp.clip(values, -_LARGEST, _LARGEST), (), log_prior, prior_sums))
+
+    def rebuild(state):
+        return state._replace(sums=tree.build(leaves(state)(0, jnp.arange(n)), fanout))
+
+    def log_probs(state, indices=None):
+        total = root(state.sums)
+        total_or_0 = jnp.where(total > -jnp.inf, total, 0.0)
+        if indices is None:
+            values, log_prior = state.values, jnp.broadcast_to(state.log_prior, (n,))
+        else:
+            values, log_prior = (pick(x, here(indices)) for x in (state.values, state.log_prior))
+        own = log_prior + log_score(values) - total_or_0
+        return mix(own, log_prior, total) if mixes else own
+
+    def sample(state, key, batch_size):
+        if batch_size < 1 or not (replacement or batch_size <= size()):
+            raise ValueError(f"batch_size must be in [1, {'inf' if replacement else size()}], got {batch_size}.")
+        masses, own_root = masses_to_draw(state)
+        if axis_name is not None:
+            key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+        if replacement:
+            draw_key, root_key = jax.random.split(key)
+            ids = tree.draw(draw_key, masses, levels, fanout, batch_size)
+            # Among devices, by the largest of their perturbed log-masses: one for every draw.
+            perturbed = own_root + jax.random.gumbel(root_key, (batch_size,)) if axis_name is not None else None
+        else:  # one more than needed: the threshold
+            ids, perturbed = tree.draw_distinct(key, masses, own_root, levels, fanout, batch_size + 1)
+        logs = masses(0, ids)
+        log_prior = state.log_prior if state.log_prior.ndim == 0 else state.log_prior[jnp.minimum(ids, n - 1)]
+        log_prior = jnp.broadcast_to(log_prior, ids.shape)
+        total = own_root
+        if axis_name is not None:
+            ids, perturbed, logs, log_prior, total = _merge(
+                ids + offset(), perturbed, logs, log_prior, own_root, axis_name, replacement
+            )
+        if replacement:
+            return ids, jnp.exp(log_prior - (logs - total))
+        drawn, threshold = perturbed[:-1] > -jnp.inf, perturbed[-1]
+        inclusion = -jnp.expm1(-jnp.exp(logs[:-1] - threshold))  # P(perturbed log-mass above the threshold)
+        weights = batch_size * jnp.exp(log_prior[:-1]) / jnp.where(drawn, inclusion, 1.0)
+        return jnp.where(drawn, ids[:-1], ids[0]), jnp.where(drawn, weights, 0.0)
+
+    def refreshed(state, local, values):
+        """The stored values that a batch leaves: smoothed, averaged over an index's occurrences, the old if none is."""
+        old = pick(state.values, local)
+        new = jax.lax.stop_gradient(jnp.asarray(values).astype(jnp.float32))
+        finite = jnp.isfinite(new)
+        rate = jnp.asarray(momentum, jnp.float32)
+        new = rate * old + (1.0 - rate) * jnp.clip(jnp.where(finite, new, 0.0), -_LARGEST, _LARGEST)
+        return old, new, finite
+
+    def check_batch(indices, values):
+        if jnp.ndim(indices) != 1 or jnp.shape(indices) != jnp.shape(values):
+            raise ValueError(
+                f"indices and values must be vectors of one length, got {jnp.shape(indices)} and {jnp.shape(values)}."
+            )
+
+    def update(state, indices, values):
+        check_batch(indices, values)
+        indices = jnp.asarray(indices, jnp.int32)
+        local = here(indices)
+        old, new, finite = refreshed(state, local, values)
+        same = (indices[:, None] == indices) & finite
+        count = same.sum(1)
+        mean = jnp.where(same, new, 0.0).sum(1) / jnp.maximum(count, 1)
+        state = state._replace(values=state.values.at[local].set(jnp.where(count > 0, mean, old), mode="drop"))
+        return state._replace(sums=tree.refresh(state.sums, leaves(state), local, fanout))
+
+    def importance_weights(state, indices, values, kind="clipped"):
+        if kind not in _KINDS:
+            raise ValueError(f"kind must be one of {_KINDS}, got {kind!r}.")
+        check_batch(indices, values)
+        if kind == "tree":
+            return jnp.exp(log_probs(update(state, indices, values), indices) - log_probs(state, indices))
+        old, new, finite = refreshed(state, here(indices), values)
+        log_ratio = jnp.where(finite, log_score(new) - log_score(old), 0.0)
+        if kind == "self_normalised":
+            return log_ratio.size * jax.nn.softmax(log_ratio)
+        return jnp.clip(jnp.exp(log_ratio), *clip)
+
+    return ExampleSampler(init, sample, update, importance_weights, log_probs, rebuild)
+
+
+def _merge(ids, perturbed, logs, log_prior, root, axis_name, replacement):
+    """The winners among all devices' candidates, by the largest perturbed log-mass; one all-gather."""
+    rows = jnp.stack(
+        [jax.lax.bitcast_convert_type(ids, jnp.float32), perturbed, logs, log_prior, jnp.full(ids.shape, root)]
+    )
+    rows = jax.lax.all_gather(rows, axis_name)  # [devices, 5, candidates]
+    total = tree.logsumexp(rows[:, 4, 0])
+    if replacement:  # slot by slot
+        winners = jnp.take_along_axis(rows, jnp.argmax(rows[:, 1], 0)[None, None], axis=0)[0]
+    else:
+        rows = rows.transpose(1, 0, 2).reshape(5, -1)
+        winners = rows[:, jax.lax.top_k(rows[1], ids.size)[1]]
+    return jax.lax.bitcast_convert_type(winners[0], jnp.int32), winners[1], winners[2], winners[3], total
