@@ -1,14 +1,15 @@
-"""SIMULATED brain tumours on real anatomies, imaged by simulated scanners of several centres, one of them rare and hard.
+"""SIMULATED brain tumours on real anatomies, imaged by the simulated scanners of four centres, one rare and hard.
 
-It stands in for BraTS, which needs a registration (`mixjax.data.brats` reads it). What is real is the anatomy: the tissue
-maps of `mixjax.data.anatomies`. Simulated are each patient's deformation of it, the tumour, the four contrasts and the
-scanner:
+It stands in for BraTS, which needs a registration (`mixjax.data.brats` reads it). Real is the anatomy: the tissue maps
+of `mixjax.data.anatomies`. Simulated are each patient's deformation of it, the tumour, the contrasts and the scanner:
 
 1. anatomy: one of the given brains, mirrored at random, turned, scaled and smoothly deformed;
-2. tumour: three nested regions around one point; the outer one (oedema) spreads along white matter, the core lies off its
-   middle, and the enhancing rim is the outer part of the core, around necrosis;
-3. contrasts: each voxel's intensity is the sum over tissues of fraction times intensity, `INTENSITIES`;
-4. scanner: the centre's own contrasts, agent uptake, thick slices, bias field and Rician noise, `SCANNERS`.
+2. tumour: three nested regions around one point; the outermost (oedema) spreads along white matter, the core lies off
+   its middle, and the core's outer part, around necrosis, enhances;
+3. contrasts: a voxel's intensity is the sum over tissues of fraction times intensity, `INTENSITIES`;
+4. scanner: the centre's contrasts, uptake of the agent, thick slices, bias field and Rician noise, `SCANNERS`.
+
+Every knob of the difficulty is a constant below.
 """
 
 from collections.abc import Sequence
@@ -49,7 +50,7 @@ SCANNERS = {
     "university": Scanner(),
     "clinic": Scanner(uptake=0.8, oedema=0.9, slices=0.6, noise=0.07),
     "private practice": Scanner(uptake=0.9, blur=0.5, bias=0.15, noise=0.06),
-    "low field": Scanner(uptake=0.35, oedema=0.6, fluid=0.8, slices=0.9, blur=0.5, bias=0.2, noise=0.12),
+    "low field": Scanner(uptake=0.45, oedema=0.65, fluid=0.9, slices=0.9, blur=0.4, bias=0.15, noise=0.08),
 }
 """The centres' scanners; the last centre is the rare one."""
 
@@ -70,13 +71,15 @@ INTENSITIES = np.array(
 
 RADIUS = (0.10, 0.20)  # of the tumour, as a share of the grid's side
 CORE = (0.50, 0.75)  # the core's radius, as a share of the tumour's
-NECROSIS = (0.35, 0.75)  # radius of the necrosis, as a share of the core's
-ROUGHNESS = 0.25  # standard deviation of the relative radius over the tumour's surface
-TEXTURE = 0.10  # standard deviation of the intensities inside the tumour
-PATIENT = 0.06  # standard deviation of a tissue's log intensity over patients
-TURN = 0.15  # standard deviation of each rotation, radians
+NECROSIS = (0.50, 0.85)  # the necrosis's radius, as a share of the core's
+ROUGHNESS = 0.25  # standard deviation of the log radius over a surface
+SMALLEST = 10  # voxels of the enhancing region, at least; a smaller tumour is drawn anew
+TEXTURE = 0.10  # standard deviation of the relative intensity inside a tumour
+UPTAKE = 0.30  # standard deviation of the log uptake over patients
+PATIENT = 0.06  # standard deviation of each tissue's log intensity over patients
+TURN = 0.12  # standard deviation of each rotation, radians
 STRETCH = 0.05  # standard deviation of each axis's log scale
-DEFORMATION = 0.03  # standard deviation of the smooth displacement, as a share of the grid's side
+DEFORMATION = 0.02  # standard deviation of the smooth displacement, as a share of the grid's side
 
 
 def simulate(
@@ -108,14 +111,14 @@ def simulate(
     shape = (grid, grid, grid, 3)
     if not anatomies or any(anatomy.tissues.shape != shape for anatomy in anatomies):
         raise ValueError(f"anatomies must be on a grid {shape}, got {[a.tissues.shape for a in anatomies]}")
-    centres = _centres(np.random.default_rng([*np.atleast_1d(seed), num_cases]), num_cases, centre_shares)
+    stream, *streams = map(np.random.default_rng, np.random.SeedSequence(seed).spawn(num_cases + 1))
+    centres = _centres(stream, num_cases, centre_shares)
     cases = Cases(
         np.empty((num_cases, grid, grid, grid, len(CHANNELS)), np.float32),
         np.empty((num_cases, grid, grid, grid), np.int8),
         centres,
     )
-    for i, centre in enumerate(centres):
-        rng = np.random.default_rng([*np.atleast_1d(seed), num_cases, i])
+    for i, (rng, centre) in enumerate(zip(streams, centres, strict=True)):
         tissues = _deform(rng, anatomies[rng.integers(len(anatomies))].tissues)
         cases.labels[i], fractions = _tumour(rng, tissues)
         image = _scan(rng, SCANNERS[CENTRES[centre]], fractions)
@@ -134,10 +137,13 @@ def _centres(rng: np.random.Generator, num_cases: int, shares: Sequence[float]) 
     return rng.permutation(np.repeat(np.arange(len(CENTRES), dtype=np.int32), counts))
 
 
-def _noise(rng: np.random.Generator, grid: int, knots: int) -> np.ndarray:
-    """A smooth random field [grid, grid, grid] of mean 0 and standard deviation 1, made of `knots` values a side."""
-    coarse = rng.standard_normal((knots,) * 3).astype(np.float32)
-    field = ndimage.zoom(coarse, grid / knots, order=3, mode="nearest", grid_mode=True)
+def _field(rng: np.random.Generator, grid: int, knots: int) -> np.ndarray:
+    """A smooth random field [grid, grid, grid] of mean 0 and standard deviation 1, about `knots` bumps along a side."""
+    places, centres = (np.arange(grid) + 0.5) * knots / grid, np.arange(-1, knots + 1) + 0.5
+    bumps = np.exp(-2 * (places[:, None] - centres) ** 2).astype(np.float32)
+    field = rng.standard_normal((knots + 2,) * 3, np.float32)
+    for _ in range(3):
+        field = np.tensordot(field, bumps, (0, 1))  # the axes turn: after three, they are in order again
     return (field - field.mean()) / field.std()
 
 
@@ -154,37 +160,40 @@ def _deform(rng: np.random.Generator, tissues: np.ndarray) -> np.ndarray:
     matrix = turn * np.exp(STRETCH * rng.standard_normal(3)) * np.array([rng.choice([-1, 1]), 1, 1])
     centred = np.indices(tissues.shape[:3], np.float32) - np.float32((grid - 1) / 2)
     points = np.tensordot(matrix.astype(np.float32), centred, 1) + np.float32((grid - 1) / 2)
-    points += DEFORMATION * grid * np.stack([_noise(rng, grid, 5) for _ in range(3)])
+    points += DEFORMATION * grid * np.stack([_field(rng, grid, 5) for _ in range(3)])
     return np.stack([ndimage.map_coordinates(tissues[..., k], points, order=1) for k in range(3)], -1)
 
 
 def _tumour(rng: np.random.Generator, tissues: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Labels [x, y, z] of a tumour in the tissues, and the fractions [x, y, z, 6] of all tissues with it."""
-    grid = len(tissues)
     brain = tissues.sum(-1) > 0.5
-    radius = grid * rng.uniform(*RADIUS)
-    deep = np.argwhere(ndimage.distance_transform_edt(brain & (tissues[..., 0] < 0.5)) > 0.4 * radius)
-    centre = deep[rng.integers(len(deep))]
-    axes = np.exp(0.2 * rng.standard_normal(3))
-    shape = np.exp(ROUGHNESS * _noise(rng, grid, 9))
-    places = np.indices(brain.shape, np.float32)
-
-    def distance(origin):
-        offset = (places - np.float32(origin)[:, None, None, None]) / axes[:, None, None, None]
-        return np.sqrt((offset**2).sum(0)) * shape
-
-    core_radius = radius * rng.uniform(*CORE)
-    rim_radius = core_radius * rng.uniform(*NECROSIS)
-    core_centre = centre + 0.5 * (radius - core_radius) * rng.uniform(-1, 1, 3)
-    spread = 0.75 + 0.5 * ndimage.gaussian_filter(tissues[..., 2], 1)
-    whole = brain & (distance(centre) < radius * spread)
-    core_distance = distance(core_centre)
-    core = whole & (core_distance < core_radius)
-    enhancing = core & (core_distance * np.exp(ROUGHNESS * _noise(rng, grid, 9)) > rim_radius)
-    labels = whole.astype(np.int8) + core + enhancing
+    depth = ndimage.distance_transform_edt(brain & (tissues[..., 0] < 0.5))
+    white = ndimage.gaussian_filter(tissues[..., 2], 1)
+    labels = _regions(rng, brain, depth, white)
+    while (labels == 3).sum() < SMALLEST:
+        labels = _regions(rng, brain, depth, white)
     inside = np.stack([ndimage.gaussian_filter((labels == k).astype(np.float32), 0.5) for k in (1, 2, 3)], -1)
-    healthy = tissues * (1 - inside.sum(-1, keepdims=True))
-    return labels, np.concatenate([healthy, inside], -1)
+    return labels, np.concatenate([tissues * (1 - inside.sum(-1, keepdims=True)), inside], -1)
+
+
+def _regions(rng: np.random.Generator, brain: np.ndarray, depth: np.ndarray, white: np.ndarray) -> np.ndarray:
+    """Labels int8 [x, y, z] of one tumour: each region is a rough ellipsoid, cut off at the region around it."""
+    grid = len(brain)
+    radius = grid * rng.uniform(*RADIUS)
+    core = radius * rng.uniform(*CORE)
+    necrosis = core * rng.uniform(*NECROSIS)
+    middle = rng.choice(np.argwhere(depth > min(0.4 * radius, 0.9 * depth.max())))
+    core_middle = middle + 0.5 * (radius - core) * rng.uniform(-1, 1, 3)
+    axes = np.exp(0.2 * rng.standard_normal(3))
+
+    def distance(point):
+        squares = [((np.arange(grid) - p) / axis) ** 2 for p, axis in zip(point, axes, strict=True)]
+        rough = np.exp(ROUGHNESS * _field(rng, grid, 9))
+        return np.sqrt(sum(np.ix_(*squares))).astype(np.float32) * rough
+
+    in_whole = brain & (distance(middle) < radius * (0.75 + 0.5 * white))
+    in_core = in_whole & (distance(core_middle) < core)
+    return in_whole.astype(np.int8) + in_core + (in_core & (distance(core_middle) > necrosis))
 
 
 def _scan(rng: np.random.Generator, scanner: Scanner, fractions: np.ndarray) -> np.ndarray:
@@ -192,15 +201,16 @@ def _scan(rng: np.random.Generator, scanner: Scanner, fractions: np.ndarray) -> 
     grid = len(fractions)
     table = INTENSITIES.copy()
     table[0, 3] = scanner.fluid
-    table[5, 1] = table[5, 0] + scanner.uptake * (table[5, 1] - table[5, 0])
-    healthy = table[1:3, 2:].mean(0)
+    uptake = scanner.uptake * np.exp(UPTAKE * rng.standard_normal())
+    table[5, 1] = table[5, 0] + uptake * (table[5, 1] - table[5, 0])
+    healthy = table[1:3, 2:].mean(0)  # of grey and white matter
     table[3:, 2:] = healthy + scanner.oedema * (table[3:, 2:] - healthy)
     table *= np.exp(PATIENT * rng.standard_normal(table.shape))
     image = fractions @ table
     lesion = fractions[..., 3:].sum(-1)
     for channel in range(len(CHANNELS)):
-        signal = image[..., channel] * (1 + TEXTURE * lesion * _noise(rng, grid, grid // 3))
-        signal *= np.exp(scanner.bias * _noise(rng, grid, 3))
+        signal = image[..., channel] * (1 + TEXTURE * lesion * _field(rng, grid, grid // 3))
+        signal *= np.exp(scanner.bias * _field(rng, grid, 3))
         signal = ndimage.gaussian_filter(signal, (scanner.blur, scanner.blur, max(scanner.slices, scanner.blur)))
         real, imaginary = scanner.noise * rng.standard_normal((2, grid, grid, grid), np.float32)
         image[..., channel] = np.hypot(signal + real, imaginary)
