@@ -84,9 +84,9 @@ def augment(key: jax.Array, image: jax.Array, label: jax.Array) -> tuple[jax.Arr
 def mirror(key: jax.Array, image: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mirror image and label along each axis with probability 1/2."""
     flips = jax.random.bernoulli(key, shape=(3,))
-    for axis in range(3):
-        image, label = (jnp.where(flips[axis], jnp.flip(a, axis), a) for a in (image, label))
-    return image, label
+    places = [jnp.where(flip, jnp.arange(n)[::-1], jnp.arange(n)) for flip, n in zip(flips, label.shape, strict=True)]
+    mesh = jnp.ix_(*places)
+    return image[mesh], label[mesh]
 
 
 def turn(key: jax.Array, image: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
