@@ -176,10 +176,11 @@ def robust_loss(
     value = jnp.sum(weights * jnp.where(prior > 0, losses, 0.0))
     if divergence == "cvar":
         return value
-    change = weights - prior
-    relative = change / jnp.where(prior > 0, prior, 1.0)  # z - 1
+    change, safe = weights - prior, jnp.where(prior > 0, prior, 1.0)
+    relative = change / safe  # z - 1
     if divergence == "kl":
-        logs = jnp.where(weights > 0, jnp.log1p(jnp.where(weights > 0, relative, 0.0)), 0.0)
+        ratio = jnp.where(weights > 0, weights / safe, 1.0)
+        logs = jnp.where(ratio > 0.5, jnp.log1p(jnp.maximum(relative, -0.5)), jnp.log(ratio))
         penalty = jnp.sum(weights * logs - change)
     else:
         penalty = jnp.sum(change * relative)
