@@ -158,8 +158,9 @@ def _partial_volumes(t1: np.ndarray, brain: np.ndarray) -> np.ndarray:
     """Fractions [x, y, z, 3] of fluid, grey and white matter from one T1 image: see `load`."""
     values = np.sort(t1[brain])
     sums = np.concatenate([[0], np.cumsum(values, dtype=float)])
-    means = np.quantile(values, [0.1, 0.4, 0.8])
+    means = np.linspace(*np.quantile(values, [0.02, 0.98]), 3)
     for _ in range(50):  # Lloyd's iteration; on sorted values each cluster is a slice
         edges = np.concatenate([[0], np.searchsorted(values, (means[1:] + means[:-1]) / 2), [len(values)]])
-        means = np.diff(sums[edges]) / np.maximum(np.diff(edges), 1)
+        sizes = np.diff(edges)
+        means = np.where(sizes > 0, np.diff(sums[edges]) / np.maximum(sizes, 1), means)
     return np.stack([np.interp(t1, means, unit) * brain for unit in np.eye(3)], -1).astype(np.float32)
