@@ -234,6 +234,7 @@ def _log_ratios(losses, prior, beta, divergence, scale):
     return -scaled if divergence == "kl" else jnp.log(_pearson(scaled, prior))
 
 
+@jax.jit  # outside jit, a while_loop would compile anew at each call
 def _pearson(gaps, prior):
     """Eq. 34's ``z = [top - gaps]_+`` of prior-mean 1, by Newton on ``top`` (Michelot): O(n) a step, no sort.
 
