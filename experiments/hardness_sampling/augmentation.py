@@ -170,7 +170,7 @@ def _degrade(key: jax.Array, image: jax.Array) -> jax.Array:
     rest = (position - before)[..., None]
 
     def kept(number):  # the voxel that is kept under that number
-        return jax.nn.one_hot(jnp.clip(jnp.round((number + 0.5) / share - 0.5), 0, n - 1), n)
+        return jax.nn.one_hot(jnp.clip(jnp.round((number + 0.5) / share - 0.5), 0, n - 1).astype(int), n)
 
     matrix = ((1 - rest) * kept(before) + rest * kept(before + 1)) @ kernel
     changed = jnp.einsum("cai,cbj,cdk,ijkc->abdc", matrix, matrix, matrix, image, optimize="optimal")

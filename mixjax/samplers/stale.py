@@ -196,12 +196,11 @@ def example_sampler(
             key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
         if replacement:
             draw_key, root_key = jax.random.split(key)
-            ids = tree.draw(draw_key, masses, levels, fanout, batch_size)
+            ids, logs = tree.draw(draw_key, masses, levels, fanout, batch_size)
             # Among devices, by the largest of their perturbed log-masses: one for every draw.
             perturbed = own_root + jax.random.gumbel(root_key, (batch_size,)) if axis_name is not None else None
         else:  # one more than needed: the threshold
-            ids, perturbed = tree.draw_distinct(key, masses, own_root, levels, fanout, batch_size + 1)
-        logs = masses(0, ids)
+            ids, logs, perturbed = tree.draw_distinct(key, masses, own_root, levels, fanout, batch_size + 1)
         log_prior = state.log_prior if state.log_prior.ndim == 0 else state.log_prior[jnp.minimum(ids, n - 1)]
         log_prior = jnp.broadcast_to(log_prior, ids.shape)
         total = own_root

@@ -135,7 +135,7 @@ def test_names_must_be_known():
 
 def test_a_missing_volume_names_the_command(cache, made):
     write(cache / "mni152", made["mni152"])
-    with pytest.raises(FileNotFoundError, match="Colin27 is not cached .*missing: ch2bet.nii.*`mixjax data colin27`"):
+    with pytest.raises(FileNotFoundError, match=r"Colin27 is not cached .*missing: ch2bet.nii.*`mixjax data colin27`"):
         data.anatomies.load()
 
 
@@ -212,12 +212,12 @@ def test_a_package_that_fails_says_why(cache, made, monkeypatch, name, tool):
 
 def test_without_apt_the_error_says_what_to_do(made, monkeypatch):
     monkeypatch.setattr(anatomies.shutil, "which", lambda tool: None)
-    with pytest.raises(RuntimeError, match="apt-get is not on PATH: .*mricron-data needs Debian.*--from"):
+    with pytest.raises(RuntimeError, match=r"apt-get is not on PATH: .*mricron-data needs Debian.*--from"):
         data.fetch("colin27")
 
 
 def test_a_package_with_other_bytes_is_refused(cache, made, monkeypatch):
     fake_commands(monkeypatch, made | {"colin27": {"ch2bet.nii": b"another edition"}})
-    with pytest.raises(RuntimeError, match="ch2bet.nii is damaged or not the canonical file"):
+    with pytest.raises(RuntimeError, match=r"ch2bet.nii is damaged or not the canonical file"):
         data.fetch("colin27")
     assert cached(cache / "colin27") == {}

@@ -13,7 +13,7 @@ NAMES = ("BraTS19_TCIA01_201_1", "BraTS19_CBICA_AAB_1", "BraTS19_2013_2_1")
 
 
 def volumes(seed=0):
-    """A head in the middle of the volumes, in it a tumour of nested boxes: oedema 2 around core 1 around enhancing 4."""
+    """A head in the middle of the volumes, in it nested boxes: oedema 2 around core 1 around enhancing 4."""
     rng = np.random.default_rng(seed)
     made = {}
     for name in CHANNELS:
@@ -140,9 +140,7 @@ def test_a_missing_volume_is_named(tmp_path, kind):
     made = volumes()
     del made[kind]
     write(tmp_path, NAMES[0], made)
-    with pytest.raises(
-        FileNotFoundError, match=f"case {NAMES[0]}: neither .*{NAMES[0]}_{kind}.nii.gz nor .*_{kind}.nii"
-    ):
+    with pytest.raises(FileNotFoundError, match=f"case {NAMES[0]}: neither .*_{kind}.nii.gz nor .*_{kind}.nii"):
         brats.load_case(only(tmp_path))
 
 
