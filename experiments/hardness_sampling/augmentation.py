@@ -47,17 +47,17 @@ def crop(key: jax.Array, image: jax.Array, label: jax.Array, patch: int) -> tupl
     """
     if not 1 <= patch <= min(label.shape):
         raise ValueError(f"patch must be from 1 to the case's shortest side {min(label.shape)}, got {patch}")
-    which, kind, voxel, where = jax.random.split(key, 4)
+    which, kind, *draws = jax.random.uniform(key, (8,))
     room = jnp.array(label.shape) - patch
-    anywhere = jax.random.randint(where, (3,), 0, room + 1)
-    left, at = label == jax.random.randint(kind, (), 1, 4), []
+    anywhere = (jnp.array(draws[:3]) * (room + 1)).astype(int)
+    left, at = label == 1 + (3 * kind).astype(int), []
     found = left.any()
-    for axis_key in jax.random.split(voxel, 3):  # a slab by its share of the voxels, then a row of it, then a voxel
-        counts = left.reshape(len(left), -1).sum(-1)
-        at.append(jax.random.categorical(axis_key, jnp.log(counts)))
+    for draw in draws[3:]:  # a slab by its share of the voxels, then a row of it, then a voxel
+        total = jnp.cumsum(left.reshape(len(left), -1).sum(-1))
+        at.append(jnp.searchsorted(total, draw * total[-1], side="right"))
         left = left[at[-1]]
     centred = jnp.clip(jnp.array(at) - patch // 2, 0, room)
-    start = jnp.where(found & (jax.random.uniform(which) < FOREGROUND), centred, anywhere)
+    start = jnp.where(found & (which < FOREGROUND), centred, anywhere)
     sides = (patch,) * 3
     return (
         jax.lax.dynamic_slice(image, (*start, 0), (*sides, image.shape[-1])),
