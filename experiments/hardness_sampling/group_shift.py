@@ -23,9 +23,11 @@ import optax
 from experiments.figures import text
 from experiments.hardness_sampling.tabular import (
     Rows,
+    any_rows,
     init,
     measure,
     part_sizes,
+    rows_by_weight,
     split,
     train_with_rule,
     train_with_sampler,
@@ -79,7 +81,7 @@ class GroupShift:
     Attributes:
         table: a name of ``mixjax.data.load_table``.
         hidden: number of ReLU units; 0 is logistic regression.
-        batch_size: ``B``, a multiple of the number of groups.
+        batch_size: ``B``, at least the number of groups.
         num_steps: ``T``.
         learning_rate: of SGD at the first step; it falls to zero along a cosine.
         strengths: each method's.
@@ -98,11 +100,12 @@ class GroupShift:
 def train(key: jax.Array, config: GroupShift, rows: Rows, group_sizes: np.ndarray) -> dict[str, jax.Array]:
     """Trains every method on one seed's split, from one initialisation.
 
-    Methods that need groups see batches with the same number of rows of each group; example-level DRO and ERM share
-    their batches of rows drawn uniformly; hardness sampling draws its own.
+    Example-level DRO and ERM share their batches of rows drawn uniformly; methods that need groups draw half of each
+    batch by their weights and half evenly; hardness sampling draws its own.
     """
-    split_key, init_key, uniform_key, group_key, sampler_key = jax.random.split(key, 5)
+    split_key, init_key, step_key = jax.random.split(key, 3)
     size, steps, num_groups = config.batch_size, config.num_steps, len(group_sizes)
+    keys = jax.random.split(step_key, steps)
     sizes = part_sizes(group_sizes)
     training, validation, test = split(split_key, rows, sizes)
     prior, n = sizes[0] / sizes[0].sum(), int(sizes[0].sum())
@@ -110,24 +113,16 @@ def train(key: jax.Array, config: GroupShift, rows: Rows, group_sizes: np.ndarra
     optimizer = optax.sgd(optax.cosine_decay_schedule(config.learning_rate, steps))
     strength = jax.tree.map(lambda x: jnp.multiply(x, config.factor), dataclasses.asdict(config.strengths))
 
-    def by_rules(methods, prior, indices, domain_ids):
+    def by_rules(methods, prior, draw):
         def one(number):
-            rule = rules.select(methods, number)
-            return train_with_rule(optimizer, rule, prior, params, training, indices, domain_ids)
+            return train_with_rule(optimizer, rules.select(methods, number), prior, params, training, draw, keys)
 
         return jax.vmap(one)(jnp.arange(len(methods)))
 
-    uniform = jax.random.randint(uniform_key, (steps, size), 0, n)
     example_level = [rules.fixed(), *(rules.dro(strength[name], name) for name in ("kl", "chi2", "cvar"))]
-    of_examples = by_rules(example_level, jnp.ones(size), uniform, jnp.arange(size))
-
-    groups = samplers.Partition(np.arange(n), np.cumsum(sizes[0]) - sizes[0], sizes[0])
-    domain_ids = np.repeat(np.arange(num_groups), size // num_groups)
-    balanced = samplers.with_replacement(group_key, groups, np.tile(domain_ids, steps)).reshape(steps, size)
     group_level = [rules.fixed(temperature=jnp.inf), rules.group_dro(strength["group_dro"])]
-    of_groups = by_rules([*group_level, rules.dro(strength["group_kl"])], prior, balanced, domain_ids)
-
-    keys = jax.random.split(sampler_key, steps)
+    of_examples = by_rules(example_level, jnp.ones(size), any_rows(n, size))
+    of_groups = by_rules([*group_level, rules.dro(strength["group_kl"])], prior, rows_by_weight(sizes[0], size))
     of_samplers = [
         train_with_sampler(
             optimizer, samplers.hardness(n, strength[name], replacement=again), params, training, size, keys
@@ -151,12 +146,13 @@ def group_shift(config: GroupShift) -> Experiment:
     """One table's methods side by side.
 
     Raises:
-        ValueError: a batch that cannot hold the same number of rows of each group.
+        ValueError: a batch that does not fit the groups or the training rows.
     """
     table = data.load_table(config.table)
     group_sizes = np.bincount(table.groups)
-    if config.batch_size < 1 or config.batch_size % len(group_sizes):
-        raise ValueError(f"batch_size must be a multiple of the {len(group_sizes)} groups, got {config.batch_size}.")
+    num_groups, num_rows = len(group_sizes), part_sizes(group_sizes)[0].sum()
+    if not num_groups <= config.batch_size <= num_rows:
+        raise ValueError(f"batch_size must be in [{num_groups} groups, {num_rows} rows], got {config.batch_size}.")
     percent = ("accuracy", "group_mean_accuracy", "worst_accuracy", "validation_worst_accuracy", "group_accuracy")
     units = dict.fromkeys(percent, "%") | {"worst_loss": "nats", "test_rows": "rows"}
     by_group = {"group_accuracy": ("method", "group"), "test_rows": ("group",)}

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mixjax import weighted_loss
+from mixjax import samplers, weighted_loss
 
 FRACTIONS = (0.5, 0.2, 0.3)  # of each group: training, validation, test
 
@@ -68,7 +68,28 @@ def measure(params, rows: Rows, num_groups: int) -> dict[str, jax.Array]:
     return {"accuracy": accuracy / count, "loss": loss / count}
 
 
-def train_with_rule(optimizer, rule, prior, params, rows: Rows, indices, domain_ids):
+def any_rows(num_rows: int, size: int):
+    """``draw`` of :func:`train_with_rule` for DRO over the examples of the batch: uniform, each a domain of its own."""
+    return lambda weights, key: (jax.random.randint(key, (size,), 0, num_rows), jnp.arange(size))
+
+
+def rows_by_weight(group_sizes: np.ndarray, size: int):
+    """``draw`` of :func:`train_with_rule` for groups: half of the batch by the loss weights, half the same for all.
+
+    The first half keeps the gradient of a heavy group from being noisier than ERM's, the second shows every group to
+    the rule. Rows are sorted by group.
+    """
+    groups = samplers.Partition(np.arange(group_sizes.sum()), np.cumsum(group_sizes) - group_sizes, group_sizes)
+
+    def draw(weights, key):
+        counts = samplers.allocate(0.5 * weights + 0.5 / len(group_sizes), size)
+        domain_ids = samplers.counts_to_ids(counts, size)
+        return samplers.with_replacement(key, groups, domain_ids), domain_ids
+
+    return draw
+
+
+def train_with_rule(optimizer, rule, prior, params, rows: Rows, draw, keys):
     """SGD on ``sum_d c_d L_d``, with the rule updated on the very batch it weights.
 
     Args:
@@ -77,12 +98,13 @@ def train_with_rule(optimizer, rule, prior, params, rows: Rows, indices, domain_
         prior: over the domains.
         params: initial.
         rows: training rows.
-        indices: of each step's batch, ``[T, B]``.
-        domain_ids: of each place in the batch, ``[B]``: its group, or the place itself for DRO over examples.
+        draw: ``draw(loss weights, key) -> (indices, domain_ids)`` of a step's batch.
+        keys: one a step.
     """
 
-    def step(carry, batch):
+    def step(carry, key):
         params, opt_state, state = carry
+        batch, domain_ids = draw(state.weights, key)
 
         def objective(params):
             return weighted_loss(rule, state, losses(params, jax.tree.map(lambda x: x[batch], rows)), domain_ids)
@@ -92,7 +114,7 @@ def train_with_rule(optimizer, rule, prior, params, rows: Rows, indices, domain_
         return (optax.apply_updates(params, updates), opt_state, state), None
 
     carry = params, optimizer.init(params), rule.init(prior)
-    return jax.lax.scan(step, carry, indices)[0][0]
+    return jax.lax.scan(step, carry, keys)[0][0]
 
 
 def train_with_sampler(optimizer, sampler, params, rows: Rows, batch_size: int, keys):

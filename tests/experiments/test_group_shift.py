@@ -105,10 +105,22 @@ def test_a_rule_weights_the_groups_of_the_batch():
     indices = np.random.default_rng(1).integers(0, 30, (4, 6))
     domain_ids, c = np.array([0, 0, 0, 0, 1, 1]), np.array([0.3, 0.7])
     params = tabular.init(jax.random.key(0), 2, 0)
-    fitted = tabular.train_with_rule(optax.sgd(0.5), rules.fixed(c), [0.5, 0.5], params, rows, indices, domain_ids)
+
+    def draw(weights, step):
+        return jnp.asarray(indices)[step], domain_ids
+
+    fitted = tabular.train_with_rule(optax.sgd(0.5), rules.fixed(c), [0.5, 0.5], params, rows, draw, np.arange(4))
     weights, bias = logistic_sgd(rows, indices, np.repeat(c / [4, 2], [4, 2]), 0.5)
     np.testing.assert_allclose(fitted[0][0][:, 0], weights, rtol=1e-4)
     np.testing.assert_allclose(fitted[0][1], [bias], rtol=1e-4)
+
+
+def test_half_of_a_batch_goes_by_weight_and_half_evenly():
+    draw = tabular.rows_by_weight(np.array([50, 20, 10]), 60)
+    indices, domain_ids = draw(jnp.array([0.8, 0.2, 0.0]), jax.random.key(0))
+    assert np.bincount(domain_ids).tolist() == [34, 16, 10]  # 30 times the weight, and 10
+    groups = np.repeat([0, 1, 2], [50, 20, 10])
+    assert groups[np.asarray(indices)].tolist() == domain_ids.tolist() and len(set(indices.tolist())) > 30
 
 
 def test_the_sampler_trains_on_the_batches_it_draws():
@@ -188,10 +200,11 @@ def test_the_figure_shows_every_method_once():
     assert all("%" in axis.get_xlabel() and "%" in axis.get_ylabel() for axis in figure.axes)
 
 
-def test_the_batch_must_hold_every_group_equally(monkeypatch):
+def test_the_batch_must_fit_groups_and_rows(monkeypatch):
     monkeypatch.setattr(mixjax.data, "load_table", fake_table)
-    with pytest.raises(ValueError, match="batch_size must be a multiple of the 6 groups, got 32"):
-        group_shift.group_shift(GroupShift(table="compas", batch_size=32))
+    for size in (5, 211):
+        with pytest.raises(ValueError, match=rf"batch_size must be in \[6 groups, 210 rows\], got {size}"):
+            group_shift.group_shift(GroupShift(table="compas", batch_size=size))
 
 
 def test_every_run_of_the_config_gives_claims(monkeypatch):
