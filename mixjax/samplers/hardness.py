@@ -27,8 +27,9 @@ def hardness(
               \text{ for the examples of the batch}
 
     ``L`` is ``state.values``, the last seen loss of each example, whatever the augmentation under which it was seen.
-    A draw and an update of a batch of ``B`` touch O(B log n) numbers. ``beta = 0`` is the prior, exactly; an infinite
-    ``beta`` counts as 1e30, so that the largest stale losses share everything.
+    A draw and an update of a batch of ``B`` touch O(B log n) numbers. ``beta = 0`` is the prior, exactly. Log-masses are
+    float32, so probabilities have a relative error of about ``1e-7 beta max|L|``: from ``beta max|L| = 1e6`` on, only
+    the largest losses are drawn, and nodes tie however many of them they hold. An infinite ``beta`` counts as 1e30.
 
     One step of algorithm 1::
 
@@ -72,8 +73,8 @@ def hardness(
         - ``importance_weights(state, indices, losses, kind)``, of the refreshed batch against the history it was drawn
           with: ``"clipped"``, ``exp(beta (L_new - L_old))`` within ``clip``; ``"self_normalised"``, the same divided by
           its batch mean, not clipped; ``"tree"``, the exact ratio ``p_new / p_old``, ``p_new`` being the distribution
-          after ``update`` (this batch refreshed, the rest as stale as before: not ``softmax(beta L)`` of fresh losses).
-          1 for a loss that is not finite, before normalisation.
+          after ``update`` (this batch refreshed, the rest as stale as before: not ``softmax(beta L)`` of fresh losses),
+          at most exp(80). 1 for a loss that is not finite, before normalisation.
         - ``rebuild(state)``: for a schedule of ``beta``, which should step and not glide: 1 to 2 ns an example.
 
     Raises:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from mixjax.rules.base import as_simplex, check_positive, check_range, is_concrete
@@ -12,6 +13,7 @@ from mixjax.samplers import tree
 
 _KINDS = ("clipped", "tree", "self_normalised")
 _LARGEST = 1e30  # of a stored value
+_LARGEST_LOG_WEIGHT = 80.0  # exp(80) is within float32
 
 
 class SamplerState(NamedTuple):
@@ -89,8 +91,8 @@ def example_sampler(
         check_range("floor", floor, 0.0, 1.0)
     for bound in clip:
         check_positive("clip", bound)
-    if prior is not None and jnp.shape(prior) != (n,):
-        raise ValueError(f"prior must have shape {(n,)}, got {jnp.shape(prior)}.")
+    if prior is not None and np.shape(prior) != (n,):
+        raise ValueError(f"prior must have shape {(n,)}, got {np.shape(prior)}.")
     levels = tree.num_levels(n, fanout)
     mixes = fallback or floor is not None  # draws look at the prior's sums too
 
@@ -246,7 +248,8 @@ def example_sampler(
             raise ValueError(f"kind must be one of {_KINDS}, got {kind!r}.")
         check_batch(indices, values)
         if kind == "tree":
-            return jnp.exp(log_probs(update(state, indices, values), indices) - log_probs(state, indices))
+            after = log_probs(update(state, indices, values), indices)
+            return jnp.exp(jnp.minimum(after - log_probs(state, indices), _LARGEST_LOG_WEIGHT))
         old, new, finite = refreshed(state, here(indices), values)
         log_ratio = jnp.where(finite, log_score(new) - log_score(old), 0.0)
         if kind == "self_normalised":

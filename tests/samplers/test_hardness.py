@@ -1,0 +1,472 @@
+"""Hardness weighted sampling: distribution, exact weights, resume, shards; and the faults of other samplers."""
+
+import functools
+import itertools
+import pickle
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import serialization
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
+
+from mixjax import samplers
+from mixjax.samplers import hardness, proportional
+
+N = 24
+LOSSES = np.random.default_rng(0).normal(size=N).astype(np.float32)
+PRIOR = np.r_[0.0, np.arange(1.0, N)]
+KEY = jax.random.key(0)
+both_modes = pytest.mark.parametrize("replacement", [True, False])
+VARIANTS = {
+    "plain": {},
+    "floor": {"floor": 0.3},
+    "prior": {"prior": PRIOR},
+    "prior and floor": {"prior": PRIOR, "floor": 0.2},
+}
+
+
+def expected_p(beta=1.0, prior=None, floor=0.0, losses=LOSSES):
+    prior = np.full(N, 1 / N) if prior is None else np.float64(prior) / np.sum(prior)
+    p = prior * np.exp(beta * (np.float64(losses) - losses.max()))
+    return (1 - floor) * p / p.sum() + floor * prior, prior
+
+
+@functools.lru_cache
+def many_batches(variant, replacement, size, runs=20_000):
+    sampler = hardness(N, 1.0, replacement=replacement, **VARIANTS[variant])
+    state = sampler.init(LOSSES)
+    keys = jax.random.split(jax.random.key(3), runs)
+    return jax.tree.map(np.asarray, jax.jit(jax.vmap(lambda key: sampler.sample(state, key, size)))(keys))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_probabilities(variant):
+    sampler = hardness(N, 1.0, **VARIANTS[variant])
+    state = sampler.init(LOSSES)
+    p, _ = expected_p(**VARIANTS[variant])
+    np.testing.assert_allclose(np.exp(sampler.log_probs(state)), p, rtol=2e-6, atol=1e-9)
+    some = jnp.array([3, 0, 3])
+    np.testing.assert_array_equal(sampler.log_probs(state, some), sampler.log_probs(state)[some])
+
+
+@both_modes
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_first_draws_follow_the_probabilities(variant, replacement):
+    indices, _ = many_batches(variant, replacement, 4)
+    p, _ = expected_p(**VARIANTS[variant])
+    counts = np.bincount(indices[:, 0], minlength=N)
+    assert (counts[p == 0] == 0).all()
+    z = (counts - len(indices) * p)[p > 0] / np.sqrt(len(indices) * p * (1 - p))[p > 0]
+    assert np.abs(z).max() < 4.5
+
+
+@both_modes
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_weighted_means_are_unbiased_for_the_prior(variant, replacement):
+    indices, weights = many_batches(variant, replacement, 4)
+    p, prior = expected_p(**VARIANTS[variant])
+    for values in (LOSSES, np.arange(N) == 5, np.ones(N)):
+        estimates = (weights * values[indices]).mean(1)
+        stderr = estimates.std() / len(estimates) ** 0.5
+        assert abs(estimates.mean() - prior @ values) < 4.5 * stderr + 1e-6
+    if replacement:
+        np.testing.assert_allclose(weights, (prior / np.maximum(p, 1e-30))[indices], rtol=1e-5)
+
+
+def test_without_replacement_a_plain_mean_is_biased_and_a_weighted_one_is_not():
+    """The authors' draw without replacement breaks lemma 3.2; ``weights * p / prior`` mends it."""
+    indices, weights = many_batches("plain", False, 4)
+    p, prior = expected_p()
+    plain, mended = LOSSES[indices].mean(1), (weights * (p / prior)[indices] * LOSSES[indices]).mean(1)
+    stderr = mended.std() / len(mended) ** 0.5
+    assert abs(mended.mean() - p @ LOSSES) < 4.5 * stderr
+    assert abs(plain.mean() - p @ LOSSES) > 10 * stderr
+    literal, _ = many_batches("plain", True, 4)
+    means = LOSSES[literal].mean(1)
+    assert abs(means.mean() - p @ LOSSES) < 4.5 * means.std() / len(means) ** 0.5
+
+
+def test_without_replacement_the_whole_set_is_a_permutation_of_weight_one():
+    sampler = hardness(N, 3.0, replacement=False)
+    indices, weights = sampler.sample(sampler.init(LOSSES), KEY, N)
+    assert sorted(indices.tolist()) == list(range(N))
+    np.testing.assert_allclose(weights, 1.0, rtol=1e-5)
+
+
+def test_too_few_examples_to_draw_repeat_the_first_with_weight_zero():
+    sampler = hardness(3, 1.0, prior=[0.0, 1.0, 1.0], replacement=False)
+    indices, weights = sampler.sample(sampler.init(1.0), KEY, 3)
+    assert set(indices.tolist()) == {1, 2}
+    assert indices[2] == indices[0]
+    np.testing.assert_allclose(weights, [1.5, 1.5, 0.0], rtol=1e-5)
+    np.testing.assert_allclose(np.mean(weights * np.array([7.0, 7.0, 7.0])), 7.0, rtol=1e-5)
+
+
+@both_modes
+def test_beta_zero_is_the_prior_exactly(replacement):
+    for prior in (None, PRIOR):
+        sampler = hardness(N, 0.0, prior=prior, replacement=replacement)
+        same = sampler.log_probs(sampler.init(1e30 * LOSSES)), sampler.log_probs(sampler.init(0.0))
+        np.testing.assert_array_equal(*same)
+        np.testing.assert_allclose(np.exp(same[0]), expected_p(0.0, prior)[0], rtol=1e-6)
+
+
+@both_modes
+@pytest.mark.parametrize("beta", [1e6, 1e30, np.inf])
+@pytest.mark.parametrize("scale", [1.0, 1e30])
+def test_a_huge_beta_draws_the_hardest(replacement, beta, scale):
+    losses = np.float32([0.1, 0.9, 0.9, -1.0]) * np.float32(scale)
+    sampler = hardness(4, beta, replacement=replacement)
+    state = sampler.init(losses)
+    if beta * scale < 1e37:
+        log_probs = np.asarray(sampler.log_probs(state))
+        assert log_probs[1] == log_probs[2] > -0.8
+        assert (np.exp(log_probs[[0, 3]]) == 0).all()
+        indices, _ = hardness(4, beta).sample(state, KEY, 64)
+        assert set(indices.tolist()) <= {1, 2}
+    for out in (sampler.sample(state, KEY, 2)[1], sampler.importance_weights(state, jnp.arange(2), losses[:2])):
+        assert np.isfinite(out).all()
+
+
+def test_update_of_one_example_by_hand():
+    sampler = hardness(2, 2.0, momentum=0.25)
+    state = sampler.update(sampler.init(jnp.array([1.0, 1.0])), jnp.array([1]), jnp.array([3.0]))
+    assert state.values.tolist() == [1.0, 2.5]
+    p = np.exp(2 * 2.5) / (np.exp(2 * 2.5) + np.exp(2.0))
+    np.testing.assert_allclose(np.exp(sampler.log_probs(state)[1]), p, rtol=1e-6)
+
+
+def test_several_losses_of_one_example_are_averaged_in_any_order():
+    sampler = hardness(3, 1.0)
+    state = sampler.init(0.5)
+    for order in itertools.permutations([(1, 2.0), (1, 4.0), (2, 1.0), (1, np.nan)]):
+        ids, losses = zip(*order, strict=True)
+        new = sampler.update(state, jnp.array(ids), jnp.array(losses))
+        np.testing.assert_allclose(new.values, [0.5, 3.0, 1.0], rtol=1e-6)
+        chex.assert_trees_all_close(new.sums, sampler.rebuild(new).sums, rtol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_losses_that_are_not_finite_are_kept_out(bad):
+    """One NaN in the authors' history makes every later draw fail."""
+    sampler = hardness(N, 1.0)
+    state = sampler.init(LOSSES)
+    new = sampler.update(state, jnp.array([4, 5]), jnp.array([bad, 0.25]))
+    np.testing.assert_array_equal(new.values, np.r_[LOSSES[:5], 0.25, LOSSES[6:]])
+    assert np.isfinite(sampler.log_probs(new)).all()
+    for kind in ("clipped", "tree", "self_normalised"):
+        assert np.isfinite(sampler.importance_weights(state, jnp.array([4, 5]), jnp.array([bad, 0.25]), kind)).all()
+    assert sampler.init(np.r_[LOSSES[:-1], bad]).values[-1] == LOSSES[:-1].max()
+
+
+def test_initial_values():
+    sampler = hardness(N, 1.0)
+    np.testing.assert_array_equal(sampler.init(2.0).values, np.full(N, 2.0, np.float32))
+    noisy = np.asarray(hardness(2000, 1.0).init(2.0, key=KEY).values)
+    assert 0.0018 < noisy.std() < 0.0022
+    assert len(np.unique(noisy)) > 1900
+    for given_ in (2.0, np.full(N, 2.0), jnp.full(N, 2.0, jnp.bfloat16)):
+        assert sampler.init(given_).values.dtype == jnp.float32
+
+
+def test_clipped_weights_by_hand():
+    sampler = hardness(3, 2.0)
+    state = sampler.init(1.0)
+    new = 1.0 + np.array([0.1, 5.0, -5.0], np.float32)
+    weights = sampler.importance_weights(state, jnp.arange(3), new)
+    np.testing.assert_allclose(weights, [np.exp(0.2), 10.0, 0.1], rtol=1e-6)
+    wide = hardness(3, 2.0, clip=(1e-9, 1e9)).importance_weights(state, jnp.arange(3), new)
+    np.testing.assert_allclose(wide, np.exp(2.0 * (new - 1.0)), rtol=1e-5)
+    np.testing.assert_allclose(
+        sampler.importance_weights(state, jnp.arange(3), new, "self_normalised"), 3 * wide / wide.sum(), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("beta", [0.0, 1.0, 10.0, 100.0])
+def test_tree_weights_are_the_exact_ratio_of_eq_13(beta):
+    sampler = hardness(N, beta)
+    state = sampler.init(LOSSES)
+    ids, new = np.array([2, 7, 11]), np.float32([0.3, -1.0, 2.5])
+    after = LOSSES.copy()
+    after[ids] = new
+    ratio = (expected_p(beta, losses=after)[0] / expected_p(beta)[0])[ids]
+    # The exponent is rounded in float32, hence an error that grows with beta.
+    weights = sampler.importance_weights(state, jnp.array(ids), new, "tree")
+    np.testing.assert_allclose(weights, np.minimum(ratio, np.exp(80)), rtol=1e-5 + 2e-6 * beta, atol=1e-30)
+
+
+def test_tree_weights_make_a_batch_estimate_the_refreshed_distribution_when_one_example_is_drawn():
+    """E_p_old[(p_new / p_old) f] for one draw at a time: the sum is over which example is refreshed."""
+    sampler = hardness(4, 1.0)
+    state = sampler.init(LOSSES[:4])
+    new = LOSSES[:4] + np.float32([1.0, -1.0, 0.5, 0.0])
+    p = np.exp(sampler.log_probs(state))
+    total = sum(
+        p[i] * float(sampler.importance_weights(state, jnp.array([i]), new[i : i + 1], "tree")[0]) for i in range(4)
+    )
+    direct = [np.exp(sampler.log_probs(sampler.update(state, jnp.array([i]), new[i : i + 1])))[i] for i in range(4)]
+    np.testing.assert_allclose(total, np.sum(direct), rtol=1e-5)
+
+
+def test_example_of_almost_all_mass_is_in_every_batch():
+    """Without replacement the authors' floor fills 63 of 64 places; here they hold the next hardest."""
+    losses = np.r_[10.0, np.linspace(0.0, 1.0, 999)].astype(np.float32)
+    sampler = hardness(1000, 20.0, replacement=False)
+    state = sampler.init(losses)
+    keys = jax.random.split(KEY, 200)
+    indices = np.asarray(jax.vmap(lambda key: sampler.sample(state, key, 64)[0])(keys))
+    assert (indices == 0).any(1).all()
+    assert losses[indices[indices > 0]].mean() > 0.9
+
+
+def test_scores_are_drawn_in_proportion_and_fall_back_to_the_prior():
+    sampler = proportional(4, prior=[1.0, 1.0, 1.0, 3.0])
+    state = sampler.init(jnp.array([1.0, 2.0, 0.0, 1.0]))
+    np.testing.assert_allclose(np.exp(sampler.log_probs(state)), np.array([1, 2, 0, 3]) / 6, rtol=1e-6)
+    state = sampler.update(state, jnp.arange(4), jnp.zeros(4))
+    np.testing.assert_allclose(np.exp(sampler.log_probs(state)), np.array([1, 1, 1, 3]) / 6, rtol=1e-6)
+    keys = jax.random.split(KEY, 4000)
+    for mode in (True, False):
+        drawer = proportional(4, prior=[1.0, 1.0, 1.0, 3.0], replacement=mode)
+        first = np.asarray(jax.vmap(lambda key, s=drawer: s.sample(state, key, 2)[0][0])(keys))
+        np.testing.assert_allclose(np.bincount(first, minlength=4) / 4000, np.array([1, 1, 1, 3]) / 6, atol=0.04)
+
+
+def test_a_vanished_score_comes_back_with_a_floor():
+    sampler = proportional(3, floor=0.3)
+    state = sampler.init(jnp.array([1.0, 1.0, 0.0]))
+    np.testing.assert_allclose(np.exp(sampler.log_probs(state)), [0.45, 0.45, 0.1], rtol=1e-6)
+    for negative in (-1.0, -1e30):
+        assert sampler.update(state, jnp.array([0]), jnp.array([negative])).values[0] < 0
+        assert np.isfinite(sampler.log_probs(sampler.update(state, jnp.array([0]), jnp.array([negative])))).all()
+
+
+def test_beta_changes_by_a_rebuild():
+    state = hardness(N, 1.0).init(LOSSES)
+    colder = hardness(N, 5.0)
+    chex.assert_trees_all_close(colder.rebuild(state), colder.init(LOSSES), rtol=1e-6)
+    assert not np.allclose(state.sums[-1], colder.rebuild(state).sums[-1])
+
+
+def run_steps(sampler, state, keys):
+    def step(state, key):
+        indices, weights = sampler.sample(state, key, 6)
+        losses = jnp.sin(indices + jnp.float32(state.sums[-1][0]))
+        importance = sampler.importance_weights(state, indices, losses, "tree")
+        return sampler.update(state, indices, losses), (indices, weights, importance)
+
+    return jax.lax.scan(step, state, keys)
+
+
+@both_modes
+def test_resume_is_bit_identical(replacement):
+    sampler = hardness(N, 3.0, replacement=replacement, momentum=0.5, floor=0.1)
+    run = jax.jit(functools.partial(run_steps, sampler))
+    keys = jax.random.split(KEY, 20)
+    whole, rows = run(sampler.init(LOSSES), keys)
+    middle, first = run(sampler.init(LOSSES), keys[:10])
+    blobs = serialization.to_bytes(middle), pickle.dumps(jax.device_get(middle))
+    for restored in (serialization.from_bytes(sampler.init(0.0), blobs[0]), pickle.loads(blobs[1])):
+        last, second = run(restored, keys[10:])
+        chex.assert_trees_all_equal(last, whole)
+        chex.assert_trees_all_equal(jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, second), rows)
+
+
+@both_modes
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_jit_vmap_and_eager_agree(variant, replacement):
+    def run(beta, key, losses):
+        sampler = hardness(N, beta, replacement=replacement, **VARIANTS[variant])
+        return run_steps(sampler, sampler.init(losses), jax.random.split(key, 3))[1]
+
+    betas, keys = jnp.array([0.0, 1.0, 5.0]), jax.random.split(KEY, 3)
+    batched = jax.jit(jax.vmap(run, in_axes=(0, 0, None)))(betas, keys, LOSSES)
+    for i in range(3):
+        alone = run(betas[i], keys[i], LOSSES)
+        np.testing.assert_array_equal(alone[0], batched[0][i])
+        chex.assert_trees_all_close(alone, jax.tree.map(lambda x, i=i: x[i], batched), rtol=1e-4, atol=1e-6)
+
+
+def test_one_trace_over_three_steps_and_a_state_that_is_a_fixpoint():
+    sampler = hardness(N, 1.0, floor=0.1)
+    state, traces = sampler.init(LOSSES, KEY), []
+
+    @jax.jit
+    def step(state, key):
+        traces.append(1)
+        indices, _ = sampler.sample(state, key, 4)
+        return sampler.update(state, indices, jnp.ones(4, jnp.bfloat16))
+
+    for key in jax.random.split(KEY, 3):
+        new = step(state, key)
+        chex.assert_trees_all_equal_shapes_and_dtypes(new, state)
+        assert all(not leaf.weak_type for leaf in jax.tree.leaves(new))
+        state = new
+    assert len(traces) == 1
+
+
+@both_modes
+@pytest.mark.parametrize("kind", [None, "clipped", "tree"])
+def test_a_donated_state_is_updated_in_place(replacement, kind):
+    """No step copies the history: the compiled loop's scratch memory is far below n floats."""
+    n = 1 << 17
+    sampler = hardness(n, 1.0, replacement=replacement)
+
+    def step(state, key):
+        indices, weights = sampler.sample(state, key, 8)
+        losses = jnp.sin(indices.astype(jnp.float32))
+        if kind is not None:
+            weights = sampler.importance_weights(state, indices, losses, kind)
+        return sampler.update(state, indices, losses), weights.sum()
+
+    loop = jax.jit(lambda state, keys: jax.lax.scan(step, state, keys), donate_argnums=0)
+    memory = loop.lower(sampler.init(0.0), jax.random.split(KEY, 3)).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < n // 2  # an eighth of the history
+
+
+def test_state_is_at_most_three_floats_an_example():
+    for kwargs, most in ({}, 1.2), ({"prior": np.ones(10_000), "floor": 0.1}, 2.4):
+        state = hardness(10_000, 1.0, **kwargs).init(0.0)
+        assert sum(leaf.size for leaf in jax.tree.leaves(state)) < most * 10_000
+
+
+def test_no_gradient_flows_through_the_history():
+    sampler = hardness(N, 1.0)
+    state = sampler.init(LOSSES)
+
+    def objective(losses):
+        weights = sampler.importance_weights(state, jnp.arange(3), losses, "self_normalised")
+        new = sampler.update(state, jnp.arange(3), losses)
+        return weights.sum() + sampler.log_probs(new).sum()
+
+    np.testing.assert_array_equal(jax.grad(objective)(jnp.ones(3)), np.zeros(3))
+
+
+@settings(derandomize=True, deadline=None, max_examples=50, database=None)
+@given(
+    st.lists(st.floats(-(2.0**100), 2.0**100, width=32) | st.sampled_from([np.nan, np.inf]), min_size=5, max_size=5),
+    st.lists(st.integers(-3, 12), min_size=5, max_size=5),
+    st.sampled_from([0.0, 1e-3, 1.0, 1e4, np.inf]),
+)
+def test_whatever_comes_the_distribution_stays_one(values, indices, beta):
+    sampler = _SMALL[beta]
+    state = sampler.update(sampler.init(0.5), jnp.array(indices), jnp.array(values, jnp.float32))
+    assert np.isfinite(state.values).all()
+    np.testing.assert_allclose(np.exp(sampler.log_probs(state)).sum(), 1.0, rtol=1e-4)
+    drawn, weights = sampler.sample(state, KEY, 4)
+    assert ((drawn >= 0) & (drawn < 10)).all()
+    assert not np.isnan(weights).any()
+    untouched = sorted(set(range(10)) - set(indices))
+    assert (np.asarray(state.values)[untouched] == 0.5).all()
+
+
+_SMALL = {beta: hardness(10, beta) for beta in [0.0, 1e-3, 1.0, 1e4, np.inf]}
+
+
+ERRORS = {
+    "n must": (lambda: hardness(0, 1.0), "n >= 1"),
+    "beta": (lambda: hardness(3, -1.0), "beta must be"),
+    "beta nan": (lambda: hardness(3, np.nan), "beta must be"),
+    "momentum": (lambda: hardness(3, 1.0, momentum=1.5), "momentum must be"),
+    "floor": (lambda: hardness(3, 1.0, floor=-0.1), "floor must be"),
+    "clip": (lambda: hardness(3, 1.0, clip=(0.0, 1.0)), "clip must be"),
+    "prior shape": (lambda: hardness(3, 1.0, prior=[1.0]), "prior must have shape"),
+    "prior sign": (lambda: hardness(2, 1.0, prior=[1.0, -1.0]).init(0.0), "prior must be"),
+    "values shape": (lambda: hardness(3, 1.0).init(np.ones(2)), "initial values must"),
+    "values nan": (lambda: hardness(3, 1.0).init(np.nan), "initial values must be finite"),
+    "batch of none": (lambda: hardness(3, 1.0).sample(hardness(3, 1.0).init(0.0), KEY, 0), "batch_size must be"),
+    "batch above n": (
+        lambda: hardness(3, 1.0, replacement=False).sample(hardness(3, 1.0).init(0.0), KEY, 4),
+        r"batch_size must be in \[1, 3\]",
+    ),
+    "kind": (
+        lambda: hardness(3, 1.0).importance_weights(hardness(3, 1.0).init(0.0), jnp.arange(2), jnp.ones(2), "exact"),
+        "kind must be one of",
+    ),
+    "a loss reduced over the batch": (
+        lambda: hardness(3, 1.0).update(hardness(3, 1.0).init(0.0), jnp.arange(2), jnp.float32(1.0)),
+        "vectors of one length",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_errors(name):
+    call, message = ERRORS[name]
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+DEVICES = 8
+PER_DEVICE = 5
+SHARDED = np.random.default_rng(1).normal(size=DEVICES * PER_DEVICE).astype(np.float32)
+
+
+def on_mesh(function, out_specs):
+    mesh = jax.make_mesh((DEVICES,), ("data",), axis_types=(AxisType.Auto,))
+    return jax.jit(jax.shard_map(function, mesh=mesh, in_specs=(P("data"), P()), out_specs=out_specs, check_vma=False))
+
+
+@both_modes
+@pytest.mark.parametrize("floor", [None, 0.25])
+def test_sharded_over_eight_devices(replacement, floor):
+    n, runs = DEVICES * PER_DEVICE, 20_000
+    own = hardness(PER_DEVICE, 1.0, replacement=replacement, floor=floor, axis_name="data")
+    whole = hardness(n, 1.0, replacement=replacement, floor=floor)
+    fresh = jnp.linspace(-1.0, 1.0, 8)
+
+    def run(losses, keys):
+        state = own.init(losses)
+        indices, weights = jax.vmap(lambda key: own.sample(state, key, 8))(keys)
+        importance = own.importance_weights(state, indices[0], fresh, "tree")
+        state = own.update(state, indices[0], fresh)
+        return indices, weights, importance, state.values, own.log_probs(state)
+
+    out = on_mesh(run, (P(), P(), P(), P("data"), P("data")))(SHARDED, jax.random.split(KEY, runs))
+    indices, weights, importance, values, log_probs = map(np.asarray, out)
+    state = whole.init(SHARDED)
+    p = np.exp(np.float64(whole.log_probs(state)))
+    z = (np.bincount(indices[:, 0], minlength=n) - runs * p) / np.sqrt(runs * p * (1 - p))
+    assert np.abs(z).max() < 4.5
+    if replacement:
+        np.testing.assert_allclose(weights, (1 / n / p)[indices], rtol=1e-4)
+    else:
+        assert all(len(set(row)) == 8 for row in indices[:500])
+    estimates = (weights * SHARDED[indices]).mean(1)
+    assert abs(estimates.mean() - SHARDED.mean()) < 4.5 * estimates.std() / runs**0.5
+    np.testing.assert_allclose(
+        importance, whole.importance_weights(state, indices[0], fresh, "tree"), rtol=1e-4, atol=1e-6
+    )
+    state = whole.update(state, indices[0], fresh)
+    np.testing.assert_allclose(values, state.values, rtol=1e-6)
+    np.testing.assert_allclose(log_probs, whole.log_probs(state), rtol=1e-4, atol=1e-5)
+
+
+@both_modes
+def test_a_sharded_draw_needs_one_collective(replacement):
+    own = hardness(PER_DEVICE, 1.0, replacement=replacement, axis_name="data")
+
+    def run(losses, key):
+        return own.sample(own.init(losses), key, 8)
+
+    text = on_mesh(run, P()).lower(SHARDED, KEY).compile().as_text()
+    assert text.count(" all-gather(") + text.count(" all-reduce(") == 1
+
+
+def test_a_batch_larger_than_a_shard_but_not_than_the_whole():
+    own = hardness(PER_DEVICE, 1.0, replacement=False, axis_name="data")
+    indices, _ = on_mesh(lambda losses, key: own.sample(own.init(losses), key, 40), P())(SHARDED, KEY)
+    assert sorted(indices.tolist()) == list(range(40))
+    with pytest.raises(ValueError, match=r"batch_size must be in \[1, 40\]"):
+        on_mesh(lambda losses, key: own.sample(own.init(losses), key, 41), P())(SHARDED, KEY)
+
+
+def test_public_names():
+    for name in ("hardness", "proportional", "hardest", "with_ages", "effective_sample_size", "ExampleSampler"):
+        assert name in samplers.__all__

@@ -1,0 +1,185 @@
+"""The tree of log-sums: sums, updates, drift, and the laws of both kinds of draw."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from mixjax.samplers import tree
+
+FANOUT = 4
+
+
+def masses_of(leaves, sums):
+    return lambda level, ids: tree.take(leaves if level == 0 else sums[level - 1], ids)
+
+
+def build(logs, fanout=FANOUT):
+    leaves = jnp.asarray(logs, jnp.float32)
+    return leaves, tree.build(leaves, fanout)
+
+
+@functools.partial(jax.jit, static_argnames=("fanout", "size", "runs"))
+def draw(key, leaves, sums, fanout, size, runs=1):
+    levels = tree.num_levels(leaves.size, fanout)
+    keys = jax.random.split(key, runs)
+    return jax.vmap(lambda k: tree.draw(k, masses_of(leaves, sums), levels, fanout, size))(keys)
+
+
+@functools.partial(jax.jit, static_argnames=("fanout", "size", "runs"))
+def draw_distinct(key, leaves, sums, fanout, size, runs=1):
+    levels = tree.num_levels(leaves.size, fanout)
+    keys = jax.random.split(key, runs)
+
+    def one(k):
+        return tree.draw_distinct(k, masses_of(leaves, sums), sums[-1][0], levels, fanout, size)
+
+    return jax.vmap(one)(keys)
+
+
+@pytest.mark.parametrize("n", [1, 2, 4, 5, 64, 65, 1000])
+@pytest.mark.parametrize("fanout", [2, 8, 32])
+def test_levels_shrink_to_one_root_that_holds_everything(n, fanout):
+    logs = np.random.default_rng(n).normal(size=n) * 5
+    leaves, sums = build(logs, fanout)
+    sizes = [n, *(level.size for level in sums)]
+    assert all(above == -(-below // fanout) for below, above in itertools.pairwise(sizes))
+    assert sizes[-1] == 1
+    np.testing.assert_allclose(sums[-1][0], np.logaddexp.reduce(logs), rtol=1e-6)
+    for below, above in zip([leaves, *sums], sums, strict=False):
+        padded = np.pad(np.float64(below), (0, -below.size % fanout), constant_values=-np.inf)
+        np.testing.assert_allclose(above, np.logaddexp.reduce(padded.reshape(-1, fanout), axis=1), rtol=1e-5)
+
+
+def test_zero_masses_stay_zero_and_do_not_spread():
+    leaves, sums = build([-np.inf, -np.inf, -np.inf, -np.inf, 0.0, -np.inf])
+    assert sums[0].tolist() == [-np.inf, 0.0]
+    assert (draw(jax.random.key(0), leaves, sums, FANOUT, 64)[0] == 4).all()
+    empty, sums = build([-np.inf] * 5)
+    assert sums[-1].tolist() == [-np.inf]
+    assert not np.isnan(draw_distinct(jax.random.key(0), empty, sums, FANOUT, 3)[2]).any()
+
+
+@settings(derandomize=True, deadline=None, max_examples=40, database=None)
+@given(st.lists(st.tuples(st.integers(0, 29), st.floats(-50, 50, width=32)), min_size=6, max_size=6))
+def test_refresh_is_build(changes):
+    leaves, sums = build(np.linspace(-3, 3, 30))
+    ids = jnp.array([i for i, _ in changes])
+    for i, value in changes:
+        leaves = leaves.at[i].set(value)
+    refreshed = tree.refresh(sums, masses_of(leaves, sums), ids, FANOUT)
+    for a, b in zip(refreshed, tree.build(leaves, FANOUT), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
+
+
+def test_ids_past_the_end_change_nothing():
+    leaves, sums = build(np.arange(10.0))
+    refreshed = tree.refresh(sums, masses_of(leaves, sums), jnp.array([10, 11, 400]), FANOUT)
+    for a, b in zip(refreshed, sums, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_million_updates_do_not_drift():
+    n, batch, steps = 20_000, 64, 15_625  # 10^6 updates
+
+    def step(carry, key):
+        leaves, sums = carry
+        id_key, value_key = jax.random.split(key)
+        ids = jax.random.randint(id_key, (batch,), 0, n)
+        leaves = leaves.at[ids].set(5 * jax.random.normal(value_key, (batch,)))
+        # An index that occurs twice: whichever value stays, the sums are those of the leaves.
+        return (leaves, tree.refresh(sums, masses_of(leaves, sums), ids, 8)), None
+
+    carry = build(np.zeros(n), 8)
+    leaves, sums = jax.jit(lambda c, k: jax.lax.scan(step, c, jax.random.split(k, steps))[0])(carry, jax.random.key(0))
+    exact = np.logaddexp.reduce(np.float64(leaves))
+    assert abs(float(sums[-1][0]) - exact) < 2e-6 * abs(exact)
+    for a, b in zip(sums, tree.build(leaves, 8), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
+
+
+LOSSES = {
+    "flat": np.zeros(50),
+    "skewed": np.linspace(0, 12, 50),
+    "one holds almost all": np.r_[20.0, np.zeros(49)],
+    "spread over twenty decades": np.linspace(-46, 0, 50),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("fanout", [2, 8, 50])
+def test_draws_follow_the_masses(name, fanout):
+    leaves, sums = build(LOSSES[name], fanout)
+    p = np.exp(LOSSES[name] - np.logaddexp.reduce(LOSSES[name]))
+    ids, logs = draw(jax.random.key(1), leaves, sums, fanout, 200_000)
+    np.testing.assert_array_equal(logs, leaves[ids])
+    assert goodness_of_fit(np.bincount(ids[0], minlength=50), p) > 1e-4
+
+
+def goodness_of_fit(counts, p):
+    """p-value of a chi-square test; cells of fewer than 5 expected draws are one."""
+    expected = p * counts.sum()
+    small = expected < 5
+    merged = [(counts[small].sum(), expected[small].sum())] if expected[small].sum() > 0 else []
+    cells = np.array([*zip(counts[~small], expected[~small], strict=True), *merged])
+    if len(cells) == 1:
+        return 1.0
+    return stats.chi2.sf(((cells[:, 0] - cells[:, 1]) ** 2 / cells[:, 1]).sum(), len(cells) - 1)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("fanout", [2, 8])
+def test_distinct_draws_are_gumbel_top_k(name, fanout):
+    k, runs = 6, 40_000
+    leaves, sums = build(LOSSES[name], fanout)
+    ids, logs, perturbed = draw_distinct(jax.random.key(2), leaves, sums, fanout, k, runs)
+    ids = np.asarray(ids)
+    assert (np.sort(ids, 1)[:, 1:] > np.sort(ids, 1)[:, :-1]).all()
+    assert (np.diff(perturbed, axis=1) <= 0).all()
+    np.testing.assert_array_equal(logs, np.asarray(leaves)[ids])
+    reference = LOSSES[name] + np.random.default_rng(0).gumbel(size=(runs, 50))
+    order = np.argsort(-reference, axis=1)[:, :k]
+    for position in range(k):  # the law of each successive draw, and so of their order
+        ours, theirs = (np.bincount(x[:, position], minlength=50) for x in (ids, order))
+        assert two_samples(ours, theirs) > 1e-4, position
+    # The perturbed log-masses themselves: largest and smallest of the k.
+    for column in (0, k - 1):
+        expected = np.sort(reference, axis=1)[:, -1 - column]
+        assert stats.ks_2samp(np.asarray(perturbed)[:, column], expected).pvalue > 1e-4
+
+
+def two_samples(a, b):
+    """p-value of a chi-square test that two rows of counts have one law."""
+    keep = a + b >= 10
+    rows = np.array([np.r_[x[keep], x[~keep].sum()] for x in (a, b)])
+    rows = rows[:, rows.sum(0) > 0]
+    return 1.0 if rows.shape[1] < 2 else stats.chi2_contingency(rows).pvalue
+
+
+def test_fewer_leaves_than_asked_for():
+    leaves, sums = build([0.0, -np.inf, 1.0])
+    ids, _, perturbed = draw_distinct(jax.random.key(0), leaves, sums, FANOUT, 5)
+    assert set(np.asarray(ids)[np.asarray(perturbed) > -np.inf].tolist()) == {0, 2}
+    assert (np.asarray(perturbed) > -np.inf).sum() == 2
+
+
+def test_every_one_of_many_items_can_be_drawn():
+    """One float32 uniform has 2^23 values and reaches only even items of 2^24; a uniform a level reaches all."""
+    n = 2**24
+    sums = [jnp.full(n // 8**level, np.log(8.0**level), jnp.float32) for level in range(1, 9)]
+
+    def masses(level, ids):
+        return jnp.zeros(ids.shape) if level == 0 else sums[level - 1][ids]
+
+    ids, _ = jax.jit(lambda key: tree.draw(key, masses, 8, 8, 100_000))(jax.random.key(0))
+    odd = float((ids % 2).mean())
+    assert abs(odd - 0.5) < 5 * 0.5 / 100_000**0.5
+    single = (jax.random.uniform(jax.random.key(0), (100_000,)) * n).astype(jnp.int32)
+    assert not (single % 2).any()  # the disease this guards against
