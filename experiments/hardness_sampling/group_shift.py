@@ -173,9 +173,15 @@ def of(dataset, metric: str, method: str):
 
 
 def figure(results):
-    """Average against worst-group accuracy, one panel a table."""
-    drawn, axes = plt.subplots(1, len(results), figsize=(4.4 * len(results), 4.9), layout="constrained", squeeze=False)
-    for axis, (name, dataset) in zip(axes[0], results.items(), strict=True):
+    """Average against worst-group accuracy, one panel a run."""
+    columns = min(len(results), 2)
+    shape = (-(-len(results) // columns), columns)
+    drawn, axes = plt.subplots(
+        *shape, figsize=(4.8 * shape[1], 3.9 * shape[0] + 1), layout="constrained", squeeze=False
+    )
+    for axis in axes.flat[len(results) :]:
+        axis.remove()
+    for axis, (name, dataset) in zip(axes.flat, results.items(), strict=False):
         for number, (method, label) in enumerate(METHODS.items()):
             x, y = (of(dataset, metric, method) for metric in ("accuracy", "worst_accuracy"))
             x_error, y_error = (
@@ -183,7 +189,7 @@ def figure(results):
                 for v, metric in ((x, "accuracy"), (y, "worst_accuracy"))
             )
             style = {"color": f"C{number}", "marker": "os^vDPXdh"[number], "ms": 6, "capsize": 2, "lw": 1, "ls": "none"}
-            axis.errorbar(x.mean(), y.mean(), y_error, x_error, label=label if axis is axes[0, 0] else None, **style)
+            axis.errorbar(x.mean(), y.mean(), y_error, x_error, label=label if axis is axes.flat[0] else None, **style)
         axis.axvline(of(dataset, "accuracy", "erm").mean(), color="0.6", lw=0.8, ls=":", zorder=0)
         axis.axhline(of(dataset, "worst_accuracy", "erm").mean(), color="0.6", lw=0.8, ls=":", zorder=0)
         rows = dataset["test_rows"].isel(seed=0)
