@@ -1,6 +1,7 @@
 """What is read off learning curves: how rough they are, and one curve at the level that another has reached."""
 
 import numpy as np
+import scipy.stats
 import xarray
 
 
@@ -72,5 +73,15 @@ def equal_loss(data: xarray.Dataset, a: str, b: str, metric: str = "rare_accurac
 
 
 def rank_correlation(a: xarray.DataArray, b: xarray.DataArray) -> xarray.DataArray:
-    """Spearman's rank correlation over ``step``."""
-    return xarray.corr(a.rank("step"), b.rank("step"), "step")
+    """Spearman's rank correlation over ``step``; NaN where one of the two is constant.
+
+    Args:
+        a: any dims, among them ``step``.
+        b: the same.
+
+    Returns:
+        The dims without ``step``.
+    """
+    core = {"input_core_dims": [["step"]], "output_core_dims": [["step"]]}
+    ranks = [xarray.apply_ufunc(scipy.stats.rankdata, x, kwargs={"axis": -1}, **core) for x in (a, b)]
+    return xarray.corr(*ranks, "step")

@@ -15,7 +15,7 @@ import optax
 
 from experiments.hardness_sampling import classifiers
 from mixjax import data as datasets
-from mixjax import samplers
+from mixjax import rules, samplers
 
 LOG_10 = math.log(10.0)  # the loss of a guess: what the history holds before an example is seen, plus 0.1 % of noise
 CHUNK = 251  # images of one forward pass where losses are only looked at
@@ -170,22 +170,19 @@ def split(key: jax.Array, problem: Problem, images: Images) -> Split:
 
 def shuffled(n: int, batch_size: int) -> Scheme:
     """ERM as usual: epochs in random order. It keeps a history too, only to be looked at."""
-    groups, history = samplers.partition(np.zeros(n, np.int32)), samplers.hardness(n, 0.0)
-
-    def init(losses, key):
-        return samplers.start_epochs(key, 1), history.init(losses)
+    groups = samplers.partition(np.zeros(n, np.int32))
 
     def sample(state, key):
         positions, epochs = samplers.without_replacement(state[0], groups, jnp.zeros(batch_size, jnp.int32))
         return positions, (epochs, state[1])
 
     return Scheme(
-        init,
+        lambda losses, key: (samplers.start_epochs(key, 1), losses),
         sample,
         lambda state, positions, losses: jnp.ones_like(losses),
-        lambda state, positions, losses: (state[0], history.update(state[1], positions, losses)),
-        lambda state: state[1].values,
-        lambda state: history.log_probs(state[1]),
+        lambda state, positions, losses: (state[0], state[1].at[positions].set(losses)),
+        lambda state: state[1],
+        lambda state: jnp.full(n, -jnp.log(n)),
     )
 
 
@@ -207,6 +204,24 @@ def hardness(
         sampler.update,
         lambda state: state.values,
         sampler.log_probs,
+    )
+
+
+def chi_squared(n: int, batch_size: int, beta: jax.typing.ArrayLike) -> Scheme:
+    """Algorithm 1 with Pearson's chi-squared divergence: every example is a domain of ``rules.dro``, O(n) a step."""
+    rule = rules.dro(beta, "chi2")
+
+    def update(state, positions, losses):
+        counts = jnp.zeros(n).at[positions].set(1.0)
+        return rule.update(state, counts=counts, losses=jnp.zeros(n).at[positions].set(losses))
+
+    return Scheme(
+        lambda losses, key: rule.update(rule.init(jnp.ones(n)), counts=jnp.ones(n), losses=losses),
+        lambda state, key: (samplers.multinomial(key, state.weights, batch_size), state),
+        lambda state, positions, losses: jnp.ones_like(losses),
+        update,
+        lambda state: state.losses,
+        lambda state: jnp.log(state.weights),
     )
 
 

@@ -16,7 +16,6 @@ measured on training images drawn uniformly: the difference is what normalisatio
 
 import argparse
 import dataclasses
-import functools
 import os
 import time
 from pathlib import Path
@@ -126,53 +125,45 @@ def figure(results):
 def claims(results) -> list:
     """What one seed shows; the numbers have no error, so that nothing is decided."""
     data = next(iter(results.values()))
-    steps = int(data.step[-1])
+    steps = f"on WRN-16-1 after {int(data.step[-1])} steps"
+
+    def compare(name, method, values, statement, threshold=0.0, note=""):
+        statement = f"ours: {METHODS[method]}, {statement}"
+        return paired(
+            f"wrn_{name}_{method}",
+            values[0],
+            ">",
+            values[1],
+            threshold=threshold,
+            statement=statement,
+            source=SOURCE,
+            note=note,
+        )
+
+    def last(metric, method):
+        return [curves.last(data[metric], name) for name in (method, "erm")]
+
+    def rough(metric, method):
+        half = curves.second_half(data[metric])
+        return [curves.roughness(half.sel({"method": name}, drop=True)) for name in (method, "erm")]
+
     found = []
     for method in ("nr", "wr"):
-        name = METHODS[method]
-        a, b, level = curves.equal_loss(data, method, "erm")
-        fresh = data["rare_accuracy_fresh_statistics"]
-        rough = {
-            m: curves.roughness(curves.second_half(data["rare_accuracy"].sel({"method": m})))
-            for m in data.method.values
-        }
+        *equal, level = curves.equal_loss(data, method, "erm")
+        more, loss = "outperforms ERM by more than 15 points on class 3", f"a loss of {float(level.mean()):.3g} nats"
+        fresh = "with batch statistics of uniformly drawn images"
+        local = "points from one record to the next about a local line, second half of the run"
         found += [
-            paired(
-                f"wrn_rare_class_{method}",
-                curves.last(data["rare_accuracy"], method),
-                ">",
-                curves.last(data["rare_accuracy"], "erm"),
-                threshold=15.0,
-                statement=f"ours: {name}, outperforms ERM by more than 15 points on class 3 on WRN-16-1 after {steps} steps",
-                source=SOURCE,
+            compare("rare_class", method, last("rare_accuracy", method), f"{more} {steps}", 15.0),
+            compare(
+                "rare_class_fresh_statistics",
+                method,
+                last("rare_accuracy_fresh_statistics", method),
+                f"{more} {steps}, {fresh}",
+                15.0,
             ),
-            paired(
-                f"wrn_rare_class_equal_loss_{method}",
-                a,
-                ">",
-                b,
-                statement=f"ours: {name}, is ahead of ERM on class 3 at equal training loss on WRN-16-1",
-                source=SOURCE,
-                note=f"at a training loss of {float(level.mean()):.3g} nats",
-            ),
-            paired(
-                f"wrn_rare_class_fresh_statistics_{method}",
-                curves.last(fresh, method),
-                ">",
-                curves.last(fresh, "erm"),
-                threshold=15.0,
-                statement=f"ours: so it is with statistics of uniform images, {name}, after {steps} steps",
-                source=SOURCE,
-            ),
-            paired(
-                f"wrn_test_curve_rougher_{method}",
-                rough[method],
-                ">",
-                rough["erm"],
-                statement=f"ours: the test curve on class 3 of {name}, is rougher than ERM's on WRN-16-1",
-                source=SOURCE,
-                note="points from one record to the next about a local line, second half of the run",
-            ),
+            compare("equal_loss", method, equal, "is ahead of ERM on class 3 at equal training loss", note=loss),
+            compare("rougher", method, rough("accuracy", method), "has a rougher test curve than ERM", note=local),
         ]
     return found
 

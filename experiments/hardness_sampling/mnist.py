@@ -1,0 +1,156 @@
+"""MNIST with 1 % of the 3s, an MLP and a small CNN: paper 004, sections 3.2 and 4.1, appendix 8.1 (figure 1)."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from experiments.hardness_sampling import imbalanced, mnist_claims, mnist_figure
+from experiments.hardness_sampling.imbalanced import Images, Problem, Scheme
+from mixjax import samplers
+from mixjax.experiment import Experiment
+
+METHODS = {
+    "erm": ("erm", 0.0),
+    "wr_0": ("wr", 0.0),
+    "wr_0.1": ("wr", 0.1),
+    "wr_1": ("wr", 1.0),
+    "wr_10": ("wr", 10.0),
+    "wr_100": ("wr", 100.0),
+    "nr_10": ("nr", 10.0),
+    "nr_100": ("nr", 100.0),
+    "is_10": ("is", 10.0),
+    "chi2_10": ("chi2", 10.0),
+}
+"""Name -> (how examples are drawn, beta).
+
+``wr``: with replacement, as algorithm 1 reads. ``nr``: without, as the authors' code draws. ``is``: as ``wr``, with
+clipped importance weights. ``chi2``: Pearson's divergence, with replacement.
+"""
+
+ESTIMATES = ("stale", "clipped", "tree", "self_normalised", "without_replacement")
+"""A batch's estimates of the robust loss's mean: weights 1; the three kinds of importance weights; weights 1, but drawn
+without replacement."""
+
+NUM_BATCHES = 200  # drawn at a checkpoint to judge the estimates
+
+
+@dataclasses.dataclass(frozen=True)
+class Mnist(Problem):
+    """Section 4.1's problem.
+
+    Attributes:
+        methods: names of ``METHODS``.
+        checkpoints: how often all training losses are computed, at equal distances, the last time at the end.
+    """
+
+    methods: tuple[str, ...] = tuple(METHODS)
+    checkpoints: int = 4
+
+
+def scheme(config: Mnist, n: int, kind: str, beta: jax.typing.ArrayLike) -> Scheme:
+    """How examples are drawn and weighted."""
+    if kind == "erm":
+        return imbalanced.shuffled(n, config.batch_size)
+    if kind == "chi2":
+        return imbalanced.chi_squared(n, config.batch_size, beta)
+    importance = "clipped" if kind == "is" else None
+    return imbalanced.hardness(n, config.batch_size, beta, replacement=kind != "nr", importance=importance)
+
+
+def freshness(key: jax.Array, beta: jax.Array, stale: jax.Array, fresh: jax.Array, batch_size: int) -> dict:
+    """How far draws from a stale history are from the robust distribution of the losses as they are.
+
+    ``tv_*``: total variation distance to softmax(beta fresh) of softmax(beta stale), and of the same times clipped
+    weights, normalised. ``bias`` and ``error``, for each of ``ESTIMATES``: mean and root mean square of (estimate -
+    target) / target over batches, the target being the mean loss under softmax(beta fresh).
+    """
+    n = len(stale)
+    usual, distinct = (samplers.hardness(n, beta, replacement=replacement) for replacement in (True, False))
+    state = usual.init(stale)
+    target, drawn = jax.nn.softmax(beta * fresh), jnp.exp(usual.log_probs(state))
+    weighted = drawn * usual.importance_weights(state, jnp.arange(n), fresh, kind="clipped")
+    mean = jnp.dot(target, fresh)
+
+    def batch(key):
+        indices, losses = draw(usual, key)
+        weights = [usual.importance_weights(state, indices, losses, kind=kind) for kind in ESTIMATES[1:4]]
+        means = [jnp.mean(w * losses) for w in [jnp.ones(batch_size), *weights]]
+        return jnp.stack([*means, draw(distinct, key)[1].mean()])
+
+    def draw(sampler, key):
+        indices, _ = sampler.sample(state, key, batch_size)
+        return indices, fresh[indices]
+
+    errors = jax.lax.map(batch, jax.random.split(key, NUM_BATCHES)) / mean - 1.0
+    return {
+        "tv_stale": 0.5 * jnp.abs(drawn - target).sum(),
+        "tv_clipped": 0.5 * jnp.abs(weighted / weighted.sum() - target).sum(),
+        "bias": errors.mean(axis=0),
+        "error": jnp.sqrt(jnp.square(errors).mean(axis=0)),
+    }
+
+
+def train(key: jax.Array, config: Mnist, images: Images) -> dict[str, jax.Array]:
+    """Trains every method on one seed's split, from one initialisation; those that differ in beta share a program."""
+    n = imbalanced.num_kept(config, images)
+
+    def run(kind, beta):
+        drawn = scheme(config, n, kind, beta)
+        parts, carry = imbalanced.start(key, config, images, drawn)
+
+        def advance(carry, _):
+            carry, seen = jax.lax.scan(
+                lambda carry, _: imbalanced.step(carry, config, images, parts, drawn), carry, length=config.record_every
+            )
+            return carry, jax.tree.map(jnp.mean, seen) | imbalanced.evaluate(carry, config, images, parts, drawn)
+
+        def stage(carry, _):
+            rounds = config.num_steps // config.record_every // config.checkpoints
+            carry, records = jax.lax.scan(advance, carry, length=rounds)
+            fresh = imbalanced.train_losses(config, images, parts, carry.params, carry.stats, jnp.arange(n))
+            stale, test_key = drawn.history(carry.state), jax.random.fold_in(carry.key, 1)
+            return carry, (records, freshness(test_key, beta, stale, fresh, config.batch_size))
+
+        records, checkpoints = jax.lax.scan(stage, carry, length=config.checkpoints)[1]
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), records) | checkpoints
+
+    found = {}
+    for kind in dict.fromkeys(METHODS[name][0] for name in config.methods):
+        names = [name for name in config.methods if METHODS[name][0] == kind]
+        betas = jnp.array([METHODS[name][1] for name in names])
+        records = jax.lax.map(lambda beta, kind=kind: run(kind, beta), betas)
+        found |= {name: jax.tree.map(lambda x, row=row: x[row], records) for row, name in enumerate(names)}
+    return jax.tree.map(lambda *records: jnp.stack(records), *(found[name] for name in config.methods))
+
+
+def mnist(config: Mnist) -> Experiment:
+    """Figure 1.
+
+    Raises:
+        ValueError: an unknown method, or steps that are no multiple of ``record_every`` and ``checkpoints``.
+    """
+    unknown = sorted(set(config.methods) - set(METHODS))
+    if unknown:
+        raise ValueError(f"methods must be among {', '.join(METHODS)}, got {unknown}.")
+    stage, steps = config.record_every * config.checkpoints, config.num_steps
+    if steps % stage:
+        raise ValueError(f"num_steps must be a multiple of record_every x checkpoints = {stage}, got {steps}.")
+    units = imbalanced.UNITS | {"tv_stale": "1", "tv_clipped": "1", "bias": "share", "error": "share"}
+    dims = dict.fromkeys(imbalanced.UNITS, ("method", "step"))
+    dims |= dict.fromkeys(("tv_stale", "tv_clipped"), ("method", "checkpoint"))
+    dims |= dict.fromkeys(("bias", "error"), ("method", "checkpoint", "estimate"))
+    return Experiment(
+        train=lambda key, hparams, data: train(key, dataclasses.replace(config, **hparams), data),
+        data=imbalanced.load(config.rare_class),
+        dims=dims,
+        coords={
+            "method": list(config.methods),
+            "step": range(config.record_every, steps + 1, config.record_every),
+            "checkpoint": range(steps // config.checkpoints, steps + 1, steps // config.checkpoints),
+            "estimate": list(ESTIMATES),
+        },
+        units=units,
+        figure=mnist_figure.figure,
+        claims=mnist_claims.claims,
+    )
