@@ -5,8 +5,7 @@ from jax.typing import ArrayLike
 
 from mixjax.rules.base import is_concrete
 from mixjax.samplers.stale import ExampleSampler, example_sampler
-
-_LARGEST_LOG = 1e38
+from mixjax.samplers.tree import Nodes
 
 
 def hardness(
@@ -27,9 +26,8 @@ def hardness(
               \text{ for the examples of the batch}
 
     ``L`` is ``state.values``, the last seen loss of each example, whatever the augmentation under which it was seen.
-    A draw and an update of a batch of ``B`` touch O(B log n) numbers. ``beta = 0`` is the prior, exactly. Log-masses are
-    float32, so probabilities have a relative error of about ``1e-7 beta max|L|``: from ``beta max|L| = 1e6`` on, only
-    the largest losses are drawn, and nodes tie however many of them they hold. An infinite ``beta`` counts as 1e30.
+    A draw and an update of a batch of ``B`` touch O(B log n) numbers. ``beta = 0`` is the prior, exactly; an infinite
+    ``beta``, counted as 1e30, is the prior on the largest stale losses.
 
     One step of algorithm 1::
 
@@ -103,11 +101,11 @@ def hardness(
     if is_concrete(beta) and not bool(jnp.all(jnp.asarray(beta) >= 0)):
         raise ValueError(f"beta must be in [0, inf], got {beta}.")
 
-    def log_score(losses):
-        heat = jnp.minimum(jnp.asarray(beta, jnp.float32), 1e30)
-        return jnp.clip(heat * losses, -_LARGEST_LOG, _LARGEST_LOG)
+    def score(losses):
+        return Nodes(losses, jnp.zeros_like(losses))
 
-    return example_sampler(n, log_score, prior, replacement, momentum, floor, clip, fanout, axis_name)
+    heat = jnp.minimum(jnp.asarray(beta, jnp.float32), 1e30)
+    return example_sampler(n, score, heat, prior, replacement, momentum, floor, clip, fanout, axis_name)
 
 
 def proportional(
@@ -158,7 +156,7 @@ def proportional(
         Paper 003, eq. 3.5 (scores are gradient norms, refreshed for the batch only).
     """
 
-    def log_score(scores):
-        return jnp.log(jnp.maximum(scores, 0.0))
+    def score(scores):
+        return Nodes(jnp.zeros_like(scores), jnp.log(jnp.maximum(scores, 0.0)))
 
-    return example_sampler(n, log_score, prior, replacement, momentum, floor, clip, fanout, axis_name, fallback=True)
+    return example_sampler(n, score, 0.0, prior, replacement, momentum, floor, clip, fanout, axis_name, fallback=True)

@@ -17,7 +17,7 @@ _LARGEST_LOG_WEIGHT = 80.0  # exp(80) is within float32
 
 
 class SamplerState(NamedTuple):
-    """State of an example sampler: about ``1.15 n`` floats, ``2.3 n`` with a prior and a floor.
+    """State of an example sampler: about ``1.3 n`` floats, ``2.6 n`` with a prior and a floor.
 
     Attributes:
         values: float32 ``[n]``, each example's last seen signal: its stale loss, or score.
@@ -27,9 +27,9 @@ class SamplerState(NamedTuple):
     """
 
     values: jax.Array
-    sums: tuple[jax.Array, ...]
+    sums: tuple[tree.Nodes, ...]
     log_prior: jax.Array
-    prior_sums: tuple[jax.Array, ...]
+    prior_sums: tuple[tree.Nodes, ...]
 
 
 class ExampleSampler(NamedTuple):
@@ -54,7 +54,8 @@ class ExampleSampler(NamedTuple):
 
 def example_sampler(
     n: int,
-    log_score: Callable[[jax.Array], jax.Array],
+    score: Callable[[jax.Array], tree.Nodes],
+    heat: ArrayLike,
     prior: ArrayLike | None,
     replacement: bool,
     momentum: ArrayLike,
@@ -64,11 +65,12 @@ def example_sampler(
     axis_name: str | None,
     fallback: bool = False,
 ) -> ExampleSampler:
-    """The sampler in proportion to ``prior * exp(log_score(values))``: what the public samplers share.
+    """The sampler in proportion to ``prior * exp(log + heat * top)``: what the public samplers share.
 
     Args:
         n: number of examples.
-        log_score: stored values to log-scores, elementwise; -inf is a score of zero.
+        score: stored values to ``top`` and ``log``, elementwise; a ``log`` of -inf is a score of zero.
+        heat: scalar in [0, 1e30].
         prior: see :func:`mixjax.samplers.hardness`, like all that follow.
         replacement: see there.
         momentum: see there.
@@ -93,7 +95,7 @@ def example_sampler(
         check_positive("clip", bound)
     if prior is not None and np.shape(prior) != (n,):
         raise ValueError(f"prior must have shape {(n,)}, got {np.shape(prior)}.")
-    levels = tree.num_levels(n, fanout)
+    levels, heat = tree.num_levels(n, fanout), jnp.asarray(heat, jnp.float32)
     mixes = fallback or floor is not None  # draws look at the prior's sums too
 
     def gather(x):
@@ -118,19 +120,22 @@ def example_sampler(
         return found if axis_name is None else jax.lax.psum(found, axis_name)
 
     def root(sums):
-        return tree.logsumexp(gather(sums[-1][0]))
+        return tree.combine(jax.tree.map(lambda x: gather(x[0]), sums[-1]), heat)
 
-    def leaves(state):
-        def masses(_, ids):
-            safe = jnp.minimum(ids, n - 1)
-            log_prior = state.log_prior if state.log_prior.ndim == 0 else state.log_prior[safe]
-            return jnp.where(ids < n, log_prior + log_score(state.values[safe]), -jnp.inf)
+    def scored(values, log_prior):
+        top, log = score(values)
+        return tree.Nodes(top, log + log_prior)
 
-        return masses
+    def leaves(state, ids):
+        safe = jnp.minimum(ids, n - 1)
+        nodes = scored(state.values[safe], state.log_prior if state.log_prior.ndim == 0 else state.log_prior[safe])
+        return tree.Nodes(nodes.top, jnp.where(ids < n, nodes.log, -jnp.inf))
 
     def prior_masses(state, level, ids):
+        if state.prior_sums and level > 0:
+            return tree.take(state.prior_sums[level - 1], ids).log
         if state.prior_sums:
-            return tree.take(state.log_prior if level == 0 else state.prior_sums[level - 1], ids)
+            return jnp.where(ids < n, state.log_prior[jnp.minimum(ids, n - 1)], -jnp.inf)
         width = fanout**level
         return state.log_prior + jnp.log(jnp.clip(n - ids * width, 0, width).astype(jnp.float32))
 
@@ -139,24 +144,17 @@ def example_sampler(
         if floor is not None:
             rate = jnp.asarray(floor, jnp.float32)
             log_probs = jnp.logaddexp(jnp.log1p(-rate) + log_probs, jnp.log(rate) + log_prior)
-        return jnp.where(total > -jnp.inf, log_probs, log_prior)
+        return jnp.where(total.log > -jnp.inf, log_probs, log_prior)
 
-    def masses_to_draw(state):
-        """What draws descend by, and its root on this device."""
-        own = leaves(state)
+    def masses_to_draw(state, total):
+        """Log-masses by level and node, relative to ``total``; what draws descend by."""
 
         def masses(level, ids):
-            return own(0, ids) if level == 0 else tree.take(state.sums[level - 1], ids)
+            nodes = leaves(state, ids) if level == 0 else tree.take(state.sums[level - 1], ids)
+            logs = tree.relative(nodes, total, heat)
+            return mix(logs, prior_masses(state, level, ids), total) if mixes else logs
 
-        if not mixes:
-            return masses, state.sums[-1][0]
-        total = root(state.sums)
-        total_or_0 = jnp.where(total > -jnp.inf, total, 0.0)
-
-        def mixed(level, ids):
-            return mix(masses(level, ids) - total_or_0, prior_masses(state, level, ids), total)
-
-        return mixed, mixed(levels, jnp.zeros(1, jnp.int32))[0]
+        return masses
 
     def init(values, key=None):
         if jnp.shape(values) not in ((), (n,)):
@@ -172,50 +170,66 @@ def example_sampler(
         log_prior, prior_sums = -jnp.log(jnp.float32(size())), ()
         if prior is not None:
             log_prior = jnp.log(as_simplex("prior", prior)) if axis_name is None else jnp.log(jnp.asarray(prior))
-            prior_sums = tree.build(log_prior, fanout)
-            log_prior -= root(prior_sums)
-            prior_sums = tree.build(log_prior, fanout) if mixes else ()
+            flat = jnp.zeros(n)
+            log_prior -= root(tree.build(tree.Nodes(flat, log_prior), heat, fanout)).log
+            prior_sums = tree.build(tree.Nodes(flat, log_prior), heat, fanout) if mixes else ()
         return rebuild(SamplerState(jnp.clip(values, -_LARGEST, _LARGEST), (), log_prior, prior_sums))
 
     def rebuild(state):
-        return state._replace(sums=tree.build(leaves(state)(0, jnp.arange(n)), fanout))
+        return state._replace(sums=tree.build(leaves(state, jnp.arange(n)), heat, fanout))
 
     def log_probs(state, indices=None):
         total = root(state.sums)
-        total_or_0 = jnp.where(total > -jnp.inf, total, 0.0)
         if indices is None:
             values, log_prior = state.values, jnp.broadcast_to(state.log_prior, (n,))
         else:
             values, log_prior = (pick(x, here(indices)) for x in (state.values, state.log_prior))
-        own = log_prior + log_score(values) - total_or_0
+        own = tree.relative(scored(values, log_prior), total, heat)
         return mix(own, log_prior, total) if mixes else own
 
     def sample(state, key, batch_size):
         if batch_size < 1 or not (replacement or batch_size <= size()):
             raise ValueError(f"batch_size must be in [1, {'inf' if replacement else size()}], got {batch_size}.")
-        masses, own_root = masses_to_draw(state)
+        # Relative to all devices' total where the prior is mixed in, else to this one's: no collective is needed yet.
+        own = jax.tree.map(lambda x: x[0], state.sums[-1])
+        masses = masses_to_draw(state, root(state.sums) if mixes else own)
+        own_root = masses(levels, jnp.zeros(1, jnp.int32))[0]
         if axis_name is not None:
             key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
         if replacement:
             draw_key, root_key = jax.random.split(key)
             ids, logs = tree.draw(draw_key, masses, levels, fanout, batch_size)
             # Among devices, by the largest of their perturbed log-masses: one for every draw.
-            perturbed = own_root + jax.random.gumbel(root_key, (batch_size,)) if axis_name is not None else None
+            perturbed = None if axis_name is None else own_root + jax.random.gumbel(root_key, (batch_size,))
         else:  # one more than needed: the threshold
             ids, logs, perturbed = tree.draw_distinct(key, masses, own_root, levels, fanout, batch_size + 1)
         log_prior = state.log_prior if state.log_prior.ndim == 0 else state.log_prior[jnp.minimum(ids, n - 1)]
         log_prior = jnp.broadcast_to(log_prior, ids.shape)
-        total = own_root
         if axis_name is not None:
-            ids, perturbed, logs, log_prior, total = _merge(
-                ids + offset(), perturbed, logs, log_prior, own_root, axis_name, replacement
-            )
+            ids, perturbed, logs, log_prior = merge(ids + offset(), perturbed, logs, log_prior, own)
         if replacement:
-            return ids, jnp.exp(log_prior - (logs - total))
+            return ids, jnp.exp(log_prior - logs)
         drawn, threshold = perturbed[:-1] > -jnp.inf, perturbed[-1]
         inclusion = -jnp.expm1(-jnp.exp(logs[:-1] - threshold))  # P(perturbed log-mass above the threshold)
         weights = batch_size * jnp.exp(log_prior[:-1]) / jnp.where(drawn, inclusion, 1.0)
         return jnp.where(drawn, ids[:-1], ids[0]), jnp.where(drawn, weights, 0.0)
+
+    def merge(ids, perturbed, logs, log_prior, own):
+        """The winners among all devices' candidates, by the largest perturbed log-mass; one all-gather."""
+        tops, sums = (jnp.full(ids.shape, x) for x in own)
+        packed = [jax.lax.bitcast_convert_type(ids, jnp.float32), perturbed, logs, log_prior, tops, sums]
+        ids, perturbed, logs, log_prior, tops, sums = jax.lax.all_gather(jnp.stack(packed), axis_name, axis=1)
+        if not mixes:  # so far relative to each device's own
+            roots = tree.Nodes(tops[:, :1], sums[:, :1])
+            shift = tree.relative(roots, tree.combine(tree.Nodes(tops[:, 0], sums[:, 0]), heat), heat)
+            perturbed, logs = perturbed + shift, logs + shift
+        rows = jnp.stack([ids, perturbed, logs, log_prior])  # [4, devices, candidates]
+        if replacement:  # slot by slot
+            rows = jnp.take_along_axis(rows, jnp.argmax(perturbed, 0)[None, None], axis=1)[:, 0]
+        else:
+            rows = rows.reshape(4, -1)
+            rows = rows[:, jax.lax.top_k(rows[1], ids.shape[1])[1]]
+        return jax.lax.bitcast_convert_type(rows[0], jnp.int32), rows[1], rows[2], rows[3]
 
     def refreshed(state, local, values):
         """The stored values that a batch leaves: smoothed, averaged over an index's occurrences, the old if none is."""
@@ -241,7 +255,7 @@ def example_sampler(
         count = same.sum(1)
         mean = jnp.where(same, new, 0.0).sum(1) / jnp.maximum(count, 1)
         state = state._replace(values=state.values.at[local].set(jnp.where(count > 0, mean, old), mode="drop"))
-        return state._replace(sums=tree.refresh(state.sums, leaves(state), local, fanout))
+        return state._replace(sums=tree.refresh(state.sums, lambda ids: leaves(state, ids), local, heat, fanout))
 
     def importance_weights(state, indices, values, kind="clipped"):
         if kind not in _KINDS:
@@ -251,24 +265,9 @@ def example_sampler(
             after = log_probs(update(state, indices, values), indices)
             return jnp.exp(jnp.minimum(after - log_probs(state, indices), _LARGEST_LOG_WEIGHT))
         old, new, finite = refreshed(state, here(indices), values)
-        log_ratio = jnp.where(finite, log_score(new) - log_score(old), 0.0)
+        log_ratio = jnp.where(finite, tree.relative(score(new), score(old), heat), 0.0)
         if kind == "self_normalised":
             return log_ratio.size * jax.nn.softmax(log_ratio)
         return jnp.clip(jnp.exp(log_ratio), *clip)
 
     return ExampleSampler(init, sample, update, importance_weights, log_probs, rebuild)
-
-
-def _merge(ids, perturbed, logs, log_prior, root, axis_name, replacement):
-    """The winners among all devices' candidates, by the largest perturbed log-mass; one all-gather."""
-    rows = jnp.stack(
-        [jax.lax.bitcast_convert_type(ids, jnp.float32), perturbed, logs, log_prior, jnp.full(ids.shape, root)]
-    )
-    rows = jax.lax.all_gather(rows, axis_name)  # [devices, 5, candidates]
-    total = tree.logsumexp(rows[:, 4, 0])
-    if replacement:  # slot by slot
-        winners = jnp.take_along_axis(rows, jnp.argmax(rows[:, 1], 0)[None, None], axis=0)[0]
-    else:
-        rows = rows.transpose(1, 0, 2).reshape(5, -1)
-        winners = rows[:, jax.lax.top_k(rows[1], ids.size)[1]]
-    return jax.lax.bitcast_convert_type(winners[0], jnp.int32), winners[1], winners[2], winners[3], total

@@ -124,12 +124,9 @@ def test_a_huge_beta_draws_the_hardest(replacement, beta, scale):
     losses = np.float32([0.1, 0.9, 0.9, -1.0]) * np.float32(scale)
     sampler = hardness(4, beta, replacement=replacement)
     state = sampler.init(losses)
-    if beta * scale < 1e37:
-        log_probs = np.asarray(sampler.log_probs(state))
-        assert log_probs[1] == log_probs[2] > -0.8
-        assert (np.exp(log_probs[[0, 3]]) == 0).all()
-        indices, _ = hardness(4, beta).sample(state, KEY, 64)
-        assert set(indices.tolist()) <= {1, 2}
+    np.testing.assert_allclose(np.exp(sampler.log_probs(state)), [0, 0.5, 0.5, 0], rtol=1e-6)
+    indices, _ = hardness(4, beta).sample(state, KEY, 64)
+    assert set(indices.tolist()) == {1, 2}
     for out in (sampler.sample(state, KEY, 2)[1], sampler.importance_weights(state, jnp.arange(2), losses[:2])):
         assert np.isfinite(out).all()
 
@@ -196,7 +193,7 @@ def test_tree_weights_are_the_exact_ratio_of_eq_13(beta):
     after = LOSSES.copy()
     after[ids] = new
     ratio = (expected_p(beta, losses=after)[0] / expected_p(beta)[0])[ids]
-    # The exponent is rounded in float32, hence an error that grows with beta.
+    # The exponent is rounded in float32: an error that grows with beta.
     weights = sampler.importance_weights(state, jnp.array(ids), new, "tree")
     np.testing.assert_allclose(weights, np.minimum(ratio, np.exp(80)), rtol=1e-5 + 2e-6 * beta, atol=1e-30)
 
@@ -251,13 +248,13 @@ def test_beta_changes_by_a_rebuild():
     state = hardness(N, 1.0).init(LOSSES)
     colder = hardness(N, 5.0)
     chex.assert_trees_all_close(colder.rebuild(state), colder.init(LOSSES), rtol=1e-6)
-    assert not np.allclose(state.sums[-1], colder.rebuild(state).sums[-1])
+    assert not np.allclose(state.sums[-1].log, colder.rebuild(state).sums[-1].log)
 
 
 def run_steps(sampler, state, keys):
     def step(state, key):
         indices, weights = sampler.sample(state, key, 6)
-        losses = jnp.sin(indices + jnp.float32(state.sums[-1][0]))
+        losses = jnp.sin(indices + jnp.float32(state.sums[-1].log[0]))
         importance = sampler.importance_weights(state, indices, losses, "tree")
         return sampler.update(state, indices, losses), (indices, weights, importance)
 
@@ -331,7 +328,7 @@ def test_a_donated_state_is_updated_in_place(replacement, kind):
 
 
 def test_state_is_at_most_three_floats_an_example():
-    for kwargs, most in ({}, 1.2), ({"prior": np.ones(10_000), "floor": 0.1}, 2.4):
+    for kwargs, most in ({}, 1.3), ({"prior": np.ones(10_000), "floor": 0.1}, 2.6):
         state = hardness(10_000, 1.0, **kwargs).init(0.0)
         assert sum(leaf.size for leaf in jax.tree.leaves(state)) < most * 10_000
 

@@ -3,6 +3,7 @@
 import functools
 import itertools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,29 +17,51 @@ from mixjax.samplers import tree
 FANOUT = 4
 
 
+HEAT = 0.5  # of losses that are twice the logs
+
+
 def masses_of(leaves, sums):
-    return lambda level, ids: tree.take(leaves if level == 0 else sums[level - 1], ids)
+    def masses(level, ids):
+        return tree.relative(tree.take(leaves if level == 0 else sums[level - 1], ids), ONE, HEAT)
+
+    return masses
+
+
+ONE = tree.Nodes(0.0, 0.0)
+
+
+def nodes_of(logs):
+    """The same masses, written half as losses and half as factors."""
+    logs = jnp.asarray(logs, jnp.float32)
+    zero = logs == -jnp.inf
+    return tree.Nodes(jnp.where(zero, 7.0, logs), jnp.where(zero, -jnp.inf, (1 - HEAT) * logs))
+
+
+def logs_of(nodes):
+    return np.asarray(tree.relative(nodes, ONE, HEAT))
 
 
 def build(logs, fanout=FANOUT):
-    leaves = jnp.asarray(logs, jnp.float32)
-    return leaves, tree.build(leaves, fanout)
+    leaves = nodes_of(logs)
+    return leaves, tree.build(leaves, HEAT, fanout)
 
 
 @functools.partial(jax.jit, static_argnames=("fanout", "size", "runs"))
 def draw(key, leaves, sums, fanout, size, runs=1):
-    levels = tree.num_levels(leaves.size, fanout)
+    levels = tree.num_levels(leaves.log.size, fanout)
     keys = jax.random.split(key, runs)
     return jax.vmap(lambda k: tree.draw(k, masses_of(leaves, sums), levels, fanout, size))(keys)
 
 
 @functools.partial(jax.jit, static_argnames=("fanout", "size", "runs"))
 def draw_distinct(key, leaves, sums, fanout, size, runs=1):
-    levels = tree.num_levels(leaves.size, fanout)
+    levels = tree.num_levels(leaves.log.size, fanout)
     keys = jax.random.split(key, runs)
 
     def one(k):
-        return tree.draw_distinct(k, masses_of(leaves, sums), sums[-1][0], levels, fanout, size)
+        return tree.draw_distinct(
+            k, masses_of(leaves, sums), tree.relative(sums[-1], ONE, HEAT)[0], levels, fanout, size
+        )
 
     return jax.vmap(one)(keys)
 
@@ -48,21 +71,25 @@ def draw_distinct(key, leaves, sums, fanout, size, runs=1):
 def test_levels_shrink_to_one_root_that_holds_everything(n, fanout):
     logs = np.random.default_rng(n).normal(size=n) * 5
     leaves, sums = build(logs, fanout)
-    sizes = [n, *(level.size for level in sums)]
+    sizes = [n, *(level.log.size for level in sums)]
     assert all(above == -(-below // fanout) for below, above in itertools.pairwise(sizes))
     assert sizes[-1] == 1
-    np.testing.assert_allclose(sums[-1][0], np.logaddexp.reduce(logs), rtol=1e-6)
-    for below, above in zip([leaves, *sums], sums, strict=False):
+    np.testing.assert_allclose(logs_of(sums[-1])[0], np.logaddexp.reduce(logs), rtol=1e-5)
+    for nodes, above in zip([leaves, *sums], sums, strict=False):
+        below = logs_of(nodes)
         padded = np.pad(np.float64(below), (0, -below.size % fanout), constant_values=-np.inf)
-        np.testing.assert_allclose(above, np.logaddexp.reduce(padded.reshape(-1, fanout), axis=1), rtol=1e-5)
+        np.testing.assert_allclose(
+            logs_of(above), np.logaddexp.reduce(padded.reshape(-1, fanout), axis=1), rtol=1e-5, atol=1e-5
+        )
 
 
 def test_zero_masses_stay_zero_and_do_not_spread():
     leaves, sums = build([-np.inf, -np.inf, -np.inf, -np.inf, 0.0, -np.inf])
-    assert sums[0].tolist() == [-np.inf, 0.0]
+    assert logs_of(sums[0]).tolist() == [-np.inf, 0.0]
     assert (draw(jax.random.key(0), leaves, sums, FANOUT, 64)[0] == 4).all()
     empty, sums = build([-np.inf] * 5)
-    assert sums[-1].tolist() == [-np.inf]
+    assert sums[-1].log.tolist() == [-np.inf]
+    assert np.isfinite(sums[-1].top).all()
     assert not np.isnan(draw_distinct(jax.random.key(0), empty, sums, FANOUT, 3)[2]).any()
 
 
@@ -71,18 +98,19 @@ def test_zero_masses_stay_zero_and_do_not_spread():
 def test_refresh_is_build(changes):
     leaves, sums = build(np.linspace(-3, 3, 30))
     ids = jnp.array([i for i, _ in changes])
+    logs = np.linspace(-3, 3, 30)
     for i, value in changes:
-        leaves = leaves.at[i].set(value)
-    refreshed = tree.refresh(sums, masses_of(leaves, sums), ids, FANOUT)
-    for a, b in zip(refreshed, tree.build(leaves, FANOUT), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
+        logs[i] = value
+    leaves = nodes_of(logs)
+    refreshed = tree.refresh(sums, functools.partial(tree.take, leaves), ids, HEAT, FANOUT)
+    chex.assert_trees_all_close(refreshed, tree.build(leaves, HEAT, FANOUT), rtol=1e-6, atol=1e-6)
 
 
 def test_ids_past_the_end_change_nothing():
     leaves, sums = build(np.arange(10.0))
-    refreshed = tree.refresh(sums, masses_of(leaves, sums), jnp.array([10, 11, 400]), FANOUT)
-    for a, b in zip(refreshed, sums, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-6)
+    ids = jnp.array([10, 11, 400])
+    refreshed = tree.refresh(sums, functools.partial(tree.take, leaves), ids, HEAT, FANOUT)
+    chex.assert_trees_all_close(refreshed, sums, rtol=1e-6)
 
 
 @pytest.mark.slow
@@ -90,19 +118,31 @@ def test_a_million_updates_do_not_drift():
     n, batch, steps = 20_000, 64, 15_625  # 10^6 updates
 
     def step(carry, key):
-        leaves, sums = carry
+        logs, sums = carry
         id_key, value_key = jax.random.split(key)
         ids = jax.random.randint(id_key, (batch,), 0, n)
-        leaves = leaves.at[ids].set(5 * jax.random.normal(value_key, (batch,)))
+        logs = logs.at[ids].set(5 * jax.random.normal(value_key, (batch,)))
         # An index that occurs twice: whichever value stays, the sums are those of the leaves.
-        return (leaves, tree.refresh(sums, masses_of(leaves, sums), ids, 8)), None
+        return (logs, tree.refresh(sums, lambda ids: tree.take(nodes_of(logs), ids), ids, HEAT, 8)), None
 
-    carry = build(np.zeros(n), 8)
-    leaves, sums = jax.jit(lambda c, k: jax.lax.scan(step, c, jax.random.split(k, steps))[0])(carry, jax.random.key(0))
-    exact = np.logaddexp.reduce(np.float64(leaves))
-    assert abs(float(sums[-1][0]) - exact) < 2e-6 * abs(exact)
-    for a, b in zip(sums, tree.build(leaves, 8), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
+    carry = jnp.zeros(n), build(np.zeros(n), 8)[1]
+    logs, sums = jax.jit(lambda c, k: jax.lax.scan(step, c, jax.random.split(k, steps))[0])(carry, jax.random.key(0))
+    exact = np.logaddexp.reduce(np.float64(logs))
+    assert abs(logs_of(sums[-1])[0] - exact) < 2e-6 * abs(exact)
+    chex.assert_trees_all_close(sums, build(logs, 8)[1], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("heat", [0.0, 1.0, 1e30])
+@pytest.mark.parametrize("scale", [1e-3, 1e30])
+def test_no_heat_overflows_and_ties_share_evenly(heat, scale):
+    losses = np.float32([1, 1, 1, 1, 1, -1, 0.5, 1, 1]) * np.float32(scale)  # seven of nine tie, in blocks of 4, 2, 1
+    sums = tree.build(tree.Nodes(jnp.asarray(losses), jnp.zeros(9)), jnp.float32(heat), FANOUT)
+    root = jax.tree.map(lambda x: x[0], sums[-1])
+    assert np.isfinite(root.top)
+    assert np.isfinite(root.log)
+    p = np.exp(tree.relative(tree.Nodes(jnp.asarray(losses), jnp.zeros(9)), root, heat))
+    expected = np.exp(np.maximum(heat * (np.float64(losses) - losses.max()), -1e300))
+    np.testing.assert_allclose(p, expected / expected.sum(), rtol=1e-6, atol=1e-30)
 
 
 LOSSES = {
@@ -119,7 +159,7 @@ def test_draws_follow_the_masses(name, fanout):
     leaves, sums = build(LOSSES[name], fanout)
     p = np.exp(LOSSES[name] - np.logaddexp.reduce(LOSSES[name]))
     ids, logs = draw(jax.random.key(1), leaves, sums, fanout, 200_000)
-    np.testing.assert_array_equal(logs, leaves[ids])
+    np.testing.assert_allclose(logs, logs_of(leaves)[ids], rtol=1e-5)
     assert goodness_of_fit(np.bincount(ids[0], minlength=50), p) > 1e-4
 
 
@@ -143,7 +183,7 @@ def test_distinct_draws_are_gumbel_top_k(name, fanout):
     ids = np.asarray(ids)
     assert (np.sort(ids, 1)[:, 1:] > np.sort(ids, 1)[:, :-1]).all()
     assert (np.diff(perturbed, axis=1) <= 0).all()
-    np.testing.assert_array_equal(logs, np.asarray(leaves)[ids])
+    np.testing.assert_allclose(logs, logs_of(leaves)[ids], rtol=1e-5)
     reference = LOSSES[name] + np.random.default_rng(0).gumbel(size=(runs, 50))
     order = np.argsort(-reference, axis=1)[:, :k]
     for position in range(k):  # the law of each successive draw, and so of their order
