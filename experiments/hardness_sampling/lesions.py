@@ -9,7 +9,10 @@ of `mixjax.data.anatomies`. Simulated are each patient's deformation of it, the 
 3. contrasts: a voxel's intensity is the sum over tissues of fraction times intensity, `INTENSITIES`;
 4. scanner: the centre's contrasts, uptake of the agent, thick slices, bias field and Rician noise, `SCANNERS`.
 
-Every knob of the difficulty is a constant below.
+Every knob of the difficulty is a constant below. The rare centre is hard because its contrasts differ more than because
+its images are worse, so that what it takes can be learnt from its own cases. That was the only thing checked when its
+scanner was chosen (grid 32; a boosted classifier of single voxels; no network, no sampling): trained on the other
+centres, the Dice score of the rare one's enhancing regions is half of what it is trained on the rare one's.
 """
 
 from collections.abc import Sequence
@@ -28,7 +31,9 @@ class Scanner(NamedTuple):
     """How a centre images.
 
     Attributes:
-        uptake: the enhancing rim's excess over its T1 intensity in t1ce, as a share of the usual one.
+        uptake: what the agent adds to the enhancing rim in t1ce, as a share of the usual.
+        leak: what it adds to the necrosis, as a share of the same: images taken late after the injection show the
+            agent fill the core.
         oedema: the contrast of the whole tumour to healthy tissue in t2 and flair, as a share of the usual one.
         fluid: intensity of cerebrospinal fluid in flair; 0.15 where it is nulled.
         slices: standard deviation of the blur across slices, voxels.
@@ -38,6 +43,7 @@ class Scanner(NamedTuple):
     """
 
     uptake: float = 1.0
+    leak: float = 0.0
     oedema: float = 1.0
     fluid: float = 0.15
     slices: float = 0.0
@@ -49,8 +55,8 @@ class Scanner(NamedTuple):
 SCANNERS = {
     "university": Scanner(),
     "clinic": Scanner(uptake=0.8, oedema=0.9, slices=0.6, noise=0.07),
-    "private practice": Scanner(uptake=0.9, blur=0.5, bias=0.15, noise=0.06),
-    "low field": Scanner(uptake=0.45, oedema=0.65, fluid=0.9, slices=0.9, blur=0.4, bias=0.15, noise=0.08),
+    "private practice": Scanner(uptake=0.9, blur=0.4, bias=0.1, noise=0.06),
+    "low field": Scanner(uptake=0.35, leak=1.0, oedema=0.75, fluid=0.8, slices=0.4, bias=0.06),
 }
 """The centres' scanners; the last centre is the rare one."""
 
@@ -201,8 +207,8 @@ def _scan(rng: np.random.Generator, scanner: Scanner, fractions: np.ndarray) -> 
     grid = len(fractions)
     table = INTENSITIES.copy()
     table[0, 3] = scanner.fluid
-    uptake = scanner.uptake * np.exp(UPTAKE * rng.standard_normal())
-    table[5, 1] = table[5, 0] + uptake * (table[5, 1] - table[5, 0])
+    agent = np.exp(UPTAKE * rng.standard_normal()) * (table[5, 1] - table[5, 0])
+    table[4:, 1] = table[4:, 0] + agent * np.array([scanner.leak, scanner.uptake])
     healthy = table[1:3, 2:].mean(0)  # of grey and white matter
     table[3:, 2:] = healthy + scanner.oedema * (table[3:, 2:] - healthy)
     table *= np.exp(PATIENT * rng.standard_normal(table.shape))
