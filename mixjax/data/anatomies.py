@@ -7,6 +7,12 @@
 
 A Debian package can be downloaded where there is apt-get: on Debian and its relatives. Elsewhere its volumes come from
 a folder (`mixjax data colin27 --from FOLDER`), such as /usr/share/mricron/templates where it is installed.
+
+References:
+    Fonov et al., "Unbiased nonlinear average age-appropriate brain templates from birth to adulthood", 2009 (MNI152);
+    Holmes et al., "Enhancement of MR images using registration for signal averaging", 1998 (Colin27);
+    Rohlfing et al., "The INIA19 template and NeuroMaps atlas for primate brain image parcellation and spatial
+    normalization", 2012 (INIA19).
 """
 
 import gzip

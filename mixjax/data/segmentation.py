@@ -44,6 +44,12 @@ def standardise(image: np.ndarray, head: np.ndarray) -> np.ndarray:
 
     Raises:
         ValueError: if the shapes do not match, or `head` is empty.
+
+    Example:
+        >>> import numpy as np
+        >>> image = np.array([0.0, 0.0, 10.0, 20.0, 30.0]).reshape(5, 1, 1, 1)
+        >>> standardise(image, image[..., 0] > 0).ravel().round(2).tolist()
+        [0.0, 0.0, -1.22, 0.0, 1.22]
     """
     if head.shape != image.shape[:-1] or not head.any():
         raise ValueError(f"head must be a mask {image.shape[:-1]} with a voxel set, got {head.shape}, {head.sum()} set")
@@ -73,6 +79,14 @@ def to_cube(volumes: np.ndarray, head: np.ndarray, spacing: np.ndarray, grid: in
     Raises:
         ValueError: if the shapes do not match, or `head` is empty, or `grid` is below 8.
         ImportError: if there is no SciPy; names the extra.
+
+    Example:
+        >>> import numpy as np
+        >>> head = np.zeros((40, 40, 20), bool)
+        >>> head[5:35, 10:30, 5:15] = True  # 30 x 20 x 20 mm where voxels are 1 x 1 x 2 mm
+        >>> cube = to_cube(head[..., None], head, np.array([1.0, 1.0, 2.0]), grid=34)
+        >>> cube.shape, [high - low for low, high in bounding_box(cube[..., 0] >= 0.5)]
+        ((34, 34, 34, 1), [30, 20, 20])
     """
     ndimage = need("scipy.ndimage")
     if grid < 8:
@@ -83,14 +97,14 @@ def to_cube(volumes: np.ndarray, head: np.ndarray, spacing: np.ndarray, grid: in
     low, high = (np.array(ends) for ends in zip(*bounding_box(head), strict=True))
     step = ((high - low) * spacing).max() / (1 - 2 * _MARGIN) / grid / spacing  # a voxel of the cube, in given voxels
     sigma = np.where(step > 1, step / 2, 0)
-    pad = np.ceil(4 * sigma).astype(int)
+    pad = np.ceil(4 * sigma).astype(int) + 1
     box = [slice(max(a - p, 0), b + p) for a, b, p in zip(low, high, pad, strict=True)]
     start = np.array([part.start for part in box])
     offset = (low + high - 1) / 2 - step * (grid - 1) / 2 - start
     out = np.empty((grid, grid, grid, volumes.shape[-1]), np.float32)
     for channel in range(volumes.shape[-1]):
         smooth = ndimage.gaussian_filter(volumes[*box, channel].astype(np.float32), sigma, mode="constant")
-        out[..., channel] = ndimage.affine_transform(smooth, step, offset, (grid,) * 3, order=1, mode="constant")
+        out[..., channel] = ndimage.affine_transform(smooth, step, offset, (grid,) * 3, order=1, mode="grid-constant")
     return out
 
 

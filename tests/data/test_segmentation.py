@@ -81,6 +81,15 @@ def test_an_empty_border_does_not_matter():
     np.testing.assert_allclose(to_cube(padded, wide, np.ones(3), 12), to_cube(values, mask, np.ones(3), 12), atol=1e-5)
 
 
+@pytest.mark.parametrize("border", [0, 3])
+def test_fine_cubes_keep_the_outermost_voxels(border):
+    """Wide voxels on a finer grid: half of the last voxel lies beyond its middle, at the volume's border or not."""
+    mask = np.pad(np.ones((6, 4, 2), bool), border)
+    cube = to_cube(mask[..., None], mask, np.array([1.0, 1.0, 3.0]), 48)[..., 0] >= 0.5
+    sides = [high - low for low, high in bounding_box(cube)]
+    np.testing.assert_allclose(sides, 48 * 0.88 * np.array([1, 4 / 6, 1]), atol=1.1)
+
+
 def test_bounding_box():
     mask = np.zeros((5, 6, 7), bool)
     mask[1:4, 2, 3:] = True
