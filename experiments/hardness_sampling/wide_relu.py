@@ -1,0 +1,272 @@
+"""Theorem 3.1 at work: SGD with hardness weighted sampling on a wide ReLU network (paper 004, sections 3.1, 3.3, 12).
+
+Section 12.1's network and initialisation. Each run trains it twice from one start: with *exact* losses, the
+probabilities ``p̄(L)`` being those of all the losses as they are (theorem 12.1), and with *stale* ones, algorithm 1
+without importance sampling (theorem 12.2). One seed is one draw of the data, the network and the batches.
+
+What this can show: whether the gradient norm gets below a given epsilon, and the largest step of a grid with which it
+does. What it cannot: the theorems give steps that *suffice*, by bounds with unspecified constants, so a step that works
+beyond them contradicts nothing; that the bounds fall with beta is algebra, that the largest stable step does is what
+section 12.2 reads into them, and is what is measured here.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+
+from experiments.figures import text
+from experiments.hardness_sampling.sentences import quote
+from experiments.hardness_sampling.wide_network import WideReLU, data_set, laws, train_both
+from mixjax.claims import near, paired, versus
+from mixjax.experiment import Experiment
+
+METHODS = {"exact": "exact losses", "stale": "stale losses (algorithm 1)"}
+ROUNDING = 1e-6  # of a probability in float32
+FALL = 0.1  # a run has converged when the robust loss is below this share of its start, and the gradient below epsilon
+
+
+def wide_relu(config: WideReLU) -> Experiment:
+    """Theorems 3.1, 3.2, 12.1 and 12.2, and lemma 3.2."""
+
+    def train(key, hparams, data):
+        del data  # each seed draws its own
+        settings = dataclasses.replace(config, **hparams)
+        x, _ = data_set(jax.random.split(key, 3)[0], settings)
+        gaps = jnp.linalg.norm(x[:, None] - x, axis=-1) + 2.0 * jnp.eye(config.num_examples)
+        return {**train_both(key, settings), **laws(key, settings), "separation": gaps.min()}
+
+    trained = dict.fromkeys(("grad_norm", "robust", "distance"), ("method", "record"))
+    checked = dict.fromkeys(("law_error", "own_change", "other_change"), ("divergence",))
+    return Experiment(
+        train=train,
+        data=None,
+        dims={**trained, **checked},
+        coords={
+            "method": list(METHODS),
+            "divergence": ["kl", "chi2"],
+            "record": [config.num_steps // config.num_records * i for i in range(config.num_records + 1)],
+        },
+        units={
+            "grad_norm": "first gradient norm of ERM",
+            "robust": "loss units",
+            **dict.fromkeys(("distance", "own_change", "other_change"), "probability"),
+            **dict.fromkeys(("law_error", "separation"), "1"),
+        },
+        figure=lambda results: figure(results, config),
+        claims=lambda results: claims(results, config),
+    )
+
+
+def log_largest_step(data, epsilon: float):
+    """Log2 of the largest step of the grid that is stable, ``[beta, seed, method]``; one notch below it where none is.
+
+    Stable: over the last tenth of the horizon (the last two records at least) the gradient norm stays below epsilon and
+    the robust loss below ``FALL`` of its start. The second is needed because the loss is bounded: where tanh is
+    saturated at the wrong sign, gradients vanish as well, and nothing can blow up to infinity.
+    """
+    late = {"record": slice(-max(2, data.sizes["record"] // 10), None)}
+    calm = data.grad_norm.isel(late).max("record") <= epsilon
+    low = data.robust.isel(late).max("record") <= FALL * data.robust.isel(record=0)
+    steps = np.log2(data.step_size)
+    notch = float(steps[1] - steps[0]) if steps.size > 1 else 1.0
+    return steps.where(calm & low).max("step_size").fillna(float(steps.min()) - notch)
+
+
+def by_beta(log_steps) -> str:
+    """Geometric means over seeds at each beta."""
+    means = 2.0 ** log_steps.mean("seed")
+    return ", ".join(f"{mean.item():.3g} at {mean.beta.item():g}" for mean in means)
+
+
+def judged(results, judge):
+    """The claim on the first network; its note tells how it fares on the others."""
+    main, *others = [judge(data) for data in results.values()]
+    verdicts = {True: "holds", False: "does not hold", None: "undecided"}
+    told = [
+        f"{name}: {claim.value:.3g} ± {claim.stderr:.1g}, {verdicts[claim.holds]} ({claim.note})"
+        for name, claim in zip(list(results)[1:], others, strict=True)
+        if claim.stderr is not None
+    ]
+    return dataclasses.replace(main, note="; ".join([main.note, *told]))
+
+
+def claims(results, config: WideReLU) -> list:
+    """The sentences of sections 3.1, 3.3 and 12.2."""
+
+    def at_start(judge):
+        return judged(results, lambda data: judge(data.isel(step_size=0)))
+
+    def converges(name, method):
+        def judge(data):
+            shown = data.sel({"method": method}).sel(step_size=config.shown_step, method="nearest")
+            last, left = shown.grad_norm.isel(record=-1), shown.robust.isel(record=-1) / shown.robust.isel(record=0)
+            return versus(
+                name,
+                last.max("beta"),
+                "<=",
+                config.epsilon,
+                **quote(name),
+                note=f"largest over beta at step {config.shown_step:g} d / m after {config.num_steps} steps, in units "
+                f"of ERM's first gradient norm; share of the robust loss left at most {text(left.max('beta'))}",
+            )
+
+        return judged(results, judge)
+
+    def falls(name, method):
+        def judge(data):
+            steps = log_largest_step(data, config.epsilon).sel({"method": method})
+            return paired(
+                name,
+                steps.isel(beta=-1),
+                "<",
+                steps.isel(beta=0),
+                **quote(name),
+                note=f"log2 of the largest stable step, beta = {data.beta[-1].item():g} less beta = 0; in units of "
+                "d / m the steps are "
+                + ", ".join(
+                    f"{2 ** float(row.mean()):.3g} at {row.beta.item():g}" for row in steps.transpose("beta", ...)
+                ),
+            )
+
+        return judged(results, judge)
+
+    def falls_faster(data):
+        steps = log_largest_step(data, config.epsilon)
+        fall = steps.isel(beta=-1) - steps.isel(beta=0)
+        gap = steps.sel({"method": "stale"}) - steps.sel({"method": "exact"})
+        return paired(
+            "stale_step_falls_faster",
+            fall.sel({"method": "stale"}),
+            "<",
+            fall.sel({"method": "exact"}),
+            **quote("stale_step_falls_faster"),
+            note="log2 of the largest stable step at the largest beta less that at 0, stale against exact; geometric "
+            f"means of stale / exact: {by_beta(gap)}",
+        )
+
+    def small_beta(data):
+        shown = data.grad_norm.sel(step_size=config.shown_step, method="nearest")
+        ratio = np.log10(shown.isel(beta=1) / shown.isel(beta=0))
+        return near(
+            "beta_zero_is_erm",
+            ratio.mean(("method", "record")),
+            0.0,
+            0.02,
+            **quote("beta_zero_is_erm"),
+            note=f"log10 of the gradient norm at beta = {data.beta[1].item():g} over that at 0, which is ERM; mean "
+            f"over both methods and all of training at step {config.shown_step:g} d / m",
+        )
+
+    def staleness(data):
+        error = data.distance.sel({"method": "stale"}).sel(step_size=config.shown_step, method="nearest").mean("record")
+        return paired(
+            "staleness_error_rises",
+            error.isel(beta=-1),
+            ">",
+            error.isel(beta=1),
+            statement="ours: the error made by using stale losses increases when beta increases [total variation "
+            "between the probabilities drawn from and those of the exact losses, mean over training]",
+            source="paper 004, appendix 12.2",
+            note=", ".join(f"{text(row, 2)} at {row.beta.item():g}" for row in error.transpose("beta", ...)),
+        )
+
+    return [
+        at_start(
+            lambda data: versus(
+                "gradient_law",
+                data.law_error.max(("beta", "divergence")),
+                "<=",
+                0.01,
+                **quote("gradient_law"),
+                note="relative error of R's slope along the expectation, by differences of R; largest over beta, KL "
+                "and chi-squared, at the initial network",
+            )
+        ),
+        at_start(
+            lambda data: versus(
+                "own_loss_raises_probability",
+                data.own_change.min(("beta", "divergence")),
+                ">=",
+                -ROUNDING,
+                **quote("own_loss_raises_probability"),
+                note=f"least change of p_i when L_i rises by {config.raised:g}, over all examples, beta, KL and "
+                "chi-squared, at the initial network. Zero where beta is 0 or chi-squared has cut the example and "
+                "keeps it cut: the theorem's 'increasing' is 'non-decreasing'",
+            )
+        ),
+        at_start(
+            lambda data: versus(
+                "other_losses_lower_probability",
+                data.other_change.max(("beta", "divergence")),
+                "<=",
+                ROUNDING,
+                **quote("other_losses_lower_probability"),
+                note="largest change of any p_j, the same",
+            )
+        ),
+        converges("exact_losses_converge", "exact"),
+        converges("stale_losses_converge", "stale"),
+        falls("stable_step_falls_with_beta_exact", "exact"),
+        falls("stable_step_falls_with_beta_stale", "stale"),
+        judged(results, falls_faster),
+        judged(results, small_beta),
+        judged(results, staleness),
+    ]
+
+
+def _band(log_values, base):
+    """Geometric mean over seeds and two standard errors to each side, of logarithms to a base."""
+    mean, error = log_values.mean("seed"), 2 * log_values.std("seed", ddof=1) / np.sqrt(log_values.sizes["seed"])
+    return (base**edge for edge in (mean, mean - error, mean + error))
+
+
+def figure(results, config: WideReLU):
+    """A row a network: gradient norms while training, the largest stable step against beta, and stale over exact."""
+    drawn, axes = plt.subplots(
+        len(results), 3, figsize=(13, 3.7 * len(results) + 0.4), squeeze=False, layout="constrained"
+    )
+    for row, (name, data) in zip(axes, results.items(), strict=True):
+        shown = np.log10(data.grad_norm.sel(step_size=config.shown_step, method="nearest"))
+        betas = dict.fromkeys((0, data.sizes["beta"] // 2, data.sizes["beta"] - 1))
+        for number, position in enumerate(betas):
+            for method, style in zip(METHODS, ("-", "--"), strict=True):
+                mean, low, high = _band(shown.isel(beta=position).sel({"method": method}), 10.0)
+                label = f"{method}, β = {data.beta[position].item():g}"
+                row[0].plot(data.record, mean, style, color=f"C{number}", lw=1.4, label=label)
+                row[0].fill_between(data.record, low, high, color=f"C{number}", alpha=0.2, lw=0)
+        row[0].axhline(config.epsilon, color="0.4", lw=1, ls=":", label="ε")
+        row[0].set(
+            yscale="log",
+            xlabel="training steps",
+            ylabel="gradient norm of R\n(units of ERM's first)",
+            title=f"{name}: step {config.shown_step:g} d / m",
+        )
+        steps = log_largest_step(data, config.epsilon)
+        for number, (method, label) in enumerate(METHODS.items()):
+            mean, low, high = _band(steps.sel({"method": method}), 2.0)
+            style = {"fmt": "o-", "ms": 4, "lw": 1.2, "capsize": 2, "color": f"C{number}", "label": label}
+            row[1].errorbar(data.beta, mean, [mean - low, high - mean], **style)
+        row[1].set_yscale("log", base=2)
+        row[1].set(ylabel="largest stable step (d / m)", title=f"{name}: stable steps")
+        mean, low, high = _band(steps.sel({"method": "stale"}) - steps.sel({"method": "exact"}), 2.0)
+        row[2].errorbar(data.beta, mean, [mean - low, high - mean], fmt="o-", ms=4, lw=1.2, capsize=2, color="C3")
+        row[2].axhline(1.0, color="0.4", lw=1, ls=":")
+        row[2].set(ylabel="largest stable step, stale / exact", title=f"{name}: what staleness costs")
+        smallest = float(data.beta[1])
+        for axis in row[1:]:
+            axis.set_xscale("symlog", linthresh=smallest)
+            axis.set(xlabel="β (1 / loss)", xlim=(-0.3 * smallest, 1.5 * float(data.beta[-1])))
+        for axis in row:
+            axis.grid(alpha=0.3, lw=0.5)
+        row[1].legend(fontsize=8.5)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    drawn.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8.5, title="left column")
+    seeds = next(iter(results.values())).sizes["seed"]
+    drawn.suptitle(
+        f"Hardness weighted sampling on a wide ReLU network: geometric means over {seeds} seeds, ±2 standard errors",
+        fontsize=11,
+    )
+    return drawn
