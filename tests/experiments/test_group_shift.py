@@ -193,6 +193,24 @@ def test_claims_judge_the_difference_from_erm():
     assert {claim.name for claim in worse} == set(better)
 
 
+def test_a_grid_is_judged_at_its_first_point():
+    results = made_up_results(lambda m: 70.0 if m == "erm" else 72.0)
+    grid = {
+        name: xarray.concat([d, d * 0 + 50.0], "factor").assign_coords(factor=[1.0, 3.0]) for name, d in results.items()
+    }
+    assert group_shift.claims(grid) == group_shift.claims(results)
+    assert len(group_shift.figure(grid).axes) == 2
+
+
+def test_claims_compare_the_short_run_with_the_long_one():
+    (_, long), (_, short) = (
+        next(iter(made_up_results(lambda m, g=g: 70.0 + g * (m != "erm")).items())) for g in (1.0, 3.0)
+    )
+    found = {c.name: c for c in group_shift.claims({group_shift.LONG: long, group_shift.SHORT: short})}
+    claim = found["adult_100_steps_hardness_gains_more"]
+    assert claim.holds and round(claim.value, 3) == 2.0
+
+
 def test_the_figure_shows_every_method_once():
     figure = group_shift.figure(made_up_results(lambda m: 70.0 + len(m)))
     assert [text.get_text() for text in figure.legends[0].get_texts()] == list(METHODS.values())
@@ -210,7 +228,8 @@ def test_the_batch_must_fit_groups_and_rows(monkeypatch):
 def test_every_run_of_the_config_gives_claims(monkeypatch):
     monkeypatch.setattr(mixjax.data, "load_table", fake_table)
     config = configs.load(CONFIG)
-    assert [run.values.table for run in config.runs] == list(GROUPS)
+    assert {run.values.table for run in config.runs} == set(GROUPS)
+    assert {group_shift.SHORT, group_shift.LONG} <= {run.name for run in config.runs}
     assert config.sweep.first_seed >= 1000 and config.sweep.seeds >= 50
     rng, results = np.random.default_rng(0), {}
     for run in config.runs:
@@ -220,4 +239,4 @@ def test_every_run_of_the_config_gives_claims(monkeypatch):
         variables = {k: (("seed", *experiment.dims[k]), rng.random((3, *v.shape))) for k, v in shapes.items()}
         results[run.name] = xarray.Dataset(variables, {"seed": np.arange(3), **experiment.coords})
     names = Counter(claim.name for claim in experiment.claims(results))
-    assert max(names.values()) == 1 and len(names) == 3 * (2 * (len(METHODS) - 1) + 3)
+    assert max(names.values()) == 1 and len(names) == len(config.runs) * (2 * (len(METHODS) - 1) + 3) + 3
