@@ -43,7 +43,7 @@ def wide_relu(config: WideReLU) -> Experiment:
     return Experiment(
         train=train,
         data=None,
-        dims={**trained, **checked},
+        dims={**trained, **checked, "separation": ()},
         coords={
             "method": list(METHODS),
             "divergence": ["kl", "chi2"],
@@ -81,139 +81,128 @@ def by_beta(log_steps) -> str:
     return ", ".join(f"{mean.item():.3g} at {mean.beta.item():g}" for mean in means)
 
 
-def judged(results, judge):
-    """The claim on the first network; its note tells how it fares on the others."""
+def judged(results, note: str, judge):
+    """The claim on the first network, with what the numbers are; its note tells how it fares on the others.
+
+    Args:
+        results: run name to data set.
+        note: what the value is.
+        judge: ``judge(data) -> claim``, whose note has numbers only.
+    """
     main, *others = [judge(data) for data in results.values()]
     verdicts = {True: "holds", False: "does not hold", None: "undecided"}
+    first, *names = results
     told = [
-        f"{name}: {claim.value:.3g} ± {claim.stderr:.1g}, {verdicts[claim.holds]} ({claim.note})"
-        for name, claim in zip(list(results)[1:], others, strict=True)
+        f"{name}: {claim.value:.3g} ± {claim.stderr:.1g}, {verdicts[claim.holds]}{claim.note and ', ' + claim.note}"
+        for name, claim in zip(names, others, strict=True)
         if claim.stderr is not None
     ]
-    return dataclasses.replace(main, note="; ".join([main.note, *told]))
+    own = f"{first}: {main.note}" if main.note else ""
+    return dataclasses.replace(main, note="; ".join(filter(None, [note, own, *told])))
 
 
 def claims(results, config: WideReLU) -> list:
     """The sentences of sections 3.1, 3.3 and 12.2."""
+    shown_step = f"step {config.shown_step:g} d / m"
 
-    def at_start(judge):
-        return judged(results, lambda data: judge(data.isel(step_size=0)))
+    def at_start(name, value, side, threshold, note):
+        def judge(data):
+            return versus(name, value(data.isel(step_size=0)), side, threshold, **quote(name))
+
+        return judged(results, f"{note}, at the initial network", judge)
+
+    def while_training(data, metric):
+        return data[metric].sel(step_size=config.shown_step, method="nearest")
 
     def converges(name, method):
         def judge(data):
-            shown = data.sel({"method": method}).sel(step_size=config.shown_step, method="nearest")
-            last, left = shown.grad_norm.isel(record=-1), shown.robust.isel(record=-1) / shown.robust.isel(record=0)
-            return versus(
-                name,
-                last.max("beta"),
-                "<=",
-                config.epsilon,
-                **quote(name),
-                note=f"largest over beta at step {config.shown_step:g} d / m after {config.num_steps} steps, in units "
-                f"of ERM's first gradient norm; share of the robust loss left at most {text(left.max('beta'))}",
-            )
+            last, value = (while_training(data, metric).sel({"method": method}) for metric in ("grad_norm", "robust"))
+            left = (value.isel(record=-1) / value.isel(record=0)).max("beta")
+            numbers = f"share of the robust loss left at most {text(left)}"
+            return versus(name, last.isel(record=-1).max("beta"), "<=", config.epsilon, **quote(name), note=numbers)
 
-        return judged(results, judge)
+        note = (
+            f"gradient norm in units of ERM's first, largest over beta, after {config.num_steps} steps at {shown_step}"
+        )
+        return judged(results, note, judge)
 
     def falls(name, method):
         def judge(data):
             steps = log_largest_step(data, config.epsilon).sel({"method": method})
-            return paired(
-                name,
-                steps.isel(beta=-1),
-                "<",
-                steps.isel(beta=0),
-                **quote(name),
-                note=f"log2 of the largest stable step, beta = {data.beta[-1].item():g} less beta = 0; in units of "
-                "d / m the steps are "
-                + ", ".join(
-                    f"{2 ** float(row.mean()):.3g} at {row.beta.item():g}" for row in steps.transpose("beta", ...)
-                ),
-            )
+            return paired(name, steps[-1], "<", steps[0], **quote(name), note=by_beta(steps))
 
-        return judged(results, judge)
+        note = "log2 of the largest stable step, at the largest beta less at 0; geometric means in d / m"
+        return judged(results, note, judge)
 
     def falls_faster(data):
         steps = log_largest_step(data, config.epsilon)
-        fall = steps.isel(beta=-1) - steps.isel(beta=0)
-        gap = steps.sel({"method": "stale"}) - steps.sel({"method": "exact"})
-        return paired(
-            "stale_step_falls_faster",
-            fall.sel({"method": "stale"}),
-            "<",
-            fall.sel({"method": "exact"}),
-            **quote("stale_step_falls_faster"),
-            note="log2 of the largest stable step at the largest beta less that at 0, stale against exact; geometric "
-            f"means of stale / exact: {by_beta(gap)}",
-        )
+        exact, stale = (steps.sel({"method": method}) for method in METHODS)
+        name, numbers = "stale_step_falls_faster", f"stale / exact {by_beta(stale - exact)}"
+        return paired(name, stale[-1] - stale[0], "<", exact[-1] - exact[0], **quote(name), note=numbers)
 
     def small_beta(data):
-        shown = data.grad_norm.sel(step_size=config.shown_step, method="nearest")
-        ratio = np.log10(shown.isel(beta=1) / shown.isel(beta=0))
-        return near(
-            "beta_zero_is_erm",
-            ratio.mean(("method", "record")),
-            0.0,
-            0.02,
-            **quote("beta_zero_is_erm"),
-            note=f"log10 of the gradient norm at beta = {data.beta[1].item():g} over that at 0, which is ERM; mean "
-            f"over both methods and all of training at step {config.shown_step:g} d / m",
-        )
+        curves = while_training(data, "grad_norm")
+        ratio = np.log10(curves.isel(beta=1) / curves.isel(beta=0)).mean(("method", "record"))
+        return near("beta_zero_is_erm", ratio, 0.0, 0.02, **quote("beta_zero_is_erm"))
 
     def staleness(data):
-        error = data.distance.sel({"method": "stale"}).sel(step_size=config.shown_step, method="nearest").mean("record")
+        error = while_training(data, "distance").sel({"method": "stale"}).mean("record")
         return paired(
             "staleness_error_rises",
             error.isel(beta=-1),
             ">",
             error.isel(beta=1),
-            statement="ours: the error made by using stale losses increases when beta increases [total variation "
-            "between the probabilities drawn from and those of the exact losses, mean over training]",
+            statement="ours: the error made by using stale losses increases when beta increases",
             source="paper 004, appendix 12.2",
-            note=", ".join(f"{text(row, 2)} at {row.beta.item():g}" for row in error.transpose("beta", ...)),
+            note=", ".join(f"{text(row, 2)} at {row.beta.item():g}" for row in error),
         )
 
+    everywhere = ("beta", "divergence")
     return [
         at_start(
-            lambda data: versus(
-                "gradient_law",
-                data.law_error.max(("beta", "divergence")),
-                "<=",
-                0.01,
-                **quote("gradient_law"),
-                note="relative error of R's slope along the expectation, by differences of R; largest over beta, KL "
-                "and chi-squared, at the initial network",
-            )
+            "gradient_law",
+            lambda data: data.law_error.max(everywhere),
+            "<=",
+            0.01,
+            "relative error of R's slope along the expectation, by differences of R; largest over beta, KL and "
+            "chi-squared",
         ),
         at_start(
-            lambda data: versus(
-                "own_loss_raises_probability",
-                data.own_change.min(("beta", "divergence")),
-                ">=",
-                -ROUNDING,
-                **quote("own_loss_raises_probability"),
-                note=f"least change of p_i when L_i rises by {config.raised:g}, over all examples, beta, KL and "
-                "chi-squared, at the initial network. Zero where beta is 0 or chi-squared has cut the example and "
-                "keeps it cut: the theorem's 'increasing' is 'non-decreasing'",
-            )
+            "own_loss_raises_probability",
+            lambda data: data.own_change.min(everywhere),
+            ">=",
+            -ROUNDING,
+            f"least change of any p_i when L_i rises by {config.raised:g}, over beta, KL and chi-squared (0 where beta "
+            "is 0, or where chi-squared keeps the example cut: 'increasing' should read 'non-decreasing')",
         ),
         at_start(
-            lambda data: versus(
-                "other_losses_lower_probability",
-                data.other_change.max(("beta", "divergence")),
-                "<=",
-                ROUNDING,
-                **quote("other_losses_lower_probability"),
-                note="largest change of any p_j, the same",
-            )
+            "other_losses_lower_probability",
+            lambda data: data.other_change.max(everywhere),
+            "<=",
+            ROUNDING,
+            f"largest change of any p_j when L_i rises by {config.raised:g}, over beta, KL and chi-squared",
         ),
         converges("exact_losses_converge", "exact"),
         converges("stale_losses_converge", "stale"),
         falls("stable_step_falls_with_beta_exact", "exact"),
         falls("stable_step_falls_with_beta_stale", "stale"),
-        judged(results, falls_faster),
-        judged(results, small_beta),
-        judged(results, staleness),
+        judged(
+            results,
+            "log2 of the largest stable step, at the largest beta less at 0, stale less exact; geometric means",
+            falls_faster,
+        ),
+        judged(
+            results,
+            "log10 of the gradient norm at the smallest positive beta over that at 0, which is ERM; mean over both "
+            f"methods and all of training at {shown_step}",
+            small_beta,
+        ),
+        judged(
+            results,
+            "total variation between the probabilities drawn from and those of the exact losses, mean over training at "
+            f"{shown_step}, largest beta less smallest positive one",
+            staleness,
+        ),
     ]
 
 
