@@ -111,7 +111,7 @@ def robust_weights(
     """The maximiser ``p̄`` of :func:`robust_loss`: what :func:`dro` weights with, as a function of all the losses.
 
     Args:
-        losses: ``L``, ``[n]``; what it holds where the prior is zero does not matter.
+        losses: ``L``, ``[n]``, finite; what it holds where the prior is zero does not matter.
         prior: ``pi``, ``[n]``, non-negative, not all zero; normalised here. Zero stays zero: the way to pad.
         beta: non-negative scalar, in 1 / loss; ``inf`` is allowed.
         divergence: as in :func:`dro`.
@@ -147,7 +147,7 @@ def robust_loss(
     at fixed ``p̄``. Second derivatives are not available: they come out as zero.
 
     Args:
-        losses: ``L``, ``[n]``.
+        losses: ``L``, ``[n]``, finite; what it holds where the prior is zero does not matter.
         prior: ``pi``, ``[n]``, non-negative, not all zero; normalised here.
         beta: non-negative scalar, in 1 / loss; 0 gives the mean under the prior, ``inf`` the largest loss.
         divergence: as in :func:`dro`; ``"cvar"`` has no penalty, ``R`` is the mean over the worst ``1 / (1 + beta)``.

@@ -54,7 +54,7 @@ def group_dro(
         adjustment: scalar or ``[D]``, in units of the loss, any sign. The generalisation adjustment is
             ``C / jnp.sqrt(n)`` with ``n`` the number of training examples of each domain: small domains are watched
             more closely. It moves the weights and is in no loss that is reported. A scalar changes nothing.
-        gamma: scalar in [0, 1]; 1 takes the last loss alone.
+        gamma: scalar in [0, 1]; 1 takes the last loss alone, as algorithm 1 does.
         max_log_step: positive scalar; bound on how far one step moves the log of two weights apart.
 
     Signals:

@@ -5,7 +5,7 @@ Where the paper slips, the tests follow what is true:
 - Eq. 32 has ``-mu_i`` where a maximum under ``p_i >= 0`` has ``+mu_i``: an entry that is cut has
   ``v_i - phi'(0) / beta + lambda <= 0``. Eq. 34, which everything rests on, is right.
 - Example 3.1's phi is (1 / n)-strongly convex on [0, n] (its second derivative is 1 / z), so for KL the constant of
-  lemma 3.1 is ``beta``, and grows with nothing: not ``beta / n``, as ``rho = 1`` would give.
+  lemma 3.1 is ``beta`` whatever ``n``: not ``beta / n``, as ``rho = 1`` would give.
 - Theorem 3.2's "increasing" is "non-decreasing" for Pearson's divergence: an entry that is cut stays at zero for a
   while. For KL it is strict.
 """
