@@ -1,0 +1,179 @@
+"""The 3-D U-Net of paper 004, appendix 8.2.1, channels last.
+
+Each level has two 3³ convolutions, each followed by instance normalisation and a leaky ReLU; max-pooling leads down and
+a transposed 2³ convolution up ("linear upsampling with learnable parameters"); skip connections join the two. The
+resolutions nearest to the input have a head each, for deep supervision.
+
+Where the appendix is silent the net is nnU-Net's: slope 0.01, skip connections by concatenation, He initialisation.
+Convolutions that a normalisation follows have no bias, since it would be subtracted again.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+SLOPE = 0.01  # of the leaky ReLU
+EPSILON = 1e-5  # of the instance normalisation
+
+
+def widths(num_levels: int, first: int = 32, maximum: int = 320) -> list[int]:
+    """Features of each level: doubled from level to level, up to a maximum."""
+    return [min(first * 2**level, maximum) for level in range(num_levels)]
+
+
+def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The 3-D convolution with zero padding, ``[n, x, y, z, in]`` and ``[3, 3, 3, in, out]`` to ``[n, x, y, z, out]``.
+
+    On CPU it is computed by planes, see ``convolve_planes``.
+    """
+    return jax.lax.platform_dependent(x, kernel, cpu=convolve_planes, default=convolve_volumes)
+
+
+def convolve_volumes(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """``convolve`` as one 3-D convolution."""
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1, 1), "SAME", dimension_numbers=("NHWDC", "HWDIO", "NHWDC"))
+
+
+@jax.custom_vjp
+def convolve_planes(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """``convolve`` as a 2-D convolution of all planes along x, each with its two neighbours as further channels.
+
+    For few channels XLA's 3-D convolution is ten times slower on CPU. Both gradients are written out because XLA has a
+    fast kernel only for convolutions with channels last, and turns those of the automatic gradient into that form
+    outside of loops only: inside ``scan`` they would be thirty times slower.
+    """
+    n, depth, *plane, _ = x.shape
+    flat = jnp.moveaxis(kernel, 0, 2).reshape(3, 3, -1, kernel.shape[-1])
+    planes = _with_neighbours(x).reshape(n * depth, *plane, -1)
+    y = jax.lax.conv_general_dilated(planes, flat, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return y.reshape(n, depth, *plane, -1)
+
+
+def _with_neighbours(x: jax.Array) -> jax.Array:
+    """Each plane along x with the one before and the one after it as channels, ``[n, x, y, z, 3 * features]``."""
+    padded = jnp.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0), (0, 0)))
+    return jnp.concatenate([padded[:, i : i + x.shape[1]] for i in range(3)], axis=-1)
+
+
+def _forward(x, kernel):
+    return convolve_planes(x, kernel), (x, kernel)
+
+
+def _backward(saved, dy):
+    """The gradient to x is a convolution with the mirrored kernel; that to the kernel is one matrix product."""
+    x, kernel = saved
+    dx = convolve_planes(dy, kernel[::-1, ::-1, ::-1].swapaxes(3, 4))
+    (height, width), (inputs, outputs) = x.shape[2:4], kernel.shape[3:]
+    padded = jnp.pad(dy, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)))
+    shifted = [padded[:, :, 2 - j : 2 - j + height, 2 - k : 2 - k + width] for j in range(3) for k in range(3)]
+    stacked = jnp.concatenate(shifted, axis=-1).reshape(-1, 9 * outputs)
+    product = _with_neighbours(x).reshape(-1, 3 * inputs).T @ stacked
+    return dx, product.reshape(3, inputs, 3, 3, outputs).transpose(0, 2, 3, 1, 4)
+
+
+convolve_planes.defvjp(_forward, _backward)
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """Maxima of 2³ blocks."""
+    n, *sizes, features = x.shape
+    blocks = x.reshape(n, *(part for size in sizes for part in (size // 2, 2)), features)
+    return blocks.max(axis=(2, 4, 6))
+
+
+class ConvNorm(nnx.Module):
+    """A 3³ convolution, instance normalisation with a learnable scale and bias, and a leaky ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, rngs: nnx.Rngs):
+        """Draws the parameters."""
+        self.kernel = nnx.Param(nnx.initializers.he_normal()(rngs.params(), (3, 3, 3, inputs, outputs)))
+        self.scale = nnx.Param(jnp.ones(outputs))
+        self.bias = nnx.Param(jnp.zeros(outputs))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """``[n, x, y, z, inputs]`` to ``[n, x, y, z, outputs]``."""
+        x = convolve(x, self.kernel[...])
+        space = (1, 2, 3)
+        mean = x.mean(space, keepdims=True)
+        variance = jnp.square(x - mean).mean(space, keepdims=True)
+        x = (x - mean) * (jax.lax.rsqrt(variance + EPSILON) * self.scale[...]) + self.bias[...]
+        return jax.nn.leaky_relu(x, SLOPE)
+
+
+class Up(nnx.Module):
+    """A transposed convolution of size and stride 2: each voxel becomes 2³, without overlap."""
+
+    def __init__(self, inputs: int, outputs: int, rngs: nnx.Rngs):
+        """Draws the parameters."""
+        self.kernel = nnx.Param(nnx.initializers.he_normal()(rngs.params(), (inputs, 8 * outputs)))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """``[n, x, y, z, inputs]`` to ``[n, 2x, 2y, 2z, outputs]``."""
+        n, *sizes, _ = x.shape
+        blocks = (x @ self.kernel[...]).reshape(n, *sizes, 2, 2, 2, -1)
+        return blocks.transpose(0, 1, 4, 2, 5, 3, 6, 7).reshape(n, *(2 * size for size in sizes), -1)
+
+
+class Level(nnx.Module):
+    """One level of the U and all below it."""
+
+    def __init__(self, inputs: int, features: Sequence[int], num_classes: int, num_heads: int, rngs: nnx.Rngs):
+        """Draws the parameters; ``features`` are those of this level and of the deeper ones."""
+        width, *deeper = features
+        self.down = nnx.Sequential(ConvNorm(inputs, width, rngs), ConvNorm(width, width, rngs))
+        self.is_deepest = not deeper
+        self.has_head = num_heads > 0
+        if deeper:
+            self.below = Level(width, deeper, num_classes, num_heads - 1, rngs)
+            self.up = Up(deeper[0], width, rngs)
+            self.join = nnx.Sequential(ConvNorm(2 * width, width, rngs), ConvNorm(width, width, rngs))
+        if self.has_head:
+            self.head = nnx.Linear(width, num_classes, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
+        """Features at this resolution, and the scores of the heads at this one and at the coarser ones."""
+        x, scores = self.down(x), []
+        if not self.is_deepest:
+            below, scores = self.below(max_pool(x))
+            x = self.join(jnp.concatenate([x, self.up(below)], axis=-1))
+        return x, [self.head(x), *scores] if self.has_head else scores
+
+
+class UNet(nnx.Module):
+    """The whole net.
+
+    Args:
+        inputs: channels of the images.
+        num_classes: labels, background included.
+        features: of each level, the finest first; see ``widths``.
+        num_heads: how many of the finest resolutions have a head, from 1 to the number of levels.
+        rngs: for the parameters.
+
+    Raises:
+        ValueError: ``num_heads`` out of range.
+    """
+
+    def __init__(self, inputs: int, num_classes: int, features: Sequence[int], num_heads: int, rngs: nnx.Rngs):
+        """Draws the parameters."""
+        if not 1 <= num_heads <= len(features):
+            raise ValueError(f"num_heads must be between 1 and the number of levels, {len(features)}, got {num_heads}")
+        self.factor = 2 ** (len(features) - 1)
+        self.top = Level(inputs, features, num_classes, num_heads, rngs)
+
+    def __call__(self, x: jax.Array) -> list[jax.Array]:
+        """Scores of each class at each voxel, the finest resolution first.
+
+        Args:
+            x: ``[n, x, y, z, inputs]``; sizes are multiples of 2 to the number of levels less one.
+
+        Returns:
+            ``num_heads`` arrays ``[n, x / 2^i, y / 2^i, z / 2^i, num_classes]``.
+
+        Raises:
+            ValueError: a size that cannot be halved often enough.
+        """
+        if any(size % self.factor for size in x.shape[1:4]):
+            raise ValueError(f"sizes must be multiples of {self.factor}, got {x.shape[1:4]}")
+        return self.top(x)[1]
