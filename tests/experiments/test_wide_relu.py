@@ -64,6 +64,7 @@ def reference(beta, step_size, method):
     x, y, params = *(np.asarray(a, np.float64) for a in (x, y)), [np.asarray(p, np.float64) for p in params]
     prior, rate = np.full(6, 1 / 6), step_size * TINY.output_dim / TINY.width
     sampler = samplers.hardness(6, beta)
+    sample, update = jax.jit(sampler.sample, static_argnums=2), jax.jit(sampler.update)
 
     def forward(rows):
         first = x[rows] @ params[0]
@@ -92,10 +93,10 @@ def reference(beta, step_size, method):
             p = paper004.eq12(forward(everything)[3], prior, beta)
             rows = np.asarray(samplers.multinomial(key, jnp.float32(p), TINY.batch_size))
         else:
-            rows = np.asarray(sampler.sample(history, key, TINY.batch_size)[0])
+            rows = np.asarray(sample(history, key, TINY.batch_size)[0])
         seen, grads = forward(rows)[3], gradients(rows, np.full(TINY.batch_size, 1 / TINY.batch_size))
         params = [p - rate * g for p, g in zip(params, grads, strict=True)]
-        history = sampler.update(history, rows, jnp.float32(seen))
+        history = update(history, rows, jnp.float32(seen))
         if (t + 1) % (TINY.num_steps // TINY.num_records) == 0:
             measure()
     return np.array(norms) / unit
