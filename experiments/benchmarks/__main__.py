@@ -1,4 +1,4 @@
-"""Runs the benchmarks and writes ``RESULTS.md`` and ``results.json``."""
+"""Runs the benchmarks and writes ``RESULTS.md`` and ``results.json``, one pair for each of the two sets."""
 
 import argparse
 import json
@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.benchmarks import figure_1, floor, overhead, seeds, timing
+from experiments.benchmarks import figure_1, floor, overhead, samplers, seeds, timing
 
-BENCHMARKS = {"a": figure_1.run, "b": seeds.run, "c": overhead.run, "d": floor.run}
+BENCHMARKS = {"a": figure_1.run, "b": seeds.run, "c": overhead.run, "d": floor.run, "e": samplers.run}
 HERE = Path(__file__).parent
+SETS = {"abcd": HERE, "e": HERE.parent / "hardness_sampling" / "benchmarks"}
+"""The letters that are kept together, and where."""
 VERDICTS = {True: "met", False: "**missed**", None: "undecided"}
 
 
@@ -56,20 +58,20 @@ def write(folder: Path, machine: Mapping[str, str], reports: Mapping[str, timing
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m experiments.benchmarks", description=__doc__)
-    parser.add_argument("benchmarks", nargs="*", metavar="a b c d", help="which ones; all by default")
+    parser.add_argument("benchmarks", nargs="*", metavar="a b c d e", help="which ones; all by default")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that everything runs")
     parser.add_argument(
         "--out",
         type=Path,
-        help="folder for the two files; by default the package's own for the full set, results/benchmarks otherwise",
+        help="folder for the two files; by default the package's own for the sets abcd and e, results/benchmarks else",
     )
     options = parser.parse_args(arguments)
     letters = sorted(set(options.benchmarks)) or list(BENCHMARKS)
     unknown = [letter for letter in letters if letter not in BENCHMARKS]
     if unknown:
         parser.error(f"no benchmark {', '.join(unknown)}; choose from {', '.join(BENCHMARKS)}")
-    complete = not options.quick and letters == list(BENCHMARKS)
-    folder = options.out or (HERE if complete else Path("results") / "benchmarks")
+    kept = {} if options.quick else SETS
+    folder = options.out or kept.get("".join(letters), Path("results") / "benchmarks")
 
     machine, start, reports = timing.machine(), time.perf_counter(), {}
     for letter in letters:

@@ -216,8 +216,8 @@ def test_example_of_almost_all_mass_is_in_every_batch():
     losses = np.r_[10.0, np.linspace(0.0, 1.0, 999)].astype(np.float32)
     sampler = hardness(1000, 20.0, replacement=False)
     state = sampler.init(losses)
-    keys = jax.random.split(KEY, 200)
-    indices = np.asarray(jax.vmap(lambda key: sampler.sample(state, key, 64)[0])(keys))
+    keys = jax.random.split(KEY, 100)
+    indices = np.asarray(jax.jit(jax.vmap(lambda key: sampler.sample(state, key, 64)[0]))(keys))
     assert (indices == 0).any(1).all()
     assert losses[indices[indices > 0]].mean() > 0.9
 
@@ -231,7 +231,7 @@ def test_scores_are_drawn_in_proportion_and_fall_back_to_the_prior():
     keys = jax.random.split(KEY, 4000)
     for mode in (True, False):
         drawer = proportional(4, prior=[1.0, 1.0, 1.0, 3.0], replacement=mode)
-        first = np.asarray(jax.vmap(lambda key, s=drawer: s.sample(state, key, 2)[0][0])(keys))
+        first = np.asarray(jax.jit(jax.vmap(lambda key, s=drawer: s.sample(state, key, 2)[0][0]))(keys))
         np.testing.assert_allclose(np.bincount(first, minlength=4) / 4000, np.array([1, 1, 1, 3]) / 6, atol=0.04)
 
 
@@ -276,7 +276,7 @@ def test_resume_is_bit_identical(replacement):
 
 
 @both_modes
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", ["plain", "prior and floor"])
 def test_jit_vmap_and_eager_agree(variant, replacement):
     def run(beta, key, losses):
         sampler = hardness(N, beta, replacement=replacement, **VARIANTS[variant])
@@ -284,8 +284,9 @@ def test_jit_vmap_and_eager_agree(variant, replacement):
 
     betas, keys = jnp.array([0.0, 1.0, 5.0]), jax.random.split(KEY, 3)
     batched = jax.jit(jax.vmap(run, in_axes=(0, 0, None)))(betas, keys, LOSSES)
-    for i in range(3):
-        alone = run(betas[i], keys[i], LOSSES)
+    alone_by = {0: run, 2: jax.jit(run)}
+    for i, function in alone_by.items():
+        alone = function(betas[i], keys[i], LOSSES)
         np.testing.assert_array_equal(alone[0], batched[0][i])
         chex.assert_trees_all_close(alone, jax.tree.map(lambda x, i=i: x[i], batched), rtol=1e-4, atol=1e-6)
 
@@ -345,25 +346,28 @@ def test_no_gradient_flows_through_the_history():
     np.testing.assert_array_equal(jax.grad(objective)(jnp.ones(3)), np.zeros(3))
 
 
-@settings(derandomize=True, deadline=None, max_examples=50, database=None)
+@jax.jit
+def _after_an_update(beta, values, indices):
+    sampler = hardness(10, beta)
+    state = sampler.update(sampler.init(0.5), indices, values)
+    return state.values, sampler.log_probs(state), sampler.sample(state, KEY, 4)
+
+
+@settings(derandomize=True, deadline=None, max_examples=200, database=None)
 @given(
     st.lists(st.floats(-(2.0**100), 2.0**100, width=32) | st.sampled_from([np.nan, np.inf]), min_size=5, max_size=5),
     st.lists(st.integers(-3, 12), min_size=5, max_size=5),
-    st.sampled_from([0.0, 1e-3, 1.0, 1e4, np.inf]),
+    st.sampled_from([0.0, 1e-3, 1.0, 1e4, 1e30, np.inf]),
 )
 def test_whatever_comes_the_distribution_stays_one(values, indices, beta):
-    sampler = _SMALL[beta]
-    state = sampler.update(sampler.init(0.5), jnp.array(indices), jnp.array(values, jnp.float32))
-    assert np.isfinite(state.values).all()
-    np.testing.assert_allclose(np.exp(sampler.log_probs(state)).sum(), 1.0, rtol=1e-4)
-    drawn, weights = sampler.sample(state, KEY, 4)
+    args = np.float32(beta), np.float32(values), np.int32(indices)
+    stored, log_probs, (drawn, weights) = jax.tree.map(np.asarray, _after_an_update(*args))
+    assert np.isfinite(stored).all()
+    np.testing.assert_allclose(np.exp(log_probs).sum(), 1.0, rtol=1e-5)
     assert ((drawn >= 0) & (drawn < 10)).all()
     assert not np.isnan(weights).any()
     untouched = sorted(set(range(10)) - set(indices))
-    assert (np.asarray(state.values)[untouched] == 0.5).all()
-
-
-_SMALL = {beta: hardness(10, beta) for beta in [0.0, 1e-3, 1.0, 1e4, np.inf]}
+    assert (stored[untouched] == 0.5).all()
 
 
 ERRORS = {
