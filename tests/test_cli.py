@@ -12,6 +12,7 @@ import time
 import pytest
 
 import mixjax
+import mixjax.data
 from mixjax import cli, results
 
 MODULE = """

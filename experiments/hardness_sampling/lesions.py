@@ -31,9 +31,8 @@ class Scanner(NamedTuple):
     """How a centre images.
 
     Attributes:
-        uptake: what the agent adds to the enhancing rim in t1ce, as a share of the usual.
-        leak: what it adds to the necrosis, as a share of the same: images taken late after the injection show the
-            agent fill the core.
+        uptake: what the contrast agent adds to the enhancing core in t1ce, as a share of the usual.
+        leak: what it adds to the non-enhancing core, as a share of the same: it seeps in when images are taken late.
         oedema: the contrast of the whole tumour to healthy tissue in t2 and flair, as a share of the usual one.
         fluid: intensity of cerebrospinal fluid in flair; 0.15 where it is nulled.
         slices: standard deviation of the blur across slices, voxels.
@@ -106,14 +105,17 @@ def simulate(
         num_cases: number of cases.
         centre_shares: share of each centre of `CENTRES`, non-negative, normalised here; the counts are exact up to
             rounding by largest remainder, and the cases' order is random.
-        grid: number of voxels along each side.
+        grid: number of voxels along each side, at least 16, below which no tumour has `SMALLEST` enhancing voxels.
 
     Returns:
-        The cases; every region of every case has at least one voxel.
+        The cases; every region of every case has at least `SMALLEST` voxels.
 
     Raises:
-        ValueError: if there is no anatomy or one is not on the grid, or the shares are not one number per centre.
+        ValueError: if the grid is too coarse, if there is no anatomy or one is not on the grid, or if the shares are
+            not one number per centre.
     """
+    if grid < 16:
+        raise ValueError(f"grid must be at least 16, got {grid}")
     shape = (grid, grid, grid, 3)
     if not anatomies or any(anatomy.tissues.shape != shape for anatomy in anatomies):
         raise ValueError(f"anatomies must be on a grid {shape}, got {[a.tissues.shape for a in anatomies]}")

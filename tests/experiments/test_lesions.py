@@ -130,6 +130,13 @@ def test_shares_must_be_one_number_per_centre(shares):
         simulate([egg()], 0, 1, shares, GRID)
 
 
+def test_a_coarse_grid_is_refused_and_the_coarsest_works():
+    with pytest.raises(ValueError, match="grid must be at least 16, got 15"):
+        simulate([egg(15)], 0, 1, SHARES, 15)
+    coarse = simulate([egg(16)], 0, 5, SHARES, 16)
+    assert ((coarse.labels == 3).sum((1, 2, 3)) >= lesions.SMALLEST).all()
+
+
 @pytest.mark.parametrize("anatomies", [[], [egg(16)]])
 def test_anatomies_must_be_on_the_grid(anatomies):
     with pytest.raises(ValueError, match=r"anatomies must be on a grid \(32, 32, 32, 3\), got"):
