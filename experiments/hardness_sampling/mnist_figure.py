@@ -46,12 +46,13 @@ def figure(results):
             fourth,
         ]
         for axis, (metric, label) in zip(row, panels, strict=True):
-            axis.set_yscale("linear" if metric.endswith("accuracy") else "log")
+            scale = "linear" if metric.endswith("accuracy") else "log"
+            axis.set_yscale(scale)
             for method in methods:
                 curve(axis, data[metric].sel({"method": method}), method)
             axis.set(xlabel="training steps", ylabel=label, title=f"{name}: {what}")
-            if metric == "accuracy":
-                axis.set_ylim(70, 100)
+            if scale == "linear":
+                axis.set_ylim(0 if metric == "rare_accuracy" else 60, 100)
     equal_loss(axes[4, 0], mlp, first)
     long_runs(axes[4, 1], longer)
     distances(axes[4, 2], mlp, first)
@@ -59,7 +60,7 @@ def figure(results):
     for axis in axes.flat:
         axis.grid(alpha=0.3, lw=0.5)
     for axis in axes[4]:
-        axis.legend(fontsize=8)
+        axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2)
     handles = [plt.Line2D([], [], **style, label=text) for text, style in LABELS.values()]
     drawn.legend(handles=handles, loc="outside lower center", ncols=5)
     seeds = mlp.sizes["seed"]

@@ -47,51 +47,40 @@ class Wrn(imbalanced.Problem):
     beta: float = 10.0
 
 
-def scheme(config: Wrn, method: str, n: int) -> imbalanced.Scheme:
-    """How a method draws."""
-    if method == "erm":
-        return imbalanced.shuffled(n, config.batch_size)
-    return imbalanced.hardness(n, config.batch_size, config.beta, replacement=method == "wr")
+def schemes(config: Wrn, images: imbalanced.Images) -> dict[str, imbalanced.Scheme]:
+    """How each method draws."""
+    n, size = imbalanced.num_kept(config, images), config.batch_size
+    hardness = {name: imbalanced.hardness(n, size, config.beta, replacement=name == "wr") for name in ("wr", "nr")}
+    return {"erm": imbalanced.shuffled(n, size), **hardness}
 
 
-def start(key, config, images, method):
-    """``imbalanced.start`` for a method."""
-    return imbalanced.start(key, config, images, scheme(config, method, imbalanced.num_kept(config, images)))
-
-
-def step(carry, parts, config, images, method):
-    """``imbalanced.step`` for a method."""
-    return imbalanced.step(carry, config, images, parts, scheme(config, method, len(parts.kept)))
-
-
-def evaluate(carry, parts, config, images, method):
-    """``imbalanced.evaluate`` for a method."""
-    return imbalanced.evaluate(carry, config, images, parts, scheme(config, method, len(parts.kept)))
-
-
-def train(key, config: Wrn, images: imbalanced.Images) -> dict[str, jax.Array]:
+def train(key, config: Wrn, images: imbalanced.Images, drawn: dict[str, imbalanced.Scheme]) -> dict[str, jax.Array]:
     """Trains the methods one after the other; metrics are ``[method, step]``."""
 
-    def one(method):
-        parts, carry = start(key, config, images, method)
+    def one(scheme):
+        parts, carry = imbalanced.start(key, config, images, scheme)
 
         def advance(carry, _):
-            carry, records = jax.lax.scan(
-                lambda carry, _: step(carry, parts, config, images, method), carry, length=config.record_every
+            carry, seen = jax.lax.scan(
+                lambda carry, _: imbalanced.step(carry, config, images, parts, scheme),
+                carry,
+                length=config.record_every,
             )
-            return carry, jax.tree.map(jnp.mean, records) | evaluate(carry, parts, config, images, method)
+            return carry, jax.tree.map(jnp.mean, seen) | imbalanced.evaluate(carry, config, images, parts, scheme)
 
         return jax.lax.scan(advance, carry, length=config.num_steps // config.record_every)[1]
 
-    return jax.tree.map(lambda *records: jnp.stack(records), *map(one, METHODS))
+    return jax.tree.map(lambda *records: jnp.stack(records), *(one(drawn[method]) for method in METHODS))
 
 
 def wrn(config: Wrn) -> Experiment:
     """The experiment, for ``mixjax run``."""
     units = imbalanced.UNITS | {f"{name}_fresh_statistics": unit for name, unit in imbalanced.EVALUATED.items()}
+    images = imbalanced.load(config.rare_class)
+    drawn = schemes(config, images)
     return Experiment(
-        train=lambda key, hparams, data: train(key, dataclasses.replace(config, **hparams), data),
-        data=imbalanced.load(config.rare_class),
+        train=lambda key, hparams, data: train(key, dataclasses.replace(config, **hparams), data, drawn),
+        data=images,
         dims=dict.fromkeys(units, ("method", "step")),
         coords={"method": list(METHODS), "step": range(config.record_every, config.num_steps + 1, config.record_every)},
         units=units,
@@ -210,12 +199,13 @@ def run(path: Path, out: Path, overrides=(), report=print) -> Path:
     values, experiment = config.runs[0].values, wrn(config.runs[0].values)
     images, key = jax.tree.map(jnp.asarray, experiment.data), jax.random.key(config.sweep.first_seed)
     steps = np.asarray(experiment.coords["step"])
-    begin = jax.jit(start, static_argnums=(1, 3))
-    advance, measure = (jax.jit(function, static_argnums=(2, 4)) for function in (step, evaluate))
+    drawn = schemes(values, experiment.data)
+    begin = jax.jit(imbalanced.start, static_argnums=(1, 3))
+    step, evaluate = (jax.jit(f, static_argnums=(1, 4)) for f in (imbalanced.step, imbalanced.evaluate))
 
     parts, carries = None, {}
     for method in METHODS:
-        parts, carries[method] = begin(key, values, images, method)
+        parts, carries[method] = begin(key, values, images, drawn[method])
     records = {name: np.full((len(METHODS), len(steps)), np.nan, np.float32) for name in experiment.units}
     progress = {"carries": carries, "records": records, "done": jnp.int32(0), "seconds": jnp.float32(0)}
     state = out.with_name(f"{out.name}.state.npz")
@@ -227,12 +217,12 @@ def run(path: Path, out: Path, overrides=(), report=print) -> Path:
     for number in range(done, len(steps)):
         begun = time.perf_counter()
         for row, method in enumerate(METHODS):
-            drawn = []
+            seen = []
             for _ in range(values.record_every):  # no scan: XLA's convolutions are 15 times slower in a loop on a CPU
-                carries[method], seen = advance(carries[method], parts, values, images, method)
-                drawn.append(seen)
-            found = measure(carries[method], parts, values, images, method)
-            found |= jax.tree.map(lambda *x: np.mean(x), *drawn)
+                carries[method], batch = step(carries[method], values, images, parts, drawn[method])
+                seen.append(batch)
+            found = evaluate(carries[method], values, images, parts, drawn[method])
+            found |= jax.tree.map(lambda *x: np.mean(x), *seen)
             for name, value in found.items():
                 records[name][row, number] = value
         seconds += time.perf_counter() - begun

@@ -274,9 +274,12 @@ def test_config_end_to_end(images, tmp_path):
 
 
 @pytest.mark.slow
-def test_wrn_goes_on_where_it_was_stopped(images, small_wrn, tmp_path):
+def test_wrn_goes_on_where_it_was_stopped(images, small_wrn, tmp_path, monkeypatch):
     overrides = ["keep=0.1", "batch_size=4", "probe_size=106", "test_size=60", "num_steps=6", "record_every=2"]
-    whole = results.read(wrn.run(FOLDER / "wrn.toml", tmp_path / "whole", overrides, report=lambda *a, **k: None))
+    config = configs.load(FOLDER / "wrn.toml", overrides)
+    assert config.sweep.first_seed >= 1000
+    made = wrn.schemes(config.runs[0].values, images)
+    monkeypatch.setattr(wrn, "schemes", lambda *_: made)  # equal functions: compiled once
     told = []
 
     def stop(line, **kwargs):
@@ -284,21 +287,19 @@ def test_wrn_goes_on_where_it_was_stopped(images, small_wrn, tmp_path):
         if len(told) == 2:
             raise KeyboardInterrupt
 
+    whole = results.read(wrn.run(FOLDER / "wrn.toml", tmp_path / "whole", overrides, report=lambda *_, **__: None))
     with pytest.raises(KeyboardInterrupt):
         wrn.run(FOLDER / "wrn.toml", tmp_path / "parts", overrides, report=stop)
-    partial = results.read(tmp_path / "parts")["run"]
-    assert partial.step.values.tolist() == [2, 4]
-    parts = results.read(wrn.run(FOLDER / "wrn.toml", tmp_path / "parts", overrides, report=lambda *a, **k: None))
-    assert parts["run"].step.values.tolist() == [2, 4, 6]
+    assert results.read(tmp_path / "parts")["run"].step.values.tolist() == [2, 4]
+    parts = results.read(wrn.run(FOLDER / "wrn.toml", tmp_path / "parts", overrides, report=stop))
+    assert parts["run"].step.values.tolist() == [2, 4, 6] and len(told) == 3
     for name, values in whole["run"].items():
         assert np.isfinite(values).all(), name
         np.testing.assert_array_equal(values, parts["run"][name], err_msg=name)
     rows = json.loads((tmp_path / "parts" / "claims.json").read_text())
-    assert all(row["holds"] is None and row["statement"].startswith("ours") for row in rows)
+    assert rows and all(row["holds"] is None and row["statement"].startswith("ours") for row in rows)
 
-    config = configs.load(FOLDER / "wrn.toml", overrides)
-    one = experiment.run(config, out=tmp_path / "one")
-    for name, values in results.read(one)["run"].items():
-        np.testing.assert_allclose(values, whole["run"][name], rtol=2e-2, atol=2e-2, err_msg=name)
+    shapes = jax.eval_shape(wrn.wrn(config.runs[0].values).train, jax.random.key(1000), {}, images)
+    assert {name: shape.shape for name, shape in shapes.items()} == dict.fromkeys(whole["run"], (3, 3))
     with pytest.raises(ValueError, match="holds the state of another run"):
-        wrn.run(FOLDER / "wrn.toml", tmp_path / "parts", ["batch_size=4", "num_steps=4", "record_every=2"])
+        wrn.run(FOLDER / "wrn.toml", tmp_path / "parts", [*overrides, "num_steps=4"])
