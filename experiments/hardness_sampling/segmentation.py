@@ -116,7 +116,7 @@ def split(key: jax.Array, members: list[jax.Array], num_test: list[int]) -> Spli
 def make_net(config: Segmentation, key: jax.Array) -> tuple[nnx.GraphDef, nnx.State]:
     """The U-Net and its first parameters."""
     features = unet.widths(config.num_levels, config.width, config.max_width)
-    return nnx.split(unet.UNet(len(CHANNELS), NUM_CLASSES, features, config.num_heads, nnx.Rngs(params=key)))
+    return nnx.split(unet.UNet(len(CHANNELS), NUM_CLASSES, features, config.num_heads, key))
 
 
 def make_optimizer(config: Segmentation) -> optax.GradientTransformation:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 SLOPE = 0.01  # of the leaky ReLU
@@ -83,12 +84,27 @@ def max_pool(x: jax.Array) -> jax.Array:
     return blocks.max(axis=(2, 4, 6))
 
 
+def he_normal(key: jax.Array, params):
+    """Kernels drawn from normal distributions of variance 2 / inputs; vectors, which are biases and scales, stay.
+
+    All kernels come from one draw: XLA compiles every draw anew, at a second each.
+    """
+    leaves, structure = jax.tree.flatten(params)
+    kernels = [number for number, leaf in enumerate(leaves) if leaf.ndim > 1]
+    ends = np.cumsum([leaves[number].size for number in kernels])
+    parts = jnp.split(jax.random.normal(key, (ends[-1],)), ends[:-1])
+    for number, part in zip(kernels, parts, strict=True):
+        shape = leaves[number].shape
+        leaves[number] = jnp.sqrt(2 * shape[-1] / part.size) * part.reshape(shape)
+    return jax.tree.unflatten(structure, leaves)
+
+
 class ConvNorm(nnx.Module):
     """A 3³ convolution, instance normalisation with a learnable scale and bias, and a leaky ReLU."""
 
-    def __init__(self, inputs: int, outputs: int, rngs: nnx.Rngs):
-        """Draws the parameters."""
-        self.kernel = nnx.Param(nnx.initializers.he_normal()(rngs.params(), (3, 3, 3, inputs, outputs)))
+    def __init__(self, inputs: int, outputs: int):
+        """The kernel is 0 until ``he_normal`` draws it, as in all parts of the net."""
+        self.kernel = nnx.Param(jnp.zeros((3, 3, 3, inputs, outputs)))
         self.scale = nnx.Param(jnp.ones(outputs))
         self.bias = nnx.Param(jnp.zeros(outputs))
 
@@ -105,9 +121,9 @@ class ConvNorm(nnx.Module):
 class Up(nnx.Module):
     """A transposed convolution of size and stride 2: each voxel becomes 2³, without overlap."""
 
-    def __init__(self, inputs: int, outputs: int, rngs: nnx.Rngs):
-        """Draws the parameters."""
-        self.kernel = nnx.Param(nnx.initializers.he_normal()(rngs.params(), (inputs, 8 * outputs)))
+    def __init__(self, inputs: int, outputs: int):
+        """Without a bias: a normalisation follows."""
+        self.kernel = nnx.Param(jnp.zeros((inputs, 8 * outputs)))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """``[n, x, y, z, inputs]`` to ``[n, 2x, 2y, 2z, outputs]``."""
@@ -116,21 +132,34 @@ class Up(nnx.Module):
         return blocks.transpose(0, 1, 4, 2, 5, 3, 6, 7).reshape(n, *(2 * size for size in sizes), -1)
 
 
+class Head(nnx.Module):
+    """Class scores from features, voxel by voxel."""
+
+    def __init__(self, inputs: int, outputs: int):
+        """With a bias for each class."""
+        self.kernel = nnx.Param(jnp.zeros((inputs, outputs)))
+        self.bias = nnx.Param(jnp.zeros(outputs))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """``[..., inputs]`` to ``[..., outputs]``."""
+        return x @ self.kernel[...] + self.bias[...]
+
+
 class Level(nnx.Module):
     """One level of the U and all below it."""
 
-    def __init__(self, inputs: int, features: Sequence[int], num_classes: int, num_heads: int, rngs: nnx.Rngs):
-        """Draws the parameters; ``features`` are those of this level and of the deeper ones."""
+    def __init__(self, inputs: int, features: Sequence[int], num_classes: int, num_heads: int):
+        """``features`` are those of this level and of the deeper ones."""
         width, *deeper = features
-        self.down = nnx.Sequential(ConvNorm(inputs, width, rngs), ConvNorm(width, width, rngs))
+        self.down = nnx.Sequential(ConvNorm(inputs, width), ConvNorm(width, width))
         self.is_deepest = not deeper
         self.has_head = num_heads > 0
         if deeper:
-            self.below = Level(width, deeper, num_classes, num_heads - 1, rngs)
-            self.up = Up(deeper[0], width, rngs)
-            self.join = nnx.Sequential(ConvNorm(2 * width, width, rngs), ConvNorm(width, width, rngs))
+            self.below = Level(width, deeper, num_classes, num_heads - 1)
+            self.up = Up(deeper[0], width)
+            self.join = nnx.Sequential(ConvNorm(2 * width, width), ConvNorm(width, width))
         if self.has_head:
-            self.head = nnx.Linear(width, num_classes, rngs=rngs)
+            self.head = Head(width, num_classes)
 
     def __call__(self, x: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
         """Features at this resolution, and the scores of the heads at this one and at the coarser ones."""
@@ -149,18 +178,19 @@ class UNet(nnx.Module):
         num_classes: labels, background included.
         features: of each level, the finest first; see ``widths``.
         num_heads: how many of the finest resolutions have a head, from 1 to the number of levels.
-        rngs: for the parameters.
+        key: for the kernels.
 
     Raises:
         ValueError: ``num_heads`` out of range.
     """
 
-    def __init__(self, inputs: int, num_classes: int, features: Sequence[int], num_heads: int, rngs: nnx.Rngs):
-        """Draws the parameters."""
+    def __init__(self, inputs: int, num_classes: int, features: Sequence[int], num_heads: int, key: jax.Array):
+        """Builds the levels and draws the kernels."""
         if not 1 <= num_heads <= len(features):
             raise ValueError(f"num_heads must be between 1 and the number of levels, {len(features)}, got {num_heads}")
         self.factor = 2 ** (len(features) - 1)
-        self.top = Level(inputs, features, num_classes, num_heads, rngs)
+        self.top = Level(inputs, features, num_classes, num_heads)
+        nnx.update(self, he_normal(key, nnx.state(self, nnx.Param)))
 
     def __call__(self, x: jax.Array) -> list[jax.Array]:
         """Scores of each class at each voxel, the finest resolution first.

@@ -5,7 +5,7 @@ Exact counts: :func:`allocate`, then :func:`counts_to_ids`. Random counts: :func
 :func:`without_replacement` go to indices of examples.
 
 Where every example has a weight of its own, :func:`hardness` and :func:`proportional` draw examples at once, in
-O(log n), by a signal that is refreshed for the batch only.
+O(log n), by a signal that is refreshed for the batch only; :class:`HostSampler` does so outside JAX, for data loaders.
 """
 
 from mixjax.samplers.allocation import allocate, counts_to_ids
@@ -21,12 +21,14 @@ from mixjax.samplers.examples import (
 )
 from mixjax.samplers.hardness import hardness, proportional
 from mixjax.samplers.history import AgedState, effective_sample_size, hardest, with_ages
+from mixjax.samplers.host import HostSampler
 from mixjax.samplers.stale import ExampleSampler, SamplerState
 
 __all__ = [
     "AgedState",
     "EpochState",
     "ExampleSampler",
+    "HostSampler",
     "Partition",
     "SamplerState",
     "allocate",

@@ -1,6 +1,7 @@
 """Hardness weighted sampling (paper 004, algorithm 1), and sampling in proportion to a positive score."""
 
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from mixjax.rules.base import is_concrete
@@ -98,7 +99,7 @@ def hardness(
         loss. Weights without replacement: Kool, van Hoof and Welling, "Estimating gradients for discrete random
         variables by sampling without replacement", ICLR 2020, section 3.
     """
-    if is_concrete(beta) and not bool(jnp.all(jnp.asarray(beta) >= 0)):
+    if is_concrete(beta) and not (np.asarray(beta, np.float32) >= 0).all():
         raise ValueError(f"beta must be in [0, inf], got {beta}.")
 
     def score(losses):

@@ -159,7 +159,7 @@ def example_sampler(
     def init(values, key=None):
         if jnp.shape(values) not in ((), (n,)):
             raise ValueError(f"initial values must be a scalar or have shape {(n,)}, got {jnp.shape(values)}.")
-        if is_concrete(values) and not bool(jnp.isfinite(jnp.asarray(values)).any()):
+        if is_concrete(values) and not np.isfinite(np.asarray(values, np.float32)).any():
             raise ValueError("initial values must be finite, got none that is.")
         values = jnp.broadcast_to(jnp.asarray(values).astype(jnp.float32), (n,))
         largest = jnp.where(jnp.isfinite(values), values, -jnp.inf).max()

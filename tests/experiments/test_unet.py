@@ -34,7 +34,7 @@ def test_convolution_by_planes_and_both_gradients_equal_those_of_one_3d_convolut
 def test_pooling_and_upsampling_are_local():
     x = jnp.arange(64.0).reshape(1, 4, 4, 4, 1)
     assert unet.max_pool(x).ravel().tolist() == [21, 23, 29, 31, 53, 55, 61, 63]  # the last corner of each 2³ block
-    up = unet.Up(1, 1, nnx.Rngs(0))
+    up = unet.Up(1, 1)
     up.kernel[...] = jnp.arange(8.0)[None]
     y = up(jnp.array([1.0, 10.0]).reshape(1, 1, 1, 2, 1))
     assert y.shape == (1, 2, 2, 4, 1)
@@ -43,7 +43,8 @@ def test_pooling_and_upsampling_are_local():
 
 
 def test_a_level_normalises_each_channel_of_each_example():
-    layer = unet.ConvNorm(2, 3, nnx.Rngs(0))
+    layer = unet.ConvNorm(2, 3)
+    layer.kernel[...] = normal(1, 3, 3, 3, 2, 3)
     layer.bias[...] = jnp.full(3, 100.0)  # far from the leaky ReLU's bend
     x = normal(0, 2, 8, 8, 8, 2)
     y = layer(x * jnp.array([1.0, 50.0]).reshape(2, 1, 1, 1, 1))
@@ -52,13 +53,27 @@ def test_a_level_normalises_each_channel_of_each_example():
     np.testing.assert_allclose(y[0], layer(x)[0], rtol=1e-4)  # whatever else is in the batch
 
 
+def test_kernels_have_variance_two_over_their_inputs():
+    net = unet.UNet(4, 3, unet.widths(3, 8), num_heads=1, key=jax.random.key(0))
+    deepest = net.top.below.below.down.layers[1]
+    assert net.top.below.down.layers[0].kernel.shape == (3, 3, 3, 8, 16)
+    for kernel, inputs in ((deepest.kernel, 27 * 32), (net.top.below.up.kernel, 32), (net.top.up.kernel, 16)):
+        values = np.asarray(kernel[...])
+        assert abs(values.var() * inputs / 2 - 1) < 5 * (2 / values.size) ** 0.5
+    assert (deepest.scale[...] == 1).all() and (deepest.bias[...] == 0).all()
+    other = unet.UNet(4, 3, unet.widths(3, 8), num_heads=1, key=jax.random.key(1))
+    assert (other.top.up.kernel[...] != net.top.up.kernel[...]).all()
+
+
 def test_widths_double_up_to_a_maximum():
     assert unet.widths(6) == [32, 64, 128, 256, 320, 320]
 
 
 def test_the_paper_s_net():
     """6 levels, 32 features at the first, 320 at most, patches of 128 x 192 x 128: nothing is allocated."""
-    graph, params = nnx.split(nnx.eval_shape(lambda: unet.UNet(4, 4, unet.widths(6), num_heads=4, rngs=nnx.Rngs(0))))
+    graph, params = nnx.split(
+        nnx.eval_shape(lambda: unet.UNet(4, 4, unet.widths(6), num_heads=4, key=jax.random.key(0)))
+    )
     x = jax.ShapeDtypeStruct((2, 128, 192, 128, 4), jnp.float32)
     scores = jax.eval_shape(lambda params, x: nnx.merge(graph, params)(x), params, x)
     assert [s.shape for s in scores] == [(2, 128 // f, 192 // f, 128 // f, 4) for f in (1, 2, 4, 8)]
@@ -75,7 +90,7 @@ def test_the_paper_s_net():
 
 
 def test_every_parameter_is_trained_and_the_loss_falls():
-    graph, params = nnx.split(unet.UNet(1, 2, unet.widths(3, 4), num_heads=2, rngs=nnx.Rngs(0)))
+    graph, params = nnx.split(unet.UNet(1, 2, unet.widths(3, 4), num_heads=2, key=jax.random.key(0)))
     x = normal(0, 2, 8, 8, 8, 1)
     labels = (x[..., 0] > 0.5).astype(int)
     optimizer = optax.sgd(0.1, 0.9, nesterov=True)
@@ -97,6 +112,6 @@ def test_every_parameter_is_trained_and_the_loss_falls():
 
 def test_errors_name_what_is_wrong():
     with pytest.raises(ValueError, match="num_heads must be between 1 and the number of levels, 2, got 3"):
-        unet.UNet(1, 2, [4, 8], 3, nnx.Rngs(0))
+        unet.UNet(1, 2, [4, 8], 3, jax.random.key(0))
     with pytest.raises(ValueError, match=r"sizes must be multiples of 4, got \(8, 8, 6\)"):
-        unet.UNet(1, 2, [4, 8, 8], 1, nnx.Rngs(0))(jnp.zeros((1, 8, 8, 6, 1)))
+        unet.UNet(1, 2, [4, 8, 8], 1, jax.random.key(0))(jnp.zeros((1, 8, 8, 6, 1)))

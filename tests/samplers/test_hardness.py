@@ -276,17 +276,16 @@ def test_resume_is_bit_identical(replacement):
 
 
 @both_modes
-@pytest.mark.parametrize("variant", ["plain", "prior and floor"])
-def test_jit_vmap_and_eager_agree(variant, replacement):
+def test_a_batch_of_runs_is_a_loop(replacement):
     def run(beta, key, losses):
-        sampler = hardness(N, beta, replacement=replacement, **VARIANTS[variant])
+        sampler = hardness(N, beta, replacement=replacement, **VARIANTS["prior and floor"])
         return run_steps(sampler, sampler.init(losses), jax.random.split(key, 3))[1]
 
     betas, keys = jnp.array([0.0, 1.0, 5.0]), jax.random.split(KEY, 3)
     batched = jax.jit(jax.vmap(run, in_axes=(0, 0, None)))(betas, keys, LOSSES)
-    alone_by = {0: run, 2: jax.jit(run)}
-    for i, function in alone_by.items():
-        alone = function(betas[i], keys[i], LOSSES)
+    alone_in_jit = jax.jit(run)
+    for i in range(3):
+        alone = alone_in_jit(betas[i], keys[i], LOSSES)
         np.testing.assert_array_equal(alone[0], batched[0][i])
         chex.assert_trees_all_close(alone, jax.tree.map(lambda x, i=i: x[i], batched), rtol=1e-4, atol=1e-6)
 
@@ -309,8 +308,7 @@ def test_one_trace_over_three_steps_and_a_state_that_is_a_fixpoint():
     assert len(traces) == 1
 
 
-@both_modes
-@pytest.mark.parametrize("kind", [None, "clipped", "tree"])
+@pytest.mark.parametrize(("replacement", "kind"), [(True, None), (False, None), (True, "tree")])
 def test_a_donated_state_is_updated_in_place(replacement, kind):
     """No step copies the history: the compiled loop's scratch memory is far below n floats."""
     n = 1 << 17
@@ -414,8 +412,8 @@ def on_mesh(function, out_specs):
     return jax.jit(jax.shard_map(function, mesh=mesh, in_specs=(P("data"), P()), out_specs=out_specs, check_vma=False))
 
 
-@both_modes
-@pytest.mark.parametrize("floor", [None, 0.25])
+@pytest.mark.slow
+@pytest.mark.parametrize(("replacement", "floor"), [(True, None), (False, None), (False, 0.25)])
 def test_sharded_over_eight_devices(replacement, floor):
     n, runs = DEVICES * PER_DEVICE, 20_000
     own = hardness(PER_DEVICE, 1.0, replacement=replacement, floor=floor, axis_name="data")

@@ -154,7 +154,7 @@ LOSSES = {
 
 
 @pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize("fanout", [2, 8, 50])
+@pytest.mark.parametrize("fanout", [2, 50])
 def test_draws_follow_the_masses(name, fanout):
     leaves, sums = build(LOSSES[name], fanout)
     p = np.exp(LOSSES[name] - np.logaddexp.reduce(LOSSES[name]))
@@ -175,7 +175,7 @@ def goodness_of_fit(counts, p):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize("fanout", [2, 8])
+@pytest.mark.parametrize("fanout", [8])
 def test_distinct_draws_are_gumbel_top_k(name, fanout):
     k, runs = 6, 40_000
     leaves, sums = build(LOSSES[name], fanout)
