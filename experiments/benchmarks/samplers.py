@@ -311,7 +311,8 @@ def wrn_side(batch):
 
 def state_bytes(n: int) -> int:
     """Bytes of the sampler's state."""
-    return sum(leaf.nbytes for leaf in jax.tree.leaves(jax.eval_shape(samplers.hardness(n, BETA).init, 0.0)))
+    leaves = jax.tree.leaves(jax.eval_shape(samplers.hardness(n, BETA).init, 0.0))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 
 def summaries(values: dict[str, list[float]]) -> dict[str, timing.Summary]:

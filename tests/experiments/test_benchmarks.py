@@ -10,7 +10,7 @@ import pytest
 
 from experiments import linear
 from experiments.benchmarks import __main__ as command
-from experiments.benchmarks import figure_1, floor, overhead, pytorch, timing
+from experiments.benchmarks import figure_1, floor, overhead, pytorch, samplers, timing
 
 
 class _Result:
@@ -91,6 +91,47 @@ def test_operations_leave_bookkeeping_out():
             )
 
     assert overhead.num_operations(Program()) == 2
+
+
+def test_sides_of_the_sampler_benchmark_draw_and_write_back(monkeypatch):
+    """Every side that needs no PyTorch runs, and leaves the history changed."""
+    histories = []
+    losses_of = samplers.losses_of
+    monkeypatch.setattr(samplers, "losses_of", lambda n: histories.append(losses_of(n)) or histories[-1])
+    for name, make in (samplers.INDEPENDENT | samplers.DISTINCT).items():
+        if "PyTorch" not in name:
+            make(50, 4)(2)
+            if "NumPy" in name:  # the others keep their own copy
+                assert (histories[-1] != losses_of(50)).sum() in range(1, 9), name
+
+
+def test_sides_too_large_are_left_out():
+    assert samplers.stateless_side(10**7, 64, samplers.categorical_draw) is None
+    assert samplers.timed({"absent": None}, 2) == {}
+
+
+def test_targets_of_the_sampler_benchmark():
+    def times(ours, numpy, other):
+        return {
+            samplers.OURS[True]: [ours] * 3,
+            samplers.OURS[False]: [ours] * 3,
+            samplers.NUMPY: [numpy] * 3,
+            "x": [other] * 3,
+        }
+
+    measured = {
+        (n, b, law): times(1e-4 * (1 + n // 1000), 1e-4 * n, 1e-4)
+        for n in (10, 1000)
+        for b in samplers.BATCHES
+        for law in (True, False)
+    }
+    rows = samplers.targets(measured, timing.summarize([0.5, 0.5]), {10: 13.0, 1000: 5.0})
+    held = {row.statement: row.holds for row in rows}
+    assert held["at most 1 ms a step at n = 1e+03 (independent, B = 64)"]
+    assert [row.measured for row in rows if "300 times" in row.statement] == ["500 (500 to 500) times"] * 2
+    worst = [row for row in rows if "1.3 times" in row.statement]
+    assert [row.holds for row in worst] == [False] * 4 and "2 times (x, n = 1e+03)" in worst[0].measured
+    assert held["at most 1 % of a WRN-16-1 training step"] and not held["at most 3 floats an example"]
 
 
 def test_result_files(tmp_path):
