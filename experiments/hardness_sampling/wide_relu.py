@@ -118,7 +118,8 @@ def claims(results, config: WideReLU) -> list:
         def judge(data):
             last, value = (while_training(data, metric).sel({"method": method}) for metric in ("grad_norm", "robust"))
             left = (value.isel(record=-1) / value.isel(record=0)).max("beta")
-            numbers = f"share of the robust loss left at most {text(left)}"
+            apart = data.separation.isel(beta=0, step_size=0)
+            numbers = f"share of the robust loss left at most {text(left)}, examples at least {text(apart)} apart"
             return versus(name, last.isel(record=-1).max("beta"), "<=", config.epsilon, **quote(name), note=numbers)
 
         note = (
