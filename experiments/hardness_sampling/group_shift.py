@@ -6,7 +6,7 @@ sampling, which does not; this experiment puts both beside ERM and example-level
 Each seed splits each group at random. Three accuracies are reported, all on test rows: the *average* weights the groups
 as the training rows do, which is the accuracy on a random row; the *group mean* weights them equally; the *worst* is
 that of the group with the lowest accuracy in this split. The last one is noisy and biased low where groups are small
-(the smallest have some 40 test rows, hence a standard error of 5 to 8 points in one split), so methods are compared on
+(the smallest have some 40 test rows, hence a standard error of about 6 points in one split), so methods are compared on
 the same splits, and the claims' notes tell the accuracy in the group that is worst for ERM on average. Splits of one
 table share rows: standard errors say how sure the difference is on this table, not on new people.
 """
@@ -113,7 +113,7 @@ def train(key: jax.Array, config: GroupShift, rows: Rows, group_sizes: np.ndarra
     prior, n = sizes[0] / sizes[0].sum(), int(sizes[0].sum())
     params = init(init_key, rows.features.shape[1], config.hidden)
     optimizer = optax.sgd(optax.cosine_decay_schedule(config.learning_rate, steps))
-    strength = jax.tree.map(lambda x: jnp.multiply(x, config.factor), dataclasses.asdict(config.strengths))
+    strength = jax.tree.map(lambda x: x * config.factor, dataclasses.asdict(config.strengths))
 
     def by_rules(methods, prior, draw):
         def one(number):
