@@ -27,9 +27,9 @@ def widths(num_levels: int, first: int = 32, maximum: int = 320) -> list[int]:
 def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """The 3-D convolution with zero padding, ``[n, x, y, z, in]`` and ``[3, 3, 3, in, out]`` to ``[n, x, y, z, out]``.
 
-    On CPU it is computed by planes, see ``convolve_planes``.
+    Where the CPU is the default backend it is computed by planes, see ``convolve_planes``.
     """
-    return jax.lax.platform_dependent(x, kernel, cpu=convolve_planes, default=convolve_volumes)
+    return (convolve_planes if jax.default_backend() == "cpu" else convolve_volumes)(x, kernel)
 
 
 def convolve_volumes(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -45,17 +45,20 @@ def convolve_planes(x: jax.Array, kernel: jax.Array) -> jax.Array:
     fast kernel only for convolutions with channels last, and turns those of the automatic gradient into that form
     outside of loops only: inside ``scan`` they would be thirty times slower.
     """
-    n, depth, *plane, _ = x.shape
     flat = jnp.moveaxis(kernel, 0, 2).reshape(3, 3, -1, kernel.shape[-1])
-    planes = _with_neighbours(x).reshape(n * depth, *plane, -1)
-    y = jax.lax.conv_general_dilated(planes, flat, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    return y.reshape(n, depth, *plane, -1)
+    return _convolve_2d(_with_neighbours(x), flat).reshape(*x.shape[:-1], -1)
 
 
 def _with_neighbours(x: jax.Array) -> jax.Array:
-    """Each plane along x with the one before and the one after it as channels, ``[n, x, y, z, 3 * features]``."""
+    """Each plane along x with the one before and the one after it as channels, ``[n * x, y, z, 3 * features]``."""
     padded = jnp.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0), (0, 0)))
-    return jnp.concatenate([padded[:, i : i + x.shape[1]] for i in range(3)], axis=-1)
+    stacked = jnp.concatenate([padded[:, i : i + x.shape[1]] for i in range(3)], axis=-1)
+    return stacked.reshape(-1, *stacked.shape[2:])
+
+
+def _convolve_2d(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    dims = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=dims)
 
 
 def _forward(x, kernel):
@@ -63,15 +66,15 @@ def _forward(x, kernel):
 
 
 def _backward(saved, dy):
-    """The gradient to x is a convolution with the mirrored kernel; that to the kernel is one matrix product."""
+    """The gradient to x is a convolution with the mirrored kernel.
+
+    That to the kernel is one with dy as the kernel: input channels play the examples, and planes the channels.
+    """
     x, kernel = saved
     dx = convolve_planes(dy, kernel[::-1, ::-1, ::-1].swapaxes(3, 4))
-    (height, width), (inputs, outputs) = x.shape[2:4], kernel.shape[3:]
-    padded = jnp.pad(dy, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)))
-    shifted = [padded[:, :, 2 - j : 2 - j + height, 2 - k : 2 - k + width] for j in range(3) for k in range(3)]
-    stacked = jnp.concatenate(shifted, axis=-1).reshape(-1, 9 * outputs)
-    product = _with_neighbours(x).reshape(-1, 3 * inputs).T @ stacked
-    return dx, product.reshape(3, inputs, 3, 3, outputs).transpose(0, 2, 3, 1, 4)
+    planes = dy.reshape(-1, *dy.shape[2:])
+    dkernel = _convolve_2d(_with_neighbours(x).transpose(3, 1, 2, 0), planes.transpose(1, 2, 0, 3))
+    return dx, jnp.moveaxis(dkernel.reshape(3, -1, 3, 3, dy.shape[-1]), 1, 3)
 
 
 convolve_planes.defvjp(_forward, _backward)
