@@ -63,7 +63,8 @@ def freshness(key: jax.Array, beta: jax.Array, stale: jax.Array, fresh: jax.Arra
 
     ``tv_*``: total variation distance to softmax(beta fresh) of softmax(beta stale), and of the same times clipped
     weights, normalised. ``bias`` and ``error``, for each of ``ESTIMATES``: mean and root mean square of (estimate -
-    target) / target over batches, the target being the mean loss under softmax(beta fresh).
+    target) / target over batches, the target being the mean loss under softmax(beta fresh). The chi-squared divergence
+    has another distribution: there the numbers only say what a softmax would have made of its history.
     """
     n = len(stale)
     usual, distinct = (samplers.hardness(n, beta, replacement=replacement) for replacement in (True, False))

@@ -48,7 +48,7 @@ def figure(results):
         for axis, (metric, label) in zip(row, panels, strict=True):
             scale = "linear" if metric.endswith("accuracy") else "log"
             axis.set_yscale(scale)
-            for method in methods:
+            for method in (m for m in methods if m in data.method):
                 curve(axis, data[metric].sel({"method": method}), method)
             axis.set(xlabel="training steps", ylabel=label, title=f"{name}: {what}")
             if scale == "linear":
@@ -86,8 +86,7 @@ def equal_loss(axis, data, name):
         x, y = (data[metric].sel({"method": method}).mean("seed") for metric in ("train_loss", "rare_accuracy"))
         text, style = LABELS[method]
         axis.plot(x, y, label=text, **{"lw": 1.3, **style})
-    axis.set(xlabel="mean training loss (nats)", ylabel="test accuracy on class 3 (%)", xscale="log")
-    axis.invert_xaxis()
+    axis.set(xlabel="mean training loss (nats)", ylabel="test accuracy on class 3 (%)", xlim=(1.2, 0.0))
     axis.set_title(f"{name}: at equal training loss")
 
 
@@ -100,11 +99,14 @@ def long_runs(axis, runs):
     axis.set(xlabel="training steps", ylabel="test accuracy on class 3 (%)", title="longer, and with longer steps")
 
 
-def _points(axis, data, metric, methods, fmt, label, **selection):
-    values = data[metric].sel({"method": list(methods), **selection}).mean("checkpoint")
+def _points(axis, data, metric, methods, fmt, label, **style):
+    """Means over checkpoints and seeds, with two standard errors to each side, over the methods' beta."""
+    values = data.sel({"method": list(methods)})[metric].mean("checkpoint")
     betas = [float(method.partition("_")[2]) for method in methods]
     error = 2 * values.std("seed", ddof=1) / np.sqrt(values.sizes["seed"])
-    axis.errorbar(betas, values.mean("seed"), error, fmt=fmt, ms=5, lw=1.2, capsize=2, label=label)
+    axis.errorbar(
+        betas, values.mean("seed"), error, fmt=fmt, label=label, **{"ms": 5, "lw": 1.2, "capsize": 2, **style}
+    )
 
 
 def distances(axis, data, name):
@@ -113,6 +115,8 @@ def distances(axis, data, name):
     _points(axis, data, "tv_stale", methods, "o-", "weights 1")
     _points(axis, data, "tv_clipped", methods, "s-", "clipped weights")
     _points(axis, data, "tv_stale", ("nr_10", "nr_100"), "v--", "weights 1, trained without replacement")
+    _points(axis, data, "tv_stale", ("is_10",), "o", "weights 1, trained with clipped weights", mfc="none")
+    _points(axis, data, "tv_clipped", ("is_10",), "s", "clipped weights, trained with them", mfc="none")
     axis.set(xlabel="β (1 / nat)", ylabel="total variation distance", xscale="log", ylim=(0, 1.02))
     axis.set_title(f"{name}: stale history to softmax(βL)")
 
@@ -120,6 +124,6 @@ def distances(axis, data, name):
 def errors(axis, data, name):
     """Error of a batch's estimate of the robust mean loss, over beta."""
     for estimate, (label, fmt) in ESTIMATES.items():
-        _points(axis, data, "error", ("wr_0.1", "wr_1", "wr_10", "wr_100"), fmt, label, estimate=estimate)
+        _points(axis, data.sel(estimate=estimate), "error", ("wr_0.1", "wr_1", "wr_10", "wr_100"), fmt, label)
     axis.set(xlabel="β (1 / nat)", ylabel="relative root mean square error", xscale="log", yscale="log")
     axis.set_title(f"{name}: a batch's estimate of E[L]")

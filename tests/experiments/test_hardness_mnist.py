@@ -248,15 +248,13 @@ def test_mnist_refuses(change, message, images):
         mnist.mnist(mnist.Mnist(**change))
 
 
-def tiny(path, *overrides):
-    return configs.load(FOLDER / path, ["keep=0.1", "batch_size=8", "probe_size=106", *overrides])
-
-
 @pytest.mark.slow
 def test_config_end_to_end(images, tmp_path):
     overrides = [f"run.{i}.{key}={value}" for i in range(4) for key, value in (("num_steps", 24), ("record_every", 2))]
-    overrides += [f"run.{i}.test_size=120" for i in range(2)]
-    config = tiny("mnist.toml", *overrides, "sweep.seeds=2")
+    config = configs.load(
+        FOLDER / "mnist.toml",
+        ["keep=0.1", "batch_size=8", "probe_size=106", "test_size=120", "sweep.seeds=2", *overrides],
+    )
     assert config.sweep.first_seed >= 1000
     out = experiment.run(config, out=tmp_path / "result")
     rows = {row["name"]: row for row in json.loads((out / "claims.json").read_text())}
