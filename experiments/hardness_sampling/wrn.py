@@ -105,6 +105,8 @@ def figure(results):
         for number, (method, text) in enumerate(METHODS.items()):
             axis.plot(data.step, data[metric].sel({"method": method}), color=f"C{number}", lw=1.4, label=text)
         axis.set(xlabel="training steps", ylabel=label, yscale="log" if metric.startswith("train") else "linear")
+        if "accuracy" in metric:
+            axis.set_ylim(-1, 100)
         axis.grid(alpha=0.3, lw=0.5)
     drawn.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     drawn.suptitle(f"WRN-16-1 on MNIST with 1 % of the 3s, learning rate 0.01, batch 64: one seed ({int(data.seed)})")
