@@ -61,7 +61,8 @@ def dro(beta: ArrayLike = 1.0, divergence: Divergence = "kl", *, scale: ArrayLik
     Args:
         beta: non-negative scalar, in 1 / loss (a number for ``"cvar"``); ``inf`` is allowed.
         divergence: the name of ``phi``.
-        scale: positive scalar that multiplies ``phi``, which is the same as dividing ``beta``. The paper leaves it open
+        scale: positive scalar that multiplies ``phi``, which is the same as dividing ``beta`` (of ``"cvar"``, whose
+            ``phi`` is 0 or infinite, it changes nothing). The paper leaves it open
             for Pearson's divergence: half of the literature has ``phi(z) = (z - 1)² / 2``, which is ``scale=0.5``.
 
     Signals:
@@ -118,7 +119,7 @@ def robust_weights(
         scale: as in :func:`dro`.
 
     Returns:
-        Float ``[n]`` on the simplex, of the losses' type; no gradient flows through it.
+        float32 ``[n]`` on the simplex, or float64 for float64 losses; no gradient flows through it.
 
     Raises:
         ValueError: shapes that differ or are not ``[n]``; what :func:`dro` says of the other arguments.
@@ -154,7 +155,7 @@ def robust_loss(
         scale: as in :func:`dro`.
 
     Returns:
-        Scalar of the losses' type.
+        float32 scalar, or float64 for float64 losses.
 
     Raises:
         ValueError: as :func:`robust_weights`.
@@ -197,10 +198,10 @@ def _check(beta, divergence, scale):
 
 
 def _arrays(losses, prior, beta, divergence, scale):
-    """All numeric arguments in the losses' type, the prior normalised."""
+    """All numeric arguments in float32, or the losses' type if that is wider; the prior normalised."""
     _check(beta, divergence, scale)
     losses, prior = jnp.asarray(losses), jnp.asarray(prior)
-    losses = losses if jnp.issubdtype(losses.dtype, jnp.floating) else losses.astype(float)
+    losses = losses.astype(jnp.promote_types(losses.dtype, jnp.float32))
     if losses.ndim != 1 or prior.shape != losses.shape:
         raise ValueError(
             f"losses and prior must have one entry for each example, got shapes {losses.shape} and {prior.shape}."

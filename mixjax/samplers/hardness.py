@@ -41,7 +41,8 @@ def hardness(
     ``E_p[loss]``. From ``beta = 10`` on, draws pile up on few examples and the other losses go stale. *Without
     replacement* the examples of a batch are distinct, each next one drawn from ``p`` among those left, as the authors'
     code does; training is steadier, but the unweighted batch mean is not ``E_p[loss]``. It becomes so with
-    ``weights * p / prior`` in place of 1.
+    ``weights * p / prior`` in place of 1. (Where ``beta`` times a gap between losses is so large that float32 loses the
+    noise of the draw, from about 1e7, examples that tie below the hardest ones are taken in order.)
 
     Args:
         n: number of examples, a Python integer; of this device's share where ``axis_name`` is given.
@@ -53,9 +54,10 @@ def hardness(
             to at least 1e-4 / n instead.)
         clip: lowest and highest importance weight of kind ``"clipped"``, the paper's ``w_min`` and ``w_max``.
         fanout: children of a node of the tree, at least 2.
-        axis_name: mesh axis over which the examples are split, under ``shard_map``: every device holds the state of its
-            ``n``, ``indices`` are global and, like ``key`` and losses, the same on every device. Sampling needs one
-            all-gather of O(B) numbers, and one more of a scalar with a floor.
+        axis_name: mesh axis over which the examples are split, under ``shard_map`` (with ``check_vma=False`` where
+            indices leave it): every device holds the state of its ``n``, and its own part of ``prior`` and of the
+            initial losses; ``indices`` are global and, like ``key`` and the batch's losses, the same on every device.
+            Sampling needs one all-gather of O(B) numbers, and one more of two scalars with a floor.
 
     Returns:
         An :class:`ExampleSampler` whose functions run under ``jit``, ``scan`` and ``vmap``:
@@ -63,23 +65,23 @@ def hardness(
         - ``init(losses, key=None)``: a scalar for all, or ``[n]``; with a key, normal noise of a thousandth of the
           value is added, to break ties. Losses that are not finite count as the largest finite one.
         - ``sample(state, key, batch_size)``: int32 ``indices [B]`` and float32 ``weights [B]``, with which
-          ``mean(weights * losses)`` estimates ``sum_i prior_i loss_i`` without bias: ``prior / p``, or without
-          replacement ``B prior / P(drawn | threshold)``, the threshold being the perturbed log-probability of the first
-          example left out. Ignore them for the robust objective. Where fewer than ``B`` examples can be drawn without
-          replacement, the first is repeated with weight 0.
+          ``mean(weights * losses)`` estimates ``sum_i prior_i loss_i`` without bias, if ``p > 0`` where ``prior > 0``:
+          ``prior / p``, or without replacement ``B prior / P(drawn | threshold)``, the threshold being the perturbed
+          log-probability of the first example left out. Ignore them for the robust objective. Where fewer than ``B``
+          examples can be drawn without replacement, the first is repeated with weight 0.
         - ``update(state, indices, losses)``: losses that are not finite are kept out, several of one example averaged,
           magnitudes capped at 1e30; indices outside ``[0, n)`` are ignored.
         - ``importance_weights(state, indices, losses, kind)``, of the refreshed batch against the history it was drawn
           with: ``"clipped"``, ``exp(beta (L_new - L_old))`` within ``clip``; ``"self_normalised"``, the same divided by
           its batch mean, not clipped; ``"tree"``, the exact ratio ``p_new / p_old``, ``p_new`` being the distribution
           after ``update`` (this batch refreshed, the rest as stale as before: not ``softmax(beta L)`` of fresh losses),
-          at most exp(80). 1 for a loss that is not finite, before normalisation.
+          at most exp(80). The first two take a ratio of 1 for a loss that is not finite, and ignore ``floor``.
         - ``rebuild(state)``: for a schedule of ``beta``, which should step and not glide: 1 to 2 ns an example.
 
     Raises:
-        ValueError: hyperparameters out of range; ``n`` below 1; a prior or losses of another shape; ``batch_size``
-            below 1, or above ``n`` without replacement; an unknown ``kind``; concrete initial losses none of which is
-            finite.
+        ValueError: hyperparameters out of range; ``n`` below 1, or 2^31 and more; a prior or losses of another shape;
+            ``batch_size`` below 1, or above ``n`` without replacement; an unknown ``kind``; concrete initial losses
+            none of which is finite.
 
     Example:
         >>> import jax, jax.numpy as jnp, mixjax
@@ -93,7 +95,8 @@ def hardness(
         [0.2, 0.2, 0.4, 0.2]
 
     References:
-        Paper 004, algorithm 1 and appendix 9 (eq. 13). Deviations: the prior; ``momentum``, ``floor`` and the noise are
+        Paper 004, algorithm 1 and appendix 9. Deviations: eq. 13's exact ratio refreshes one example at a time, kind
+        ``"tree"`` the batch (for ``B = 1`` they are the same); the prior; ``momentum``, ``floor`` and the noise are
         the authors' code's, not the paper's (which prints "without replacement" above eq. 51 and an i.i.d. draw in it);
         ``clip`` defaults to the values of appendix 8.2.1; with momentum, importance weights are those of the smoothed
         loss. Weights without replacement: Kool, van Hoof and Welling, "Estimating gradients for discrete random
@@ -125,8 +128,8 @@ def proportional(
     .. math:: p_i \propto \pi_i s_i
 
     The same tree as :func:`hardness`, with ``state.values`` the scores. Scores that are all zero fall back to the
-    prior. An example whose score is 0 is not drawn and so never seen again: give a ``floor``, the defensive mixture,
-    where scores may vanish.
+    prior. An example whose score is 0 is not drawn and so never seen again, and weighted means are biased by
+    leaving it out: give a ``floor``, the defensive mixture, where scores may vanish.
 
     Args:
         n: number of examples.

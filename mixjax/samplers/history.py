@@ -35,7 +35,9 @@ class AgedState(NamedTuple):
 
 
 def with_ages(sampler: ExampleSampler) -> ExampleSampler:
-    """Counts how old each example's stored value is; two integers an example beside the wrapped state.
+    """Counts how long ago each example was in a batch; two integers an example beside the wrapped state.
+
+    A loss that is not finite counts as seen, although it is not stored.
 
     Args:
         sampler: the sampler to wrap, not sharded.
@@ -79,7 +81,7 @@ def with_ages(sampler: ExampleSampler) -> ExampleSampler:
         lambda state, key, batch_size: sampler.sample(state.inner, key, batch_size),
         update,
         lambda state, *args, **kwargs: sampler.importance_weights(state.inner, *args, **kwargs),
-        lambda state, *args: sampler.log_probs(state.inner, *args),
+        lambda state, *args, **kwargs: sampler.log_probs(state.inner, *args, **kwargs),
         lambda state: state._replace(inner=sampler.rebuild(state.inner)),
     )
 

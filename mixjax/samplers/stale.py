@@ -93,6 +93,8 @@ def example_sampler(
         check_range("floor", floor, 0.0, 1.0)
     for bound in clip:
         check_positive("clip", bound)
+    if is_concrete(clip) and not np.all(np.asarray(clip[0]) <= np.asarray(clip[1])):
+        raise ValueError(f"clip must be a lowest and a highest weight, got {clip}.")
     if prior is not None and np.shape(prior) != (n,):
         raise ValueError(f"prior must have shape {(n,)}, got {np.shape(prior)}.")
     levels, heat = tree.num_levels(n, fanout), jnp.asarray(heat, jnp.float32)
@@ -102,7 +104,10 @@ def example_sampler(
         return x[None] if axis_name is None else jax.lax.all_gather(x, axis_name)
 
     def size():
-        return n if axis_name is None else n * jax.lax.axis_size(axis_name)
+        total = n if axis_name is None else n * jax.lax.axis_size(axis_name)
+        if total >= 2**31:
+            raise ValueError(f"indices are int32: at most 2^31 - 1 examples, got {total}.")
+        return total
 
     def offset():
         return 0 if axis_name is None else jax.lax.axis_index(axis_name) * n
@@ -136,8 +141,9 @@ def example_sampler(
             return tree.take(state.prior_sums[level - 1], ids).log
         if state.prior_sums:
             return jnp.where(ids < n, state.log_prior[jnp.minimum(ids, n - 1)], -jnp.inf)
-        width = fanout**level
-        return state.log_prior + jnp.log(jnp.clip(n - ids * width, 0, width).astype(jnp.float32))
+        width = min(fanout**level, n)
+        below = jnp.clip(n - jnp.minimum(ids, -(-n // width)) * width, 0, width)  # examples below each node
+        return state.log_prior + jnp.log(below.astype(jnp.float32))
 
     def mix(log_probs, log_prior, total):
         """Log of ``(1 - floor) p + floor prior``; of the prior where all scores are zero."""
@@ -161,16 +167,17 @@ def example_sampler(
             raise ValueError(f"initial values must be a scalar or have shape {(n,)}, got {jnp.shape(values)}.")
         if is_concrete(values) and not np.isfinite(np.asarray(values, np.float32)).any():
             raise ValueError("initial values must be finite, got none that is.")
-        values = jnp.broadcast_to(jnp.asarray(values).astype(jnp.float32), (n,))
+        values = jnp.broadcast_to(jax.lax.stop_gradient(jnp.asarray(values).astype(jnp.float32)), (n,))
         largest = jnp.where(jnp.isfinite(values), values, -jnp.inf).max()
+        largest = largest if axis_name is None else jax.lax.pmax(largest, axis_name)
         values = jnp.where(jnp.isfinite(values), values, jnp.where(jnp.isfinite(largest), largest, 0.0))
         if key is not None:
             own_key = key if axis_name is None else jax.random.fold_in(key, jax.lax.axis_index(axis_name))
-            values += 1e-3 * jnp.abs(values) * jax.random.normal(own_key, (n,))
+            values += 1e-3 * jnp.abs(values) * jax.random.normal(own_key, (n,), jnp.float32)
         log_prior, prior_sums = -jnp.log(jnp.float32(size())), ()
         if prior is not None:
-            log_prior = jnp.log(as_simplex("prior", prior)) if axis_name is None else jnp.log(jnp.asarray(prior))
-            flat = jnp.zeros(n)
+            share = as_simplex("prior", prior) if axis_name is None else jnp.asarray(prior, jnp.float32)
+            log_prior, flat = jnp.log(share), jnp.zeros(n, jnp.float32)
             log_prior -= root(tree.build(tree.Nodes(flat, log_prior), heat, fanout)).log
             prior_sums = tree.build(tree.Nodes(flat, log_prior), heat, fanout) if mixes else ()
         return rebuild(SamplerState(jnp.clip(values, -_LARGEST, _LARGEST), (), log_prior, prior_sums))
@@ -200,7 +207,8 @@ def example_sampler(
             draw_key, root_key = jax.random.split(key)
             ids, logs = tree.draw(draw_key, masses, levels, fanout, batch_size)
             # Among devices, by the largest of their perturbed log-masses: one for every draw.
-            perturbed = None if axis_name is None else own_root + jax.random.gumbel(root_key, (batch_size,))
+            noise = jax.random.gumbel(root_key, (batch_size,), jnp.float32)
+            perturbed = None if axis_name is None else own_root + noise
         else:  # one more than needed: the threshold
             ids, logs, perturbed = tree.draw_distinct(key, masses, own_root, levels, fanout, batch_size + 1)
         log_prior = state.log_prior if state.log_prior.ndim == 0 else state.log_prior[jnp.minimum(ids, n - 1)]
@@ -216,20 +224,21 @@ def example_sampler(
 
     def merge(ids, perturbed, logs, log_prior, own):
         """The winners among all devices' candidates, by the largest perturbed log-mass; one all-gather."""
-        tops, sums = (jnp.full(ids.shape, x) for x in own)
-        packed = [jax.lax.bitcast_convert_type(ids, jnp.float32), perturbed, logs, log_prior, tops, sums]
-        ids, perturbed, logs, log_prior, tops, sums = jax.lax.all_gather(jnp.stack(packed), axis_name, axis=1)
+        floats = jnp.stack([perturbed, logs, log_prior, *(jnp.full(ids.shape, x) for x in own)])
+        packed = jnp.concatenate([ids[None], jax.lax.bitcast_convert_type(floats, jnp.int32)])
+        packed = jax.lax.all_gather(packed, axis_name, axis=1)  # [6, devices, candidates]
+        ids, floats = packed[0], jax.lax.bitcast_convert_type(packed[1:], jnp.float32)
+        perturbed, logs, log_prior, tops, sums = floats
         if not mixes:  # so far relative to each device's own
             roots = tree.Nodes(tops[:, :1], sums[:, :1])
             shift = tree.relative(roots, tree.combine(tree.Nodes(tops[:, 0], sums[:, 0]), heat), heat)
             perturbed, logs = perturbed + shift, logs + shift
-        rows = jnp.stack([ids, perturbed, logs, log_prior])  # [4, devices, candidates]
+        rows = ids, perturbed, logs, log_prior
         if replacement:  # slot by slot
-            rows = jnp.take_along_axis(rows, jnp.argmax(perturbed, 0)[None, None], axis=1)[:, 0]
-        else:
-            rows = rows.reshape(4, -1)
-            rows = rows[:, jax.lax.top_k(rows[1], ids.shape[1])[1]]
-        return jax.lax.bitcast_convert_type(rows[0], jnp.int32), rows[1], rows[2], rows[3]
+            winners = jnp.argmax(perturbed, 0), jnp.arange(ids.shape[1])
+            return tuple(x[winners] for x in rows)
+        winners = jax.lax.top_k(perturbed.reshape(-1), ids.shape[1])[1]
+        return tuple(x.reshape(-1)[winners] for x in rows)
 
     def refreshed(state, local, values):
         """The stored values that a batch leaves: smoothed, averaged over an index's occurrences, the old if none is."""
@@ -251,10 +260,16 @@ def example_sampler(
         indices = jnp.asarray(indices, jnp.int32)
         local = here(indices)
         old, new, finite = refreshed(state, local, values)
-        same = (indices[:, None] == indices) & finite
-        count = same.sum(1)
-        mean = jnp.where(same, new, 0.0).sum(1) / jnp.maximum(count, 1)
-        state = state._replace(values=state.values.at[local].set(jnp.where(count > 0, mean, old), mode="drop"))
+        # An index that occurs twice gets the mean of its finite values, written twice: equal ones share a slot.
+        order = jnp.argsort(indices)
+        first = jnp.diff(indices[order], prepend=indices[order[:1]]) != 0
+        slots = jnp.zeros_like(order).at[order].set(jnp.cumsum(first))
+        count, total = (
+            jnp.zeros(indices.size, jnp.float32).at[slots].add(x)[slots]
+            for x in (finite.astype(jnp.float32), jnp.where(finite, new, 0.0))
+        )
+        new = jnp.where(count > 0, total / jnp.maximum(count, 1.0), old)
+        state = state._replace(values=state.values.at[local].set(new, mode="drop"))
         return state._replace(sums=tree.refresh(state.sums, lambda ids: leaves(state, ids), local, heat, fanout))
 
     def importance_weights(state, indices, values, kind="clipped"):
@@ -265,7 +280,10 @@ def example_sampler(
             after = log_probs(update(state, indices, values), indices)
             return jnp.exp(jnp.minimum(after - log_probs(state, indices), _LARGEST_LOG_WEIGHT))
         old, new, finite = refreshed(state, here(indices), values)
-        log_ratio = jnp.where(finite, tree.relative(score(new), score(old), heat), 0.0)
+        old, new = score(old), score(new)
+        was, is_now = old.log > -jnp.inf, new.log > -jnp.inf  # always, but for scores of zero
+        log_ratio = jnp.where(was, tree.relative(new, old, heat), _LARGEST)
+        log_ratio = jnp.where(finite & (was | is_now), log_ratio, 0.0)
         if kind == "self_normalised":
             return log_ratio.size * jax.nn.softmax(log_ratio)
         return jnp.clip(jnp.exp(log_ratio), *clip)

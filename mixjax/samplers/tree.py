@@ -41,7 +41,7 @@ def combine(nodes: Nodes, heat: jax.Array) -> Nodes:
     there = nodes.log > -jnp.inf
     top = jnp.where(there, nodes.top, -jnp.inf).max(-1)
     top = jnp.where(there.any(-1), top, 0.0)
-    logs = relative(nodes, Nodes(top[..., None], jnp.zeros(())), heat)
+    logs = relative(nodes, Nodes(top[..., None], jnp.zeros((), jnp.float32)), heat)
     return Nodes(top, jnp.log(jnp.exp(logs - _largest(logs)).sum(-1)) + _largest(logs)[..., 0])
 
 
@@ -123,13 +123,15 @@ def draw(key: jax.Array, masses: Masses, levels: int, fanout: int, batch_size: i
     Returns:
         ``(ids, log_masses)``, int32 and float32 ``[B]``. A leaf of mass zero is never drawn, unless all are.
     """
-    uniforms = jax.random.uniform(key, (levels, batch_size))
+    uniforms = jax.random.uniform(key, (levels, batch_size), jnp.float32)
     nodes = jnp.zeros(batch_size, jnp.int32)
     for level in reversed(range(levels)):
         logs = masses(level, _children(nodes, fanout))
         shares = jnp.exp(logs - _largest(logs))
         ends = jnp.cumsum(shares, -1)
-        reached = (ends > uniforms[level][:, None] * ends[:, -1:]) & (shares > 0)
+        # XLA's cumsum is not monotone to the last bit: the end of the last share that is positive, not the last end.
+        total = jnp.where(shares > 0, ends, 0.0).max(-1, keepdims=True)
+        reached = (ends > uniforms[level][:, None] * total) & (shares > 0)
         chosen = jnp.argmax(reached, -1).astype(jnp.int32)
         nodes = nodes * fanout + chosen
     # Not masses(0, nodes): a second look at the leaves, which an update after the draw need not wait for, makes XLA
@@ -163,11 +165,11 @@ def draw_distinct(
         Kool, van Hoof and Welling, "Stochastic beams and where to find them", ICML 2019, section 3 and appendix B.
     """
     root_key, key = jax.random.split(key)
-    nodes, maxima = jnp.zeros(1, jnp.int32), root[None] + jax.random.gumbel(root_key, (1,))
+    nodes, maxima = jnp.zeros(1, jnp.int32), root[None] + jax.random.gumbel(root_key, (1,), jnp.float32)
     for level in reversed(range(levels)):
         children = _children(nodes, fanout)
         logs = masses(level, children)
-        perturbed = logs + jax.random.gumbel(jax.random.fold_in(key, level), logs.shape)
+        perturbed = logs + jax.random.gumbel(jax.random.fold_in(key, level), logs.shape, jnp.float32)
         perturbed = jnp.where(logs > -jnp.inf, _condition(perturbed, maxima[:, None]), -jnp.inf)
         maxima, chosen = jax.lax.top_k(perturbed.reshape(-1), min(k, perturbed.size))
         nodes, logs = children.reshape(-1)[chosen], logs.reshape(-1)[chosen]

@@ -127,6 +127,7 @@ def test_a_huge_beta_draws_the_hardest(replacement, beta, scale):
     np.testing.assert_allclose(np.exp(sampler.log_probs(state)), [0, 0.5, 0.5, 0], rtol=1e-6)
     indices, _ = hardness(4, beta).sample(state, KEY, 64)
     assert set(indices.tolist()) == {1, 2}
+    assert set(sampler.sample(state, KEY, 2)[0].tolist()) <= {1, 2}
     for out in (sampler.sample(state, KEY, 2)[1], sampler.importance_weights(state, jnp.arange(2), losses[:2])):
         assert np.isfinite(out).all()
 
@@ -185,11 +186,12 @@ def test_clipped_weights_by_hand():
     )
 
 
+@pytest.mark.parametrize("ids", [[7], [2, 7, 11]], ids=["eq. 13", "batch"])
 @pytest.mark.parametrize("beta", [0.0, 1.0, 10.0, 100.0])
-def test_tree_weights_are_the_exact_ratio_of_eq_13(beta):
+def test_tree_weights_are_the_exact_ratio(beta, ids):
     sampler = hardness(N, beta)
     state = sampler.init(LOSSES)
-    ids, new = np.array([2, 7, 11]), np.float32([0.3, -1.0, 2.5])
+    ids, new = np.array(ids), np.float32([0.3, -1.0, 2.5])[: len(ids)]
     after = LOSSES.copy()
     after[ids] = new
     ratio = (expected_p(beta, losses=after)[0] / expected_p(beta)[0])[ids]
@@ -198,17 +200,28 @@ def test_tree_weights_are_the_exact_ratio_of_eq_13(beta):
     np.testing.assert_allclose(weights, np.minimum(ratio, np.exp(80)), rtol=1e-5 + 2e-6 * beta, atol=1e-30)
 
 
-def test_tree_weights_make_a_batch_estimate_the_refreshed_distribution_when_one_example_is_drawn():
-    """E_p_old[(p_new / p_old) f] for one draw at a time: the sum is over which example is refreshed."""
-    sampler = hardness(4, 1.0)
-    state = sampler.init(LOSSES[:4])
-    new = LOSSES[:4] + np.float32([1.0, -1.0, 0.5, 0.0])
-    p = np.exp(sampler.log_probs(state))
-    total = sum(
-        p[i] * float(sampler.importance_weights(state, jnp.array([i]), new[i : i + 1], "tree")[0]) for i in range(4)
-    )
-    direct = [np.exp(sampler.log_probs(sampler.update(state, jnp.array([i]), new[i : i + 1])))[i] for i in range(4)]
-    np.testing.assert_allclose(total, np.sum(direct), rtol=1e-5)
+@pytest.mark.parametrize("kind", ["clipped", "self_normalised"])
+def test_ratios_of_scores_that_were_or_become_zero(kind):
+    sampler = proportional(4, floor=0.5)
+    state = sampler.init(jnp.array([0.0, 0.0, 2.0, 2.0]))
+    weights = sampler.importance_weights(state, jnp.arange(4), jnp.array([3.0, 0.0, 0.0, 4.0]), kind)
+    expected = {"clipped": [10.0, 1.0, 0.1, 2.0], "self_normalised": [4.0, 0.0, 0.0, 0.0]}
+    np.testing.assert_allclose(weights, expected[kind], rtol=1e-6)
+
+
+def test_a_first_pass_over_many_examples_takes_memory_in_proportion():
+    n = 1 << 16
+    sampler = hardness(n, 1.0)
+    update = jax.jit(sampler.update).lower(sampler.init(0.0), jnp.arange(n), jnp.ones(n)).compile()
+    assert update.memory_analysis().temp_size_in_bytes < 1000 * n
+
+
+def test_nothing_is_wider_than_32_bits_where_64_are_on():
+    with jax.enable_x64(True) if hasattr(jax, "enable_x64") else jax.experimental.enable_x64():
+        sampler = hardness(N, 1.0, prior=PRIOR, floor=0.1, replacement=False)
+        state = sampler.update(sampler.init(np.float64(LOSSES), jax.random.key(1)), jnp.arange(3), jnp.ones(3))
+        out = state, sampler.sample(state, KEY, 3), sampler.log_probs(state)
+        assert {leaf.dtype.name for leaf in jax.tree.leaves(out)} == {"float32", "int32"}
 
 
 def test_example_of_almost_all_mass_is_in_every_batch():
@@ -339,7 +352,8 @@ def test_no_gradient_flows_through_the_history():
     def objective(losses):
         weights = sampler.importance_weights(state, jnp.arange(3), losses, "self_normalised")
         new = sampler.update(state, jnp.arange(3), losses)
-        return weights.sum() + sampler.log_probs(new).sum()
+        first = hardness(3, 1.0).init(losses)
+        return weights.sum() + sampler.log_probs(new).sum() + hardness(3, 1.0).log_probs(first)[0]
 
     np.testing.assert_array_equal(jax.grad(objective)(jnp.ones(3)), np.zeros(3))
 
@@ -375,6 +389,7 @@ ERRORS = {
     "momentum": (lambda: hardness(3, 1.0, momentum=1.5), "momentum must be"),
     "floor": (lambda: hardness(3, 1.0, floor=-0.1), "floor must be"),
     "clip": (lambda: hardness(3, 1.0, clip=(0.0, 1.0)), "clip must be"),
+    "clip order": (lambda: hardness(3, 1.0, clip=(10.0, 0.1)), "clip must be a lowest and a highest"),
     "prior shape": (lambda: hardness(3, 1.0, prior=[1.0]), "prior must have shape"),
     "prior sign": (lambda: hardness(2, 1.0, prior=[1.0, -1.0]).init(0.0), "prior must be"),
     "values shape": (lambda: hardness(3, 1.0).init(np.ones(2)), "initial values must"),
@@ -407,9 +422,9 @@ PER_DEVICE = 5
 SHARDED = np.random.default_rng(1).normal(size=DEVICES * PER_DEVICE).astype(np.float32)
 
 
-def on_mesh(function, out_specs):
+def on_mesh(function, out_specs, in_spec=P("data")):
     mesh = jax.make_mesh((DEVICES,), ("data",), axis_types=(AxisType.Auto,))
-    return jax.jit(jax.shard_map(function, mesh=mesh, in_specs=(P("data"), P()), out_specs=out_specs, check_vma=False))
+    return jax.jit(jax.shard_map(function, mesh=mesh, in_specs=(in_spec, P()), out_specs=out_specs, check_vma=False))
 
 
 @pytest.mark.slow
@@ -451,10 +466,9 @@ def test_sharded_over_eight_devices(replacement, floor):
 def test_a_sharded_draw_needs_one_collective(replacement):
     own = hardness(PER_DEVICE, 1.0, replacement=replacement, axis_name="data")
 
-    def run(losses, key):
-        return own.sample(own.init(losses), key, 8)
-
-    text = on_mesh(run, P()).lower(SHARDED, KEY).compile().as_text()
+    split = samplers.SamplerState(P("data"), P("data"), P(), P())
+    state = on_mesh(lambda losses, key: own.init(losses), split)(SHARDED, KEY)
+    text = on_mesh(lambda *args: own.sample(*args, 8), P(), split).lower(state, KEY).compile().as_text()
     assert text.count(" all-gather(") + text.count(" all-reduce(") == 1
 
 
