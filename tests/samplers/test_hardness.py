@@ -422,7 +422,10 @@ PER_DEVICE = 5
 SHARDED = np.random.default_rng(1).normal(size=DEVICES * PER_DEVICE).astype(np.float32)
 
 
-def on_mesh(function, out_specs, in_spec=P("data")):
+SPLIT = P("data")
+
+
+def on_mesh(function, out_specs, in_spec=SPLIT):
     mesh = jax.make_mesh((DEVICES,), ("data",), axis_types=(AxisType.Auto,))
     return jax.jit(jax.shard_map(function, mesh=mesh, in_specs=(in_spec, P()), out_specs=out_specs, check_vma=False))
 
