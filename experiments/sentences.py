@@ -183,5 +183,20 @@ def quote(name: str) -> dict[str, str]:
     Raises:
         KeyError: no such sentence.
     """
-    section, sentence = SENTENCES[name]
-    return {"statement": sentence, "source": f"paper 000, {'appendix' if section in 'CD' else 'section'} {section}"}
+    return citation("000", *SENTENCES[name])
+
+
+def citation(paper: str, section: str, sentence: str) -> dict[str, str]:
+    """A sentence and its place, as a claim names them.
+
+    Args:
+        paper: its number.
+        section: of the paper; appendices are letters or numbers from 8 on.
+        sentence: as printed.
+
+    Returns:
+        ``statement`` and ``source``.
+    """
+    number = section.split(".")[0].split(",")[0]
+    kind = "section" if number.isdigit() and int(number) < 8 else "appendix"
+    return {"statement": sentence, "source": f"paper {paper}, {kind} {section}"}

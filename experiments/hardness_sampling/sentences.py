@@ -5,6 +5,8 @@ names the row of ``claims.json`` that judges the sentence; keys with a common st
 settings. What section 4.2 says of memory and time is measured by ``experiments.benchmarks``.
 """
 
+from experiments.sentences import citation
+
 SENTENCES = {
     # Section 3.1 and 3.3: wide_relu
     "gradient_law": (
@@ -131,8 +133,4 @@ def quote(name: str) -> dict[str, str]:
     Raises:
         KeyError: no such sentence.
     """
-    section, sentence = SENTENCES[name]
-    return {
-        "statement": sentence,
-        "source": f"paper 004, {'appendix' if section[0] in '89' or section[:2] == '12' else 'section'} {section}",
-    }
+    return citation("004", *SENTENCES[name])

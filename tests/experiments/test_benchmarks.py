@@ -10,7 +10,7 @@ import pytest
 
 from experiments import linear
 from experiments.benchmarks import __main__ as command
-from experiments.benchmarks import figure_1, floor, overhead, pytorch, samplers, timing
+from experiments.benchmarks import draws, figure_1, floor, overhead, pytorch, samplers, timing
 
 
 class _Result:
@@ -96,9 +96,9 @@ def test_operations_leave_bookkeeping_out():
 def test_sides_of_the_sampler_benchmark_draw_and_write_back(monkeypatch):
     """Every side that needs no PyTorch runs, and leaves the history changed."""
     histories = []
-    losses_of = samplers.losses_of
-    monkeypatch.setattr(samplers, "losses_of", lambda n: histories.append(losses_of(n)) or histories[-1])
-    for name, make in (samplers.INDEPENDENT | samplers.DISTINCT).items():
+    losses_of = draws.losses_of
+    monkeypatch.setattr(draws, "losses_of", lambda n: histories.append(losses_of(n)) or histories[-1])
+    for name, make in (draws.INDEPENDENT | draws.DISTINCT).items():
         if "PyTorch" not in name:
             make(50, 4)(2)
             if "NumPy" in name:  # the others keep their own copy
@@ -106,16 +106,16 @@ def test_sides_of_the_sampler_benchmark_draw_and_write_back(monkeypatch):
 
 
 def test_sides_too_large_are_left_out():
-    assert samplers.stateless_side(10**7, 64, samplers.categorical_draw) is None
+    assert draws.stateless_side(10**7, 64, draws.categorical_draw) is None
     assert samplers.timed({"absent": None}, 2) == {}
 
 
 def test_targets_of_the_sampler_benchmark():
     def times(ours, numpy, other):
         return {
-            samplers.OURS[True]: [ours] * 3,
-            samplers.OURS[False]: [ours] * 3,
-            samplers.NUMPY: [numpy] * 3,
+            draws.OURS[True]: [ours] * 3,
+            draws.OURS[False]: [ours] * 3,
+            draws.NUMPY: [numpy] * 3,
             "x": [other] * 3,
         }
 
