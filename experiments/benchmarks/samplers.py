@@ -37,8 +37,8 @@ def run(quick: bool) -> timing.Report:
     text = [
         "A step draws a batch in proportion to the softmax of beta times the stale losses and writes new losses back "
         f"(beta = {draws.BETA:g}, losses normal). JAX sides are steps of a compiled loop with a donated carry, "
-        "the others calls from Python. Microseconds a step, median (least to most) of turns. *Distinct* sides draw without "
-        "replacement, the others with it.",
+        "the others calls from Python. Microseconds a step, median (least to most) of turns; *distinct* sides draw without"
+        " replacement, the others with it.",
     ]
     for batch in BATCHES:
         for law in (True, False):
