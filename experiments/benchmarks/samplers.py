@@ -36,9 +36,9 @@ def run(quick: bool) -> timing.Report:
     bytes_an_example = {n: state_bytes(n) / n for n in sizes}
     text = [
         "A step draws a batch in proportion to the softmax of beta times the stale losses and writes new losses back "
-        f"(beta = {draws.BETA:g}, losses normal). JAX sides are steps of a compiled loop with a donated carry, "
-        "the others calls from Python. Microseconds a step, median (least to most) of turns; *distinct* sides draw without"
-        " replacement, the others with it.",
+        f"(beta = {draws.BETA:g}, losses normal). JAX sides are steps of a compiled loop with a donated carry, the "
+        "others calls from Python. Microseconds a step, median (least to most) of turns; *distinct* sides draw without "
+        "replacement, the others with it.",
     ]
     for batch in BATCHES:
         for law in (True, False):
