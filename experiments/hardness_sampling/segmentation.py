@@ -21,7 +21,6 @@ from mixjax.data.segmentation import CHANNELS, REGIONS, Cases
 from mixjax.experiment import Experiment
 
 NUM_CLASSES = 1 + len(REGIONS)
-MAX_GRADIENT = 12.0  # Euclidean norm at which gradients are clipped: nnU-Net's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +46,7 @@ class Segmentation:
         batches: of an epoch, within which the learning rate is constant.
         learning_rate: that of the first epoch.
         momentum: Nesterov's; 0 is plain SGD.
+        max_gradient: Euclidean norm at which gradients are clipped; 12 is nnU-Net's.
         initial_loss: ``L_init``, the stale loss of a case that no batch held yet.
         betas: ``beta`` of each method; 0 is ERM.
         importance_sampling: whether each method weights its losses by steps 9 and 10 of algorithm 1.
@@ -70,6 +70,7 @@ class Segmentation:
     batches: int = 25
     learning_rate: float = 0.01
     momentum: float = 0.99
+    max_gradient: float = 12.0
     initial_loss: float = 2.0
     betas: tuple[float, ...] = (0.0, 100.0)
     importance_sampling: tuple[bool, ...] = (False, True)
@@ -86,9 +87,11 @@ def load(config: Segmentation) -> tuple[Cases, list[str], list[int]]:
     """The pool of cases, the names of its centres, and how many cases of each are for testing.
 
     Raises:
-        ValueError: numbers of cases that are not one for each centre.
+        ValueError: numbers of cases that are not one for each centre; BraTS without a folder.
     """
     if config.source == "brats":
+        if not config.folder:
+            raise ValueError('source "brats" needs folder, where the cases lie: --set folder=...')
         names = brats.centre_names(brats.list_cases(config.folder))
         cases = brats.load(config.folder, grid=config.grid)
         return cases, names, [round(config.test_share * (cases.centres == c).sum()) for c in range(len(names))]
@@ -123,7 +126,7 @@ def make_optimizer(config: Segmentation) -> optax.GradientTransformation:
     """SGD with ``learning_rate * (1 - t / t_max)^0.9`` in epoch t; Nesterov's momentum, or none where it is 0."""
     decay = optax.polynomial_schedule(config.learning_rate, 0.0, 0.9, config.num_epochs)
     return optax.chain(
-        optax.clip_by_global_norm(MAX_GRADIENT),
+        optax.clip_by_global_norm(config.max_gradient),
         optax.sgd(lambda step: decay(step // config.batches), config.momentum or None, nesterov=True),
     )
 

@@ -129,6 +129,13 @@ def test_nesterov_momentum_and_gradient_clipping():
 TINY = Segmentation(grid=8, patch=8, num_levels=2, width=4, num_heads=1, num_epochs=1, batches=1, momentum=0.0)
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch, request):
+    """The training tests leave the augmentation out, whose compilation takes longer than they do."""
+    if "cases" in request.fixturenames:
+        monkeypatch.setattr(segmentation.augmentation, "augment", lambda key, image, label: (image, label))
+
+
 @pytest.fixture(scope="module")
 def cases():
     """Six cases in which a bright cube is the tumour."""
@@ -153,10 +160,9 @@ def change(config, cases, beta, importance):
 
 
 @pytest.mark.parametrize(("initial_loss", "factor"), [(50.0, 0.1), (0.0, 10.0)])
-def test_importance_weights_are_clipped_and_scale_the_step(cases, initial_loss, factor, monkeypatch):
+def test_importance_weights_are_clipped_and_scale_the_step(cases, initial_loss, factor):
     """Both cases are in the batch, whose losses are near 2: far below the stale ones, or far above."""
-    monkeypatch.setattr(segmentation, "MAX_GRADIENT", 1e9)
-    config = dataclasses.replace(TINY, initial_loss=initial_loss)
+    config = dataclasses.replace(TINY, initial_loss=initial_loss, max_gradient=1e9)
     plain, weighted = (change(config, cases, 100.0, importance) for importance in (False, True))
     for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(weighted), strict=True):
         assert np.abs(a).max() > 0
@@ -174,17 +180,22 @@ def test_hard_sampling_sees_every_case_once_before_any_twice(cases):
     assert records["draws"].tolist() == [[1.0] * 6]
 
 
-def test_hard_sampling_prefers_the_case_that_cannot_be_learned(cases):
-    noise = cases.images.at[0].set(jax.random.normal(jax.random.key(9), cases.images.shape[1:]))
-    config = dataclasses.replace(TINY, learning_rate=0.1, momentum=0.9, num_epochs=2, batches=30)
-    share = {}
+def test_hard_sampling_prefers_the_case_that_cannot_be_learned(cases, monkeypatch):
+    def patches(key, cases, indices, patch):
+        """The labels of case 0 are noise, another one each time."""
+        labels = cases.labels[indices]
+        noise = jax.random.randint(key, labels.shape, 0, 4, labels.dtype)
+        return cases.images[indices], jnp.where((indices == 0)[:, None, None, None], noise, labels)
+
+    monkeypatch.setattr(segmentation, "patches", patches)
+    config = dataclasses.replace(TINY, learning_rate=0.1, momentum=0.9, num_epochs=3, batches=30)
+    share, size = {}, {}
     for beta in (0.0, 10.0):
-        found = segmentation.fit(
-            jax.random.key(0), config, cases._replace(images=noise), jnp.arange(6), jnp.float32(beta), False
-        )[2]
-        share[beta] = float(found["draws"][1, 0] / 60)
-    assert share[0.0] < 0.3 and share[10.0] > 1.5 * share[0.0]
-    assert found["effective_sample_size"][1] < 5
+        *_, found = segmentation.fit(jax.random.key(0), config, cases, jnp.arange(6), jnp.float32(beta), False)
+        share[beta], size[beta] = found["draws"][-1, 0] / 60, found["effective_sample_size"][-1]
+    assert share[0.0] < 0.3 and share[10.0] > 0.4  # 1/6, and at most 1/2, without replacement
+    np.testing.assert_allclose(size[0.0], 6, rtol=1e-4)
+    assert size[10.0] < 3
 
 
 def test_the_loss_falls_and_the_tumour_is_found(cases):
@@ -209,7 +220,7 @@ METHODS = [(0.0, False), *((beta, importance) for beta in (10.0, 100.0, 1000.0) 
 
 
 def made_up(spread, seeds=3):
-    """Results of both runs: `spread(method, region, hard centre)` is the standard deviation of Dice about 80."""
+    """Results of both runs: `spread(method, region, hard centre)` scales how far Dice lies below 60."""
     rng = np.random.default_rng(0)
     names = [segmentation_report.name(*method) for method in METHODS]
     centres, regions = np.repeat(["easy", "hard"], 40), ["whole", "core", "enhancing"]
@@ -218,7 +229,7 @@ def made_up(spread, seeds=3):
     share = np.where(np.array(names) == "ERM", 0.1, 0.3)
     data = xarray.Dataset(
         {
-            "dice": (("seed", "method", "case", "region"), 80 - np.abs(noise) * scale),
+            "dice": (("seed", "method", "case", "region"), 60 - np.abs(noise) * scale),
             "centre_share": (("seed", "method", "epoch"), np.tile(share[:, None], (seeds, 1, 2))),
         },
         {"method": names, "case": centres, "region": regions, "seed": np.arange(seeds)},
@@ -332,6 +343,7 @@ def test_brats_end_to_end(tmp_path):
         ({"patch": 36}, "patch must be at most grid = 32"),
         ({"train_cases": (1, 2)}, "train_cases and test_cases need one number for each of"),
         ({"centre": "TCIA"}, "centre must be one of"),
+        ({"source": "brats"}, 'source "brats" needs folder'),
     ],
 )
 def test_errors_name_what_is_wrong(change, message, monkeypatch):
