@@ -31,6 +31,7 @@ class Segmentation:
         source: where cases come from.
         folder: of the BraTS cases.
         anatomies: real brains of the simulation, names of ``mixjax.data.anatomies``.
+        data_seed: of the simulation, apart from the seeds of the runs.
         train_cases: number of training cases of each centre of ``lesions.CENTRES``.
         test_cases: number of test cases of each centre.
         test_share: for BraTS, the share of each centre's cases that is kept for testing.
@@ -55,6 +56,7 @@ class Segmentation:
     source: Literal["simulation", "brats"] = "simulation"
     folder: str = ""
     anatomies: tuple[str, ...] = ("mni152", "colin27")
+    data_seed: int = 0
     train_cases: tuple[int, ...] = (40, 30, 20, 6)
     test_cases: tuple[int, ...] = (16, 16, 16, 16)
     test_share: float = 0.2
@@ -103,7 +105,8 @@ def load(config: Segmentation) -> tuple[Cases, list[str], list[int]]:
         )
     counts = np.add(config.train_cases, config.test_cases)
     brains = anatomies.load(config.anatomies, grid=config.grid)
-    return lesions.simulate(brains, 0, int(counts.sum()), counts, config.grid), names, list(config.test_cases)
+    cases = lesions.simulate(brains, config.data_seed, int(counts.sum()), counts, config.grid)
+    return cases, names, list(config.test_cases)
 
 
 def split(key: jax.Array, members: list[jax.Array], num_test: list[int]) -> Split:
@@ -123,11 +126,11 @@ def make_net(config: Segmentation, key: jax.Array) -> tuple[nnx.GraphDef, nnx.St
 
 
 def make_optimizer(config: Segmentation) -> optax.GradientTransformation:
-    """SGD with ``learning_rate * (1 - t / t_max)^0.9`` in epoch t; Nesterov's momentum, or none where it is 0."""
+    """SGD with ``learning_rate * (1 - t / t_max)^0.9`` in epoch t, with Nesterov's momentum."""
     decay = optax.polynomial_schedule(config.learning_rate, 0.0, 0.9, config.num_epochs)
     return optax.chain(
         optax.clip_by_global_norm(config.max_gradient),
-        optax.sgd(lambda step: decay(step // config.batches), config.momentum or None, nesterov=True),
+        optax.sgd(lambda step: decay(step // config.batches), config.momentum, nesterov=True),
     )
 
 
