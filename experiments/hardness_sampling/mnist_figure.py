@@ -60,7 +60,7 @@ def figure(results):
     for axis in axes.flat:
         axis.grid(alpha=0.3, lw=0.5)
     for axis in axes[4]:
-        axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2)
+        axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.17))
     handles = [plt.Line2D([], [], **style, label=text) for text, style in LABELS.values()]
     drawn.legend(handles=handles, loc="outside lower center", ncols=5)
     seeds = mlp.sizes["seed"]
