@@ -158,20 +158,28 @@ def torch_side(n, batch, replacement):
 
 
 def wrn_side(batch):
-    """Steps of plain SGD on one batch of noise."""
+    """Steps of plain SGD on one batch of noise, one call a step: XLA's CPU convolutions are slow inside a loop."""
     model = classifiers.build("wrn")
     rng = np.random.default_rng(0)
-    images, labels = jnp.asarray(rng.random((batch, 28, 28, 1)), jnp.float32), jnp.asarray(rng.integers(10, size=batch))
+    images, labels = jnp.asarray(rng.random((batch, 784)), jnp.float32), jnp.asarray(rng.integers(10, size=batch))
 
-    def step(state, _):
-        def objective(params, stats):
-            losses, stats = model.train_losses(params, stats, images, labels)
-            return losses.mean(), stats
+    @jax.jit
+    def step(params, stats):
+        def objective(params):
+            losses, new = model.train_losses(params, stats, images, labels)
+            return losses.mean(), new
 
-        grads, stats = jax.grad(objective, has_aux=True)(*state)
-        return jax.tree.map(lambda p, g: p - 0.01 * g, state[0], grads), stats
+        grads, new = jax.grad(objective, has_aux=True)(params)
+        return jax.tree.map(lambda p, g: p - 0.01 * g, params, grads), new
 
-    return loop(step, model.init(jax.random.key(0)))
+    held = model.init(jax.random.key(0))
+
+    def run_steps(steps):
+        nonlocal held
+        for _ in range(steps):
+            held = jax.block_until_ready(step(*held))
+
+    return run_steps
 
 
 def numpy_draws(draw):
