@@ -48,6 +48,11 @@ def median(scores: xarray.DataArray) -> xarray.DataArray:
     return scores.median("case")
 
 
+def lowest_tenth(scores: xarray.DataArray) -> xarray.DataArray:
+    """The 10th percentile over test cases."""
+    return scores.quantile(0.1, "case").drop_vars("quantile")
+
+
 def poor(scores: xarray.DataArray) -> xarray.DataArray:
     """The share of poor segmentations among test cases, in %."""
     return 100 * (scores < POOR).mean("case")
@@ -109,6 +114,8 @@ def claims(results, centre: str) -> list[Claim]:
         rows.append(judge("same_under_either_update", table_1, "points of Dice by which DRO is better"))
     if _has(results, NESTEROV, "ERM", method):
         rows += _centres(results[NESTEROV], centre)
+    if _has(results, NESTEROV, "ERM", name(SMALL, True)):
+        rows += _small_beta(results[NESTEROV], centre)
     return rows + (_table_2(results[NESTEROV]["dice"]) if NESTEROV in results else [])
 
 
@@ -162,6 +169,28 @@ def _centres(data: xarray.Dataset, centre: str) -> list[Claim]:
     ]
 
 
+def _small_beta(data: xarray.Dataset, centre: str) -> list[Claim]:
+    """Our rows, found on other seeds: what DRO does where its effective sample size stays large."""
+    whole, method = data["dice"].sel(region="whole"), name(SMALL, True)
+    there = whole.isel(case=(data["case"] == centre).values)
+    return [
+        judge(
+            "segmentation_whole_iqr",
+            {"": fall(whole, iqr, method)},
+            "points of Dice, IQR of ERM - IQR of DRO",
+            statement="ours: DRO at beta = 10 with importance sampling narrows the Dice scores of the whole tumour",
+            source="paper 004, section 4.2",
+        ),
+        judge(
+            "segmentation_lowest_tenth",
+            {"": -fall(there, lowest_tenth, method)},
+            "points of Dice, 10th percentile, DRO - ERM",
+            statement=f"ours: so it raises the lowest tenth of the whole tumour's Dice scores at {centre!r}",
+            source="paper 004, section 4.2",
+        ),
+    ]
+
+
 def _table_2(dice: xarray.DataArray) -> list[Claim]:
     """Table 2's sentences."""
     rows, methods = [], set(dice["method"].values)
@@ -190,20 +219,6 @@ def _table_2(dice: xarray.DataArray) -> list[Claim]:
             note = f"points of Dice by which the IQR falls with it, mean of the regions; {told}"
             rows.append(judge(key, {"": average}, note))
     return rows
-
-
-def table(results) -> str:
-    """Tables 1 and 2: mean, median and IQR of each method and region, averaged over seeds, as plain text."""
-    lines = [f"{'':28}" + "".join(f"{region:>24}" for region in REGIONS)]
-    for run, data in results.items():
-        for method in data["method"].values:
-            scores = data["dice"].sel({"method": method})
-            cells = [
-                " ".join(f"{float(s(scores.sel(region=region)).mean()):6.1f}" for s in (mean, median, iqr))
-                for region in REGIONS
-            ]
-            lines.append(f"{run + ', ' + method:28}" + "".join(f"{cell:>24}" for cell in cells))
-    return "\n".join(lines)
 
 
 def figure(results, centre: str, simulated: bool):
