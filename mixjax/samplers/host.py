@@ -176,9 +176,10 @@ class HostSampler:
             for array, ids, old in undo:
                 array[ids] = old
             return np.exp(np.minimum(log_ratio, np.float32(_LARGEST_LOG_WEIGHT)))
-        old = self._score(self._values_of(indices))
-        log_ratio = host_tree.relative(self._score(new), old.top, _finite(old.log), self._heat)
-        log_ratio = np.where(finite, log_ratio, np.float32(0))
+        old, new = self._score(self._values_of(indices)), self._score(new)
+        was, is_now = old.log > -np.inf, new.log > -np.inf  # always, but for scores of zero
+        log_ratio = host_tree.relative(new, old.top, _finite(old.log), self._heat)
+        log_ratio = np.where(finite & (was | is_now), np.where(was, log_ratio, np.float32(_LARGEST)), np.float32(0))
         if kind == "self_normalised":
             ratio = np.exp(log_ratio - log_ratio.max())
             return ratio / ratio.mean()

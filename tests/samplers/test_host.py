@@ -305,3 +305,12 @@ def test_other_random_numbers_are_refused():
     with jax.threefry_partitionable(False), pytest.raises(RuntimeError, match="jax_threefry_partitionable = True"):
         HostSampler(4, 1.0)
     assert HostSampler(4, jnp.ones(4)).sample(jax.random.PRNGKey(0), 2)[0].dtype == np.int32
+
+
+@pytest.mark.parametrize("kind", ["clipped", "self_normalised"])
+def test_ratios_of_scores_that_were_or_become_zero(kind):
+    start, indices, new = np.float32([0.0, 0.0, 2.0, 2.0]), np.arange(4), np.float32([3.0, 0.0, 0.0, 4.0])
+    sampler = proportional(4, floor=0.5)
+    wanted = sampler.importance_weights(sampler.init(start), indices, new, kind)
+    weights = HostSampler(4, start, floor=0.5).importance_weights(indices, new, kind)
+    np.testing.assert_allclose(weights, wanted, rtol=1e-6)
