@@ -4,9 +4,17 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mixjax.rules.base import check_positive, check_range
 from mixjax.samplers import host_tree, threefry, tree
-from mixjax.samplers.stale import _KINDS, _LARGEST, _LARGEST_LOG_WEIGHT, SamplerState
+from mixjax.samplers.stale import (
+    LARGEST,
+    LARGEST_LOG_WEIGHT,
+    SamplerState,
+    check_batch,
+    check_batch_size,
+    check_kind,
+    check_settings,
+    check_values,
+)
 
 _SETTINGS = {
     "jax_default_prng_impl": "threefry2x32",
@@ -90,27 +98,16 @@ class HostSampler:
         for name, wanted in _SETTINGS.items():
             if (setting := getattr(jax.config, name, wanted)) != wanted:
                 raise RuntimeError(f"HostSampler needs JAX's default random numbers, {name} = {wanted}, got {setting}.")
-        if n < 1 or fanout < 2:
-            raise ValueError(f"need n >= 1 and fanout >= 2, got {n} and {fanout}.")
+        check_settings(n, prior, momentum, floor, clip, fanout)
+        check_values(n, values)
         if beta is not None and not beta >= 0:
             raise ValueError(f"beta must be in [0, inf], got {beta}.")
-        check_range("momentum", momentum, 0.0, 1.0)
-        if floor is not None:
-            check_range("floor", floor, 0.0, 1.0)
-        for bound in clip:
-            check_positive("clip", bound)
-        if np.shape(values) not in ((), (n,)):
-            raise ValueError(f"initial values must be a scalar or have shape {(n,)}, got {np.shape(values)}.")
         values = np.atleast_1d(np.asarray(values, np.float32))
         finite = np.isfinite(values)
-        if not finite.any():
-            raise ValueError("initial values must be finite, got none that is.")
-        if prior is not None and np.shape(prior) != (n,):
-            raise ValueError(f"prior must have shape {(n,)}, got {np.shape(prior)}.")
         self.n, self.beta, self.replacement, self.momentum = n, beta, replacement, momentum
         self.floor, self.clip, self.fanout = floor, clip, fanout
         self._levels = tree.num_levels(n, fanout)
-        values = np.where(finite, values, values[finite].max()).clip(-_LARGEST, _LARGEST)
+        values = np.where(finite, values, values[finite].max()).clip(-LARGEST, LARGEST)
         # Siblings are rows, see host_tree. Past the end there are values of NaN.
         self._values = host_tree.as_rows(np.broadcast_to(values, (n,)), fanout, np.nan)
         self._log_prior, self._prior_sums = -np.log(np.float32(n)), ()
@@ -135,8 +132,7 @@ class HostSampler:
         Raises:
             ValueError: ``batch_size`` out of range, or a key of another kind.
         """
-        if batch_size < 1 or not (self.replacement or batch_size <= self.n):
-            raise ValueError(f"batch_size must be in [1, {'inf' if self.replacement else self.n}], got {batch_size}.")
+        check_batch_size(batch_size, self.n, self.replacement)
         key = _key_data(key)
         if self.replacement:
             ids, logs = host_tree.draw(threefry.split(key)[0], self._masses, self._levels, self.fanout, batch_size)
@@ -166,8 +162,7 @@ class HostSampler:
         Raises:
             ValueError: an unknown ``kind``, or vectors of two lengths.
         """
-        if kind not in _KINDS:
-            raise ValueError(f"kind must be one of {_KINDS}, got {kind!r}.")
+        check_kind(kind)
         indices, new, finite = self._refreshed(indices, values)
         if kind == "tree":
             before = self.log_probs(indices)
@@ -175,11 +170,11 @@ class HostSampler:
             log_ratio = self.log_probs(indices) - before
             for array, ids, old in undo:
                 array[ids] = old
-            return np.exp(np.minimum(log_ratio, np.float32(_LARGEST_LOG_WEIGHT)))
+            return np.exp(np.minimum(log_ratio, np.float32(LARGEST_LOG_WEIGHT)))
         old, new = self._score(self._values_of(indices)), self._score(new)
         was, is_now = old.log > -np.inf, new.log > -np.inf  # always, but for scores of zero
         log_ratio = host_tree.relative(new, old.top, _finite(old.log), self._heat)
-        log_ratio = np.where(finite & (was | is_now), np.where(was, log_ratio, np.float32(_LARGEST)), np.float32(0))
+        log_ratio = np.where(finite & (was | is_now), np.where(was, log_ratio, np.float32(LARGEST)), np.float32(0))
         if kind == "self_normalised":
             ratio = np.exp(log_ratio - log_ratio.max())
             return ratio / ratio.mean()
@@ -301,13 +296,10 @@ class HostSampler:
 
     def _refreshed(self, indices, values):
         """Indices, what the store would hold of each occurrence, and which are finite."""
-        if np.ndim(indices) != 1 or np.shape(indices) != np.shape(values):
-            raise ValueError(
-                f"indices and values must be vectors of one length, got {np.shape(indices)} and {np.shape(values)}."
-            )
+        check_batch(indices, values)
         indices, new = np.asarray(indices, np.intp), np.asarray(values, np.float32)
         finite, rate = np.isfinite(new), np.float32(self.momentum)
-        new = np.where(finite, new, np.float32(0)).clip(-_LARGEST, _LARGEST)
+        new = np.where(finite, new, np.float32(0)).clip(-LARGEST, LARGEST)
         return indices, rate * self._values_of(indices) + (1 - rate) * new, finite
 
     def _store(self, indices, new, finite):

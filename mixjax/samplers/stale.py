@@ -11,9 +11,9 @@ from jax.typing import ArrayLike
 from mixjax.rules.base import as_simplex, check_positive, check_range, is_concrete
 from mixjax.samplers import tree
 
-_KINDS = ("clipped", "tree", "self_normalised")
-_LARGEST = 1e30  # of a stored value
-_LARGEST_LOG_WEIGHT = 80.0  # exp(80) is within float32
+KINDS = ("clipped", "tree", "self_normalised")
+LARGEST = 1e30  # of a stored value
+LARGEST_LOG_WEIGHT = 80.0  # exp(80) is within float32
 
 
 class SamplerState(NamedTuple):
@@ -52,6 +52,49 @@ class ExampleSampler(NamedTuple):
     rebuild: Callable[[Any], Any]
 
 
+def check_settings(n, prior, momentum, floor, clip, fanout) -> None:
+    """Raises a ValueError where an argument that every example sampler has is out of range."""
+    if n < 1 or fanout < 2:
+        raise ValueError(f"need n >= 1 and fanout >= 2, got {n} and {fanout}.")
+    check_range("momentum", momentum, 0.0, 1.0)
+    if floor is not None:
+        check_range("floor", floor, 0.0, 1.0)
+    for bound in clip:
+        check_positive("clip", bound)
+    if is_concrete(clip) and not np.all(np.asarray(clip[0]) <= np.asarray(clip[1])):
+        raise ValueError(f"clip must be a lowest and a highest weight, got {clip}.")
+    if prior is not None and np.shape(prior) != (n,):
+        raise ValueError(f"prior must have shape {(n,)}, got {np.shape(prior)}.")
+
+
+def check_values(n: int, values: ArrayLike) -> None:
+    """Raises a ValueError where initial values are of another shape, or concrete and none of them finite."""
+    if np.shape(values) not in ((), (n,)):
+        raise ValueError(f"initial values must be a scalar or have shape {(n,)}, got {np.shape(values)}.")
+    if is_concrete(values) and not np.isfinite(np.asarray(values, np.float32)).any():
+        raise ValueError("initial values must be finite, got none that is.")
+
+
+def check_batch_size(batch_size: int, n: int, replacement: bool) -> None:
+    """Raises a ValueError for a batch of none, or of more than there are to draw without replacement."""
+    if batch_size < 1 or not (replacement or batch_size <= n):
+        raise ValueError(f"batch_size must be in [1, {'inf' if replacement else n}], got {batch_size}.")
+
+
+def check_batch(indices: ArrayLike, values: ArrayLike) -> None:
+    """Raises a ValueError unless a batch's indices and values are vectors of one length."""
+    if np.ndim(indices) != 1 or np.shape(indices) != np.shape(values):
+        raise ValueError(
+            f"indices and values must be vectors of one length, got {np.shape(indices)} and {np.shape(values)}."
+        )
+
+
+def check_kind(kind: str) -> None:
+    """Raises a ValueError for an unknown kind of importance weights."""
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {KINDS}, got {kind!r}.")
+
+
 def example_sampler(
     n: int,
     score: Callable[[jax.Array], tree.Nodes],
@@ -86,17 +129,7 @@ def example_sampler(
     Raises:
         ValueError: see there.
     """
-    if n < 1 or fanout < 2:
-        raise ValueError(f"need n >= 1 and fanout >= 2, got {n} and {fanout}.")
-    check_range("momentum", momentum, 0.0, 1.0)
-    if floor is not None:
-        check_range("floor", floor, 0.0, 1.0)
-    for bound in clip:
-        check_positive("clip", bound)
-    if is_concrete(clip) and not np.all(np.asarray(clip[0]) <= np.asarray(clip[1])):
-        raise ValueError(f"clip must be a lowest and a highest weight, got {clip}.")
-    if prior is not None and np.shape(prior) != (n,):
-        raise ValueError(f"prior must have shape {(n,)}, got {np.shape(prior)}.")
+    check_settings(n, prior, momentum, floor, clip, fanout)
     levels, heat = tree.num_levels(n, fanout), jnp.asarray(heat, jnp.float32)
     mixes = fallback or floor is not None  # draws look at the prior's sums too
 
@@ -131,16 +164,20 @@ def example_sampler(
         top, log = score(values)
         return tree.Nodes(top, log + log_prior)
 
+    def prior_of(state, local):
+        """Log-prior of examples of this device; of any, past the end."""
+        prior = state.log_prior
+        return jnp.broadcast_to(prior, local.shape) if prior.ndim == 0 else prior[jnp.minimum(local, n - 1)]
+
     def leaves(state, ids):
-        safe = jnp.minimum(ids, n - 1)
-        nodes = scored(state.values[safe], state.log_prior if state.log_prior.ndim == 0 else state.log_prior[safe])
+        nodes = scored(state.values[jnp.minimum(ids, n - 1)], prior_of(state, ids))
         return tree.Nodes(nodes.top, jnp.where(ids < n, nodes.log, -jnp.inf))
 
     def prior_masses(state, level, ids):
         if state.prior_sums and level > 0:
             return tree.take(state.prior_sums[level - 1], ids).log
         if state.prior_sums:
-            return jnp.where(ids < n, state.log_prior[jnp.minimum(ids, n - 1)], -jnp.inf)
+            return jnp.where(ids < n, prior_of(state, ids), -jnp.inf)
         width = min(fanout**level, n)
         below = jnp.clip(n - jnp.minimum(ids, -(-n // width)) * width, 0, width)  # examples below each node
         return state.log_prior + jnp.log(below.astype(jnp.float32))
@@ -163,10 +200,7 @@ def example_sampler(
         return masses
 
     def init(values, key=None):
-        if jnp.shape(values) not in ((), (n,)):
-            raise ValueError(f"initial values must be a scalar or have shape {(n,)}, got {jnp.shape(values)}.")
-        if is_concrete(values) and not np.isfinite(np.asarray(values, np.float32)).any():
-            raise ValueError("initial values must be finite, got none that is.")
+        check_values(n, values)
         values = jnp.broadcast_to(jax.lax.stop_gradient(jnp.asarray(values).astype(jnp.float32)), (n,))
         largest = jnp.where(jnp.isfinite(values), values, -jnp.inf).max()
         largest = largest if axis_name is None else jax.lax.pmax(largest, axis_name)
@@ -180,7 +214,7 @@ def example_sampler(
             log_prior, flat = jnp.log(share), jnp.zeros(n, jnp.float32)
             log_prior -= root(tree.build(tree.Nodes(flat, log_prior), heat, fanout)).log
             prior_sums = tree.build(tree.Nodes(flat, log_prior), heat, fanout) if mixes else ()
-        return rebuild(SamplerState(jnp.clip(values, -_LARGEST, _LARGEST), (), log_prior, prior_sums))
+        return rebuild(SamplerState(jnp.clip(values, -LARGEST, LARGEST), (), log_prior, prior_sums))
 
     def rebuild(state):
         return state._replace(sums=tree.build(leaves(state, jnp.arange(n)), heat, fanout))
@@ -195,24 +229,21 @@ def example_sampler(
         return mix(own, log_prior, total) if mixes else own
 
     def sample(state, key, batch_size):
-        if batch_size < 1 or not (replacement or batch_size <= size()):
-            raise ValueError(f"batch_size must be in [1, {'inf' if replacement else size()}], got {batch_size}.")
+        check_batch_size(batch_size, size(), replacement)
         # Relative to all devices' total where the prior is mixed in, else to this one's: no collective is needed yet.
         own = jax.tree.map(lambda x: x[0], state.sums[-1])
-        masses = masses_to_draw(state, root(state.sums) if mixes else own)
+        masses, perturbed = masses_to_draw(state, root(state.sums) if mixes else own), None
         own_root = masses(levels, jnp.zeros(1, jnp.int32))[0]
         if axis_name is not None:
             key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
         if replacement:
             draw_key, root_key = jax.random.split(key)
             ids, logs = tree.draw(draw_key, masses, levels, fanout, batch_size)
-            # Among devices, by the largest of their perturbed log-masses: one for every draw.
-            noise = jax.random.gumbel(root_key, (batch_size,), jnp.float32)
-            perturbed = None if axis_name is None else own_root + noise
+            if axis_name is not None:  # among devices, by the largest of their perturbed log-masses, one for every draw
+                perturbed = own_root + jax.random.gumbel(root_key, (batch_size,), jnp.float32)
         else:  # one more than needed: the threshold
             ids, logs, perturbed = tree.draw_distinct(key, masses, own_root, levels, fanout, batch_size + 1)
-        log_prior = state.log_prior if state.log_prior.ndim == 0 else state.log_prior[jnp.minimum(ids, n - 1)]
-        log_prior = jnp.broadcast_to(log_prior, ids.shape)
+        log_prior = prior_of(state, ids)
         if axis_name is not None:
             ids, perturbed, logs, log_prior = merge(ids + offset(), perturbed, logs, log_prior, own)
         if replacement:
@@ -241,19 +272,13 @@ def example_sampler(
         return tuple(x.reshape(-1)[winners] for x in rows)
 
     def refreshed(state, local, values):
-        """The stored values that a batch leaves: smoothed, averaged over an index's occurrences, the old if none is."""
+        """The stored values as they are, smoothed by those of the batch, and which of these are finite."""
         old = pick(state.values, local)
         new = jax.lax.stop_gradient(jnp.asarray(values).astype(jnp.float32))
         finite = jnp.isfinite(new)
         rate = jnp.asarray(momentum, jnp.float32)
-        new = rate * old + (1.0 - rate) * jnp.clip(jnp.where(finite, new, 0.0), -_LARGEST, _LARGEST)
+        new = rate * old + (1.0 - rate) * jnp.clip(jnp.where(finite, new, 0.0), -LARGEST, LARGEST)
         return old, new, finite
-
-    def check_batch(indices, values):
-        if jnp.ndim(indices) != 1 or jnp.shape(indices) != jnp.shape(values):
-            raise ValueError(
-                f"indices and values must be vectors of one length, got {jnp.shape(indices)} and {jnp.shape(values)}."
-            )
 
     def update(state, indices, values):
         check_batch(indices, values)
@@ -273,16 +298,15 @@ def example_sampler(
         return state._replace(sums=tree.refresh(state.sums, lambda ids: leaves(state, ids), local, heat, fanout))
 
     def importance_weights(state, indices, values, kind="clipped"):
-        if kind not in _KINDS:
-            raise ValueError(f"kind must be one of {_KINDS}, got {kind!r}.")
+        check_kind(kind)
         check_batch(indices, values)
         if kind == "tree":
             after = log_probs(update(state, indices, values), indices)
-            return jnp.exp(jnp.minimum(after - log_probs(state, indices), _LARGEST_LOG_WEIGHT))
+            return jnp.exp(jnp.minimum(after - log_probs(state, indices), LARGEST_LOG_WEIGHT))
         old, new, finite = refreshed(state, here(indices), values)
         old, new = score(old), score(new)
         was, is_now = old.log > -jnp.inf, new.log > -jnp.inf  # always, but for scores of zero
-        log_ratio = jnp.where(was, tree.relative(new, old, heat), _LARGEST)
+        log_ratio = jnp.where(was, tree.relative(new, old, heat), LARGEST)
         log_ratio = jnp.where(finite & (was | is_now), log_ratio, 0.0)
         if kind == "self_normalised":
             return log_ratio.size * jax.nn.softmax(log_ratio)
