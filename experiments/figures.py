@@ -8,6 +8,10 @@ import numpy as np
 import xarray
 from matplotlib.figure import Figure
 
+from mixjax.claims import Claim
+
+_VERDICTS = {True: "holds", False: "does not hold", None: "undecided"}
+
 
 class Panel(NamedTuple):
     """A column of the figure.
@@ -79,6 +83,13 @@ def text(values, digits: int = 3) -> str:
     """Mean, to so many digits, and standard error over seeds."""
     values = np.asarray(values, np.float64)
     return f"{values.mean():.{digits}g} ± {values.std(ddof=1) / np.sqrt(values.size):.1g}"
+
+
+def told(claim: Claim) -> str:
+    """A claim's number and verdict, for another's note."""
+    error = "" if claim.stderr is None else f" ± {claim.stderr:.2g}"
+    value = "no number" if claim.value is None else f"{claim.value:.3g}{error}"
+    return f"{value}, {_VERDICTS[claim.holds]}"
 
 
 def points(axis, x, values, **style):

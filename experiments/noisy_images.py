@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments.figures import told
 from mixjax import data, rules
 from mixjax.claims import Claim
 from mixjax.results import Results
@@ -210,10 +211,6 @@ def judged(results: Results, judge: Callable[..., Claim], note: str = "") -> Cla
     """
     shown = points(results)
     main, *others = [judge(dataset) for dataset in shown.values()]
-    verdicts = {True: "holds", False: "does not hold", None: "undecided"}
-    told = [
-        f"{name}: {claim.value:.3g} ± {claim.stderr:.2g}, {verdicts[claim.holds]}"
-        for name, claim in zip(list(shown)[1:], others, strict=True)
-        if claim.stderr is not None
-    ]
-    return dataclasses.replace(main, note="; ".join(filter(None, [note, main.note, *told])))
+    names = list(shown)[1:]
+    rest = [f"{name}: {told(claim)}" for name, claim in zip(names, others, strict=True) if claim.stderr is not None]
+    return dataclasses.replace(main, note="; ".join(filter(None, [note, main.note, *rest])))

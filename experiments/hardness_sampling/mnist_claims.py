@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from experiments.figures import told
 from experiments.hardness_sampling import curves
 from experiments.hardness_sampling.sentences import quote
 from mixjax.claims import Claim, near, paired, versus
@@ -21,8 +22,6 @@ OPTIMA = 5.0  # percentage points by which different optima differ on class 3
 SMALL_BETA = 5.0  # percentage points between learning curves that have converged to each other
 COMPENSATED = 0.5  # share of the distance to the fresh distribution that importance weights have to take away
 STABLE = 2.0  # a training curve is as stable as another whose roughness is at least half its own
-
-VERDICTS = {True: "holds", False: "does not hold", None: "undecided"}
 
 
 def end(data, metric: str, method: str):
@@ -53,13 +52,6 @@ def dips_and_spread(data, method: str):
     """Rank correlation, over the second half, of how far test accuracy dips and how far the losses' spread rises."""
     half = curves.second_half(data[["accuracy", "train_loss_std"]].sel({"method": method}))
     return curves.rank_correlation(-local(half["accuracy"]), local(half["train_loss_std"]))
-
-
-def told(claim: Claim) -> str:
-    """A claim's number and verdict, for a note."""
-    error = "" if claim.stderr is None else f" ± {claim.stderr:.2g}"
-    value = "no number" if claim.value is None else f"{claim.value:.3g}{error}"
-    return f"{value}, {VERDICTS[claim.holds]}"
 
 
 def judged(results, judge: Callable[..., Claim], note: str) -> Claim:
@@ -170,8 +162,8 @@ def _stability(row):
     def no_rougher(name, metric, text):
         def judge(data):
             large, small = (rough(data, metric, methods, log=True) for methods in (LARGE, SMALL))
-            told = f"{100 * float(large.mean()):.2g} % of the loss against {100 * float(small.mean()):.2g} %"
-            return dataclasses.replace(versus(name, large / small, "<=", STABLE, **text), note=told)
+            shares = f"{100 * float(large.mean()):.2g} % of the loss against {100 * float(small.mean()):.2g} %"
+            return dataclasses.replace(versus(name, large / small, "<=", STABLE, **text), note=shares)
 
         return judge
 

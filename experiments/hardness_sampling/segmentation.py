@@ -190,7 +190,7 @@ def fit(key, config: Segmentation, cases: Cases, train: jax.Array, beta, importa
         size = samplers.effective_sample_size(sampler.log_probs(carry[2]))
         return carry, {"loss": losses.mean(), "draws": draws.sum(axis=0), "effective_sample_size": size}
 
-    carry = params, optimizer.init(params), sampler.init(jnp.full(train.shape, config.initial_loss), noise_key)
+    carry = params, optimizer.init(params), sampler.init(config.initial_loss, noise_key)
     carry, records = jax.lax.scan(epoch, carry, jax.random.split(loop_key, config.num_epochs))
     return apply, carry[0], records
 

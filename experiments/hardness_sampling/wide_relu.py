@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.figures import text
+from experiments.figures import text, told
 from experiments.hardness_sampling.sentences import quote
 from experiments.hardness_sampling.wide_network import WideReLU, data_set, laws, train_both
 from mixjax.claims import near, paired, versus
@@ -90,15 +90,14 @@ def judged(results, note: str, judge):
         judge: ``judge(data) -> claim``, whose note has numbers only.
     """
     main, *others = [judge(data) for data in results.values()]
-    verdicts = {True: "holds", False: "does not hold", None: "undecided"}
     first, *names = results
-    told = [
-        f"{name}: {claim.value:.3g} ± {claim.stderr:.1g}, {verdicts[claim.holds]}{claim.note and ', ' + claim.note}"
+    rest = [
+        f"{name}: {told(claim)}{claim.note and ', ' + claim.note}"
         for name, claim in zip(names, others, strict=True)
         if claim.stderr is not None
     ]
     own = f"{first}: {main.note}" if main.note else ""
-    return dataclasses.replace(main, note="; ".join(filter(None, [note, own, *told])))
+    return dataclasses.replace(main, note="; ".join(filter(None, [note, own, *rest])))
 
 
 def claims(results, config: WideReLU) -> list:
