@@ -106,7 +106,7 @@ class HostSampler:
         finite = np.isfinite(values)
         self.n, self.beta, self.replacement, self.momentum = n, beta, replacement, momentum
         self.floor, self.clip, self.fanout = floor, clip, fanout
-        self._levels = tree.num_levels(n, fanout)
+        self._sizes = tree.sizes(n, fanout)
         values = np.where(finite, values, values[finite].max()).clip(-LARGEST, LARGEST)
         # Siblings are rows, see host_tree. Past the end there are values of NaN.
         self._values = host_tree.as_rows(np.broadcast_to(values, (n,)), fanout, np.nan)
@@ -135,12 +135,9 @@ class HostSampler:
         check_batch_size(batch_size, self.n, self.replacement)
         key = _key_data(key)
         if self.replacement:
-            ids, logs = host_tree.draw(threefry.split(key)[0], self._masses, self._levels, self.fanout, batch_size)
+            ids, logs = host_tree.draw(threefry.split(key)[0], self._masses, self._sizes, self.fanout, batch_size)
             return ids.astype(np.int32), np.exp(self._prior_of(ids) - logs)
-        root = self._masses(self._levels, np.zeros(1, np.intp))[0, 0]
-        ids, logs, perturbed = host_tree.draw_distinct(
-            key, self._masses, root, self._levels, self.fanout, batch_size + 1
-        )
+        ids, logs, perturbed = host_tree.draw_distinct(key, self._masses, self._sizes, self.fanout, batch_size + 1)
         drawn, threshold = perturbed[:-1] > -np.inf, perturbed[-1]
         inclusion = -np.expm1(-np.exp(logs[:-1] - threshold))
         weights = np.float32(batch_size) * np.exp(self._prior_of(ids[:-1])) / np.where(drawn, inclusion, np.float32(1))
@@ -202,7 +199,7 @@ class HostSampler:
     @_quiet
     def rebuild(self) -> None:
         """Computes the sums anew, in O(n): after a change of ``beta``."""
-        self._sums = host_tree.build(self._leaves(slice(None)), self._levels, self._heat)
+        self._sums = host_tree.build(self._leaves(slice(None)), len(self._sizes) - 1, self._heat)
 
     @property
     def values(self) -> np.ndarray:
@@ -216,7 +213,7 @@ class HostSampler:
         """All that changes, in the JAX sampler's type and shapes; a copy. Setting it copies too."""
 
         def flat(rows, level):
-            return rows.reshape(-1)[: -(-self.n // self.fanout**level)].copy()
+            return rows.reshape(-1)[: self._sizes[level]].copy()
 
         def trim(levels):
             return tuple(tree.Nodes(*(flat(x, i + 1) for x in nodes)) for i, nodes in enumerate(levels))
@@ -250,7 +247,7 @@ class HostSampler:
         return self._sums[-1].top[0, 0], self._sums[-1].log[0, 0]
 
     def _build_prior(self, log_prior):
-        return host_tree.build(tree.Nodes(np.zeros_like(log_prior), log_prior), self._levels, self._heat)
+        return host_tree.build(tree.Nodes(np.zeros_like(log_prior), log_prior), len(self._sizes) - 1, self._heat)
 
     def _score(self, values):
         if self.beta is None:

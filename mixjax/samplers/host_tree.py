@@ -2,10 +2,11 @@
 
 Siblings are stored as a row: a level is ``[ceil(nodes / fanout), fanout]``, filled up with masses of zero. So where the
 functions of ``tree`` look up the children of nodes one by one, these take rows, and ``masses(level, nodes)`` is
-``[B, fanout]``, the log-masses of the nodes' children, which are at that level. Callers silence NumPy's warnings on
-infinities.
+``[B, fanout]``, the log-masses of the nodes' children, which are at that level; the root's children are all rows of
+theirs. Callers silence NumPy's warnings on infinities.
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -45,15 +46,15 @@ def relative(nodes: Nodes, top: np.ndarray, log: np.ndarray, heat: np.float32) -
 
 def build(leaves: Nodes, levels: int, heat: np.float32) -> tuple[Nodes, ...]:
     """The levels above the leaves, which are rows, in O(n)."""
-    sums = []
-    for _ in range(levels):
-        below = sums[-1] if sums else leaves
-        sums.append(nodes_as_rows(combine(below, heat), below.log.shape[1]))
-    return tuple(sums)
+    sums, below = [], leaves
+    for _ in range(levels - 1):
+        below = nodes_as_rows(combine(below, heat), below.log.shape[1])
+        sums.append(below)
+    return (*sums, nodes_as_rows(_root(below, heat), below.log.shape[1]))
 
 
 def refresh(
-    sums: tuple[Nodes, ...], leaves: Callable[[np.ndarray], Nodes], ids: np.ndarray, heat: np.float32
+    sums: tuple[Nodes, ...], leaves: Callable[[np.ndarray | slice], Nodes], ids: np.ndarray, heat: np.float32
 ) -> list[tuple]:
     """Recomputes in place the ancestors of some leaves.
 
@@ -67,11 +68,12 @@ def refresh(
         What it overwrote: ``(array, positions, old)``, as :func:`write` returns it.
     """
     undo = []
-    for level, above in enumerate(sums):
+    for level, above in enumerate(sums[:-1]):
         ids = ids // above.log.shape[1]
         below = Nodes(*(x.take(ids, 0) for x in sums[level - 1])) if level else leaves(ids)
         undo += [write(rows, ids, new) for rows, new in zip(above, combine(below, heat), strict=True)]
-    return undo
+    root = _root(sums[-2] if len(sums) > 1 else leaves(slice(None)), heat)
+    return undo + [write(old, np.zeros(1, np.intp), new[0]) for old, new in zip(sums[-1], root, strict=True)]
 
 
 def write(rows: np.ndarray, ids: np.ndarray, new: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -82,39 +84,49 @@ def write(rows: np.ndarray, ids: np.ndarray, new: np.ndarray) -> tuple[np.ndarra
     return flat, ids, old
 
 
-def draw(key: np.ndarray, masses: Masses, levels: int, fanout: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+def draw(
+    key: np.ndarray, masses: Masses, sizes: tuple[int, ...], fanout: int, batch_size: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Independent leaves: ``(ids, log_masses)``, each ``[B]``."""
-    uniforms = threefry.uniform(key, (levels, batch_size, 1))
-    nodes = np.zeros(batch_size, np.intp)
-    for level in reversed(range(levels)):
-        logs = masses(level, nodes)
-        shares = np.exp(logs - _largest(logs))
-        ends = np.cumsum(shares, -1)
-        chosen = ((ends > uniforms[level] * ends[:, -1:]) & (shares > 0)).argmax(-1)
+    *below, width, _ = sizes
+    uniforms = threefry.uniform(key, (len(below) + 2, batch_size, 1))
+    logs, side = _top(masses, sizes, fanout), math.isqrt(width - 1) + 1
+    square = as_rows(logs, side, -np.inf)
+    shares = np.exp(square - _largest(square))
+    rows = np.log(shares.sum(-1)) + _largest(square)[:, 0]
+    row = _choose(uniforms[-1], _ends(np.exp(rows - _largest(rows))))
+    nodes = row * side + _choose(uniforms[-2], _ends(shares)[row])
+    logs = logs[nodes]
+    for level in reversed(range(len(below))):
+        siblings = masses(level, nodes)
+        chosen = _choose(uniforms[level], _ends(np.exp(siblings - _largest(siblings))))
         nodes = nodes * fanout + chosen
-    return nodes, logs[np.arange(batch_size), chosen]
+        logs = siblings[np.arange(batch_size), chosen]
+    return nodes, logs
 
 
 def draw_distinct(
-    key: np.ndarray, masses: Masses, root: np.float32, levels: int, fanout: int, k: int
+    key: np.ndarray, masses: Masses, sizes: tuple[int, ...], fanout: int, k: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The ``k`` leaves of largest perturbed log-mass: ``(ids, log_masses, perturbed)``, each ``[k]``, descending."""
-    root_key, key = threefry.split(key)
-    descent = np.arange(levels)[::-1]
-    sizes = [1]  # numbers drawn: for the root, then level after level, all of them at once
-    for _ in descent:
-        sizes.append(min(sizes[-1], k) * fanout)
-    keys = np.repeat(np.concatenate([root_key[None], threefry.fold_in(key, descent)]), sizes, axis=0)
-    counters = np.concatenate([np.arange(size, dtype=np.uint32) for size in sizes])
+    *below, width, _ = sizes
+    descent = np.arange(len(below) + 1)[::-1]
+    counts = [width]  # numbers drawn, level after level, all of them at once
+    for _ in below:
+        counts.append(min(counts[-1], k) * fanout)
+    keys = np.repeat(threefry.fold_in(key, descent), counts, axis=0)
+    counters = np.concatenate([np.arange(count, dtype=np.uint32) for count in counts])
     gumbels = threefry.to_gumbel(threefry.random_bits(keys, counters))
-    first, *gumbels = np.split(gumbels, np.cumsum(sizes)[:-1])
-    nodes, maxima = np.zeros(1, np.intp), root + first
-    for level, gumbel in zip(descent, gumbels, strict=True):
+    first, *gumbels = np.split(gumbels, np.cumsum(counts)[:-1])
+    logs = _top(masses, sizes, fanout)
+    perturbed = logs + first
+    nodes = _drawn(perturbed, k)
+    logs, maxima = logs[nodes], perturbed[nodes]
+    for level, gumbel in zip(descent[1:], gumbels, strict=True):
         logs = masses(level, nodes)
         perturbed = logs + gumbel[: logs.size].reshape(logs.shape)
         perturbed = np.where(logs > _NONE, _condition(perturbed, maxima[:, None]), _NONE).ravel()
-        chosen = top_k(perturbed, k)
-        chosen = chosen[perturbed[chosen] > _NONE]
+        chosen = _drawn(perturbed, k)
         nodes = nodes[chosen // fanout] * fanout + chosen % fanout
         logs, maxima = logs.ravel()[chosen], perturbed[chosen]
     if missing := k - nodes.size:
@@ -127,6 +139,28 @@ def top_k(x: np.ndarray, k: int) -> np.ndarray:
     """Positions of the ``k`` largest, descending; equal ones in their order, as in ``jax.lax.top_k``."""
     candidates = np.flatnonzero(x >= np.partition(x, -k)[-k]) if k < x.size else np.arange(x.size)
     return candidates[np.argsort(-x[candidates], kind="stable")[:k]]
+
+
+def _drawn(perturbed, k):
+    chosen = top_k(perturbed, k)
+    return chosen[perturbed[chosen] > _NONE]
+
+
+def _top(masses, sizes, fanout):
+    *below, width, _ = sizes
+    return masses(len(below), np.arange(-(-width // fanout))).ravel()[:width]
+
+
+def _root(rows, heat):
+    return combine(Nodes(*(x.reshape(1, -1) for x in rows)), heat)
+
+
+def _ends(shares):
+    return np.where(shares > 0, np.cumsum(shares, -1), np.float32(-1))
+
+
+def _choose(uniforms, ends):
+    return (ends > uniforms * ends.max(-1, keepdims=True)).argmax(-1)
 
 
 def _condition(perturbed, maximum):

@@ -130,7 +130,7 @@ def example_sampler(
         ValueError: see there.
     """
     check_settings(n, prior, momentum, floor, clip, fanout)
-    levels, heat = tree.num_levels(n, fanout), jnp.asarray(heat, jnp.float32)
+    sizes, heat = tree.sizes(n, fanout), jnp.asarray(heat, jnp.float32)
     mixes = fallback or floor is not None  # draws look at the prior's sums too
 
     def gather(x):
@@ -178,7 +178,7 @@ def example_sampler(
             return tree.take(state.prior_sums[level - 1], ids).log
         if state.prior_sums:
             return jnp.where(ids < n, prior_of(state, ids), -jnp.inf)
-        width = min(fanout**level, n)
+        width = n if level == len(sizes) - 1 else min(fanout**level, n)
         below = jnp.clip(n - jnp.minimum(ids, -(-n // width)) * width, 0, width)  # examples below each node
         return state.log_prior + jnp.log(below.astype(jnp.float32))
 
@@ -233,16 +233,16 @@ def example_sampler(
         # Relative to all devices' total where the prior is mixed in, else to this one's: no collective is needed yet.
         own = jax.tree.map(lambda x: x[0], state.sums[-1])
         masses, perturbed = masses_to_draw(state, root(state.sums) if mixes else own), None
-        own_root = masses(levels, jnp.zeros(1, jnp.int32))[0]
         if axis_name is not None:
             key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
         if replacement:
             draw_key, root_key = jax.random.split(key)
-            ids, logs = tree.draw(draw_key, masses, levels, fanout, batch_size)
+            ids, logs = tree.draw(draw_key, masses, sizes, fanout, batch_size)
             if axis_name is not None:  # among devices, by the largest of their perturbed log-masses, one for every draw
+                own_root = masses(len(sizes) - 1, jnp.zeros(1, jnp.int32))[0]
                 perturbed = own_root + jax.random.gumbel(root_key, (batch_size,), jnp.float32)
         else:  # one more than needed: the threshold
-            ids, logs, perturbed = tree.draw_distinct(key, masses, own_root, levels, fanout, batch_size + 1)
+            ids, logs, perturbed = tree.draw_distinct(key, masses, sizes, fanout, batch_size + 1)
         log_prior = prior_of(state, ids)
         if axis_name is not None:
             ids, perturbed, logs, log_prior = merge(ids + offset(), perturbed, logs, log_prior, own)
@@ -295,7 +295,7 @@ def example_sampler(
         )
         new = jnp.where(count > 0, total / jnp.maximum(count, 1.0), old)
         state = state._replace(values=state.values.at[local].set(new, mode="drop"))
-        return state._replace(sums=tree.refresh(state.sums, lambda ids: leaves(state, ids), local, heat, fanout))
+        return state._replace(sums=tree.refresh(state.sums, lambda ids: leaves(state, ids), n, local, heat, fanout))
 
     def importance_weights(state, indices, values, kind="clipped"):
         check_kind(kind)

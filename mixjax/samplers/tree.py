@@ -1,20 +1,24 @@
 """A tree of sums over the scores of n examples: draws and updates that touch O(log n) numbers.
 
-Level 0 is the leaves, one an example; the mass of a node of the next level is the sum of its ``fanout`` children's, up
-to a single root. A child is chosen in proportion to its mass among its siblings, with a random number of its own at
-every level, so that every example can be drawn however many there are (one float32 uniform has 2^23 values and cannot
-tell more items apart). A parent is always recomputed from its children: sums do not drift, and an index that occurs
-twice in a batch does no harm.
+Level 0 is the leaves, one an example; the mass of a node of the next level is the sum of its ``fanout`` children's, and
+so on up to a level of at most ``WIDEST`` nodes, which are the children of the root. Up to that many examples the tree
+is a plain softmax: every draw and update reads them all at once, which is quicker there than to descend.
+
+A child is chosen in proportion to its mass among its siblings, with a random number of its own at every level, so that
+every example can be drawn however many there are (one float32 uniform has 2^23 values and cannot tell more items
+apart). A parent is always recomputed from its children: sums do not drift, and an index that occurs twice in a batch
+does no harm.
 
 A mass is kept as ``exp(log + heat * top)``, ``top`` being the largest loss below the node. Only differences of losses
 are ever multiplied by the heat: nothing overflows, a heat of 0 or of 1e30 is exact, and losses that tie share evenly.
 
-Nothing here stores the leaves: they are computed from what a sampler keeps. The levels above take
-``2 n / (fanout - 1)`` floats. With ``fanout = ceil(sqrt(n))`` this is the two-level block sampler; with 8, the default
-everywhere, it was the quickest from 10^3 to 10^7 examples.
+Nothing here stores the leaves: they are computed from what a sampler keeps. The levels above take at most about
+``2 n / (fanout - 1)`` floats. With ``fanout = ceil(sqrt(n))`` this is the two-level block sampler; 8 is the default
+everywhere.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -22,6 +26,9 @@ import jax
 import jax.numpy as jnp
 
 Masses = Callable[[int, jax.Array], jax.Array]
+
+WIDEST = 1024
+"""Largest number of the root's children, unless the fanout is larger."""
 
 
 class Nodes(NamedTuple):
@@ -51,12 +58,12 @@ def relative(nodes: Nodes, to: Nodes, heat: jax.Array) -> jax.Array:
     return jnp.where(nodes.log > -jnp.inf, logs, -jnp.inf)
 
 
-def num_levels(n: int, fanout: int) -> int:
-    """Number of levels above the leaves; at least one."""
-    levels = 1
-    while fanout**levels < n:
-        levels += 1
-    return levels
+def sizes(n: int, fanout: int) -> tuple[int, ...]:
+    """Number of nodes of each level, from the ``n`` leaves to the one root."""
+    counts = [n]
+    while counts[-1] > max(WIDEST, fanout):
+        counts.append(-(-counts[-1] // fanout))
+    return (*counts, 1)
 
 
 def build(leaves: Nodes, heat: jax.Array, fanout: int) -> tuple[Nodes, ...]:
@@ -65,42 +72,43 @@ def build(leaves: Nodes, heat: jax.Array, fanout: int) -> tuple[Nodes, ...]:
     Args:
         leaves: ``[n]``.
         heat: scalar in [0, 1e30].
-        fanout: children of a node, at least 2.
+        fanout: children of a node below the root, at least 2.
 
     Returns:
-        For each level its nodes, ``ceil(n / fanout)``, ..., 1 of them.
+        For each level its nodes, ``sizes(n, fanout)[1:]`` of them.
     """
     sums, below = [], leaves
-    for _ in range(num_levels(leaves.log.size, fanout)):
+    for _ in sizes(leaves.log.size, fanout)[1:-1]:
         padding = (0, -below.log.size % fanout)
         padded = Nodes(jnp.pad(below.top, padding), jnp.pad(below.log, padding, constant_values=-jnp.inf))
         below = combine(jax.tree.map(lambda x: x.reshape(-1, fanout), padded), heat)
         sums.append(below)
-    return tuple(sums)
+    return (*sums, _root(below, heat))
 
 
 def refresh(
-    sums: tuple[Nodes, ...], leaves: Callable[[jax.Array], Nodes], ids: jax.Array, heat: jax.Array, fanout: int
+    sums: tuple[Nodes, ...], leaves: Callable[[jax.Array], Nodes], n: int, ids: jax.Array, heat: jax.Array, fanout: int
 ) -> tuple[Nodes, ...]:
     """Recomputes the ancestors of some leaves.
 
     Args:
         sums: the levels above the leaves.
         leaves: ids to the new leaves; ``log`` is -inf past the end.
+        n: number of leaves.
         ids: int ``[B]``, leaves that changed; ids past the end change nothing.
         heat: scalar in [0, 1e30].
-        fanout: children of a node.
+        fanout: children of a node below the root.
 
     Returns:
         The new levels, equal to :func:`build`'s.
     """
     new, nodes = [], ids
-    for old in sums:
+    for old in sums[:-1]:
         nodes = nodes // fanout
         children = _children(nodes, fanout)
         below = take(new[-1], children) if new else leaves(children)
         new.append(jax.tree.map(lambda a, b, i=nodes: a.at[i].set(b, mode="drop"), old, combine(below, heat)))
-    return tuple(new)
+    return (*new, _root(new[-1] if new else leaves(jnp.arange(n)), heat))
 
 
 def take(nodes: Nodes, ids: jax.Array) -> Nodes:
@@ -110,51 +118,57 @@ def take(nodes: Nodes, ids: jax.Array) -> Nodes:
     return Nodes(nodes.top[ids], jnp.where(inside, nodes.log[ids], -jnp.inf))
 
 
-def draw(key: jax.Array, masses: Masses, levels: int, fanout: int, batch_size: int) -> tuple[jax.Array, jax.Array]:
+def draw(
+    key: jax.Array, masses: Masses, sizes: tuple[int, ...], fanout: int, batch_size: int
+) -> tuple[jax.Array, jax.Array]:
     """Independent leaves, each in proportion to its mass: inverse transform among the children of every node.
+
+    The root's children are taken as the cells of a square: first the row, then the cell.
 
     Args:
         key: a ``jax.random.key``.
         masses: ``(level, ids) -> log-masses``, additive over children; -inf past the end of a level.
-        levels: number of levels above the leaves.
-        fanout: children of a node.
+        sizes: nodes of each level, see :func:`sizes`.
+        fanout: children of a node below the root.
         batch_size: ``B``.
 
     Returns:
         ``(ids, log_masses)``, int32 and float32 ``[B]``. A leaf of mass zero is never drawn, unless all are.
     """
-    uniforms = jax.random.uniform(key, (levels, batch_size), jnp.float32)
-    nodes = jnp.zeros(batch_size, jnp.int32)
-    for level in reversed(range(levels)):
-        logs = masses(level, _children(nodes, fanout))
-        shares = jnp.exp(logs - _largest(logs))
-        ends = jnp.cumsum(shares, -1)
-        # XLA's cumsum is not monotone to the last bit: the end of the last share that is positive, not the last end.
-        total = jnp.where(shares > 0, ends, 0.0).max(-1, keepdims=True)
-        reached = (ends > uniforms[level][:, None] * total) & (shares > 0)
-        chosen = jnp.argmax(reached, -1).astype(jnp.int32)
+    *below, width, _ = sizes
+    uniforms = jax.random.uniform(key, (len(below) + 2, batch_size), jnp.float32)
+    logs, side = masses(len(below), jnp.arange(width, dtype=jnp.int32)), math.isqrt(width - 1) + 1
+    square = jnp.pad(logs, (0, -width % side), constant_values=-jnp.inf).reshape(-1, side)
+    shares = jnp.exp(square - _largest(square))
+    rows = jnp.log(shares.sum(-1)) + _largest(square)[:, 0]
+    row = _choose(uniforms[-1], _ends(jnp.exp(rows - _largest(rows))))
+    nodes = row * side + _choose(uniforms[-2], _ends(shares)[row])
+    logs = logs[nodes]
+    for level in reversed(range(len(below))):
+        siblings = masses(level, _children(nodes, fanout))
+        chosen = _choose(uniforms[level], _ends(jnp.exp(siblings - _largest(siblings))))
         nodes = nodes * fanout + chosen
-    # Not masses(0, nodes): a second look at the leaves, which an update after the draw need not wait for, makes XLA
-    # copy all of them.
-    return nodes, jnp.where(jnp.arange(fanout) == chosen[:, None], logs, -jnp.inf).max(-1)
+        # Not masses(0, nodes): a second look at the leaves, which an update after the draw need not wait for, makes XLA
+        # copy all of them.
+        logs = jnp.where(jnp.arange(fanout) == chosen[:, None], siblings, -jnp.inf).max(-1)
+    return nodes, logs
 
 
 def draw_distinct(
-    key: jax.Array, masses: Masses, root: jax.Array, levels: int, fanout: int, k: int
+    key: jax.Array, masses: Masses, sizes: tuple[int, ...], fanout: int, k: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     r"""The ``k`` leaves of largest perturbed log-mass: Gumbel top-k without a Gumbel variable for every leaf.
 
     The largest of the perturbed log-masses ``log m_i + G_i`` below a node is Gumbel distributed around the node's own
-    log-mass. So from the root down, the perturbed maxima of the children are drawn given that of their parent, and only
-    the ``k`` largest of a level are followed. In this order the leaves are successive draws in proportion to the mass
-    among those not drawn yet.
+    log-mass. So these are drawn for the root's children; from there down, the perturbed maxima of the children are
+    drawn given that of their parent, and only the ``k`` largest of a level are followed. In this order the leaves are
+    successive draws in proportion to the mass among those not drawn yet.
 
     Args:
         key: a ``jax.random.key``.
         masses: ``(level, ids) -> log-masses``, additive over children; -inf past the end of a level.
-        root: log-mass of all, a scalar.
-        levels: number of levels above the leaves.
-        fanout: children of a node.
+        sizes: nodes of each level, see :func:`sizes`.
+        fanout: children of a node below the root.
         k: number of leaves.
 
     Returns:
@@ -164,17 +178,33 @@ def draw_distinct(
     References:
         Kool, van Hoof and Welling, "Stochastic beams and where to find them", ICML 2019, section 3 and appendix B.
     """
-    root_key, key = jax.random.split(key)
-    nodes, maxima = jnp.zeros(1, jnp.int32), root[None] + jax.random.gumbel(root_key, (1,), jnp.float32)
-    for level in reversed(range(levels)):
+    *below, width, _ = sizes
+
+    def perturb(level, logs):
+        return logs + jax.random.gumbel(jax.random.fold_in(key, level), logs.shape, jnp.float32)
+
+    logs = masses(len(below), jnp.arange(width, dtype=jnp.int32))
+    maxima, nodes = _top_k(perturb(len(below), logs), k)
+    logs = logs[nodes]
+    for level in reversed(range(len(below))):
         children = _children(nodes, fanout)
         logs = masses(level, children)
-        perturbed = logs + jax.random.gumbel(jax.random.fold_in(key, level), logs.shape, jnp.float32)
-        perturbed = jnp.where(logs > -jnp.inf, _condition(perturbed, maxima[:, None]), -jnp.inf)
-        maxima, chosen = jax.lax.top_k(perturbed.reshape(-1), min(k, perturbed.size))
+        perturbed = jnp.where(logs > -jnp.inf, _condition(perturb(level, logs), maxima[:, None]), -jnp.inf)
+        maxima, chosen = _top_k(perturbed.reshape(-1), k)
         nodes, logs = children.reshape(-1)[chosen], logs.reshape(-1)[chosen]
     pad = functools.partial(jnp.pad, pad_width=(0, k - nodes.size))
     return pad(nodes), pad(logs, constant_values=-jnp.inf), pad(maxima, constant_values=-jnp.inf)
+
+
+def _ends(shares):
+    """Where each share ends when they are laid side by side; -1 for shares of zero, which are not to be reached."""
+    return jnp.where(shares > 0, jnp.cumsum(shares, -1), -1.0)
+
+
+def _choose(uniforms, ends):
+    """The share that each uniform number falls into."""
+    # The largest end, not the last: XLA's cumsum is not monotone to the last bit.
+    return jnp.argmax(ends > uniforms[:, None] * ends.max(-1, keepdims=True), -1).astype(jnp.int32)
 
 
 def _condition(perturbed, maximum):
@@ -182,6 +212,17 @@ def _condition(perturbed, maximum):
     gap = jnp.log(-jnp.expm1(perturbed - perturbed.max(-1, keepdims=True)))  # -inf for the largest
     excess = maximum - perturbed + gap
     return maximum - jnp.maximum(excess, 0.0) - jnp.log1p(jnp.exp(-jnp.abs(excess)))
+
+
+def _top_k(x, k):
+    # Without barriers XLA merges what slices the results with what top_k lowers to, and sorts all of x on a CPU; with
+    # one for both results it fails where it has no top_k.
+    values, indices = jax.lax.top_k(x, min(k, x.size))
+    return jax.lax.optimization_barrier(values), jax.lax.optimization_barrier(indices)
+
+
+def _root(nodes, heat):
+    return combine(jax.tree.map(lambda x: x[None], nodes), heat)
 
 
 def _largest(logs):

@@ -36,7 +36,7 @@ def expected_p(beta=1.0, prior=None, floor=0.0, losses=LOSSES):
 
 
 @functools.lru_cache
-def many_batches(variant, replacement, size, runs=20_000):
+def many_batches(variant, replacement, size, widest=4, runs=20_000):
     sampler = hardness(N, 1.0, replacement=replacement, **VARIANTS[variant])
     state = sampler.init(LOSSES)
     keys = jax.random.split(jax.random.key(3), runs)
@@ -53,10 +53,11 @@ def test_probabilities(variant):
     np.testing.assert_array_equal(sampler.log_probs(state, some), sampler.log_probs(state)[some])
 
 
+@pytest.mark.parametrize("widest", [4, 1024], indirect=True)
 @both_modes
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_first_draws_follow_the_probabilities(variant, replacement):
-    indices, _ = many_batches(variant, replacement, 4)
+def test_first_draws_follow_the_probabilities(variant, replacement, widest):
+    indices, _ = many_batches(variant, replacement, 4, widest)
     p, _ = expected_p(**VARIANTS[variant])
     counts = np.bincount(indices[:, 0], minlength=N)
     assert (counts[p == 0] == 0).all()
@@ -64,10 +65,11 @@ def test_first_draws_follow_the_probabilities(variant, replacement):
     assert np.abs(z).max() < 4.5
 
 
+@pytest.mark.parametrize("widest", [4, 1024], indirect=True)
 @both_modes
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_weighted_means_are_unbiased_for_the_prior(variant, replacement):
-    indices, weights = many_batches(variant, replacement, 4)
+def test_weighted_means_are_unbiased_for_the_prior(variant, replacement, widest):
+    indices, weights = many_batches(variant, replacement, 4, widest)
     p, prior = expected_p(**VARIANTS[variant])
     for values in (LOSSES, np.arange(N) == 5, np.ones(N)):
         estimates = (weights * values[indices]).mean(1)

@@ -46,36 +46,39 @@ def build(logs, fanout=FANOUT):
     return leaves, tree.build(leaves, HEAT, fanout)
 
 
-@functools.partial(jax.jit, static_argnames=("fanout", "size", "runs"))
 def draw(key, leaves, sums, fanout, size, runs=1):
-    levels = tree.num_levels(leaves.log.size, fanout)
-    keys = jax.random.split(key, runs)
-    return jax.vmap(lambda k: tree.draw(k, masses_of(leaves, sums), levels, fanout, size))(keys)
+    return _draw(key, leaves, sums, tree.sizes(leaves.log.size, fanout), fanout, size, runs)
 
 
-@functools.partial(jax.jit, static_argnames=("fanout", "size", "runs"))
 def draw_distinct(key, leaves, sums, fanout, size, runs=1):
-    levels = tree.num_levels(leaves.log.size, fanout)
+    return _draw_distinct(key, leaves, sums, tree.sizes(leaves.log.size, fanout), fanout, size, runs)
+
+
+@functools.partial(jax.jit, static_argnums=(3, 4, 5, 6))
+def _draw(key, leaves, sums, sizes, fanout, size, runs):
     keys = jax.random.split(key, runs)
-
-    def one(k):
-        return tree.draw_distinct(
-            k, masses_of(leaves, sums), tree.relative(sums[-1], ONE, HEAT)[0], levels, fanout, size
-        )
-
-    return jax.vmap(one)(keys)
+    return jax.vmap(lambda k: tree.draw(k, masses_of(leaves, sums), sizes, fanout, size))(keys)
 
 
+@functools.partial(jax.jit, static_argnums=(3, 4, 5, 6))
+def _draw_distinct(key, leaves, sums, sizes, fanout, size, runs):
+    keys = jax.random.split(key, runs)
+    return jax.vmap(lambda k: tree.draw_distinct(k, masses_of(leaves, sums), sizes, fanout, size))(keys)
+
+
+@pytest.mark.parametrize("widest", [4, 1024], indirect=True)
 @pytest.mark.parametrize("n", [1, 2, 4, 5, 64, 65, 1000])
 @pytest.mark.parametrize("fanout", [2, 8, 32])
 def test_levels_shrink_to_one_root_that_holds_everything(n, fanout):
     logs = np.random.default_rng(n).normal(size=n) * 5
     leaves, sums = build(logs, fanout)
-    sizes = [n, *(level.log.size for level in sums)]
-    assert all(above == -(-below // fanout) for below, above in itertools.pairwise(sizes))
-    assert sizes[-1] == 1
+    sizes = tree.sizes(n, fanout)
+    assert sizes == (n, *(level.log.size for level in sums))
+    *below, width, root = sizes
+    assert root == 1 and width <= max(tree.WIDEST, fanout)
+    assert all(above == -(-count // fanout) and count > width for count, above in itertools.pairwise([*below, width]))
     np.testing.assert_allclose(logs_of(sums[-1])[0], np.logaddexp.reduce(logs), rtol=1e-5)
-    for nodes, above in zip([leaves, *sums], sums, strict=False):
+    for nodes, above in itertools.pairwise([leaves, *sums[:-1]]):
         below = logs_of(nodes)
         padded = np.pad(np.float64(below), (0, -below.size % fanout), constant_values=-np.inf)
         np.testing.assert_allclose(
@@ -86,6 +89,7 @@ def test_levels_shrink_to_one_root_that_holds_everything(n, fanout):
 def test_zero_masses_stay_zero_and_do_not_spread():
     leaves, sums = build([-np.inf, -np.inf, -np.inf, -np.inf, 0.0, -np.inf])
     assert logs_of(sums[0]).tolist() == [-np.inf, 0.0]
+    assert logs_of(sums[1]).tolist() == [0.0]
     assert (draw(jax.random.key(0), leaves, sums, FANOUT, 64)[0] == 4).all()
     empty, sums = build([-np.inf] * 5)
     assert sums[-1].log.tolist() == [-np.inf]
@@ -93,6 +97,7 @@ def test_zero_masses_stay_zero_and_do_not_spread():
     assert not np.isnan(draw_distinct(jax.random.key(0), empty, sums, FANOUT, 3)[2]).any()
 
 
+@pytest.mark.parametrize("widest", [4, 1024], indirect=True)
 @settings(derandomize=True, deadline=None, max_examples=40, database=None)
 @given(st.lists(st.tuples(st.integers(0, 29), st.floats(-50, 50, width=32)), min_size=6, max_size=6))
 def test_refresh_is_build(changes):
@@ -102,14 +107,14 @@ def test_refresh_is_build(changes):
     for i, value in changes:
         logs[i] = value
     leaves = nodes_of(logs)
-    refreshed = tree.refresh(sums, functools.partial(tree.take, leaves), ids, HEAT, FANOUT)
+    refreshed = tree.refresh(sums, functools.partial(tree.take, leaves), leaves.log.size, ids, HEAT, FANOUT)
     chex.assert_trees_all_close(refreshed, tree.build(leaves, HEAT, FANOUT), rtol=1e-6, atol=1e-6)
 
 
 def test_ids_past_the_end_change_nothing():
     leaves, sums = build(np.arange(10.0))
     ids = jnp.array([10, 11, 400])
-    refreshed = tree.refresh(sums, functools.partial(tree.take, leaves), ids, HEAT, FANOUT)
+    refreshed = tree.refresh(sums, functools.partial(tree.take, leaves), leaves.log.size, ids, HEAT, FANOUT)
     chex.assert_trees_all_close(refreshed, sums, rtol=1e-6)
 
 
@@ -123,7 +128,7 @@ def test_a_million_updates_do_not_drift():
         ids = jax.random.randint(id_key, (batch,), 0, n)
         logs = logs.at[ids].set(5 * jax.random.normal(value_key, (batch,)))
         # An index that occurs twice: whichever value stays, the sums are those of the leaves.
-        return (logs, tree.refresh(sums, lambda ids: tree.take(nodes_of(logs), ids), ids, HEAT, 8)), None
+        return (logs, tree.refresh(sums, lambda ids: tree.take(nodes_of(logs), ids), n, ids, HEAT, 8)), None
 
     carry = jnp.zeros(n), build(np.zeros(n), 8)[1]
     logs, sums = jax.jit(lambda c, k: jax.lax.scan(step, c, jax.random.split(k, steps))[0])(carry, jax.random.key(0))
@@ -153,6 +158,7 @@ LOSSES = {
 }
 
 
+@pytest.mark.parametrize("widest", [4, 1024], indirect=True)
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("fanout", [2, 50])
 def test_draws_follow_the_masses(name, fanout):
@@ -174,6 +180,7 @@ def goodness_of_fit(counts, p):
     return stats.chi2.sf(((cells[:, 0] - cells[:, 1]) ** 2 / cells[:, 1]).sum(), len(cells) - 1)
 
 
+@pytest.mark.parametrize("widest", [4, 1024], indirect=True)
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("fanout", [8])
 def test_distinct_draws_are_gumbel_top_k(name, fanout):
@@ -203,6 +210,7 @@ def two_samples(a, b):
     return 1.0 if rows.shape[1] < 2 else stats.chi2_contingency(rows).pvalue
 
 
+@pytest.mark.parametrize("widest", [4, 1024], indirect=True)
 def test_fewer_leaves_than_asked_for():
     leaves, sums = build([0.0, -np.inf, 1.0])
     ids, _, perturbed = draw_distinct(jax.random.key(0), leaves, sums, FANOUT, 5)
@@ -210,16 +218,16 @@ def test_fewer_leaves_than_asked_for():
     assert (np.asarray(perturbed) > -np.inf).sum() == 2
 
 
+@pytest.mark.parametrize("widest", [1024], indirect=True)
 def test_every_one_of_many_items_can_be_drawn():
     """One float32 uniform has 2^23 values and reaches only even items of 2^24; a uniform a level reaches all."""
     n = 2**24
-    sums = [jnp.full(n // 8**level, np.log(8.0**level), jnp.float32) for level in range(1, 9)]
 
     def masses(level, ids):
-        return jnp.zeros(ids.shape) if level == 0 else sums[level - 1][ids]
+        return jnp.full(ids.shape, level * np.log(8.0))
 
-    ids, _ = jax.jit(lambda key: tree.draw(key, masses, 8, 8, 100_000))(jax.random.key(0))
+    ids, _ = jax.jit(lambda key: tree.draw(key, masses, tree.sizes(n, 8), 8, 10_000))(jax.random.key(0))
     odd = float((ids % 2).mean())
-    assert abs(odd - 0.5) < 5 * 0.5 / 100_000**0.5
-    single = (jax.random.uniform(jax.random.key(0), (100_000,)) * n).astype(jnp.int32)
+    assert abs(odd - 0.5) < 5 * 0.5 / 10_000**0.5
+    single = (jax.random.uniform(jax.random.key(0), (10_000,)) * n).astype(jnp.int32)
     assert not (single % 2).any()  # the disease this guards against

@@ -1,0 +1,13 @@
+"""Small trees with levels: what is tested on a few examples holds for many."""
+
+import pytest
+
+from mixjax.samplers import tree
+
+
+@pytest.fixture(autouse=True)
+def widest(request, monkeypatch):
+    """The root has at most so many children: 4, or what a test is parametrised with."""
+    value = getattr(request, "param", 4)
+    monkeypatch.setattr(tree, "WIDEST", value)
+    return value
