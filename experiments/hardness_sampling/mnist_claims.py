@@ -110,27 +110,29 @@ def _rare_class(row):
 
 
 def _optima(results):
-    runs = list(results.items())[2:]
-    judged_at, others = runs[0], runs[1:]
-
-    def judge(data):
-        values = [end(data, "rare_accuracy", method) for method in ("nr_10", "erm")]
-        name = "mnist_different_optima"
-        return paired(name, values[0], ">", values[1], threshold=OPTIMA, **quote(name))
-
-    def along(data):
-        gap = data["rare_accuracy"].sel({"method": "nr_10"}) - data["rare_accuracy"].sel({"method": "erm"})
-        at = [int(data.sizes["step"] * part) - 1 for part in (0.25, 0.5, 0.75, 1.0)]
-        return ", ".join(f"{float(gap.isel(step=i).mean()):.1f} at step {int(data.step[i])}" for i in at)
-
-    name, data = judged_at
-    main = judge(data)
+    (name, data), *others = list(results.items())[2:]
+    main = optima(data)
     note = (
         f"{name}: percentage points on class 3, without replacement - ERM, after {int(data.step[-1])} steps; different "
-        f"optima would keep {OPTIMA:g} points apart; the gap on the way: {along(data)}"
+        f"optima would keep {OPTIMA:g} points apart"
     )
-    notes = [note, main.note, *(f"{n}: {told(judge(d))}; on the way {along(d)}" for n, d in others)]
-    return [dataclasses.replace(main, note="; ".join(filter(None, notes)))]
+    also = [f"{name}: {told(claim)}, {claim.note}" for name, claim in ((n, optima(d)) for n, d in others)]
+    return [dataclasses.replace(main, note="; ".join([note, main.note, *also]))]
+
+
+def optima(data) -> Claim:
+    """That DRO and ERM end apart: undecided while the gap, from three quarters of the run to its end, still shrinks."""
+    gaps = data["rare_accuracy"].sel({"method": "nr_10"}) - data["rare_accuracy"].sel({"method": "erm"})
+    at = [int(data.sizes["step"] * part) for part in (0.25, 0.5, 0.75, 1.0)]
+    quarters = [gaps.isel(step=slice(max(i - RECORDS, 0), i)).mean("step") for i in at]
+    end = quarters[-1]
+    claim = paired("mnist_different_optima", end, ">", 0.0 * end, threshold=OPTIMA, **quote("mnist_different_optima"))
+    shrinks = paired("", quarters[-2], ">", end, statement="", source="")
+    way = ", ".join(f"{float(q.mean()):.1f} at step {int(data.step[i - 1])}" for q, i in zip(quarters, at, strict=True))
+    note = f"the gap on the way: {way}"
+    if claim.holds and shrinks.holds:
+        return dataclasses.replace(claim, holds=None, note=f"{note}: it is still closing")
+    return dataclasses.replace(claim, note="; ".join(filter(None, [note, claim.note])))
 
 
 def _beta(row):

@@ -53,7 +53,7 @@ def hardness(
         floor: scalar in [0, 1]; draw from ``(1 - floor) p + floor prior``. (The authors' code raises each probability
             to at least 1e-4 / n instead.)
         clip: lowest and highest importance weight of kind ``"clipped"``, the paper's ``w_min`` and ``w_max``.
-        fanout: children of a node of the tree, at least 2.
+        fanout: children of a node of the tree below its root, at least 2.
         axis_name: mesh axis over which the examples are split, under ``shard_map`` (with ``check_vma=False`` where
             indices leave it): every device holds the state of its ``n``, and its own part of ``prior`` and of the
             initial losses; ``indices`` are global and, like ``key`` and the batch's losses, the same on every device.
