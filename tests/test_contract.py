@@ -29,10 +29,11 @@ class Case(NamedTuple):
     """A rule and what it promises.
 
     ``make(rows)`` builds it for the domains ``rows`` (a permutation or a part of ``ROWS``); ``by_row`` says that it
-    then depends on them. ``reads`` are the signals it needs. ``unseen`` says what a row without news does: "constant"
-    rules never move, "multiplicative" ones leave ``c_d`` as it is, "closed" ones reuse the last signal, "raw" ones keep
-    their raw ``log_w``. ``cuts`` says that it may give a weight of exactly zero. ``period`` updates make it move once,
-    and ``view`` is the part of the state that keeps the law of unseen rows.
+    then depends on them. ``reads`` are the signals it looks at; it can do without those that are ``optional``.
+    ``unseen`` says what a row without news does: "constant" rules never move, "multiplicative" ones leave ``c_d`` as it
+    is, "closed" ones reuse the last signal, "raw" ones keep their raw ``log_w``. ``cuts`` says that it may give a
+    weight of exactly zero. ``period`` updates make it move once, and ``view`` is the part of the state that keeps the
+    law of unseen rows.
     """
 
     make: Callable[[np.ndarray], WeightRule]
@@ -43,6 +44,7 @@ class Case(NamedTuple):
     cuts: bool = False
     period: int = 1
     view: Callable[[Any], Any] = lambda state: state
+    optional: tuple[str, ...] = ()
 
 
 BASE = {
@@ -52,6 +54,13 @@ BASE = {
     "one_shot_fgls": Case(lambda rows: rules.one_shot_fgls(), ("losses",), "closed"),
     "erma": Case(lambda rows: rules.erma(0.3, 0.5), ("losses", "loss_vars"), "multiplicative"),
     "variance_aware": Case(lambda rows: rules.variance_aware(), ("loss_weights", "grad_stds"), "closed", sampling=True),
+    "gradient_norm": Case(
+        lambda rows: rules.gradient_norm(),
+        ("loss_weights", "grad_norms"),
+        "closed",
+        sampling=True,
+        optional=("loss_weights",),
+    ),
     "dro": Case(lambda rows: rules.dro(0.7), ("losses",), "closed"),
     "group_dro": Case(lambda rows: rules.group_dro(0.5), ("losses",), "multiplicative"),
 }
@@ -69,7 +78,8 @@ def _select(name):
         return rules.select([case.make(rows) for case in BASE.values()], index)
 
     reads = {signal: None for case in BASE.values() for signal in case.reads}
-    return BASE[name]._replace(make=make, reads=tuple(reads), by_row=True, view=lambda state: state.states[index])
+    changes = {"make": make, "reads": tuple(reads), "by_row": True, "optional": ()}
+    return BASE[name]._replace(**changes, view=lambda state: state.states[index])
 
 
 def _inner(state):
@@ -85,6 +95,7 @@ CASES = BASE | {
     "dro(chi2), cutting": Case(lambda rows: rules.dro(20.0, "chi2", scale=0.5), ("losses",), "closed", cuts=True),
     "dro(cvar)": Case(lambda rows: rules.dro(0.7, "cvar"), ("losses",), "closed", cuts=True),
     "dro(beta=inf)": Case(lambda rows: rules.dro(np.inf), ("losses",), "closed", cuts=True),
+    "defensive gradient_norm": BASE["gradient_norm"]._replace(make=lambda rows: rules.gradient_norm(defensive=0.3)),
     "adjusted group_dro": Case(
         lambda rows: rules.group_dro(0.5, adjustment=1.0 / VARIANCES[rows], gamma=0.3),
         ("losses",),
@@ -94,6 +105,7 @@ CASES = BASE | {
     "every(fgls)": _wrap("fgls", lambda rule: rules.every(rule, 2), period=2),
     "every(erma)": _wrap("erma", lambda rule: rules.every(rule, 2), period=2),
     "smooth(fgls)": _wrap("fgls", lambda rule: rules.smooth(rule, 0.5), view=_inner),
+    "smooth(gradient_norm)": _wrap("gradient_norm", lambda rule: rules.smooth(rule, 0.5), view=_inner),
     "smooth(variance_aware)": _wrap("variance_aware", lambda rule: rules.smooth(rule, 0.5), view=_inner),
     "floor(erma)": _wrap("erma", lambda rule: rules.floor(rule, 0.1)),
     "floor(variance_aware)": _wrap("variance_aware", lambda rule: rules.floor(rule, 0.1)),
@@ -101,6 +113,7 @@ CASES = BASE | {
     "freeze_after(fgls)": _wrap("fgls", lambda rule: rules.freeze_after(rule, 50)),
     "select(erma)": _select("erma"),
     "select(variance_aware)": _select("variance_aware"),
+    "select(gradient_norm)": _select("gradient_norm"),
 }
 
 every_case = pytest.mark.parametrize("name", CASES)
@@ -241,6 +254,7 @@ SIXTY_FOUR_BIT = {
     "one_shot_fgls": lambda h: rules.one_shot_fgls(h, min_loss=h),
     "erma": lambda h: rules.erma(h, h, max_log_step=h),
     "variance_aware": lambda h: rules.variance_aware(min_ratio=h),
+    "gradient_norm": lambda h: rules.gradient_norm(defensive=h),
     "dro": lambda h: rules.dro(h, scale=h),
     "dro(chi2)": lambda h: rules.dro(h, "chi2", scale=h),
     "dro(cvar)": lambda h: rules.dro(h, "cvar"),
@@ -272,6 +286,7 @@ def extreme_signals(draw):
         "losses": row(0.0, 1e-38, 1e-12, 1e-3, 1.0, 1e3, 1e8, 1e30, np.nan),
         "loss_vars": row(0.0, 1e-20, 1.0, 1e6, 1e30, 3e38),
         "grad_stds": row(0.0, 1e-38, 1e-20, 1e-3, 1.0, 1e20, 3e38, np.inf),
+        "grad_norms": row(0.0, 1e-38, 1e-20, 1e-3, 1.0, 1e20, 3e38, np.inf),
         "loss_weights": weights / weights.sum() if weights.sum() > 0 else PRIOR,
     }
 
@@ -300,6 +315,7 @@ def test_weights_stay_on_the_simplex_over_many_extreme_updates(name, losses, spr
         "losses": size * np.float32(losses),
         "loss_vars": np.roll(size, 1) * np.float32(spread),
         "grad_stds": size * np.float32(spread),
+        "grad_norms": size * np.float32(spread),
     }
     for _ in range(30):
         state = jitted(name).update(state, **signals)
@@ -323,17 +339,19 @@ def test_zero_prior_stays_exactly_zero(name):
     for seed in range(5):
         assert state.weights[1] == 0 and state.prior[1] == 0
         assert_simplex(state.weights, prior)
-        state = jitted(name).update(state, **change(draw_signals(seed), 1, losses=1e-6, grad_stds=1e6))
+        signals = change(draw_signals(seed), 1, losses=1e-6, grad_stds=1e6, grad_norms=1e6)
+        state = jitted(name).update(state, **signals)
 
 
 @every_case
 def test_a_row_of_zero_prior_changes_nothing(name):
     prior = np.float32([0.7, 0.0, 0.3])
     a = b = jitted(name).init(prior)
+    other = {"losses": 1e6, "loss_vars": np.nan, "grad_stds": 1e6, "grad_norms": 1e6, "counts": 0}
     for seed in range(3):
         signals = change(draw_signals(seed), 1, loss_weights=0.0)
         a = jitted(name).update(a, **signals)
-        b = jitted(name).update(b, **change(signals, 1, losses=1e6, loss_vars=np.nan, grad_stds=1e6, counts=0))
+        b = jitted(name).update(b, **change(signals, 1, **other))
     assert_bitwise(a.weights, b.weights)
 
 
@@ -352,7 +370,7 @@ def test_permutation_equivariance(name):
 
 def unseen(signals, row):
     """The same signals without a row: no examples, and NaN for what could not be measured."""
-    return change(signals, row, counts=0, losses=np.nan, loss_vars=np.nan, grad_stds=np.nan)
+    return change(signals, row, counts=0, losses=np.nan, loss_vars=np.nan, grad_stds=np.nan, grad_norms=np.nan)
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if CASES[name].unseen == "multiplicative"])
@@ -369,7 +387,8 @@ def test_closed_form_rules_reuse_the_last_seen_signal(name):
     case, first, second = CASES[name], draw_signals(1), draw_signals(2)
     state = moved_state(name)
     new = advance(name, state, unseen(second, 1))
-    again = advance(name, state, change(second, 1, losses=first["losses"][1], grad_stds=first["grad_stds"][1]))
+    last = {signal: first[signal][1] for signal in ("losses", "grad_stds", "grad_norms")}
+    again = advance(name, state, change(second, 1, **last))
     chex.assert_trees_all_close(case.view(new), case.view(again), rtol=1e-6)
     assert np.abs(case.view(new).weights - case.view(state).weights).max() > 1e-3
 
@@ -413,7 +432,7 @@ def test_no_news_leaves_the_state_bitwise(name):
 def test_rows_all_unseen_leave_the_weights(name):
     state = moved_state(name)
     signals = draw_signals(2) | {"loss_weights": draw_signals(1)["loss_weights"]}
-    signals |= {key: np.full(3, np.nan, np.float32) for key in ("losses", "loss_vars", "grad_stds")}
+    signals |= {key: np.full(3, np.nan, np.float32) for key in ("losses", "loss_vars", "grad_stds", "grad_norms")}
     new, view = advance(name, state, signals), CASES[name].view
     np.testing.assert_allclose(view(new).weights, view(state).weights, rtol=1e-6)
 
@@ -444,7 +463,7 @@ def test_a_non_finite_signal_the_rule_does_not_read_changes_nothing(name, value)
 def test_a_missing_signal_is_a_type_error_that_names_it(name):
     rule = CASES[name].make(ROWS)
     state, signals = rule.init(PRIOR), draw_signals(0)
-    for missing in ("counts", *CASES[name].reads):
+    for missing in {"counts", *CASES[name].reads} - {*CASES[name].optional}:
         rest = {key: value for key, value in signals.items() if key != missing}
         with pytest.raises(TypeError, match=missing):
             rule.update(state, **rest)
@@ -522,6 +541,7 @@ TRACED = {
     "erma, gamma2": (lambda h: rules.erma(gamma2=h), [0.0, 0.5]),
     "erma, max_log_step": (lambda h: rules.erma(1.0, 5.0, max_log_step=h), [0.1, 5.0]),
     "variance_aware, min_ratio": (lambda h: rules.variance_aware(min_ratio=h), [0.0, 0.9]),
+    "gradient_norm, defensive": (lambda h: rules.gradient_norm(defensive=h), [0.0, 0.9]),
     "dro, beta": (lambda h: rules.dro(h), [0.0, 0.5, np.inf]),
     "dro(chi2), beta": (lambda h: rules.dro(h, "chi2"), [0.0, 0.5, np.inf]),
     "dro(chi2), scale": (lambda h: rules.dro(0.5, "chi2", scale=h), [0.5, 1.0]),
@@ -664,7 +684,7 @@ def domain_means(theta):
 @pytest.mark.parametrize("name", LOSS_RULES)
 def test_gradient_of_weighted_loss_equals_aggregate(name):
     rule = jitted(name)
-    extra = {key: draw_signals(0)[key] for key in ("loss_weights", "grad_stds")}
+    extra = {key: draw_signals(0)[key] for key in ("loss_weights", "grad_stds", "grad_norms")}
     tx = mixjax.aggregate(rule, PRIOR)
 
     def objective(theta, state):

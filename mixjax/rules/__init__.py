@@ -8,6 +8,7 @@ from mixjax.rules.erma import ERMAState, erma
 from mixjax.rules.fixed import fixed
 from mixjax.rules.group_dro import GroupDROState, group_dro
 from mixjax.rules.least_squares import FGLSState, OneShotFGLSState, fgls, gls, one_shot_fgls
+from mixjax.rules.resampling import GradientNormState, gradient_norm
 from mixjax.rules.variance_aware import VarianceAwareState, variance_aware
 from mixjax.rules.wrappers import (
     CountingState,
@@ -27,6 +28,7 @@ RULES = {
     "one_shot_fgls": one_shot_fgls,
     "erma": erma,
     "variance_aware": variance_aware,
+    "gradient_norm": gradient_norm,
     "dro": dro,
     "group_dro": group_dro,
 }
@@ -38,6 +40,7 @@ __all__ = [
     "DROState",
     "ERMAState",
     "FGLSState",
+    "GradientNormState",
     "GroupDROState",
     "OneShotFGLSState",
     "SelectState",
@@ -51,6 +54,7 @@ __all__ = [
     "floor",
     "freeze_after",
     "gls",
+    "gradient_norm",
     "group_dro",
     "one_shot_fgls",
     "robust_loss",
