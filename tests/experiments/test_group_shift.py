@@ -147,7 +147,7 @@ def test_strength_zero_is_the_unweighted_method():
         np.testing.assert_allclose(found("group_accuracy", method), found("group_accuracy", "erm"), atol=1e-4)
         np.testing.assert_allclose(found("worst_loss", method), found("worst_loss", "erm"), rtol=1e-4)
     np.testing.assert_allclose(found("worst_loss", "group_dro"), found("worst_loss", "group_kl"), rtol=1e-4)
-    assert abs(found("worst_loss", "hardness") - found("worst_loss", "erm")) < 0.05
+    assert abs(found("worst_loss", "hardness") - found("worst_loss", "erm")) < 0.1  # other batches
 
 
 def test_where_robustness_must_help_it_does():

@@ -266,7 +266,7 @@ def test_config_end_to_end(images, tmp_path):
     overrides = [f"run.{i}.{key}={value}" for i in range(4) for key, value in (("num_steps", 24), ("record_every", 2))]
     config = configs.load(
         FOLDER / "mnist.toml",
-        ["keep=0.1", "batch_size=8", "probe_size=106", "test_size=120", "sweep.seeds=2", *overrides],
+        ["keep=0.1", "batch_size=8", "probe_size=106", "test_size=120", "sweep.seeds=2", "run.1.model=mlp", *overrides],
     )
     assert config.sweep.first_seed >= 1000
     out = experiment.run(config, out=tmp_path / "result")
