@@ -31,7 +31,21 @@ SENTENCES = {
         "2.1",
         "the SGD trajectory spends most of the time near the non-global local minimum theta = -1",
     ),
-    # Section 4.2, figure 4: mueller_brown
+    # Section 4.1, figure 2: classification, and figure 3: regression
+    "classification_sgd_escapes": (
+        "4.1.1, figure 2",
+        "the vanilla SGD trajectory escapes to the nearby flat local minimum",
+    ),
+    "classification_rr_stays": (
+        "4.1.1, figure 2",
+        "the RR scheme trajectory stays inside the sharp valley to reach the global minimum",
+    ),
+    "regression_better": (
+        "4.1.2, figure 3",
+        "for a wide range of learning rate choices, the RR scheme selects a better minimum in a faster speed compared "
+        "to SGD",
+    ),
+    # Section 4.2, figure 4: mueller_brown, large_system
     "mueller_brown": (
         "4.2, figure 4",
         "The RR scheme outperforms SGD in terms of the likelihood of identifying the global minimum [Mueller-Brown]",
