@@ -5,7 +5,7 @@ SGD, and changes the variance only. The three schemes of paper 003 differ in the
 and are not one another's approximations::
 
     q = probabilities(lipschitz, prior)                  # static: section 2, where terms are two groups' losses
-    q = probabilities(norms(grads), prior)               # per term: eq. 3.5, of all n gradients at these parameters
+    q = probabilities(norm(grads), prior)               # per term: eq. 3.5, of all n gradients at these parameters
     g = estimate(key, grads, prior, q)                   # both
 
     g = group_estimate(key, grads, group_weights)        # group-sampled: section 4.1, one element a group is looked at
@@ -18,32 +18,16 @@ References:
     Paper 003: An and Ying, "Combining resampling and reweighting for faithful stochastic optimization".
 """
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-__all__ = ["draw", "estimate", "group_estimate", "norms", "probabilities", "variance"]
+from mixjax.grad_norms import norm
 
-
-def norms(grads: ArrayLike) -> jax.Array:
-    """Euclidean norms of the rows of ``[n, d]``, scaled: neither tiny nor huge entries are lost to their squares.
-
-    Args:
-        grads: ``[..., d]``.
-
-    Returns:
-        float32 ``[...]``; 0 for a row of zeros.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from mixjax import resampling
-        >>> resampling.norms(jnp.array([[3e-25, 4e-25], [0.0, 0.0]])).tolist()
-        [5e-25, 0.0]
-    """
-    grads = jnp.asarray(grads, jnp.float32)
-    largest = jnp.abs(grads).max(-1)
-    scale = jnp.where(largest > 0, largest, 1.0)
-    return largest * jnp.sqrt(jnp.square(grads / scale[..., None]).sum(-1))
+__all__ = ["Gains", "draw", "estimate", "gains", "group_estimate", "probabilities", "variance"]
 
 
 def probabilities(scores: ArrayLike, prior: ArrayLike, defensive: ArrayLike = 0.0) -> jax.Array:
@@ -78,7 +62,7 @@ def probabilities(scores: ArrayLike, prior: ArrayLike, defensive: ArrayLike = 0.
         raise ValueError(f"scores and prior must both be [n], got {scores.shape} and {prior.shape}.")
     prior = prior / prior.sum()
     largest = scores.max()
-    masses = prior * scores / jnp.where(largest > 0, largest, 1.0)
+    masses = prior * (scores / jnp.where(largest > 0, largest, 1.0))
     total = masses.sum()
     q = jnp.where(total > 0, masses / jnp.where(total > 0, total, 1.0), prior)
     return (1.0 - defensive) * q + defensive * prior
@@ -107,9 +91,9 @@ def estimate(key: jax.Array, grads: ArrayLike, prior: ArrayLike, q: ArrayLike) -
 
     Example:
         >>> import jax, jax.numpy as jnp
-        >>> from mixjax import resampling
+        >>> from mixjax import grad_norms, resampling
         >>> grads, prior = jnp.array([[1.0], [3.0]]), jnp.array([0.5, 0.5])
-        >>> q = resampling.probabilities(resampling.norms(grads), prior)
+        >>> q = resampling.probabilities(grad_norms.norm(grads), prior)
         >>> resampling.estimate(jax.random.key(0), grads, prior, q).tolist()      # of one sign: no variance
         [2.0]
 
@@ -140,7 +124,7 @@ def group_estimate(key: jax.Array, grads: ArrayLike, prior: ArrayLike, defensive
         Which element's gradient that is stays open there; the norm of the group's mean gradient, or the mean norm,
         with an element drawn afterwards, do not reproduce its figure 2.
     """
-    return estimate(key, grads, prior, probabilities(norms(grads), prior, defensive))
+    return estimate(key, grads, prior, probabilities(norm(grads), prior, defensive))
 
 
 def variance(grads: ArrayLike, prior: ArrayLike, q: ArrayLike) -> jax.Array:
@@ -160,7 +144,7 @@ def variance(grads: ArrayLike, prior: ArrayLike, q: ArrayLike) -> jax.Array:
 
     Example:
         >>> import jax.numpy as jnp
-        >>> from mixjax import resampling
+        >>> from mixjax import grad_norms, resampling
         >>> grads, prior = jnp.array([[1.0], [3.0]]), jnp.array([0.5, 0.5])
         >>> resampling.variance(grads, prior, prior).tolist()
         1.0
@@ -173,3 +157,107 @@ def variance(grads: ArrayLike, prior: ArrayLike, q: ArrayLike) -> jax.Array:
     weights = jnp.where(q > 0, prior / jnp.where(q > 0, q, 1.0), 0.0)
     spread = jnp.square(weights[:, None] * grads - mean).sum(-1)
     return jnp.dot(q, spread)
+
+
+class Gains(NamedTuple):
+    """What resampling would save, each a pair ``(estimate, standard error)`` of scalars.
+
+    Attributes:
+        sgd: ``Tr Σ`` of one example drawn uniformly, in squared units of the gradient.
+        per_term: of one drawn by its gradient's norm.
+        per_term_ratio: the second over the first: below 1, RR pays by the steps; it costs the norms.
+        stratified: ``B Tr Σ`` of a batch of ``B`` split over the domains in proportion to their sizes.
+        variance_aware: of one split by :func:`mixjax.rules.variance_aware`.
+        variance_aware_ratio: the second over the first.
+    """
+
+    sgd: tuple[jax.Array, jax.Array]
+    per_term: tuple[jax.Array, jax.Array]
+    per_term_ratio: tuple[jax.Array, jax.Array]
+    stratified: tuple[jax.Array, jax.Array]
+    variance_aware: tuple[jax.Array, jax.Array]
+    variance_aware_ratio: tuple[jax.Array, jax.Array]
+
+
+def gains(
+    loss: Callable[[Any, Any], jax.Array],
+    params: Any,
+    examples: Any,
+    domain_ids: ArrayLike | None = None,
+    num_domains: int = 1,
+    num_blocks: int = 20,
+) -> Gains:
+    r"""How much of the gradient's variance RR, or variance-aware sampling, would save now: before switching it on.
+
+    .. math:: \operatorname{Tr} \Sigma_1 = E \|g\|^2 - \|E g\|^2, \qquad
+              \operatorname{Tr} \Sigma_2 = (E \|g\|)^2 - \|E g\|^2, \qquad
+              \sum_d \pi_d v_d^2, \qquad \Bigl(\sum_d \pi_d v_d\Bigr)^2
+
+    for SGD, RR, stratified and variance-aware batches, ``v_d`` being the gradient's spread within a domain. Squares
+    of means are estimated without bias, standard errors by the jackknife over blocks of examples.
+
+    Args:
+        loss: ``loss(params, example) -> scalar``, for one example.
+        params: pytree of parameters.
+        examples: pytree of arrays with a leading axis of ``n`` examples, drawn uniformly and in no order; a
+            few hundred will do.
+        domain_ids: int ``[n]``; None is one domain, for which stratified and variance-aware are SGD.
+        num_domains: ``D``.
+        num_blocks: blocks of the jackknife; memory is that many times ``D`` copies of the parameters.
+
+    Returns:
+        :class:`Gains`. The ratios hold for the current parameters and change while training; where the gradient is
+        mostly noise that is equal for all examples they are near 1.
+
+    Raises:
+        ValueError: fewer than two examples a block, or domain ids of another length.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from mixjax import resampling
+        >>> x = jnp.where(jnp.arange(400) % 10 == 0, 10.0, 1.0) * jnp.where(jnp.arange(400) % 20 < 10, 1, -1)
+        >>> found = resampling.gains(lambda slope, x: slope * x, jnp.array(1.0), x)       # one in ten is large
+        >>> round(float(found.per_term_ratio[0]), 2)                                      # 1.9 squared over 10.9
+        0.33
+
+    References:
+        Paper 003, below eq. 3.4 and 3.6, and eq. 3.45; paper 000, eq. 13 to 16.
+    """
+    examples = jax.tree.map(jnp.asarray, examples)
+    n = jax.tree.leaves(examples)[0].shape[0]
+    ids = jnp.zeros(n, jnp.int32) if domain_ids is None else jnp.asarray(domain_ids, jnp.int32)
+    if n < 2 * num_blocks or ids.shape != (n,):
+        raise ValueError(f"need at least {2 * num_blocks} examples and one domain id each, got {n} and {ids.shape}.")
+    blocks = jnp.arange(-(-n // num_blocks) * num_blocks).reshape(-1, num_blocks).T  # padded at the end
+
+    def block(rows):
+        inside, rows = rows < n, jnp.minimum(rows, n - 1)
+        grads = jax.vmap(jax.grad(loss), (None, 0))(params, jax.tree.map(lambda x: x[rows], examples))
+        lengths = jnp.where(inside, norm(grads), 0.0)
+        member = (ids[rows][:, None] == jnp.arange(num_domains)) & inside[:, None]
+        sums = jax.tree.map(lambda g: jnp.tensordot(member.astype(jnp.float32), g.astype(jnp.float32), (0, 0)), grads)
+        return sums, member.sum(0).astype(jnp.float32), jnp.square(lengths) @ member, lengths.sum()
+
+    parts = jax.lax.map(block, blocks)
+    total = jax.tree.map(lambda x: x.sum(0), parts)
+    whole = _gains(total)
+    left_out = jax.vmap(lambda part: _gains(jax.tree.map(lambda a, b: a - b, total, part)))(parts)
+    errors = jnp.sqrt((num_blocks - 1) * left_out.var(0))
+    return Gains(*zip(whole, errors, strict=True))
+
+
+def _gains(sums):
+    """The six numbers, from a domain's summed gradients, counts and summed squares, and the summed norms."""
+    grads, counts, squares, lengths = sums
+    n, square = counts.sum(), squares.sum()
+
+    def of_mean(total, count, own):  # unbiased for the squared norm of the mean
+        return (total - own) / jnp.maximum(count * (count - 1), 1.0)
+
+    joint = sum(jnp.square(g.sum(0)).sum() for g in jax.tree.leaves(grads))
+    each = sum(jnp.square(g).reshape(len(counts), -1).sum(-1) for g in jax.tree.leaves(grads))
+    mean = of_mean(joint, n, square)
+    sgd, per_term = square / n - mean, of_mean(jnp.square(lengths), n, square) - mean
+    spread = jnp.maximum(squares / jnp.maximum(counts, 1.0) - of_mean(each, counts, squares), 0.0)
+    stratified, aware = jnp.dot(counts, spread) / n, jnp.square(jnp.dot(counts, jnp.sqrt(spread)) / n)
+    return jnp.stack([sgd, per_term, per_term / sgd, stratified, aware, aware / stratified])

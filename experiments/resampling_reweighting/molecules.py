@@ -13,7 +13,7 @@ from experiments.figures import text
 from experiments.resampling_reweighting import surfaces
 from experiments.resampling_reweighting.piecewise import interval
 from experiments.resampling_reweighting.sentences import quote
-from mixjax import resampling
+from mixjax import grad_norms, resampling
 from mixjax.claims import paired, versus
 from mixjax.experiment import Experiment
 
@@ -69,7 +69,7 @@ def train(key: jax.Array, config: Molecules, surface: surfaces.Surface) -> dict[
             return grads.mean(0)
         if method == "sgd":
             return resampling.estimate(key, grads, prior, prior)
-        q = resampling.probabilities(resampling.norms(grads), prior, 0.1 if method == "defensive" else 0.0)
+        q = resampling.probabilities(grad_norms.norm(grads), prior, 0.1 if method == "defensive" else 0.0)
         return resampling.estimate(key, grads, prior, q)
 
     def step(method, z, inputs):

@@ -13,7 +13,7 @@ from scipy import stats
 from experiments.figures import text
 from experiments.resampling_reweighting import lattice
 from experiments.resampling_reweighting.sentences import quote
-from mixjax import resampling
+from mixjax import grad_norms, resampling
 from mixjax.claims import near, paired, versus
 from mixjax.experiment import Experiment
 
@@ -74,7 +74,7 @@ def train(key: jax.Array, config: Piecewise) -> dict[str, jax.Array]:
     lipschitz = jnp.array([1.0, config.steepness])
 
     def scores(method, grads):
-        return {"sgd": jnp.ones(2), "static": lipschitz, "per_term": resampling.norms(grads)}[method]
+        return {"sgd": jnp.ones(2), "static": lipschitz, "per_term": grad_norms.norm(grads)}[method]
 
     def step(method, theta, key):
         grads = slopes(theta, config)

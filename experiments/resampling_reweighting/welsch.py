@@ -11,7 +11,7 @@ import numpy as np
 from experiments.figures import text
 from experiments.resampling_reweighting.piecewise import interval
 from experiments.resampling_reweighting.sentences import quote
-from mixjax import resampling
+from mixjax import grad_norms, resampling
 from mixjax.claims import paired, versus
 from mixjax.experiment import Experiment
 
@@ -126,7 +126,7 @@ def train(key: jax.Array, config: Welsch) -> dict[str, jax.Array]:
             i = starts + jax.random.randint(element_key, (2,), 0, sizes)
             return resampling.group_estimate(draw_key, gradients(theta, points.x[i], points.y[i]), groups)
         grads = gradients(theta, points.x, points.y)
-        return resampling.estimate(draw_key, grads, uniform, resampling.probabilities(resampling.norms(grads), uniform))
+        return resampling.estimate(draw_key, grads, uniform, resampling.probabilities(grad_norms.norm(grads), uniform))
 
     def run(method):
         def step(theta, key):
@@ -280,6 +280,8 @@ def figure(data, config: Welsch):
     axes[1].set(xlabel="steps", ylabel="loss (eq. 4.1)", title="median, 10 to 90 % of the runs")
     axes[2].set(xlabel="learning rate η", ylabel="in the global basin at the end (share)", ylim=(-0.03, 1.03))
     axes[2].set(title=f"{seeds} runs, a data set each, ±2 errors", xscale="log")
+    axes[2].set_xticks(data.learning_rate.values, [f"{rate:g}" for rate in data.learning_rate.values])
+    axes[2].minorticks_off()
     for axis in axes:
         axis.grid(alpha=0.3, lw=0.5)
         axis.legend(fontsize=8.5)

@@ -12,6 +12,7 @@ import xarray
 import mixjax.data
 from experiments import sentences
 from experiments.hardness_sampling import sentences as hardness_sentences
+from experiments.resampling_reweighting import sentences as resampling_sentences
 from mixjax import configs
 from mixjax.data import anatomies
 
@@ -45,6 +46,11 @@ class Paper(NamedTuple):
 PAPERS = [
     Paper("loss_and_sampling_weights", {"linear", "linear_appendix", "logistic", "mnist", "single_weight"}, sentences),
     Paper("hardness_sampling", {"mnist", "wrn", "wide_relu", "segmentation"}, hardness_sentences, frozenset({"brats"})),
+    Paper(
+        "resampling_reweighting",
+        {"piecewise", "classification", "regression", "mueller_brown", "large_system"},
+        resampling_sentences,
+    ),
 ]
 
 
