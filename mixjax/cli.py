@@ -114,7 +114,7 @@ def run(
             bars[-1].desc = name
         bars[-1].update(done - bars[-1].n)
 
-    with _reported(configs.ConfigError, OSError):
+    with _reported(configs.ConfigError, OSError, ImportError):
         try:
             path = experiment.run(configs.load(config, set_ or ()), out=out, callback=progress)
         except experiment.ReportError as error:

@@ -30,6 +30,8 @@ class Toy:
 def toy(config: Toy) -> Experiment:
     if config.fail == "data":
         raise FileNotFoundError("MNIST is not cached; fetch it with `mixjax data mnist`")
+    if config.fail == "extra":
+        raise ImportError("segmentation data need nibabel: pip install 'mixjax[segmentation]'")
     if config.fail == "bug":
         raise ZeroDivisionError("a bug")
     if config.fail == "ctrl-c":
@@ -118,6 +120,7 @@ def test_out_is_the_exact_folder_and_the_resolved_config_runs(mixjax_command, pr
         (["run", TOY, "--set", "shfit=1"], "mixjax: --set shfit=1: unknown key 'shfit'; did you mean 'shift'?"),
         (["run", TOY, "--out", "."], "no part of a result"),
         (["run", TOY, "--set", "fail=data"], "mixjax: MNIST is not cached; fetch it with `mixjax data mnist`"),
+        (["run", TOY, "--set", "fail=extra"], "need nibabel: pip install 'mixjax[segmentation]'"),
         (["data", "mnits"], "did you mean 'mnist'?"),
     ],
 )
