@@ -10,9 +10,11 @@ and are not one another's approximations::
 
     g = group_estimate(key, grads, group_weights)        # group-sampled: section 4.1, one element a group is looked at
 
-Per term minimises the variance where the parameters are, near a flat minimum as well; it does not balance minima. For
-the same on the samples of a large data set, with norms as they were last seen, see
-:func:`mixjax.samplers.proportional`; for domains, :func:`mixjax.rules.gradient_norm`.
+For a linear model ``‖∇ℓ_i‖ <= sup|ℓ'| ‖x_i‖``, so that ``probabilities(norm(x), prior)`` is static by Lipschitz
+constants: the supremum cancels. Per term minimises the variance where the parameters are, near a flat minimum as well;
+it does not balance minima. For the same on the samples of a large data set, with norms as they were last seen, see
+:func:`mixjax.samplers.proportional`, and :func:`mixjax.samplers.when_it_pays`; for domains,
+:func:`mixjax.rules.gradient_norm`.
 
 References:
     Paper 003: An and Ying, "Combining resampling and reweighting for faithful stochastic optimization".
@@ -27,7 +29,7 @@ from jax.typing import ArrayLike
 
 from mixjax.grad_norms import norm
 
-__all__ = ["Gains", "draw", "estimate", "gains", "group_estimate", "probabilities", "variance"]
+__all__ = ["Gains", "draw", "draw_by_rejection", "estimate", "gains", "group_estimate", "probabilities", "variance"]
 
 
 def probabilities(scores: ArrayLike, prior: ArrayLike, defensive: ArrayLike = 0.0) -> jax.Array:
@@ -73,6 +75,47 @@ def draw(key: jax.Array, q: ArrayLike) -> jax.Array:
     q = jnp.asarray(q, jnp.float32)
     ends = jnp.where(q > 0, jnp.cumsum(q), -1.0)
     return jnp.argmax(ends > jax.random.uniform(key) * ends.max())
+
+
+def draw_by_rejection(
+    key: jax.Array, score: Callable[[jax.Array], jax.Array], n: int, largest: ArrayLike, max_tries: int = 10_000
+) -> tuple[jax.Array, jax.Array]:
+    """One of ``n`` terms in proportion to its score, looking at a few scores only: propose uniformly, accept or not.
+
+    It needs no sums and no tree, but a bound; the number of tries is ``largest / mean score`` on average, whatever
+    ``n``.
+
+    Args:
+        key: a ``jax.random.key``.
+        score: index to its score, in [0, ``largest``].
+        n: number of terms.
+        largest: a bound of all scores.
+        max_tries: proposals after which the last one is taken, so that scores that are all zero end the loop.
+
+    Returns:
+        The index, int32, and the number of tries, int32.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from mixjax import resampling
+        >>> scores = jnp.array([0.0, 1.0, 0.0])
+        >>> resampling.draw_by_rejection(jax.random.key(0), lambda i: scores[i], 3, 1.0)[0].tolist()
+        1
+
+    References:
+        Paper 003, remark 3.1, which points to Needell, Srebro and Ward, "Stochastic gradient descent, weighted sampling
+        and the randomized Kaczmarz algorithm", NIPS 2014.
+    """
+
+    def propose(carry):
+        key, _, tries, _ = carry
+        key, index_key, accept_key = jax.random.split(key, 3)
+        index = jax.random.randint(index_key, (), 0, n, jnp.int32)
+        return key, index, tries + 1, jax.random.uniform(accept_key) * largest < score(index)
+
+    start = key, jnp.int32(0), jnp.int32(0), jnp.bool_(False)
+    _, index, tries, _ = jax.lax.while_loop(lambda carry: ~carry[3] & (carry[2] < max_tries), propose, start)
+    return index, tries
 
 
 def estimate(key: jax.Array, grads: ArrayLike, prior: ArrayLike, q: ArrayLike) -> jax.Array:

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 from mixjax import resampling
 from mixjax.grad_norms import norm
@@ -48,6 +49,16 @@ def test_all_zero_scores_are_the_prior_and_zeros_are_never_drawn():
     assert set(drawn.tolist()) == {1, 3}
     nothing = resampling.estimate(KEY, np.zeros((4, 2)), PRIOR, resampling.probabilities(np.zeros(4), PRIOR))
     assert nothing.tolist() == [0.0, 0.0]
+
+
+def test_rejection_draws_by_the_scores_and_tries_as_often_as_they_are_uneven():
+    scores = jnp.array([0.0, 1.0, 2.0, 5.0])
+    run = jax.jit(jax.vmap(lambda key: resampling.draw_by_rejection(key, lambda i: scores[i], 4, 5.0)))
+    indices, tries = map(np.asarray, run(jax.random.split(KEY, 20_000)))
+    counts = np.bincount(indices, minlength=4)
+    assert counts[0] == 0 and stats.chisquare(counts[1:], 20_000 * np.array([1, 2, 5]) / 8).pvalue > 1e-4
+    np.testing.assert_allclose(tries.mean(), 5 / 2, rtol=0.03)
+    assert resampling.draw_by_rejection(KEY, lambda i: 0.0, 4, 5.0, max_tries=7)[1] == 7
 
 
 def test_the_group_estimate_is_unbiased_over_elements_and_groups():

@@ -23,6 +23,7 @@ from mixjax.samplers.hardness import hardness, proportional
 from mixjax.samplers.history import AgedState, effective_sample_size, hardest, with_ages
 from mixjax.samplers.host import HostSampler
 from mixjax.samplers.stale import ExampleSampler, SamplerState
+from mixjax.samplers.switch import SwitchState, when_it_pays
 
 __all__ = [
     "AgedState",
@@ -31,6 +32,7 @@ __all__ = [
     "HostSampler",
     "Partition",
     "SamplerState",
+    "SwitchState",
     "allocate",
     "counts_to_ids",
     "effective_sample_size",
@@ -43,6 +45,7 @@ __all__ = [
     "start_epochs",
     "stratified",
     "systematic",
+    "when_it_pays",
     "with_ages",
     "with_replacement",
     "without_replacement",
