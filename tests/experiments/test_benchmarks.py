@@ -4,13 +4,14 @@ import json
 import re
 import sys
 
+import chex
 import jax
 import numpy as np
 import pytest
 
 from experiments import linear
 from experiments.benchmarks import __main__ as command
-from experiments.benchmarks import draws, figure_1, floor, overhead, pytorch, samplers, timing
+from experiments.benchmarks import draws, figure_1, floor, norms, overhead, pytorch, samplers, timing
 
 
 class _Result:
@@ -110,6 +111,23 @@ def test_sides_too_large_are_left_out():
     assert samplers.timed({"absent": None}, 2) == {}
 
 
+@pytest.mark.parametrize("model", norms.models(quick=True), ids=["mlp", "decoder"])
+def test_sides_of_the_norm_benchmark_agree(model):
+    batch = model.x[:16], model.y[:16]
+    found = {name: jax.jit(function)(model.params, batch) for name, function in norms.passes(model).items()}
+    grads, lengths = found["gradient and norms, one pass"]
+    chex.assert_trees_all_close(grads, found["gradient alone"], rtol=1e-3, atol=1e-6)
+    for name in ("norms, vmap(grad) by 16", "norms, vmap(grad)"):
+        np.testing.assert_allclose(lengths, found[name], rtol=1e-3)
+    assert (found["last layer's norms, forward"] < lengths).all() and (found["last layer's norms, forward"] > 0).all()
+    taken = norms.steps(model)
+    start = taken.pop("start")
+    for name, step in taken.items():
+        params, history = jax.jit(step)(start(), jax.random.key(0))
+        assert jax.tree.all(jax.tree.map(lambda a, b: bool((a != b).any()), params, model.params)), name
+        assert bool((history.values != 1).any()) == (name in ("rr", "last"))
+
+
 def test_targets_of_the_sampler_benchmark():
     def times(ours, numpy, other):
         return {
@@ -165,4 +183,4 @@ def test_the_machine_is_described():
 def test_unknown_benchmarks_are_refused(capsys):
     with pytest.raises(SystemExit):
         command.main(["z"])
-    assert "no benchmark z; choose from a, b, c, d, e" in capsys.readouterr().err
+    assert "no benchmark z; choose from a, b, c, d, e, f" in capsys.readouterr().err

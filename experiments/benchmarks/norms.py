@@ -1,0 +1,274 @@
+"""(f) Every example's gradient norm beside a plain backward pass, and a step of RR beside a step of SGD."""
+
+import itertools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from experiments.benchmarks import timing
+from mixjax import grad_norms, samplers
+
+NORMS, STEP = 1.5, 1.05  # what was asked for, times the plain pass and the plain step
+EVERY = 8  # steps between refreshed norms, where a step refreshes them now and then
+RATE = 0.01
+
+
+class Model(NamedTuple):
+    """``outputs(tape, params, x) -> (features of the last layer, logits)``, parameters, and data to draw batches from.
+
+    Features and logits are ``[B, ..., in]`` and ``[B, ..., out]``; a loss is the mean cross entropy over the places.
+    """
+
+    name: str
+    outputs: Callable[..., tuple[jax.Array, jax.Array]]
+    params: Any
+    x: jax.Array
+    y: jax.Array
+    batch_size: int
+
+
+def losses_of(model: Model, tape, params, batch) -> jax.Array:
+    """``[B]``."""
+    x, y = batch
+    losses = optax.softmax_cross_entropy_with_integer_labels(model.outputs(tape, params, x)[1], y)
+    return losses.reshape(len(losses), -1).mean(1)
+
+
+def mlp(widths: tuple[int, ...], batch_size: int, n: int) -> Model:
+    """A classifier with ReLU layers."""
+    keys = jax.random.split(jax.random.key(0), len(widths) + 1)
+    params = [
+        (jax.random.normal(key, shape) * (2 / shape[0]) ** 0.5, jnp.zeros(shape[1]))
+        for key, shape in zip(keys, itertools.pairwise(widths), strict=False)
+    ]
+
+    def outputs(tape, params, x):
+        for kernel, bias in params[:-1]:
+            x = jax.nn.relu(tape.dense(x, kernel, bias))
+        return x, tape.dense(x, *params[-1])
+
+    x, y = jax.random.normal(keys[-2], (n, widths[0])), jax.random.randint(keys[-1], (n,), 0, widths[-1])
+    return Model(f"MLP {'-'.join(map(str, widths))}, batch {batch_size}", outputs, params, x, y, batch_size)
+
+
+def transformer(layers: int, width: int, heads: int, length: int, batch_size: int, vocabulary: int, n: int) -> Model:
+    """A decoder (pre-norm, learned positions, MLP of 4 widths); a sequence is an example."""
+    keys = iter(jax.random.split(jax.random.key(0), 4 * layers + 4))
+
+    def matrix(*shape):
+        return jax.random.normal(next(keys), shape) * shape[0] ** -0.5
+
+    params = {
+        "tokens": matrix(vocabulary, width),
+        "positions": matrix(length, width),
+        "out": matrix(width, vocabulary),
+        "blocks": [
+            {
+                "qkv": matrix(width, 3 * width),
+                "mix": matrix(width, width),
+                "up": matrix(width, 4 * width),
+                "down": matrix(4 * width, width),
+                "scales": [jnp.ones(width), jnp.ones(width)],
+            }
+            for _ in range(layers)
+        ],
+    }
+
+    def outputs(tape, params, tokens):
+        def norm(x, scale):
+            return tape.scale(x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + 1e-6), scale)
+
+        x = tape.add(tape.embed(tokens, params["tokens"]), params["positions"])
+        for p in params["blocks"]:
+            qkv = tape.dense(norm(x, p["scales"][0]), p["qkv"]).reshape(*x.shape[:2], heads, -1)
+            mixed = jax.nn.dot_product_attention(*jnp.split(qkv, 3, axis=-1), is_causal=True)
+            x += tape.dense(mixed.reshape(x.shape), p["mix"])
+            x += tape.dense(jax.nn.gelu(tape.dense(norm(x, p["scales"][1]), p["up"])), p["down"])
+        return x, tape.dense(x, params["out"])
+
+    words = jax.random.randint(next(keys), (n, length + 1), 0, vocabulary)
+    name = f"decoder, {layers} layers, width {width}, {heads} heads, {length} tokens, {vocabulary} words, "
+    return Model(f"{name}batch {batch_size}", outputs, params, words[:, :-1], words[:, 1:], batch_size)
+
+
+def models(quick: bool) -> list[Model]:
+    """The two models."""
+    if quick:
+        return [mlp((16, 32, 10), 16, 100), transformer(1, 16, 2, 8, 16, 32, 100)]
+    return [mlp((784, 512, 512, 10), 256, 50_000), transformer(2, 128, 4, 32, 256, 512, 20_000)]
+
+
+def last_layer_norms(model: Model, params, batch) -> jax.Array:
+    """Norms of the last layer's gradient alone, from a forward pass: what stands in where all norms cost too much."""
+    x, y = batch
+    features, logits = model.outputs(grad_norms.Tape(), params, x)
+    errors = jax.nn.softmax(logits) - jax.nn.one_hot(y, logits.shape[-1])
+    if features.ndim == 2:
+        return grad_norms.linear(errors, features)
+    return grad_norms.norm(jnp.einsum("bti,bto->bio", features, errors) / features.shape[1])
+
+
+def passes(model: Model) -> dict[str, Callable[[Any, Any], Any]]:
+    """Ways to the gradient of the mean loss, the norms, or both."""
+
+    def one(params, example):
+        return losses_of(model, grad_norms.Tape(), params, jax.tree.map(lambda x: x[None], example))[0]
+
+    def tapped(tape, params, batch):
+        return losses_of(model, tape, params, batch)
+
+    return {
+        "gradient alone": jax.grad(lambda params, batch: losses_of(model, grad_norms.Tape(), params, batch).mean()),
+        "gradient and norms, one pass": lambda params, batch: grad_norms.value_grads_and_norms(tapped, params, batch)[
+            1:
+        ],
+        "norms, vmap(grad) by 16": lambda params, batch: grad_norms.per_example(one, params, batch, batch_size=16),
+        "norms, vmap(grad)": lambda params, batch: grad_norms.per_example(one, params, batch),
+        "last layer's norms, forward": lambda params, batch: last_layer_norms(model, params, batch),
+    }
+
+
+def steps(model: Model) -> dict[str, Callable[[Any, jax.Array], Any]]:
+    """Training steps: SGD on uniform draws, and RR with stale norms in the tree."""
+    n, size = len(model.x), model.batch_size
+    sampler = samplers.proportional(n, floor=0.1)
+
+    def batch_of(indices):
+        return model.x[indices], model.y[indices]
+
+    def descend(params, grads):
+        return jax.tree.map(lambda p, g: p - RATE * g, params, grads)
+
+    def weighted(params, batch, weights):
+        return (weights * losses_of(model, grad_norms.Tape(), params, batch)).mean()
+
+    def sgd(state, key):
+        params, history = state
+        batch = batch_of(jax.random.randint(key, (size,), 0, n))
+        return descend(params, jax.grad(weighted)(params, batch, jnp.ones(size))), history
+
+    def rr(state, key):
+        params, history = state
+        indices, weights = sampler.sample(history, key, size)
+        _, grads, norms = grad_norms.value_grads_and_norms(
+            lambda tape, params, batch: losses_of(model, tape, params, batch),
+            params,
+            batch_of(indices),
+            weights=weights,
+        )
+        return descend(params, grads), sampler.update(history, indices, norms)
+
+    def drawn(state, key):
+        params, history = state
+        indices, weights = sampler.sample(history, key, size)
+        return descend(params, jax.grad(weighted)(params, batch_of(indices), weights)), history
+
+    def by_last_layer(state, key):
+        params, history = state
+        indices, weights = sampler.sample(history, key, size)
+        batch = batch_of(indices)
+
+        def objective(params):
+            features, logits = model.outputs(grad_norms.Tape(), params, batch[0])
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch[1]).reshape(size, -1).mean(1)
+            errors = jax.nn.softmax(logits) - jax.nn.one_hot(batch[1], logits.shape[-1])
+            return (weights * losses).mean(), (features, errors)
+
+        grads, (features, errors) = jax.grad(objective, has_aux=True)(params)
+        if features.ndim == 2:
+            norms = grad_norms.linear(errors, features)
+        else:
+            norms = grad_norms.norm(jnp.einsum("bti,bto->bio", features, errors) / features.shape[1])
+        return descend(params, grads), sampler.update(history, indices, norms)
+
+    def start():
+        return jax.tree.map(jnp.copy, model.params), sampler.init(1.0)
+
+    return {"sgd": sgd, "rr": rr, "drawn": drawn, "last": by_last_layer, "start": start}
+
+
+def runners(model: Model) -> dict[str, Callable[[], None]]:
+    """Each side's ``EVERY`` steps, compiled one by one and called in turn."""
+    made = steps(model)
+    start = made.pop("start")
+    compiled = {name: jax.jit(step, donate_argnums=0) for name, step in made.items()}
+
+    def runner(names):
+        held = [start(), 0]
+
+        def run():
+            state, seed = held
+            for name in names:
+                state = compiled[name](state, jax.random.key(seed))
+                seed += 1
+            held[:] = jax.block_until_ready(state), seed
+
+        return run
+
+    return {
+        "SGD": runner(["sgd"] * EVERY),
+        "RR, norms every step": runner(["rr"] * EVERY),
+        f"RR, norms every {EVERY}th step": runner(["rr", *["drawn"] * (EVERY - 1)]),
+        "RR, the last layer's norms": runner(["last"] * EVERY),
+    }
+
+
+def run(quick: bool) -> timing.Report:
+    """Measures both models.
+
+    Args:
+        quick: tiny sizes.
+
+    Returns:
+        The report.
+    """
+    text, data, targets = [], {}, []
+    for model in models(quick):
+        batch = jax.tree.map(lambda x, m=model: x[: m.batch_size], (model.x, model.y))
+        compiled = {name: jax.jit(function) for name, function in passes(model).items()}
+        sides = {
+            name: lambda f=function, b=batch, p=model.params: jax.block_until_ready(f(p, b))
+            for name, function in compiled.items()
+        }
+        repeats = 3 if quick else 15
+        seconds = measured(sides, repeats)
+        plain = seconds["gradient alone"]
+        rows = [(name, milliseconds(values), timing.ratios(values, plain)) for name, values in seconds.items()]
+        taken = measured(runners(model), repeats)
+        sgd = taken["SGD"]
+        step_rows = [(n, milliseconds(v, EVERY), timing.ratios(v, sgd)) for n, v in taken.items()]
+        text += [
+            f"**{model.name}**",
+            timing.table(["pass", "ms", "times the gradient alone"], rows),
+            timing.table(["step", "ms", "times SGD's"], step_rows),
+        ]
+        data[model.name] = {row[0]: {"ms": row[1]._asdict(), "ratio": row[2]._asdict()} for row in rows + step_rows}
+        kind = model.name.split(",")[0].split()[0]
+        both = rows[1][2]
+        statement = f"all norms and the gradient at most {NORMS} times the gradient ({kind})"
+        targets.append(timing.Target("f", statement, f"{both} times", both.median <= NORMS))
+        if kind == "MLP":
+            ratio = step_rows[1][2]
+            statement = f"a step of RR, norms every step, at most {STEP} times one of SGD ({kind})"
+            targets.append(timing.Target("f", statement, f"{ratio} times", ratio.median <= STEP))
+    note = (
+        "A pass is one call on one batch; a step draws a batch (RR: from the tree of stale norms, 10 % by the prior), "
+        f"computes, descends, and writes norms back; {EVERY} steps a turn."
+    )
+    return timing.Report("Gradient norms and RR", "\n\n".join([note, *text]), data, targets)
+
+
+def measured(sides: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of each side in turns, after two calls that compile and warm up."""
+    for side in sides.values():
+        side()
+        side()
+    return timing.interleave(sides, repeats)
+
+
+def milliseconds(seconds: list[float], count: int = 1) -> timing.Summary:
+    """Of ``count`` steps."""
+    return timing.summarize([1e3 * second / count for second in seconds])
