@@ -258,14 +258,13 @@ def _sentence(config):
 
 def figure(data, config: Welsch):
     """Trajectories of ten runs, losses, and the share of runs in the global basin against the learning rate."""
-    drawn, axes = plt.subplots(1, 3, figsize=(14, 4.4), layout="constrained")
+    drawn, axes = plt.subplots(1, 3, figsize=(14, 4.8), layout="constrained")
     shown = data.sel(learning_rate=config.learning_rate, method="nearest")
     near, seeds = arrived(data, config), data.sizes["seed"]
     for method, label in METHODS.items():
         color = COLORS[method]
         runs = shown.theta.sel({"method": method}).isel(seed=slice(0, 10))
         axes[0].plot(shown.step, runs.T, color=color, lw=0.6, alpha=0.7)
-        axes[0].plot([], [], color=color, label=label)
         values = shown.loss.sel({"method": method})
         middle, low, high = (values.quantile(q, "seed") for q in (0.5, 0.1, 0.9))
         axes[1].plot(shown.step, middle, color=color, lw=1.4, label=label)
@@ -284,7 +283,7 @@ def figure(data, config: Welsch):
     axes[2].minorticks_off()
     for axis in axes:
         axis.grid(alpha=0.3, lw=0.5)
-        axis.legend(fontsize=8.5)
+    drawn.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=len(METHODS) + 1)
     number = 2 if config.problem == "classification" else 3
     drawn.suptitle(
         f"Paper 003, figure {number}: Welsch {config.problem}, {config.corrupted:.0%} of the targets corrupted"
