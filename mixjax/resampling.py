@@ -28,6 +28,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mixjax.grad_norms import norm
+from mixjax.rules.base import as_simplex, check_range
 
 __all__ = ["Gains", "draw", "draw_by_rejection", "estimate", "gains", "group_estimate", "probabilities", "variance"]
 
@@ -38,8 +39,10 @@ def probabilities(scores: ArrayLike, prior: ArrayLike, defensive: ArrayLike = 0.
     .. math:: q_i = (1 - \delta) \frac{\pi_i s_i}{\sum_j \pi_j s_j} + \delta \pi_i
 
     Args:
-        scores: ``s``, non-negative ``[n]``: gradient norms, or Lipschitz constants of the terms.
-        prior: ``π``, non-negative ``[n]``, not all zero; the terms' shares in the loss.
+        scores: ``s``, non-negative ``[n]``: gradient norms, or Lipschitz constants of the terms. One that is not
+            finite, or negative, counts as 0: its term is left out.
+        prior: ``π``, non-negative ``[n]``, not all zero; the terms' shares in the loss, normalised here as everywhere
+            in this module.
         defensive: ``δ`` in [0, 1]: no importance weight exceeds ``1 / δ``, so that a score that is too small cannot
             hurt. Clipping ``q`` without this would make the estimate biased.
 
@@ -47,7 +50,7 @@ def probabilities(scores: ArrayLike, prior: ArrayLike, defensive: ArrayLike = 0.
         float32 ``[n]`` on the simplex; the prior where all scores are zero.
 
     Raises:
-        ValueError: shapes that differ.
+        ValueError: shapes that differ, a prior as :func:`estimate` refuses, ``δ`` outside [0, 1].
 
     Example:
         >>> import jax.numpy as jnp
@@ -59,10 +62,11 @@ def probabilities(scores: ArrayLike, prior: ArrayLike, defensive: ArrayLike = 0.
     References:
         Paper 003, section 2.1 (f and w) and eq. 3.5. Deviation: ``δ``; the paper's is 0.
     """
-    scores, prior = jnp.asarray(scores, jnp.float32), jnp.asarray(prior, jnp.float32)
-    if scores.shape != prior.shape or scores.ndim != 1:
+    check_range("defensive", defensive, 0.0, 1.0)
+    scores, prior = jnp.asarray(scores, jnp.float32), as_simplex("prior", prior)
+    if scores.shape != prior.shape:
         raise ValueError(f"scores and prior must both be [n], got {scores.shape} and {prior.shape}.")
-    prior = prior / prior.sum()
+    scores = jnp.where(jnp.isfinite(scores) & (scores > 0) & (prior > 0), scores, 0.0)
     largest = scores.max()
     masses = prior * (scores / jnp.where(largest > 0, largest, 1.0))
     total = masses.sum()
@@ -71,7 +75,11 @@ def probabilities(scores: ArrayLike, prior: ArrayLike, defensive: ArrayLike = 0.
 
 
 def draw(key: jax.Array, q: ArrayLike) -> jax.Array:
-    """One index in proportion to ``q`` ``[n]``, by inverse transform; never one of probability zero."""
+    """One index in proportion to ``q`` ``[n]``, by inverse transform; never one of probability zero, unless all are.
+
+    One float32 uniform number is used, of 2^23 values: for ``n`` in the thousands. Beyond, and to draw again and again
+    while few scores change, :func:`mixjax.samplers.proportional` is exact.
+    """
     q = jnp.asarray(q, jnp.float32)
     ends = jnp.where(q > 0, jnp.cumsum(q), -1.0)
     return jnp.argmax(ends > jax.random.uniform(key) * ends.max())
@@ -79,7 +87,7 @@ def draw(key: jax.Array, q: ArrayLike) -> jax.Array:
 
 def draw_by_rejection(
     key: jax.Array, score: Callable[[jax.Array], jax.Array], n: int, largest: ArrayLike, max_tries: int = 10_000
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """One of ``n`` terms in proportion to its score, looking at a few scores only: propose uniformly, accept or not.
 
     It needs no sums and no tree, but a bound; the number of tries is ``largest / mean score`` on average, whatever
@@ -88,12 +96,16 @@ def draw_by_rejection(
     Args:
         key: a ``jax.random.key``.
         score: index to its score, in [0, ``largest``].
-        n: number of terms.
-        largest: a bound of all scores.
-        max_tries: proposals after which the last one is taken, so that scores that are all zero end the loop.
+        n: number of terms, at least 1.
+        largest: a bound of all scores; a score above it counts as it.
+        max_tries: proposals after which the last one is taken, which is a uniform draw; so scores that are all zero end
+            the loop. To be well above ``largest / mean score``.
 
     Returns:
-        The index, int32, and the number of tries, int32.
+        The index, int32, the number of tries, int32, and whether the last one was accepted, bool.
+
+    Raises:
+        ValueError: no terms, or no tries.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -111,11 +123,13 @@ def draw_by_rejection(
         key, _, tries, _ = carry
         key, index_key, accept_key = jax.random.split(key, 3)
         index = jax.random.randint(index_key, (), 0, n, jnp.int32)
-        return key, index, tries + 1, jax.random.uniform(accept_key) * largest < score(index)
+        return key, index, tries + 1, jax.random.uniform(accept_key) * largest < jnp.reshape(score(index), ())
 
+    if n < 1 or max_tries < 1:
+        raise ValueError(f"need n >= 1 and max_tries >= 1, got {n} and {max_tries}.")
     start = key, jnp.int32(0), jnp.int32(0), jnp.bool_(False)
-    _, index, tries, _ = jax.lax.while_loop(lambda carry: ~carry[3] & (carry[2] < max_tries), propose, start)
-    return index, tries
+    _, *found = jax.lax.while_loop(lambda carry: ~carry[3] & (carry[2] < max_tries), propose, start)
+    return tuple(found)
 
 
 def estimate(key: jax.Array, grads: ArrayLike, prior: ArrayLike, q: ArrayLike) -> jax.Array:
@@ -126,11 +140,14 @@ def estimate(key: jax.Array, grads: ArrayLike, prior: ArrayLike, q: ArrayLike) -
     Args:
         key: a ``jax.random.key``.
         grads: the terms' gradients ``[n, d]``.
-        prior: ``π`` ``[n]``, on the simplex.
+        prior: ``π`` ``[n]``, normalised here.
         q: ``[n]``, on the simplex, positive wherever ``π_i ∇ℓ_i`` is not zero.
 
     Returns:
         ``[d]``.
+
+    Raises:
+        ValueError: shapes that differ, or a concrete prior that is not finite, non-negative and not all zero.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -143,8 +160,9 @@ def estimate(key: jax.Array, grads: ArrayLike, prior: ArrayLike, q: ArrayLike) -
     References:
         Paper 003, eq. 2.2 and 3.5.
     """
+    grads, prior, q = _terms(grads, prior, q)
     index = draw(key, q)
-    return jnp.asarray(prior)[index] / jnp.asarray(q)[index] * jnp.asarray(grads)[index]
+    return prior[index] / q[index] * grads[index]
 
 
 def group_estimate(key: jax.Array, grads: ArrayLike, prior: ArrayLike, defensive: ArrayLike = 0.0) -> jax.Array:
@@ -156,7 +174,7 @@ def group_estimate(key: jax.Array, grads: ArrayLike, prior: ArrayLike, defensive
     Args:
         key: a ``jax.random.key``.
         grads: ``[m, d]``, the gradient of the element drawn from each group.
-        prior: ``a`` ``[m]``, the groups' shares, on the simplex.
+        prior: ``a`` ``[m]``, the groups' shares or sizes, normalised here.
         defensive: see :func:`probabilities`.
 
     Returns:
@@ -179,11 +197,14 @@ def variance(grads: ArrayLike, prior: ArrayLike, q: ArrayLike) -> jax.Array:
 
     Args:
         grads: ``[n, d]``.
-        prior: ``[n]``, on the simplex.
+        prior: ``[n]``, normalised here.
         q: ``[n]``, on the simplex.
 
     Returns:
-        A scalar, in squared units of the gradient.
+        A scalar, in squared units of the gradient; infinite where a term with a gradient is never drawn.
+
+    Raises:
+        ValueError: as :func:`estimate`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -195,11 +216,20 @@ def variance(grads: ArrayLike, prior: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Paper 003, below eq. 3.4 and 3.6, and eq. 3.45.
     """
-    grads, prior, q = (jnp.asarray(x, jnp.float32) for x in (grads, prior, q))
+    grads, prior, q = _terms(grads, prior, q)
     mean = prior @ grads
     weights = jnp.where(q > 0, prior / jnp.where(q > 0, q, 1.0), 0.0)
     spread = jnp.square(weights[:, None] * grads - mean).sum(-1)
-    return jnp.dot(q, spread)
+    missing = (q == 0) & (prior > 0) & (grads != 0).any(-1)
+    return jnp.where(missing.any(), jnp.inf, jnp.dot(q, spread))
+
+
+def _terms(grads, prior, q):
+    """The three in float32, the prior normalised."""
+    grads, prior, q = jnp.asarray(grads, jnp.float32), as_simplex("prior", prior), jnp.asarray(q, jnp.float32)
+    if grads.ndim != 2 or not len(grads) == len(prior) == q.size or q.ndim != 1:
+        raise ValueError(f"need grads [n, d], prior [n] and q [n], got {grads.shape}, {prior.shape} and {q.shape}.")
+    return grads, prior, q
 
 
 class Gains(NamedTuple):
@@ -227,7 +257,7 @@ def gains(
     params: Any,
     examples: Any,
     domain_ids: ArrayLike | None = None,
-    num_domains: int = 1,
+    num_domains: int | None = None,
     num_blocks: int = 20,
 ) -> Gains:
     r"""How much of the gradient's variance RR, or variance-aware sampling, would save now: before switching it on.
@@ -237,56 +267,78 @@ def gains(
               \sum_d \pi_d v_d^2, \qquad \Bigl(\sum_d \pi_d v_d\Bigr)^2
 
     for SGD, RR, stratified and variance-aware batches, ``v_d`` being the gradient's spread within a domain. Squares
-    of means are estimated without bias, standard errors by the jackknife over blocks of examples.
+    of means are estimated without bias; the jackknife over blocks of examples, dealt out at random, takes away the rest
+    of the bias and gives the standard errors.
 
     Args:
         loss: ``loss(params, example) -> scalar``, for one example.
         params: pytree of parameters.
-        examples: pytree of arrays with a leading axis of ``n`` examples, drawn uniformly and in no order; a
-            few hundred will do.
-        domain_ids: int ``[n]``; None is one domain, for which stratified and variance-aware are SGD.
-        num_domains: ``D``.
-        num_blocks: blocks of the jackknife; memory is that many times ``D`` copies of the parameters.
+        examples: pytree of arrays with a leading axis of ``n`` examples, drawn uniformly; a few hundred will do. One
+            whose gradient is not finite is left out.
+        domain_ids: int ``[n]``; ids outside ``[0, num_domains)`` mark padding. None is one domain, for which stratified
+            and variance-aware are SGD.
+        num_domains: ``D``, with ``domain_ids``.
+        num_blocks: blocks of the jackknife, at least 2; memory is that many times ``D`` copies of the parameters.
 
     Returns:
-        :class:`Gains`. The ratios hold for the current parameters and change while training; where the gradient is
-        mostly noise that is equal for all examples they are near 1.
+        :class:`Gains`. The ratios hold for the current parameters and change while training; where all gradients are
+        about as large they are near 1. The numbers by domains need about twenty examples of each, and are NaN where
+        one of those present has fewer than two, or two in one block. All is in float32: gradients between 1e-18 and
+        1e18, and no mean so large that its square hides the variance (1e5 times).
 
     Raises:
-        ValueError: fewer than two examples a block, or domain ids of another length.
+        ValueError: fewer than two examples a block, fewer than two blocks, arrays of several lengths, ``domain_ids``
+            without ``num_domains``.
 
     Example:
         >>> import jax, jax.numpy as jnp
         >>> from mixjax import resampling
         >>> x = jnp.where(jnp.arange(400) % 10 == 0, 10.0, 1.0) * jnp.where(jnp.arange(400) % 20 < 10, 1, -1)
         >>> found = resampling.gains(lambda slope, x: slope * x, jnp.array(1.0), x)       # one in ten is large
-        >>> round(float(found.per_term_ratio[0]), 2)                                      # 1.9 squared over 10.9
-        0.33
+        >>> print(f"{found.per_term_ratio[0]:.1f}")                                       # 1.9 squared over 10.9
+        0.3
 
     References:
         Paper 003, below eq. 3.4 and 3.6, and eq. 3.45; paper 000, eq. 13 to 16.
     """
     examples = jax.tree.map(jnp.asarray, examples)
-    n = jax.tree.leaves(examples)[0].shape[0]
+    sizes = {leaf.shape[0] for leaf in jax.tree.leaves(examples)}
+    n = min(sizes)
+    if len(sizes) != 1 or num_blocks < 2 or n < 2 * num_blocks:
+        raise ValueError(
+            f"need arrays of one length, at least 2 blocks and at least {2 * num_blocks} examples, got {sorted(sizes)} "
+            f"examples and {num_blocks} blocks."
+        )
+    if (domain_ids is None) != (num_domains is None):
+        raise ValueError("domain_ids and num_domains go together: give both or neither.")
     ids = jnp.zeros(n, jnp.int32) if domain_ids is None else jnp.asarray(domain_ids, jnp.int32)
-    if n < 2 * num_blocks or ids.shape != (n,):
-        raise ValueError(f"need at least {2 * num_blocks} examples and one domain id each, got {n} and {ids.shape}.")
-    blocks = jnp.arange(-(-n // num_blocks) * num_blocks).reshape(-1, num_blocks).T  # padded at the end
+    if ids.shape != (n,):
+        raise ValueError(f"domain_ids must be [{n}], got {ids.shape}.")
+    num_domains = num_domains or 1
+    order = jax.random.permutation(jax.random.key(0), n)
+    blocks = jnp.full(-(-n // num_blocks) * num_blocks, n).at[:n].set(order).reshape(-1, num_blocks).T
 
     def block(rows):
-        inside, rows = rows < n, jnp.minimum(rows, n - 1)
+        rows, real = jnp.minimum(rows, n - 1), rows < n
         grads = jax.vmap(jax.grad(loss), (None, 0))(params, jax.tree.map(lambda x: x[rows], examples))
-        lengths = jnp.where(inside, norm(grads), 0.0)
-        member = (ids[rows][:, None] == jnp.arange(num_domains)) & inside[:, None]
-        sums = jax.tree.map(lambda g: jnp.tensordot(member.astype(jnp.float32), g.astype(jnp.float32), (0, 0)), grads)
-        return sums, member.sum(0).astype(jnp.float32), jnp.square(lengths) @ member, lengths.sum()
+        lengths = norm(grads)
+        inside = real & jnp.isfinite(lengths)
+        member = ((ids[rows][:, None] == jnp.arange(num_domains)) & inside[:, None]).astype(jnp.float32)
+        counted = member.any(1)
+
+        def total(g):
+            g = jnp.where(counted.reshape(-1, *[1] * (g.ndim - 1)), g, 0.0)
+            return jnp.tensordot(member, g.astype(jnp.float32), (0, 0))
+
+        lengths = jnp.where(counted, lengths, 0.0)
+        return jax.tree.map(total, grads), member.sum(0), jnp.square(lengths) @ member, lengths.sum()
 
     parts = jax.lax.map(block, blocks)
     total = jax.tree.map(lambda x: x.sum(0), parts)
-    whole = _gains(total)
     left_out = jax.vmap(lambda part: _gains(jax.tree.map(lambda a, b: a - b, total, part)))(parts)
+    unbiased = num_blocks * _gains(total) - (num_blocks - 1) * left_out.mean(0)
     errors = jnp.sqrt((num_blocks - 1) * left_out.var(0))
-    return Gains(*zip(whole, errors, strict=True))
+    return Gains(*zip(unbiased, errors, strict=True))
 
 
 def _gains(sums):
@@ -302,5 +354,6 @@ def _gains(sums):
     mean = of_mean(joint, n, square)
     sgd, per_term = square / n - mean, of_mean(jnp.square(lengths), n, square) - mean
     spread = jnp.maximum(squares / jnp.maximum(counts, 1.0) - of_mean(each, counts, squares), 0.0)
+    spread = jnp.where(counts == 1, jnp.nan, spread)  # unknown, and 0 where there is none
     stratified, aware = jnp.dot(counts, spread) / n, jnp.square(jnp.dot(counts, jnp.sqrt(spread)) / n)
     return jnp.stack([sgd, per_term, per_term / sgd, stratified, aware, aware / stratified])

@@ -54,11 +54,15 @@ def test_all_zero_scores_are_the_prior_and_zeros_are_never_drawn():
 def test_rejection_draws_by_the_scores_and_tries_as_often_as_they_are_uneven():
     scores = jnp.array([0.0, 1.0, 2.0, 5.0])
     run = jax.jit(jax.vmap(lambda key: resampling.draw_by_rejection(key, lambda i: scores[i], 4, 5.0)))
-    indices, tries = map(np.asarray, run(jax.random.split(KEY, 20_000)))
+    indices, tries, accepted = map(np.asarray, run(jax.random.split(KEY, 20_000)))
     counts = np.bincount(indices, minlength=4)
     assert counts[0] == 0 and stats.chisquare(counts[1:], 20_000 * np.array([1, 2, 5]) / 8).pvalue > 1e-4
     np.testing.assert_allclose(tries.mean(), 5 / 2, rtol=0.03)
-    assert resampling.draw_by_rejection(KEY, lambda i: 0.0, 4, 5.0, max_tries=7)[1] == 7
+    assert accepted.all()
+    _, tries, accepted = resampling.draw_by_rejection(KEY, lambda i: 0.0, 4, 5.0, max_tries=7)
+    assert tries == 7 and not accepted
+    with pytest.raises(ValueError, match="n >= 1"):
+        resampling.draw_by_rejection(KEY, lambda i: 1.0, 0, 1.0)
 
 
 def test_the_group_estimate_is_unbiased_over_elements_and_groups():
@@ -75,11 +79,36 @@ def test_the_group_estimate_is_unbiased_over_elements_and_groups():
     assert (abs(draws.mean(0) - np.concatenate(groups).mean(0)) < 4 * error).all()
 
 
-def test_shapes_that_differ_are_refused():
-    with pytest.raises(ValueError, match="scores and prior must both be"):
-        resampling.probabilities(np.ones(3), PRIOR)
-    with pytest.raises(ValueError, match="at least 40 examples"):
-        resampling.gains(lambda p, x: p * x, 1.0, jnp.ones(30))
+def test_a_prior_of_sizes_is_normalised_and_terms_without_a_score_are_left_out():
+    sizes, grads = np.float32([800, 4000]), np.float32([[1.0], [1.0]])
+    q = resampling.probabilities(norm(grads), sizes)
+    assert resampling.estimate(KEY, grads, sizes, q).tolist() == [1.0]
+    assert resampling.group_estimate(KEY, grads, sizes).tolist() == [1.0]
+    assert resampling.variance(grads, sizes, q) < 1e-10
+    np.testing.assert_allclose(resampling.probabilities([1, 5, np.nan, 2], np.ones(4)), [1 / 8, 5 / 8, 0, 2 / 8])
+    np.testing.assert_allclose(resampling.probabilities([np.inf, -1, 0, 2], np.ones(4)), [0, 0, 0, 1])
+    np.testing.assert_allclose(resampling.probabilities([1e30, 1e-12, 3e-12], [0, 1, 1]), [0, 0.25, 0.75], rtol=1e-6)
+    assert resampling.variance([[1.0], [3.0]], [0.5, 0.5], [0.0, 1.0]) == np.inf
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: resampling.probabilities(np.ones(3), PRIOR), "scores and prior must both be"),
+        (lambda: resampling.probabilities(np.ones(2), [0.0, 0.0]), "prior must be finite"),
+        (lambda: resampling.probabilities(np.ones(2), [0.5, 0.5], defensive=2.0), "defensive must be in"),
+        (lambda: resampling.estimate(KEY, GRADS, PRIOR[:2], PRIOR[:2]), "need grads"),
+        (lambda: resampling.variance(GRADS[:, 0], PRIOR, PRIOR), "need grads"),
+        (lambda: resampling.gains(lambda p, x: p * x, 1.0, jnp.ones(30)), "at least 40 examples"),
+        (lambda: resampling.gains(lambda p, x: p * x, 1.0, jnp.ones(30), num_blocks=1), "at least 2 blocks"),
+        (lambda: resampling.gains(lambda p, x: p * x[0], 1.0, (jnp.ones(50), jnp.ones(40))), "arrays of one length"),
+        (lambda: resampling.gains(lambda p, x: p * x, 1.0, jnp.ones(50), jnp.zeros(50, int)), "go together"),
+        (lambda: resampling.gains(lambda p, x: p * x, 1.0, jnp.ones(50), jnp.zeros(4, int), 2), "domain_ids must be"),
+    ],
+)
+def test_mistakes_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
 
 
 def least_squares(params, example):
@@ -119,6 +148,53 @@ def test_gains_are_near_the_populations_within_their_errors():
     assert (abs(z.mean(0)) < 0.8).all(), z.mean(0)  # heavy tails: a little bias
     assert (z.std(0) > 0.6).all() and (z.std(0) < 1.7).all(), z.std(0)
     np.testing.assert_allclose(np.median(found[..., 0], 0), whole, rtol=0.15)
+
+
+def jackknife(examples, ids, num_domains, num_blocks=20):
+    """The numbers and their errors in float64, on the blocks that ``gains`` makes."""
+    x, y = map(np.float64, examples)
+    grads = (x @ np.float64(PARAMS["slope"]) + 0.5 - y)[:, None] * np.concatenate([x, np.ones((len(x), 1))], axis=1)
+    order = np.asarray(jax.random.permutation(jax.random.key(0), len(ids)))
+
+    def square_of_mean(g):
+        return (np.square(g.sum(0)).sum() - np.square(g).sum()) / (len(g) * (len(g) - 1))
+
+    def numbers(keep):
+        keep = [i for i in keep if 0 <= ids[i] < num_domains]
+        g, d = grads[keep], ids[keep]
+        lengths, mean = np.linalg.norm(g, axis=1), square_of_mean(g)
+        per_term = (lengths.sum() ** 2 - (lengths**2).sum()) / (len(g) * (len(g) - 1)) - mean
+        sgd, present = (lengths**2).mean() - mean, np.unique(d)
+        spread = np.array([(lengths[d == k] ** 2).mean() - square_of_mean(g[d == k]) for k in present])
+        shares = np.array([(d == k).mean() for k in present])
+        return np.array(
+            [sgd, per_term, per_term / sgd, a := shares @ spread, b := (shares @ np.sqrt(spread)) ** 2, b / a]
+        )
+
+    whole = numbers(order)
+    left_out = np.array([numbers(np.delete(order, np.s_[k::num_blocks])) for k in range(num_blocks)])
+    return num_blocks * whole - (num_blocks - 1) * left_out.mean(0), np.sqrt((num_blocks - 1) * left_out.var(0))
+
+
+def test_gains_are_the_jackknifes_with_padding_and_an_absent_domain():
+    examples, ids = made_up(5, 413)
+    ids = np.where(np.arange(413) % 11 == 0, np.where(np.arange(413) % 2 == 0, -1, 9), np.where(ids == 1, 3, ids))
+    found = resampling.gains(least_squares, PARAMS, examples, ids, 4)
+    for ours, expected, error in zip(found, *jackknife(examples, ids, 4), strict=True):
+        np.testing.assert_allclose(ours[0], expected, rtol=2e-3)
+        np.testing.assert_allclose(ours[1], error, rtol=2e-2)
+
+
+def test_gains_leave_out_what_is_not_finite_and_do_not_guess_a_domain_of_one():
+    (x, y), ids = made_up(6, 400)
+    broken = y.copy()
+    broken[[3, 77]] = np.nan
+    left = resampling.gains(least_squares, PARAMS, (x, broken), ids, 3)
+    marked = np.where(np.isnan(broken), -1, ids)
+    for ours, expected in zip(left, resampling.gains(least_squares, PARAMS, (x, y), marked, 3), strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-5)
+    alone = resampling.gains(least_squares, PARAMS, (x, y), np.where(np.arange(400) == 7, 3, ids), 4)
+    assert np.isnan(alone.variance_aware_ratio[0]) and np.isfinite(alone.per_term_ratio[0])
 
 
 def test_gains_without_domains_and_with_equal_gradients():

@@ -14,7 +14,7 @@ from experiments.figures import text
 from experiments.resampling_reweighting import lattice
 from experiments.resampling_reweighting.sentences import quote
 from mixjax import grad_norms, resampling
-from mixjax.claims import near, paired, versus
+from mixjax.claims import Claim, near, paired, versus
 from mixjax.experiment import Experiment
 
 METHODS = {
@@ -22,6 +22,7 @@ METHODS = {
     "static": "RR, f and w of section 2",
     "per_term": "RR, gradient norms (eq. 3.5)",
 }
+SMALL_RATES = (0.2, 0.04)  # at which lemma 2.1 is looked at, on the exact walk
 STAY, LEFT = 0.95, -0.5  # "stays": in so many of the runs; a run has left the basin once it is below -1/2
 
 
@@ -105,8 +106,8 @@ def experiment_of(config: Piecewise, figure, claims) -> Experiment:
         dims=dims,
         coords={"method": list(METHODS), "step": range(config.record_every, config.num_steps + 1, config.record_every)},
         units={"theta": "1", "left_at": "steps", "spread": "1", "right": "share"},
-        figure=lambda results: figure(next(iter(results.values())), config),
-        claims=lambda results: claims(next(iter(results.values())), config),
+        figure=lambda results: figure(swept(results, config.learning_rate), config),
+        claims=lambda results: claims(swept(results, config.learning_rate), config),
     )
 
 
@@ -134,8 +135,21 @@ def interval(left) -> str:
 
 
 def at(data, learning_rate: float, method: str):
-    """One metric's data set of a method at a learning rate."""
-    return data.sel({"method": method}).sel(learning_rate=learning_rate, method="nearest")
+    """One metric's data set of a method at a learning rate of the sweep.
+
+    Raises:
+        ValueError: the sweep has no such learning rate.
+    """
+    nearest = data.sel({"method": method}).sel(learning_rate=learning_rate, method="nearest")
+    if abs(nearest.learning_rate.item() / learning_rate - 1) > 1e-5:
+        raise ValueError(f"no run at learning rate {learning_rate:g}: it must be among sweep.learning_rate.")
+    return nearest
+
+
+def swept(results, learning_rate: float):
+    """The first run's data, with the sweep's axis even where there was one learning rate only."""
+    data = next(iter(results.values()))
+    return data if "learning_rate" in data.dims else data.expand_dims(learning_rate=[learning_rate])
 
 
 def exits(method: str, config: Piecewise, learning_rate: float) -> float:
@@ -210,11 +224,20 @@ def mass_right(method: str, config: Piecewise, learning_rate: float) -> float:
     return float(lattice.stationary(walk)[walk.positions > 0].sum())
 
 
+def lemma_mass(method: str, config: Piecewise, learning_rate: float) -> float:
+    """Lemma 2.1's share at theta > 0; SGD's only."""
+    return lattice.gibbs_mass_right(learning_rate, config.share, config.epsilon, config.steepness)
+
+
+def log_odds(p: float) -> float:
+    """Logarithm of p / (1 - p)."""
+    return float(np.log(p) - np.log1p(-p))
+
+
 def equilibrium_claims(data, config: Piecewise) -> list:
     """Lemma 2.1 against the walk."""
     ours, (smallest, *_) = {"source": "paper 003, section 2.1"}, data.learning_rate.values
     right = {method: data.right.sel({"method": method}) for method in METHODS}
-    lemma = lattice.gibbs_mass_right(smallest)
 
     def row(eta):
         measured = ", ".join(
@@ -227,18 +250,31 @@ def equilibrium_claims(data, config: Piecewise) -> list:
     table = "; ".join(map(row, data.learning_rate.values))
     at_smallest = {method: values.sel(learning_rate=smallest) for method, values in right.items()}
     exact = mass_right("sgd", config, smallest)
+    odds = {eta: [log_odds(mass("sgd", config, eta)) for mass in (mass_right, lemma_mass)] for eta in SMALL_RATES}
+    least = min(SMALL_RATES)
     return [
-        near(
+        Claim(
             "sgd_equilibrium",
-            at_smallest["sgd"],
-            lemma,
-            0.1 * lemma,
             **quote("sgd_equilibrium"),
-            note=f"{share}; by learning rate: {table}. The lemma is the law of its stochastic differential equation, "
-            "which is the walk's at no learning rate: drift and step are both in proportion to it, so that the wells "
-            "are always a few steps wide",
+            value=odds[least][0],
+            stderr=None,
+            threshold=odds[least][1],
+            num_seeds=0,
+            holds=abs(odds[least][0] / odds[least][1] - 1) < 0.1,
+            note=f"log odds of theta > 0 at learning rate {least:g}, of the exact walk, within a tenth of the lemma's: "
+            + ", ".join(f"{walk:.4g} against {law:.4g} at {eta:g}" for eta, (walk, law) in odds.items())
+            + f". In runs, {share}, by learning rate: {table}. The lemma is the law of its stochastic differential "
+            "equation, which is not the walk's however small the learning rate: drift and step are both in proportion "
+            "to it, so that the wells are always a few steps wide",
         ),
-        versus("sgd_prefers_flat", at_smallest["sgd"], "<=", 0.5, **quote("sgd_prefers_flat"), note=share),
+        versus(
+            "sgd_prefers_flat",
+            at_smallest["sgd"],
+            "<=",
+            0.5,
+            **quote("sgd_prefers_flat"),
+            note=f"{share}: the side of theta = -1 has the rest",
+        ),
         versus(
             "rr_equilibrium",
             at_smallest["static"],

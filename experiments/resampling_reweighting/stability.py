@@ -25,7 +25,7 @@ def step_limit(features: jax.Array, error: jax.Array, resample: bool) -> jax.Arr
         resample: RR by gradient norms, or SGD.
 
     Returns:
-        A scalar.
+        A scalar; NaN for an error that no feature sees.
     """
     inner = features @ error
     lengths = jnp.abs(inner) * norm(features)
@@ -41,7 +41,8 @@ def eigenvalue_limit(features: jax.Array, error: jax.Array) -> jax.Array:
         error: ``[d]``; the matrix depends on its direction.
 
     Returns:
-        A scalar: ``λ_max(η² M - 2 η H) <= 0`` up to it, ``M = mean(G_i H_i²)``.
+        A scalar: ``λ_max(η² M - 2 η H) <= 0`` up to it, ``M = mean(G_i H_i²)``. NaN where features do not span the
+        space, or one is orthogonal to the error (``G_i`` is then infinite).
     """
     squares = jnp.square(features).sum(1)
     lengths = jnp.abs(features @ error) * jnp.sqrt(squares)

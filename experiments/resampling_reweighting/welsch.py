@@ -9,13 +9,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from experiments.figures import text
-from experiments.resampling_reweighting.piecewise import interval
+from experiments.resampling_reweighting.piecewise import at as at_rate
+from experiments.resampling_reweighting.piecewise import interval, swept
 from experiments.resampling_reweighting.sentences import quote
 from mixjax import grad_norms, resampling
 from mixjax.claims import paired, versus
 from mixjax.experiment import Experiment
 
 METHODS = {"sgd": "SGD", "per_term": "RR, all norms (eq. 3.5)", "group": "RR, one element a group"}
+GAIN = 0.1  # share of the way to the best loss that counts as better
 COLORS = {"sgd": "C0", "per_term": "C1", "group": "C2"}
 
 
@@ -152,8 +154,8 @@ def welsch(config: Welsch) -> Experiment:
         dims={"theta": ("method", "step"), "loss": ("method", "step"), "best_loss": ()},
         coords={"method": list(METHODS), "step": steps},
         units={"theta": "1", "loss": "1", "best_loss": "1"},
-        figure=lambda results: figure(next(iter(results.values())), config),
-        claims=lambda results: claims(next(iter(results.values())), config),
+        figure=lambda results: figure(swept(results, config.learning_rate), config),
+        claims=lambda results: claims(swept(results, config.learning_rate), config),
     )
 
 
@@ -165,11 +167,23 @@ def arrived(data, config: Welsch):
 def claims(data, config: Welsch) -> list:
     """Who is in the global basin at the end, and whose loss is lower, at the config's own learning rate."""
     near, last, ours = arrived(data, config), data.loss.isel(step=-1), {"source": "paper 003, section 4.1"}
-    rates = [float(rate) for rate in data.learning_rate]
-    own = min(rates, key=lambda rate: abs(rate - config.learning_rate))
+    own = config.learning_rate
 
-    def at(values, method, rate=own):
-        return values.sel({"method": method}).sel(learning_rate=rate, method="nearest")
+    def at(values, method):
+        return at_rate(values, own, method)
+
+    def lower(name, method, **sentence):
+        """At the learning rate of the grid where it is least so, by a share of what there is to gain."""
+        gaps = last.sel({"method": method}) - last.sel({"method": "sgd"})
+        weakest = gaps.isel(learning_rate=int(gaps.mean("seed").argmax("learning_rate")))
+        wanted = -GAIN * float((1 - data.best_loss).mean())
+        truth = text(data.best_loss.isel(learning_rate=0))
+        note = (
+            f"last loss less SGD's after {config.num_steps} steps, at the grid's learning rate where RR gains least, "
+            f"{weakest.learning_rate.item():g}; asked for: {GAIN:g} of the way from 1 to the loss of the true "
+            f"coefficients ({truth}); mean last losses, {by_rate(last, 4)}; in the global basin, {by_rate(near, 3)}"
+        )
+        return paired(name, weakest, "<", 0.0 * weakest, threshold=wanted, **sentence, note=note)
 
     def by_rate(values, digits):
         rows = values.mean("seed").transpose("learning_rate", "method")
@@ -215,22 +229,13 @@ def claims(data, config: Welsch) -> list:
                 note=f"mean last losses, {by_rate(last, 4)}",
             ),
         ]
+    variant = config.corrupted != 1.0
     return [
-        paired(
-            f"regression_better{_suffix(config)}",
-            at(last, "per_term"),
-            "<",
-            at(last, "sgd"),
-            **_sentence(config),
-            note=f"last loss {steps}, all norms; loss of the true coefficients "
-            f"{text(data.best_loss.isel(learning_rate=0))}; mean last losses, {by_rate(last, 4)}",
-        ),
-        paired(
+        lower(f"regression_better{_suffix(config)}", "per_term", **_sentence(config)),
+        lower(
             f"regression_better_group{_suffix(config)}",
-            at(last, "group"),
-            "<",
-            at(last, "sgd"),
-            statement="ours: so does RR by one element a group",
+            "group",
+            statement=f"ours: so does RR by one element a group{', in the variant' if variant else ''}",
             **ours,
         ),
         versus(
@@ -240,7 +245,7 @@ def claims(data, config: Welsch) -> list:
             0.85,
             statement="ours: RR ends near the loss of the true coefficients",
             **ours,
-            note=f"share of runs, {by_rate(near, 3)}",
+            note=f"share of runs {steps}",
         ),
     ]
 

@@ -44,12 +44,12 @@ def gradient_norm(*, defensive: ArrayLike = 0.0) -> WeightRule:
     and :func:`variance_aware` that is best. :func:`mixjax.grad_norms.by_domain` measures the signal.
 
     Args:
-        defensive: scalar in [0, 1], the share of the draws that follows ``c`` itself. It bounds ``c_d / q_d`` by
-            ``1 / defensive``, so that a domain whose gradient grows after it was measured does no harm. Whoever
-            weights divides by the mixture, so the estimate stays unbiased.
+        defensive: scalar in [0, 1], the share of the draws that follows ``c`` itself. Once every row has been seen it
+            bounds ``c_d / q_d`` by ``1 / defensive``, so that a domain whose gradient grows after it was measured does
+            no harm. Whoever weights divides by the mixture, so the estimate stays unbiased.
 
     Signals:
-        grad_norms: ``m``, ``[D]``, non-negative: the root mean square of the per-example gradient norms.
+        grad_norms: ``m``, ``[D]``, the root mean square of the per-example gradient norms; a negative one is not seen.
         loss_weights: ``c``, ``[D]`` on the simplex, optional: the prior by default. Always this step's, also in rows
             whose ``m`` is old.
 
@@ -87,6 +87,7 @@ def gradient_norm(*, defensive: ArrayLike = 0.0) -> WeightRule:
         del signals
         now, m = read_signals(state, counts, grad_norms=grad_norms)
         c = state.prior if loss_weights is None else loss_weights
+        now &= m >= 0
         known, c = read_signals(state, jnp.ones_like(state.prior), loss_weights=c)
         c, now = jnp.where(known, c, state.loss_weights), now & known
         m, seen = jnp.where(now, m, state.grad_norms), state.seen | now

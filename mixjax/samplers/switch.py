@@ -4,10 +4,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
-from mixjax.rules.base import check_positive, check_range
-from mixjax.samplers.stale import ExampleSampler
+from mixjax.rules.base import check_positive, check_range, is_concrete
+from mixjax.samplers.stale import ExampleSampler, SamplerState
 
 
 class SwitchState(NamedTuple):
@@ -15,13 +16,19 @@ class SwitchState(NamedTuple):
 
     Attributes:
         inner: the wrapped sampler's state.
-        drawn: float32 scalar, running mean of the estimate's second moment as drawn, or, while off, at its best.
-        uniform: float32 scalar, running mean of its second moment under uniform draws.
+        on: bool scalar, whether draws are the wrapped sampler's.
+        mass: float32 scalar, what the running means' weights sum to.
+        norm: float32 scalar, running mean of the gradient norm under uniform draws.
+        uniform: float32 scalar, of its square.
+        drawn: float32 scalar, of its weighted square as drawn, or, while off, as the best weights would draw.
     """
 
     inner: Any
-    drawn: jax.Array
+    on: jax.Array
+    mass: jax.Array
+    norm: jax.Array
     uniform: jax.Array
+    drawn: jax.Array
 
     @property
     def values(self) -> jax.Array:
@@ -35,28 +42,30 @@ class SwitchState(NamedTuple):
 
 
 def when_it_pays(sampler: ExampleSampler, threshold: ArrayLike = 0.9, decay: ArrayLike = 0.95) -> ExampleSampler:
-    r"""Draws by the wrapped sampler while that lowers the variance enough, else uniformly with weight 1.
+    r"""Draws by the wrapped sampler while that lowers the gradient's second moment enough, else uniformly, of weight 1.
 
     With scores ``s`` that are gradient norms and importance weights ``w``, a batch tells the second moment of the
-    gradient's estimate under uniform draws and as it was drawn, the history being stale,
+    gradient's estimate under uniform draws, and as it was drawn, the history being stale,
 
-    .. math:: U = \frac1B \sum_b w_b s_b^2, \qquad D = \frac1B \sum_b w_b^2 s_b^2,
+    .. math:: U = \frac1B \sum_b w_b s_b^2, \qquad D = \frac1B \sum_b w_b^2 s_b^2;
 
-    and while draws are uniform what the best weights would give, :math:`D = (\frac1B \sum_b s_b)^2`. The sampler is on
+    while draws are uniform, ``D`` is what the best weights would give, the square of the mean norm. The sampler is on
     while the ratio of their running means is below the threshold. Either way ``mean(weights * losses)`` is unbiased.
 
     Args:
-        sampler: of gradient norms with a uniform prior, such as ``proportional(n, floor=0.1)``; not sharded.
-        threshold: scalar in (0, 1], the ratio below which importance sampling is worth the cost of the norms. At
-            ratio ``r`` a batch of ``B`` has the noise of a uniform one of about ``B / r``.
+        sampler: of gradient norms, with replacement and a uniform prior, such as ``proportional(n, floor=0.1)``; not
+            sharded.
+        threshold: scalar above 0, the ratio below which importance sampling is worth the cost of the norms. At ratio
+            ``r``, and where the mean gradient is small beside single ones, a batch of ``B`` has the noise of a uniform
+            one of ``B / r``; else that of a larger one.
         decay: scalar in [0, 1), of the running means, per update.
 
     Returns:
         An :class:`mixjax.samplers.ExampleSampler` with state :class:`SwitchState`; ``update`` takes the batch's fresh
-        gradient norms. Draws are with replacement while it is off.
+        gradient norms. ``importance_weights`` are 1 while it is off.
 
     Raises:
-        ValueError: a threshold or decay out of range.
+        ValueError: a threshold or decay out of range, or, in ``init``, a sampler whose prior is not uniform.
 
     Example:
         >>> import jax, jax.numpy as jnp, mixjax
@@ -66,7 +75,7 @@ def when_it_pays(sampler: ExampleSampler, threshold: ArrayLike = 0.9, decay: Arr
         >>> for step in range(30):
         ...     indices, weights = sampler.sample(state, jax.random.fold_in(key, step), 64)
         ...     state = sampler.update(state, indices, norms[indices])
-        >>> bool(state.ratio < 0.9)
+        >>> bool(state.on)
         True
 
     References:
@@ -76,48 +85,52 @@ def when_it_pays(sampler: ExampleSampler, threshold: ArrayLike = 0.9, decay: Arr
     """
     check_positive("threshold", threshold)
     check_range("decay", decay, 0.0, 1.0)
+    if is_concrete(decay) and np.any(np.asarray(decay) >= 1):
+        raise ValueError(f"decay must be in [0, 1), got {decay}.")
     threshold, decay = jnp.asarray(threshold, jnp.float32), jnp.asarray(decay, jnp.float32)
 
-    def is_on(state):
-        return state.ratio < threshold
-
     def init(values, key=None):
-        return SwitchState(sampler.init(values, key), jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32))
+        inner, zero = sampler.init(values, key), jnp.zeros((), jnp.float32)
+        if isinstance(inner, SamplerState) and inner.log_prior.ndim:
+            raise ValueError("when_it_pays draws uniformly while it is off: the sampler's prior must be uniform too.")
+        return SwitchState(inner, jnp.zeros((), bool), zero, zero, zero, zero)
 
     def sample(state, key, batch_size):
-        n = state.inner.values.size
+        n = state.values.size
 
         def uniform(inner):
             return jax.random.randint(key, (batch_size,), 0, n, jnp.int32), jnp.ones(batch_size, jnp.float32)
 
-        return jax.lax.cond(is_on(state), lambda inner: sampler.sample(inner, key, batch_size), uniform, state.inner)
+        return jax.lax.cond(state.on, lambda inner: sampler.sample(inner, key, batch_size), uniform, state.inner)
 
     def log_probs(state, indices=None):
-        own = sampler.log_probs(state.inner, indices)
-        return jnp.where(is_on(state), own, -jnp.log(jnp.float32(state.inner.values.size)))
+        return jnp.where(state.on, sampler.log_probs(state.inner, indices), -jnp.log(jnp.float32(state.values.size)))
+
+    def importance_weights(state, *args, **kwargs):
+        return jnp.where(state.on, sampler.importance_weights(state.inner, *args, **kwargs), 1.0)
 
     def update(state, indices, values):
         scores = jax.lax.stop_gradient(jnp.asarray(values).astype(jnp.float32))
         known = jnp.isfinite(scores)
         scores, count = jnp.where(known, scores, 0.0), jnp.maximum(known.sum(), 1)
-        weights = jnp.exp(-jnp.log(jnp.float32(state.inner.values.size)) - log_probs(state, indices))
-        uniform = (weights * jnp.square(scores)).sum() / count
-        realised, best = jnp.square(weights * scores).sum() / count, jnp.square(scores.sum() / count)
-        drawn = jnp.where(is_on(state), realised, best)
-        fresh = jnp.isfinite(uniform) & jnp.isfinite(drawn) & known.any()
-        rate = jnp.where(fresh, 1.0 - decay, 0.0)
-        drawn, uniform = jnp.where(fresh, drawn, 0.0), jnp.where(fresh, uniform, 0.0)
-        return SwitchState(
-            sampler.update(state.inner, indices, values),
-            state.drawn + rate * (drawn - state.drawn),
-            state.uniform + rate * (uniform - state.uniform),
-        )
+        weights = jnp.exp(-jnp.log(jnp.float32(state.values.size)) - log_probs(state, indices))
+        now = [(w.sum() / count) for w in (weights * scores, weights * scores**2, (weights * scores) ** 2)]
+        fresh = jnp.isfinite(jnp.stack(now)).all() & known.any()
+
+        def follow(mean, value):
+            return jnp.where(fresh, decay * mean + (1.0 - decay) * value, mean)
+
+        mass, norm, uniform = follow(state.mass, 1.0), follow(state.norm, now[0]), follow(state.uniform, now[1])
+        best = jnp.square(norm / jnp.where(mass > 0, mass, 1.0))
+        drawn = follow(state.drawn, jnp.where(state.on, now[2], best))
+        new = SwitchState(sampler.update(state.inner, indices, values), state.on, mass, norm, uniform, drawn)
+        return new._replace(on=new.ratio < threshold)
 
     return ExampleSampler(
         init,
         sample,
         update,
-        lambda state, *args, **kwargs: sampler.importance_weights(state.inner, *args, **kwargs),
+        importance_weights,
         log_probs,
         lambda state: state._replace(inner=sampler.rebuild(state.inner)),
     )

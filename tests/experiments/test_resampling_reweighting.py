@@ -114,7 +114,7 @@ def test_surfaces(make, minimum, value):
     assert heights.min() >= value - 0.05  # nothing is lower
 
 
-def test_a_run_that_is_lost_stays_where_it_was():
+def test_steps_that_lead_too_far_are_not_taken():
     config = molecules.Molecules(learning_rate=1e6, last_rate=1e6, num_steps=20)
     found = molecules.train(jax.random.key(0), config, surfaces.mueller_brown())
     assert np.isfinite(found["z"]).all() and (abs(found["z"]) <= molecules.FAR).all()

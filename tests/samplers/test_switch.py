@@ -72,6 +72,22 @@ def test_norms_that_are_not_finite_change_nothing_of_the_ratio():
     assert SAMPLER.update(SAMPLER.init(1.0), ids, jnp.zeros(4)).ratio == 1.0  # nothing to draw by
 
 
+@pytest.mark.parametrize("size", [1, 2, 32])
+def test_small_batches_find_out_too(size):
+    def step(state, key):
+        indices, _ = SAMPLER.sample(state, key, size)
+        return SAMPLER.update(state, indices, jnp.asarray(UNEVEN)[indices]), state.on
+
+    on = jax.jit(lambda s, k: jax.lax.scan(step, s, k)[1])(SAMPLER.init(1.0), jax.random.split(KEY, 3000))
+    assert on[1000:].mean() > 0.8
+
+
+def test_what_it_cannot_wrap_is_refused_and_weights_are_one_while_off():
+    with pytest.raises(ValueError, match="prior must be uniform"):
+        when_it_pays(proportional(4, prior=[1.0, 2.0, 3.0, 4.0])).init(1.0)
+    assert (SAMPLER.importance_weights(SAMPLER.init(1.0), jnp.arange(2), jnp.array([4.0, 1.0])) == 1).all()
+
+
 def test_state_is_a_fixpoint_and_resumes():
     state, _ = run(SAMPLER, UNEVEN, 20)
     shapes = [
@@ -86,7 +102,10 @@ def test_state_is_a_fixpoint_and_resumes():
     np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize(("change", "message"), [({"threshold": 0.0}, "threshold"), ({"decay": 1.5}, "decay")])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"threshold": 0.0}, "threshold"), ({"decay": 1.5}, "decay"), ({"decay": 1.0}, "decay must be in")],
+)
 def test_bad_settings(change, message):
     with pytest.raises(ValueError, match=message):
         when_it_pays(proportional(N), **change)

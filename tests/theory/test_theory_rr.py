@@ -88,10 +88,11 @@ def test_theorem_3_4_as_a_limit(power, resample):
         gamma**2 * trace / (2 * alpha * gamma - 1) / (steps + offset) if power == 1 else last_step * trace / (2 * alpha)
     )
     assert abs(mean_square / limit - 1) < 0.15
-    # The paper's bounds, sup of the squared gradients for SGD and squared mean norm for RR, lie above.
-    assert (
-        mean_square < gamma**2 * np.square(at_best).max() / (2 * alpha * gamma - 1) / (steps + offset) ** power * 1.15
-    )
+    # The limit is within the paper's bounds: the largest squared gradient for SGD (eq. 3.22), their mean for RR (3.23).
+    # But SGD's is within RR's bound too: the gap that the paper sees between the two is one of its bounds.
+    factor = gamma**2 / (2 * alpha * gamma - 1) if power == 1 else gamma / (2 * alpha)
+    for bound in (np.square(at_best).max(), np.square(at_best).mean()):
+        assert limit <= factor * bound / (steps + offset) ** power * (1 + 1e-5)
     if resample:
         assert trace < float(resampling.variance(at_best, prior, prior))
 
