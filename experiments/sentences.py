@@ -4,6 +4,8 @@ Source: Salmani, Worah, Razaviyayn, Mirrokni, "Sampling and Loss Weights in Mult
 row of ``claims.json`` that judges the sentence; keys with a common stem judge one sentence in several settings.
 """
 
+from collections.abc import Callable, Mapping
+
 SENTENCES = {
     # Section 3.1
     "gls_beats_ols": (
@@ -171,32 +173,25 @@ SENTENCES = {
 }
 
 
-def quote(name: str) -> dict[str, str]:
-    """The ``statement`` and ``source`` of a claim.
-
-    Args:
-        name: a key of ``SENTENCES``.
-
-    Returns:
-        Keyword arguments of ``mixjax.experiment.versus``, ``paired`` and ``near``.
-
-    Raises:
-        KeyError: no such sentence.
-    """
-    return citation("000", *SENTENCES[name])
-
-
-def citation(paper: str, section: str, sentence: str) -> dict[str, str]:
-    """A sentence and its place, as a claim names them.
+def quoter(paper: str, sentences: Mapping[str, tuple[str, str]]) -> Callable[[str], dict[str, str]]:
+    """``quote(name)``: the ``statement`` and ``source`` of a claim, from a paper's sentences.
 
     Args:
         paper: its number.
-        section: of the paper; appendices are letters or numbers from 8 on.
-        sentence: as printed.
+        sentences: name to section, where appendices are letters or numbers from 8 on, and sentence as printed.
 
     Returns:
-        ``statement`` and ``source``.
+        A function of a key of ``sentences``, to the keyword arguments of ``mixjax.experiment.versus``, ``paired`` and
+        ``near``; a KeyError where there is no such sentence.
     """
-    number = section.split(".")[0].split(",")[0]
-    kind = "section" if number.isdigit() and int(number) < 8 else "appendix"
-    return {"statement": sentence, "source": f"paper {paper}, {kind} {section}"}
+
+    def quote(name: str) -> dict[str, str]:
+        section, sentence = sentences[name]
+        number = section.split(".")[0].split(",")[0]
+        kind = "section" if number.isdigit() and int(number) < 8 else "appendix"
+        return {"statement": sentence, "source": f"paper {paper}, {kind} {section}"}
+
+    return quote
+
+
+quote = quoter("000", SENTENCES)

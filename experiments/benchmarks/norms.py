@@ -1,6 +1,5 @@
 """(f) Every example's gradient norm beside a plain backward pass, and a step of RR beside a step of SGD."""
 
-import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -8,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from experiments.benchmarks import timing
+from experiments.benchmarks import overhead, timing
 from mixjax import grad_norms, samplers
 
 NORMS, STEP = 1.5, 1.05  # what was asked for, times the plain pass and the plain step
@@ -33,17 +32,27 @@ class Model(NamedTuple):
 def losses_of(model: Model, tape, params, batch) -> jax.Array:
     """``[B]``."""
     x, y = batch
-    losses = optax.softmax_cross_entropy_with_integer_labels(model.outputs(tape, params, x)[1], y)
+    return cross_entropies(model.outputs(tape, params, x)[1], y)
+
+
+def cross_entropies(logits: jax.Array, y: jax.Array) -> jax.Array:
+    """``[B]``, means over the places."""
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
     return losses.reshape(len(losses), -1).mean(1)
+
+
+def last_layer_norms(features: jax.Array, logits: jax.Array, y: jax.Array) -> jax.Array:
+    """Norms of the last layer's gradient alone, from a forward pass: what stands in where all norms cost too much."""
+    errors = jax.nn.softmax(logits) - jax.nn.one_hot(y, logits.shape[-1])
+    if features.ndim == 2:
+        return grad_norms.linear(errors, features)
+    return grad_norms.norm(jnp.einsum("bti,bto->bio", features, errors) / features.shape[1])
 
 
 def mlp(widths: tuple[int, ...], batch_size: int, n: int) -> Model:
     """A classifier with ReLU layers."""
     keys = jax.random.split(jax.random.key(0), len(widths) + 1)
-    params = [
-        (jax.random.normal(key, shape) * (2 / shape[0]) ** 0.5, jnp.zeros(shape[1]))
-        for key, shape in zip(keys, itertools.pairwise(widths), strict=False)
-    ]
+    params = overhead.mlp_params(keys, widths)
 
     def outputs(tape, params, x):
         for kernel, bias in params[:-1]:
@@ -57,25 +66,7 @@ def mlp(widths: tuple[int, ...], batch_size: int, n: int) -> Model:
 def transformer(layers: int, width: int, heads: int, length: int, batch_size: int, vocabulary: int, n: int) -> Model:
     """A decoder (pre-norm, learned positions, MLP of 4 widths); a sequence is an example."""
     keys = iter(jax.random.split(jax.random.key(0), 4 * layers + 4))
-
-    def matrix(*shape):
-        return jax.random.normal(next(keys), shape) * shape[0] ** -0.5
-
-    params = {
-        "tokens": matrix(vocabulary, width),
-        "positions": matrix(length, width),
-        "out": matrix(width, vocabulary),
-        "blocks": [
-            {
-                "qkv": matrix(width, 3 * width),
-                "mix": matrix(width, width),
-                "up": matrix(width, 4 * width),
-                "down": matrix(4 * width, width),
-                "scales": [jnp.ones(width), jnp.ones(width)],
-            }
-            for _ in range(layers)
-        ],
-    }
+    params = overhead.decoder_params(keys, layers, width, length, vocabulary)
 
     def outputs(tape, params, tokens):
         def norm(x, scale):
@@ -101,16 +92,6 @@ def models(quick: bool) -> list[Model]:
     return [mlp((784, 512, 512, 10), 256, 50_000), transformer(2, 128, 4, 32, 256, 512, 20_000)]
 
 
-def last_layer_norms(model: Model, params, batch) -> jax.Array:
-    """Norms of the last layer's gradient alone, from a forward pass: what stands in where all norms cost too much."""
-    x, y = batch
-    features, logits = model.outputs(grad_norms.Tape(), params, x)
-    errors = jax.nn.softmax(logits) - jax.nn.one_hot(y, logits.shape[-1])
-    if features.ndim == 2:
-        return grad_norms.linear(errors, features)
-    return grad_norms.norm(jnp.einsum("bti,bto->bio", features, errors) / features.shape[1])
-
-
 def passes(model: Model) -> dict[str, Callable[[Any, Any], Any]]:
     """Ways to the gradient of the mean loss, the norms, or both."""
 
@@ -120,14 +101,17 @@ def passes(model: Model) -> dict[str, Callable[[Any, Any], Any]]:
     def tapped(tape, params, batch):
         return losses_of(model, tape, params, batch)
 
+    def both(params, batch):
+        return grad_norms.value_grads_and_norms(tapped, params, batch)[1:]
+
     return {
         "gradient alone": jax.grad(lambda params, batch: losses_of(model, grad_norms.Tape(), params, batch).mean()),
-        "gradient and norms, one pass": lambda params, batch: grad_norms.value_grads_and_norms(tapped, params, batch)[
-            1:
-        ],
+        "gradient and norms, one pass": both,
         "norms, vmap(grad) by 16": lambda params, batch: grad_norms.per_example(one, params, batch, batch_size=16),
         "norms, vmap(grad)": lambda params, batch: grad_norms.per_example(one, params, batch),
-        "last layer's norms, forward": lambda params, batch: last_layer_norms(model, params, batch),
+        "last layer's norms, forward": lambda params, batch: last_layer_norms(
+            *model.outputs(grad_norms.Tape(), params, batch[0]), batch[1]
+        ),
     }
 
 
@@ -169,19 +153,13 @@ def steps(model: Model) -> dict[str, Callable[[Any, jax.Array], Any]]:
     def by_last_layer(state, key):
         params, history = state
         indices, weights = sampler.sample(history, key, size)
-        batch = batch_of(indices)
+        x, y = batch_of(indices)
 
         def objective(params):
-            features, logits = model.outputs(grad_norms.Tape(), params, batch[0])
-            losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch[1]).reshape(size, -1).mean(1)
-            errors = jax.nn.softmax(logits) - jax.nn.one_hot(batch[1], logits.shape[-1])
-            return (weights * losses).mean(), (features, errors)
+            features, logits = model.outputs(grad_norms.Tape(), params, x)
+            return (weights * cross_entropies(logits, y)).mean(), last_layer_norms(features, logits, y)
 
-        grads, (features, errors) = jax.grad(objective, has_aux=True)(params)
-        if features.ndim == 2:
-            norms = grad_norms.linear(errors, features)
-        else:
-            norms = grad_norms.norm(jnp.einsum("bti,bto->bio", features, errors) / features.shape[1])
+        grads, norms = jax.grad(objective, has_aux=True)(params)
         return descend(params, grads), sampler.update(history, indices, norms)
 
     def start():

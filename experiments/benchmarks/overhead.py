@@ -4,7 +4,7 @@ import functools
 import itertools
 import re
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -30,14 +30,41 @@ class Model(NamedTuple):
     turns: int
 
 
+def mlp_params(keys: Iterable[jax.Array], widths: tuple[int, ...]) -> list[tuple[jax.Array, jax.Array]]:
+    """A kernel and a bias for each layer."""
+    return [
+        (jax.random.normal(key, shape) * (2 / shape[0]) ** 0.5, jnp.zeros(shape[1]))
+        for key, shape in zip(keys, itertools.pairwise(widths), strict=False)
+    ]
+
+
+def decoder_params(keys: Iterator[jax.Array], layers: int, width: int, length: int, vocabulary: int) -> dict[str, Any]:
+    """Embeddings, blocks and output of a decoder whose MLPs have 4 widths."""
+
+    def matrix(*shape):
+        return jax.random.normal(next(keys), shape) * shape[0] ** -0.5
+
+    return {
+        "tokens": matrix(vocabulary, width),
+        "positions": matrix(length, width),
+        "out": matrix(width, vocabulary),
+        "blocks": [
+            {
+                "qkv": matrix(width, 3 * width),
+                "mix": matrix(width, width),
+                "up": matrix(width, 4 * width),
+                "down": matrix(4 * width, width),
+                "scales": [jnp.ones(width), jnp.ones(width)],
+            }
+            for _ in range(layers)
+        ],
+    }
+
+
 def mlp(widths: tuple[int, ...], batch_size: int, turns: int) -> Model:
     """A classifier with ReLU layers."""
     keys = jax.random.split(jax.random.key(0), len(widths))
-    shapes = list(itertools.pairwise(widths))
-    params = [
-        (jax.random.normal(key, shape) * (2 / shape[0]) ** 0.5, jnp.zeros(shape[1]))
-        for key, shape in zip(keys, shapes, strict=False)
-    ]
+    params = mlp_params(keys, widths)
     batch = {
         "x": jax.random.normal(keys[-1], (batch_size, widths[0])),
         "y": jax.random.randint(keys[-1], (batch_size,), 0, widths[-1]),
@@ -59,25 +86,7 @@ def transformer(
 ) -> Model:
     """A decoder (pre-norm, learned positions, MLP of 4 widths); a sequence is an example, its source the domain."""
     keys = iter(jax.random.split(jax.random.key(0), 4 * layers + 4))
-
-    def matrix(*shape):
-        return jax.random.normal(next(keys), shape) * shape[0] ** -0.5
-
-    params = {
-        "tokens": matrix(vocabulary, width),
-        "positions": matrix(length, width),
-        "out": matrix(width, vocabulary),
-        "blocks": [
-            {
-                "qkv": matrix(width, 3 * width),
-                "mix": matrix(width, width),
-                "up": matrix(width, 4 * width),
-                "down": matrix(4 * width, width),
-                "scales": jnp.ones((2, width)),
-            }
-            for _ in range(layers)
-        ],
-    }
+    params = decoder_params(keys, layers, width, length, vocabulary)
     tokens = jax.random.randint(next(keys), (batch_size, length + 1), 0, vocabulary)
 
     def norm(x, scale):

@@ -5,7 +5,7 @@ names the row of ``claims.json`` that judges the sentence; keys with a common st
 settings. What section 4.2 says of memory and time is measured by ``experiments.benchmarks``.
 """
 
-from experiments.sentences import citation
+from experiments.sentences import quoter
 
 SENTENCES = {
     # Section 3.1 and 3.3: wide_relu
@@ -120,17 +120,4 @@ SENTENCES = {
     ),
 }
 
-
-def quote(name: str) -> dict[str, str]:
-    """The ``statement`` and ``source`` of a claim.
-
-    Args:
-        name: a key of ``SENTENCES``.
-
-    Returns:
-        Keyword arguments of ``mixjax.experiment.versus``, ``paired`` and ``near``.
-
-    Raises:
-        KeyError: no such sentence.
-    """
-    return citation("004", *SENTENCES[name])
+quote = quoter("004", SENTENCES)

@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.figures import text
 from experiments.resampling_reweighting import surfaces
-from experiments.resampling_reweighting.piecewise import interval
+from experiments.resampling_reweighting.runs import Run, by_rate, interval
 from experiments.resampling_reweighting.sentences import quote
 from mixjax import grad_norms, resampling
 from mixjax.claims import paired, versus
@@ -24,7 +24,7 @@ FAR = 10.0  # steps that would lead farther are not taken: term 4 of the first s
 
 
 @dataclasses.dataclass(frozen=True)
-class Molecules:
+class Molecules(Run):
     """Section 4.2's problems.
 
     Attributes:
@@ -32,25 +32,17 @@ class Molecules:
         first: the first position.
         minimum: near the global minimum.
         radius: a run is in the global basin where it is so near the minimum.
-        learning_rate: ``η`` at the start.
-        last_rate: ``η`` at the end, linear in between.
-        num_steps: steps of a run.
-        record_every: steps between records.
+        last_rate: ``η`` at the end; ``learning_rate`` is that at the start, linear in between.
     """
 
+    learning_rate: float = 0.002
+    num_steps: int = 1000
+    record_every: int = 10
     surface: Literal["mueller_brown", "large_system"] = "mueller_brown"
     first: tuple[float, float] = (-0.8, 1.0)
     minimum: tuple[float, float] = (-0.558, 1.442)
     radius: float = 0.35
-    learning_rate: float = 0.002
     last_rate: float = 0.002
-    num_steps: int = 1000
-    record_every: int = 10
-
-    def __post_init__(self):
-        """Raises a ValueError for steps that are no multiple of ``record_every``."""
-        if self.num_steps % self.record_every:
-            raise ValueError(f"num_steps must be a multiple of {self.record_every}, got {self.num_steps}.")
 
 
 def train(key: jax.Array, config: Molecules, surface: surfaces.Surface) -> dict[str, jax.Array]:
@@ -104,7 +96,7 @@ def molecules(config: Molecules) -> Experiment:
         dims=dims,
         coords={
             "method": list(METHODS),
-            "step": range(config.record_every, config.num_steps + 1, config.record_every),
+            "step": config.steps,
             "axis": ["x", "y"],
         },
         units={"z": "1", "energy": "energy", "at_minimum": "1"},
@@ -134,18 +126,16 @@ def claims(data, config: Molecules) -> list:
             "which noise leaves the basin that the drift leads to, not who finds it"
         )
 
-    def by_rate():
+    def table():
         if "learning_rate" not in whole.dims:
             return ""
-        last = whole.at_minimum.isel(step=-1).mean("seed").transpose("learning_rate", "method")
-        rows = (f"{r.learning_rate.item():g}: {' / '.join(f'{x:.3f}' for x in r.values)}" for r in last)
-        return f"by learning rate, {' / '.join(METHODS)}: {', '.join(rows)}"
+        return f"by learning rate, {' / '.join(METHODS)}: {by_rate(whole.at_minimum.isel(step=-1))}"
 
     name = config.surface
     return [
         paired(name, ends["rr"], ">", ends["sgd"], **quote(name), note=told()),
         versus(
-            f"{name}_sgd_leaves", ends["sgd"], "<=", 0.15, statement="ours: SGD ends elsewhere", **ours, note=by_rate()
+            f"{name}_sgd_leaves", ends["sgd"], "<=", 0.15, statement="ours: SGD ends elsewhere", **ours, note=table()
         ),
         versus(f"{name}_rr_stays", ends["rr"], ">=", 0.85, statement="ours: RR ends in the global basin", **ours),
         versus(

@@ -12,6 +12,7 @@ from scipy import stats
 
 from experiments.figures import text
 from experiments.resampling_reweighting import lattice
+from experiments.resampling_reweighting.runs import Run, at, by_rate, interval, swept
 from experiments.resampling_reweighting.sentences import quote
 from mixjax import grad_norms, resampling
 from mixjax.claims import Claim, near, paired, versus
@@ -27,7 +28,7 @@ STAY, LEFT = 0.95, -0.5  # "stays": in so many of the runs; a run has left the b
 
 
 @dataclasses.dataclass(frozen=True)
-class Piecewise:
+class Piecewise(Run):
     """Section 2.1's example.
 
     Attributes:
@@ -35,25 +36,17 @@ class Piecewise:
         epsilon: ``ε``, the slope of either loss where the other one acts.
         steepness: ``K``.
         first: the first parameter.
-        learning_rate: ``η``.
-        num_steps: steps of a run.
-        record_every: steps between records.
         shown: learning rates whose trajectories are drawn; the first is figure 1's.
     """
 
+    learning_rate: float = 0.04
+    num_steps: int = 1000
+    record_every: int = 10
     share: float = 0.4
     epsilon: float = 0.1
     steepness: float = 5.0
     first: float = 0.25
-    learning_rate: float = 0.04
-    num_steps: int = 1000
-    record_every: int = 10
     shown: tuple[float, ...] = (0.04,)
-
-    def __post_init__(self):
-        """Raises a ValueError for steps that are no multiple of ``record_every``."""
-        if self.num_steps % self.record_every:
-            raise ValueError(f"num_steps must be a multiple of {self.record_every}, got {self.num_steps}.")
 
 
 def slopes(theta: jax.Array, config: Piecewise) -> jax.Array:
@@ -104,7 +97,7 @@ def experiment_of(config: Piecewise, figure, claims) -> Experiment:
         train=lambda key, hparams, data: train(key, dataclasses.replace(config, **hparams)),
         data=None,
         dims=dims,
-        coords={"method": list(METHODS), "step": range(config.record_every, config.num_steps + 1, config.record_every)},
+        coords={"method": list(METHODS), "step": config.steps},
         units={"theta": "1", "left_at": "steps", "spread": "1", "right": "share"},
         figure=lambda results: figure(swept(results, config.learning_rate), config),
         claims=lambda results: claims(swept(results, config.learning_rate), config),
@@ -127,40 +120,10 @@ def chain(method: str, config: Piecewise, learning_rate: float) -> lattice.Walk:
     return lattice.walk(method, *(Fraction(str(round(float(number), 9))) for number in numbers))
 
 
-def interval(left) -> str:
-    """A share of runs with its 95 % interval after Clopper and Pearson."""
-    count, total = int(np.sum(left)), int(np.size(left))
-    low, high = stats.binomtest(count, total).proportion_ci(method="exact")
-    return f"{count} of {total} ({low:.3f} to {high:.3f})"
-
-
-def at(data, learning_rate: float, method: str):
-    """One metric's data set of a method at a learning rate of the sweep.
-
-    Raises:
-        ValueError: the sweep has no such learning rate.
-    """
-    nearest = data.sel({"method": method}).sel(learning_rate=learning_rate, method="nearest")
-    if abs(nearest.learning_rate.item() / learning_rate - 1) > 1e-5:
-        raise ValueError(f"no run at learning rate {learning_rate:g}: it must be among sweep.learning_rate.")
-    return nearest
-
-
-def swept(results, learning_rate: float):
-    """The first run's data, with the sweep's axis even where there was one learning rate only."""
-    data = next(iter(results.values()))
-    return data if "learning_rate" in data.dims else data.expand_dims(learning_rate=[learning_rate])
-
-
+@functools.cache
 def exits(method: str, config: Piecewise, learning_rate: float) -> float:
     """Exact probability of leaving within the steps of a run."""
     return lattice.exit_probabilities(chain(method, config, learning_rate), LEFT, [config.num_steps])[0]
-
-
-def shares(left) -> str:
-    """Shares of runs by learning rate, one a method."""
-    means = left.mean("seed").transpose("learning_rate", "method")
-    return ", ".join(f"{row.learning_rate.item():g}: {' / '.join(f'{x:.3f}' for x in row.values)}" for row in means)
 
 
 def claims(data, config: Piecewise) -> list:
@@ -187,7 +150,7 @@ def claims(data, config: Piecewise) -> list:
     def wider(name, method, **sentence):
         note = (
             f"number of the grid's learning rates at which a run stays for {steps} steps; shares that left, "
-            f"{' / '.join(METHODS)}, by learning rate: {shares(left)}"
+            f"{' / '.join(METHODS)}, by learning rate: {by_rate(left)}"
         )
         return paired(name, stays[method], ">", stays["sgd"], **sentence, note=note)
 
@@ -218,6 +181,7 @@ def claims(data, config: Piecewise) -> list:
     ]
 
 
+@functools.cache
 def mass_right(method: str, config: Piecewise, learning_rate: float) -> float:
     """The exact stationary share at theta > 0."""
     walk = chain(method, config, learning_rate)

@@ -5,7 +5,7 @@ Source: An, Ying, "Combining resampling and reweighting for faithful stochastic 
 speak of finding a minimum are judged by what a run shows: whether it leaves a basin within the steps it is given.
 """
 
-from experiments.sentences import citation
+from experiments.sentences import quoter
 
 SENTENCES = {
     # Section 2, figure 1, and appendix C.1, figure 5: piecewise
@@ -56,17 +56,4 @@ SENTENCES = {
     ),
 }
 
-
-def quote(name: str) -> dict[str, str]:
-    """The ``statement`` and ``source`` of a claim.
-
-    Args:
-        name: a key of ``SENTENCES``.
-
-    Returns:
-        Keyword arguments of ``mixjax.experiment.versus``, ``paired`` and ``near``.
-
-    Raises:
-        KeyError: no such sentence.
-    """
-    return citation("003", *SENTENCES[name])
+quote = quoter("003", SENTENCES)

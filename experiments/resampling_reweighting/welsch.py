@@ -9,8 +9,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from experiments.figures import text
-from experiments.resampling_reweighting.piecewise import at as at_rate
-from experiments.resampling_reweighting.piecewise import interval, swept
+from experiments.resampling_reweighting import runs
+from experiments.resampling_reweighting.runs import Run, by_rate, interval, swept
 from experiments.resampling_reweighting.sentences import quote
 from mixjax import grad_norms, resampling
 from mixjax.claims import paired, versus
@@ -31,15 +31,12 @@ class Points(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Welsch:
+class Welsch(Run):
     """Section 4.1's problems.
 
     Attributes:
         problem: ``classification``, section 4.1.1; ``regression``, 4.1.2.
         sizes: points of the first group, of large features, and of the second.
-        learning_rate: ``η``.
-        num_steps: steps of a run.
-        record_every: steps between records.
         spread: standard deviation of the second group's features in the classification.
         corrupted: share of the regression's targets that are corrupted; the paper's text reads as 1.
         offset: the regression starts at ``beta* + offset e + start_noise N(0, I)``.
@@ -49,22 +46,17 @@ class Welsch:
         first: the classification's first parameter.
     """
 
-    problem: Literal["classification", "regression"] = "classification"
-    sizes: tuple[int, int] = (800, 4000)
     learning_rate: float = 0.015
     num_steps: int = 2000
     record_every: int = 20
+    problem: Literal["classification", "regression"] = "classification"
+    sizes: tuple[int, int] = (800, 4000)
     spread: float = 0.5
     corrupted: float = 1.0
     offset: float = 5.0
     start_noise: float = 1.0
     margin: float = 0.1
     first: float = -0.5
-
-    def __post_init__(self):
-        """Raises a ValueError for steps that are no multiple of ``record_every``."""
-        if self.num_steps % self.record_every:
-            raise ValueError(f"num_steps must be a multiple of {self.record_every}, got {self.num_steps}.")
 
 
 def loss(theta: jax.Array, points: Points) -> jax.Array:
@@ -83,10 +75,8 @@ def classification(key: jax.Array, config: Welsch) -> Points:
     keys = jax.random.split(key, 3)
     first = 20 + jax.random.normal(keys[0], (config.sizes[0], 1))
     second = 0.5 + config.spread * jax.random.normal(keys[1], (config.sizes[1], 1))
-    x, y = (
-        jnp.concatenate([first, second]),
-        jax.random.bernoulli(keys[2], shape=(sum(config.sizes),)).astype(jnp.float32),
-    )
+    x = jnp.concatenate([first, second])
+    y = jax.random.bernoulli(keys[2], shape=(len(x),)).astype(jnp.float32)
     points = Points(x, y, jnp.full(1, config.first), jnp.zeros(1))
     grid = jnp.linspace(-0.2, 0.2, 401)[:, None]
     best = grid[jnp.argmin(jax.lax.map(lambda theta: loss(theta, points), grid))]
@@ -147,12 +137,11 @@ def train(key: jax.Array, config: Welsch) -> dict[str, jax.Array]:
 
 def welsch(config: Welsch) -> Experiment:
     """Figure 2 or figure 3."""
-    steps = range(config.record_every, config.num_steps + 1, config.record_every)
     return Experiment(
         train=lambda key, hparams, data: train(key, dataclasses.replace(config, **hparams)),
         data=None,
         dims={"theta": ("method", "step"), "loss": ("method", "step"), "best_loss": ()},
-        coords={"method": list(METHODS), "step": steps},
+        coords={"method": list(METHODS), "step": config.steps},
         units={"theta": "1", "loss": "1", "best_loss": "1"},
         figure=lambda results: figure(swept(results, config.learning_rate), config),
         claims=lambda results: claims(swept(results, config.learning_rate), config),
@@ -170,7 +159,7 @@ def claims(data, config: Welsch) -> list:
     own = config.learning_rate
 
     def at(values, method):
-        return at_rate(values, own, method)
+        return runs.at(values, own, method)
 
     def lower(name, method, **sentence):
         """At the learning rate of the grid where it is least so, by a share of what there is to gain."""
@@ -181,14 +170,12 @@ def claims(data, config: Welsch) -> list:
         note = (
             f"last loss less SGD's after {config.num_steps} steps, at the grid's learning rate where RR gains least, "
             f"{weakest.learning_rate.item():g}; asked for: {GAIN:g} of the way from 1 to the loss of the true "
-            f"coefficients ({truth}); mean last losses, {by_rate(last, 4)}; in the global basin, {by_rate(near, 3)}"
+            f"coefficients ({truth}); mean last losses, {table(last, 4)}; in the global basin, {table(near, 3)}"
         )
         return paired(name, weakest, "<", 0.0 * weakest, threshold=wanted, **sentence, note=note)
 
-    def by_rate(values, digits):
-        rows = values.mean("seed").transpose("learning_rate", "method")
-        told = (f"{r.learning_rate.item():g}: {' / '.join(f'{x:.{digits}f}' for x in r.values)}" for r in rows)
-        return f"{' / '.join(METHODS)} by learning rate: {', '.join(told)}"
+    def table(values, digits):
+        return f"{' / '.join(METHODS)} by learning rate: {by_rate(values, digits)}"
 
     steps = f"after {config.num_steps} steps at learning rate {own:g}"
     if config.problem == "classification":
@@ -208,7 +195,7 @@ def claims(data, config: Welsch) -> list:
                 ">=",
                 0.95,
                 **quote("classification_rr_stays"),
-                note=f"{where}, one element a group; {interval(at(near, 'group'))}; shares, {by_rate(near, 3)}",
+                note=f"{where}, one element a group; {interval(at(near, 'group'))}; shares, {table(near, 3)}",
             ),
             versus(
                 "classification_rr_stays_per_term",
@@ -226,7 +213,7 @@ def claims(data, config: Welsch) -> list:
                 at(last, "sgd"),
                 statement="ours: RR ends at a lower loss than SGD",
                 **ours,
-                note=f"mean last losses, {by_rate(last, 4)}",
+                note=f"mean last losses, {table(last, 4)}",
             ),
         ]
     variant = config.corrupted != 1.0
@@ -268,8 +255,8 @@ def figure(data, config: Welsch):
     near, seeds = arrived(data, config), data.sizes["seed"]
     for method, label in METHODS.items():
         color = COLORS[method]
-        runs = shown.theta.sel({"method": method}).isel(seed=slice(0, 10))
-        axes[0].plot(shown.step, runs.T, color=color, lw=0.6, alpha=0.7)
+        paths = shown.theta.sel({"method": method}).isel(seed=slice(0, 10))
+        axes[0].plot(shown.step, paths.T, color=color, lw=0.6, alpha=0.7)
         values = shown.loss.sel({"method": method})
         middle, low, high = (values.quantile(q, "seed") for q in (0.5, 0.1, 0.9))
         axes[1].plot(shown.step, middle, color=color, lw=1.4, label=label)
