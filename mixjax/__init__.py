@@ -3,7 +3,7 @@
 ``mixjax.types`` explains the one concept, a weight rule, in 30 lines.
 """
 
-from mixjax import estimation, grad_norms, resampling, rules, samplers, signals, training
+from mixjax import estimation, grad_norms, hypergrad, mixing, resampling, rules, samplers, signals, training
 from mixjax.accumulation import accumulate
 from mixjax.objectives import weighted_loss
 from mixjax.sweeps import sweep
@@ -19,6 +19,8 @@ __all__ = [
     "estimation",
     "get_weights",
     "grad_norms",
+    "hypergrad",
+    "mixing",
     "resampling",
     "rules",
     "samplers",

@@ -23,6 +23,7 @@ from mixjax.types import SIGNALS, WeightRule
 ROWS = np.arange(3)
 PRIOR = np.array([0.5, 0.3, 0.2], np.float32)
 VARIANCES = np.array([1.0, 20.0, 4.0])
+MEASURED = [signal for signal in SIGNALS if signal not in ("counts", "loss_weights", "sampling_weights")]
 
 
 class Case(NamedTuple):
@@ -31,9 +32,9 @@ class Case(NamedTuple):
     ``make(rows)`` builds it for the domains ``rows`` (a permutation or a part of ``ROWS``); ``by_row`` says that it
     then depends on them. ``reads`` are the signals it looks at; it can do without those that are ``optional``.
     ``unseen`` says what a row without news does: "constant" rules never move, "multiplicative" ones leave ``c_d`` as it
-    is, "closed" ones reuse the last signal, "raw" ones keep their raw ``log_w``. ``cuts`` says that it may give a
-    weight of exactly zero. ``period`` updates make it move once, and ``view`` is the part of the state that keeps the
-    law of unseen rows.
+    is, "closed" ones reuse the last signal, "raw" ones keep their raw ``log_w``, "bandit" ones (tested by themselves)
+    their rewards. ``cuts`` says that it may give a weight of exactly zero. ``period`` updates make it move once, and
+    ``view`` is the part of the state that keeps the law of unseen rows.
     """
 
     make: Callable[[np.ndarray], WeightRule]
@@ -63,6 +64,13 @@ BASE = {
     ),
     "dro": Case(lambda rows: rules.dro(0.7), ("losses",), "closed"),
     "group_dro": Case(lambda rows: rules.group_dro(0.5), ("losses",), "multiplicative"),
+    "mirror_descent": Case(lambda rows: rules.mirror_descent(), ("hypergrads",), "multiplicative"),
+    "projected_gradient": Case(
+        lambda rows: rules.projected_gradient(0.1, adaptive=False), ("hypergrads",), "multiplicative", cuts=True
+    ),
+    "doremi": Case(lambda rows: rules.doremi(0.5), ("losses", "reference_losses"), "multiplicative"),
+    "doge": Case(lambda rows: rules.doge(0.5), ("hypergrads", "grad_norms"), "multiplicative"),
+    "exp3": Case(lambda rows: rules.exp3(0.5), ("losses",), "bandit"),
 }
 
 
@@ -102,6 +110,13 @@ CASES = BASE | {
         "multiplicative",
         by_row=True,
     ),
+    "constant mirror_descent": BASE["mirror_descent"]._replace(
+        make=lambda rows: rules.mirror_descent(0.5, adaptive=False)
+    ),
+    "adaptive projected_gradient": BASE["projected_gradient"]._replace(
+        make=lambda rows: rules.projected_gradient(0.05)
+    ),
+    "kl_to_prior(mirror_descent)": _wrap("mirror_descent", lambda rule: rules.kl_to_prior(rule, 0.3)),
     "every(fgls)": _wrap("fgls", lambda rule: rules.every(rule, 2), period=2),
     "every(erma)": _wrap("erma", lambda rule: rules.every(rule, 2), period=2),
     "smooth(fgls)": _wrap("fgls", lambda rule: rules.smooth(rule, 0.5), view=_inner),
@@ -141,6 +156,7 @@ def draw_signals(seed, size=3):
     signals = {signal: rng.uniform(0.1, 3.0, size).astype(np.float32) for signal in SIGNALS}
     for simplex in ("loss_weights", "sampling_weights"):
         signals[simplex] = rng.dirichlet(np.ones(size)).astype(np.float32)
+    signals["hypergrads"] -= 2.0
     return signals | {"counts": rng.integers(2, 9, size).astype(np.int32)}
 
 
@@ -259,6 +275,13 @@ SIXTY_FOUR_BIT = {
     "dro(chi2)": lambda h: rules.dro(h, "chi2", scale=h),
     "dro(cvar)": lambda h: rules.dro(h, "cvar"),
     "group_dro": lambda h: rules.group_dro(h, adjustment=h, gamma=h, max_log_step=h),
+    "mirror_descent": lambda h: rules.mirror_descent(h, max_log_step=h),
+    "projected_gradient": lambda h: rules.projected_gradient(h),
+    "constant projected_gradient": lambda h: rules.projected_gradient(h, adaptive=False),
+    "doremi": lambda h: rules.doremi(h, smoothing=h, max_log_step=h),
+    "doge": lambda h: rules.doge(h, max_score=h, max_log_step=h),
+    "exp3": lambda h: rules.exp3(h),
+    "kl_to_prior": lambda h: rules.kl_to_prior(rules.mirror_descent(), h),
     "smooth": lambda h: rules.smooth(rules.fgls(), h),
     "floor": lambda h: rules.floor(rules.fgls(), h),
     "every": lambda h: rules.every(rules.fgls(), jnp.int64(2), jnp.int64(0)),
@@ -287,6 +310,8 @@ def extreme_signals(draw):
         "loss_vars": row(0.0, 1e-20, 1.0, 1e6, 1e30, 3e38),
         "grad_stds": row(0.0, 1e-38, 1e-20, 1e-3, 1.0, 1e20, 3e38, np.inf),
         "grad_norms": row(0.0, 1e-38, 1e-20, 1e-3, 1.0, 1e20, 3e38, np.inf),
+        "hypergrads": row(0.0, -1e-38, 1e-20, 1e-3, -1.0, 1e20, -3e38, 3e38, np.nan),
+        "reference_losses": row(0.0, 1e-12, 1.0, 1e8, 1e30, np.inf),
         "loss_weights": weights / weights.sum() if weights.sum() > 0 else PRIOR,
     }
 
@@ -316,6 +341,8 @@ def test_weights_stay_on_the_simplex_over_many_extreme_updates(name, losses, spr
         "loss_vars": np.roll(size, 1) * np.float32(spread),
         "grad_stds": size * np.float32(spread),
         "grad_norms": size * np.float32(spread),
+        "hypergrads": np.roll(size, 1) * -np.float32(spread),
+        "reference_losses": np.roll(size, 2) * np.float32(losses),
     }
     for _ in range(30):
         state = jitted(name).update(state, **signals)
@@ -339,7 +366,7 @@ def test_zero_prior_stays_exactly_zero(name):
     for seed in range(5):
         assert state.weights[1] == 0 and state.prior[1] == 0
         assert_simplex(state.weights, prior)
-        signals = change(draw_signals(seed), 1, losses=1e-6, grad_stds=1e6, grad_norms=1e6)
+        signals = change(draw_signals(seed), 1, losses=1e-6, grad_stds=1e6, grad_norms=1e6, hypergrads=-1e6)
         state = jitted(name).update(state, **signals)
 
 
@@ -347,7 +374,7 @@ def test_zero_prior_stays_exactly_zero(name):
 def test_a_row_of_zero_prior_changes_nothing(name):
     prior = np.float32([0.7, 0.0, 0.3])
     a = b = jitted(name).init(prior)
-    other = {"losses": 1e6, "loss_vars": np.nan, "grad_stds": 1e6, "grad_norms": 1e6, "counts": 0}
+    other = {"losses": 1e6, "loss_vars": np.nan, "grad_stds": 1e6, "grad_norms": 1e6, "hypergrads": 1e6, "counts": 0}
     for seed in range(3):
         signals = change(draw_signals(seed), 1, loss_weights=0.0)
         a = jitted(name).update(a, **signals)
@@ -370,7 +397,7 @@ def test_permutation_equivariance(name):
 
 def unseen(signals, row):
     """The same signals without a row: no examples, and NaN for what could not be measured."""
-    return change(signals, row, counts=0, losses=np.nan, loss_vars=np.nan, grad_stds=np.nan, grad_norms=np.nan)
+    return change(signals, row, counts=0, **dict.fromkeys(MEASURED, np.nan))
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if CASES[name].unseen == "multiplicative"])
@@ -432,7 +459,7 @@ def test_no_news_leaves_the_state_bitwise(name):
 def test_rows_all_unseen_leave_the_weights(name):
     state = moved_state(name)
     signals = draw_signals(2) | {"loss_weights": draw_signals(1)["loss_weights"]}
-    signals |= {key: np.full(3, np.nan, np.float32) for key in ("losses", "loss_vars", "grad_stds", "grad_norms")}
+    signals |= {key: np.full(3, np.nan, np.float32) for key in MEASURED}
     new, view = advance(name, state, signals), CASES[name].view
     np.testing.assert_allclose(view(new).weights, view(state).weights, rtol=1e-6)
 
@@ -550,6 +577,17 @@ TRACED = {
     "group_dro, adjustment": (lambda h: rules.group_dro(0.5, adjustment=jnp.stack([h, 1.0, 2.0])), [0.0, 3.0]),
     "group_dro, gamma": (lambda h: rules.group_dro(0.5, gamma=h), [0.1, 1.0]),
     "group_dro, max_log_step": (lambda h: rules.group_dro(5.0, max_log_step=h), [0.1, 5.0]),
+    "mirror_descent, step_size": (lambda h: rules.mirror_descent(h), [0.0, 0.5]),
+    "mirror_descent, max_log_step": (lambda h: rules.mirror_descent(5.0, max_log_step=h), [0.1, 5.0]),
+    "projected_gradient, step_size": (lambda h: rules.projected_gradient(h), [0.0, 0.1]),
+    "doremi, step_size": (lambda h: rules.doremi(h), [0.0, 0.5]),
+    "doremi, smoothing": (lambda h: rules.doremi(smoothing=h), [0.0, 0.5]),
+    "doremi, max_log_step": (lambda h: rules.doremi(5.0, max_log_step=h), [0.1, 5.0]),
+    "doge, step_size": (lambda h: rules.doge(h), [0.0, 0.5]),
+    "doge, max_score": (lambda h: rules.doge(max_score=h), [0.1, 5.0]),
+    "doge, max_log_step": (lambda h: rules.doge(10.0, max_log_step=h), [0.1, 5.0]),
+    "exp3, decay": (lambda h: rules.exp3(h), [0.1, 0.9]),
+    "kl_to_prior, strength": (lambda h: rules.kl_to_prior(rules.mirror_descent(), h), [0.0, 5.0]),
     "every, k": (lambda h: rules.every(rules.fgls(), h), [1, 3]),
     "every, start": (lambda h: rules.every(rules.fgls(), 1, h), [1, 2]),
     "freeze_after, k": (lambda h: rules.freeze_after(rules.fgls(), h), [0, 2]),
@@ -562,7 +600,7 @@ TRACED = {
 @pytest.mark.parametrize("name", TRACED)
 def test_traced_hyperparameters_equal_concrete_ones(name):
     make, values = TRACED[name]
-    steps = [draw_signals(seed) for seed in range(3)]
+    steps = [draw_signals(seed) for seed in range(5)]  # exp3 explores for three
 
     @jax.jit
     @jax.vmap
@@ -684,7 +722,7 @@ def domain_means(theta):
 @pytest.mark.parametrize("name", LOSS_RULES)
 def test_gradient_of_weighted_loss_equals_aggregate(name):
     rule = jitted(name)
-    extra = {key: draw_signals(0)[key] for key in ("loss_weights", "grad_stds", "grad_norms")}
+    extra = {key: value for key, value in draw_signals(0).items() if key not in ("counts", "losses", "loss_vars")}
     tx = mixjax.aggregate(rule, PRIOR)
 
     def objective(theta, state):

@@ -239,7 +239,7 @@ def test_wrappers_take_rules_of_your_own():
 def test_registry_has_every_base_rule_by_its_own_name():
     for name, factory in rules.RULES.items():
         assert factory.__name__ == name and getattr(rules, name) is factory and name in rules.__all__
-    wrappers = {"every", "smooth", "floor", "freeze_after", "select"}
+    wrappers = {"every", "smooth", "floor", "freeze_after", "select", "kl_to_prior"}
     factories = {
         name
         for name in rules.__all__

@@ -1,0 +1,86 @@
+"""DoGE: exponentiated gradient steps by the alignment of domains' gradients with the target's (Fan et al., 2024)."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from mixjax.rules.base import as_simplex, check_positive, check_range, if_news, log_ratio, read_signals, share
+from mixjax.types import WeightRule
+
+
+class DoGEState(NamedTuple):
+    """State of :func:`doge`.
+
+    Attributes:
+        weights: float32 ``[D]`` on the simplex.
+        prior: float32 ``[D]``.
+        log_w: float32 ``[D]``, log of ``weights / prior``.
+    """
+
+    weights: jax.Array
+    prior: jax.Array
+    log_w: jax.Array
+
+
+def doge(step_size: ArrayLike = 0.1, *, max_score: ArrayLike = 5.0, max_log_step: ArrayLike = 5.0) -> WeightRule:
+    r"""Loss weights that climb towards the domains whose gradients point down the target's loss, step by step.
+
+    .. math:: s_d = \mathrm{clip}\Bigl(\frac{-g_d}{\frac{1}{D} \sum_j n_j}, 0, s_{max}\Bigr), \qquad
+              c_d \leftarrow c_d \exp(\eta s_d) / Z
+
+    ``g`` is ``hypergrads`` in mode ``"alignment"``, ``-<∇F, ∇f_d>``; ``n`` is ``grad_norms``, here those of the
+    domains' mean gradients; ``eta`` the ``step_size``. A domain that points up the target's loss scores 0, as one at a
+    right angle does: both lose against the others. ``c`` starts at the prior. DoGE's answer is the *mean of the weights
+    over the run*.
+
+    Args:
+        step_size: non-negative scalar: DoGE's learning rate over its ``mu`` (0.05 in the authors' code).
+        max_score: positive scalar ``s_max``, in units of the target's gradient norm.
+        max_log_step: positive scalar; bound on the exponent.
+
+    Signals:
+        hypergrads: dF/dc ``[D]``.
+        grad_norms: ``[D]``, non-negative; only their mean enters.
+
+    Returns:
+        A :class:`mixjax.WeightRule` with state :class:`DoGEState`. Rows not seen keep their ``c_d``.
+
+    Raises:
+        ValueError: a negative ``step_size``, a ``max_score`` or ``max_log_step`` that is not positive.
+
+    Example:
+        >>> import jax.numpy as jnp, mixjax
+        >>> rule = mixjax.rules.doge(jnp.log(3.0))
+        >>> state = rule.init(jnp.array([0.5, 0.5]))
+        >>> signals = dict(hypergrads=jnp.array([0.4, -0.2]), grad_norms=jnp.array([0.1, 0.3]))
+        >>> rule.update(state, counts=jnp.array([9, 9]), **signals).weights.tolist()
+        [0.25, 0.75]
+
+    References:
+        Fan, Pagliardini and Jaggi, "DoGE: domain reweighting with generalization estimation" (ICML 2024), algorithms 1
+        and 2; the division by the mean gradient norm and the clipping are in the authors' code only. Deviations: ``c``
+        starts at the prior, not at ``1 / D``; the learning rate is a constant, part of ``step_size``; exponents are
+        clipped at ``max_log_step``; a floor is the wrapper's.
+    """
+    check_range("step_size", step_size, 0.0)
+    check_positive("max_score", max_score)
+    check_positive("max_log_step", max_log_step)
+
+    def init(prior):
+        prior = as_simplex("prior", prior)
+        return DoGEState(prior, prior, jnp.zeros_like(prior))
+
+    def update(state, *, counts, hypergrads, grad_norms, **signals):
+        del signals
+        seen, slopes, norms = read_signals(state, counts, hypergrads=hypergrads, grad_norms=grad_norms)
+        scale = jnp.sum(norms / jnp.maximum(seen.sum(), 1))
+        score = jnp.clip(-slopes / jnp.maximum(scale, jnp.finfo(jnp.float32).tiny), 0.0, max_score)
+        step = jnp.asarray(step_size, jnp.float32) * score.astype(jnp.float32)
+        step = jnp.minimum(step, jnp.asarray(max_log_step, jnp.float32))
+        weights = share(state.weights, jnp.log(state.prior) + state.log_w + step, seen)
+        log_w = jnp.where(seen, log_ratio(weights, state.prior), state.log_w)
+        return if_news(counts, DoGEState(weights, state.prior, log_w), state)
+
+    return WeightRule(init, update)

@@ -1,0 +1,100 @@
+"""DoReMi: exponentiated gradient steps towards the domains of largest excess loss (Xie et al., 2023)."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from mixjax.rules.base import (
+    as_simplex,
+    check_positive,
+    check_range,
+    if_news,
+    log_ratio,
+    masked_softmax,
+    read_signals,
+)
+from mixjax.types import WeightRule
+
+_HUGE = 1e30
+
+
+class DoReMiState(NamedTuple):
+    """State of :func:`doremi`.
+
+    Attributes:
+        weights: float32 ``[D]`` on the simplex.
+        prior: float32 ``[D]``.
+        log_w: float32 ``[D]``, log of ``weights / prior``.
+    """
+
+    weights: jax.Array
+    prior: jax.Array
+    log_w: jax.Array
+
+
+def doremi(step_size: ArrayLike = 1.0, *, smoothing: ArrayLike = 1e-3, max_log_step: ArrayLike = 5.0) -> WeightRule:
+    r"""Loss weights that climb towards the domains where the model is furthest above a reference model.
+
+    .. math:: \lambda_d = \max(L_d - L^{ref}_d, 0), \qquad
+              c_d \leftarrow (1 - s) \, c_d \exp(\eta \lambda_d) / Z + s \, \pi_d
+
+    ``L`` is ``losses``, ``L^ref`` ``reference_losses`` on the same examples, ``eta`` the ``step_size``, ``s`` the
+    ``smoothing``, which is inside the recursion. ``c`` starts at the prior. DoReMi trains its proxy model with these
+    weights and hands the *mean of the weights over the run* to the model proper.
+
+    Args:
+        step_size: non-negative scalar, in 1 / loss.
+        smoothing: scalar in [0, 1].
+        max_log_step: positive scalar; bound on how far one step moves the log of two weights apart.
+
+    Signals:
+        losses: mean losses ``[D]``.
+        reference_losses: mean losses of the reference model ``[D]``.
+
+    Returns:
+        A :class:`mixjax.WeightRule` with state :class:`DoReMiState`. Rows not seen keep their ``c_d``.
+
+    Raises:
+        ValueError: a negative ``step_size``, ``smoothing`` outside [0, 1], a ``max_log_step`` that is not positive.
+
+    Example:
+        >>> import jax.numpy as jnp, mixjax
+        >>> rule = mixjax.rules.doremi(jnp.log(3.0), smoothing=0.0)
+        >>> state = rule.init(jnp.array([0.5, 0.5]))
+        >>> signals = dict(losses=jnp.array([2.0, 3.0]), reference_losses=jnp.array([5.0, 2.0]))
+        >>> rule.update(state, counts=jnp.array([9, 9]), **signals).weights.tolist()
+        [0.25, 0.75]
+
+    References:
+        Xie et al., "DoReMi: optimizing data mixtures speeds up language model pretraining" (NeurIPS 2023), algorithm 1,
+        with its step size 1 and smoothing 1e-3. Deviations: the excess is clipped at 0 for a domain's mean, where the
+        paper clips each token's; ``c`` starts at the prior and is smoothed towards it, not towards ``1 / D``; exponents
+        are taken relative to the largest, which ``Z`` cancels, and clipped at ``max_log_step`` below it.
+    """
+    check_range("step_size", step_size, 0.0)
+    check_range("smoothing", smoothing, 0.0, 1.0)
+    check_positive("max_log_step", max_log_step)
+
+    def init(prior):
+        prior = as_simplex("prior", prior)
+        return DoReMiState(prior, prior, jnp.zeros_like(prior))
+
+    def update(state, *, counts, losses, reference_losses, **signals):
+        del signals
+        seen, losses, reference = read_signals(state, counts, losses=losses, reference_losses=reference_losses)
+        excess = jnp.clip(losses - reference, 0.0, _HUGE)
+        below = jnp.where(seen, jnp.where(seen, excess, 0.0).max() - excess, 0.0)
+        fall = jnp.minimum(jnp.asarray(step_size, jnp.float32) * below, jnp.asarray(max_log_step, jnp.float32))
+
+        rate = jnp.asarray(smoothing, jnp.float32)
+        share = (1.0 - rate) * masked_softmax(jnp.log(state.prior) + state.log_w - fall, seen)
+        share += rate * masked_softmax(jnp.log(state.prior), seen)
+        everything = jnp.all(seen | (state.weights == 0))
+        total = jnp.where(everything, 1.0, jnp.where(seen, state.weights, 0.0).sum())
+        weights = jnp.where(seen, total * share, state.weights)
+        log_w = jnp.where(seen, log_ratio(weights, state.prior), state.log_w)
+        return if_news(counts, DoReMiState(weights, state.prior, log_w), state)
+
+    return WeightRule(init, update)
