@@ -178,7 +178,8 @@ def quoter(paper: str, sentences: Mapping[str, tuple[str, str]]) -> Callable[[st
 
     Args:
         paper: its number.
-        sentences: name to section, where appendices are letters or numbers from 8 on, and sentence as printed.
+        sentences: name to section, where appendices are letters or numbers from 8 on, or ``abstract``, and sentence as
+            printed.
 
     Returns:
         A function of a key of ``sentences``, to the keyword arguments of ``mixjax.experiment.versus``, ``paired`` and
@@ -188,8 +189,8 @@ def quoter(paper: str, sentences: Mapping[str, tuple[str, str]]) -> Callable[[st
     def quote(name: str) -> dict[str, str]:
         section, sentence = sentences[name]
         number = section.split(".")[0].split(",")[0]
-        kind = "section" if number.isdigit() and int(number) < 8 else "appendix"
-        return {"statement": sentence, "source": f"paper {paper}, {kind} {section}"}
+        kind = "section " if number.isdigit() and int(number) < 8 else "appendix "
+        return {"statement": sentence, "source": f"paper {paper}, {'' if number == 'abstract' else kind}{section}"}
 
     return quote
 
