@@ -1,4 +1,4 @@
-"""Robust statistics with two groups of unequal features: paper 003, section 4.1 (figures 2 and 3) and remark 2.2."""
+"""Robust statistics with two groups of unequal features: paper 003, section 4.1 (figures 2 and 3)."""
 
 import dataclasses
 from typing import Literal, NamedTuple
@@ -12,7 +12,6 @@ from experiments.figures import text
 from experiments.resampling_reweighting import runs
 from experiments.resampling_reweighting.runs import Run, by_rate, interval, swept
 from experiments.resampling_reweighting.sentences import quote
-from mixjax import grad_norms, resampling
 from mixjax.claims import paired, versus
 from mixjax.experiment import Experiment
 
@@ -106,23 +105,11 @@ def train(key: jax.Array, config: Welsch) -> dict[str, jax.Array]:
     data_key, run_key = jax.random.split(key)
     points = {"classification": classification, "regression": regression}[config.problem](data_key, config)
     n, sizes = sum(config.sizes), jnp.array(config.sizes)
-    uniform, groups = jnp.full(n, 1.0 / n), sizes / n
-    starts = jnp.array([0, config.sizes[0]])
-
-    def direction(method, key, theta):
-        draw_key, element_key = jax.random.split(key)
-        if method == "sgd":
-            i = jax.random.randint(draw_key, (1,), 0, n)
-            return gradients(theta, points.x[i], points.y[i])[0]
-        if method == "group":
-            i = starts + jax.random.randint(element_key, (2,), 0, sizes)
-            return resampling.group_estimate(draw_key, gradients(theta, points.x[i], points.y[i]), groups)
-        grads = gradients(theta, points.x, points.y)
-        return resampling.estimate(draw_key, grads, uniform, resampling.probabilities(grad_norms.norm(grads), uniform))
 
     def run(method):
         def step(theta, key):
-            return theta - config.learning_rate * direction(method, key, theta), None
+            estimate = runs.direction(method, key, lambda i: gradients(theta, points.x[i], points.y[i]), sizes, n)
+            return theta - config.learning_rate * estimate, None
 
         def stage(theta, keys):
             theta, _ = jax.lax.scan(step, theta, keys)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from experiments.resampling_reweighting import lattice, molecules, piecewise, surfaces, welsch
+from experiments.resampling_reweighting import feature_norms, lattice, molecules, piecewise, runs, surfaces, welsch
 from mixjax import configs, experiment
 
 FOLDER = Path(__file__).parents[2] / "configs" / "resampling_reweighting"
@@ -138,7 +138,32 @@ def test_resampling_stays_where_sgd_leaves():
     assert (last[:, 0] > 0.25).mean() > 0.5 and (last[:, 1:] < 0.25).mean() > 0.95
 
 
-@pytest.mark.parametrize("kind", [piecewise.Piecewise, molecules.Molecules, welsch.Welsch])
+@pytest.mark.parametrize("method", feature_norms.METHODS)
+def test_every_direction_is_unbiased(method):
+    sizes, grads = jnp.array([2, 5]), jax.random.normal(jax.random.key(3), (7, 1)).at[:2].multiply(9.0)
+
+    def draw(key):
+        return runs.direction(method, key, lambda i: grads[i], sizes, 7, jnp.repeat(jnp.array([9.0, 1.0]), sizes, 0))[0]
+
+    draws = np.asarray(jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(4), 20_000)))
+    assert abs(draws.mean() - grads.mean()) < 4 * draws.std() / np.sqrt(draws.size)
+
+
+def test_remark_2_2s_problem_has_a_sharp_minimum_that_is_lower():
+    config = feature_norms.FeatureNorms(num_examples=60, dim=3)
+    points, number = feature_norms.problem(jax.random.key(0), config)
+    assert number == 12
+    np.testing.assert_allclose(np.linalg.norm(points.x, axis=1), np.where(np.arange(60) < 12, 20.0, 1.0), rtol=1e-5)
+    theta = points.sharp + 0.03
+    own = jax.jit(jax.grad(feature_norms.loss))(theta, points)
+    np.testing.assert_allclose(feature_norms.gradients(theta, points.x, points.y).mean(0), own, rtol=1e-4)
+    places, line = jax.jit(feature_norms.along_axis)(points)
+    np.testing.assert_allclose(places[jnp.array([0, -1])], [0.05, -0.5], rtol=1e-6)
+    np.testing.assert_allclose(line[-1], feature_norms.loss(points.flat, points), rtol=1e-5)
+    assert line[0] < line[-1] < line.max() and 0 < jnp.argmax(line) < len(line) - 1
+
+
+@pytest.mark.parametrize("kind", [piecewise.Piecewise, molecules.Molecules, welsch.Welsch, feature_norms.FeatureNorms])
 def test_steps_that_do_not_fit_are_refused(kind):
     with pytest.raises(ValueError, match="num_steps must be a multiple of 7"):
         kind(num_steps=100, record_every=7)
@@ -154,6 +179,7 @@ def test_steps_that_do_not_fit_are_refused(kind):
         ("large_system", ["num_steps=50", "record_every=10"]),
         ("classification", ["num_steps=40", "record_every=20", "sizes=[20, 60]", "sweep.learning_rate=[0.01, 0.015]"]),
         ("regression", ["num_steps=40", "record_every=20", "sizes=[20, 60]"]),
+        ("feature_norms", ["num_steps=20", "num_examples=20", "sweep.learning_rate=[0.01]", "sweep.share=[0.2, 0.6]"]),
     ],
 )
 def test_tiny_runs_end_in_claims(name, changes, tmp_path):
