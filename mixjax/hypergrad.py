@@ -62,7 +62,8 @@ class Hypergradient(NamedTuple):
     """What T steps of training bring.
 
     Attributes:
-        hypergrads: ``[D]``, dF/dc, in units of the validation loss.
+        hypergrads: ``[D]``, dF/dc, in units of the validation loss; NaN, which rules take for unseen, where that is
+            not finite.
         params: the parameters after the T steps.
         opt_state: the optimizer's state after them.
         losses: ``[D]``, each domain's training loss, mean over the T steps, each before its update.
@@ -212,13 +213,16 @@ def reverse(
             return jax.lax.scan(one, carry, (states, xs), reverse=True)
 
         middle, (starts, sums) = jax.lax.scan(forth, (params, opt_state), head)
-        end, (_, sum_of_rest) = forth(middle, tail)
+        end, losses = middle, sums.sum(axis=0)
+        if rest:
+            end, (_, sums) = forth(middle, tail)
+            losses += sums
         value, slope = jax.value_and_grad(val_loss)(end[0], val_batch)
         carry = (slope, jax.tree.map(jnp.zeros_like, float_leaves(opt_state)[0])), jnp.zeros_like(weights)
         if rest:
             carry, _ = back(carry, (middle, tail))
         (_, total), _ = jax.lax.scan(back, carry, (starts, head), reverse=True)
-        return Hypergradient(total, *end, (sums.sum(axis=0) + sum_of_rest) / num_steps, value)
+        return Hypergradient(_known(total, value), *end, losses / num_steps, value)
 
     return run
 
@@ -273,7 +277,8 @@ def forward(
         (params, opt_state), (tangents, _), total = jax.lax.fori_loop(0, num_steps, step, start)
         value, slope = jax.value_and_grad(val_loss)(params, val_batch)
         hypergrads = jax.vmap(lambda tangent: optax.tree.vdot(tangent, slope))(tangents)
-        return Hypergradient(hypergrads.astype(weights.dtype), params, opt_state, total / num_steps, value)
+        hypergrads = _known(hypergrads.astype(weights.dtype), value)
+        return Hypergradient(hypergrads, params, opt_state, total / num_steps, value)
 
     return run
 
@@ -444,9 +449,14 @@ def _after_training(loss, val_loss, optimizer, draw, direction):
         value, slope = jax.value_and_grad(val_loss)(params, val_batch)
         v = direction(weights, params, batch, slope)
         _, slopes = jax.jvp(lambda params: jax.vmap(loss, (None, 0))(params, batch), (params,), (v,))
-        return Hypergradient(-slopes.astype(weights.dtype), params, opt_state, losses, value)
+        return Hypergradient(_known(-slopes.astype(weights.dtype), value), params, opt_state, losses, value)
 
     return run
+
+
+def _known(hypergrads, value):
+    """NaN where the validation loss is not finite: its derivative can be, and would lead nowhere."""
+    return jnp.where(jnp.isfinite(value), hypergrads, jnp.nan)
 
 
 def gradient_of(loss):

@@ -1,0 +1,275 @@
+"""The data-mixing loop: fixed points in closed form, budgets, resuming, the choice of T, and errors."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mixjax import mixing, rules
+
+CENTERS = np.array([[1.0, 1.0], [0.0, 0.0]], np.float32)
+EPS = 0.1  # the flat direction's curvature; the stiff one's is 1
+TARGET = np.array([1.0, -0.5], np.float32)
+SGD = optax.sgd(1.0)
+
+
+def loss(x, center):
+    return 0.5 * jnp.sum(jnp.array([1.0, EPS]) * (x - center) ** 2)
+
+
+def val_loss(x, target):
+    return 0.5 * jnp.sum((x - target) ** 2)
+
+
+def draw(key):
+    return jnp.asarray(CENTERS)
+
+
+def draw_val(key):
+    return jnp.asarray(TARGET)
+
+
+def noisy(key):
+    return jnp.asarray(CENTERS) + 0.3 * jax.random.normal(key, (2, 2))
+
+
+def start(rule=None, optimizer=SGD):
+    return mixing.init_state(jnp.zeros(2), optimizer, [0.5, 0.5], rule or rules.mirror_descent())
+
+
+@functools.partial(jax.jit, static_argnames=("T", "num_steps", "mode", "every", "draws"))
+def run(state, key, num_steps, T, mode="reverse", every=1, draws=draw):
+    return mixing.fit(
+        loss,
+        val_loss,
+        SGD,
+        rules.mirror_descent(),
+        draws,
+        draw_val,
+        state,
+        key,
+        num_steps=num_steps,
+        T=T,
+        mode=mode,
+        every=every,
+        record=lambda state, result: (state.rule_state.weights, result.val_loss),
+    )
+
+
+def fixed_point(num_steps):
+    """The weight of the first domain at which T steps' hypergradient vanishes."""
+    response = 1 - (1 - EPS) ** num_steps
+    return np.clip((TARGET[0] + response * TARGET[1]) / (1 + response), 0, 1)
+
+
+@pytest.mark.parametrize(("T", "mode"), [(1, "reverse"), (5, "reverse"), (5, "forward"), (20, "reverse")])
+def test_weights_converge_to_the_fixed_point_of_t_steps(T, mode):
+    state, (weights, _) = run(start(), jax.random.key(0), 400 * T, T, mode)
+    np.testing.assert_allclose(state.rule_state.weights[0], fixed_point(T), atol=2e-3)
+    np.testing.assert_allclose(state.params, state.rule_state.weights[0] * np.ones(2), atol=5e-3)
+    assert int(state.round) == len(weights) == 400 and int(state.step) == 400 * T and int(state.T) == T
+
+
+def test_the_fixed_points_are_the_numbers_worked_out():
+    np.testing.assert_allclose([fixed_point(t) for t in (1, 5, 80)], [0.863636, 0.564200, 0.250082], atol=1e-6)
+
+
+def test_alignment_keeps_the_fixed_point_of_one_step_for_every_t():
+    state, _ = run(start(), jax.random.key(0), 8000, 20, "alignment")
+    np.testing.assert_allclose(state.rule_state.weights[0], fixed_point(1), atol=2e-3)
+
+
+def test_implicit_needs_no_horizon():
+    state, _ = run(start(), jax.random.key(0), 1000, 1, "implicit")
+    np.testing.assert_allclose(state.rule_state.weights[0], 0.25, atol=5e-3)
+
+
+def test_mean_weights_are_those_the_rounds_were_trained_with():
+    state, (weights, _) = run(start(), jax.random.key(0), 200, 5)
+    used = np.vstack([[0.5, 0.5], weights[:-1]])
+    np.testing.assert_allclose(state.mean_weights, used.mean(axis=0), rtol=1e-5)
+
+
+def test_steps_left_over_are_taken_with_the_last_weights():
+    a, _ = run(start(), jax.random.key(0), 10, 5)
+    b, records = run(start(), jax.random.key(0), 13, 5)
+    assert len(records[0]) == 2 and int(b.step) == 13
+    np.testing.assert_allclose(a.rule_state.weights, b.rule_state.weights)
+    x = np.asarray(a.params)
+    for _ in range(3):
+        x = x - np.array([1.0, EPS]) * (x - a.rule_state.weights[0])
+    np.testing.assert_allclose(b.params, x, rtol=1e-5)
+
+
+def test_a_run_cut_after_a_round_goes_on_as_if_it_had_not_been():
+    key = jax.random.key(3)
+    whole, _ = run(start(), key, 40, 5, draws=noisy)
+    half, _ = run(start(), key, 20, 5, draws=noisy)
+    resumed, _ = run(half, key, 20, 5, draws=noisy)
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(resumed), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert np.abs(whole.params - half.params).max() > 1e-3
+
+
+def test_every_differentiates_the_last_rounds_only():
+    state, (weights, _) = run(start(), jax.random.key(0), 6000, 5, every=3)
+    assert len(weights) == 400 and int(state.round) == 400 and int(state.step) == 6000
+    np.testing.assert_allclose(state.rule_state.weights[0], fixed_point(5), atol=2e-3)
+
+
+def test_rules_that_need_no_hypergradient_get_none_and_cost_no_validation():
+    def never(*args):
+        raise AssertionError("no validation loss is needed")
+
+    rule, seen = rules.group_dro(0.1), []
+
+    def record(state, result):
+        seen.append((result.hypergrads, result.val_loss))
+        return state.rule_state.weights
+
+    _, weights = mixing.fit(
+        loss, never, SGD, rule, draw, never, start(rule), jax.random.key(0), num_steps=20, T=4, mode=None, record=record
+    )
+    assert weights.shape == (5, 2) and set(seen) == {(None, None)}
+    assert np.abs(weights[-1] - 0.5).max() > 1e-3
+
+
+def test_signals_of_ones_own_reach_the_rule_and_replace_others():
+    rule = rules.doremi(1.0, smoothing=0.0)
+
+    def signals(state, key):
+        assert state.params.shape == (2,)
+        return {"losses": jnp.array([2.0, 1.0]), "reference_losses": jnp.zeros(2)}
+
+    state, _ = mixing.fit(
+        loss, val_loss, SGD, rule, draw, draw_val, start(rule), jax.random.key(0),
+        num_steps=4, T=2, mode=None, signals=signals,
+    )  # fmt: skip
+    np.testing.assert_allclose(state.rule_state.weights, jax.nn.softmax(jnp.array([2.0, 0.0])), rtol=1e-5)
+
+
+def test_counts_of_ones_own_make_a_bandit():
+    rule = rules.exp3(0.5)
+
+    def signals(state, key):
+        return {"counts": jax.nn.one_hot(jax.random.categorical(key, jnp.log(state.rule_state.weights)), 2)}
+
+    _, rewards = mixing.fit(
+        loss, val_loss, SGD, rule, draw, draw_val, start(rule), jax.random.key(0),
+        num_steps=12, T=1, mode=None, signals=signals, record=lambda state, result: state.rule_state.rewards,
+    )  # fmt: skip
+    assert ((np.diff(np.vstack([np.zeros(2), rewards]), axis=0) != 0).sum(axis=1) <= 1).all()
+    assert len(set(np.argmax(np.diff(rewards, axis=0) != 0, axis=1))) == 2
+
+
+def test_a_missing_signal_is_named():
+    rule = rules.doremi()
+    with pytest.raises(TypeError, match="reference_losses"):
+        mixing.fit(loss, val_loss, SGD, rule, draw, draw_val, start(rule), jax.random.key(0), num_steps=4, T=2)
+    rule = rules.mirror_descent()
+    with pytest.raises(TypeError, match="hypergrads"):
+        mixing.fit(loss, val_loss, SGD, rule, draw, draw_val, start(), jax.random.key(0), num_steps=4, T=2, mode=None)
+
+
+def test_a_diverged_validation_loss_leaves_the_weights():
+    state, (weights, _) = mixing.fit(
+        loss, lambda x, target: jnp.log(-jnp.sum(x**2) - 1.0), SGD, rules.mirror_descent(), draw, draw_val, start(),
+        jax.random.key(0), num_steps=6, T=2, record=lambda state, result: (state.rule_state.weights, result.val_loss),
+    )  # fmt: skip
+    np.testing.assert_array_equal(weights, np.full((3, 2), 0.5))
+    assert np.isfinite(state.params).all()
+
+
+# The contraction, and the horizon.
+
+
+@pytest.mark.parametrize("learning_rate", [1.0, 0.25])
+@pytest.mark.parametrize("draws", [draw, noisy])
+def test_contraction_of_a_quadratic_is_its_slowest_direction(learning_rate, draws):
+    optimizer = optax.sgd(learning_rate)
+    x, keys = jnp.zeros(2), jax.random.split(jax.random.key(1), 64)
+    measure = jax.jit(mixing.contraction(loss, optimizer, draw=draws))
+    rate, params, _ = measure(jnp.array([0.5, 0.5]), x, optimizer.init(x), keys, jax.random.key(2))
+    np.testing.assert_allclose(rate, 1 - learning_rate * EPS, atol=2e-3)
+    assert np.abs(params - x).max() > 0.1
+
+
+def test_contraction_of_momentum_is_the_spectral_radius():
+    optimizer = optax.sgd(0.5, momentum=0.3)
+    x, keys = jnp.zeros(2), jax.random.split(jax.random.key(1), 64)
+    rate, *_ = jax.jit(mixing.contraction(loss, optimizer, draw=draw))(
+        jnp.array([0.5, 0.5]), x, optimizer.init(x), keys, jax.random.key(2)
+    )
+    joint = np.array([[1 - 0.5 * EPS, -0.5 * 0.3], [EPS, 0.3]])  # theta, trace <- theta - .5 trace', .3 trace + grad
+    np.testing.assert_allclose(rate, np.abs(np.linalg.eigvals(joint)).max(), atol=2e-3)
+
+
+def test_contraction_sees_where_nothing_contracts():
+    def flat(x, center):
+        return jnp.sum(x * center)
+
+    x, keys = jnp.zeros(2), jax.random.split(jax.random.key(1), 8)
+    rate, *_ = mixing.contraction(flat, SGD, draw=draw)(jnp.array([0.5, 0.5]), x, SGD.init(x), keys, jax.random.key(2))
+    np.testing.assert_allclose(rate, 1.0, rtol=1e-6)
+
+
+def test_horizon_by_hand():
+    assert mixing.horizon(16384, 0.8) == round(np.log(16384) / (-2 * np.log(0.8))) == 22
+    assert mixing.horizon(4096) == mixing.horizon(4096, 1.2) == mixing.horizon(4096, float("nan")) == 92
+    assert mixing.horizon(4096, 0.999) == 92  # the law for noisy gradients is the shorter
+    assert mixing.horizon(4096, 0.0) == 1
+    assert mixing.horizon(64) == 4 and mixing.horizon(10) == 1  # at least 16 updates, where there is a budget for them
+
+
+def test_auto_measures_on_the_first_steps_and_takes_the_horizon_for_the_rest():
+    rule = rules.mirror_descent()
+    arguments = loss, val_loss, SGD, rule, draw, draw_val
+    state, _ = mixing.fit(*arguments, start(), jax.random.key(0), num_steps=2048, T="auto")
+    expected = mixing.horizon(2048 - 64, 1 - EPS)
+    assert abs(int(state.T) - expected) <= 1 and int(state.step) == 2048
+    assert int(state.round) == (2048 - 64) // int(state.T)
+    again, _ = mixing.fit(*arguments, state, jax.random.key(0), num_steps=2 * int(state.T), T="auto")
+    assert int(again.T) == int(state.T) and int(again.round) == int(state.round) + 2
+
+
+def test_auto_inside_jit_says_what_to_do():
+    with pytest.raises(ValueError, match=r"mixing\.horizon"):
+        run(start(), jax.random.key(0), 100, "auto")
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "match"),
+    [
+        ({"T": 0}, ValueError, "T must be"),
+        ({"T": 2.5}, ValueError, "T must be"),
+        ({"every": 0}, ValueError, "every"),
+        ({"num_steps": -1}, ValueError, "num_steps"),
+        ({"num_steps": 9}, ValueError, r"T \* every = 10, one update, got 9"),
+        ({"mode": "backward"}, ValueError, "mode"),
+        ({"segment": 0}, ValueError, "segment"),
+        ({"mode": None, "segment": 2}, TypeError, "segment"),
+    ],
+)
+def test_arguments_out_of_range(changes, kind, match):
+    arguments = {"num_steps": 20, "T": 5, "every": 2} | changes
+    with pytest.raises(kind, match=match):
+        mixing.fit(loss, val_loss, SGD, rules.mirror_descent(), draw, draw_val, start(), jax.random.key(0), **arguments)
+
+
+@pytest.mark.parametrize(("num_steps", "rate", "match"), [(0, None, "num_steps"), (10, -0.1, "rate")])
+def test_horizon_out_of_range(num_steps, rate, match):
+    with pytest.raises(ValueError, match=match):
+        mixing.horizon(num_steps, rate)
+
+
+def test_contraction_of_one_step_is_refused():
+    with pytest.raises(ValueError, match="two steps"):
+        mixing.contraction(loss, SGD)(jnp.array([0.5, 0.5]), jnp.zeros(2), (), CENTERS[None], jax.random.key(0))
+
+
+def test_prior_is_checked():
+    with pytest.raises(ValueError, match="prior"):
+        mixing.init_state(jnp.zeros(2), SGD, [-1.0, 2.0], rules.mirror_descent())
