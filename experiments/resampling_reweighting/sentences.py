@@ -31,6 +31,79 @@ SENTENCES = {
         "2.1",
         "the SGD trajectory spends most of the time near the non-global local minimum theta = -1",
     ),
+    # Section 2, remark 2.2: feature_norms
+    "feature_norms_0_1": (
+        "2.1, remark 2.2",
+        "an optimization problem of the form (2.3) can be thought of a more complex model of our motivating example "
+        "[features of norm K: 10 %]",
+    ),
+    "feature_norms_0_2": (
+        "2.1, remark 2.2",
+        "an optimization problem of the form (2.3) can be thought of a more complex model of our motivating example "
+        "[features of norm K: 20 %]",
+    ),
+    "feature_norms_0_6": (
+        "2.1, remark 2.2",
+        "an optimization problem of the form (2.3) can be thought of a more complex model of our motivating example "
+        "[features of norm K: 60 %]",
+    ),
+    # Section 3: theory
+    "unbiased": (
+        "3.1.1",
+        "the mean for this approach matches with the one for SGD (3.3)",
+    ),
+    "stability_sgd": (
+        "3.2, lemma 3.2",
+        "the condition for the SGD to be stochastically stable around theta* is (3.10)",
+    ),
+    "stability_rr_1": (
+        "3.2, lemma 3.2",
+        "the condition for the RR scheme to be stochastically stable around theta* is (3.11) [d = 1]",
+    ),
+    "stability_rr_5": (
+        "3.2, lemma 3.2",
+        "the condition for the RR scheme to be stochastically stable around theta* is (3.11) [d = 5]",
+    ),
+    "wider_steps_1": (
+        "3.2",
+        "the RR scheme allows a wider range of step-sizes to keep stochastic linear stability compared to SGD [d = 1]",
+    ),
+    "wider_steps_5": (
+        "3.2",
+        "the RR scheme allows a wider range of step-sizes to keep stochastic linear stability compared to SGD [d = 5]",
+    ),
+    "stays_sgd": (
+        "3.3, theorem 3.4",
+        "P(E_infinity = {theta_k in U for all k >= 1} | theta_1 in U_1) >= 1 - delta [SGD]",
+    ),
+    "stays_rr": (
+        "3.3, theorem 3.4",
+        "P(E_infinity = {theta_k in U for all k >= 1} | theta_1 in U_1) >= 1 - delta [RR]",
+    ),
+    "rate_sgd": (
+        "3.3, theorem 3.4",
+        "we have the local convergence rate for SGD (3.21)",
+    ),
+    "rate_rr": ("3.3, theorem 3.4", "And for the RR scheme, we have (3.23)"),
+    "faster_rate": (
+        "3.3, remark 3.5",
+        "for loss functions with drastically different subfunction slopes, the RR scheme performs as averaging to "
+        "speed up the convergence rate",
+    ),
+    "faster_in_time": (
+        "3.4, remark 3.6",
+        "the trajectory driven by (3.6) converges faster to theta* compared to the trajectory driven by (3.4) in the "
+        "L2(0, t; L2(R^d))-sense",
+    ),
+    "smaller_trace": (
+        "3.4",
+        "the covariance matrix from (3.6) has a smaller trace at every small neighborhood of points coinciding with "
+        "the trajectory from (3.4)",
+    ),
+    "nearer_to_flow": (
+        "3.4, lemma 3.8",
+        "(3.6) is closer to phi_t with a higher probability",
+    ),
     # Section 4.1, figure 2: classification, and figure 3: regression
     "classification_sgd_escapes": (
         "4.1.1, figure 2",

@@ -48,7 +48,7 @@ PAPERS = [
     Paper("hardness_sampling", {"mnist", "wrn", "wide_relu", "segmentation"}, hardness_sentences, frozenset({"brats"})),
     Paper(
         "resampling_reweighting",
-        {"piecewise", "feature_norms", "classification", "regression", "mueller_brown", "large_system"},
+        {"piecewise", "feature_norms", "theory", "classification", "regression", "mueller_brown", "large_system"},
         resampling_sentences,
     ),
 ]

@@ -179,6 +179,7 @@ def test_steps_that_do_not_fit_are_refused(kind):
         ("large_system", ["num_steps=50", "record_every=10"]),
         ("classification", ["num_steps=40", "record_every=20", "sizes=[20, 60]", "sweep.learning_rate=[0.01, 0.015]"]),
         ("regression", ["num_steps=40", "record_every=20", "sizes=[20, 60]"]),
+        ("theory", ["num_steps=20", "runs=2", "horizon=0.2"]),
         ("feature_norms", ["num_steps=20", "num_examples=20", "sweep.learning_rate=[0.01]", "sweep.share=[0.2, 0.6]"]),
     ],
 )

@@ -1,4 +1,4 @@
-"""Paper 003, section 3: lemma 3.2 and remark 3.3, theorem 3.4, eq. 3.45 and lemma 3.8, on numbers."""
+"""Paper 003, section 3: lemma 3.2 and remark 3.3, theorem 3.4 and eq. 3.20, eq. 3.45 and lemma 3.8, on numbers."""
 
 import functools
 
@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.resampling_reweighting import theory
 from experiments.resampling_reweighting.stability import eigenvalue_limit, step_limit
 from mixjax import resampling
 from mixjax.grad_norms import norm
@@ -95,6 +96,39 @@ def test_theorem_3_4_as_a_limit(power, resample):
         assert limit <= factor * bound / (steps + offset) ** power * (1 + 1e-5)
     if resample:
         assert trace < float(resampling.variance(at_best, prior, prior))
+
+
+@pytest.mark.parametrize("method", theory.METHODS)
+def test_eq_3_20_bounds_the_probability_to_leave(method):
+    """At least ``1 - δ`` of the runs stay, with ``δ = R_* / ε sum η_k²`` (eq. 3.37), for p = 1 and p < 1.
+
+    Two slips of the print: eq. 3.35 and 3.36 have ``8 r² sum σ_i²`` where ``‖∇L‖² <= mean σ_i²`` gives ``8 r²`` times
+    the mean (so that ``R_*`` is larger than need be, and the statement holds), and eq. 3.39 compares ``E_k`` with
+    ``H_{k-1}`` without saying how large the neighbourhoods are for a given ``ε``: see :func:`theory.staying`.
+    """
+    terms, powers, steps = theory.Terms(jnp.asarray(CURVES), jnp.asarray(CENTRES)), (1.0, 0.7), 300
+    config = theory.Theory(epsilon=1.0, offset=10.0, delta=0.9)
+
+    @jax.jit
+    @functools.partial(jax.vmap, in_axes=(None, 0, 0))
+    def simulate(keys, gamma, power):
+        return jax.vmap(lambda key: theory.staying(method, key, terms, gamma, config, power, steps))(keys)
+
+    gammas = jnp.stack([theory.staying_gamma(method, terms, config, power, steps) for power in powers])
+    factors = jnp.array([1.0, 1.0, 16.0, 16.0])
+    inside, small = simulate(jax.random.split(KEY, 1000), jnp.tile(gammas, 2) * factors, jnp.array(powers * 2))
+    assert (inside | ~small).all()  # path by path: where R_k <= ε the run is in the neighbourhood
+    stayed, kept = inside.mean(1), small.mean(1)
+    assert (stayed[:2] >= 1 - config.delta).all() and (kept[:2] >= 1 - config.delta).all()
+    assert (stayed[2:] < 0.99).all() and (kept[2:] < 1 - config.delta).all()  # larger steps, of which it says nothing
+
+    sizes = jax.vmap(lambda theta: norm(terms.gradients(theta)))(terms.best + jnp.linspace(-1, 1, 101) * 3.0**0.5)
+    moment = float(theory.second_moment(method, terms, config.epsilon))
+    printed = np.square(sizes).max(0)  # σ_i²
+    np.testing.assert_allclose(  # the largest in the neighbourhood, and no more than eq. 3.29 and 3.30 have
+        moment, (np.square(sizes.mean(1)) if method == "rr" else np.square(sizes).mean(1)).max(), rtol=1e-3
+    )
+    assert moment <= (printed.mean() if method == "rr" else printed.max())
 
 
 def test_remark_3_6_and_lemma_3_8_rr_stays_nearer_to_gradient_flow():
