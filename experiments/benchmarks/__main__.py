@@ -1,4 +1,4 @@
-"""Runs the benchmarks and writes ``RESULTS.md`` and ``results.json``, one pair for each of the three sets."""
+"""Runs the benchmarks and writes ``RESULTS.md`` and ``results.json``, one pair for each of the four sets."""
 
 import argparse
 import json
@@ -8,14 +8,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.benchmarks import figure_1, floor, norms, overhead, samplers, seeds, timing
+from experiments.benchmarks import figure_1, floor, mixing, norms, overhead, samplers, seeds, timing
 
-BENCHMARKS = {"a": figure_1.run, "b": seeds.run, "c": overhead.run, "d": floor.run, "e": samplers.run, "f": norms.run}
+BENCHMARKS = {
+    "a": figure_1.run,
+    "b": seeds.run,
+    "c": overhead.run,
+    "d": floor.run,
+    "e": samplers.run,
+    "f": norms.run,
+    "g": mixing.run,
+}
 HERE = Path(__file__).parent
 SETS = {
     "abcd": HERE,
     "e": HERE.parent / "hardness_sampling" / "benchmarks",
     "f": HERE.parent / "resampling_reweighting" / "benchmarks",
+    "g": HERE.parent / "fewer_weight_updates" / "benchmarks",
 }
 """The letters that are kept together, and where."""
 VERDICTS = {True: "met", False: "**missed**", None: "undecided"}
@@ -62,12 +71,12 @@ def write(folder: Path, machine: Mapping[str, str], reports: Mapping[str, timing
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m experiments.benchmarks", description=__doc__)
-    parser.add_argument("benchmarks", nargs="*", metavar="a b c d e f", help="which ones; all by default")
+    parser.add_argument("benchmarks", nargs="*", metavar="a b c d e f g", help="which ones; all by default")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that everything runs")
     parser.add_argument(
         "--out",
         type=Path,
-        help="folder for the two files; by default the sets abcd, e and f have their own, others results/benchmarks",
+        help="folder for the two files; by default the sets abcd, e, f and g have their own, others results/benchmarks",
     )
     options = parser.parse_args(arguments)
     letters = sorted(set(options.benchmarks)) or list(BENCHMARKS)
