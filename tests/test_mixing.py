@@ -82,6 +82,17 @@ def test_alignment_keeps_the_fixed_point_of_one_step_for_every_t():
     np.testing.assert_allclose(state.rule_state.weights[0], fixed_point(1), atol=2e-3)
 
 
+def test_without_curvature_a_long_horizon_keeps_the_fixed_point_of_one_step():
+    def flat(x, center):  # the gradient of `loss`, and no Hessian
+        return jnp.sum(jax.lax.stop_gradient(jax.grad(loss)(x, center)) * x)
+
+    rule = rules.mirror_descent()
+    state, _ = jax.jit(
+        lambda key: mixing.fit(flat, val_loss, SGD, rule, draw, draw_val, start(), key, num_steps=8000, T=20)
+    )(jax.random.key(0))
+    np.testing.assert_allclose(state.rule_state.weights[0], fixed_point(1), atol=2e-3)
+
+
 def test_implicit_needs_no_horizon():
     state, _ = run(start(), jax.random.key(0), 1000, 1, "implicit")
     np.testing.assert_allclose(state.rule_state.weights[0], 0.25, atol=5e-3)
