@@ -100,11 +100,12 @@ def run(
       metrics.npz   the arrays, described by metrics.json; in Python: mixjax.results.read("results/quickstart")
       config.toml   the resolved config: running it reproduces the result
 
-    An earlier result stays until the new one is complete; Ctrl-C leaves nothing behind.
+    An earlier result stays until the new one is complete. A run that is stopped or killed leaves DIR.chunks: the same
+    command goes on from there.
     """
     from tqdm import tqdm
 
-    from mixjax import configs, experiment
+    from mixjax import checkpoints, configs, experiment
 
     bars: list[tqdm] = []
 
@@ -114,7 +115,8 @@ def run(
             bars[-1].desc = name
         bars[-1].update(done - bars[-1].n)
 
-    with _reported(configs.ConfigError, OSError, ImportError):
+    mistakes = configs.ConfigError, checkpoints.ChangedError, OSError, ImportError
+    with _reported(*mistakes, interrupted="the same command goes on where this one stopped"):
         try:
             path = experiment.run(configs.load(config, set_ or ()), out=out, callback=progress)
         except experiment.ReportError as error:
@@ -173,12 +175,12 @@ def data(
 
 
 @contextlib.contextmanager
-def _reported(*mistakes: type[Exception]) -> Iterator[None]:
+def _reported(*mistakes: type[Exception], interrupted: str = "nothing was written") -> Iterator[None]:
     """Turns the user's mistakes, and Ctrl-C, into a message and an exit code."""
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo("mixjax: interrupted; nothing was written", err=True)
+        typer.echo(f"mixjax: interrupted; {interrupted}", err=True)
         raise typer.Exit(130) from None
     except mistakes as error:
         typer.echo(f"mixjax: {error}", err=True)

@@ -43,7 +43,7 @@ try:
 except ImportError as exc:
     raise ImportError(f"mixjax.configs needs {exc.name}: pip install 'mixjax[experiments]'") from exc
 
-__all__ = ["DEFAULT_RUN", "Config", "ConfigError", "Run", "Sweep", "load"]
+__all__ = ["DEFAULT_RUN", "Config", "ConfigError", "Run", "Sweep", "as_json", "load"]
 
 DEFAULT_RUN = "run"  # the name of the only run of a config without [[run]] tables
 _RESERVED = ("experiment", "run", "sweep")  # top-level keys that are not fields of the experiment's dataclass
@@ -140,7 +140,7 @@ class Config:
         return tomli_w.dumps(table)
 
     def _split(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        dumps = [_dump(run.values) for run in self.runs]
+        dumps = [as_json(run.values) for run in self.runs]
         base = {k: v for k, v in dumps[0].items() if all(k in d and d[k] == v for d in dumps)}
         return base, [{k: v for k, v in d.items() if k not in base} for d in dumps]
 
@@ -211,7 +211,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     if not runs:
         raise ConfigError(f"{path}: run is empty; leave it out, or give at least one [[run]] table")
     for axis, values in sweep.axes.items():  # each value must be one that the field takes; 1 in a float field is 1.0
-        trials = [{**_dump(runs[0].values), axis: value} for value in values]
+        trials = [{**as_json(runs[0].values), axis: value} for value in values]
         typed = tuple(getattr(_validate(cls, trial, f"{path}: [sweep] {axis}"), axis) for trial in trials)
         sweep = dataclasses.replace(sweep, axes=sweep.axes | {axis: typed})
     name = path.resolve().parent.name if path.name == "config.toml" else path.stem
@@ -405,7 +405,7 @@ def _validate(cls: type, table: Mapping[str, Any], where: str) -> Any:
         raise ConfigError(f"{where}: " + "; ".join(lines)) from exc
 
 
-def _dump(values: Any) -> dict[str, Any]:
+def as_json(values: Any) -> dict[str, Any]:
     """A dataclass as plain TOML types; None, which TOML lacks, is left out (it can only be a default)."""
 
     def plain(value: Any) -> Any:

@@ -19,6 +19,7 @@ Claims are judged by one rule (see `mixjax.claims.versus`), on paired seeds.
 
 import dataclasses
 import math
+import shutil
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ import jax
 
 from mixjax import results as results_lib
 from mixjax.claims import Claim, rows
-from mixjax.configs import Config
+from mixjax.configs import Config, as_json
 from mixjax.results import Results
 from mixjax.sweeps import sweep
 
@@ -73,6 +74,10 @@ def run(
 ) -> Path:
     """Runs a config: every run's sweep, then the figure, the claims and the report, written at the end in one go.
 
+    Finished chunks are kept in `<out>.chunks` meanwhile (see `mixjax.sweep`): after a kill, or a figure that failed,
+    the same call computes the rest only. The folder is removed when the result is written. Runs over several hosts do
+    without.
+
     Args:
         config: from `mixjax.configs.load`.
         out: the folder to write; default `results/NAME` under the current folder.
@@ -83,16 +88,18 @@ def run(
 
     Raises:
         ConfigError: `out` holds something that is no result.
+        mixjax.checkpoints.ChangedError: `<out>.chunks` holds chunks of another config, code or data; says which.
         ReportError: the figure or the claims raised. The metrics and the config are then in `<out>.partial`, and an
           earlier result in `out` is untouched.
     """
     out = results_lib.check_out(Path("results", config.name) if out is None else out)
     partial = results_lib.check_out(out.with_name(f"{out.name}.partial"))
     config.to_toml()  # what cannot be written should fail now, not after the runs
+    chunks = chunks_of(out) if jax.process_count() == 1 else None
     results: Results = {}
     first = None
     axes, seeds = config.sweep.axes, config.sweep.seeds
-    for item in config.runs:
+    for number, item in enumerate(config.runs):
         report = None if callback is None else lambda done, total, name=item.name: callback(name, done, total)
         if report is not None:
             report(0, seeds * math.prod(map(len, axes.values())))
@@ -109,6 +116,8 @@ def run(
             first_seed=config.sweep.first_seed,
             batch_size=config.sweep.batch_size,
             callback=report,
+            checkpoint=chunks and chunks / f"run_{number:03d}",
+            identity={"run": item.name, "config": as_json(item.values)},
         )
         for metric in dataset.data_vars:
             dataset[metric].attrs["units"] = experiment.units.get(metric, "")
@@ -130,4 +139,11 @@ def run(
         results_lib.write(out, config, results, figure=figure, claims=claims, failures=failures)
     if failures:
         raise ReportError(out, failures)
+    if chunks is not None:
+        shutil.rmtree(chunks, ignore_errors=True)
     return out
+
+
+def chunks_of(out: Path) -> Path:
+    """The folder beside a result that holds the chunks finished so far."""
+    return out.with_name(f"{out.name}.chunks")

@@ -2,10 +2,14 @@
 
 ``train`` is an ordinary pure function of one run. :func:`sweep` compiles it once for a fixed number of runs, a chunk,
 and calls that program until all runs are done; the last chunk is padded and its padding dropped. A longer sweep is
-therefore the same program called more often, and a seed's run does not depend on the sweep it is in.
+therefore the same program called more often, and a seed's run does not depend on the sweep it is in. With a
+``checkpoint`` folder, finished chunks are kept on disk and a sweep that was killed goes on from there.
 """
 
 import functools
+import hashlib
+import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,9 +18,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mixjax import checkpoints
+
 __all__ = ["sweep"]
 
 _CHUNK = 16
+SAVE_EVERY = 5.0
+"""Seconds of work that a kill can cost, where there is a checkpoint: saving more often would slow short chunks down."""
 
 
 def sweep(
@@ -31,6 +39,8 @@ def sweep(
     batch_size: int | None = None,
     vectorize: str | None = None,
     callback: Callable[[int, int], None] | None = None,
+    checkpoint: str | os.PathLike | None = None,
+    identity: Mapping[str, Any] | None = None,
 ):
     """Runs ``train`` for every point of a grid and every seed.
 
@@ -51,6 +61,12 @@ def sweep(
             is ``"map"`` on CPU, where batched small operations lose to a loop that stays in cache, and ``"vmap"`` on
             accelerators.
         callback: ``callback(done, total)``, called after each chunk.
+        checkpoint: folder for finished chunks, written every five seconds of work and at the end. The same call finds
+            them there and computes the others only; the result is bitwise that of a run without a break. The folder
+            stays: remove it when the result is safe.
+        identity: what else the chunks must have in common with this call, as JSON values by name, to be named in the
+            error if they do not; the arguments above, the data, the compiled program, JAX's version and the device are
+            compared in any case.
 
     Returns:
         An ``xarray.Dataset``. Each metric has dims ``(*axes, "seed", *dims[metric])``; attrs ``num_runs``,
@@ -60,7 +76,8 @@ def sweep(
     Raises:
         ValueError: no seeds, an empty axis, ``dims`` that do not fit the metrics.
         TypeError: metrics that are not a dict of arrays.
-        ImportError: xarray is missing (extra ``experiments``).
+        ImportError: xarray or, with a checkpoint, orbax is missing (extra ``experiments``).
+        mixjax.checkpoints.ChangedError: ``checkpoint`` holds chunks of another sweep; says what changed.
 
     Example:
         >>> import jax, jax.numpy as jnp, mixjax
@@ -94,17 +111,36 @@ def sweep(
     metric_dims = _metric_dims(train, specs, data, dims or {}, coords or {})
 
     start = time.perf_counter()
-    program = _compile(train, vectorize, batch_size, tuple(specs.items()), _Spec(data))
+    lowered = _lower(train, vectorize, batch_size, tuple(specs.items()), _Spec(data))
+    store, kept = None, {}
+    if checkpoint is not None:
+        described = {"axes": axes, "seeds": seeds, "first_seed": first_seed, "batch_size": batch_size}
+        described |= {
+            "vectorize": vectorize,
+            "data": _digest(data),
+            "program (the code of train)": _fingerprint(lowered),
+        }
+        described |= {"jax": jax.__version__, "device": jax.devices()[0].device_kind, **(identity or {})}
+        store = checkpoints.Chunks(checkpoint, described)
+        kept = store.read()
+    numbers = range(math.ceil(num_runs / batch_size))
+    program = None if all(number in kept for number in numbers) else _compile(lowered)
     compile_seconds = time.perf_counter() - start
 
-    start, chunks = time.perf_counter(), []
-    for begin in range(0, num_runs, batch_size):
-        rows = np.arange(begin, begin + batch_size)
-        valid, rows = rows < num_runs, np.minimum(rows, num_runs - 1)
-        metrics = program(valid, run_seeds[rows], {name: column[rows] for name, column in hparams.items()}, data)
-        chunks.append(jax.tree.map(np.asarray, metrics))
+    start = saved = time.perf_counter()
+    chunks, unsaved = [], {}
+    for number in numbers:
+        if number not in kept:
+            rows = np.arange(number * batch_size, (number + 1) * batch_size)
+            valid, rows = rows < num_runs, np.minimum(rows, num_runs - 1)
+            metrics = program(valid, run_seeds[rows], {name: column[rows] for name, column in hparams.items()}, data)
+            kept[number] = unsaved[number] = jax.tree.map(np.asarray, metrics)
+        chunks.append(kept[number])
+        if store is not None and (time.perf_counter() - saved > SAVE_EVERY or number == numbers[-1]):
+            store.write(unsaved)
+            unsaved, saved = {}, time.perf_counter()
         if callback is not None:
-            callback(min(begin + batch_size, num_runs), num_runs)
+            callback(min((number + 1) * batch_size, num_runs), num_runs)
 
     shape = (*map(len, axes.values()), seeds)
     variables = {}
@@ -172,8 +208,8 @@ class _Spec:
 
 
 @functools.lru_cache(maxsize=8)
-def _compile(train, vectorize, batch_size, specs, data):
-    """The program of one chunk, compiled ahead of time; recompiled for a new ``train``, chunk size or data shape."""
+def _lower(train, vectorize, batch_size, specs, data):
+    """The program of one chunk; another one for a new ``train``, chunk size or data shape."""
 
     def run(valid, seed, hparams, data):
         def live():
@@ -193,4 +229,23 @@ def _compile(train, vectorize, batch_size, specs, data):
         return jax.ShapeDtypeStruct((batch_size,), dtype)
 
     hparams = {name: rows(spec.dtype) for name, spec in specs}
-    return jax.jit(chunk).lower(rows(bool), rows(jnp.uint32), hparams, data.tree).compile()
+    return jax.jit(chunk).lower(rows(bool), rows(jnp.uint32), hparams, data.tree)
+
+
+@functools.lru_cache(maxsize=8)
+def _compile(lowered):
+    """The compiled program, once for each lowered one."""
+    return lowered.compile()
+
+
+def _fingerprint(lowered) -> str:
+    return hashlib.sha256(lowered.as_text().encode()).hexdigest()
+
+
+def _digest(data) -> str:
+    """Of the data's arrays; keys of ``jax.random`` count by their bits."""
+    leaves = [
+        jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+        for leaf in jax.tree.leaves(data)
+    ]
+    return checkpoints.digest({str(i): leaf for i, leaf in enumerate(leaves)})

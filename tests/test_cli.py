@@ -15,6 +15,7 @@ import mixjax
 import mixjax.data
 from mixjax import cli, results
 
+INTERRUPTED = "mixjax: interrupted; the same command goes on where this one stopped\n"
 MODULE = """
 import dataclasses, pathlib, time
 import jax, jax.numpy as jnp
@@ -152,7 +153,7 @@ def test_ctrl_c_exits_130_and_keeps_the_earlier_result(mixjax_command, project):
     assert mixjax_command("run", TOY)[0] == 0
     before = {p.name: p.read_bytes() for p in (project / "results/toy").iterdir()}
     code, out, err = mixjax_command("run", TOY, "--set", "fail=ctrl-c")
-    assert (code, out, err) == (130, "", "mixjax: interrupted; nothing was written\n")
+    assert (code, out, err) == (130, "", INTERRUPTED)
     assert {p.name: p.read_bytes() for p in (project / "results/toy").iterdir()} == before
     assert [p.name for p in (project / "results").iterdir()] == ["toy"]
 
@@ -169,7 +170,7 @@ def test_a_real_sigint(project):
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == (130, "", "mixjax: interrupted; nothing was written\n")
+    assert (process.returncode, out, err) == (130, "", INTERRUPTED)
     assert not (project / "results").exists()
 
 

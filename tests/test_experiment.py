@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from mixjax import experiment, results
+from mixjax import checkpoints, experiment, results, sweeps
 from mixjax.claims import near, paired, versus
 from mixjax.configs import ConfigError, load
 from mixjax.experiment import ReportError
@@ -132,14 +132,46 @@ def test_metrics_survive_a_failing_figure_or_claims(make, tmp_path, fail):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_an_interrupted_run_leaves_nothing(make, tmp_path, error):
+def test_an_interrupted_run_goes_on_where_it_stopped(make, tmp_path, monkeypatch, error):
+    whole = results.read(experiment.run(make(TEXT, "sweep.batch_size=2"), out="whole"))
+    monkeypatch.setattr(sweeps, "SAVE_EVERY", 0.0)
+
     def stop(name, done, total):
-        if done:
+        if name == "steep" and done == 4:
             raise error
 
     with pytest.raises(error):
         experiment.run(make(TEXT, "sweep.batch_size=2"), callback=stop)
-    assert not (tmp_path / "results").exists()
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["toy.chunks"]
+    computed = []
+    monkeypatch.setattr(sweeps, "_compile", lambda lowered: computed.append(1) or lowered.compile())
+    again = results.read(experiment.run(make(TEXT, "sweep.batch_size=2")))
+    assert len(computed) == 1  # the first run was finished, the second was not
+    for name in whole:
+        for metric in whole[name].data_vars:
+            np.testing.assert_array_equal(again[name][metric], whole[name][metric])
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["toy"]
+
+
+def test_a_changed_config_does_not_go_on_and_says_what_changed(make):
+    def stop(name, done, total):
+        if name == "steep":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        experiment.run(make(TEXT), callback=stop)
+    with pytest.raises(
+        checkpoints.ChangedError, match=r"toy\.chunks/run_000 holds .* seeds: 3, now 4; .*steps: 4, now 5"
+    ):
+        experiment.run(make(TEXT, "sweep.seeds=4", "steps=5"))
+
+
+def test_a_failed_figure_costs_no_second_run(make, monkeypatch):
+    with pytest.raises(ReportError):
+        experiment.run(make("fail = 'figure'"))
+    monkeypatch.setattr(sweeps, "_compile", lambda lowered: pytest.fail("ran again"))
+    with pytest.raises(ReportError):
+        experiment.run(make("fail = 'figure'"))
 
 
 def test_mistakes_are_found_before_the_runs(make, tmp_path, monkeypatch):

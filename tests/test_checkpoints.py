@@ -1,0 +1,216 @@
+"""Finished chunks on disk: what comes back, what damage does, kills, and what counts as another run."""
+
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mixjax
+from mixjax import sweeps
+from mixjax.checkpoints import ChangedError, Chunks
+
+IDENTITY = {"seeds": 4, "config": {"steps": 3, "rate": 0.5}}
+METRICS = {
+    "error": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "count": np.array([1, 2], np.int32),
+    "flag": np.array([True, False]),
+    "nothing": np.zeros((2, 0), np.float32),
+    "odd": np.array([np.nan, -np.inf]),
+}
+
+
+def same(a, b):
+    assert set(a) == set(b)
+    for name in a:
+        assert a[name].dtype == b[name].dtype
+        np.testing.assert_array_equal(a[name], b[name])
+
+
+def test_what_was_written_comes_back_with_its_types(tmp_path):
+    store = Chunks(tmp_path / "a" / "b", IDENTITY)
+    store.write({0: METRICS, 1: METRICS})
+    store.write({7: METRICS})
+    store.write({})
+    again = Chunks(tmp_path / "a" / "b", IDENTITY).read()
+    assert sorted(again) == [0, 1, 7]
+    for chunk in again.values():
+        same(chunk, METRICS)
+    store.remove()
+    assert not (tmp_path / "a" / "b").exists()
+
+
+def damage(path, how):
+    data = path.read_bytes()
+    if how == "cut":
+        path.write_bytes(data[: len(data) // 2])
+    elif how == "flipped":
+        path.write_bytes(data[:-5] + bytes([data[-5] ^ 1]) + data[-4:])
+    elif how == "emptied":
+        path.write_bytes(b"")
+    else:
+        path.unlink()
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped", "emptied", "deleted"])
+def test_a_damaged_checkpoint_is_reported_and_dropped_alone(tmp_path, caplog, how):
+    store = Chunks(tmp_path, IDENTITY)
+    store.write({0: METRICS})
+    store.write({1: METRICS})
+    files = [path for path in (tmp_path / "chunk_000000").rglob("*") if path.is_file()]
+    damage(max(files, key=lambda path: path.stat().st_size), how)  # the arrays
+    with caplog.at_level(logging.WARNING):
+        chunks = Chunks(tmp_path, IDENTITY).read()
+    assert list(chunks) == [1] and "chunk_000000 is damaged" in caplog.text
+    assert not (tmp_path / "chunk_000000").exists()
+
+
+def test_every_file_of_a_checkpoint_may_be_damaged_without_wrong_results(tmp_path):
+    store = Chunks(tmp_path / "store", IDENTITY)
+    store.write({0: METRICS})
+    block, pristine = tmp_path / "store" / "chunk_000000", tmp_path / "pristine"
+    shutil.copytree(block, pristine)
+    names = [path.relative_to(pristine) for path in pristine.rglob("*") if path.is_file()]
+    noticed = 0
+    for name in names:
+        damage(block / name, "cut")
+        chunks = store.read()
+        noticed += not chunks
+        for chunk in chunks.values():  # either whole or not at all
+            same(chunk, METRICS)
+        shutil.rmtree(block, ignore_errors=True)
+        shutil.copytree(pristine, block)
+    assert len(names) > 3 and noticed > 2
+
+
+def test_half_written_checkpoints_are_not_seen(tmp_path):
+    store = Chunks(tmp_path, IDENTITY)
+    store.write({0: METRICS})
+    (tmp_path / "chunk_000001.orbax-checkpoint-tmp-3").mkdir()
+    assert list(store.read()) == [0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seeds": 5}, "seeds: 4, now 5"),
+        ({"config": {"steps": 3, "rate": 0.25}}, r"config\.rate: 0\.5, now 0\.25"),
+        ({"config": {"steps": 3}}, r"config\.rate: 0\.5, now null"),
+        ({"more": "x" * 100}, r"more: null, now \"xxx.*\.\.\."),
+    ],
+)
+def test_another_identity_is_refused_and_named(tmp_path, change, message):
+    Chunks(tmp_path, IDENTITY).write({0: METRICS})
+    with pytest.raises(ChangedError, match=message):
+        Chunks(tmp_path, IDENTITY | change)
+    assert list(Chunks(tmp_path, IDENTITY).read()) == [0]
+
+
+def test_chunks_whose_identity_is_lost_are_not_trusted(tmp_path, caplog):
+    Chunks(tmp_path, IDENTITY).write({0: METRICS})
+    (tmp_path / "identity.json").write_text("{")
+    assert Chunks(tmp_path, IDENTITY).read() == {} and "no identity" in caplog.text
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError):
+        Chunks(tmp_path / "file" / "chunks", IDENTITY)
+
+
+# In a sweep.
+
+
+def train(key, hparams, data):
+    return {"error": hparams["scale"] * jax.random.normal(key, (3,)) + data}
+
+
+def sweep(folder=None, **changes):
+    arguments = {"seeds": 5, "axes": {"scale": [1.0, 2.0]}, "data": jnp.float32(1.0), "batch_size": 2} | changes
+    return mixjax.sweep(train, checkpoint=folder, **arguments)
+
+
+def test_a_sweep_goes_on_from_the_chunks_it_finds(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweeps, "SAVE_EVERY", 0.0)
+    whole, calls = sweep(), []
+
+    def stop(done, total):
+        calls.append(done)
+        if done == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(tmp_path, callback=stop)
+    assert len(list(tmp_path.glob("chunk_*"))) == 3
+    run = []
+
+    def counted(lowered):
+        program = lowered.compile()
+        return lambda *arguments: run.append(1) or program(*arguments)
+
+    monkeypatch.setattr(sweeps, "_compile", counted)
+    again = sweep(tmp_path, callback=lambda done, total: calls.append(done))
+    np.testing.assert_array_equal(again.error, whole.error)
+    assert len(run) == 2 and calls == [2, 4, 6, 2, 4, 6, 8, 10]
+    monkeypatch.setattr(sweeps, "_compile", lambda lowered: pytest.fail("nothing is left to compute"))
+    np.testing.assert_array_equal(sweep(tmp_path).error, whole.error)
+
+
+def test_short_chunks_are_saved_together(tmp_path):
+    sweep(tmp_path)
+    assert [path.name for path in tmp_path.glob("chunk_*")] == ["chunk_000000"]
+
+
+def test_a_sweep_is_another_one_if_its_arguments_data_or_code_differ(tmp_path):
+    sweep(tmp_path)
+    for changes, message in [
+        ({"seeds": 6}, "seeds: 5, now 6"),
+        ({"axes": {"scale": [1.0, 3.0]}}, r"axes\.scale: \[1\.0, 2\.0\], now \[1\.0, 3\.0\]"),
+        ({"batch_size": 5}, "batch_size: 2, now 5"),
+        ({"first_seed": 1}, "first_seed"),
+        ({"data": jnp.float32(2.0)}, "data: "),
+        ({"identity": {"config": {"a": 1}}}, "config"),
+    ]:
+        with pytest.raises(ChangedError, match=message):
+            sweep(tmp_path, **changes)
+
+    def other(key, hparams, data):
+        return {"error": hparams["scale"] * jax.random.normal(key, (3,)) - data}
+
+    with pytest.raises(ChangedError, match=r"program \(the code of train\)"):
+        mixjax.sweep(
+            other, checkpoint=tmp_path, seeds=5, axes={"scale": [1.0, 2.0]}, data=jnp.float32(1.0), batch_size=2
+        )
+
+
+CHILD = """
+import sys, time
+from mixjax import sweeps
+from tests.test_checkpoints import sweep
+sweeps.SAVE_EVERY = 0.0
+sweep(sys.argv[1], callback=lambda done, total: time.sleep(0.3))
+"""
+
+
+def test_kill_9_and_the_same_call_again_give_the_result_of_a_run_without_a_break(tmp_path):
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)]),
+    }
+    process = subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path)], env=environment)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("chunk_000001")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    found = len(list(tmp_path.glob("chunk_??????")))
+    assert 2 <= found < 5
+    np.testing.assert_array_equal(sweep(tmp_path).error, sweep().error)
