@@ -42,11 +42,9 @@ def cross_entropies(logits: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def last_layer_norms(features: jax.Array, logits: jax.Array, y: jax.Array) -> jax.Array:
-    """Norms of the last layer's gradient alone, from a forward pass: what stands in where all norms cost too much."""
+    """Norms of the last layer's gradient alone: what stands in where all norms cost too much."""
     errors = jax.nn.softmax(logits) - jax.nn.one_hot(y, logits.shape[-1])
-    if features.ndim == 2:
-        return grad_norms.linear(errors, features)
-    return grad_norms.norm(jnp.einsum("bti,bto->bio", features, errors) / features.shape[1])
+    return grad_norms.last_layer(errors * (len(y) / y.size), features)
 
 
 def mlp(widths: tuple[int, ...], batch_size: int, n: int) -> Model:

@@ -1,0 +1,260 @@
+"""Ghost norms: per-example norms from the products that a backward pass has anyway."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from mixjax.grad_norms.norms import as_float, norm, scale_of
+from mixjax.grad_norms.tape import Parameter, Tape
+
+
+def value_grads_and_norms(
+    losses_fn: Callable[[Tape, Any, Any], jax.Array], params: Any, batch: Any, *, weights: ArrayLike | None = None
+) -> tuple[jax.Array, Any, jax.Array]:
+    r"""Losses, the gradient of their weighted mean, and every example's gradient norm, from one backward pass.
+
+    .. math:: \nabla \frac1B \sum_b u_b \ell_b
+              \quad\text{and}\quad \|\nabla \ell_b\|^2 = \sum_{\text{leaves}} \|\nabla_{\text{leaf}} \ell_b\|^2
+
+    ``u`` are the ``weights``. The pass gives ``δ_b``, the derivative of example ``b``'s own loss with respect to each
+    operation's output; the rest is products of ``δ_b`` with the operation's input ``x_b``:
+
+    - a dense layer on ``[B, in]``: ``‖x_b‖² ‖δ_b‖²``; on ``[B, T, in]``: ``sum_{t,s} (x_bt·x_bs)(δ_bt·δ_bs)`` if
+      ``2 T² <= in · out``, else ``‖sum_t x_bt δ_btᵀ‖²``, whichever takes less memory;
+    - an embedding: the sum of ``δ_bt`` over the places of each token, squared, that is
+      ``sum_{t,s} [id_bt = id_bs] δ_bt·δ_bs``;
+    - biases and elementwise scales: their gradients ``sum_t δ_bt`` and ``sum_t x_bt δ_bt`` themselves.
+
+    The gradient of the weighted mean is assembled from the same ``x`` and ``u δ``, one product per layer as in any
+    backward pass, so that a weight of zero costs no division, and the norms are those of the losses without weights.
+
+    Args:
+        losses_fn: ``losses_fn(tape, params, batch) -> [B]``, the examples' losses, by a model on a :class:`Tape`; it
+            is traced twice. ``params`` has a :class:`Parameter` in place of each array.
+        params: pytree of parameters; each leaf must be used on the tape.
+        batch: what ``losses_fn`` takes.
+        weights: ``u``, ``[B]``, such as importance weights ``c / q``; ones by default. No gradient flows through them.
+            An example of weight 0 is left out of the gradient, even if its own is not finite.
+
+    Returns:
+        ``(losses, grads, norms)``: the losses ``[B]``, the gradient in the structure and dtypes of ``params``, and
+        float32 ``[B]``. Sums are in float32 or wider, products in the device's default precision for matrices. Where a
+        dense layer's sum over time cancels, Gram matrices give its norm to about ``1e-3`` of that of the terms.
+
+    Raises:
+        ValueError: a leaf that is not used on the tape, or outside it, or both elementwise and as a matrix; losses
+            that are not ``[B]``; an operation whose first axis is not ``B`` long; weights of another shape.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from mixjax import grad_norms
+        >>> def losses_fn(tape, params, batch):
+        ...     x, y = batch
+        ...     return 0.5 * jnp.square(tape.dense(x, params["kernel"], params["bias"])[:, 0] - y)
+        >>> params = {"kernel": jnp.zeros((1, 1)), "bias": jnp.zeros(1)}
+        >>> batch = jnp.array([[0.75], [0.0]]), jnp.array([-4.0, -1.0])
+        >>> losses, grads, norms = grad_norms.value_grads_and_norms(losses_fn, params, batch)
+        >>> losses.tolist(), grads["kernel"].tolist(), grads["bias"].tolist(), norms.tolist()
+        ([8.0, 0.5], [[1.5]], [2.5], [5.0, 1.0])
+
+    References:
+        Goodfellow, "Efficient per-example gradient computations" (2015), for dense layers; Li, Tramèr, Liang and
+        Hashimoto, "Large language models can be strong differentially private learners" (ICLR 2022), section 4, for
+        sequences and embeddings; Bu, Mao and Xu, "Scalable and efficient training of large convolutional neural
+        networks with differential privacy" (NeurIPS 2022), for the choice between the two. Deviations: scaled sums;
+        weights that need not be known before the norms are.
+    """
+    paths, structure = jax.tree.flatten_with_path(params)
+    names = [f"params{jax.tree_util.keystr(path)}" for path, _ in paths]
+    leaves = [jnp.asarray(leaf) for _, leaf in paths]
+    tapes = []
+
+    def forward(zeros):
+        tape = Tape()
+        tape._zeros = zeros
+        handles = [Parameter(*row) for row in zip(names, range(len(leaves)), leaves, strict=True)]
+        losses = losses_fn(tape, structure.unflatten(handles), batch)
+        tapes.append(tape)
+        return losses, tape._factors
+
+    kind, _ = jax.eval_shape(forward, None)
+    tape = tapes[0]
+    _check_tape(tape, kind, names)
+    weights = jnp.ones(kind.shape) if weights is None else jax.lax.stop_gradient(jnp.asarray(weights))
+    if weights.shape != kind.shape:
+        raise ValueError(f"weights must have one entry per example, shape {kind.shape}, got {weights.shape}.")
+
+    zeros = [jnp.zeros(output.shape, output.dtype) for output in tape._outputs]
+    losses, pullback, factors = jax.vjp(forward, zeros, has_aux=True)
+    (deltas,) = pullback(jnp.ones_like(losses))
+
+    terms = [[] for _ in leaves]
+    for use, factor in zip(tape._uses, factors, strict=True):
+        terms[use.leaf].append(_term(use.kind, factor, deltas[use.operation], leaves[use.leaf]))
+    grads = [_gradient(leaf, rows, weights / max(len(weights), 1)) for leaf, rows in zip(leaves, terms, strict=True)]
+    norms = norm([_norms(rows) for rows in terms if rows] or jnp.zeros_like(losses))
+    return losses, structure.unflatten(grads), norms
+
+
+def last_layer(derivatives: ArrayLike, features: ArrayLike, *, intercept: bool = False) -> jax.Array:
+    r"""Norms of the gradients of a network's last layer alone, from a forward pass.
+
+    .. math:: \Bigl\| \sum_t x_{bt} \delta_{bt}^\top \Bigr\| \le \|\nabla \ell_b\|
+
+    Exact for the layer, and so a lower bound of the norm of the whole gradient, of which it is a part: a score to draw
+    by where a backward pass for norms costs too much. How much it leaves out depends on the example.
+
+    Args:
+        derivatives: ``δ``, those of each example's loss with respect to the layer's outputs ``[B, ..., K]``, such as
+            ``softmax(logits) - onehot``; over the number of places where the loss is their mean.
+        features: ``x``, what goes into the layer, ``[B, ..., p]``.
+        intercept: whether the layer has a bias that counts.
+
+    Returns:
+        float32 ``[B]``. Without axes between the first and the last it is :func:`linear`.
+
+    Raises:
+        ValueError: other shapes.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from mixjax import grad_norms
+        >>> delta, x = jnp.array([[[3.0], [1.0]]]), jnp.array([[[1.0, 0.0], [0.0, 4.0]]])   # two places
+        >>> grad_norms.last_layer(delta, x).tolist()
+        [5.0]
+
+    References:
+        Katharopoulos and Fleuret, "Not all samples are created equal: deep learning with importance sampling" (ICML
+        2018), eq. 20, use ``‖δ_b‖``, which is ``norm(derivatives)``. Deviation: theirs is, up to a factor that nobody
+        knows but that is the same for every example, an upper bound of the whole norm; this is a lower bound, without
+        any factor.
+    """
+    derivatives, features = jnp.asarray(derivatives), jnp.asarray(features)
+    if features.ndim < 2 or derivatives.shape[:-1] != features.shape[:-1]:
+        raise ValueError(
+            f"derivatives must be [B, ..., K] and features [B, ..., p], got {derivatives.shape} and {features.shape}."
+        )
+    if intercept:
+        features = jnp.concatenate([features, jnp.ones_like(features[..., :1])], -1)
+    return jax.lax.stop_gradient(_norms([("matrix", _positions(features), _positions(derivatives))]))
+
+
+def _check_tape(tape, losses, names):
+    if getattr(losses, "ndim", None) != 1 or not jnp.issubdtype(losses.dtype, jnp.floating):
+        raise ValueError(f"losses_fn must return one loss per example, float [B], got {losses}.")
+    for use in tape._uses:
+        output = tape._outputs[use.operation]
+        if output.shape[0] != losses.shape[0] or not jnp.issubdtype(output.dtype, jnp.floating):
+            raise ValueError(
+                f"{names[use.leaf]} acts on {output.dtype}{list(output.shape)}, which is not a float array of the "
+                f"{losses.shape[0]} examples along its first axis."
+            )
+    for index, name in enumerate(names):
+        kinds = {use.kind for use in tape._uses if use.leaf == index}
+        if not kinds and index not in tape._constants:
+            raise ValueError(f"{name} is not used on the tape; if that is meant, say tape.constant.")
+        if "rows" in kinds and len(kinds) > 1:
+            raise ValueError(f"{name} is used both elementwise and as a matrix, which is not supported.")
+
+
+def _term(kind, factor, delta, leaf):
+    """One use's share in the gradient: ``("rows", [B, *shape])``, ``("table", ids, [B, T, d])``, ``("matrix", l, r)``.
+
+    A matrix's gradient is ``sum_t l_t r_tᵀ`` with ``l`` ``[B, T, n]`` and ``r`` ``[B, T, m]``; a table's has one-hot
+    vectors for ``l``.
+    """
+
+    if kind == "rows":
+        product = as_float(delta) if factor is None else as_float(factor) * as_float(delta)
+        return "rows", product.sum(axis=tuple(range(1, delta.ndim - leaf.ndim)))
+    if kind == "table":
+        return "table", factor.reshape(len(factor), math.prod(factor.shape[1:])), _positions(delta)
+    left, right = (delta, factor) if kind == "transpose" else (factor, delta)
+    return "matrix", _positions(left), _positions(right)
+
+
+def _positions(x):
+    """All axes between the first and the last as one."""
+    return x.reshape(len(x), math.prod(x.shape[1:-1]), x.shape[-1])
+
+
+def _gradient(leaf, terms, weights):
+    """The weighted sum of the examples' gradients."""
+
+    def keep(x):  # not 0 times what may be infinite
+        return jnp.where(weights.reshape(-1, *[1] * (x.ndim - 1)) != 0, x, jnp.zeros_like(x))
+
+    def weighted(x):
+        return keep((as_float(x) * weights.reshape(-1, *[1] * (x.ndim - 1))).astype(x.dtype))
+
+    dtype = jnp.promote_types(leaf.dtype, jnp.float32)
+    total = jnp.zeros(leaf.shape, dtype)
+    for kind, *parts in terms:
+        if kind == "rows":
+            total += weighted(parts[0]).sum(axis=0)
+        elif kind == "table":
+            total = total.at[parts[0]].add(weighted(parts[1]).astype(dtype))
+        else:
+            left, right = keep(parts[0]), weighted(parts[1])
+            total += jnp.einsum("btn,btm->nm", left, right, preferred_element_type=dtype)
+    return total.astype(leaf.dtype)
+
+
+def _norms(terms):
+    """Norms ``[B]`` of the examples' gradients with respect to one leaf."""
+    rows = [parts[0] for kind, *parts in terms if kind == "rows"]
+    if rows:
+        return norm(sum(rows))
+    matrix = [parts for kind, *parts in terms if kind == "matrix"]
+    table = [parts for kind, *parts in terms if kind == "table"]
+    if matrix:  # uses one after the other are one use of all their positions
+        (left_size, left), (right_size, right) = (
+            _unit(jnp.concatenate(parts, axis=1)) for parts in zip(*matrix, strict=True)
+        )
+        matrix_squares = _matrix_squares(left, right)
+    if table:
+        ids, deltas = (jnp.concatenate(parts, axis=1) for parts in zip(*table, strict=True))
+        table_size, deltas = _unit(deltas)
+        table_squares = _table_squares(ids, deltas)
+    if not table:
+        return left_size * _root(matrix_squares) * right_size
+    if not matrix:
+        return table_size * _root(table_squares)
+    # Tied: <onehot(id_t) δ_tᵀ, l_s r_sᵀ> = l_s[id_t] (δ_t · r_s).
+    cross = jnp.take_along_axis(left, ids[:, None, :], axis=2) * jnp.einsum("bsm,btm->bst", right, deltas)
+    matrix_size = left_size * right_size
+    scale = scale_of(jnp.maximum(matrix_size, table_size))
+    a, b = matrix_size / scale, table_size / scale
+    squares = a * a * matrix_squares + b * b * table_squares + 2.0 * a * b * cross.sum(axis=(1, 2))
+    return scale * _root(squares)
+
+
+def _unit(x):
+    """The size of each example's entries, ``[B]``, 0 where all are, and ``x`` relative to it."""
+    x = as_float(x)
+    top = jnp.max(jnp.abs(x), axis=(1, 2), initial=0.0)
+    scale = scale_of(top)
+    return jnp.where(top == 0, 0.0, scale), x / scale[:, None, None]
+
+
+def _root(squares):
+    """Square root of a sum of squares that rounding may have made negative."""
+    return jnp.sqrt(jnp.maximum(squares, 0.0))
+
+
+def _matrix_squares(left, right):
+    """``‖sum_t l_t r_tᵀ‖²`` from Gram matrices over time, or from the sum itself where that is smaller."""
+    if 2 * left.shape[1] ** 2 <= left.shape[2] * right.shape[2]:
+        return (jnp.einsum("btn,bsn->bts", left, left) * jnp.einsum("btm,bsm->bts", right, right)).sum(axis=(1, 2))
+    return jnp.square(jnp.einsum("btn,btm->bnm", left, right)).sum(axis=(1, 2))
+
+
+def _table_squares(ids, deltas):
+    """``sum_v ‖sum_{t: id_t = v} δ_t‖²``: each position adds to the first place of its id among the sorted ones."""
+    first = jax.vmap(jnp.searchsorted)(jnp.sort(ids, axis=1), ids)
+    sums = jax.vmap(lambda place, delta: jnp.zeros_like(delta).at[place].add(delta))(first, deltas)
+    return jnp.square(sums).sum(axis=(1, 2))
