@@ -1,0 +1,142 @@
+"""The best T against the budget N, on strongly convex quadratics: full_gradients.toml and stochastic_gradients.toml.
+
+A seed is an instance. On each, every (N, T) of a grid is a run of N // T rounds; the best T at N is that of the least
+excess validation loss, mean over instances (their arithmetic mean: the geometric one lets instances count in which two
+biases happen to cancel), between grid points by a parabola in log T.
+"""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments.fewer_weight_updates import quadratics
+from experiments.fewer_weight_updates.quadratics import SPECTRUM
+from mixjax import mixing, rules
+from mixjax.experiment import Experiment
+
+METRICS = {
+    "mean_weights": "mean of the weights",
+    "last_weights": "last weights",
+    "params": "last parameters",
+}
+CONSECUTIVE = 20  # the grid has every T up to here, and 6 % steps beyond
+
+
+@dataclasses.dataclass(frozen=True)
+class Budgets:
+    """Random instances, one setting of learning rate and weight rule.
+
+    Attributes:
+        num_domains: ``D``.
+        dim: of the parameters.
+        learning_rate: ``η`` where it is fixed.
+        tied: ``η_T = min(1 / L, log(T + 1) / (2 μ T))`` in its place.
+        rule: mirror descent with a step of ``step_size / (G sqrt(R))``, R the number of rounds and G the instance's
+            largest slope, the step of theory; ``constant``, of ``step_size / G``; ``adaptive``, the library's default.
+        step_size: see ``rule``.
+        sigma: standard deviation of the noise in each coordinate of each domain's gradient.
+        repeats: with noise, runs of an instance with noise of their own; metrics are their means. A repeat's rounds see
+            the same normal numbers at every N and T.
+        budgets: the ``N``.
+        shortest: least T of the grid.
+        longest: largest T of the grid.
+    """
+
+    num_domains: int = 3
+    dim: int = 4
+    learning_rate: float = 1.0
+    tied: bool = False
+    rule: Literal["sqrt", "constant", "adaptive"] = "sqrt"
+    step_size: float = 1.0
+    sigma: float = 0.0
+    repeats: int = 1
+    budgets: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+    shortest: int = 1
+    longest: int = 512
+
+    @property
+    def horizons(self) -> np.ndarray:
+        """The grid of T."""
+        beyond = np.geomspace(CONSECUTIVE, self.longest, round(np.log(self.longest / CONSECUTIVE) / 0.06) + 1)
+        grid = np.unique(np.concatenate([np.arange(1, CONSECUTIVE), beyond.round()]).astype(int))
+        return grid[(grid >= self.shortest) & (grid <= self.longest)]
+
+
+def train(key: jax.Array, config: Budgets) -> dict[str, jax.Array]:
+    """Every run of one instance.
+
+    Returns:
+        Excess validation losses ``[budget, horizon]`` by ``METRICS``; ``rate`` ``[budget]``, the contraction that
+        ``mixing.fit(T="auto")`` would measure on its first steps, NaN where the learning rate depends on T; ``eta``
+        ``[horizon]``, the learning rate.
+    """
+    instance_key, noise_key, pilot_key = jax.random.split(key, 3)
+    problem = quadratics.instance(instance_key, config.num_domains, config.dim)
+    slope, noise = quadratics.largest_slope(problem), None
+    if config.sigma:
+        most = max(config.budgets) // config.shortest
+        noise = config.sigma * jax.random.normal(noise_key, (most, config.repeats, config.num_domains, config.dim))
+
+    def learning_rate(T):
+        tied = 0.5 * jnp.log(T + 1.0) / (SPECTRUM[0] * T)
+        return jnp.minimum(1 / SPECTRUM[1], tied) if config.tied else config.learning_rate
+
+    def cell(budget_and_horizon):
+        budget, T = budget_and_horizon
+        rounds = budget // T
+        scale = {"sqrt": slope * jnp.sqrt(rounds), "constant": slope, "adaptive": 1.0}[config.rule]
+        rule = rules.mirror_descent(config.step_size / scale, adaptive=config.rule == "adaptive")
+
+        def once(noise):
+            run = quadratics.run(problem, rule, learning_rate(T), T, rounds, noise)
+            return {
+                "mean_weights": quadratics.excess(problem, run.mean_weights),
+                "last_weights": quadratics.excess(problem, run.last_weights),
+                "params": quadratics.excess_of(problem, run.params),
+            }
+
+        if noise is None:
+            return once(None)
+        return jax.tree.map(lambda x: x.mean(0), jax.vmap(once, 1)(noise))
+
+    grid = jnp.stack(jnp.meshgrid(jnp.array(config.budgets), jnp.array(config.horizons), indexing="ij"), -1)
+    found = jax.tree.map(lambda x: x.reshape(grid.shape[:2]), jax.lax.map(cell, grid.reshape(-1, 2)))
+    eta = jnp.broadcast_to(learning_rate(jnp.array(config.horizons)), len(config.horizons))
+    return found | {"rate": pilot(problem, pilot_key, config), "eta": eta}
+
+
+def pilot(problem: quadratics.Quadratics, key: jax.Array, config: Budgets) -> jax.Array:
+    """The contraction on the first ``min(64, N / 16)`` steps, for every N."""
+    if config.tied:
+        return jnp.full(len(config.budgets), jnp.nan)
+    tx = optax.sgd(config.learning_rate)
+
+    def measured(count):
+        steps = jnp.broadcast_to(problem.minima, (count, *problem.minima.shape))
+        uniform, start = jnp.full(config.num_domains, 1 / config.num_domains), jnp.zeros(config.dim)
+        return mixing.contraction(quadratics.loss_of(problem), tx)(uniform, start, tx.init(start), steps, key)[0]
+
+    rates = {count: measured(count) for count in set(map(pilot_steps, config.budgets))}
+    return jnp.stack([rates[pilot_steps(budget)] for budget in config.budgets])
+
+
+def pilot_steps(budget: int) -> int:
+    """As ``mixing.fit`` takes them."""
+    return min(mixing.PILOT, budget // mixing.ROUNDS)
+
+
+def experiment(config: Budgets, figure, claims) -> Experiment:
+    """What both experiments share."""
+    return Experiment(
+        train=lambda key, hparams, data: train(key, dataclasses.replace(config, **hparams)),
+        data=None,
+        dims=dict.fromkeys(METRICS, ("budget", "horizon")) | {"rate": ("budget",), "eta": ("horizon",)},
+        coords={"budget": list(config.budgets), "horizon": config.horizons.tolist()},
+        units=dict.fromkeys(METRICS, "loss") | {"rate": "1", "eta": "1"},
+        figure=figure,
+        claims=claims,
+    )

@@ -1,0 +1,156 @@
+"""The best T with stochastic gradients, against √(N log N): strongly convex quadratics (stochastic_gradients.toml)."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from experiments.fewer_weight_updates import budgets, laws
+from experiments.fewer_weight_updates.budgets import METRICS, Budgets
+from experiments.fewer_weight_updates.laws import Best, best_horizons, explained, exponent, interval, judged, listed
+from experiments.fewer_weight_updates.sentences import quote
+from mixjax.experiment import Experiment
+
+RULES = {  # names of runs whose learning rate falls with T
+    "sqrt": "α ~ 1 / √R",
+    "constant": "constant α",
+    "adaptive": "AdaGrad-norm, the default",
+}
+FIXED = ("fixed", "fixed_large")  # names of runs of one learning rate
+TOLERANCE = 0.1  # of an exponent
+NEAR_BEST = 1.5  # times the loss of the best T: what horizon's T may cost
+OURS = {"source": "paper 001, abstract"}
+
+
+def stochastic_gradients(config: Budgets) -> Experiment:
+    """Learning rates and weight rules are the runs."""
+    return budgets.experiment(config, figure, claims)
+
+
+def root(n) -> np.ndarray:
+    """√(N log N)."""
+    return np.sqrt(n * np.log(n))
+
+
+def claims(results) -> list:
+    """The law, the contrast with a fixed learning rate, and the library's choice of T."""
+    seeds = results["sqrt"].sizes["seed"]
+    best = {name: best_horizons(results[name], "mean_weights") for name in (*RULES, *FIXED)}
+    budget = best["sqrt"].budgets
+    target = float(laws.slope(np.log(budget), np.log(root(budget))))
+
+    def told(found: Best):
+        return (
+            f"best T at N = {listed(found.budgets)}: {listed(found.horizons[0])}; over √(N log N): "
+            f"{listed(found.horizons[0] / root(found.budgets))}; q = {interval(laws.order(found))}; R² of log N "
+            f"{explained(found, 'log')[0]:.4f}, of a power {explained(found, 'power')[0]:.4f}"
+        )
+
+    def grows(name, found, note, **sentence):
+        note = f"exponent of the best T, {note}; √(N log N) itself has {target:.3f} on this range; {told(found)}"
+        low, high = target - TOLERANCE, target + TOLERANCE
+        return judged(name, exponent(found), low, high, target, seeds, note, **sentence)
+
+    def logarithmic(name):
+        found, data = best[name], results[name]
+        units = 2 * laws.contraction(data) * laws.log_slope(found)
+        return judged(
+            f"log_n_{name}",
+            explained(found, "log") - explained(found, "power"),
+            0.0,
+            np.inf,
+            0.0,
+            seeds,
+            "R² of a + b log N less R² of the best power law; slope in units of 1 / (-2 log(1 - ημ)) "
+            f"{interval(units)}; exponent {interval(exponent(found))}; {told(found)}",
+            statement=f"ours: with a learning rate that does not fall with T, η = {data.eta.mean():.3g}, the best T "
+            "grows like log N with stochastic gradients too",
+            **OURS,
+        )
+
+    def auto(name):
+        ratio = laws.auto_ratio(results[name], "mean_weights")
+        return judged(
+            f"auto_{name}",
+            np.exp(np.log(ratio).mean(-1)),
+            1.0,
+            NEAR_BEST,
+            NEAR_BEST,
+            seeds,
+            "excess of the mean weights in units of the best T's, geometric mean over N; by N: " + listed(ratio[0]),
+            statement=f"ours: mixing.horizon's T is within a factor {NEAR_BEST:g} of the best fixed T; "
+            + (RULES[name] if name in RULES else f"fixed η = {results[name].eta.mean():.3g}"),
+            **OURS,
+        )
+
+    floor = best["sqrt"].losses[:, -1] / best["fixed_large"].losses[:, -1]
+    return [
+        grows(
+            "sqrt_n_log_n_stochastic_gradients",
+            best["sqrt"],
+            f"{RULES['sqrt']}, mean of the weights, η_T ~ log T / T",
+            **quote("sqrt_n_log_n_stochastic_gradients"),
+        ),
+        *(
+            grows(
+                f"sqrt_n_log_n_{name}",
+                best[name],
+                "mean of the weights",
+                statement=f"ours: the same with {RULES[name]}",
+                **OURS,
+            )
+            for name in ("constant", "adaptive")
+        ),
+        grows(
+            "sqrt_n_log_n_last_parameters",
+            best_horizons(results["sqrt"], "params"),
+            f"{RULES['sqrt']}; the largest T of the grid is {results['sqrt'].horizon.values[-1]}",
+            statement=f"ours: the same for the loss of the {METRICS['params']}",
+            **OURS,
+        ),
+        *map(logarithmic, FIXED),
+        judged(
+            "falling_rate_needed",
+            floor,
+            0.0,
+            0.5,
+            0.5,
+            seeds,
+            f"excess at the best T, N = {budget[-1]}, over that at a fixed η = "
+            f"{results['fixed_large'].eta.mean():.3g}; by N: "
+            + "; ".join(f"{name}: {listed(found.losses[0])}" for name, found in best.items()),
+            statement="ours: with a fixed large learning rate noise leaves a floor that more budget does not lower",
+            **OURS,
+        ),
+        *map(auto, (*RULES, *FIXED)),
+    ]
+
+
+def figure(results):
+    """The loss against T; the best T against N; over √(N log N); a fixed learning rate; what horizon's T costs."""
+    drawn, axes = plt.subplots(2, 3, figsize=(14, 8), layout="constrained")
+    budget = results["sqrt"].budget.values
+    laws.losses(axes[0, 0], results["sqrt"], "mean_weights")
+    axes[0, 0].set_title(f"{RULES['sqrt']}, η_T ~ log T / T, mean of the weights\ndots: best T")
+    labels = {name: f"{label}, η_T ~ log T / T" for name, label in RULES.items()} | {
+        name: f"α ~ 1 / √R, η = {results[name].eta.mean():.3g}" for name in FIXED
+    }
+    for number, (name, data) in enumerate((name, results[name]) for name in labels):
+        best, color = best_horizons(data, "mean_weights"), f"C{number}"
+        laws.best_with_bars(axes[0, 1] if name in RULES else axes[1, 0], best, color=color)
+        laws.band(axes[0, 2], budget, best.horizons / root(budget), color=color)
+        laws.band(axes[1, 1], budget, best.losses, color=color)
+        laws.band(axes[1, 2], budget, laws.auto_ratio(data, "mean_weights"), color=color)
+        if name in FIXED:
+            x = np.log(budget) - np.log(budget).mean()
+            axes[1, 0].plot(budget, best.horizons[0].mean() + laws.log_slope(best)[0] * x, color=color, lw=1)
+    middle = best_horizons(results["constant"], "mean_weights").horizons[0]
+    guide = root(budget) * np.exp(np.log(middle / root(budget)).mean())
+    axes[0, 1].plot(budget, guide, color="0.3", lw=1, ls="--", label="√(N log N), through constant α")
+    axes[0, 1].set(yscale="log", ylabel="best T", title="learning rate falling with T")
+    axes[0, 2].set(yscale="log", ylabel="best T / √(N log N)", title="flat: the law of the abstract")
+    axes[1, 0].set(ylabel="best T", title="fixed learning rate; lines: log N", ylim=0)
+    axes[1, 1].set(yscale="log", ylabel="excess validation loss (mean)", title="at the best T, mean of the weights")
+    axes[1, 2].set(ylabel="excess loss / that of the best T", title="mixing.horizon's T")
+    for axis in axes.flat[1:]:
+        axis.set(xscale="log", xlabel="N (training steps)")
+    drawn.legend(axes[1, 1].lines, labels.values(), loc="outside lower center", ncols=len(labels), fontsize=9)
+    return laws.finish(drawn, results["sqrt"], "stochastic gradients")
