@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from experiments.benchmarks import overhead, timing
+from experiments.benchmarks import overhead, rejection, timing
 from mixjax import grad_norms, samplers
 
 NORMS, STEP = 1.5, 1.05  # what was asked for, times the plain pass and the plain step
@@ -234,7 +234,8 @@ def run(quick: bool) -> timing.Report:
         "A pass is one call on one batch; a step draws a batch (RR: from the tree of stale norms, 10 % by the prior), "
         f"computes, descends, and writes norms back; {EVERY} steps a turn."
     )
-    return timing.Report("Gradient norms and RR", "\n\n".join([note, *text]), data, targets)
+    drawing, data["drawing"] = rejection.run(quick)
+    return timing.Report("Gradient norms and RR", "\n\n".join([note, *text, drawing]), data, targets)
 
 
 def measured(sides: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:

@@ -129,7 +129,7 @@ def last_layer(derivatives: ArrayLike, features: ArrayLike, *, intercept: bool =
 
     References:
         Katharopoulos and Fleuret, "Not all samples are created equal: deep learning with importance sampling" (ICML
-        2018), eq. 20, use ``‖δ_b‖``, which is ``norm(derivatives)``. Deviation: theirs is, up to a factor that nobody
+        2018), use ``‖δ_b‖``, which is ``norm(derivatives)``. Deviation: theirs is, up to a factor that nobody
         knows but that is the same for every example, an upper bound of the whole norm; this is a lower bound, without
         any factor.
     """

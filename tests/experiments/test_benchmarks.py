@@ -11,7 +11,7 @@ import pytest
 
 from experiments import linear
 from experiments.benchmarks import __main__ as command
-from experiments.benchmarks import draws, figure_1, floor, norms, overhead, pytorch, samplers, timing
+from experiments.benchmarks import draws, figure_1, floor, norms, overhead, pytorch, rejection, samplers, timing
 
 
 class _Result:
@@ -126,6 +126,15 @@ def test_sides_of_the_norm_benchmark_agree(model):
         params, history = jax.jit(step)(start(), jax.random.key(0))
         assert jax.tree.all(jax.tree.map(lambda a, b: bool((a != b).any()), params, model.params)), name
         assert bool((history.values != 1).any()) == (name in ("rr", "last"))
+
+
+def test_rejection_beside_the_tree():
+    for skew in rejection.SKEWS:
+        assert abs(rejection.scores_of(10**5, skew).mean() * skew - 1) < 0.05
+    text, data = rejection.run(quick=True)
+    assert "| by rejection, largest over mean 100 |" in text and "n = 10^3" in text
+    assert set(data["n=1000 skew=2"]) == set(rejection.SIDES)
+    assert min(row["low"] for sides in data.values() for row in sides.values()) > 0
 
 
 def test_targets_of_the_sampler_benchmark():
