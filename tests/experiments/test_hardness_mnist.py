@@ -34,7 +34,9 @@ def images(monkeypatch):
 
 @pytest.fixture
 def small_wrn(monkeypatch):
-    monkeypatch.setattr(classifiers.WideResNet, "GROUPS", ((16, 32, 2), (32, 64, 2)))
+    """One block, and chunks no longer than what is measured."""
+    monkeypatch.setattr(classifiers.WideResNet, "GROUPS", ((16, 64, 4),))
+    monkeypatch.setattr(imbalanced, "CHUNK", 30)
 
 
 PROBLEM = mnist.Mnist(keep=0.1, batch_size=8, probe_size=106, test_size=120, num_steps=16, record_every=4)
@@ -135,11 +137,21 @@ def test_importance_weights_are_those_of_the_library():
     np.testing.assert_allclose(weights, [np.exp(1.0), 10.0], rtol=1e-5)
 
 
+@pytest.fixture(scope="module")
+def begun():
+    """The start of every scheme with hardness weighted sampling: images, split, state."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mixjax.data, "load", fake_images)
+        images = jax.tree.map(jnp.asarray, imbalanced.load(3))
+    scheme = imbalanced.hardness(imbalanced.num_kept(PROBLEM, images), 8, jnp.float32(3.0))
+    return images, *jax.jit(imbalanced.start, static_argnums=(1, 3))(jax.random.key(0), PROBLEM, images, scheme)
+
+
 @pytest.mark.parametrize("importance", [None, "clipped"])
-def test_a_step_is_algorithm_1(images, importance):
+def test_a_step_is_algorithm_1(begun, importance):
+    images, parts, carry = begun
     n = imbalanced.num_kept(PROBLEM, images)
     scheme = imbalanced.hardness(n, 8, jnp.float32(3.0), importance=importance)
-    parts, carry = jax.jit(imbalanced.start, static_argnums=(1, 3))(jax.random.key(0), PROBLEM, images, scheme)
     np.testing.assert_allclose(scheme.history(carry.state), np.log(10), rtol=6e-3)
     assert 0.0005 < float(scheme.history(carry.state).std()) / np.log(10) < 0.0015
     new, seen = jax.jit(imbalanced.step, static_argnums=(1, 4))(carry, PROBLEM, images, parts, scheme)
@@ -262,11 +274,11 @@ def test_mnist_refuses(change, message, images):
 
 
 @pytest.mark.slow
-def test_config_end_to_end(images, tmp_path):
+def test_config_end_to_end(images, first_run_only, quick_compilation, tmp_path):
     overrides = [f"run.{i}.{key}={value}" for i in range(4) for key, value in (("num_steps", 24), ("record_every", 2))]
     config = configs.load(
         FOLDER / "mnist.toml",
-        ["keep=0.1", "batch_size=8", "probe_size=106", "test_size=120", "sweep.seeds=2", "run.1.model=mlp", *overrides],
+        ["keep=0.1", "batch_size=8", "probe_size=106", "test_size=120", "sweep.seeds=2", *overrides],
     )
     assert config.sweep.first_seed >= 1000
     out = experiment.run(config, out=tmp_path / "result")
@@ -285,8 +297,8 @@ def test_config_end_to_end(images, tmp_path):
 
 
 @pytest.mark.slow
-def test_wrn_goes_on_where_it_was_stopped(images, small_wrn, tmp_path, monkeypatch):
-    overrides = ["keep=0.1", "batch_size=4", "probe_size=106", "test_size=60", "num_steps=6", "record_every=2"]
+def test_wrn_goes_on_where_it_was_stopped(images, small_wrn, quick_compilation, tmp_path, monkeypatch):
+    overrides = ["keep=0.1", "batch_size=4", "probe_size=30", "test_size=30", "num_steps=6", "record_every=2"]
     config = configs.load(FOLDER / "wrn.toml", overrides)
     assert config.sweep.first_seed >= 1000
     made = wrn.schemes(config.runs[0].values, images)
