@@ -5,15 +5,29 @@ weights. T = 1, what most methods do, sees a domain's effect one step ahead, whi
 in the end; it can end in weights worse than those it started from. A long T sees further, and leaves fewer updates in a
 budget of N steps: :func:`horizon` chooses.
 
-:func:`fit` takes any rule: one that reads ``hypergrads`` (``mirror_descent``, ``projected_gradient``, ``doge``), or one
-that does without (``fixed``, ``group_dro``, ``doremi``, ``exp3``), so that methods are compared by swapping it.
+:func:`fit` takes any rule, so that methods are compared by swapping it and what it looks at:
+
+====================================== ===================== ========================================================
+rule                                   ``mode``              ``signals`` of one's own
+====================================== ===================== ========================================================
+``mirror_descent, projected_gradient`` any but None          none
+``doge``                               ``"alignment"``       ``grad_norms``, of the domains' mean gradients
+``fixed``, ``group_dro``               None                  none
+``doremi``                             None                  ``losses`` and ``reference_losses``, on the same examples
+``exp3``                               None                  ``counts``, which domain was drawn:
+                                                             ``jax.nn.one_hot(jax.random.categorical(key,
+                                                             jnp.log(state.rule_state.weights)), D)``
+====================================== ===================== ========================================================
+
+Every step sees every domain, with equally many examples, and weights their losses: a weight is a share of the loss, not
+of the batch. In expectation that is what drawing examples in proportion to the weights gives.
 
 References:
     Papers 001 and 002: Das, Patel, Razaviyayn and Mirrokni, "Less is more: convergence benefits of fewer data weight
     updates over longer horizon" (arXiv:2602.19510), of which we have the abstract: the loop is our reconstruction.
 """
 
-import math
+import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -22,16 +36,9 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from mixjax.hypergrad import (
-    Hypergradient,
-    Loss,
-    advance_of,
-    float_leaves,
-    gradient_of,
-    hypergrad,
-    length_of,
-    unroll,
-)
+from mixjax.horizons import ROUNDS, contraction, horizon
+from mixjax.hypergrad import Hypergradient, hypergrad, unroll
+from mixjax.hypergrad.steps import Loss
 from mixjax.rules.base import check_integer, is_concrete
 from mixjax.types import WeightRule
 
@@ -39,8 +46,7 @@ __all__ = ["MixingState", "contraction", "fit", "horizon", "init_state"]
 
 PILOT = 64
 """Steps at most that ``T="auto"`` measures the contraction on."""
-ROUNDS = 16
-"""Rounds at least that :func:`horizon` leaves in the budget."""
+_LOG = logging.getLogger(__name__)
 
 
 class MixingState(NamedTuple):
@@ -50,9 +56,9 @@ class MixingState(NamedTuple):
         params: pytree of parameters.
         opt_state: the optimizer's state.
         rule_state: the rule's state; ``rule_state.weights`` are the last weights.
-        mean_weights: float32 ``[D]``, mean over the rounds of the weights they were trained with: what theory speaks
-            of, and what to train another model with.
-        round: int32 scalar, rounds so far.
+        mean_weights: float32 ``[D]``, mean over the updates of the weights before each: what theory speaks of, and what
+            to train another model with.
+        round: int32 scalar, updates of the weights so far.
         step: int32 scalar, optimizer steps so far.
         T: int32 scalar, steps a round; 0 before :func:`fit` has chosen it.
     """
@@ -82,112 +88,8 @@ def init_state(params: Any, optimizer: optax.GradientTransformation, prior: Arra
         ValueError: a prior that is no non-negative vector.
     """
     rule_state, zero = rule.init(prior), jnp.zeros((), jnp.int32)
-    return MixingState(params, optimizer.init(params), rule_state, rule_state.weights, zero, zero, zero)
-
-
-def horizon(num_steps: int, rate: float | None = None) -> int:
-    r"""How many steps a round should take, for a budget of N.
-
-    .. math:: T = \min\Bigl(\frac{\log N}{-2 \log r},\; \tfrac{1}{2} \sqrt{N \log N}\Bigr)
-              \quad\text{within } [1, N / 16]
-
-    The weights err by about ``sqrt(T / N)`` for the number of updates and by ``r^T`` for what T steps do not see yet,
-    where distances shrink by ``r = 1 - η μ`` a step. Both vanish together at the first term, for gradients with noise
-    too as long as the learning rate is what it is. Where nothing contracts, or too slowly, the second term is the law
-    for noisy gradients whose learning rate falls with T; its constant is a rule of thumb, and a wide range around it
-    did as well on the data sets we tried.
-
-    Args:
-        num_steps: ``N``, optimizer steps in all, at least 1.
-        rate: ``r`` from :func:`contraction`; None, NaN or at least 1 where there is none.
-
-    Returns:
-        ``T``.
-
-    Raises:
-        ValueError: ``num_steps`` below 1, or a negative rate.
-
-    Example:
-        >>> from mixjax import mixing
-        >>> mixing.horizon(4096), mixing.horizon(4096, rate=0.8)
-        (92, 19)
-
-    References:
-        Papers 001 and 002, abstract: ``T = Θ(log N)`` with full gradients, ``Θ(sqrt(N log N))`` with stochastic ones.
-        The constants are ours.
-    """
-    check_integer("num_steps", num_steps, 1)
-    if rate is not None and rate < 0:
-        raise ValueError(f"rate must not be negative, got {rate}.")
-    steps = 0.5 * math.sqrt(num_steps * math.log(num_steps))
-    if rate is not None and rate < 1:
-        steps = min(steps, math.log(num_steps) / -2 / math.log(rate)) if rate > 0 else 1
-    return max(1, min(round(steps), num_steps // ROUNDS))
-
-
-def contraction(
-    loss: Loss, optimizer: optax.GradientTransformation, *, draw: Callable[[Any], Any] = lambda x: x
-) -> Callable[..., tuple[jax.Array, Any, Any]]:
-    r"""Measures, while training, by how much a step shrinks the distance between two runs on the same batches.
-
-    .. math:: r = \Bigl(\frac{\lVert \delta_T \rVert}{\lVert \delta_{T/2} \rVert}\Bigr)^{2/T}, \qquad
-              \delta_{t+1} = \frac{\partial (\theta, s)_{t+1}}{\partial (\theta, s)_t} \, \delta_t
-
-    from a random tangent ``δ_0`` of parameters ``θ`` and optimizer state ``s``: the first half of the steps turns it
-    into the slowest direction, the second half measures. For full gradients of a quadratic and SGD it tends to
-    ``1 - η μ``, from below. Batches drawn at random do not blur it, since both runs see the same. It costs about two
-    steps a step. At or above 1, runs do not approach each other: not convex, no regularisation, or too few steps.
-
-    Args:
-        loss: ``loss(params, batch) -> scalar`` of one domain.
-        optimizer: any optax transformation.
-        draw: see :func:`mixjax.hypergrad.hypergrad`.
-
-    Returns:
-        ``run(weights, params, opt_state, batches, key) -> (rate, params, opt_state)``, with ``batches`` as for
-        :func:`mixjax.hypergrad.hypergrad` and the state after its steps.
-
-    Raises:
-        ValueError: fewer than two steps.
-
-    Example:
-        >>> import jax, jax.numpy as jnp, optax
-        >>> from mixjax import mixing
-        >>> def loss(x, center):
-        ...     return 0.5 * jnp.sum(jnp.array([1.0, 0.2]) * (x - center) ** 2)
-        >>> tx, x = optax.sgd(0.5), jnp.zeros(2)
-        >>> batches = jnp.tile(jnp.array([[0.0], [1.0]]), (64, 1, 1))                         # [T, D, 1]
-        >>> run = mixing.contraction(loss, tx)
-        >>> round(float(run(jnp.array([0.5, 0.5]), x, tx.init(x), batches, jax.random.key(0))[0]), 2)   # 1 - 0.5 * 0.2
-        0.9
-    """
-    gradient, advance = gradient_of(loss), advance_of(optimizer)
-
-    def run(weights, params, opt_state, batches, key):
-        num_steps = length_of(batches)
-        if num_steps < 2:
-            raise ValueError(f"contraction needs at least two steps, got {num_steps}.")
-        slots, _ = float_leaves(opt_state)
-
-        def step(carry, x):
-            (params, opt_state), tangent = carry
-            batch = draw(x)
-            slots, rebuild = float_leaves(opt_state)
-
-            def move(params, slots):
-                params, opt_state = advance((params, rebuild(slots)), gradient(jnp.asarray(weights), params, batch)[0])
-                return (params, float_leaves(opt_state)[0]), opt_state
-
-            (params, _), tangent, opt_state = jax.jvp(move, (params, slots), tangent, has_aux=True)
-            size = optax.tree.norm(tangent)
-            unit = jnp.where(size > 0, size, 1.0)
-            return ((params, opt_state), jax.tree.map(lambda x: (x / unit).astype(x.dtype), tangent)), jnp.log(size)
-
-        tangent = optax.tree.random_like(key, (params, slots))
-        (state, _), logs = jax.lax.scan(step, ((params, opt_state), tangent), batches)
-        return jnp.exp(logs[num_steps // 2 :].mean()), *state
-
-    return run
+    own = jax.tree.map(jnp.copy, (rule_state, rule_state.weights, zero, zero, zero))  # so that it can be donated
+    return MixingState(params, optimizer.init(params), *own)
 
 
 def fit(
@@ -223,26 +125,29 @@ def fit(
             with the same key, is the run without the cut.
         num_steps: ``N``, optimizer steps to take now, at least ``T * every``. Steps left over after the last round are
             taken with the last weights.
-        T: steps a round, an integer of at least 1. ``"auto"``: the first ``min(64, N / 16)`` steps, with the first
-            weights, measure the :func:`contraction`, and the :func:`horizon` for it and N is taken; a state that has a
-            ``T`` keeps it. That needs values: not inside jit or vmap, where T is to be given.
+        T: steps a round, an integer of at least 1, not traced. ``"auto"``: the first ``min(64, N / 16)`` steps, with
+            the first weights, measure the :func:`contraction` (if that is at least two), and the :func:`horizon` is
+            taken for it and the N that is left, over ``every``; a state that has a ``T`` keeps it. That needs values:
+            in jit or vmap T is to be given, ``int(state.T)`` of an earlier call for example.
         mode: of :func:`mixjax.hypergrad.hypergrad`; None computes no hypergradient.
         every: rounds from one update of the weights to the next, an integer of at least 1. Only the last of them, its T
             steps, is differentiated: at ``every = r`` the hypergradient's cost is divided by r, and so is the number of
             updates.
-        signals: ``signals(state, key) -> dict``, more signals for the rule or others in place of the above, measured at
-            the end of a round: ``reference_losses``, ``grad_norms``, ``counts`` where some domains were not looked at.
+        signals: ``signals(state, key) -> dict``, more signals for the rule or others in place of the above, measured
+            before each update, ``state`` being the one after the round's steps. It does not see their batches: what is
+            to be compared on the same examples, it draws itself.
         record: ``record(state, result) -> pytree``, kept for each update; ``state`` is the one after it, ``result``
             what the rule saw.
         **options: the mode's.
 
     Returns:
-        ``(state, records)``: the last state, with the last weights and the mean of all rounds' weights, and records
-        with a leading axis of ``num_steps // (T * every)``.
+        ``(state, records)``: the last state, with the last weights and the mean of all updates' weights, and records
+        with a leading axis of one for each update. Call it inside ``jax.jit`` where it is called more than once: each
+        call outside compiles anew.
 
     Raises:
-        ValueError: T, ``every`` or ``num_steps`` out of range, ``"auto"`` inside jit.
-        TypeError: a signal that the rule needs and that is not there.
+        ValueError: T, ``every`` or ``num_steps`` out of range, an unknown mode, ``"auto"`` or a traced T inside jit.
+        TypeError: a signal that the rule needs and that is not there; options that the mode does not have.
 
     Example:
         Two domains with optima (1, 1) and (0, 0); a weight of p on the first leads to (p, p), and p = 0.25 is best. One
@@ -273,7 +178,7 @@ def fit(
     """
     check_integer("num_steps", num_steps, 0)
     check_integer("every", every, 1)
-    step_key, val_key, signal_key = jax.random.split(key, 3)
+    step_key, val_key, signal_key, pilot_key = jax.random.split(key, 4)
     plain = unroll(loss, optimizer, draw=draw)
 
     def keys(state, count):
@@ -284,7 +189,9 @@ def fit(
         return state._replace(params=trained[0], opt_state=trained[1], step=state.step + count), trained[2]
 
     if T == "auto":
-        state, num_steps, T = _pilot(loss, optimizer, draw, state, keys, signal_key, num_steps)
+        state, num_steps, T = _pilot(loss, optimizer, draw, state, keys, pilot_key, num_steps, every)
+    if not is_concrete(T):
+        raise ValueError("T is the length of a loop that is differentiated backwards: it cannot be traced.")
     check_integer("T", T, 1)
     if num_steps and num_steps < T * every:
         raise ValueError(f"num_steps must be at least T * every = {T * every}, one update, got {num_steps}.")
@@ -294,7 +201,7 @@ def fit(
     elif options:
         raise TypeError(f"mode None takes no options, got {', '.join(options)}.")
 
-    def round_(state, _):
+    def update(state, _):
         weights = state.rule_state.weights
         if every > 1:
             state, _ = train(state, (every - 1) * T)
@@ -314,16 +221,16 @@ def fit(
         return state, record(state, result)
 
     rounds, rest = divmod(num_steps, T * every)
-    state, records = jax.lax.scan(round_, state, length=rounds)
+    state, records = jax.lax.scan(update, state, length=rounds)
     return train(state, rest)[0] if rest else state, records
 
 
-def _pilot(loss, optimizer, draw, state, keys, key, num_steps):
+def _pilot(loss, optimizer, draw, state, keys, key, num_steps, every):
     """The state, the steps left, and T: from the state, or by measuring the contraction on the first steps."""
     if not is_concrete((state, num_steps)):
         raise ValueError("T='auto' needs values, outside jit and vmap: take T from mixing.horizon and give it.")
-    if state.T > 0:
-        return state, num_steps, int(state.T)
+    if state.T > 0 or num_steps == 0:
+        return state, num_steps, max(int(state.T), 1)
     count, rate = min(PILOT, num_steps // ROUNDS), None
     if count > 1:
         run = jax.jit(contraction(loss, optimizer, draw=draw))
@@ -331,4 +238,6 @@ def _pilot(loss, optimizer, draw, state, keys, key, num_steps):
         rate, params, opt_state = run(weights, state.params, state.opt_state, pilot_keys, key)
         state = state._replace(params=params, opt_state=opt_state, step=state.step + count)
         num_steps, rate = num_steps - count, float(rate)
-    return state, num_steps, horizon(num_steps, rate)
+    T = horizon(max(num_steps // every, 1), rate)
+    _LOG.info("T = %d for %d steps and %d rounds an update; contraction a step: %s", T, num_steps, every, rate)
+    return state, num_steps, T

@@ -46,7 +46,7 @@ SIGNALS = {
     "loss_weights": "loss weights c, on the simplex",
     "sampling_weights": "sampling weights q, on the simplex",
     "grad_stds": "standard deviation of the per-example gradient, a Euclidean norm (paper 000, eq. 15)",
-    "grad_norms": "root mean square of the per-example gradient norm",
+    "grad_norms": "root mean square of the per-example gradient norm (doge: norm of the mean gradient)",
     "hypergrads": "dF/dc: derivative of a validation loss with respect to the loss weights",
     "reference_losses": "mean loss of a reference model",
 }

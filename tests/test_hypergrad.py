@@ -6,6 +6,8 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 
 from mixjax import hypergrad as hg
 from mixjax.hypergrad import MODES, counterfactual, hypergrad, unroll
@@ -270,6 +272,75 @@ def test_a_domain_of_weight_zero_has_a_hypergradient_too():
     outcome = jax.jit(lambda w: loss(unroll(loss, optimizer)(w, *inputs)[0], val_batch))
     expected = difference(outcome, weights)
     np.testing.assert_allclose(result.hypergrads, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["reverse"])
+def test_adam_needs_a_root_away_from_zero_where_a_gradient_is_exactly_zero(mode):
+    params, (x, y), (val_x, val_y) = problem()
+    x, val_x = x.at[..., 0].set(0.0), val_x * np.array([0, 1, 1, 1])  # a dead pixel
+    params["w"] = params["w"].at[0].set(0.0)
+
+    def gradient(optimizer):
+        inputs = WEIGHTS, params, optimizer.init(params), (x, y), (val_x, val_y)
+        return jax.jit(hypergrad(loss, loss, optimizer, mode=mode))(*inputs).hypergrads
+
+    def outcome(weights):
+        optimizer = optax.adam(0.05, eps_root=1e-12)
+        return loss(unroll(loss, optimizer)(weights, params, optimizer.init(params), (x, y))[0], (val_x, val_y))
+
+    assert np.isnan(gradient(optax.adam(0.05))).all()
+    expected = difference(jax.jit(outcome), WEIGHTS, 1e-7)
+    np.testing.assert_allclose(gradient(optax.adam(0.05, eps_root=1e-12)), expected, rtol=1e-3)
+
+
+def test_alignment_takes_losses_without_a_forward_derivative():
+    @jax.custom_vjp
+    def square(z):
+        return z**2
+
+    square.defvjp(lambda z: (z**2, z), lambda z, g: (2 * z * g,))
+
+    def own(x, center):
+        return 0.5 * jnp.sum(CURVATURES * square(x - center))
+
+    optimizer, x, batches = optax.sgd(0.1), jnp.zeros(4), jnp.asarray(CENTERS)[None]
+    inputs = WEIGHTS, x, optimizer.init(x), batches, jnp.asarray(TARGET)
+    a, b = (hypergrad(f, distance, optimizer, mode="alignment")(*inputs) for f in (own, quadratic))
+    np.testing.assert_allclose(a.hypergrads, b.hypergrads, rtol=1e-12)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_bfloat16_parameters_and_integer_weights(mode):
+    optimizer, x = optax.sgd(0.5), jnp.zeros(4, jnp.bfloat16)
+    batches, target = jnp.asarray(CENTERS, jnp.bfloat16)[None], jnp.asarray(TARGET, jnp.bfloat16)
+    options = {"neumann_step": jnp.float32(0.5), "ridge": jnp.float32(0.1)} if mode == "implicit" else {}
+
+    def low(x, center):
+        return 0.5 * jnp.sum(jnp.asarray(CURVATURES, x.dtype) * (x - center) ** 2)
+
+    gradient = hypergrad(low, low, optimizer, mode=mode, **options)
+    result = gradient(np.array([1, 0, 0]), x, optimizer.init(x), batches, target)
+    assert result.params.dtype == jnp.bfloat16 and jnp.issubdtype(result.hypergrads.dtype, jnp.floating)
+    assert np.isfinite(result.hypergrads).all() and np.abs(result.hypergrads).max() > 0
+
+
+@pytest.mark.parametrize("mode", ["reverse", "forward"])
+def test_runs_on_devices_under_shard_map(mode):
+    mesh = jax.make_mesh((8,), ("runs",), axis_types=(AxisType.Auto,))
+    optimizer = optax.sgd(0.5, momentum=0.5)
+    batches = jnp.broadcast_to(CENTERS, (3, *CENTERS.shape))
+    gradient = hypergrad(quadratic, distance, optimizer, mode=mode)
+
+    def run(weights, x):
+        return gradient(weights, x, optimizer.init(x), batches, jnp.asarray(TARGET)).hypergrads
+
+    def one(weights, x):
+        return run(weights[0], x[0])[None]
+
+    rng = np.random.default_rng(0)
+    weights, x = rng.dirichlet(np.ones(3), 8), rng.normal(size=(8, 4))
+    sharded = jax.jit(jax.shard_map(one, mesh=mesh, in_specs=P("runs"), out_specs=P("runs")))(weights, x)
+    np.testing.assert_allclose(sharded, jax.jit(jax.vmap(run))(weights, x), rtol=1e-6, atol=1e-9)
 
 
 def test_a_loss_that_is_nan_says_so_in_the_hypergradient():

@@ -218,6 +218,15 @@ def test_contraction_of_momentum_is_the_spectral_radius():
     np.testing.assert_allclose(rate, np.abs(np.linalg.eigvals(joint)).max(), atol=2e-3)
 
 
+def test_contraction_does_not_measure_what_the_optimizer_keeps():
+    optimizer = optax.inject_hyperparams(optax.sgd)(1.0)  # its state holds the learning rate
+    x, keys = jnp.zeros(2), jax.random.split(jax.random.key(1), 64)
+    rate, *_ = jax.jit(mixing.contraction(loss, optimizer, draw=draw))(
+        jnp.array([0.5, 0.5]), x, optimizer.init(x), keys, jax.random.key(2)
+    )
+    np.testing.assert_allclose(rate, 1 - EPS, atol=2e-3)
+
+
 def test_contraction_sees_where_nothing_contracts():
     def flat(x, center):
         return jnp.sum(x * center)
@@ -246,9 +255,36 @@ def test_auto_measures_on_the_first_steps_and_takes_the_horizon_for_the_rest():
     assert int(again.T) == int(state.T) and int(again.round) == int(state.round) + 2
 
 
+def test_auto_counts_updates_where_few_rounds_are_differentiated():
+    rule = rules.mirror_descent()
+    state, _ = mixing.fit(
+        loss, val_loss, SGD, rule, draw, draw_val, start(), jax.random.key(0), num_steps=512, T="auto", every=8
+    )
+    assert int(state.T) == mixing.horizon((512 - 32) // 8, 1 - EPS) == 3
+    assert int(state.round) == 480 // 24 and int(state.step) == 512
+
+
+def test_auto_of_no_steps_does_nothing():
+    state, _ = mixing.fit(
+        loss, val_loss, SGD, rules.mirror_descent(), draw, draw_val, start(), jax.random.key(0), num_steps=0, T="auto"
+    )
+    assert int(state.step) == 0
+
+
 def test_auto_inside_jit_says_what_to_do():
     with pytest.raises(ValueError, match=r"mixing\.horizon"):
         run(start(), jax.random.key(0), 100, "auto")
+
+
+def test_a_traced_t_is_refused():
+    arguments = loss, val_loss, SGD, rules.mirror_descent(), draw, draw_val, start(), jax.random.key(0)
+    with pytest.raises(ValueError, match="cannot be traced"):
+        jax.jit(lambda T: mixing.fit(*arguments, num_steps=20, T=T)[0])(5)
+
+
+def test_the_first_state_can_be_donated():
+    go = jax.jit(lambda state: state._replace(params=state.params + 1), donate_argnums=0)
+    assert go(start(rules.projected_gradient())).params.tolist() == [1.0, 1.0]
 
 
 @pytest.mark.parametrize(

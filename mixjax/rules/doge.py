@@ -41,8 +41,10 @@ def doge(step_size: ArrayLike = 0.1, *, max_score: ArrayLike = 5.0, max_log_step
         max_log_step: positive scalar; bound on the exponent.
 
     Signals:
-        hypergrads: dF/dc ``[D]``.
-        grad_norms: ``[D]``, non-negative; only their mean enters.
+        hypergrads: ``[D]``, of mode ``"alignment"``: with another mode's, which hold the learning rate and T, scores
+            and ``step_size`` mean something else.
+        grad_norms: ``[D]``, non-negative; only their mean enters. DoGE's are the norms of the domains' mean gradients:
+            ``jax.vmap(lambda batch: optax.tree.norm(jax.grad(loss)(params, batch)))(batch)``.
 
     Returns:
         A :class:`mixjax.WeightRule` with state :class:`DoGEState`. Rows not seen keep their ``c_d``.

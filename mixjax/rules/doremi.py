@@ -51,7 +51,7 @@ def doremi(step_size: ArrayLike = 1.0, *, smoothing: ArrayLike = 1e-3, max_log_s
 
     Signals:
         losses: mean losses ``[D]``.
-        reference_losses: mean losses of the reference model ``[D]``.
+        reference_losses: mean losses ``[D]`` of the reference model, on the same examples.
 
     Returns:
         A :class:`mixjax.WeightRule` with state :class:`DoReMiState`. Rows not seen keep their ``c_d``.

@@ -37,11 +37,11 @@ def exp3(decay: ArrayLike = 0.99) -> WeightRule:
 
     ``L`` is ``losses``, ``alpha`` the ``decay``, ``t`` the number of updates; ``D`` counts the domains of positive
     prior. Draw one domain (or a few) from ``weights``, train on it, and update with ``counts`` 0 elsewhere: dividing by
-    the probability of the draw makes up for the domains not drawn. In :func:`mixjax.mixing.fit`, where every round sees
-    all domains, the division still follows the paper.
+    the probability of the draw makes up for the domains not drawn; with all of them counted it would favour small
+    weights. See :mod:`mixjax.mixing` for the draw.
 
     Args:
-        decay: scalar in [0, 1].
+        decay: scalar in [0, 1]; the default is ours.
 
     Signals:
         losses: mean losses ``[D]``; negative ones are fine.
@@ -65,7 +65,7 @@ def exp3(decay: ArrayLike = 0.99) -> WeightRule:
     References:
         Albalak, Pan, Raffel and Wang, "Efficient online data mixing for language model pre-training" (2023), algorithm
         1; Auer et al., "The nonstochastic multiarmed bandit problem" (2002). Deviations: it starts at the prior and
-        explores it, where the paper's is ``1 / D``; the paper's warm-up, one pass over every domain, is the caller's.
+        explores it, where the paper's is ``1 / D``; the warm-up, one pass over every domain, is the caller's.
     """
     check_range("decay", decay, 0.0, 1.0)
 

@@ -50,9 +50,12 @@ def mirror_descent(step_size: ArrayLike = 1.0, *, adaptive: bool = True, max_log
     .. math:: c_d \leftarrow c_d \exp(-\alpha_r (g_d - \bar g)) \,/\, Z, \qquad
               \alpha_r = \eta \sqrt{\log D} \,\Big/ \sqrt{\textstyle\sum_{s \le r} \max_d (g_{s,d} - \bar g_s)^2}
 
-    ``g`` is ``hypergrads``, ``ḡ`` its mean over the rows seen, ``eta`` the ``step_size``, ``r`` the update. Rescaling
-    the validation loss, or taking more steps between updates, leaves the weights as they are: with T, the learning rate
-    or the loss changed, ``step_size`` need not be tuned again. ``c`` starts at the prior.
+    ``g`` is ``hypergrads``, ``ḡ`` its mean over the rows seen, ``eta`` the ``step_size``, ``r`` the update, ``D`` the
+    number of domains of positive prior. Rescaling the validation loss leaves the weights as they are: with T, the
+    learning rate or the loss changed, ``step_size`` need not be tuned again. ``c`` starts at the prior.
+
+    The sum has no end: one hypergradient that is far too large, from a round that all but diverged, makes all later
+    steps small. Lower the learning rate or T, or take ``adaptive=False``.
 
     A pull to the prior is a wrapper's, :func:`kl_to_prior`; so is a floor under the weights, ``floor``.
 
@@ -154,7 +157,8 @@ def projected_gradient(step_size: ArrayLike = 1.0, *, adaptive: bool = True) -> 
         norm = jnp.hypot(state.norm, length)
         step = _scaled(slopes, step_size, jnp.sqrt(2.0), norm, adaptive)
 
-        total = jnp.where(seen, state.weights, 0.0).sum()
+        everything = jnp.all(seen | (state.weights == 0))  # then 1 exactly: rounding must not add up
+        total = jnp.where(everything, 1.0, jnp.where(seen, state.weights, 0.0).sum())
         scale = jnp.where(total > 0, total, 1.0)
         # Only differences matter, and what lies more than 2 totals behind the best row gets 0 in any case.
         behind = jnp.minimum((step - jnp.where(seen, step, jnp.inf).min()) / scale, 2.0)

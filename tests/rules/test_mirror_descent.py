@@ -105,6 +105,16 @@ def test_projected_gradient_moves_the_seen_rows_within_their_total():
     np.testing.assert_allclose(state.weights, [0.6, 0.3, 0.1], rtol=1e-6)
 
 
+def test_rounding_does_not_lead_off_the_simplex():
+    rule = projected_gradient(0.05, adaptive=False)
+
+    def step(state, key):
+        return rule.update(state, counts=COUNTS, hypergrads=jax.random.normal(key, (3,))), None
+
+    state, _ = jax.jit(lambda s: jax.lax.scan(step, s, jax.random.split(jax.random.key(0), 30_000)))(rule.init(PRIOR))
+    np.testing.assert_allclose(np.asarray(state.weights, np.float64).sum(), 1.0, atol=1e-6)
+
+
 def test_steps_far_beyond_the_simplex_are_projected_exactly():
     rule = projected_gradient(1.0, adaptive=False)
     state = rule.update(rule.init(PRIOR), counts=COUNTS, hypergrads=np.array([1e25, -2e25, -1e25]))
