@@ -41,9 +41,10 @@ def implicit(
         ridge: ``ρ``, non-negative, in the units of the Hessian.
         tolerance: non-negative: stop when the residual's norm is below ``tolerance`` times that of ``∇F``.
         max_iterations: Hessian products at most, an integer of at least 1.
-        neumann_step: None solves by conjugate gradients (JAX's, which under ``shard_map`` need ``check_vma=False``). A positive number ``α`` below 2 / (L + ridge), L the largest
-            curvature, takes the Neumann series ``α Σ_j (I - α (H + ρ I))^j ∇F``, which with ``max_iterations`` terms
-            and ``α`` SGD's learning rate is what ``max_iterations`` of its steps from the optimum would see.
+        neumann_step: None solves by conjugate gradients (JAX's, which want ``check_vma=False`` under ``shard_map``). A
+            positive number ``α`` below 2 / (L + ridge), L the largest curvature, takes the Neumann series
+            ``α Σ_j (I - α (H + ρ I))^j ∇F``, which with ``max_iterations`` terms and ``α`` SGD's learning rate is what
+            ``max_iterations`` of its steps from the optimum would see.
 
     Raises:
         ValueError: an option out of range.
