@@ -1,0 +1,58 @@
+"""Measures ``mnist.COSTS``: ``python -m experiments.fewer_weight_updates.mnist_costs``."""
+
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+
+from experiments.fewer_weight_updates import mnist
+from experiments.fewer_weight_updates.mnist_domains import load, setup
+
+LONG = 64
+
+
+def costs(model: str, data, num_steps: int = 256, repeats: int = 21) -> dict[str, tuple[float, float]]:
+    """A step's and a round's time in plain steps, of each kind of method.
+
+    Every kind runs ``num_steps`` at T = 1 and at T = 64, all in turns, and the median over the turns of its time in
+    plain runs of the same turn counts. Both numbers follow from ``cost(T) = step + round / T``. Time is processor time,
+    all threads together, which other programs on the machine disturb the least.
+    """
+    config = mnist.Mnist(model=model, num_steps=num_steps)
+    problem = setup(jax.random.key(0), config, data)
+    known = mnist.methods(config, LONG)
+    kinds = {"reverse": "T=1", "alignment": "alignment T=1", "norms": "doge", "reference": "doremi"}
+    kinds |= {"draw": "exp3", "losses": "group_dro"}
+    sides = {(kind, T): known[name]._replace(T=T) for kind, name in kinds.items() for T in (1, LONG)}
+    sides["plain"] = known["uniform"]._replace(T=num_steps)
+
+    def compiled(method):
+        def run(key):
+            return mnist.fit(config, problem, method, key, reference=problem.params)[0].params
+
+        return jax.jit(run).lower(jax.random.key(1)).compile()
+
+    programs = {side: compiled(method) for side, method in sides.items()}
+    seconds = {side: [] for side in sides}
+    for _ in range(repeats):
+        for side, program in programs.items():
+            start = time.process_time()
+            jax.block_until_ready(program(jax.random.key(1)))
+            seconds[side].append(time.process_time() - start)
+
+    def relative(side):
+        return statistics.median(a / b for a, b in zip(seconds[side], seconds["plain"], strict=True))
+
+    found = {}
+    for kind in kinds:
+        short, long = relative((kind, 1)), relative((kind, LONG))
+        step = (LONG * long - short) / (LONG - 1)
+        found[kind] = (step, short - step)
+    return found
+
+
+if __name__ == "__main__":
+    data = jax.tree.map(jnp.asarray, load())
+    for model in mnist.COSTS:
+        print(model, {kind: (round(step, 2), round(round_, 2)) for kind, (step, round_) in costs(model, data).items()})
