@@ -17,6 +17,7 @@ from experiments.fewer_weight_updates import quadratics
 from experiments.fewer_weight_updates.quadratics import SPECTRUM
 from mixjax import mixing, rules
 from mixjax.experiment import Experiment
+from mixjax.horizons import ROUNDS
 
 METRICS = {
     "mean_weights": "mean of the weights",
@@ -57,6 +58,14 @@ class Budgets:
     budgets: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
     shortest: int = 1
     longest: int = 512
+
+    def __post_init__(self):
+        """Raises a ValueError for a grid of T that does not reach beyond its consecutive part."""
+        if not 1 <= self.shortest <= CONSECUTIVE <= self.longest:
+            raise ValueError(
+                f"shortest must be 1 to {CONSECUTIVE} and longest at least {CONSECUTIVE}, "
+                f"got {self.shortest} and {self.longest}."
+            )
 
     @property
     def horizons(self) -> np.ndarray:
@@ -126,7 +135,7 @@ def pilot(problem: quadratics.Quadratics, key: jax.Array, config: Budgets) -> ja
 
 def pilot_steps(budget: int) -> int:
     """As ``mixing.fit`` takes them."""
-    return min(mixing.PILOT, budget // mixing.ROUNDS)
+    return min(mixing.PILOT, budget // ROUNDS)
 
 
 def experiment(config: Budgets, figure, claims) -> Experiment:

@@ -83,7 +83,11 @@ def claims(results) -> list:
 
     def auto(name, metric):
         ratios = {eta: laws.auto_ratio(data, metric) for eta, data in by_rate(results[name]).items()}
-        by_budget = "; ".join(f"η = {eta:g}: {listed(ratio[0])}" for eta, ratio in ratios.items())
+        least = {eta: best_horizons(data, metric).losses[0, -1] for eta, data in by_rate(results[name]).items()}
+        by_budget = "; ".join(
+            f"η = {eta:g}: {listed(ratio[0])} (the best T's at the largest N: {least[eta]:.2g})"
+            for eta, ratio in ratios.items()
+        )
         return judged(
             f"auto_{name}_{metric}",
             np.exp(np.mean([np.log(ratio).mean(-1) for ratio in ratios.values()], 0)),
@@ -198,7 +202,7 @@ def figure(results):
             axis.plot(kept.budgets, y.mean() + predicted * (x - x.mean()), color=color, lw=1.2)
             power = np.exp(np.log(y).mean() + laws.exponent(kept)[0] * (x - x.mean()))
             axis.plot(kept.budgets, power, color=color, lw=1, ls=":")
-        axis.set(xscale="log", xlabel="N (training steps)", ylabel="best T", ylim=0)
+        axis.set(xscale="log", xlabel="N (training steps)", ylabel="best T", ylim=(0, 1.3 * best.horizons[0].max()))
         axis.set_title(f"{RULES[name]}, mean of the weights\nline: slope q / (-2 log(1-ημ)), dotted: power law")
     shown = {
         "mean of the weights": ("adaptive", "mean_weights"),

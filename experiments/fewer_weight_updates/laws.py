@@ -9,6 +9,7 @@ from experiments.fewer_weight_updates.budgets import pilot_steps
 from experiments.fewer_weight_updates.quadratics import SPECTRUM
 from mixjax import mixing
 from mixjax.claims import Claim
+from mixjax.horizons import ROUNDS
 
 RESAMPLES = 1000  # of the instances, for intervals
 
@@ -43,7 +44,7 @@ def best_horizons(data, metric: str) -> Best:
 
 def settled(best: Best) -> Best:
     """Budgets in which the best T leaves as many rounds as ``mixing.horizon`` asks for, and the three largest ones."""
-    kept = best.budgets >= mixing.ROUNDS * best.horizons[0]
+    kept = best.budgets >= ROUNDS * best.horizons[0]
     kept[-3:] = True
     return Best(best.budgets[kept], best.horizons[:, kept], best.losses[:, kept])
 
@@ -88,6 +89,7 @@ def explained(best: Best, law: str) -> np.ndarray:
     """R² of T over budgets: of ``a + b log N`` (``log``), or of the best ``a N^b`` (``power``)."""
     T, n = best.horizons, best.budgets
     spread = np.square(T - T.mean(-1, keepdims=True)).sum(-1)
+    spread = np.where(spread > 0, spread, np.nan)
     if law == "log":
         return log_slope(best) ** 2 * np.square(np.log(n) - np.log(n).mean()).sum() / spread
     powers = n ** np.linspace(0, 1.5, 1501)[:, None]
@@ -153,7 +155,7 @@ def interval(values: np.ndarray, digits: int = 3) -> str:
 
 def listed(values) -> str:
     """Numbers by budget."""
-    return " ".join(f"{value:.3g}" for value in values)
+    return " ".join(str(value) if isinstance(value, np.integer) else f"{value:.3g}" for value in values)
 
 
 def losses(axis, data, metric: str) -> None:
@@ -164,6 +166,8 @@ def losses(axis, data, metric: str) -> None:
         axis.plot(data.horizon, means.sel(budget=budget), color=color, lw=1.2, label=f"N = {budget}")
         axis.plot(best.horizons[0, number], best.losses[0, number], "o", ms=5, color=color)
     axis.set(xscale="log", yscale="log", xlabel="T (steps a round)", ylabel="excess validation loss (mean)")
+    axis.set_ylim(top=40 * float(means.max()))
+    axis.legend(fontsize=7.5, ncols=3, loc="upper left")
 
 
 def best_with_bars(axis, best: Best, **style) -> None:
@@ -184,7 +188,7 @@ def finish(drawn, data, what: str):
     """Grids, legends and the title."""
     for axis in drawn.axes:
         axis.grid(alpha=0.3, lw=0.5)
-        if axis.get_legend_handles_labels()[0]:
+        if axis.get_legend() is None and axis.get_legend_handles_labels()[0]:
             axis.legend(fontsize=7.5)
         axis.title.set_fontsize(10)
     drawn.suptitle(

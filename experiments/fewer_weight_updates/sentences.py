@@ -1,8 +1,8 @@
 """The sentences of the abstract of papers 001 and 002 that state a result, one row a claim.
 
-Source: Das, Patel, Razaviyayn and Mirrokni, "Less is More: Convergence Benefits of Fewer Data Weight Updates over Longer
-Horizon" (arXiv:2602.19510), of which we have the abstract only (paper 002's file holds it whole). The key names the row
-of ``claims.json`` that judges the sentence. Problems, step sizes and what is measured are ours.
+Source: Das, Patel, Razaviyayn and Mirrokni, "Less is More: Convergence Benefits of Fewer Data Weight Updates over
+Longer Horizon" (arXiv:2602.19510), of which we have the abstract only (paper 002's file holds it whole). The key names
+the row of ``claims.json`` that judges the sentence. Problems, step sizes and what is measured are ours.
 """
 
 from experiments.sentences import quoter
@@ -16,14 +16,15 @@ SENTENCES = {
     # full_gradients
     "log_n_full_gradients": (
         "abstract",
-        "Under a fixed parameter update budget N and assuming the per-domain losses are strongly convex ... the optimal "
-        "T scales as Θ(log N) ... for the data mixing problem with access to full ... gradients",
+        "Under a fixed parameter update budget N and assuming the per-domain losses are strongly convex ... the "
+        "optimal T scales as Θ(log N) ... for the data mixing problem with access to full ... gradients",
     ),
     # stochastic_gradients
     "sqrt_n_log_n_stochastic_gradients": (
         "abstract",
-        "Under a fixed parameter update budget N and assuming the per-domain losses are strongly convex ... the optimal "
-        "T scales as ... Θ((N log N)^(1/2)) for the data mixing problem with access to ... stochastic gradients",
+        "Under a fixed parameter update budget N and assuming the per-domain losses are strongly convex ... the "
+        "optimal T scales as ... Θ((N log N)^(1/2)) for the data mixing problem with access to ... stochastic "
+        "gradients",
     ),
 }
 
