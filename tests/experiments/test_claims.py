@@ -11,6 +11,7 @@ import xarray
 
 import mixjax.data
 from experiments import sentences
+from experiments.fewer_weight_updates import sentences as mixing_sentences
 from experiments.hardness_sampling import sentences as hardness_sentences
 from experiments.resampling_reweighting import sentences as resampling_sentences
 from mixjax import configs
@@ -24,6 +25,8 @@ FEW_SEEDS = {  # where a run is long; every other config has at least 100
     "wide_relu": 20,
     "wrn": 1,
     "loss_and_sampling_weights/mnist": 20,
+    "stochastic_gradients": 48,
+    "text": 5,
 }
 
 
@@ -50,6 +53,11 @@ PAPERS = [
         "resampling_reweighting",
         {"piecewise", "feature_norms", "theory", "classification", "regression", "mueller_brown", "large_system"},
         resampling_sentences,
+    ),
+    Paper(
+        "fewer_weight_updates",
+        {"two_domains", "full_gradients", "stochastic_gradients"},
+        mixing_sentences,
     ),
 ]
 
