@@ -16,6 +16,8 @@ from mixjax.data import anatomies
 from mixjax.data.anatomies import Anatomy
 from mixjax.data.segmentation import Cases
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 CONFIGS = Path(__file__).parents[2] / "configs" / "hardness_sampling"
 LN4 = np.log(4.0)
 
@@ -46,12 +48,13 @@ def test_losses_are_one_number_an_example_whatever_the_batch():
     key = jax.random.key(0)
     scores = [jax.random.normal(key, (3, n, n, n, 4)) for n in (4, 2)]
     labels = jax.random.randint(key, (3, 4, 4, 4), 0, 4)
-    together = dice.losses(scores, labels)
+    losses = jax.jit(dice.losses)
+    together = losses(scores, labels)
     assert together.shape == (3,) and len(set(together.tolist())) == 3
     for i in range(3):
-        alone = dice.losses([s[i : i + 1] for s in scores], labels[i : i + 1])
+        alone = losses([s[i : i + 1] for s in scores], labels[i : i + 1])
         np.testing.assert_allclose(alone, together[i : i + 1], rtol=1e-5)
-    jacobian = jax.jacobian(lambda s: dice.losses([s], labels))(scores[0])  # [loss of, x, y, z, class]
+    jacobian = jax.jit(jax.jacobian(lambda s: dice.losses([s], labels)))(scores[0])  # [loss of, x, y, z, class]
     reach = jnp.abs(jacobian).sum((2, 3, 4, 5))
     np.testing.assert_array_equal(reach > 0, np.eye(3, dtype=bool))
 
@@ -130,8 +133,8 @@ TINY = Segmentation(grid=8, patch=8, num_levels=2, width=4, num_heads=1, num_epo
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, request):
-    """The training tests leave the augmentation out, whose compilation takes longer than they do."""
-    if "cases" in request.fixturenames:
+    """Only the simulation's run augments: compiling that takes longer than the other tests do."""
+    if request.node.name != "test_the_simulation_end_to_end":
         monkeypatch.setattr(segmentation.augmentation, "augment", lambda key, image, label: (image, label))
 
 
@@ -149,27 +152,32 @@ def cases():
     return jax.tree.map(jnp.asarray, Cases(images.astype(np.float32), labels, np.array([0, 0, 0, 0, 1, 1])))
 
 
-def change(config, cases, beta, importance):
-    """By how much one step moves the parameters."""
-    key, two = jax.random.key(3), jnp.arange(2)
-    init_key = jax.random.split(key, 3)[0]
-    _, before = segmentation.make_net(config, init_key)
-    _, after, _ = segmentation.fit(key, config, cases, two, jnp.float32(beta), jnp.array(importance))
-    return jax.tree.map(lambda a, b: np.asarray(b - a), before, after)
+@pytest.fixture(scope="module")
+def change(cases):
+    """By how much one step moves the parameters, as a function of initial loss, beta and importance sampling."""
+
+    @jax.jit
+    def moved(initial_loss, beta, importance):
+        config = dataclasses.replace(TINY, initial_loss=initial_loss, max_gradient=1e9)
+        key, two = jax.random.key(3), jnp.arange(2)
+        _, before = segmentation.make_net(config, jax.random.split(key, 3)[0])
+        _, after, _ = segmentation.fit(key, config, cases, two, beta, importance)
+        return jax.tree.map(lambda a, b: b - a, before, after)
+
+    return moved
 
 
 @pytest.mark.parametrize(("initial_loss", "factor"), [(50.0, 0.1), (0.0, 10.0)])
-def test_importance_weights_are_clipped_and_scale_the_step(cases, initial_loss, factor):
+def test_importance_weights_are_clipped_and_scale_the_step(change, initial_loss, factor):
     """Both cases are in the batch, whose losses are near 2: far below the stale ones, or far above."""
-    config = dataclasses.replace(TINY, initial_loss=initial_loss, max_gradient=1e9)
-    plain, weighted = (change(config, cases, 100.0, importance) for importance in (False, True))
-    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(weighted), strict=True):
+    plain, weighted = (change(initial_loss, 100.0, importance) for importance in (False, True))
+    for a, b in zip(*(map(np.asarray, jax.tree.leaves(tree)) for tree in (plain, weighted)), strict=True):
         assert np.abs(a).max() > 0
         np.testing.assert_allclose(b, factor * a, rtol=1e-2, atol=1e-5)
 
 
-def test_beta_zero_ignores_importance_sampling(cases):
-    plain, weighted = (change(TINY, cases, 0.0, importance) for importance in (False, True))
+def test_beta_zero_ignores_importance_sampling(change):
+    plain, weighted = (change(2.0, 0.0, importance) for importance in (False, True))
     jax.tree.map(np.testing.assert_array_equal, plain, weighted)
 
 
@@ -188,9 +196,10 @@ def test_hard_sampling_prefers_the_case_that_cannot_be_learned(cases, monkeypatc
 
     monkeypatch.setattr(segmentation, "patches", patches)
     config = dataclasses.replace(TINY, learning_rate=0.1, momentum=0.9, num_epochs=3, batches=30)
+    fit = jax.jit(lambda beta: segmentation.fit(jax.random.key(0), config, cases, jnp.arange(6), beta, False)[2])
     share, size = {}, {}
     for beta in (0.0, 10.0):
-        *_, found = segmentation.fit(jax.random.key(0), config, cases, jnp.arange(6), jnp.float32(beta), False)
+        found = fit(beta)
         share[beta], size[beta] = found["draws"][-1, 0] / 60, found["effective_sample_size"][-1]
     assert share[0.0] < 0.3 and share[10.0] > 0.4  # 1/6, and at most 1/2, without replacement
     np.testing.assert_allclose(size[0.0], 6, rtol=1e-4)
@@ -234,7 +243,7 @@ def ball(grid):
 
 
 @pytest.mark.slow
-def test_the_simulation_end_to_end(tmp_path, monkeypatch):
+def test_the_simulation_end_to_end(first_run_only, quick_compilation, tmp_path, monkeypatch):
     monkeypatch.setattr(anatomies, "load", lambda names, grid: [ball(grid)])
     cases = ["grid=24", "train_cases=[3, 3, 2, 2]", "test_cases=[2, 2, 2, 2]"]
     runs, rows = run(CONFIGS / "segmentation.toml", cases, tmp_path)
@@ -245,7 +254,7 @@ def test_the_simulation_end_to_end(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_brats_end_to_end(tmp_path):
+def test_brats_end_to_end(first_run_only, quick_compilation, tmp_path):
     nibabel = pytest.importorskip("nibabel")
     rng = np.random.default_rng(0)
     for name in ("TCIA01_1", "TCIA02_2", "TCIA02_3", "CBICA_A", "CBICA_B", "CBICA_C"):
