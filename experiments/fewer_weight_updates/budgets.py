@@ -80,8 +80,8 @@ def train(key: jax.Array, config: Budgets) -> dict[str, jax.Array]:
 
     Returns:
         Excess validation losses ``[budget, horizon]`` by ``METRICS``; ``rate`` ``[budget]``, the contraction that
-        ``mixing.fit(T="auto")`` would measure on its first steps, NaN where the learning rate depends on T; ``eta``
-        ``[horizon]``, the learning rate.
+        ``mixing.fit(T="auto")`` would measure on its first steps, 1 (none) where the learning rate depends on T;
+        ``eta`` ``[horizon]``, the learning rate.
     """
     instance_key, noise_key, pilot_key = jax.random.split(key, 3)
     problem = quadratics.instance(instance_key, config.num_domains, config.dim)
@@ -121,7 +121,7 @@ def train(key: jax.Array, config: Budgets) -> dict[str, jax.Array]:
 def pilot(problem: quadratics.Quadratics, key: jax.Array, config: Budgets) -> jax.Array:
     """The contraction on the first ``min(64, N / 16)`` steps, for every N."""
     if config.tied:
-        return jnp.full(len(config.budgets), jnp.nan)
+        return jnp.ones(len(config.budgets))
     tx = optax.sgd(config.learning_rate)
 
     def measured(count):

@@ -104,11 +104,9 @@ def contraction(data) -> float:
 
 def auto_horizons(data) -> np.ndarray:
     """What ``mixing.horizon`` takes for each instance and N, ``[seed, budget]``, as positions in the grid of T."""
-    budgets, rates = data.budget.values.tolist(), data.rate.transpose("seed", "budget").values
-    chosen = [
-        [mixing.horizon(n - pilot_steps(n), None if np.isnan(r) else r) for n, r in zip(budgets, row, strict=True)]
-        for row in rates.astype(float)
-    ]
+    steps = [n - pilot_steps(n) for n in data.budget.values.tolist()]
+    rates = data.rate.transpose("seed", "budget").values.tolist()
+    chosen = [[mixing.horizon(n, rate) for n, rate in zip(steps, row, strict=True)] for row in rates]
     return abs(np.log(chosen)[..., None] - np.log(data.horizon.values)).argmin(-1)
 
 

@@ -18,6 +18,7 @@ from experiments.fewer_weight_updates import (
     full_gradients,
     laws,
     quadratics,
+    sentences,
     stochastic_gradients,
     two_domains,
     two_domains_report,
@@ -46,6 +47,10 @@ def test_closed_forms_at_a_vertex_and_with_resets():
     shares = [two_domains.last_share("projected_gradient", (1.3, -1.5), T, 0.1) for T in (1, 20, 80)]
     assert shares == [1.0, 0.0, 0.0]
     np.testing.assert_allclose(two_domains.last_share("reset", (1.0, -0.5), 1, 0.1), 0.9406, rtol=1e-4)
+
+
+def test_the_abstract_is_quoted_as_such():
+    assert sentences.quote("one_step_fails")["source"] == "paper 001, abstract"
 
 
 def test_horizons_of_two_domains_are_checked():
