@@ -1,0 +1,256 @@
+"""A language model of bytes over six domains of text, mixed for a seventh that it is not trained on.
+
+The validation loss is that of the target, Python's language reference by default: English prose about code. English
+is in the training domains only as verse (Shakespeare) and in code (comments and docstrings of Python's library); C and
+three families of other languages are there too. Every method has the same batches: so many windows of every domain at
+each step. The hypergradient sees the target's validation part; all losses reported are those of the test parts.
+
+What the weights are worth is told twice: by the model that was trained while they moved, and by one trained anew, from
+the same start and on the same batches, with the mean of the weights over the run.
+
+ERMA is run beside it, on a few kilobytes a domain, where a model can overfit. Its variance of the loss is measured over
+sequences, or over bytes as if those of a sequence were independent; paper 000, section 6, leaves dependence open.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from experiments.fewer_weight_updates import text_report
+from experiments.fewer_weight_updates.text_model import Decoder, byte_losses, design_effects, loss_variances
+from mixjax import WeightRule, data, mixing, rules
+from mixjax.experiment import Experiment
+
+DOMAINS = ("python", "c", "shakespeare", "european", "cyrillic", "indic")
+EPS_ROOT = 1e-10  # inside Adam's root, whose derivative at 0 is infinite: a byte not yet seen has gradient 0
+EXCERPT = 256  # bytes
+PROBE = 32  # windows a domain behind ERMA's signals
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """One method on one model.
+
+    Attributes:
+        method: what moves the weights. Both ``erma`` read held-out losses of the training domains.
+        T: steps a round.
+        every: rounds from one update of the weights to the next.
+        domains: names of ``mixjax.data.load_text`` to train on.
+        target: name of the domain whose loss is to be low.
+        train_bytes: how much of each domain's training part is used, a multiple of 256; 0 for all.
+        layers: of the decoder.
+        width: of the decoder.
+        heads: of the decoder.
+        length: bytes the decoder reads.
+        batch_size: windows of each domain in a step.
+        val_batch_size: windows of the target at an update of the weights.
+        test_windows: windows of each domain that losses are measured on.
+        num_steps: ``N``.
+        num_records: how often the target's loss is measured, at equal intervals of a multiple of ``T * every`` steps.
+        learning_rate: of Adam.
+        step_size: of mirror descent.
+        doge_step_size: of DoGE.
+        gamma1: of ERMA.
+        gamma2: of ERMA.
+    """
+
+    method: Literal["uniform", "hypergradient", "alignment", "doge", "erma_sequences", "erma_bytes"] = "uniform"
+    T: int = 16
+    every: int = 1
+    domains: tuple[str, ...] = DOMAINS
+    target: str = "reference"
+    train_bytes: int = 0
+    layers: int = 1
+    width: int = 32
+    heads: int = 2
+    length: int = 32
+    batch_size: int = 4
+    val_batch_size: int = 16
+    test_windows: int = 128
+    num_steps: int = 512
+    num_records: int = 8
+    learning_rate: float = 0.01
+    step_size: float = 1.0
+    doge_step_size: float = 0.1
+    gamma1: float = 2.0
+    gamma2: float = 10.0
+
+    def __post_init__(self):
+        """Raises a ValueError for numbers that do not fit, or a target to train on."""
+        if self.num_steps % (self.num_records * self.T * self.every):
+            raise ValueError(
+                "num_steps must be a multiple of num_records * T * every = "
+                f"{self.num_records * self.T * self.every}, got {self.num_steps}."
+            )
+        if self.train_bytes % EXCERPT:
+            raise ValueError(f"train_bytes must be a multiple of {EXCERPT}, got {self.train_bytes}.")
+        if self.target in self.domains:
+            raise ValueError(f"target must not be among the domains, got {self.target!r}.")
+
+    @property
+    def steps(self) -> range:
+        """After which the target's loss is measured."""
+        interval = self.num_steps // self.num_records
+        return range(interval, self.num_steps + 1, interval)
+
+    @property
+    def blocks(self) -> list[int]:
+        """Block lengths of the design effects: powers of 2 up to ``length``."""
+        return [2**i for i in range(self.length.bit_length()) if self.length % 2**i == 0]
+
+
+class Texts(NamedTuple):
+    """One part of every domain, and the target's; uint8 ``[number of bytes]`` each."""
+
+    domains: tuple[jax.Array, ...]
+    target: jax.Array
+
+
+def load(config: Text) -> dict[str, Texts]:
+    """The three parts: ``train``, ``validation`` and ``test``."""
+    texts = {name: data.load_text(name) for name in (*config.domains, config.target)}
+    parts = {
+        part: Texts(tuple(getattr(texts[name], part) for name in config.domains), getattr(texts[config.target], part))
+        for part in ("train", "validation", "test")
+    }
+    if config.train_bytes:
+        short = tuple(excerpts(text, config.train_bytes // EXCERPT) for text in parts["train"].domains)
+        parts["train"] = parts["train"]._replace(domains=short)
+    return parts
+
+
+def excerpts(text: np.ndarray, number: int) -> np.ndarray:
+    """So many pieces of a text, of 256 bytes, at equal distances from its beginning to its end."""
+    starts = np.linspace(0, len(text) - EXCERPT, number).astype(int)
+    return np.concatenate([text[start : start + EXCERPT] for start in starts])
+
+
+def draw(key: jax.Array, texts: Sequence[jax.Array], length: int, batch_size: int) -> jax.Array:
+    """Windows of every domain, ``[D, batch_size, length + 1]``."""
+    keys = jax.random.split(key, len(texts))
+    return jnp.stack([data.windows(k, text, length + 1, batch_size) for k, text in zip(keys, texts, strict=True)])
+
+
+def rule_of(config: Text) -> WeightRule:
+    """The rule of the method."""
+    return {
+        "uniform": rules.fixed(),
+        "hypergradient": rules.mirror_descent(config.step_size),
+        "alignment": rules.mirror_descent(config.step_size),
+        "doge": rules.doge(config.doge_step_size),
+        "erma_sequences": rules.erma(config.gamma1, config.gamma2),
+        "erma_bytes": rules.erma(config.gamma1, config.gamma2),
+    }[config.method]
+
+
+def mode_of(config: Text) -> str | None:
+    """How the method gets its hypergradient."""
+    return {"hypergradient": "reverse", "alignment": "alignment", "doge": "alignment"}.get(config.method)
+
+
+def start(config: Text, key: jax.Array) -> tuple[Any, Any, optax.GradientTransformation]:
+    """The model's graph and first parameters, and its optimizer."""
+    model = Decoder(config.layers, config.width, config.heads, config.length, rngs=nnx.Rngs(key))
+    return *nnx.split(model), optax.adam(config.learning_rate, b2=0.99, eps_root=EPS_ROOT)
+
+
+def losses_of(graphdef: Any) -> Callable[[Any, jax.Array], jax.Array]:
+    """``losses(params, windows)``: see ``byte_losses``."""
+    return lambda params, windows: byte_losses(nnx.merge(graphdef, params), windows)
+
+
+def fit_of(
+    config: Text, graphdef: Any, optimizer: optax.GradientTransformation, parts: Mapping[str, Texts], key: jax.Array
+) -> Callable[..., mixing.MixingState]:
+    """``fit(rule, state, **how)``: ``mixing.fit`` on these texts, with the signals of the method."""
+    losses = losses_of(graphdef)
+
+    def loss(params, windows):
+        return losses(params, windows).mean()
+
+    def batch(key):
+        return draw(key, parts["train"].domains, config.length, config.batch_size)
+
+    def val_batch(key):
+        return data.windows(key, parts["validation"].target, config.length + 1, config.val_batch_size)
+
+    def grad_norms(state, key):
+        grads = jax.vmap(jax.grad(loss), (None, 0))(state.params, batch(key))
+        return {"grad_norms": jax.vmap(optax.tree.norm)(grads)}
+
+    def held_out(state, key):
+        values = jax.vmap(losses, (None, 0))(state.params, draw(key, parts["validation"].domains, config.length, PROBE))
+        of_sequences, of_bytes = loss_variances(values)
+        return {
+            "counts": jnp.full(len(values), PROBE),
+            "losses": values.mean(axis=(1, 2)),
+            "loss_vars": of_sequences if config.method == "erma_sequences" else of_bytes,
+        }
+
+    def fit(rule, state, **how):
+        return mixing.fit(loss, loss, optimizer, rule, batch, val_batch, state, key, **how)[0]
+
+    measured = {"doge": grad_norms, "erma_sequences": held_out, "erma_bytes": held_out}
+    return functools.partial(fit, signals=measured[config.method]) if config.method in measured else fit
+
+
+def train(key: jax.Array, config: Text, parts: Mapping[str, Texts]) -> dict[str, jax.Array]:
+    """One seed: trains while the weights move, then anew with their mean."""
+    init_key, fit_key, test_key, target_key, train_key = jax.random.split(key, 5)
+    graphdef, params, optimizer = start(config, init_key)
+    prior, rule, losses = jnp.ones(len(config.domains)), rule_of(config), losses_of(graphdef)
+    fit = fit_of(config, graphdef, optimizer, parts, fit_key)
+    test = draw(test_key, parts["test"].domains, config.length, config.test_windows)
+    seen = draw(train_key, parts["train"].domains, config.length, config.test_windows)
+    target = data.windows(target_key, parts["test"].target, config.length + 1, config.test_windows)
+
+    def interval(state, _):
+        steps = config.num_steps // config.num_records
+        state = fit(rule, state, num_steps=steps, T=config.T, every=config.every, mode=mode_of(config))
+        return state, {"target_loss": losses(state.params, target).mean(), "weights": state.rule_state.weights}
+
+    state = mixing.init_state(params, optimizer, prior, rule)
+    state, records = jax.lax.scan(interval, state, length=config.num_records)
+
+    fixed = rules.fixed(state.mean_weights)
+    again = mixing.init_state(params, optimizer, prior, fixed)
+    again = fit(fixed, again, num_steps=config.num_steps, T=config.num_steps, mode=None)
+
+    measured = jax.lax.map(lambda windows: losses(state.params, windows), jnp.concatenate([test, seen]))
+    tested, trained = jnp.split(measured, 2)
+    return records | {
+        "mean_weights": state.mean_weights,
+        "retrained_loss": losses(again.params, target).mean(),
+        "test_losses": tested.mean(axis=(1, 2)),
+        "train_losses": trained.mean(axis=(1, 2)),
+        "design_effects": design_effects(tested, config.blocks),
+    }
+
+
+def text(config: Text) -> Experiment:
+    """One method on one model."""
+    losses = ("target_loss", "retrained_loss", "test_losses", "train_losses")
+    return Experiment(
+        train=lambda key, hparams, parts: train(key, dataclasses.replace(config, **hparams), parts),
+        data=load(config),
+        dims={
+            "target_loss": ("step",),
+            "retrained_loss": (),
+            "test_losses": ("domain",),
+            "train_losses": ("domain",),
+            "weights": ("step", "domain"),
+            "mean_weights": ("domain",),
+            "design_effects": ("domain", "block"),
+        },
+        coords={"step": list(config.steps), "domain": list(config.domains), "block": config.blocks},
+        units=dict.fromkeys(losses, "nats/byte") | dict.fromkeys(("weights", "mean_weights", "design_effects"), "1"),
+        figure=text_report.figure,
+        claims=text_report.claims,
+    )
