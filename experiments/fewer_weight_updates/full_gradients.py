@@ -91,7 +91,7 @@ def claims(results) -> list:
         return judged(
             f"auto_{name}_{metric}",
             np.exp(np.mean([np.log(ratio).mean(-1) for ratio in ratios.values()], 0)),
-            1.0,
+            0.0,
             NEAR_BEST,
             NEAR_BEST,
             seeds,

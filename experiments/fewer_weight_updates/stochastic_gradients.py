@@ -71,7 +71,7 @@ def claims(results) -> list:
         return judged(
             f"auto_{name}",
             np.exp(np.log(ratio).mean(-1)),
-            1.0,
+            0.0,
             NEAR_BEST,
             NEAR_BEST,
             seeds,
