@@ -16,6 +16,8 @@ from experiments.hardness_sampling.wide_network import WideReLU
 from mixjax import configs, experiment, samplers
 from tests.reference import paper004
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 CONFIG = Path(__file__).parents[2] / "configs" / "hardness_sampling" / "wide_relu.toml"
 KEY = jax.random.key(0)
 TINY = WideReLU(num_examples=6, input_dim=4, output_dim=2, width=16, batch_size=3, num_steps=8, num_records=4)
@@ -136,7 +138,7 @@ def test_the_largest_stable_step():
 
 
 @pytest.mark.slow
-def test_a_tiny_run_ends_in_claims(tmp_path):
+def test_a_tiny_run_ends_in_claims(first_run_only, tmp_path):
     changes = ["width=32", "num_examples=8", "num_steps=100", "num_records=10", "sweep.seeds=3"]
     changes += ["sweep.beta=[0.0, 0.01, 30.0]", "sweep.step_size=[1.0, 4.0, 64.0]"]
     path = experiment.run(configs.load(CONFIG, changes), out=tmp_path / "out")
