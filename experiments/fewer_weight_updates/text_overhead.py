@@ -7,6 +7,8 @@ shows the noise.
 
 import argparse
 import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,61 +19,61 @@ from mixjax import mixing
 
 LIMIT = 1.25
 BASELINE = "uniform mixing"
-HORIZONS, EVERY = (1, 4, 16), 16
+NUM_STEPS, EVERY = 256, 16  # of a turn; rounds from one differentiated to the next
 
 
-def sides(horizons=HORIZONS, every: int = EVERY) -> dict[str, Text]:
+def sides() -> dict[str, Text]:
     """Each side's settings, by name."""
-    found = {BASELINE: Text(), "uniform mixing again": Text()}
-    for r in (1, every):
-        for T in horizons:
-            found[f"T = {T}, one round in {r}"] = Text(method="hypergradient", T=T, every=r)
-    return found
+    found = {BASELINE: {}, "uniform mixing again": {}}
+    for T, every in ((16, 1), (16, EVERY), (4, EVERY)):
+        found[f"T = {T}, one round in {every}"] = {"method": "hypergradient", "T": T, "every": every}
+    return {name: Text(num_steps=NUM_STEPS, num_records=1, **settings) for name, settings in found.items()}
 
 
-def compile_run(config: Text, num_steps: int):
-    """A function of no arguments that trains for so many steps, and is done when it returns."""
+def compile_run(config: Text) -> Callable[[], Any]:
+    """A function of no arguments that trains for ``num_steps``, and is done when it returns."""
     graphdef, params, optimizer = start(config, jax.random.key(0))
     parts, rule = jax.tree.map(jnp.asarray, load(config)), rule_of(config)
     state = mixing.init_state(params, optimizer, jnp.ones(len(config.domains)), rule)
 
     def run(state, parts):
         fit = fit_of(config, graphdef, optimizer, parts, jax.random.key(1))
-        return fit(rule, state, num_steps=num_steps, T=config.T, every=config.every, mode=mode_of(config))
+        return fit(rule, state, num_steps=config.num_steps, T=config.T, every=config.every, mode=mode_of(config))
 
     program = jax.jit(run).lower(state, parts).compile()
     return lambda: jax.block_until_ready(program(state, parts))
 
 
-def measure(settings: dict[str, Text], num_steps: int, turns: int) -> dict[str, timing.Summary]:
-    """Wall time over that of uniform mixing in the same turn, by side: median and a 95 % interval of it."""
-    runs = {name: compile_run(config, num_steps) for name, config in settings.items()}
+def measure(settings: Mapping[str, Text], turns: int) -> dict[str, list[float]]:
+    """Seconds of each side, one a turn."""
+    runs = {name: compile_run(config) for name, config in settings.items()}
     timing.interleave(runs, 1)
-    seconds = timing.interleave(runs, turns)
-    ratios = {name: [a / b for a, b in zip(s, seconds[BASELINE], strict=True)] for name, s in seconds.items()}
-    return {
-        name: timing.Summary(statistics.median(values), *timing.median_interval(values), turns)
-        for name, values in ratios.items()
-    } | {"ms a step": timing.summarize([1e3 * s / num_steps for s in seconds[BASELINE]])}
+    return timing.interleave(runs, turns)
 
 
-def main(arguments=None) -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.fewer_weight_updates.text_overhead", description=__doc__
+def report(seconds: Mapping[str, Sequence[float]]) -> str:
+    """Wall time over that of uniform mixing in the same turn: the median, and a 95 % interval of it."""
+    rows = []
+    for name, own in seconds.items():
+        ratios = [a / b for a, b in zip(own, seconds[BASELINE], strict=True)]
+        low, high = timing.median_interval(ratios)
+        verdict = "yes" if high <= LIMIT else "no" if low > LIMIT else "undecided"
+        rows.append((name, f"{statistics.median(ratios):.2f} ({low:.2f} to {high:.2f})", verdict))
+    step = timing.summarize([1e3 * s / NUM_STEPS for s in seconds[BASELINE]])
+    return "\n".join(
+        [
+            timing.table(["side", "times uniform mixing, median (95 %)", f"at most {LIMIT}"], rows),
+            f"\n{len(seconds[BASELINE])} turns of {NUM_STEPS} steps; a step of uniform mixing takes {step} ms.",
+            *(f"- {name}: {value}" for name, value in timing.machine().items()),
+        ]
     )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description="Overhead of hypergradients on text.toml's model.")
     parser.add_argument("--turns", type=int, default=15)
-    options = parser.parse_args(arguments)
-    settings, num_steps = sides(), max(HORIZONS) * EVERY
-    found = measure(settings, num_steps, options.turns)
-    step = found.pop("ms a step")
-    rows = [
-        (name, f"{r.median:.2f} ({r.low:.2f} to {r.high:.2f})", "yes" if r.high <= LIMIT else "no")
-        for name, r in found.items()
-    ]
-    print(timing.table(["side", "times uniform mixing, median (95 %)", f"at most {LIMIT}"], rows))
-    print(f"\n{options.turns} turns of {num_steps} steps; a step of uniform mixing takes {step} ms.")
-    print("\n".join(f"- {name}: {value}" for name, value in timing.machine().items()))
+    print(report(measure(sides(), parser.parse_args(arguments).turns)))
 
 
 if __name__ == "__main__":

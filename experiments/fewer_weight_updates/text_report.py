@@ -10,8 +10,8 @@ import xarray
 from experiments.figures import points, text
 from mixjax.claims import Claim, paired, versus
 
-SOURCE = "ours; papers 001 and 002, of which we have the abstract, ask it of quadratics"
-OPEN = "ours; paper 000, section 6, leaves dependent samples open"
+SOURCE = "ours (not in the abstract of papers 001 and 002)"
+OPEN = "ours (paper 000, section 6, leaves dependent samples open)"
 UNIFORM, ALIGNMENT, DOGE = "uniform", "alignment, T = 16", "DoGE"  # the runs of the config, beside T = 1, 4, ...
 SPARSE, FULL = "T = 4, one round in 16", "T = 4"
 FEW, SEQUENCES, BYTES = "few bytes: uniform", "few bytes: ERMA, sequences", "few bytes: ERMA, bytes"
@@ -60,15 +60,14 @@ def _mixing(results) -> list[Claim]:
                 f"t_{T}_helps",
                 final(data),
                 final(uniform),
-                f"weights moved every {T} steps lower the target's loss below uniform mixing's",
+                f"weights moved with T = {T} lower the target's loss below uniform mixing's",
                 note=f"{level}; mean weights: {weights(data)}",
             ),
             _lower(
                 f"t_{T}_retrained_helps",
                 data["retrained_loss"],
                 final(uniform),
-                f"a model trained anew with the mean of the weights moved every {T} steps has a lower target loss than "
-                "uniform mixing's",
+                f"a model trained anew with the mean weights of T = {T} has a lower target loss than uniform mixing's",
                 note=level,
             ),
             versus(
@@ -209,12 +208,12 @@ def figure(results):
     effects = results[FEW]["design_effects"]
     for i, domain in enumerate(effects.domain.values):
         points(axes[1, 0], effects.block, effects.sel(domain=domain), color=f"C{i}", label=domain)
-    axes[1, 0].plot(effects.block, effects.block, color="0.6", lw=1, ls="--", label="equal losses")
+    axes[1, 0].plot(effects.block, effects.block, color="0.6", lw=1, ls="--", label="equal losses", zorder=0)
     axes[1, 0].axhline(1, color="0.4", lw=1, ls=":", label="independent losses")
     axes[1, 0].set_xscale("log", base=2)
     axes[1, 0].set_xticks(effects.block.values, effects.block.values)
     axes[1, 0].set(xlabel="bytes in a row, k", ylabel="variance of their mean loss, times k over one byte's")
-    axes[1, 0].set(ylim=(0, 1.25 * float(effects.mean("seed").max())), title="dependence of a sequence's bytes")
+    axes[1, 0].set(ylim=(0, 1.2 * float(effects.mean("seed").max())), title="dependence of a sequence's bytes")
 
     erma = {name: results[name] for name in (FEW, SEQUENCES, BYTES)}
     shades = dict(zip(erma, ("0.3", "C0", "C1"), strict=True))
@@ -229,8 +228,9 @@ def figure(results):
     axes[1, 2].set_title("ERMA's losses")
     for axis in axes.flat:
         axis.grid(alpha=0.3, lw=0.5)
-        if axis.get_legend_handles_labels()[0]:
-            axis.legend(fontsize=8, loc="best")
+        low, high = axis.get_ylim()
+        axis.set_ylim(low, high + 0.4 * (high - low))  # room for the legend
+        axis.legend(fontsize=8, loc="upper center", ncols=2)
     drawn.suptitle(
         f"A language model of bytes over {uniform.sizes['domain']} domains: mean over {uniform.sizes['seed']} paired "
         "seeds; bands and bars: ±2 standard errors",
