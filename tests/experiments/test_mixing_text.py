@@ -44,38 +44,28 @@ def texts(monkeypatch):
     monkeypatch.setattr(mixjax.data, "load_text", lambda name: made_up(alphabets.get(name, b"abcdefgh")))
 
 
-@pytest.fixture(scope="module")
-def trained():
-    """``trained(**settings)``: a run of ``TINY``, compiled once for each method."""
-    runs = {}
-
-    def trained(**settings):
-        config = dataclasses.replace(TINY, **settings)
-        if config not in runs:
-            data = jax.tree.map(jnp.asarray, text.load(config))
-            runs[config] = jax.jit(lambda key, data: text.train(key, config, data))(jax.random.key(0), data)
-        return runs[config]
-
-    return trained
-
-
 # --- the model and its losses ---------------------------------------------------------------------------------------
 
 
 def test_a_loss_depends_on_the_bytes_up_to_its_own_alone():
-    model = Decoder(1, 8, 2, 6, rngs=nnx.Rngs(0))
+    losses = jax.jit(lambda x: byte_losses(Decoder(1, 8, 2, 6, rngs=nnx.Rngs(0)), x))
     windows = np.random.default_rng(0).integers(0, 256, (3, 7)).astype(np.uint8)
     changed = windows.copy()
     changed[:, 4] += 1
-    before, after = jax.jit(lambda x: byte_losses(model, x).reshape(2, 3, 6))(np.concatenate([windows, changed]))
+    before, after = losses(np.concatenate([windows, changed])).reshape(2, 3, 6)
     np.testing.assert_allclose(before[:, :3], after[:, :3], rtol=1e-6)
     assert (np.abs(before - after)[:, 3:] > 1e-6).all()  # byte 4 is what loss 3 predicts, and what losses 4 and 5 see
 
 
 def test_a_loss_is_the_cross_entropy_of_the_next_byte():
-    model = Decoder(0, 4, 1, 5, rngs=nnx.Rngs(0))
     windows = np.arange(12).reshape(2, 6).astype(np.uint8)
-    logits, found = jax.jit(lambda x: (model(x[:, :-1]), byte_losses(model, x)))(windows)
+
+    @jax.jit
+    def both(windows):
+        model = Decoder(0, 4, 1, 5, rngs=nnx.Rngs(0))
+        return model(windows[:, :-1]), byte_losses(model, windows)
+
+    logits, found = both(windows)
     logits = np.asarray(logits, np.float64)
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
     expected = -np.log(np.take_along_axis(probabilities, windows[:, 1:, None].astype(int), axis=-1)[..., 0])
@@ -116,18 +106,27 @@ def test_few_bytes_are_taken_from_all_of_a_text():
     assert len(parts["train"].target) == 4000 and [len(part) for part in parts["test"].domains] == [2000, 2000]
 
 
-def test_uniform_mixing_is_trained_anew_on_the_same_batches(trained):
-    found = trained()
-    np.testing.assert_allclose(found["weights"], 0.5)
+def test_uniform_mixing_is_trained_anew_on_the_same_batches():
+    data = jax.tree.map(jnp.asarray, text.load(TINY))
+    found = jax.jit(lambda key, data: text.train(key, TINY, data))(jax.random.key(0), data)
+    np.testing.assert_allclose(found["weights"], np.full((2, 2), 0.5))
     np.testing.assert_allclose(found["retrained_loss"], found["target_loss"][-1], rtol=1e-4)
-    assert found["target_loss"].shape == (2,) and found["design_effects"].shape == (2, 4)
+    assert found["target_loss"][1] < found["target_loss"][0] < 6 and found["design_effects"].shape == (2, 4)
 
 
-def test_the_domain_with_the_targets_letters_gets_the_weight(trained):
-    found, uniform = trained(method="hypergradient"), trained()
-    assert found["mean_weights"][1] > 0.6 and found["weights"].shape == (2, 2)
-    assert abs(found["target_loss"] - uniform["target_loss"]).min() > 1e-4
-    assert np.isfinite(found["retrained_loss"])
+def test_the_domain_with_the_targets_letters_gets_the_weight():
+    """Most bytes are in no text: their embeddings' gradients are 0, where Adam's root must not spoil the derivative."""
+    config = dataclasses.replace(TINY, method="hypergradient")
+
+    @jax.jit
+    def weights(key, parts):
+        graphdef, params, optimizer = text.start(config, key)
+        rule = text.rule_of(config)
+        fit = text.fit_of(config, graphdef, optimizer, parts, key)
+        state = mixing.init_state(params, optimizer, [0.5, 0.5], rule)
+        return fit(rule, state, num_steps=32, T=8, mode=text.mode_of(config)).rule_state.weights
+
+    assert weights(jax.random.key(0), jax.tree.map(jnp.asarray, text.load(config)))[1] > 0.7
 
 
 @pytest.mark.parametrize("method", ["erma_sequences", "erma_bytes", "doge"])
