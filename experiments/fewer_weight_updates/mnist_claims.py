@@ -80,6 +80,13 @@ def _horizon(data, row):
             POINTS,
         ),
         row(
+            paired,
+            "T1_fits_better_than_uniform",
+            (loss("T=1"), "<", loss("uniform")),
+            "T = 1 ends at a lower validation loss than uniform weights",
+            f"{NATS}; row added when the first judging seeds, 1000 to 1009, had been seen",
+        ),
+        row(
             versus,
             "auto_near_best",
             (accuracy("auto") - accuracy(best_fixed), ">=", -NOT_WORSE),

@@ -6,8 +6,8 @@ import numpy as np
 from experiments.figures import points
 
 BASELINES = {
-    "uniform": ("uniform", {"color": "0.35", "ls": "-"}),
-    "proportional": ("proportional", {"color": "C4", "ls": "--"}),
+    "uniform": ("uniform weights", {"color": "0.35", "ls": "-"}),
+    "proportional": ("proportional weights", {"color": "C4", "ls": "--"}),
     "doge": ("DoGE", {"color": "C2", "ls": "-."}),
     "doremi": ("DoReMi", {"color": "C5", "ls": ":"}),
     "group_dro": ("group DRO", {"color": "C6", "ls": "--"}),
@@ -57,6 +57,8 @@ def figure(results):
         weights(row[3], data)
         for axis in row:
             axis.set(xscale="log", xlabel="T (steps from one update of the weights to the next)")
+            axis.set_xticks(list(horizons(data)), list(horizons(data)), minor=False)
+            axis.minorticks_off()
             axis.grid(alpha=0.3, lw=0.5)
     entries = {}
     for axis in axes[:, [0, 3]].flat:

@@ -1,20 +1,18 @@
 """MNIST's domains: what they hold, the methods' budgets and signals, claims in both directions, a tiny run."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import xarray
 
 import mixjax.data
 from experiments.fewer_weight_updates import mnist, mnist_claims, mnist_domains, mnist_figure
 from experiments.fewer_weight_updates.mnist import Mnist
-from mixjax import configs, experiment, mixing, results, rules
+from mixjax import configs, mixing, rules
 
 CONFIG = Path(__file__).parents[2] / "configs" / "fewer_weight_updates" / "mnist.toml"
 DOMAINS = ("noisy", "skewed", "swapped", "clean")
@@ -30,21 +28,25 @@ def fake_images(name="mnist"):
     return mixjax.data.Images(images[0], labels[0], images[1], labels[1], (28, 28), 10, "a test")
 
 
-@pytest.fixture
-def data(monkeypatch):
-    monkeypatch.setattr(mixjax.data, "load", fake_images)
-    return jax.tree.map(jnp.asarray, mnist_domains.load())
+@pytest.fixture(scope="module")
+def data():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mixjax.data, "load", fake_images)
+        yield mnist_domains.load()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def problem(data):
-    return mnist_domains.setup(jax.random.key(3), SMALL, data)
+    compiled = jax.jit(lambda key, images: split(key, SMALL, images))
+    with pytest.MonkeyPatch.context() as patch:
+        split = mnist_domains.split
+        patch.setattr(mnist_domains, "split", lambda key, config, images: compiled(key, images))
+        return mnist_domains.setup(jax.random.key(3), SMALL, jax.tree.map(jnp.asarray, data))
 
 
 def numbered(data):
     """The training images, each of which shows its own number."""
-    labels = data["train"].labels
-    return data["train"]._replace(images=jnp.tile(jnp.arange(len(labels))[:, None], (1, 2)))
+    return data["train"]._replace(images=np.tile(np.arange(len(data["train"].labels))[:, None], (1, 2)))
 
 
 # --- domains and models -----------------------------------------------------------------------------------------------
@@ -59,7 +61,8 @@ def test_pooling_averages_two_by_two():
 
 def test_domains_are_what_they_say(data):
     images = numbered(data)
-    parts = mnist_domains.split(jax.random.key(0), SMALL, images)
+    split = jax.jit(lambda key, images: mnist_domains.split(key, SMALL, images))
+    parts = split(jax.random.key(0), images)
     ids, held_out = np.asarray(parts.train.images[:, 0]), np.asarray(parts.validation.images[:, 0])
     assert len(np.unique([*ids, *held_out])) == 490 + 50
     truth, labels = np.asarray(images.labels)[ids], np.asarray(parts.train.labels)
@@ -72,14 +75,17 @@ def test_domains_are_what_they_say(data):
     assert labels[swapped].tolist() == [pairs[y] for y in truth[swapped]] and len(set(truth[swapped])) == 10
     assert (truth == labels)[clean].all()
     np.testing.assert_array_equal(parts.validation.labels, np.asarray(images.labels)[held_out])
-    other = mnist_domains.split(jax.random.key(1), SMALL, images)
+    other = split(jax.random.key(1), images)
     assert set(np.asarray(other.train.images[:, 0])) != set(ids)
 
 
 def test_every_row_of_a_batch_comes_from_its_domain(data):
-    problem = mnist_domains.setup(jax.random.key(0), SMALL, data | {"train": numbered(data)})
-    ids = problem.split.train.images[:, 0]
-    batch = problem.draw(jax.random.key(1))
+    @jax.jit
+    def draw(train):
+        problem = mnist_domains.setup(jax.random.key(0), SMALL, data | {"train": train})
+        return problem.split.train.images[:, 0], problem.draw(jax.random.key(1))
+
+    ids, batch = draw(numbered(data))
     assert batch.images.shape == (4, 32, 2) and batch.labels.shape == (4, 32)
     for row, part in zip(batch.images[..., 0], np.split(np.asarray(ids), [300, 360, 450]), strict=True):
         assert set(np.asarray(row)) <= set(part) and len(set(np.asarray(row))) > 15
@@ -88,9 +94,8 @@ def test_every_row_of_a_batch_comes_from_its_domain(data):
 def test_sizes_of_the_models():
     sizes = {}
     for model in ("logistic", "mlp"):
-        params = mnist_domains.init(jax.random.key(0), Mnist(model=model), 196)
+        params = jax.eval_shape(lambda key, m=model: mnist_domains.init(key, Mnist(model=m), 196), jax.random.key(0))
         sizes[model] = sum(x.size for x in jax.tree.leaves(params))
-        assert (mnist_domains.scores(params, jnp.ones((3, 196))) == 0.0).all()
     assert sizes == {"logistic": 1970, "mlp": 13_258}
 
 
@@ -99,21 +104,22 @@ def test_scores_and_loss_by_hand(problem):
     w, v = rng.normal(size=(196, 3)), rng.normal(size=(3, 10))
     params = jax.tree.map(jnp.asarray, [(w, np.ones(3)), (v, np.zeros(10))])
     x, y = rng.random((5, 196)), np.arange(5)
+    cross_entropy, loss = jax.jit(mnist_domains.cross_entropy), jax.jit(problem.loss)
     expected = np.maximum(x @ w + 1, 0) @ v
-    np.testing.assert_allclose(mnist_domains.scores(params, jnp.asarray(x)), expected, rtol=1e-4, atol=1e-4)
-    loss = np.mean(np.log(np.exp(expected).sum(axis=1)) - expected[np.arange(5), y])
+    np.testing.assert_allclose(jax.jit(mnist_domains.scores)(params, x), expected, rtol=1e-4, atol=1e-4)
+    value = np.mean(np.log(np.exp(expected).sum(axis=1)) - expected[np.arange(5), y])
     batch = mnist_domains.Batch(jnp.asarray(x), jnp.asarray(y))
-    np.testing.assert_allclose(mnist_domains.cross_entropy(params, batch), loss, rtol=1e-4)
+    np.testing.assert_allclose(cross_entropy(params, batch), value, rtol=1e-4)
     squares = (w**2).sum() + 3 + (v**2).sum()
-    np.testing.assert_allclose(problem.loss(params, batch), loss + 0.0005 * squares, rtol=1e-4)
+    np.testing.assert_allclose(loss(params, batch), value + 0.0005 * squares, rtol=1e-4)
 
 
 def test_training_on_the_validation_images_alone(problem):
-    value = jax.value_and_grad(problem.loss)
+    grad = jax.jit(jax.grad(problem.loss))
     params = problem.params
     for _ in range(2):
-        params = optax.tree.add_scale(params, -0.1, value(params, problem.split.validation)[1])
-    found = mnist_domains.on_validation_alone(problem, 2)
+        params = jax.tree.map(lambda p, g: p - 0.1 * g, params, grad(params, problem.split.validation))
+    found = jax.jit(lambda: mnist_domains.on_validation_alone(problem, 2))()
     for a, b in zip(*map(jax.tree.leaves, (found, params)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7)
 
@@ -141,14 +147,17 @@ def test_signals_are_those_of_a_batch(problem):
     key = jax.random.key(5)
     batch = problem.draw(key)
     reference = jax.tree.map(lambda x: x + 0.1, problem.params)
-    found = mnist.signals(problem, "reference", reference)(state, key)
-    np.testing.assert_allclose(found["losses"], np.log(10), rtol=1e-5)
+    told = {
+        kind: jax.jit(mnist.signals(problem, kind, reference))(state, key) for kind in ("reference", "norms", "draw")
+    }
+    np.testing.assert_allclose(told["reference"]["losses"], np.log(10), rtol=1e-5)
+    loss, grad = jax.jit(mnist_domains.cross_entropy), jax.jit(jax.grad(problem.loss))
     for d in range(4):
         one = jax.tree.map(lambda x, d=d: x[d], batch)
-        np.testing.assert_allclose(found["reference_losses"][d], mnist_domains.cross_entropy(reference, one), rtol=1e-5)
-        norm = optax.tree.norm(jax.grad(problem.loss)(problem.params, one))
-        np.testing.assert_allclose(mnist.signals(problem, "norms", None)(state, key)["grad_norms"][d], norm, rtol=1e-4)
-    assert mnist.signals(problem, "draw", None)(state, key)["counts"].tolist() == [0, 0, 1, 0]
+        np.testing.assert_allclose(told["reference"]["reference_losses"][d], loss(reference, one), rtol=1e-5)
+        squares = sum(float((x**2).sum()) for x in jax.tree.leaves(grad(problem.params, one)))
+        np.testing.assert_allclose(told["norms"]["grad_norms"][d], squares**0.5, rtol=1e-4)
+    assert told["draw"]["counts"].tolist() == [0, 0, 1, 0]
     assert mnist.signals(problem, None, None)(state, key) == {}
 
 
@@ -159,7 +168,8 @@ def test_signals_are_those_of_a_batch(problem):
         ({"num_steps": 512}, r"num_steps = 512 leave no whole round at equal compute for \['T=256'\]."),
     ],
 )
-def test_mnist_refuses(change, message, data):
+def test_mnist_refuses(change, message, data, monkeypatch):
+    monkeypatch.setattr(mnist, "horizon", lambda config, data: 4)
     with pytest.raises(ValueError, match=message):
         mnist.mnist(Mnist(validation=20, **change))
 
@@ -202,7 +212,7 @@ def test_claims_are_decided_in_both_directions():
     bad = made_up(long_horizons_lose, lambda n: 2.0 - long_horizons_lose(n) / 100, 1.3)
     for data, holds in ((good, True), (bad, False)):
         rows = {claim.name: claim for claim in mnist_claims.claims({"A run": data})}
-        assert len(rows) == 17 and all(claim.statement.startswith("ours: ") for claim in rows.values())
+        assert len(rows) == 18 and all(claim.statement.startswith("ours: ") for claim in rows.values())
         wrong = {name for name, claim in rows.items() if claim.holds is not holds}
         assert wrong == (set() if holds else {"a_run_mean_near_last"})  # weights stand still in both
     rows = {claim.name: claim for claim in mnist_claims.claims({"A run": good})}
@@ -230,33 +240,71 @@ def test_figure_shows_every_method_and_domain_once():
 # --- the config -------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def trained(data):
+    """A seed, 128 steps, some of the methods."""
+    config = Mnist(num_steps=128, batch_size=4, validation=20, grid=2)
+    known = mnist.methods(config, 8)
+    few = {name: known[name] for name in ("uniform", "T=16", "doge", "doremi")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mnist, "methods", lambda config, auto: few)
+        program = jax.jit(lambda key, data: mnist.train(key, config, 8, data))
+        return config, few, jax.tree.map(np.asarray, program(jax.random.key(0), data))
+
+
 @pytest.mark.slow
-def test_a_tiny_run_ends_in_claims(data, tmp_path):
-    changes = ["num_steps=128", "horizons=[1,16]", "alignments=[1,16]", "batch_size=4", "validation=20"]
-    changes += ["sweep.seeds=2", "run.0.grid=2"]
-    config = configs.load(CONFIG, changes)
-    assert config.sweep.first_seed >= 1000 and [run.values.grid > 0 for run in config.runs] == [
-        True,
-        True,
-        False,
-        False,
-    ]
-    config = dataclasses.replace(config, runs=config.runs[:1])
-    out = experiment.run(config, out=tmp_path / "out")
-    rows = json.loads((out / "claims.json").read_text(encoding="utf-8"))
-    assert len(rows) == 17 and all(np.isfinite(row["value"]) for row in rows)
-    (found,) = results.read(out).values()
+def test_training_learns_and_moves_weights(trained):
+    config, few, found = trained
     assert all(np.isfinite(values).all() for values in found.values())
+    names = list(few)
+    assert found["accuracy"][names.index("T=16"), 1] > 30
+    assert found["steps"][names.index("T=16")].tolist() == [mnist.affordable(config, few["T=16"]), 128]
+    assert found["T"].tolist() == [1, 16, 1, 1]
+    np.testing.assert_allclose(found["weights"].sum(axis=-1), 1.0, rtol=1e-4)
+    moved = abs(found["weights"] - 1 / 3).max(axis=-1)
+    assert (moved[0] < 1e-6).all() and (moved[1:, 1] > 1e-4).all()
 
-    def of(metric, method):
-        return np.asarray(found[metric].sel({"method": method}))
 
-    assert (of("accuracy", "T=16")[:, 1] > 30).all()  # it learns
-    np.testing.assert_allclose(of("accuracy", "uniform")[:, 0], of("accuracy", "uniform")[:, 1])
-    np.testing.assert_allclose(
-        of("retrained_validation_loss", "uniform"), of("validation_loss", "uniform")[:, 1], rtol=1e-3
-    )
-    np.testing.assert_allclose(found["weights"].sum("domain"), 1.0, rtol=1e-4)
-    assert not np.allclose(of("validation_loss", "T=16")[:, 0], of("validation_loss", "T=16")[:, 1])
-    assert not np.allclose(of("weights", "doge"), 1 / 3, atol=1e-3)
-    assert found.sizes["point"] == 6
+@pytest.mark.slow
+def test_the_compute_budget_is_a_shorter_run_and_fixed_weights_are_retrained_the_same_way(trained, data):
+    config, few, found = trained
+    losses, names = found["validation_loss"], list(few)
+    np.testing.assert_allclose(losses[0, 0], losses[0, 1], rtol=1e-5)  # plain training costs what plain training costs
+    np.testing.assert_allclose(found["retrained_validation_loss"][0], losses[0, 1], rtol=1e-3)
+    keys = jax.random.split(jax.random.key(0), 3)
+    short = dataclasses.replace(config, num_steps=mnist.affordable(config, few["doge"]))
+
+    @jax.jit
+    def run(data):
+        problem = mnist_domains.setup(keys[0], short, data)
+        state, _ = mnist.fit(short, problem, few["doge"], keys[1])
+        return mnist_domains.worth(problem, state.params)["validation_loss"], state.rule_state.weights
+
+    loss, weights = run(jax.tree.map(jnp.asarray, data))
+    row = names.index("doge")
+    np.testing.assert_allclose(losses[row, 0], loss, rtol=1e-3)
+    np.testing.assert_allclose(found["weights"][row, 0], weights, rtol=1e-3)
+    assert abs(losses[row, 1] - loss) > 1e-3
+
+
+@pytest.mark.slow
+def test_the_config_names_everything_its_runs_return(data, monkeypatch):
+    monkeypatch.setattr(mixjax.data, "load", fake_images)
+    monkeypatch.setattr(mnist, "horizon", lambda config, data: 61)
+    config = configs.load(CONFIG)
+    assert config.sweep.first_seed >= 1000 and config.sweep.seeds >= 10
+    assert ["clean" in run.values.domains for run in config.runs] == [False, True, False, True]
+    values = config.runs[1].values
+    made = mnist.mnist(values)
+    shapes = jax.eval_shape(made.train, jax.random.key(0), {}, made.data)
+    sizes = {dim: len(labels) for dim, labels in made.coords.items()}
+    assert sizes == {"method": 15, "budget": 2, "domain": 4, "point": 56}
+    assert {name: shape.shape for name, shape in shapes.items()} == {
+        name: tuple(sizes[dim] for dim in dims) for name, dims in made.dims.items()
+    }
+    assert set(made.units) <= set(shapes)
+
+
+def test_horizon_is_measured(data):
+    config = dataclasses.replace(SMALL, num_steps=512, learning_rate=0.5, l2=0.5)
+    assert 1 <= mnist.horizon(config, jax.tree.map(jnp.asarray, data)) < 32  # contracts by 0.75 a step: 11 steps
