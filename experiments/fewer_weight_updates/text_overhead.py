@@ -72,7 +72,7 @@ def report(seconds: Mapping[str, Sequence[float]]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(description="Overhead of hypergradients on text.toml's model.")
-    parser.add_argument("--turns", type=int, default=15)
+    parser.add_argument("--turns", type=int, default=25)
     print(report(measure(sides(), parser.parse_args(arguments).turns)))
 
 

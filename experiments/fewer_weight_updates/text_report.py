@@ -212,7 +212,7 @@ def figure(results):
     axes[1, 0].axhline(1, color="0.4", lw=1, ls=":", label="independent losses")
     axes[1, 0].set_xscale("log", base=2)
     axes[1, 0].set_xticks(effects.block.values, effects.block.values)
-    axes[1, 0].set(xlabel="bytes in a row, k", ylabel="variance of their mean loss, times k over one byte's")
+    axes[1, 0].set(xlabel="bytes in a row, k", ylabel="k × variance of their mean loss / one byte's")
     axes[1, 0].set(ylim=(0, 1.2 * float(effects.mean("seed").max())), title="dependence of a sequence's bytes")
 
     erma = {name: results[name] for name in (FEW, SEQUENCES, BYTES)}

@@ -15,6 +15,7 @@ from experiments.fewer_weight_updates import text, text_overhead, text_report
 from experiments.fewer_weight_updates.text import DOMAINS, Text, Texts
 from experiments.fewer_weight_updates.text_model import Decoder, byte_losses, design_effects, loss_variances
 from mixjax import configs, mixing
+from mixjax.data import load_text
 
 CONFIG = Path(__file__).parents[2] / "configs" / "fewer_weight_updates" / "text.toml"
 TINY = Text(
@@ -106,7 +107,11 @@ def test_few_bytes_are_taken_from_all_of_a_text():
     assert len(parts["train"].target) == 4000 and [len(part) for part in parts["test"].domains] == [2000, 2000]
 
 
-def test_uniform_mixing_is_trained_anew_on_the_same_batches():
+def test_uniform_mixing_is_trained_anew_on_the_same_batches(monkeypatch):
+    """On real text that needs no fetching; Python's library takes seconds to read."""
+    monkeypatch.setattr(
+        mixjax.data, "load_text", lambda name: made_up(b"de f") if name == "python" else load_text(name)
+    )
     data = jax.tree.map(jnp.asarray, text.load(TINY))
     found = jax.jit(lambda key, data: text.train(key, TINY, data))(jax.random.key(0), data)
     np.testing.assert_allclose(found["weights"], np.full((2, 2), 0.5))
