@@ -1,5 +1,17 @@
 """Eight simulated CPU devices, so that sharded code is tested everywhere; set before JAX makes its first array."""
 
 import jax
+import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
+
+
+@pytest.fixture(scope="module")
+def quick_compilation():
+    """For modules that compile longer than they compute: machine code is optimised less, results agree up to rounding.
+
+    Used as `pytestmark = pytest.mark.usefixtures("quick_compilation")`.
+    """
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

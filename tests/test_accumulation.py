@@ -12,6 +12,8 @@ import pytest
 import mixjax
 from mixjax import accumulate, aggregate, get_weights, rules, signals, track, weighted_loss
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 PRIOR = np.float32([0.5, 0.3, 0.2])
 K, PER, D = 4, 6, 3
 X = np.random.default_rng(0).normal(size=(2, K * PER, 2)).astype(np.float32)  # two batches

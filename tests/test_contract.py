@@ -20,6 +20,8 @@ import mixjax
 from mixjax import rules
 from mixjax.types import SIGNALS, WeightRule
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 ROWS = np.arange(3)
 PRIOR = np.array([0.5, 0.3, 0.2], np.float32)
 VARIANCES = np.array([1.0, 20.0, 4.0])

@@ -12,6 +12,8 @@ from jax.sharding import PartitionSpec as P
 from mixjax import hypergrad as hg
 from mixjax.hypergrad import MODES, counterfactual, hypergrad, unroll
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 D, T, SIZE = 3, 7, 6
 WEIGHTS = np.array([0.2, 0.5, 0.3])
 OPTIMIZERS = {

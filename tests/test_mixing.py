@@ -10,6 +10,8 @@ import pytest
 
 from mixjax import mixing, rules
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 CENTERS = np.array([[1.0, 1.0], [0.0, 0.0]], np.float32)
 EPS = 0.1  # the flat direction's curvature; the stiff one's is 1
 TARGET = np.array([1.0, -0.5], np.float32)

@@ -13,14 +13,16 @@ Four modes share one signature::
     result = gradient(weights, params, opt_state, batches, val_batch)       # batches: leading axes [T, D]
     result.hypergrads, result.params, result.opt_state                      # [D], and where training goes on
 
-========= ==================================== ============================= ===========================================
-mode      computes                             costs, beside T plain steps   memory beyond it
-========= ==================================== ============================= ===========================================
-reverse   g, backwards through the T steps     about 3 to 5 times            T or sqrt(T) copies of params and opt_state
-forward   g, with D tangents carried along     about 2 D times               D copies, whatever T; T may be traced
-implicit  g of an inner optimum (T infinite)   as many steps as iterations   a few copies
-alignment :math:`-\langle\nabla F, \nabla f_d\rangle`  about one step        one copy
-========= ==================================== ============================= ===========================================
+========= ============================================= =================== ========================================
+mode      computes                                      time                memory beyond training's
+========= ============================================= =================== ========================================
+reverse   g, backwards through the T steps              2 to 4.5 times      T or 2 sqrt(T) copies of the state
+forward   g, with D tangents carried along              D / 2 to 2 D times  D copies, whatever T; T may be traced
+implicit  g of an inner optimum (T infinite)            and its iterations  a few copies
+alignment :math:`-\langle\nabla F, \nabla f_d\rangle`   and a step or two   one copy
+========= ============================================= =================== ========================================
+
+Times are those of training with T plain steps, as measured on an MLP (experiments/fewer_weight_updates/benchmarks).
 
 ``g`` matters up to a constant added to all entries: on the simplex, only differences move weights.
 

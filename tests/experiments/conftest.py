@@ -1,18 +1,9 @@
-"""What makes a config's run from end to end quick: compiling takes most of its time."""
+"""What makes a config's run from end to end quick."""
 
-import jax
 import numpy as np
 import pytest
 
 from mixjax import experiment
-
-
-@pytest.fixture
-def quick_compilation():
-    """Programs are compiled with less optimisation of their machine code; what they compute stays."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture

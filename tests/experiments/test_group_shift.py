@@ -16,6 +16,8 @@ from experiments.hardness_sampling.group_shift import METHODS, GroupShift, Stren
 from experiments.hardness_sampling.tabular import Rows
 from mixjax import configs, rules, samplers
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 CONFIG = Path(__file__).parents[2] / "configs" / "hardness_sampling" / "group_shift.toml"
 GROUPS = {"adult": 10, "compas": 6, "heart": 4}
 

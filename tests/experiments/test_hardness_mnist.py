@@ -13,6 +13,8 @@ import mixjax.data
 from experiments.hardness_sampling import classifiers, curves, imbalanced, mnist, mnist_claims, sentences, wrn
 from mixjax import configs, experiment, results, rules
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 FOLDER = Path(__file__).parents[2] / "configs" / "hardness_sampling"
 NAMES = {name for name in sentences.SENTENCES if name.startswith(("mnist_", "importance_sampling_compensates"))}
 
@@ -274,7 +276,7 @@ def test_mnist_refuses(change, message, images):
 
 
 @pytest.mark.slow
-def test_config_end_to_end(images, first_run_only, quick_compilation, tmp_path):
+def test_config_end_to_end(images, first_run_only, tmp_path):
     overrides = [f"run.{i}.{key}={value}" for i in range(4) for key, value in (("num_steps", 24), ("record_every", 2))]
     config = configs.load(
         FOLDER / "mnist.toml",
@@ -297,7 +299,7 @@ def test_config_end_to_end(images, first_run_only, quick_compilation, tmp_path):
 
 
 @pytest.mark.slow
-def test_wrn_goes_on_where_it_was_stopped(images, small_wrn, quick_compilation, tmp_path, monkeypatch):
+def test_wrn_goes_on_where_it_was_stopped(images, small_wrn, tmp_path, monkeypatch):
     overrides = ["keep=0.1", "batch_size=4", "probe_size=30", "test_size=30", "num_steps=6", "record_every=2"]
     config = configs.load(FOLDER / "wrn.toml", overrides)
     assert config.sweep.first_seed >= 1000

@@ -12,6 +12,8 @@ from experiments.hardness_sampling import augmentation, lesions
 from experiments.hardness_sampling.lesions import CENTRES, REGIONS, simulate
 from mixjax.data.anatomies import Anatomy
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 GRID = 32
 SHARES = (0.4, 0.3, 0.2, 0.1)
 

@@ -15,6 +15,8 @@ from mixjax import data, experiment, results, rules, samplers, signals
 from mixjax.claims import versus
 from mixjax.configs import load
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 

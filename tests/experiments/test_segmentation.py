@@ -243,7 +243,7 @@ def ball(grid):
 
 
 @pytest.mark.slow
-def test_the_simulation_end_to_end(first_run_only, quick_compilation, tmp_path, monkeypatch):
+def test_the_simulation_end_to_end(first_run_only, tmp_path, monkeypatch):
     monkeypatch.setattr(anatomies, "load", lambda names, grid: [ball(grid)])
     cases = ["grid=24", "train_cases=[3, 3, 2, 2]", "test_cases=[2, 2, 2, 2]"]
     runs, rows = run(CONFIGS / "segmentation.toml", cases, tmp_path)
@@ -254,7 +254,7 @@ def test_the_simulation_end_to_end(first_run_only, quick_compilation, tmp_path, 
 
 
 @pytest.mark.slow
-def test_brats_end_to_end(first_run_only, quick_compilation, tmp_path):
+def test_brats_end_to_end(first_run_only, tmp_path):
     nibabel = pytest.importorskip("nibabel")
     rng = np.random.default_rng(0)
     for name in ("TCIA01_1", "TCIA02_2", "TCIA02_3", "CBICA_A", "CBICA_B", "CBICA_C"):

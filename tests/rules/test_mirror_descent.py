@@ -8,6 +8,8 @@ from scipy.optimize import minimize
 
 from mixjax.rules import floor, kl_to_prior, mirror_descent, projected_gradient
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 PRIOR = np.array([0.5, 0.3, 0.2])
 COUNTS = np.array([8, 8, 8])
 TARGET = np.array([0.1, 0.6, 0.3])

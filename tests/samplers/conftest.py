@@ -1,8 +1,13 @@
-"""Small trees with levels: what is tested on a few examples holds for many."""
+"""Small trees with levels, what is tested on a few examples holds for many; programs that compile quickly."""
 
 import pytest
 
 from mixjax.samplers import tree
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick(quick_compilation):
+    """These tests compile longer than they compute."""
 
 
 @pytest.fixture(autouse=True)
