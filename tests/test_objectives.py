@@ -15,6 +15,8 @@ from mixjax import rules, samplers, signals
 from mixjax.objectives import example_weights
 from tests.reference import paper000
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 HALF = np.float32([0.5, 0.5])
 
 

@@ -14,6 +14,8 @@ from jax.sharding import PartitionSpec as P
 from mixjax import signals
 from tests.reference import paper000
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 D, B = 4, 24
 
 

@@ -6,6 +6,8 @@ import pytest
 
 from mixjax import rules, samplers, training
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 PRIOR = [0.5, 0.5]
 
 

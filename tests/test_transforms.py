@@ -11,6 +11,8 @@ from flax import nnx
 import mixjax
 from mixjax import aggregate, get_weights, rules, track
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 PRIOR = np.float32([0.5, 0.3, 0.2])
 SIGNALS = {
     "counts": np.array([4, 5, 6]),

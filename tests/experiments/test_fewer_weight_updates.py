@@ -25,6 +25,8 @@ from experiments.fewer_weight_updates import (
 )
 from mixjax import configs, experiment, mixing, rules
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 FOLDER = Path(__file__).parents[2] / "configs" / "fewer_weight_updates"
 KEY = jax.random.key(0)
 

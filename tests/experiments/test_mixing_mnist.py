@@ -14,6 +14,8 @@ from experiments.fewer_weight_updates import mnist, mnist_claims, mnist_domains,
 from experiments.fewer_weight_updates.mnist import Mnist
 from mixjax import configs, mixing, rules
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 CONFIG = Path(__file__).parents[2] / "configs" / "fewer_weight_updates" / "mnist.toml"
 DOMAINS = ("noisy", "skewed", "swapped", "clean")
 SMALL = Mnist(domains=DOMAINS, sizes=(300, 60, 90, 40), validation=50)

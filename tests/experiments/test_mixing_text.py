@@ -17,6 +17,8 @@ from experiments.fewer_weight_updates.text_model import Decoder, byte_losses, de
 from mixjax import configs, mixing
 from mixjax.data import load_text
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 CONFIG = Path(__file__).parents[2] / "configs" / "fewer_weight_updates" / "text.toml"
 TINY = Text(
     domains=("python", "c"),

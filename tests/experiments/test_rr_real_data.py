@@ -15,6 +15,8 @@ from experiments.resampling_reweighting import domains, draws, real_data, real_d
 from experiments.resampling_reweighting.domains import Problem
 from mixjax import configs, experiment, grad_norms
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 FOLDER = Path(__file__).parents[2] / "configs" / "resampling_reweighting"
 SIZES = np.array([30, 10])
 BATCH = 8
