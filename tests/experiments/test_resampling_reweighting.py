@@ -14,6 +14,8 @@ from scipy import integrate, stats
 from experiments.resampling_reweighting import feature_norms, lattice, molecules, piecewise, runs, surfaces, welsch
 from mixjax import configs, experiment
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 FOLDER = Path(__file__).parents[2] / "configs" / "resampling_reweighting"
 
 

@@ -12,6 +12,8 @@ import pytest
 import mixjax
 from mixjax.grad_norms import Tape, by_domain, ghost, last_layer, linear, norm, value_grads_and_norms
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 B, T, V, D = 6, 4, 5, 4
 
 

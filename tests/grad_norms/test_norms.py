@@ -10,6 +10,8 @@ import pytest
 from mixjax import grad_norms
 from mixjax.grad_norms import per_example
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 B = 6
 norm = jax.jit(grad_norms.norm, static_argnums=1)  # one program each instead of many operations
 linear = jax.jit(grad_norms.linear, static_argnames="intercept")

@@ -7,6 +7,8 @@ import pytest
 
 from mixjax.grad_norms import Tape, value_grads_and_norms
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 B, T, D = 6, 7, 4
 
 KERNEL = {"kernel": jnp.ones((3, 2)), "bias": jnp.zeros(2)}
