@@ -95,7 +95,7 @@ def run(
     out = results_lib.check_out(Path("results", config.name) if out is None else out)
     partial = results_lib.check_out(out.with_name(f"{out.name}.partial"))
     config.to_toml()  # what cannot be written should fail now, not after the runs
-    chunks = chunks_of(out) if jax.process_count() == 1 else None
+    chunks = out.with_name(f"{out.name}.chunks") if jax.process_count() == 1 else None
     results: Results = {}
     first = None
     axes, seeds = config.sweep.axes, config.sweep.seeds
@@ -142,8 +142,3 @@ def run(
     if chunks is not None:
         shutil.rmtree(chunks, ignore_errors=True)
     return out
-
-
-def chunks_of(out: Path) -> Path:
-    """The folder beside a result that holds the chunks finished so far."""
-    return out.with_name(f"{out.name}.chunks")

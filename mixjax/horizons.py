@@ -8,11 +8,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mixjax.hypergrad.steps import Loss, advance_of, as_floats, float_leaves, gradient_of, length_of, same
+from mixjax.hypergrad.steps import Loss, as_floats, float_leaves, gradient_of, length_of, move_of, same
 from mixjax.rules.base import check_integer
 
-__all__ = ["contraction", "horizon"]
+__all__ = ["contraction", "horizon", "pilot_steps"]
 
+PILOT = 64
+"""Steps at most that ``T="auto"`` measures the contraction on."""
 ROUNDS = 16
 """Rounds at least that :func:`horizon` leaves in the budget."""
 
@@ -57,6 +59,18 @@ def horizon(num_steps: int, rate: float | None = None) -> int:
     return max(1, min(round(steps), num_steps // ROUNDS))
 
 
+def pilot_steps(num_steps: int) -> int:
+    """How many of N steps ``T="auto"`` measures the contraction on: ``min(64, N / 16)``.
+
+    Args:
+        num_steps: ``N``, at least 0.
+
+    Returns:
+        Their number; below 2 there is nothing to measure.
+    """
+    return min(PILOT, num_steps // ROUNDS)
+
+
 def contraction(
     loss: Loss, optimizer: optax.GradientTransformation, *, draw: Callable[[Any], Any] = same
 ) -> Callable[..., tuple[jax.Array, Any, Any]]:
@@ -94,7 +108,7 @@ def contraction(
         >>> round(float(run(jnp.array([0.5, 0.5]), x, tx.init(x), batches, jax.random.key(0))[0]), 2)   # 1 - 0.5 * 0.2
         0.9
     """
-    gradient, advance = gradient_of(loss), advance_of(optimizer)
+    gradient = gradient_of(loss)
 
     def run(weights, params, opt_state, batches, key):
         num_steps = length_of(batches)
@@ -105,13 +119,12 @@ def contraction(
         def step(carry, x):
             (params, opt_state), tangent = carry
             batch = draw(x)
-            slots, rebuild = float_leaves(opt_state)
+            slots, move = move_of(optimizer, opt_state)
 
-            def move(params, slots):
-                params, opt_state = advance((params, rebuild(slots)), gradient(as_floats(weights), params, batch)[0])
-                return (params, float_leaves(opt_state)[0]), opt_state
+            def step_of(params, slots):
+                return move(params, slots, gradient(as_floats(weights), params, batch)[0])
 
-            (params, _), tangent, opt_state = jax.jvp(move, (params, slots), tangent, has_aux=True)
+            (params, _), tangent, opt_state = jax.jvp(step_of, (params, slots), tangent, has_aux=True)
             size = optax.tree.norm(tangent[0])
             unit = jnp.where(size > 0, size, 1.0)
             return ((params, opt_state), jax.tree.map(lambda x: (x / unit).astype(x.dtype), tangent)), jnp.log(size)

@@ -36,7 +36,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from mixjax.horizons import ROUNDS, contraction, horizon
+from mixjax.horizons import contraction, horizon, pilot_steps
 from mixjax.hypergrad import Hypergradient, hypergrad, unroll
 from mixjax.hypergrad.steps import Loss
 from mixjax.rules.base import check_integer, is_concrete
@@ -44,8 +44,6 @@ from mixjax.types import WeightRule
 
 __all__ = ["MixingState", "contraction", "fit", "horizon", "init_state"]
 
-PILOT = 64
-"""Steps at most that ``T="auto"`` measures the contraction on."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -231,7 +229,7 @@ def _pilot(loss, optimizer, draw, state, keys, key, num_steps, every):
         raise ValueError("T='auto' needs values, outside jit and vmap: take T from mixing.horizon and give it.")
     if state.T > 0 or num_steps == 0:
         return state, num_steps, max(int(state.T), 1)
-    count, rate = min(PILOT, num_steps // ROUNDS), None
+    count, rate = pilot_steps(num_steps), None
     if count > 1:
         run = jax.jit(contraction(loss, optimizer, draw=draw))
         weights, pilot_keys = state.rule_state.weights, keys(state, count)

@@ -17,7 +17,7 @@ from experiments.fewer_weight_updates import quadratics
 from experiments.fewer_weight_updates.quadratics import SPECTRUM
 from mixjax import mixing, rules
 from mixjax.experiment import Experiment
-from mixjax.horizons import ROUNDS
+from mixjax.horizons import pilot_steps
 
 METRICS = {
     "mean_weights": "mean of the weights",
@@ -131,11 +131,6 @@ def pilot(problem: quadratics.Quadratics, key: jax.Array, config: Budgets) -> ja
 
     rates = {count: measured(count) for count in set(map(pilot_steps, config.budgets))}
     return jnp.stack([rates[pilot_steps(budget)] for budget in config.budgets])
-
-
-def pilot_steps(budget: int) -> int:
-    """As ``mixing.fit`` takes them."""
-    return min(mixing.PILOT, budget // ROUNDS)
 
 
 def experiment(config: Budgets, figure, claims) -> Experiment:

@@ -5,11 +5,10 @@ from typing import NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.fewer_weight_updates.budgets import pilot_steps
 from experiments.fewer_weight_updates.quadratics import SPECTRUM
 from mixjax import mixing
 from mixjax.claims import Claim
-from mixjax.horizons import ROUNDS
+from mixjax.horizons import ROUNDS, pilot_steps
 
 RESAMPLES = 1000  # of the instances, for intervals
 

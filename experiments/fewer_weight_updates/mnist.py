@@ -125,8 +125,7 @@ def grid(config: Mnist) -> np.ndarray:
 
 def horizon(config: Mnist, data: dict[str, Batch]) -> int:
     """What ``T="auto"`` gives on seed 0: a run that is compiled has to know it before."""
-
-    count = min(mixing.PILOT, config.num_steps // horizons.ROUNDS)
+    count = horizons.pilot_steps(config.num_steps)
 
     @jax.jit
     def measure(data):

@@ -55,9 +55,11 @@ def implicit(
     if neumann_step is not None:
         check_positive("neumann_step", neumann_step)
 
+    gradient = gradient_of(loss)
+
     def direction(weights, params, batch, slope):
         def curvature(v):
-            _, product = jax.jvp(lambda params: gradient_of(loss)(weights, params, batch)[0], (params,), (v,))
+            _, product = jax.jvp(lambda params: gradient(weights, params, batch)[0], (params,), (v,))
             return jax.tree.map(lambda h, x: h + jnp.asarray(ridge, x.dtype) * x, product, v)
 
         if neumann_step is None:

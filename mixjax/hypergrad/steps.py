@@ -132,6 +132,22 @@ def float_leaves(opt_state):
     return [leaves[i] for i in floats], rebuild
 
 
+def move_of(optimizer, opt_state):
+    """A step as a function of what derivatives pass through.
+
+    Returns:
+        The state's float leaves, and ``move(params, slots, grads) -> (params, slots), opt_state``, to be differentiated
+        with ``has_aux=True``.
+    """
+    advance, (slots, rebuild) = advance_of(optimizer), float_leaves(opt_state)
+
+    def move(params, slots, grads):
+        params, opt_state = advance((params, rebuild(slots)), grads)
+        return (params, float_leaves(opt_state)[0]), opt_state
+
+    return slots, move
+
+
 def length_of(batches) -> int:
     """T, the leading axis of every leaf."""
     lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(batches)}

@@ -18,6 +18,7 @@ from mixjax.hypergrad.steps import (
     gradient_of,
     known,
     length_of,
+    move_of,
     same,
 )
 from mixjax.rules.base import check_integer
@@ -61,14 +62,9 @@ def reverse(
     def adjoint(weights, state, x, cotangent):
         """The cotangent of a step's state and its part of g, from the cotangent of the step's result."""
         (params, opt_state), batch = state, draw(x)
-        slots, rebuild = float_leaves(opt_state)
-
-        def move(params, slots, grads):
-            params, opt_state = advance((params, rebuild(slots)), grads)
-            return params, float_leaves(opt_state)[0]
-
+        slots, move = move_of(optimizer, opt_state)
         grads, _ = gradient(weights, params, batch)
-        _, pull = jax.vjp(move, params, slots, grads)
+        _, pull, _ = jax.vjp(move, params, slots, grads, has_aux=True)
         direct, slots_cotangent, grads_cotangent = pull(cotangent)
         # The Hessian is symmetric: its product, and <grad f_d, u> for every d, are forward derivatives along u.
         _, (curved, slopes) = jax.jvp(lambda params: gradient(weights, params, batch), (params,), (grads_cotangent,))
@@ -143,7 +139,7 @@ def forward(
     Raises:
         ValueError: as :func:`hypergrad`.
     """
-    gradient, advance = gradient_of(loss), advance_of(optimizer)
+    gradient = gradient_of(loss)
 
     def run(weights, params, opt_state, batches, val_batch, num_steps=None):
         weights, longest = as_floats(weights), length_of(batches)
@@ -152,12 +148,7 @@ def forward(
         def step(t, carry):
             (params, opt_state), (tangents, slot_tangents), total = carry
             batch = draw(jax.tree.map(lambda x: x[t], batches))
-            slots, rebuild = float_leaves(opt_state)
-
-            def move(params, slots, grads):
-                params, opt_state = advance((params, rebuild(slots)), grads)
-                return (params, float_leaves(opt_state)[0]), opt_state
-
+            slots, move = move_of(optimizer, opt_state)
             (grads, losses), along = jax.linearize(lambda params: gradient(weights, params, batch), params)
             by_domain = jax.vmap(jax.grad(loss), (None, 0))(params, batch)
             grad_tangents = jax.tree.map(jnp.add, jax.vmap(lambda j: along(j)[0])(tangents), by_domain)

@@ -119,9 +119,21 @@ def share(weights: jax.Array, log_scores: jax.Array, rows: jax.Array) -> jax.Arr
         ``[D]`` on the simplex; bitwise ``weights`` outside ``rows``. Where ``rows`` hold all the weight their total is
         1 exactly, so that rounding does not add up over updates.
     """
+    return jnp.where(rows, total_of(weights, rows) * masked_softmax(log_scores, rows), weights)
+
+
+def total_of(weights: jax.Array, rows: jax.Array) -> jax.Array:
+    """The weight of ``rows`` together: 1 exactly where they hold all of it, so that rounding does not add up.
+
+    Args:
+        weights: ``[D]`` on the simplex.
+        rows: bool ``[D]``.
+
+    Returns:
+        A scalar.
+    """
     everything = jnp.all(rows | (weights == 0))
-    total = jnp.where(everything, 1.0, jnp.where(rows, weights, 0.0).sum())
-    return jnp.where(rows, total * masked_softmax(log_scores, rows), weights)
+    return jnp.where(everything, 1.0, jnp.where(rows, weights, 0.0).sum())
 
 
 def log_ratio(weights: jax.Array, prior: jax.Array) -> jax.Array:

@@ -14,6 +14,7 @@ from mixjax.rules.base import (
     log_ratio,
     masked_softmax,
     read_signals,
+    total_of,
 )
 from mixjax.types import WeightRule
 
@@ -91,9 +92,7 @@ def doremi(step_size: ArrayLike = 1.0, *, smoothing: ArrayLike = 1e-3, max_log_s
         rate = jnp.asarray(smoothing, jnp.float32)
         share = (1.0 - rate) * masked_softmax(jnp.log(state.prior) + state.log_w - fall, seen)
         share += rate * masked_softmax(jnp.log(state.prior), seen)
-        everything = jnp.all(seen | (state.weights == 0))
-        total = jnp.where(everything, 1.0, jnp.where(seen, state.weights, 0.0).sum())
-        weights = jnp.where(seen, total * share, state.weights)
+        weights = jnp.where(seen, total_of(state.weights, seen) * share, state.weights)
         log_w = jnp.where(seen, log_ratio(weights, state.prior), state.log_w)
         return if_news(counts, DoReMiState(weights, state.prior, log_w), state)
 

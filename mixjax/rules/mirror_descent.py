@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from mixjax.rules.base import as_simplex, check_positive, check_range, if_news, log_ratio, read_signals, share
+from mixjax.rules.base import as_simplex, check_positive, check_range, if_news, log_ratio, read_signals, share, total_of
 from mixjax.rules.wrappers import WrapperState
 from mixjax.types import WeightRule
 
@@ -157,8 +157,7 @@ def projected_gradient(step_size: ArrayLike = 1.0, *, adaptive: bool = True) -> 
         norm = jnp.hypot(state.norm, length)
         step = _scaled(slopes, step_size, jnp.sqrt(2.0), norm, adaptive)
 
-        everything = jnp.all(seen | (state.weights == 0))  # then 1 exactly: rounding must not add up
-        total = jnp.where(everything, 1.0, jnp.where(seen, state.weights, 0.0).sum())
+        total = total_of(state.weights, seen)
         scale = jnp.where(total > 0, total, 1.0)
         # Only differences matter, and what lies more than 2 totals behind the best row gets 0 in any case.
         behind = jnp.minimum((step - jnp.where(seen, step, jnp.inf).min()) / scale, 2.0)
