@@ -13,7 +13,7 @@ import optax
 
 from experiments import figures, noisy_images
 from experiments.noisy_images import METHODS, PRIOR, STYLES, Batch, average, final
-from mixjax import estimation, samplers, training
+from mixjax import configs, estimation, samplers, training
 from mixjax.claims import paired, versus
 from mixjax.experiment import Experiment
 
@@ -78,7 +78,7 @@ def digits(config: Digits) -> Experiment:
     rounds = config.num_steps // config.probe_every
     units = {"accuracy": "%", "loss_weight": "share", "sampling_weight": "share"}
     return Experiment(
-        train=lambda key, hparams, data: train(key, dataclasses.replace(config, **hparams), data),
+        train=lambda key, hparams, data: train(key, configs.replace(config, hparams), data),
         data=noisy_images.load(config.source),
         dims=dict.fromkeys(units, ("method", "step")),
         coords={"method": list(METHODS), "step": [config.probe_every * (r + 1) for r in range(rounds)]},

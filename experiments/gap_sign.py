@@ -10,6 +10,7 @@ import numpy as np
 from experiments import glm, logistic
 from experiments.figures import finish, text
 from experiments.sentences import quote
+from mixjax import configs
 from mixjax.claims import versus
 from mixjax.experiment import Experiment
 
@@ -71,7 +72,7 @@ def gap_sign(config: GapSign) -> Experiment:
 
     def train_seed(key, hparams, data):
         del data  # each seed draws its own
-        return train(jax.random.fold_in(key, 4), dataclasses.replace(config, **hparams))
+        return train(jax.random.fold_in(key, 4), configs.replace(config, hparams))
 
     units = {"gap": "nats", "gap_hold_out": "nats", "loss_weight": "share"}
     return Experiment(

@@ -24,7 +24,7 @@ import numpy as np
 from experiments import glm
 from experiments.exact_fits import PRIOR, UNIT, Problem, draw, hold_out, one_shot, summarise
 from experiments.sentences import quote
-from mixjax import estimation, rules, signals
+from mixjax import configs, estimation, rules, signals
 from mixjax.claims import versus
 from mixjax.experiment import Experiment
 
@@ -117,7 +117,7 @@ def generalisation_bound(config: GeneralisationBound) -> Experiment:
 
     def train(key, hparams, data):
         del data  # each seed draws its own
-        settings = dataclasses.replace(config, **hparams)
+        settings = configs.replace(config, hparams)
         fit_key = jax.random.fold_in(jax.random.fold_in(key, 0), settings.num_examples)  # least_squares' data
         return bound(jax.random.fold_in(key, 2), settings, iterates(fit_key, settings))
 

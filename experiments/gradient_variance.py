@@ -16,7 +16,7 @@ import optax
 from experiments import glm, linear
 from experiments.figures import finish, points, text
 from experiments.sentences import quote
-from mixjax import objectives, rules, samplers, signals
+from mixjax import configs, objectives, rules, samplers, signals
 from mixjax.claims import Claim, near, paired, versus
 from mixjax.experiment import Experiment
 
@@ -156,7 +156,7 @@ def gradient_variance(config: GradientVariance) -> Experiment:
 
     def train(key, hparams, data):
         del data  # each seed draws its own
-        settings = dataclasses.replace(config, **hparams)
+        settings = configs.replace(config, hparams)
         keys = [jax.random.fold_in(key, i) for i in (1, 2)]  # streams apart from those of sgd_rates and the others
         return {**allocation_variances(keys[0], settings), "scale_std": scale_stds(keys[1], settings)}
 

@@ -26,7 +26,7 @@ from experiments.exact_fits import (
 )
 from experiments.figures import text
 from experiments.sentences import quote
-from mixjax import estimation, rules
+from mixjax import configs, estimation, rules
 from mixjax.claims import near, paired, versus
 from mixjax.experiment import Experiment
 
@@ -98,7 +98,7 @@ def least_squares(config: LeastSquares) -> Experiment:
 
     def train(key, hparams, data):
         del data  # each seed draws its own
-        settings = dataclasses.replace(config, **hparams)
+        settings = configs.replace(config, hparams)
         key = jax.random.fold_in(key, 0)
         found = [compare(jax.random.fold_in(key, num), settings, num) for num in settings.sizes]
         params, weights = (jnp.stack([row[part] for row in found], axis=1) for part in (0, 1))

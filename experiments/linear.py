@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from experiments import figures, glm
 from experiments.sentences import quote
-from mixjax import rules
+from mixjax import configs, rules
 from mixjax.claims import near, paired, versus
 from mixjax.experiment import Experiment
 
@@ -76,7 +76,7 @@ def train_on(data: glm.Batch | None, key: jax.Array, config: Linear) -> dict[str
 def _experiment(config, figure, claims):
     def train(key, hparams, data):
         del data  # each seed draws its own
-        settings = dataclasses.replace(config, **hparams)
+        settings = configs.replace(config, hparams)
         data_key, key = jax.random.split(key)
         data_set = glm.data_set(data_key, settings, label) if config.num_examples else None
         return train_on(data_set, key, settings)

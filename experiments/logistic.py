@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from experiments import figures, glm
 from experiments.linear import last
 from experiments.sentences import quote
-from mixjax import WeightRule, rules, samplers
+from mixjax import WeightRule, configs, rules, samplers
 from mixjax.claims import paired, versus
 from mixjax.experiment import Experiment
 
@@ -147,7 +147,7 @@ def methods(config: Logistic, names: tuple[str, ...]) -> list[glm.Method]:
 def _experiment(config, names, figure, claims):
     def train(key, hparams, data):
         del data  # each seed draws its own
-        settings = dataclasses.replace(config, **hparams)
+        settings = configs.replace(config, hparams)
         data_key, key = jax.random.split(key)
         if settings.num_examples:
             source = glm.finite(glm.data_set(data_key, settings, label), settings)

@@ -10,7 +10,7 @@ import optax
 from experiments import figures, noisy_images
 from experiments.noisy_images import METHODS, PRIOR, STYLES, Batch, Split, average, final
 from experiments.sentences import quote
-from mixjax import samplers, training
+from mixjax import configs, samplers, training
 from mixjax.claims import near, paired, versus
 from mixjax.experiment import Experiment
 
@@ -111,7 +111,7 @@ def mnist(config: Mnist) -> Experiment:
         "gap": "nats",
     }
     return Experiment(
-        train=lambda key, hparams, data: train(key, dataclasses.replace(config, **hparams), data),
+        train=lambda key, hparams, data: train(key, configs.replace(config, hparams), data),
         data=data,
         dims=dict.fromkeys(units, ("method", "step")),
         coords={"method": list(METHODS), "step": range(config.record_every, steps + 1, config.record_every)},

@@ -10,7 +10,7 @@ import optax
 
 from experiments.figures import finish, points, text
 from experiments.sentences import quote
-from mixjax import estimation, rules, samplers, training
+from mixjax import configs, estimation, rules, samplers, training
 from mixjax.claims import versus
 from mixjax.data import load
 from mixjax.experiment import Experiment
@@ -117,7 +117,7 @@ def redundancy(config: Redundancy) -> Experiment:
     digits = load("digits")
 
     def train_seed(key, hparams, data):
-        return train(jax.random.fold_in(key, 3), dataclasses.replace(config, **hparams), data)
+        return train(jax.random.fold_in(key, 3), configs.replace(config, hparams), data)
 
     rounds = config.num_steps // config.probe_every
     return Experiment(

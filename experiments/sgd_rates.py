@@ -9,6 +9,7 @@ import numpy as np
 
 from experiments.figures import finish, points
 from experiments.sentences import quote
+from mixjax import configs
 from mixjax.claims import near
 from mixjax.experiment import Experiment
 
@@ -59,7 +60,7 @@ def sgd_rates(config: SGDRates) -> Experiment:
 
     def train(key, hparams, data):
         del data
-        return {"error": errors(jax.random.fold_in(key, 0), dataclasses.replace(config, **hparams))}
+        return {"error": errors(jax.random.fold_in(key, 0), configs.replace(config, hparams))}
 
     stretch = config.num_steps // config.num_records
     return Experiment(

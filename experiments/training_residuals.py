@@ -16,7 +16,7 @@ from experiments import glm, linear
 from experiments.exact_fits import PRIOR, Problem, draw, mean_stderr, ratio
 from experiments.figures import text
 from experiments.sentences import quote
-from mixjax import rules
+from mixjax import configs, rules
 from mixjax.claims import versus
 from mixjax.experiment import Experiment
 
@@ -113,7 +113,7 @@ def training_residuals(config: TrainingResiduals) -> Experiment:
 
     def train(key, hparams, data):
         del data  # each seed draws its own
-        settings = dataclasses.replace(config, **hparams)
+        settings = configs.replace(config, hparams)
         return {
             **residuals(jax.random.fold_in(key, 1), settings),
             "early_estimate": early_estimates(jax.random.fold_in(key, 3), settings),

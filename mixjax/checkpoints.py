@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 __all__ = ["ChangedError", "Chunks"]
 
 _LOG = logging.getLogger(__name__)
-_IDENTITY = "identity.json"
+_IDENTITY, _ROWS = "identity.json", "rows.json"
 
 
 class ChangedError(ValueError):
@@ -24,7 +25,8 @@ class ChangedError(ValueError):
 class Chunks:
     """The chunks of one sweep, in a folder of its own: orbax checkpoints, each with a digest of its arrays.
 
-    A checkpoint is written under another name and then renamed, so that a process killed at any point leaves whole ones
+    A chunk is known by the number of its first run. Several processes may write to one folder, each its own chunks. A
+    checkpoint is written under another name and then renamed, so that a process killed at any point leaves whole ones
     only. One that is damaged all the same (cut, altered, unreadable) is reported as a warning and taken away, and its
     chunks are computed again.
 
@@ -40,8 +42,8 @@ class Chunks:
         >>> import tempfile, numpy as np
         >>> from mixjax.checkpoints import Chunks
         >>> folder = tempfile.mkdtemp()
-        >>> Chunks(folder, {"seeds": 4}).write({0: {"error": np.ones(2)}, 1: {"error": np.zeros(2)}})
-        >>> Chunks(folder, {"seeds": 4}).read()[1]["error"].tolist()
+        >>> Chunks(folder, {"seeds": 4}).write({0: {"error": np.ones(2)}, 2: {"error": np.zeros(2)}})
+        >>> Chunks(folder, {"seeds": 4}).read()[2]["error"].tolist()
         [0.0, 0.0]
         >>> Chunks(folder, {"seeds": 5})
         Traceback (most recent call last):
@@ -56,7 +58,12 @@ class Chunks:
         except ImportError as error:
             raise ImportError("checkpoints need orbax: pip install 'mixjax[experiments]'") from error
         self.folder = Path(folder).absolute()
-        self._orbax, self._checkpointer = ocp, ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+        own = jax.process_index()  # each process writes by itself: nothing waits for another one
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process_{own}"
+        )
+        handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+        self._orbax, self._checkpointer = ocp, ocp.Checkpointer(handler, multiprocessing_options=alone)
         identity, path = json.loads(json.dumps(dict(identity))), self.folder / _IDENTITY
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -75,45 +82,79 @@ class Chunks:
             )
 
     def read(self) -> dict[int, dict[str, np.ndarray]]:
-        """Chunk number to metrics, of every whole checkpoint."""
+        """Number of a chunk's first run -> metrics, of every whole checkpoint."""
         chunks = {}
         for block in self._blocks():
-            try:
-                chunks |= self._read(block)
-            except Exception as error:  # whatever a damaged file makes its readers raise
-                _LOG.warning("%s is damaged and computed again: %s", block, error)
-                shutil.rmtree(block)
+            chunks |= self._read(block) or {}
         return chunks
 
     def write(self, chunks: Mapping[int, Mapping[str, np.ndarray]]) -> None:
-        """Writes some chunks as one checkpoint, named after the first."""
-        if not chunks:
-            return
+        """Writes some chunks, first run -> metrics, as one checkpoint, and drops their carries."""
+        if chunks:
+            self._write(f"chunk_{min(chunks):09d}", chunks)
+            for number in chunks:
+                self._drop(self._carries(number))
+
+    def read_carry(self, number: int) -> tuple[int, dict[str, np.ndarray]] | None:
+        """Of the chunk that starts with run ``number``: segments done, and the arrays last kept with them."""
+        for block in reversed(self._carries(number)):
+            if kept := self._read(block):
+                return next(iter(kept.items()))
+        return None
+
+    def write_carry(self, number: int, segments: int, arrays: Mapping[str, np.ndarray]) -> None:
+        """Keeps a chunk in the middle of its training: after so many segments, these arrays."""
+        before = self._carries(number)
+        self._write(f"carry_{number:09d}_{segments:09d}", {segments: arrays})
+        self._drop(before)
+
+    @property
+    def rows(self) -> int | None:
+        """The size of a chunk that the sweep chose itself, if it did."""
+        try:
+            return json.loads((self.folder / _ROWS).read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+
+    @rows.setter
+    def rows(self, value: int) -> None:
+        _write(self.folder / _ROWS, json.dumps(value))
+
+    def _carries(self, number):
+        """From the oldest, like :meth:`_blocks`."""
+        return sorted(p for p in self.folder.glob(f"carry_{number:09d}_*") if p.name.rpartition("_")[2].isdigit())
+
+    def _drop(self, blocks):
+        for block in blocks:
+            shutil.rmtree(block, ignore_errors=True)
+
+    def _write(self, name, numbered):
         arrays = {
             f"{number}/{name}": np.asarray(array)
-            for number, metrics in chunks.items()
+            for number, metrics in numbered.items()
             for name, array in metrics.items()
         }
         whole = {name: array for name, array in arrays.items() if array.size}  # orbax has no empty arrays
         empty = {name: [str(array.dtype), array.shape] for name, array in arrays.items() if not array.size}
-        head = json.dumps({"empty": empty, "chunks": list(chunks)}).encode()
+        head = json.dumps({"empty": empty, "chunks": list(numbered)}).encode()
         tree = {"arrays": whole, "head": np.frombuffer(head, np.uint8), "digest": _digest(whole, head)}
-        save = self._orbax.args.PyTreeSave(tree)
-        self._checkpointer.save(self.folder / f"chunk_{min(chunks):06d}", args=save, force=True)
-
-    def remove(self) -> None:
-        """Removes the folder and all in it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._checkpointer.save(self.folder / name, args=self._orbax.args.PyTreeSave(tree), force=True)
 
     def _blocks(self):
         """Checkpoints that were finished; the others have orbax's temporary names."""
         return sorted(path for path in self.folder.glob("chunk_*") if path.name[len("chunk_") :].isdigit())
 
     def _read(self, block):
-        tree = self._checkpointer.restore(block)
-        whole, head = tree.get("arrays", {}), np.asarray(tree["head"]).tobytes()
-        if not np.array_equal(tree["digest"], _digest(whole, head)):
-            raise ValueError("its digest does not fit")
+        """What a checkpoint holds; None, a warning and no checkpoint any more if it is damaged."""
+        try:
+            tree = self._checkpointer.restore(block)
+            whole, head = tree.get("arrays", {}), np.asarray(tree["head"]).tobytes()
+            if not np.array_equal(tree["digest"], _digest(whole, head)):
+                raise ValueError("its digest does not fit")
+        except Exception as error:  # whatever a damaged file makes its readers raise
+            _LOG.warning("%s is damaged and computed again: %s", block, error)
+            shutil.rmtree(block)
+            return None
         described = json.loads(head)
         whole |= {name: np.zeros(shape, dtype) for name, (dtype, shape) in described["empty"].items()}
         chunks = {number: {} for number in described["chunks"]}
@@ -147,6 +188,6 @@ def _change(name, before, now):
 
 def _write(path, text):
     """Whole or not at all."""
-    partial = path.with_name(f"{path.name}.partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.write_text(text)
     os.replace(partial, path)

@@ -14,10 +14,18 @@ scales = [100.0, 1.0]                     # replaces the base value in this run
 [sweep]
 seeds = 100                               # paired seeds first_seed, first_seed + 1, ...
 first_seed = 1000                         # default 0
-batch_size = 4                            # runs mapped in one compiled call; default: the sweep chooses
+chunk = 4                                 # runs a call of the compiled program; default "auto", the sweep chooses
 gamma1 = [0.01, 0.1]                      # any other key: an axis over a numeric field of the dataclass
 beta = {start = 0.1, stop = 10.0, num = 5, scale = "log"}
+rule.decay = [0.9, 0.99]                  # of a nested dataclass
+
+[sweep.points]                            # optional: points one by one, columns of one length
+learning_rate = [0.1, 0.01]
+momentum = [0.9, 0.99]
 ```
+
+`[sweep.random]` draws points instead: `num`, `seed`, and for each field `{start, stop, scale}`, with a scale "linear",
+"log" or "integer", or a list to choose from.
 
 The module is looked for in the config's project root (the nearest folder above it with a `pyproject.toml`, else its own
 folder), then in the current folder, then among the installed packages.
@@ -43,7 +51,9 @@ try:
 except ImportError as exc:
     raise ImportError(f"mixjax.configs needs {exc.name}: pip install 'mixjax[experiments]'") from exc
 
-__all__ = ["DEFAULT_RUN", "Config", "ConfigError", "Run", "Sweep", "as_json", "load"]
+from mixjax.runs import random_points
+
+__all__ = ["DEFAULT_RUN", "Config", "ConfigError", "Run", "Sweep", "as_json", "load", "replace"]
 
 DEFAULT_RUN = "run"  # the name of the only run of a config without [[run]] tables
 _RESERVED = ("experiment", "run", "sweep")  # top-level keys that are not fields of the experiment's dataclass
@@ -66,6 +76,9 @@ class Run:
     values: Any
 
 
+_Columns = dict[str, Annotated[tuple[int | float, ...], pydantic.Field(min_length=1)]]
+
+
 @dataclasses.dataclass(frozen=True)
 class Sweep:
     """What each run is repeated over: `seeds` times the product of the `axes`.
@@ -73,16 +86,25 @@ class Sweep:
     Args:
         seeds: number of paired seeds, at least 1.
         first_seed: the first one, at least 0.
-        batch_size: runs mapped in one compiled call, at least 1; None lets `mixjax.sweep` choose.
-        axes: field name -> its values, at least one.
+        chunk: runs a call of the compiled program, at least 1, or "auto".
+        axes: field name, dotted where nested -> its values, at least one.
+        points: field name -> column; all columns have one length.
     """
 
     seeds: Annotated[int, pydantic.Field(ge=1)] = 1
     first_seed: Annotated[int, pydantic.Field(ge=0)] = 0
-    batch_size: Annotated[int, pydantic.Field(ge=1)] | None = None
-    axes: dict[str, Annotated[tuple[int | float, ...], pydantic.Field(min_length=1)]] = dataclasses.field(
-        default_factory=dict
-    )
+    chunk: Annotated[int, pydantic.Field(ge=1)] | Literal["auto"] = "auto"
+    axes: _Columns = dataclasses.field(default_factory=dict)
+    points: _Columns = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        """Checks the points."""
+        lengths = {name: len(values) for name, values in self.points.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"columns of points need one length, got {lengths}")
+        both = set(self.axes) & set(self.points)
+        if both:
+            raise ValueError(f"{min(both)} is an axis and a column of points; keep one of the two")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +121,25 @@ class _Spaced:
             raise ValueError(f"a log scale needs start and stop above 0, got {self.start} and {self.stop}")
 
 
-_SWEEP_KEYS = tuple(f.name for f in dataclasses.fields(Sweep) if f.name != "axes")
+@dataclasses.dataclass(frozen=True)
+class _Range:
+    """What a random value is drawn from."""
+
+    start: float
+    stop: float
+    scale: Literal["linear", "log", "integer"] = "linear"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Draws:
+    """How many random points, and the seed of their draws."""
+
+    num: Annotated[int, pydantic.Field(ge=1)]
+    seed: Annotated[int, pydantic.Field(ge=0)] = 0
+
+
+_SWEEP_KEYS = ("seeds", "first_seed", "chunk")
+_POINTS = ("points", "random")  # keys of [sweep] that hold tables of fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,9 +175,12 @@ class Config:
         table: dict[str, Any] = {"experiment": self.experiment, **base}
         if [run.name for run in self.runs] != [DEFAULT_RUN]:
             table["run"] = [{"name": run.name, **own} for run, own in zip(self.runs, rest, strict=True)]
-        sweep = {key: getattr(self.sweep, key) for key in _SWEEP_KEYS} | self.sweep.axes
-        table["sweep"] = {key: value for key, value in sweep.items() if value is not None}
-        return tomli_w.dumps(table)
+        sweep = {key: getattr(self.sweep, key) for key in _SWEEP_KEYS}
+        for name, values in self.sweep.axes.items():
+            sweep = _merge(sweep, _nest(name.split("."), list(values)))
+        for name, values in self.sweep.points.items():
+            sweep = _merge(sweep, _nest(["points", *name.split(".")], list(values)))
+        return tomli_w.dumps(table | {"sweep": sweep})
 
     def _split(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         dumps = [as_json(run.values) for run in self.runs]
@@ -192,8 +235,10 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         _assign(raw, keys, value, where)
 
     base = {key: value for key, value in raw.items() if key not in _RESERVED}
-    sweep = _sweep(raw.get("sweep", {}), str(path))
-    base = {axis: values[0] for axis, values in sweep.axes.items()} | base
+    sweep = _sweep(raw.get("sweep", {}), cls, str(path))
+    swept = sweep.axes | sweep.points
+    for name, values in swept.items():
+        base = _merge(_nest(name.split("."), values[0]), base)
     runs = []
     for table in raw.get("run", [{"name": DEFAULT_RUN}]):
         name = table.get("name")
@@ -202,18 +247,21 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         if any(name == run.name for run in runs):
             raise ConfigError(f"{path}: two [[run]] tables are named {name!r}; names must differ")
         own = {key: value for key, value in table.items() if key != "name"}
-        for key in own:
-            if key in sweep.axes:
+        for key in swept:
+            if _at(own, key.split(".")) is not None:
                 raise ConfigError(f"{path}: [[run]] {name!r} sets {key!r}, which [sweep] replaces; keep one of the two")
         runs.append(
             Run(name, _validate(cls, _merge(base, own), f"{path}: [[run]] {name!r}" if "run" in raw else str(path)))
         )
     if not runs:
         raise ConfigError(f"{path}: run is empty; leave it out, or give at least one [[run]] table")
-    for axis, values in sweep.axes.items():  # each value must be one that the field takes; 1 in a float field is 1.0
-        trials = [{**as_json(runs[0].values), axis: value} for value in values]
-        typed = tuple(getattr(_validate(cls, trial, f"{path}: [sweep] {axis}"), axis) for trial in trials)
-        sweep = dataclasses.replace(sweep, axes=sweep.axes | {axis: typed})
+    for name, values in swept.items():  # each value must be one that the field takes; 1 in a float field is 1.0
+        keys, where = name.split("."), f"{path}: [sweep] {name}"
+        trials = [_merge(as_json(runs[0].values), _nest(keys, value)) for value in values]
+        swept[name] = tuple(_at(as_json(_validate(cls, trial, where)), keys) for trial in trials)
+    sweep = dataclasses.replace(
+        sweep, axes={name: swept[name] for name in sweep.axes}, points={name: swept[name] for name in sweep.points}
+    )
     name = path.resolve().parent.name if path.name == "config.toml" else path.stem
     return Config(name, experiment, function, tuple(runs), sweep, path, tuple(overrides))
 
@@ -257,15 +305,23 @@ def _assign(table: Any, keys: Sequence[str], value: Any, where: str) -> None:
 
 def _check_takes_effect(raw: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
     """A base value that a run or an axis replaces anyway is a mistake."""
-    if keys[0] in raw.get("sweep", {}) and keys[0] not in _SWEEP_KEYS:
-        raise ConfigError(f"{where}: has no effect, [sweep] replaces {keys[0]!r}; use --set sweep.{keys[0]}=[...]")
+    sweep = raw.get("sweep", {})
+    for table, place in ((sweep, "sweep"), *((sweep.get(key, {}), f"sweep.{key}") for key in _POINTS)):
+        if keys[0] not in _RESERVED and _at(table, keys) is not None and keys[0] not in (*_SWEEP_KEYS, *_POINTS):
+            name = ".".join(keys)
+            raise ConfigError(f"{where}: has no effect, [sweep] replaces {name!r}; use --set {place}.{name}=[...]")
     for place, table in enumerate(raw.get("run", [])):
-        name = table.get("name")
-        for key in keys:
-            table = table.get(key) if isinstance(table, dict) else None
+        name, table = table.get("name"), _at(table, keys)
         if table is not None and keys[0] != "name":
             instead = ".".join(["run", str(place), *keys])
             raise ConfigError(f"{where}: has no effect on [[run]] {name!r}, which sets its own; use --set {instead}=")
+
+
+def _at(table: Any, keys: Sequence[str]) -> Any:
+    """What stands at dotted keys, or None."""
+    for key in keys:
+        table = table.get(key) if isinstance(table, dict) else None
+    return table
 
 
 def _resolve(experiment: Any, path: Path) -> tuple[Callable, type]:
@@ -320,17 +376,31 @@ def _check_document(document: Mapping[str, Any], cls: type, where: str) -> None:
         _check_keys({k: v for k, v in table.items() if k != "name"}, (cls,), label, extra=("name",))
     if not isinstance(sweep, dict):
         raise ConfigError(f"{where}: sweep must be a table; write [sweep]")
+    _check_swept({k: v for k, v in sweep.items() if k not in _POINTS}, cls, f"{where}: [sweep]", _SWEEP_KEYS + _POINTS)
+    for key in _POINTS:
+        points = sweep.get(key, {})
+        if not isinstance(points, dict):
+            raise ConfigError(f"{where}: [sweep] {key} must be a table; write [sweep.{key}]")
+        extra = tuple(f.name for f in dataclasses.fields(_Draws)) if key == "random" else ()
+        _check_swept(points, cls, f"{where}: [sweep.{key}]", extra)
+
+
+def _check_swept(table: Mapping[str, Any], cls: type, where: str, extra: Sequence[str]) -> None:
+    """Keys must be fields of one number, or tables of a nested dataclass with such fields."""
     hints = typing.get_type_hints(cls)
-    numeric = [f.name for f in dataclasses.fields(cls) if _is_number(hints[f.name])]
-    for key in sweep:
-        if key in _SWEEP_KEYS or key in numeric:
+    fields = {f.name: hints[f.name] for f in dataclasses.fields(cls)}
+    possible = [name for name, hint in fields.items() if _is_number(hint) or _is_dataclass(hint)]
+    for key, value in table.items():
+        if key in extra or (key in fields and _is_number(fields[key])):
             continue
-        if key in hints:
+        if key not in fields:
+            raise ConfigError(f"{where}: unknown key {key!r}; {_nearest(key, [*extra, *possible])}")
+        if not (_is_dataclass(fields[key]) and isinstance(value, dict)):
+            kind = getattr(fields[key], "__name__", fields[key])
             raise ConfigError(
-                f"{where}: [sweep] {key}: only a field that holds one number can be an axis, {key} is "
-                f"{getattr(hints[key], '__name__', hints[key])}; use [[run]] tables"
+                f"{where} {key}: only a field that holds one number can be an axis, {key} is {kind}; use [[run]] tables"
             )
-        raise ConfigError(f"{where}: [sweep]: unknown key {key!r}; {_nearest(key, [*_SWEEP_KEYS, *numeric])}")
+        _check_swept(value, fields[key], f"{where} {key}", ())
 
 
 def _check_keys(table: Mapping[str, Any], classes: Sequence[type], where: str, extra: Sequence[str] = ()) -> None:
@@ -345,7 +415,7 @@ def _check_keys(table: Mapping[str, Any], classes: Sequence[type], where: str, e
 
 
 def _dataclasses_in(hint: Any) -> Iterator[type]:
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+    if _is_dataclass(hint):
         yield hint
     for part in typing.get_args(hint):
         yield from _dataclasses_in(part)
@@ -360,10 +430,52 @@ def _nearest(key: str, known: Sequence[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known) or 'none'}"
 
 
-def _sweep(table: Mapping[str, Any], path: str) -> Sweep:
+def _sweep(table: Mapping[str, Any], cls: type, path: str) -> Sweep:
     own = {key: value for key, value in table.items() if key in _SWEEP_KEYS}
-    axes = {key: _axis(value, f"{path}: [sweep] {key}") for key, value in table.items() if key not in _SWEEP_KEYS}
-    return _validate(Sweep, {**own, "axes": axes}, f"{path}: [sweep]")
+    rest = {key: value for key, value in table.items() if key not in (*_SWEEP_KEYS, *_POINTS)}
+    axes = {name: _axis(value, f"{path}: [sweep] {name}") for name, value in _fields(rest, cls).items()}
+    if all(key in table for key in _POINTS):
+        raise ConfigError(f"{path}: [sweep.points] and [sweep.random]: keep one of the two")
+    points = dict(_fields(table.get("points", {}), cls))
+    for name, values in points.items():
+        if not isinstance(values, list):
+            raise ConfigError(f"{path}: [sweep.points] {name}: a column is a list, got {values!r}")
+    if "random" in table:
+        points = _random(table["random"], cls, f"{path}: [sweep.random]")
+    return _validate(Sweep, {**own, "axes": axes, "points": points}, f"{path}: [sweep]")
+
+
+def _random(table: Mapping[str, Any], cls: type, where: str) -> dict[str, list]:
+    names = [f.name for f in dataclasses.fields(_Draws)]
+    draws = _validate(_Draws, {key: value for key, value in table.items() if key in names}, where)
+    space = {}
+    for name, value in _fields({k: v for k, v in table.items() if k not in names}, cls).items():
+        if isinstance(value, dict):
+            _check_keys(value, (_Range,), f"{where} {name}")
+            value = _validate(_Range, value, f"{where} {name}")
+            value = (value.scale, value.start, value.stop)
+        elif not isinstance(value, list):
+            raise ConfigError(f"{where} {name}: must be {{start, stop, scale}} or a list to choose from, got {value!r}")
+        space[name] = value
+    try:
+        return random_points(space, draws.num, draws.seed)
+    except ValueError as exc:
+        raise ConfigError(f"{where}: {exc}") from exc
+
+
+def _fields(table: Mapping[str, Any], cls: type, prefix: str = "") -> dict[str, Any]:
+    """A table of fields, those of nested dataclasses by dotted names."""
+    hints, flat = typing.get_type_hints(cls), {}
+    for key, value in table.items():
+        if _is_dataclass(hints[key]):
+            flat |= _fields(value, hints[key], f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _is_dataclass(hint: Any) -> bool:
+    return isinstance(hint, type) and dataclasses.is_dataclass(hint)
 
 
 def _axis(value: Any, where: str) -> list[int | float]:
@@ -374,6 +486,37 @@ def _axis(value: Any, where: str) -> list[int | float]:
     _check_keys(value, (_Spaced,), where)
     spaced = _validate(_Spaced, value, where)
     return (np.geomspace if spaced.scale == "log" else np.linspace)(spaced.start, spaced.stop, spaced.num).tolist()
+
+
+def replace(config: Any, hparams: Mapping[str, Any]) -> Any:
+    """A frozen dataclass with some numbers replaced; the first thing that an experiment's `train` does.
+
+    Args:
+        config: the experiment's dataclass.
+        hparams: field name, dotted where nested -> value, traced or not, as `mixjax.sweep` hands them to `train`.
+
+    Returns:
+        The same dataclass.
+
+    Raises:
+        TypeError: no such field.
+
+    Example:
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class Rule:
+        ...     gamma: float = 0.1
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class Toy:
+        ...     steps: int = 10
+        ...     rule: Rule = Rule()
+        >>> replace(Toy(), {"rule.gamma": 0.5, "steps": 20})
+        Toy(steps=20, rule=Rule(gamma=0.5))
+    """
+    for name, value in hparams.items():
+        first, _, rest = name.partition(".")
+        value = replace(getattr(config, first), {rest: value}) if rest else value
+        config = dataclasses.replace(config, **{first: value})
+    return config
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ class Toy:
 
 def toy(config: Toy) -> Experiment:  # named in a config as "module:toy"
     def train(key, hparams, data):   # hparams: {sweep axis: scalar}
-        cfg = dataclasses.replace(config, **hparams)
+        cfg = configs.replace(config, hparams)
         ...
         return {"error": errors}     # [method, step]
     return Experiment(train, data, dims={"error": ("method", "step")}, ...)
@@ -29,7 +29,7 @@ import jax
 
 from mixjax import results as results_lib
 from mixjax.claims import Claim, rows
-from mixjax.configs import Config, as_json
+from mixjax.configs import Config, ConfigError, as_json
 from mixjax.results import Results
 from mixjax.sweeps import sweep
 
@@ -41,7 +41,8 @@ class Experiment:
     """What a config's function returns, once for each of its runs.
 
     Args:
-        train: pure and jittable, `train(key, hparams, data) -> {metric: array}`; hparams is {sweep axis: scalar}.
+        train: pure and jittable, `train(key, hparams, data) -> {metric: array}`, or a `mixjax.sweeps.Segments`; hparams
+            is {sweep axis or column of points: scalar}.
         data: a pytree, passed as an argument, never closed over.
         dims: metric -> its dims after the sweep's own, such as ("method", "step"). xarray's `sel` has a keyword
             `method` of its own: select with `.sel({"method": "erma"})`, never `.sel(method="erma")`.
@@ -49,6 +50,8 @@ class Experiment:
         units: metric -> its unit, such as "nats" or "1"; shown on axes and kept with the metrics.
         figure: results -> matplotlib Figure. Results is {run name: xarray.Dataset}, all runs, in config order.
         claims: results -> list of Claim. Figure and claims are those of the first run's experiment.
+        points: the experiment's own points, see `mixjax.sweep`: for instance a row for each method and each value of
+            its grid, with the method's name in a column of labels. In product with the config's axes.
     """
 
     train: Callable
@@ -58,6 +61,7 @@ class Experiment:
     units: Mapping[str, str]
     figure: Callable[[Results], Any]
     claims: Callable[[Results], list[Claim]]
+    points: Mapping[str, Sequence] | None = None
 
 
 class ReportError(RuntimeError):
@@ -75,8 +79,8 @@ def run(
     """Runs a config: every run's sweep, then the figure, the claims and the report, written at the end in one go.
 
     Finished chunks are kept in `<out>.chunks` meanwhile (see `mixjax.sweep`): after a kill, or a figure that failed,
-    the same call computes the rest only. The folder is removed when the result is written. Runs over several hosts do
-    without.
+    the same call computes the rest only. The folder is removed when the result is written. Several hosts
+    (`jax.distributed`) need an `out` that all see; the first one writes the result.
 
     Args:
         config: from `mixjax.configs.load`.
@@ -95,34 +99,40 @@ def run(
     out = results_lib.check_out(Path("results", config.name) if out is None else out)
     partial = results_lib.check_out(out.with_name(f"{out.name}.partial"))
     config.to_toml()  # what cannot be written should fail now, not after the runs
-    chunks = out.with_name(f"{out.name}.chunks") if jax.process_count() == 1 else None
+    chunks = out.with_name(f"{out.name}.chunks")
     results: Results = {}
     first = None
-    axes, seeds = config.sweep.axes, config.sweep.seeds
     for number, item in enumerate(config.runs):
         report = None if callback is None else lambda done, total, name=item.name: callback(name, done, total)
-        if report is not None:
-            report(0, seeds * math.prod(map(len, axes.values())))
         experiment = config.function(item.values)
         if not isinstance(experiment, Experiment):
             raise TypeError(f"{config.experiment} must return an Experiment, got {type(experiment).__name__}")
+        if experiment.points and config.sweep.points:
+            raise ConfigError(f"{config.path}: {config.experiment} has points of its own; leave [sweep] points out")
+        points = experiment.points or config.sweep.points
+        if report is not None:
+            lengths = [*map(len, config.sweep.axes.values()), *map(len, list(points.values())[:1])]
+            report(0, config.sweep.seeds * math.prod(lengths))
         dataset = sweep(
             experiment.train,
-            seeds=seeds,
-            axes=axes,
+            seeds=config.sweep.seeds,
+            axes=config.sweep.axes,
+            points=points,
             data=experiment.data,
             dims=experiment.dims,
             coords=experiment.coords,
             first_seed=config.sweep.first_seed,
-            batch_size=config.sweep.batch_size,
+            chunk=config.sweep.chunk,
             callback=report,
-            checkpoint=chunks and chunks / f"run_{number:03d}",
+            checkpoint=chunks / f"run_{number:03d}",
             identity={"run": item.name, "config": as_json(item.values)},
         )
         for metric in dataset.data_vars:
             dataset[metric].attrs["units"] = experiment.units.get(metric, "")
         results[item.name] = dataset
         first = first or dataclasses.replace(experiment, data=None)
+    if jax.process_index():
+        return out  # every host holds the same results, the first one writes them
     failures: dict[str, str] = {}
 
     def attempt(part: str, function: Callable, otherwise: Any) -> Any:
@@ -135,10 +145,8 @@ def run(
     figure = attempt("figure", lambda: results_lib.render(first.figure(results)), None)
     claims = attempt("claims", lambda: rows(first.claims(results)), [])
     out = partial if failures else out
-    if jax.process_index() == 0:  # every host of a multi-host run holds the same results
-        results_lib.write(out, config, results, figure=figure, claims=claims, failures=failures)
+    results_lib.write(out, config, results, figure=figure, claims=claims, failures=failures)
     if failures:
         raise ReportError(out, failures)
-    if chunks is not None:
-        shutil.rmtree(chunks, ignore_errors=True)
+    shutil.rmtree(chunks, ignore_errors=True)
     return out

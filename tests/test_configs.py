@@ -105,7 +105,7 @@ def test_values_runs_and_sweep(make):
     assert isinstance(one.gamma, float) and one.folder.name == "data"
     assert config.base["steps"] == 5 and "scales" not in config.base
     sweep = config.sweep
-    assert (sweep.seeds, sweep.first_seed, sweep.batch_size) == (4, 0, None)
+    assert (sweep.seeds, sweep.first_seed, sweep.chunk) == (4, 0, "auto")
     assert sweep.axes["beta"] == (0.5, math.inf)
     assert repr(make("steps = 1\nsweep.beta = [1]").sweep.axes["beta"]) == "(1.0,)"  # a float, as the field is
     assert sweep.axes["gamma"] == pytest.approx((0.01, 0.1, 1.0))
@@ -128,7 +128,7 @@ def test_a_required_field_may_come_from_the_runs_or_an_axis(make):
     "text",
     [
         "steps = 2",
-        "steps = 2\nkind = 'b'\nsweep = {seeds = 3, first_seed = 10, batch_size = 2, beta = [1, inf]}",
+        "steps = 2\nkind = 'b'\nsweep = {seeds = 3, first_seed = 10, chunk = 2, beta = [1, inf]}",
         "steps = 2\n[[run]]\nname = '(100, 1)'\nscales = [100, 1]\n[[run]]\nname = 'quote \" and \\'\nbeta = nan",
         "sweep.gamma = {start = 0, stop = 1, num = 5}\n[[run]]\nname = 'a'\nsteps = 1\ninner.names = ['x']\n"
         "[[run]]\nname = 'b'\nsteps = 2\nlayers = [{}, {width = 9}]",
@@ -191,7 +191,7 @@ ERRORS = [  # config text, --set arguments, what the message must contain
     ("steps = 2\nsweep = 3", [], ["write [sweep]"]),
     ("steps = 2\nsweep.seeds = 0", [], ["[sweep]", "seeds", "greater than or equal to 1", "got 0"]),
     ("steps = 2\nsweep.first_seed = -1", [], ["first_seed", "got -1"]),
-    ("steps = 2\nsweep.batch_size = 0", [], ["batch_size", "got 0"]),
+    ("steps = 2\nsweep.chunk = 0", [], ["chunk", "got 0"]),
     ("steps = 2\nsweep.scales = [1]", [], ["[sweep] scales", "one number", "use [[run]]"]),
     ("steps = 2\nsweep.kind = ['a']", [], ["[sweep] kind", "use [[run]]"]),
     ("steps = 2\nsweep.flag = [true]", [], ["[sweep] flag", "bool"]),
@@ -296,10 +296,10 @@ def test_a_field_may_share_its_name_with_a_key_of_the_sweep(tmp_path):
     (tmp_path / "named.py").write_text(
         "import dataclasses\n"
         "@dataclasses.dataclass(frozen=True)\n"
-        "class Named:\n    batch_size: int = 8\n"
+        "class Named:\n    chunk: int = 8\n"
         "def named(config: Named):\n    return config\n"
     )
     path = tmp_path / "config.toml"
-    path.write_text('experiment = "named:named"\n[sweep]\nseeds = 2\nbatch_size = 4\n')
-    config = load(path, ["batch_size=16", "sweep.batch_size=1"])
-    assert config.runs[0].values.batch_size == 16 and config.sweep.batch_size == 1
+    path.write_text('experiment = "named:named"\n[sweep]\nseeds = 2\nchunk = 4\n')
+    config = load(path, ["chunk=16", "sweep.chunk=1"])
+    assert config.runs[0].values.chunk == 16 and config.sweep.chunk == 1

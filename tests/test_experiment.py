@@ -12,6 +12,7 @@ from mixjax import checkpoints, experiment, results, sweeps
 from mixjax.claims import near, paired, versus
 from mixjax.configs import ConfigError, load
 from mixjax.experiment import ReportError
+from mixjax.programs import Program
 
 MODULE = """
 import dataclasses
@@ -88,7 +89,7 @@ gamma = [0.5, 0.25]
 
 def test_run(make, tmp_path):
     calls = []
-    path = experiment.run(make(TEXT, "sweep.batch_size=2"), callback=lambda *args: calls.append(args))
+    path = experiment.run(make(TEXT, "sweep.chunk=2"), callback=lambda *args: calls.append(args))
     assert path == tmp_path / "results" / "toy"
     read = results.read(path)
     assert list(read) == ["flat", "steep"]
@@ -133,7 +134,7 @@ def test_metrics_survive_a_failing_figure_or_claims(make, tmp_path, fail):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_an_interrupted_run_goes_on_where_it_stopped(make, tmp_path, monkeypatch, error):
-    whole = results.read(experiment.run(make(TEXT, "sweep.batch_size=2"), out="whole"))
+    whole = results.read(experiment.run(make(TEXT, "sweep.chunk=2"), out="whole"))
     monkeypatch.setattr(sweeps, "SAVE_EVERY", 0.0)
 
     def stop(name, done, total):
@@ -141,12 +142,12 @@ def test_an_interrupted_run_goes_on_where_it_stopped(make, tmp_path, monkeypatch
             raise error
 
     with pytest.raises(error):
-        experiment.run(make(TEXT, "sweep.batch_size=2"), callback=stop)
+        experiment.run(make(TEXT, "sweep.chunk=2"), callback=stop)
     assert [path.name for path in (tmp_path / "results").iterdir()] == ["toy.chunks"]
-    computed = []
-    monkeypatch.setattr(sweeps, "_compile", lambda lowered: computed.append(1) or lowered.compile())
-    again = results.read(experiment.run(make(TEXT, "sweep.batch_size=2")))
-    assert len(computed) == 1  # the first run was finished, the second was not
+    computed, call = [], Program.run
+    monkeypatch.setattr(Program, "run", lambda *arguments: computed.append(1) or call(*arguments))
+    again = results.read(experiment.run(make(TEXT, "sweep.chunk=2")))
+    assert len(computed) == 1  # the last chunk of the second run: the first one was finished
     for name in whole:
         for metric in whole[name].data_vars:
             np.testing.assert_array_equal(again[name][metric], whole[name][metric])
@@ -169,7 +170,7 @@ def test_a_changed_config_does_not_go_on_and_says_what_changed(make):
 def test_a_failed_figure_costs_no_second_run(make, monkeypatch):
     with pytest.raises(ReportError):
         experiment.run(make("fail = 'figure'"))
-    monkeypatch.setattr(sweeps, "_compile", lambda lowered: pytest.fail("ran again"))
+    monkeypatch.setattr(Program, "run", lambda *arguments: pytest.fail("ran again"))
     with pytest.raises(ReportError):
         experiment.run(make("fail = 'figure'"))
 

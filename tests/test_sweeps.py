@@ -49,9 +49,9 @@ def test_result_is_labelled():
 
 
 @pytest.mark.parametrize("vectorize", ["map", "vmap"])
-@pytest.mark.parametrize("batch_size", [1, 3, 16])
-def test_a_seed_gives_the_same_run_in_any_sweep(vectorize, batch_size):
-    few, many = (sweep(seeds=n, batch_size=batch_size, vectorize=vectorize) for n in (2, 9))
+@pytest.mark.parametrize("chunk", [1, 3, 16])
+def test_a_seed_gives_the_same_run_in_any_sweep(vectorize, chunk):
+    few, many = (sweep(seeds=n, chunk=chunk, vectorize=vectorize) for n in (2, 9))
     np.testing.assert_array_equal(few.error, many.error[:, :2])  # bitwise at equal chunk size
     np.testing.assert_allclose(few.error, sweep(seeds=2).error, rtol=1e-4)
 
@@ -63,7 +63,7 @@ def test_adding_seeds_and_grid_points_compiles_nothing():
         result = sweep(seeds=3, axes={"scale": [0.0, 0.5, 1.0, 2.0]})
     assert compilations.count == 0 and result.attrs["compile_seconds"] < 0.1
     with Compilations() as compilations:  # the counter counts
-        sweep(seeds=2, batch_size=5)
+        sweep(seeds=2, chunk=5)
     assert compilations.count > 0
 
 
@@ -101,7 +101,7 @@ def test_a_diverging_run_stays_alone():
 
 def test_callback_counts_runs():
     calls = []
-    sweep(seeds=4, batch_size=3, callback=lambda done, total: calls.append((done, total)))
+    sweep(seeds=4, chunk=3, callback=lambda done, total: calls.append((done, total)))
     assert calls == [(3, 8), (6, 8), (8, 8)]
 
 
@@ -117,7 +117,7 @@ def test_data_is_an_argument_not_a_constant():
     ("kwargs", "error", "match"),
     [
         ({"seeds": 0}, ValueError, "seeds=0"),
-        ({"batch_size": 0}, ValueError, "batch_size=0"),
+        ({"chunk": 0}, ValueError, "chunk must be"),
         ({"axes": {"scale": []}}, ValueError, "every axis"),
         ({"vectorize": "pmap"}, ValueError, "'map' or 'vmap'"),
         ({"dims": {"error": ("step", "extra")}}, ValueError, "'error' has shape"),

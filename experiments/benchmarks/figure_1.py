@@ -28,7 +28,7 @@ def settings(quick: bool = False) -> tuple[linear.Linear, int | None]:
     problem = next(run.values for run in config.runs if run.name == SETTING)
     small = {"dim": 50, "num_examples": 100, "num_steps": 60, "learning_rate": 1e-3, "probe_every": 4}
     small |= {"estimation_size": 20, "gradient_size": 8}
-    return dataclasses.replace(problem, **small) if quick else problem, config.sweep.batch_size
+    return dataclasses.replace(problem, **small) if quick else problem, config.sweep.chunk
 
 
 @functools.cache

@@ -15,7 +15,7 @@ import optax
 
 from experiments.fewer_weight_updates import quadratics
 from experiments.fewer_weight_updates.quadratics import SPECTRUM
-from mixjax import mixing, rules
+from mixjax import configs, mixing, rules
 from mixjax.experiment import Experiment
 from mixjax.horizons import pilot_steps
 
@@ -136,7 +136,7 @@ def pilot(problem: quadratics.Quadratics, key: jax.Array, config: Budgets) -> ja
 def experiment(config: Budgets, figure, claims) -> Experiment:
     """What both experiments share."""
     return Experiment(
-        train=lambda key, hparams, data: train(key, dataclasses.replace(config, **hparams)),
+        train=lambda key, hparams, data: train(key, configs.replace(config, hparams)),
         data=None,
         dims=dict.fromkeys(METRICS, ("budget", "horizon")) | {"rate": ("budget",), "eta": ("horizon",)},
         coords={"budget": list(config.budgets), "horizon": config.horizons.tolist()},

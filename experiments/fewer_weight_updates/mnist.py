@@ -27,7 +27,7 @@ from experiments.fewer_weight_updates.mnist_domains import (
     setup,
     worth,
 )
-from mixjax import horizons, mixing, rules
+from mixjax import configs, horizons, mixing, rules
 from mixjax.experiment import Experiment
 from mixjax.types import WeightRule
 
@@ -243,7 +243,7 @@ def mnist(config: Mnist) -> Experiment:
         units |= {f"{kind}_{name}": unit for kind in ("retrained", "grid") for name, unit in worths.items()}
         coords["point"] = [" ".join(f"{x:g}" for x in point) for point in grid(config)]
     return Experiment(
-        train=lambda key, hparams, data: train(key, dataclasses.replace(config, **hparams), auto, data),
+        train=lambda key, hparams, data: train(key, configs.replace(config, hparams), auto, data),
         data=data,
         dims=dims,
         coords=coords,

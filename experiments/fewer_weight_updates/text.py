@@ -25,7 +25,7 @@ from flax import nnx
 
 from experiments.fewer_weight_updates import text_report
 from experiments.fewer_weight_updates.text_model import Decoder, byte_losses, design_effects, loss_variances
-from mixjax import WeightRule, data, mixing, rules
+from mixjax import WeightRule, configs, data, mixing, rules
 from mixjax.experiment import Experiment
 
 DOMAINS = ("python", "c", "shakespeare", "european", "cyrillic", "indic")
@@ -238,7 +238,7 @@ def text(config: Text) -> Experiment:
     """One method on one model."""
     losses = ("target_loss", "retrained_loss", "test_losses", "train_losses")
     return Experiment(
-        train=lambda key, hparams, parts: train(key, dataclasses.replace(config, **hparams), parts),
+        train=lambda key, hparams, parts: train(key, configs.replace(config, hparams), parts),
         data=load(config),
         dims={
             "target_loss": ("step",),

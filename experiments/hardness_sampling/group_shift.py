@@ -33,7 +33,7 @@ from experiments.hardness_sampling.tabular import (
     train_with_rule,
     train_with_sampler,
 )
-from mixjax import data, rules, samplers
+from mixjax import configs, data, rules, samplers
 from mixjax.claims import paired, versus
 from mixjax.experiment import Experiment
 
@@ -159,7 +159,7 @@ def group_shift(config: GroupShift) -> Experiment:
     units = dict.fromkeys(percent, "%") | {"worst_loss": "nats", "test_rows": "rows"}
     by_group = {"group_accuracy": ("method", "group"), "test_rows": ("group",)}
     return Experiment(
-        train=lambda key, hparams, rows: train(key, dataclasses.replace(config, **hparams), rows, group_sizes),
+        train=lambda key, hparams, rows: train(key, configs.replace(config, hparams), rows, group_sizes),
         data=Rows(table.features, table.labels, table.groups),
         dims=dict.fromkeys(units, ("method",)) | by_group,
         coords={"method": list(METHODS), "group": list(table.group_names)},

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from experiments.hardness_sampling import imbalanced, mnist_claims, mnist_figure
 from experiments.hardness_sampling.imbalanced import Images, Problem, Scheme
-from mixjax import samplers
+from mixjax import configs, samplers
 from mixjax.experiment import Experiment
 
 METHODS = {
@@ -142,7 +142,7 @@ def mnist(config: Mnist) -> Experiment:
     dims |= dict.fromkeys(("tv_stale", "tv_clipped"), ("method", "checkpoint"))
     dims |= dict.fromkeys(("bias", "error"), ("method", "checkpoint", "estimate"))
     return Experiment(
-        train=lambda key, hparams, data: train(key, dataclasses.replace(config, **hparams), data),
+        train=lambda key, hparams, data: train(key, configs.replace(config, hparams), data),
         data=imbalanced.load(config.rare_class),
         dims=dims,
         coords={

@@ -15,7 +15,7 @@ import optax
 from flax import nnx
 
 from experiments.hardness_sampling import augmentation, dice, lesions, segmentation_report, unet
-from mixjax import samplers
+from mixjax import configs, samplers
 from mixjax.data import anatomies, brats
 from mixjax.data.segmentation import CHANNELS, REGIONS, Cases
 from mixjax.experiment import Experiment
@@ -248,7 +248,7 @@ def segmentation(config: Segmentation) -> Experiment:
         for beta, importance in zip(config.betas, config.importance_sampling, strict=True)
     ]
     return Experiment(
-        train=lambda key, hparams, data: train(key, dataclasses.replace(config, **hparams), data, num_test, centre),
+        train=lambda key, hparams, data: train(key, configs.replace(config, hparams), data, num_test, centre),
         data=(cases, members),
         dims={
             "dice": ("method", "case", "region"),

@@ -20,6 +20,7 @@ import numpy as np
 from experiments.figures import text, told
 from experiments.hardness_sampling.sentences import quote
 from experiments.hardness_sampling.wide_network import WideReLU, data_set, laws, train_both
+from mixjax import configs
 from mixjax.claims import near, paired, versus
 from mixjax.experiment import Experiment
 
@@ -33,7 +34,7 @@ def wide_relu(config: WideReLU) -> Experiment:
 
     def train(key, hparams, data):
         del data  # each seed draws its own
-        settings = dataclasses.replace(config, **hparams)
+        settings = configs.replace(config, hparams)
         x, _ = data_set(jax.random.split(key, 3)[0], settings)
         gaps = jnp.linalg.norm(x[:, None] - x, axis=-1) + 2.0 * jnp.eye(config.num_examples)
         return {**train_both(key, settings), **laws(key, settings), "separation": gaps.min()}

@@ -79,7 +79,7 @@ def wrn(config: Wrn) -> Experiment:
     images = imbalanced.load(config.rare_class)
     drawn = schemes(config, images)
     return Experiment(
-        train=lambda key, hparams, data: train(key, dataclasses.replace(config, **hparams), data, drawn),
+        train=lambda key, hparams, data: train(key, configs.replace(config, hparams), data, drawn),
         data=images,
         dims=dict.fromkeys(units, ("method", "step")),
         coords={"method": list(METHODS), "step": range(config.record_every, config.num_steps + 1, config.record_every)},

@@ -20,6 +20,7 @@ from experiments.figures import text
 from experiments.resampling_reweighting import runs
 from experiments.resampling_reweighting.runs import Run, bounds, by_rate, interval
 from experiments.resampling_reweighting.sentences import quote
+from mixjax import configs
 from mixjax.claims import paired, versus
 from mixjax.experiment import Experiment
 from mixjax.grad_norms import norm
@@ -146,7 +147,7 @@ def train(key: jax.Array, config: FeatureNorms) -> dict[str, jax.Array]:
 def feature_norms(config: FeatureNorms) -> Experiment:
     """Who leaves the sharp minimum's basin, by learning rate and by the share of large features."""
     return Experiment(
-        train=lambda key, hparams, data: train(key, dataclasses.replace(config, **hparams)),
+        train=lambda key, hparams, data: train(key, configs.replace(config, hparams)),
         data=None,
         dims={"theta": ("method", "step"), "stayed": ("method",), "line": ("place",)},
         coords={

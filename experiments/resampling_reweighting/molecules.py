@@ -13,7 +13,7 @@ from experiments.figures import text
 from experiments.resampling_reweighting import surfaces
 from experiments.resampling_reweighting.runs import Run, by_rate, interval
 from experiments.resampling_reweighting.sentences import quote
-from mixjax import grad_norms, resampling
+from mixjax import configs, grad_norms, resampling
 from mixjax.claims import paired, versus
 from mixjax.experiment import Experiment
 
@@ -91,7 +91,7 @@ def molecules(config: Molecules) -> Experiment:
     """Figure 4, one surface."""
     dims = {"z": ("method", "step", "axis"), "energy": ("method", "step"), "at_minimum": ("method", "step")}
     return Experiment(
-        train=lambda key, hparams, data: train(key, dataclasses.replace(config, **hparams), data),
+        train=lambda key, hparams, data: train(key, configs.replace(config, hparams), data),
         data=SURFACES[config.surface](),
         dims=dims,
         coords={

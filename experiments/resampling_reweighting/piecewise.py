@@ -14,7 +14,7 @@ from experiments.figures import text
 from experiments.resampling_reweighting import lattice
 from experiments.resampling_reweighting.runs import Run, at, by_rate, interval, swept
 from experiments.resampling_reweighting.sentences import quote
-from mixjax import grad_norms, resampling
+from mixjax import configs, grad_norms, resampling
 from mixjax.claims import Claim, near, paired, versus
 from mixjax.experiment import Experiment
 
@@ -94,7 +94,7 @@ def experiment_of(config: Piecewise, figure, claims) -> Experiment:
     """What both experiments share."""
     dims = {"theta": ("method", "step")} | dict.fromkeys(("left_at", "spread", "right"), ("method",))
     return Experiment(
-        train=lambda key, hparams, data: train(key, dataclasses.replace(config, **hparams)),
+        train=lambda key, hparams, data: train(key, configs.replace(config, hparams)),
         data=None,
         dims=dims,
         coords={"method": list(METHODS), "step": config.steps},

@@ -30,7 +30,7 @@ from experiments.benchmarks import timing
 from experiments.resampling_reweighting import domains, draws
 from experiments.resampling_reweighting.real_data_report import METHODS, claims, figure
 from experiments.resampling_reweighting.runs import Run
-from mixjax import grad_norms, resampling
+from mixjax import configs, grad_norms, resampling
 from mixjax.experiment import Experiment
 
 TURNS = 15  # measurements of each method's time
@@ -262,7 +262,7 @@ def real_data(config: RealData) -> Experiment:
     by_step = ("method", "step")
 
     def run(key, hparams, data):
-        found = train(key, dataclasses.replace(config, **hparams), problem, data["source"])
+        found = train(key, configs.replace(config, hparams), problem, data["source"])
         return found | {"milliseconds": data["milliseconds"], "target": jnp.float32(config.target)}
 
     return Experiment(

@@ -1,13 +1,12 @@
 """Section 3 of paper 003 as an experiment: its sentences, judged on random problems, and its figure."""
 
-import dataclasses
-
 import matplotlib.pyplot as plt
 import numpy as np
 
 from experiments.figures import text
 from experiments.resampling_reweighting.sentences import quote
 from experiments.resampling_reweighting.theory import DIMS, METHODS, Theory, train
+from mixjax import configs
 from mixjax.claims import near, paired, versus
 from mixjax.experiment import Experiment
 
@@ -16,7 +15,7 @@ def theory(config: Theory) -> Experiment:
     """Section 3."""
     one, dim = ("method",), ("method", "dim")
     return Experiment(
-        train=lambda key, hparams, data: train(key, dataclasses.replace(config, **hparams)),
+        train=lambda key, hparams, data: train(key, configs.replace(config, hparams)),
         data=None,
         dims={
             **dict.fromkeys(("bias", "trace", "rate", "stayed", "small"), one),

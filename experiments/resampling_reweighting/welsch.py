@@ -12,6 +12,7 @@ from experiments.figures import text
 from experiments.resampling_reweighting import runs
 from experiments.resampling_reweighting.runs import Run, by_rate, interval, swept
 from experiments.resampling_reweighting.sentences import quote
+from mixjax import configs
 from mixjax.claims import paired, versus
 from mixjax.experiment import Experiment
 
@@ -125,7 +126,7 @@ def train(key: jax.Array, config: Welsch) -> dict[str, jax.Array]:
 def welsch(config: Welsch) -> Experiment:
     """Figure 2 or figure 3."""
     return Experiment(
-        train=lambda key, hparams, data: train(key, dataclasses.replace(config, **hparams)),
+        train=lambda key, hparams, data: train(key, configs.replace(config, hparams)),
         data=None,
         dims={"theta": ("method", "step"), "loss": ("method", "step"), "best_loss": ()},
         coords={"method": list(METHODS), "step": config.steps},

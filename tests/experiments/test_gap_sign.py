@@ -32,7 +32,7 @@ def test_gap_needs_a_hold_out_that_stays(change):
 @pytest.mark.slow
 def test_a_tiny_run_ends_in_claims(tmp_path):
     changes = ["fresh_size=20", "dim=10", "num_steps=40", "estimation_size=20", "learning_rate=0.01"]
-    changes += ["sweep.seeds=20", "sweep.batch_size=20"]
+    changes += ["sweep.seeds=20", "sweep.chunk=20"]
     path = experiment.run(configs.load(CONFIG, changes), out=tmp_path / "out")
     rows = {row["name"]: row for row in json.loads((path / "claims.json").read_text(encoding="utf-8"))}
     assert set(rows) == {"gap_positive", "gap_negative", "gap_sign_over_training", "gap_stays_positive_100_100"}

@@ -66,7 +66,7 @@ def test_a_tiny_run_ends_in_claims(tmp_path):
         "num_counts=3",
         "first_scales=[1.0, 10.0]",
     ]
-    changes += ["sweep.seeds=20", "sweep.batch_size=20"]
+    changes += ["sweep.seeds=20", "sweep.chunk=20"]
     path = experiment.run(configs.load(CONFIG, changes), out=tmp_path / "out")
     rows = {row["name"]: row for row in json.loads((path / "claims.json").read_text(encoding="utf-8"))}
     assert set(rows) == {

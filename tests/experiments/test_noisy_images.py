@@ -166,7 +166,7 @@ def fake(monkeypatch):
     ],
 )
 def test_configs_end_to_end(path, overrides, names, fake, tmp_path):
-    config = load(CONFIGS / path, [*overrides, "hidden=6", "sweep.seeds=2", "sweep.batch_size=2"])
+    config = load(CONFIGS / path, [*overrides, "hidden=6", "sweep.seeds=2", "sweep.chunk=2"])
     assert config.sweep.first_seed >= 1000  # settings were chosen on seeds below
     out = experiment.run(config, out=tmp_path / "result")
     rows = {row["name"]: row for row in json.loads((out / "claims.json").read_text())}

@@ -54,7 +54,7 @@ def test_domain_two_repeats_so_many_images():
 @pytest.mark.slow
 def test_a_tiny_run_ends_in_claims(tmp_path):
     changes = ["distinct=[3, 60]", "num_examples=60", "num_steps=40", "probe_every=10"]
-    changes += ["sweep.seeds=20", "sweep.batch_size=20"]
+    changes += ["sweep.seeds=20", "sweep.chunk=20"]
     path = experiment.run(configs.load(CONFIG, changes), out=tmp_path / "out")
     rows = {row["name"]: row for row in json.loads((path / "claims.json").read_text(encoding="utf-8"))}
     assert set(rows) == {"redundancy_lowers_variance", "redundancy_lowers_va_share"}

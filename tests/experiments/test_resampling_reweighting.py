@@ -186,7 +186,7 @@ def test_steps_that_do_not_fit_are_refused(kind):
     ],
 )
 def test_tiny_runs_end_in_claims(name, changes, tmp_path):
-    config = configs.load(FOLDER / f"{name}.toml", [*changes, "sweep.seeds=4", "sweep.batch_size=4"])
+    config = configs.load(FOLDER / f"{name}.toml", [*changes, "sweep.seeds=4", "sweep.chunk=4"])
     out = experiment.run(config, out=tmp_path / "out")
     rows = json.loads((out / "claims.json").read_text(encoding="utf-8"))
     assert rows and all(np.isfinite(row["value"]) for row in rows)

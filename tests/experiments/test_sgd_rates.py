@@ -47,7 +47,7 @@ def test_log_slope_of_a_power_law():
 
 @pytest.mark.slow
 def test_a_tiny_run_ends_in_claims(tmp_path):
-    changes = ["variances=[0.1, 10.0]", "dim=4", "num_steps=400", "num_records=10", "sweep.batch_size=200"]
+    changes = ["variances=[0.1, 10.0]", "dim=4", "num_steps=400", "num_records=10", "sweep.chunk=200"]
     path = experiment.run(configs.load(CONFIG, changes), out=tmp_path / "out")
     rows = {row["name"]: row for row in json.loads((path / "claims.json").read_text(encoding="utf-8"))}
     assert set(rows) == {

@@ -26,7 +26,7 @@ def run(tmp_path_factory):
     """A tiny run's folder, its claims by name and its metrics."""
     changes = CHANGES | {f"early.{name}": value for name, value in EARLY.items()}
     texts = [f"{name}={list(value) if isinstance(value, tuple) else value}" for name, value in changes.items()]
-    config = configs.load(CONFIG, [*texts, "sweep.seeds=60", "sweep.batch_size=60"])
+    config = configs.load(CONFIG, [*texts, "sweep.seeds=60", "sweep.chunk=60"])
     path = experiment.run(config, out=tmp_path_factory.mktemp("run") / "out")
     rows = json.loads((path / "claims.json").read_text(encoding="utf-8"))
     return path, {row["name"]: row for row in rows}, results.read(path)["run"]

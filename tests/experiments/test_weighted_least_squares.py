@@ -22,7 +22,7 @@ SMALL = ls.LeastSquares(**CHANGES)
 def run(tmp_path_factory):
     """A tiny run's folder, its claims by name and its metrics."""
     texts = [f"{name}={list(value) if isinstance(value, tuple) else value}" for name, value in CHANGES.items()]
-    config = configs.load(CONFIG, [*texts, "sweep.seeds=60", "sweep.batch_size=60"])
+    config = configs.load(CONFIG, [*texts, "sweep.seeds=60", "sweep.chunk=60"])
     path = experiment.run(config, out=tmp_path_factory.mktemp("run") / "out")
     rows = json.loads((path / "claims.json").read_text(encoding="utf-8"))
     return path, {row["name"]: row for row in rows}, results.read(path)["run"]
