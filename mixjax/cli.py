@@ -37,12 +37,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     if _MISSING:
         sys.exit(f"mixjax: the command needs {', '.join(_MISSING)}: pip install 'mixjax[experiments]'")
+    from mixjax import cli_compare, cli_show
+
     os.environ.setdefault("MPLBACKEND", "Agg")  # figures go to files: no display needed
     app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.callback()(_top)
     app.command("run")(run)
     app.command("list")(list_)
     app.command("data")(data)
+    app.command("compare")(cli_compare.compare)
+    app.command("show")(cli_show.show)
     app(args=argv, prog_name="mixjax")
 
 
@@ -66,6 +70,8 @@ def _top(
       mixjax list                                  what can be run
       mixjax run configs/quickstart.toml           run it; results/quickstart/ holds the result
       mixjax run --help                            how to change a config from the command line
+      mixjax show results/quickstart               what a result holds
+      mixjax compare results/quickstart --metric accuracy --better higher
     """
 
 

@@ -2,11 +2,12 @@
 
 ```python
 import mixjax.comparison
+import mixjax.labels
 import mixjax.results
 
 accuracy = mixjax.results.read("results/quickstart")["run"].accuracy  # [seed, method, step]
-values, at = mixjax.comparison.final(accuracy)  # [seed, method], at the last step
-frame = mixjax.comparison.to_frame(values, "accuracy")
+values, at = mixjax.labels.final(accuracy)  # [seed, method], at the last step
+frame = mixjax.labels.to_frame(values, "accuracy")
 mixjax.comparison.paired_table(frame, "accuracy", "method", baseline="vanilla", better="higher")
 ```
 
@@ -15,7 +16,6 @@ mixjax.comparison.paired_table(frame, "accuracy", "method", baseline="vanilla", 
 
 import functools
 import operator
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,10 @@ try:
 except ImportError as exc:
     raise ImportError(f"mixjax.comparison needs {exc.name}: pip install 'mixjax[experiments]'") from exc
 
-__all__ = ["diverged", "final", "holm", "label_texts", "mean_stderr", "mean_text", "paired_table", "to_frame"]
+_STATISTICS = ("value", "baseline", "difference", "stderr", "low", "high", "p_value", "p_holm", "wins", "ties")
+_STATISTICS += ("num_seeds", "left_out", "unpaired")
+
+__all__ = ["diverged", "holm", "mean_stderr", "mean_text", "paired_table"]
 
 
 def holm(p_values: Any) -> np.ndarray:
@@ -75,7 +78,7 @@ def paired_table(frame: pd.DataFrame, metric: str, along: str, *, better: str, b
 
     Args:
         frame: one row a value: columns `metric`, "seed", `along`, and any others, within which alone values are
-            compared. `to_frame` makes it from an array.
+            compared. `mixjax.labels.to_frame` makes it from an array.
         metric: the column of the values.
         along: the column of the labels that are compared.
         better: "lower" or "higher", what a win is.
@@ -88,14 +91,13 @@ def paired_table(frame: pd.DataFrame, metric: str, along: str, *, better: str, b
         in which one of the two is not finite; `unpaired`, the seeds that only one of the two has.
 
     Raises:
-        ValueError: a column is missing, a row occurs twice, a single label, an unknown baseline or `better`, or no
-            label shares a seed with the baseline.
+        ValueError: a column is missing or named like one of the result, a row occurs twice, a single label, an unknown
+            baseline or `better`, or no label shares a seed with the baseline.
 
     Example:
-        >>> values = xr.DataArray(
-        ...     [[3.0, 4.0, 5.0, 9.0], [2.0, 2.0, 4.0, float("nan")]], {"method": ["sgd", "erma"]}, ("method", "seed")
-        ... )
-        >>> table = paired_table(to_frame(values, "loss"), "loss", "method", better="lower")
+        >>> losses = {"sgd": [3.0, 4.0, 5.0, 9.0], "erma": [2.0, 2.0, 4.0, float("nan")]}
+        >>> frame = pd.DataFrame(losses).rename_axis("seed").reset_index().melt("seed", None, "method", "loss")
+        >>> table = paired_table(frame, "loss", "method", better="lower")
         >>> table[["method", "difference", "stderr", "p_value", "num_seeds", "left_out"]].round(3)
           method  difference  stderr  p_value  num_seeds  left_out
         0   erma      -1.333   0.333    0.057          3         1
@@ -103,6 +105,9 @@ def paired_table(frame: pd.DataFrame, metric: str, along: str, *, better: str, b
     missing = [name for name in (metric, along, "seed") if name not in frame.columns]
     if missing:
         raise ValueError(f"frame must have columns {metric!r}, {along!r} and 'seed', got {list(frame.columns)}")
+    taken = [name for name in frame.columns if name in _STATISTICS and name != metric]
+    if taken:
+        raise ValueError(f"frame must have no column named like one of the result, got {taken}; rename it")
     if better not in ("lower", "higher"):
         raise ValueError(f"better must be 'lower' or 'higher', got {better!r}")
     labels = list(frame[along].unique())
@@ -205,25 +210,6 @@ def mean_text(mean: float, stderr: float) -> str:
     return f"{mean:.{decimals}f} ± {stderr:.{decimals}f}"
 
 
-def to_frame(values: xr.DataArray, metric: str) -> pd.DataFrame:
-    """An array as a table of one row a value, labels as text (see `label_texts`), seeds as numbers.
-
-    Args:
-        values: [..., "seed", ...]
-        metric: name of the column of values.
-
-    Returns:
-        Columns: the dimensions in order, then `metric`.
-
-    Example:
-        >>> values = xr.DataArray([[1.0, 2.0]], {"gamma": [0.1], "seed": [7, 8]}, ("gamma", "seed"))
-        >>> to_frame(values, "loss").to_dict("list")
-        {'gamma': ['0.1', '0.1'], 'seed': [7, 8], 'loss': [1.0, 2.0]}
-    """
-    labels = {dim: values[dim].values if dim == "seed" else label_texts(values, dim) for dim in values.dims}
-    return xr.DataArray(values.values, labels, values.dims, metric).to_dataframe().reset_index()
-
-
 def diverged(dataset: xr.Dataset) -> xr.DataArray:
     """Which runs have a value that is not finite, anywhere in any of their float metrics.
 
@@ -253,49 +239,3 @@ def _not_finite(values: xr.DataArray) -> xr.DataArray:
         values = values.astype(np.float32)
     finite = np.isfinite(values) if values.dtype.kind in "fc" else xr.ones_like(values, bool)
     return ~finite.all(own)
-
-
-def final(values: xr.DataArray, keep: Iterable[str] = ()) -> tuple[xr.DataArray, dict[str, str]]:
-    """The last value along a metric's own dimensions that count something, such as steps.
-
-    Those are the dimensions behind "seed" whose labels are no text.
-
-    Args:
-        values: [*axes, "seed", *own]
-        keep: dimensions that stay in any case.
-
-    Returns:
-        The values, and dimension -> the label taken.
-
-    Example:
-        >>> dims = {"seed": [0, 1], "method": ["sgd", "erma"], "step": [10, 20]}
-        >>> values, at = final(xr.DataArray(np.zeros((2, 2, 2)), dims, tuple(dims)))
-        >>> values.dims, at
-        (('seed', 'method'), {'step': '20'})
-    """
-    own = values.dims[values.dims.index("seed") + 1 :]
-    last = [d for d in own if d not in keep and not (d in values.coords and values[d].dtype.kind in "OUT")]
-    at = {dim: label_texts(values, dim)[-1] for dim in last}
-    return values.isel(dict.fromkeys(last, -1), drop=True), at
-
-
-def label_texts(values: xr.DataArray | xr.Dataset, dim: str) -> list[str]:
-    """The labels of a dimension as text: its coordinate, else "name=value, ..." of those along it, else positions.
-
-    Args:
-        values: with dimension `dim`.
-        dim: its name.
-
-    Returns:
-        One text a label, in order.
-
-    Example:
-        >>> label_texts(xr.DataArray([0.0, 0.0], {"gamma": [0.1, 1.0]}, ("gamma",)), "gamma")
-        ['0.1', '1.0']
-    """
-    if dim in values.coords:
-        return [str(label) for label in values[dim].values]
-    columns = {name: coord.values for name, coord in values.coords.items() if coord.dims == (dim,)}
-    if not columns:
-        return [str(i) for i in range(values.sizes[dim])]
-    return [", ".join(f"{name}={column[i]}" for name, column in columns.items()) for i in range(values.sizes[dim])]

@@ -12,7 +12,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixjax.comparison import diverged, final, holm, label_texts, mean_stderr, mean_text, paired_table, to_frame
+from mixjax.comparison import diverged, holm, mean_stderr, mean_text, paired_table
 
 
 @pytest.fixture(autouse=True)
@@ -158,6 +158,8 @@ def test_mistakes(columns, options, message):
 def test_rows_that_cannot_be_paired():
     with pytest.raises(ValueError, match=r"one row for each of \['method', 'seed'\], got several"):
         paired_table(frame(GOOD, seeds=[3, 3]), "loss", "method", better="lower")
+    with pytest.raises(ValueError, match=r"no column named like one of the result, got \['wins'\]"):
+        paired_table(frame(GOOD, wins=3), "loss", "method", better="lower")
     apart = pd.concat([frame({"sgd": [1, 2]}, [0, 1], rate="1"), frame({"erma": [1, 2]}, [2, 3], rate="1")])
     with pytest.raises(ValueError, match="no seed in common: no label of 'method' has one that 'sgd' has too within"):
         paired_table(apart, "loss", "method", better="lower")
@@ -186,27 +188,6 @@ def test_diverged_needs_seeds():
         diverged(xr.Dataset({"loss": ("step", [1.0])}))
     with pytest.raises(ValueError, match="got no metrics"):
         diverged(xr.Dataset())
-
-
-def test_final_takes_the_last_of_what_is_no_label():
-    dims = ("beta", "seed", "method", "step", "domain")
-    values = xr.DataArray(np.arange(48.0).reshape(2, 2, 2, 3, 2), {"method": ["a", "b"], "step": [1, 2, 4]}, dims)
-    last, at = final(values)
-    assert last.dims == ("beta", "seed", "method") and at == {"step": "4", "domain": "1"}
-    np.testing.assert_array_equal(last, values[..., -1, -1])
-    kept, at = final(values, keep=["step"])
-    assert kept.dims == dims[:-1] and at == {"domain": "1"}
-
-
-def test_labels():
-    values = xr.DataArray(np.zeros((2, 2, 2)), {"beta": [0.1, math.inf]}, ("beta", "point", "seed"))
-    values = values.assign_coords(method=("point", ["sgd", "va"]), rate=("point", [0.5, 1.0]))
-    assert label_texts(values, "beta") == ["0.1", "inf"]
-    assert label_texts(values, "point") == ["method=sgd, rate=0.5", "method=va, rate=1.0"]
-    assert label_texts(values, "seed") == ["0", "1"]
-    table = to_frame(values, "loss")
-    assert list(table.columns) == ["beta", "point", "seed", "loss"] and len(table) == 8
-    assert table.seed.tolist() == [0, 1] * 4
 
 
 def test_mean_stderr():
