@@ -69,8 +69,10 @@ def compare(
         if out is not None and out.suffix not in _FORMATS:
             raise Mistake(f"--out {out}: must end in {', '.join(_FORMATS)}")
         names = _names(paths)
-        arrays = metric_arrays(dict(zip(names, map(results.read, paths), strict=True)), metric)
+        folders = dict(zip(names, map(results.read, paths), strict=True))
+        arrays = metric_arrays(folders, metric)
         metric, unit = str(arrays[0].name), unit_text(arrays[0])
+        without = [run for runs in folders.values() for run, dataset in runs.items() if metric not in dataset]
         if better not in ("lower", "higher"):
             got = f", got {better!r}" if better else ""
             raise Mistake(f"--better: must say if lower or higher {metric}{unit} is better{got}")
@@ -90,6 +92,8 @@ def compare(
         typer.echo("\n".join(textwrap.wrap(where, _WIDTH)) + "\n")
         typer.echo("\n".join(_columns(_cells(table))) + "\n")
         typer.echo("\n".join(_notes(table, names, paths)))
+        if without:
+            typer.echo(f"without {metric}: {', '.join(without)}")
         if out is not None:
             out.parent.mkdir(parents=True, exist_ok=True)
             figure = _forest(table, f"{metric} minus that of {baseline}{unit}, {better} is better", where)

@@ -138,8 +138,8 @@ def test_runs_are_rows_or_are_compared(compared, write):
     wide = {"sgd": METHODS["erma"], "va": METHODS["erma"]}
     runs = {"MLP": dataset(loss=loss(gammas=[1])), "CNN, wide": dataset(loss=loss(wide, [1], (10, 40)))}
     write("toy", runs | {"no loss": dataset(error=loss())})
-    _, where, rows, _ = compared("toy", *LOWER)
-    assert where == "toy; step = 20, 40 (last); gamma = 1"
+    _, where, rows, notes = compared("toy", *LOWER)
+    assert where == "toy; step = 20, 40 (last); gamma = 1" and "\nwithout loss: no loss\n" in notes
     assert [row[:2] for row in rows[1:]] == [["MLP", "erma"], ["MLP", "va"], ["CNN, wide", "va"]]
     assert rows[3][4:7] == ["0 ± 0", "0 of 4, 4 ties", "1"]
     _, _, rows, _ = compared("toy", *LOWER, "--along", "run")
