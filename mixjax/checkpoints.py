@@ -1,5 +1,7 @@
 """Finished chunks of a sweep on disk, so that a run that was killed goes on where it stopped."""
 
+import dataclasses
+import functools
 import hashlib
 import json
 import logging
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 __all__ = ["ChangedError", "Chunks"]
@@ -53,17 +56,8 @@ class Chunks:
 
     def __init__(self, folder: str | os.PathLike, identity: Mapping[str, Any]):
         """Opens the folder, and writes its identity if it is new."""
-        try:
-            import orbax.checkpoint as ocp
-        except ImportError as error:
-            raise ImportError("checkpoints need orbax: pip install 'mixjax[experiments]'") from error
         self.folder = Path(folder).absolute()
-        own = jax.process_index()  # each process writes by itself: nothing waits for another one
-        alone = ocp.options.MultiprocessingOptions(
-            primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process_{own}"
-        )
-        handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
-        self._orbax, self._checkpointer = ocp, ocp.Checkpointer(handler, multiprocessing_options=alone)
+        self._checkpointer, self._args = _orbax()
         identity, path = json.loads(json.dumps(dict(identity))), self.folder / _IDENTITY
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -130,15 +124,11 @@ class Chunks:
 
     def _write(self, name, numbered):
         arrays = {
-            f"{number}/{name}": np.asarray(array)
+            f"{number}/{metric}": np.asarray(array)
             for number, metrics in numbered.items()
-            for name, array in metrics.items()
+            for metric, array in metrics.items()
         }
-        whole = {name: array for name, array in arrays.items() if array.size}  # orbax has no empty arrays
-        empty = {name: [str(array.dtype), array.shape] for name, array in arrays.items() if not array.size}
-        head = json.dumps({"empty": empty, "chunks": list(numbered)}).encode()
-        tree = {"arrays": whole, "head": np.frombuffer(head, np.uint8), "digest": _digest(whole, head)}
-        self._checkpointer.save(self.folder / name, args=self._orbax.args.PyTreeSave(tree), force=True)
+        self._checkpointer.save(self.folder / name, args=self._args(arrays), force=True)
 
     def _blocks(self):
         """Checkpoints that were finished; the others have orbax's temporary names."""
@@ -147,35 +137,68 @@ class Chunks:
     def _read(self, block):
         """What a checkpoint holds; None, a warning and no checkpoint any more if it is damaged."""
         try:
-            tree = self._checkpointer.restore(block)
-            whole, head = tree.get("arrays", {}), np.asarray(tree["head"]).tobytes()
-            if not np.array_equal(tree["digest"], _digest(whole, head)):
-                raise ValueError("its digest does not fit")
+            arrays = self._checkpointer.restore(block)
         except Exception as error:  # whatever a damaged file makes its readers raise
             _LOG.warning("%s is damaged and computed again: %s", block, error)
             shutil.rmtree(block)
             return None
-        described = json.loads(head)
-        whole |= {name: np.zeros(shape, dtype) for name, (dtype, shape) in described["empty"].items()}
-        chunks = {number: {} for number in described["chunks"]}
-        for name, array in whole.items():
+        numbered = {}
+        for name, array in arrays.items():
             number, metric = name.split("/", 1)
-            chunks[int(number)][metric] = np.asarray(array)
-        return chunks
+            numbered.setdefault(int(number), {})[metric] = array
+        return numbered
+
+
+@functools.cache
+def _orbax():
+    """Orbax's checkpointer, for arrays of NumPy that belong to one process, and the arguments it saves.
+
+    Orbax's own handlers of arrays write what all processes hold together, or what the first one holds.
+    """
+    try:
+        import orbax.checkpoint as ocp
+    except ImportError as error:
+        raise ImportError("checkpoints need orbax: pip install 'mixjax[experiments]'") from error
+
+    class Handler(ocp.CheckpointHandler):
+        def save(self, directory, args):
+            types = {name: str(array.dtype) for name, array in args.arrays.items()}
+            # bfloat16 and its like have no place in a .npy file
+            plain = {n: x.view(f"u{x.itemsize}") if x.dtype.kind == "V" else x for n, x in args.arrays.items()}
+            _write(Path(directory) / "digest.json", json.dumps({"types": types, "digest": digest(args.arrays)}))
+            with open(directory / "arrays.npz", "wb") as file:
+                np.savez(file, **plain)
+                file.flush()
+                os.fsync(file.fileno())
+
+        def restore(self, directory, args=None):
+            kept = json.loads((Path(directory) / "digest.json").read_text())
+            with np.load(directory / "arrays.npz") as file:
+                arrays = {name: file[name].view(jnp.dtype(dtype)) for name, dtype in kept["types"].items()}
+            if digest(arrays) != kept["digest"]:
+                raise ValueError("its digest does not fit")
+            return arrays
+
+    @ocp.args.register_with_handler(Handler, for_save=True, for_restore=True)
+    @dataclasses.dataclass
+    class Args(ocp.args.CheckpointArgs):
+        arrays: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    own = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process_{own}"
+    )
+    return ocp.Checkpointer(Handler(), multiprocessing_options=alone), Args
 
 
 def digest(arrays: Mapping[str, Any]) -> str:
     """SHA-256 of arrays by name, with their types and shapes, in hexadecimal."""
-    return _digest(arrays, b"").tobytes().hex()
-
-
-def _digest(arrays, head) -> np.ndarray:
-    sha = hashlib.sha256(head)
+    sha = hashlib.sha256()
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
         sha.update(f"{name} {array.dtype} {array.shape} ".encode())
         sha.update(array.tobytes())
-    return np.frombuffer(sha.digest(), np.uint8)
+    return sha.hexdigest()
 
 
 def _change(name, before, now):

@@ -177,7 +177,8 @@ def fitting(build: Callable[[int], Program], num_runs: int, vectorize: str, devi
             needed = 2 * free
         if needed <= free or program.rows <= program.num_devices:
             return program
-        rows = max(int(program.rows * min(free / needed, 0.9)), 1)
+        per_device = int(program.rows // program.num_devices * min(free / needed, 0.9))
+        rows = max(per_device, 1) * program.num_devices
         _LOG.info("a chunk of %d runs needs %.3g GB a device of %.3g: trying %d", program.rows, needed, free, rows)
 
 
