@@ -181,7 +181,7 @@ def test_progress_on_a_terminal(mixjax_command, monkeypatch):
 
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    assert mixjax_command("run", TOY, "--set", "sweep.batch_size=1", "--set", 'run=[{name="a"},{name="b"}]')[0] == 0
+    assert mixjax_command("run", TOY, "--set", "sweep.chunk=1", "--set", 'run=[{name="a"},{name="b"}]')[0] == 0
     text = terminal.getvalue()
     assert "a:   0%" in text and "a: 100%" in text and "b: 100%" in text
     assert "4/4" in text and "run/s" in text and "<00:00" in text  # rate and time left
