@@ -18,6 +18,7 @@ Claims are judged by one rule (see `mixjax.claims.versus`), on paired seeds.
 """
 
 import dataclasses
+import functools
 import math
 import shutil
 import traceback
@@ -29,11 +30,11 @@ import jax
 
 from mixjax import results as results_lib
 from mixjax.claims import Claim, rows
-from mixjax.configs import Config, ConfigError, as_json
+from mixjax.configs import Config, ConfigError, Run, as_json
 from mixjax.results import Results
-from mixjax.sweeps import sweep
+from mixjax.sweeps import Plan, plan, sweep
 
-__all__ = ["Experiment", "ReportError", "run"]
+__all__ = ["Experiment", "ReportError", "plans", "run"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +74,31 @@ class ReportError(RuntimeError):
         self.path, self.failures = path, dict(failures)
 
 
+def plans(config: Config) -> dict[str, Plan]:
+    """Sizes and times each run of a config; compiles its program and runs one call of it.
+
+    Args:
+        config: from `mixjax.configs.load`.
+
+    Returns:
+        Run name -> plan.
+
+    Raises:
+        ConfigError, TypeError: as `run`.
+    """
+    found = {}
+    for item in config.runs:
+        experiment, arguments = _sweep_of(config, item)
+        found[item.name] = plan(experiment.train, **arguments)
+    return found
+
+
 def run(
-    config: Config, *, out: str | Path | None = None, callback: Callable[[str, int, int], None] | None = None
+    config: Config,
+    *,
+    out: str | Path | None = None,
+    callback: Callable[[str, float, int], None] | None = None,
+    track: Callable[[dict[str, Any]], None] | None = None,
 ) -> Path:
     """Runs a config: every run's sweep, then the figure, the claims and the report, written at the end in one go.
 
@@ -86,6 +110,7 @@ def run(
         config: from `mixjax.configs.load`.
         out: the folder to write; default `results/NAME` under the current folder.
         callback: called as callback(run name, runs done, runs in all) before the first and between compiled calls.
+        track: called with records for a tracker, see `mixjax.sweep`, to which "run" is added, the run's name.
 
     Returns:
         The folder written.
@@ -103,29 +128,20 @@ def run(
     results: Results = {}
     first = None
     for number, item in enumerate(config.runs):
-        report = None if callback is None else lambda done, total, name=item.name: callback(name, done, total)
-        experiment = config.function(item.values)
-        if not isinstance(experiment, Experiment):
-            raise TypeError(f"{config.experiment} must return an Experiment, got {type(experiment).__name__}")
-        if experiment.points and config.sweep.points:
-            raise ConfigError(f"{config.path}: {config.experiment} has points of its own; leave [sweep] points out")
-        points = experiment.points or config.sweep.points
-        if report is not None:
-            lengths = [*map(len, config.sweep.axes.values()), *map(len, list(points.values())[:1])]
-            report(0, config.sweep.seeds * math.prod(lengths))
+        experiment, arguments = _sweep_of(config, item)
+        report = record = None
+        if callback is not None:
+            report = functools.partial(callback, item.name)
+            report(0, _num_runs(arguments))
+        if track is not None:
+            record = functools.partial(_record, track, item.name)
         dataset = sweep(
             experiment.train,
-            seeds=config.sweep.seeds,
-            axes=config.sweep.axes,
-            points=points,
-            data=experiment.data,
-            dims=experiment.dims,
-            coords=experiment.coords,
-            first_seed=config.sweep.first_seed,
-            chunk=config.sweep.chunk,
             callback=report,
+            track=record,
             checkpoint=chunks / f"run_{number:03d}",
             identity={"run": item.name, "config": as_json(item.values)},
+            **arguments,
         )
         for metric in dataset.data_vars:
             dataset[metric].attrs["units"] = experiment.units.get(metric, "")
@@ -150,3 +166,31 @@ def run(
         raise ReportError(out, failures)
     shutil.rmtree(chunks, ignore_errors=True)
     return out
+
+
+def _sweep_of(config: Config, item: Run) -> tuple[Experiment, dict[str, Any]]:
+    """A run's experiment, and what it hands to `sweep` or `plan` beside `train`."""
+    experiment = config.function(item.values)
+    if not isinstance(experiment, Experiment):
+        raise TypeError(f"{config.experiment} must return an Experiment, got {type(experiment).__name__}")
+    if experiment.points and config.sweep.points:
+        raise ConfigError(f"{config.path}: {config.experiment} has points of its own; leave [sweep] points out")
+    return experiment, {
+        "seeds": config.sweep.seeds,
+        "axes": config.sweep.axes,
+        "points": experiment.points or config.sweep.points,
+        "data": experiment.data,
+        "dims": experiment.dims,
+        "coords": experiment.coords,
+        "first_seed": config.sweep.first_seed,
+        "chunk": config.sweep.chunk,
+    }
+
+
+def _num_runs(arguments: Mapping[str, Any]) -> int:
+    columns = list(arguments["points"].values())[:1]
+    return arguments["seeds"] * math.prod(map(len, [*arguments["axes"].values(), *columns]))
+
+
+def _record(track: Callable, name: str, record: Mapping[str, Any]) -> None:
+    track({"run": name, **record})

@@ -19,7 +19,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from mixjax.segments import Segments
 
-__all__ = ["OutOfMemoryError", "Program", "Spec", "default_rows", "fitting"]
+__all__ = ["OutOfMemoryError", "Program", "Spec", "default_rows", "fitting", "free_bytes"]
 
 _LOG = logging.getLogger(__name__)
 _SHARE = 0.8  # of the memory that is free: what the analysis does not see needs some too
@@ -168,7 +168,7 @@ def fitting(build: Callable[[int], Program], num_runs: int, vectorize: str, devi
     """
     if vectorize == "map":
         return build(default_rows(devices))
-    rows, free = num_runs, _free_bytes(devices)
+    rows, free = num_runs, _SHARE * free_bytes(devices)
     while True:
         program = build(rows)
         try:
@@ -187,12 +187,12 @@ def default_rows(devices: Sequence[jax.Device]) -> int:
     return _ROWS * len(devices)
 
 
-def _free_bytes(devices):
+def free_bytes(devices: Sequence[jax.Device]) -> float:
     """A device's memory that is not in use; simulated CPU devices share the host's."""
     stats = devices[0].memory_stats()
     if stats and "bytes_limit" in stats:
-        return _SHARE * (stats["bytes_limit"] - stats.get("bytes_in_use", 0))
-    return _SHARE * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / len(devices)
+        return float(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / len(devices)
 
 
 @functools.lru_cache(maxsize=8)

@@ -18,12 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from mixjax import checkpoints
-from mixjax.programs import OutOfMemoryError, Program, Spec, default_rows, fitting
-from mixjax.runs import Runs, pieces, random_points
+from mixjax.plans import Plan, Setup, plan
+from mixjax.programs import OutOfMemoryError, default_rows
+from mixjax.runs import pieces, random_points
 from mixjax.segments import History, Segments, diverged
 from mixjax.tracking import Progress
 
-__all__ = ["Segments", "diverged", "random_points", "sweep"]
+__all__ = ["Plan", "Segments", "diverged", "plan", "random_points", "sweep"]
 
 _LOG = logging.getLogger(__name__)
 SAVE_EVERY = 5.0
@@ -115,36 +116,25 @@ def sweep(
     except ImportError as error:
         raise ImportError("mixjax.sweep needs xarray: pip install 'mixjax[experiments]'") from error
 
-    vectorize = vectorize or ("map" if jax.default_backend() == "cpu" else "vmap")
-    if vectorize not in ("map", "vmap"):
-        raise ValueError(f"vectorize must be 'map' or 'vmap', got {vectorize!r}.")
-    if chunk != "auto" and (not isinstance(chunk, int) or chunk < 1):
-        raise ValueError(f"chunk must be 'auto' or at least 1, got {chunk!r}.")
     if jax.process_count() > 1 and checkpoint is None:
         raise ValueError("several hosts share their chunks through a folder: give checkpoint, one that all see.")
-    devices = tuple(jax.local_devices() if devices is None else devices)
-    runs = Runs(axes or {}, points or {}, seeds, first_seed)
-    data = jax.tree.map(jnp.asarray, data)
-    hparams, labels = Spec(runs.batched_spec), Spec(runs.label_spec)
-    metric_dims = _metric_dims(train, hparams.tree | labels.tree, data, runs.names, dims or {}, coords or {})
-
-    def build(rows):
-        return Program(train, rows, vectorize, devices, hparams, labels, Spec(data))
+    setup = Setup.of(train, seeds, axes, points, data, dims, coords, first_seed, chunk, vectorize, devices)
+    runs, build, data = setup.runs, setup.build, setup.data
 
     start = time.perf_counter()
     store, kept = None, {}
     if checkpoint is not None:
         described = {"axes": runs.axes, "points": runs.points, "seeds": seeds, "first_seed": first_seed, "chunk": chunk}
-        code = build(default_rows(devices) if chunk == "auto" else chunk).fingerprint
-        described |= {"vectorize": vectorize, "data": _digest(data), "program (the code of train)": code}
-        described |= {"jax": jax.__version__, "devices": f"{len(devices)} x {devices[0].device_kind}"}
+        code = build(default_rows(setup.devices) if chunk == "auto" else chunk).fingerprint
+        described |= {"vectorize": setup.vectorize, "data": _digest(data), "program (the code of train)": code}
+        described |= {"jax": jax.__version__, "devices": f"{len(setup.devices)} x {setup.devices[0].device_kind}"}
         store = _opened(checkpoint, described | dict(identity or {}))
         kept = store.read()
         _meet("mixjax: chunks read")  # all hosts see the same ones, before any writes another
     done = runs.covered(kept)
     program = None
     if not done.all():
-        program = _program(build, chunk, runs, vectorize, devices, store)
+        program = _program(setup, chunk, store)
         program.compile()
     compile_seconds = time.perf_counter() - start
 
@@ -178,59 +168,13 @@ def sweep(
             raise OSError(f"{checkpoint}: a chunk is missing or damaged; the same call computes it again.")
 
     variables = {}
-    for name, own in metric_dims.items():
+    for name, own in setup.dims.items():
         values = runs.unsorted(np.concatenate([kept[first][name] for first in sorted(kept)]))
         variables[name] = ((*runs.dims, *own), values.reshape(*runs.shape, *values.shape[1:]))
-    used = {dim for own in metric_dims.values() for dim in own}
+    used = {dim for own in setup.dims.values() for dim in own}
     own_coords = {name: values for name, values in (coords or {}).items() if name in used}
     attrs = {"num_runs": runs.num, "compile_seconds": compile_seconds, "run_seconds": time.perf_counter() - start}
     return xarray.Dataset(variables, runs.coords | own_coords, attrs)
-
-
-def _metric_dims(train, hparams, data, names, dims, coords):
-    """Each metric's own dimensions, checked before anything runs against the shapes ``train`` would return."""
-    shapes = _metric_shapes(train, hparams, data)
-    if not isinstance(shapes, dict):
-        raise TypeError(f"train must return a dict of arrays, got {type(shapes).__name__}.")
-    unknown = sorted(set(dims) - set(shapes))
-    if unknown:
-        raise ValueError(f"dims name metrics that train does not return: {unknown}; it returns {sorted(shapes)}.")
-    named = {}
-    for name, shape in shapes.items():
-        named[name] = tuple(dims.get(name, [f"{name}_{i}" for i in range(shape.ndim)]))
-        if len(named[name]) != shape.ndim:
-            raise ValueError(f"metric {name!r} has shape {shape.shape}, which does not fit dims {named[name]}.")
-    sizes = {}
-    for name, shape in shapes.items():
-        for dim, size in zip(named[name], shape.shape, strict=True):
-            expected = sizes.setdefault(dim, len(coords[dim]) if dim in coords else size)
-            if size != expected:
-                raise ValueError(
-                    f"metric {name!r} has {size} entries along {dim!r}, its coords or another metric {expected}."
-                )
-    names = [*names, *sizes, *shapes]
-    clashes = sorted({name for name in names if names.count(name) > 1})
-    if clashes:
-        raise ValueError(f"axes, 'seed', dims and metrics need different names, got {clashes} twice.")
-    return named
-
-
-def _metric_shapes(train, hparams, data):
-    """What one run returns; of :class:`Segments` all segments together."""
-    if not isinstance(train, Segments):
-        return jax.eval_shape(train, jax.random.key(0), hparams, data)
-    if train.num < 1:
-        raise ValueError(f"num must be at least 1 segment, got {train.num}.")
-    carry = jax.eval_shape(train.init, jax.random.key(0), hparams, data)
-    after, shapes = jax.eval_shape(train.advance, carry, hparams, data)
-    if Spec(carry) != Spec(after):
-        raise TypeError(f"advance must return a carry like the one it got, {carry}, got {after}.")
-    if not isinstance(shapes, dict):
-        return shapes
-    for name, x in shapes.items():
-        if x.ndim == 0:
-            raise ValueError(f"metric {name!r} of a segment needs time as its first dimension, got a scalar.")
-    return {name: jax.ShapeDtypeStruct((train.num * x.shape[0], *x.shape[1:]), x.dtype) for name, x in shapes.items()}
 
 
 def _opened(folder, identity):
@@ -243,18 +187,17 @@ def _opened(folder, identity):
     return store
 
 
-def _program(build, chunk, runs, vectorize, devices, store):
+def _program(setup, chunk, store):
     """The program of the size asked for, of the size this sweep chose before, or else of the best one."""
     if chunk != "auto":
-        return build(chunk)
+        return setup.build(chunk)
     rows = store.rows if store is not None else None
     if rows is None and not jax.process_index():
-        program = fitting(build, runs.largest_group, vectorize, devices)
-        rows = program.rows
+        rows = setup.fitting().rows
         if store is not None:
             store.rows = rows
     _meet("mixjax: chunk chosen")
-    return build(rows or store.rows)
+    return setup.build(rows or store.rows)
 
 
 def _meet(place):

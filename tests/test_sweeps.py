@@ -209,10 +209,10 @@ def test_auto_takes_the_largest_chunk_that_fits(monkeypatch):
     plan = programs.Program.bytes_per_device
     monkeypatch.setattr(programs.Program, "bytes_per_device", lambda self: sizes.append(self.rows) or plan(self))
     arguments = {"seeds": 40, "axes": {"scale": [1.0]}, "vectorize": "vmap", "devices": jax.devices()[:2]}
-    monkeypatch.setattr(programs, "_free_bytes", lambda devices: 1e12)
+    monkeypatch.setattr(programs, "free_bytes", lambda devices: 1e12)
     everything = mixjax.sweep(train, **arguments)
     assert sizes == [40]
-    monkeypatch.setattr(programs, "_free_bytes", lambda devices: 3e6)
+    monkeypatch.setattr(programs, "free_bytes", lambda devices: 3e6)
     less = mixjax.sweep(train, **arguments)
     assert len(sizes) > 1 and 2 <= sizes[-1] < 40
     np.testing.assert_allclose(less.x, everything.x, rtol=1e-6)
