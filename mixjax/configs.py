@@ -485,7 +485,9 @@ def _axis(value: Any, where: str) -> list[int | float]:
         raise ConfigError(f"{where}: an axis is a list or {{start, stop, num, scale}}, got {value!r}")
     _check_keys(value, (_Spaced,), where)
     spaced = _validate(_Spaced, value, where)
-    return (np.geomspace if spaced.scale == "log" else np.linspace)(spaced.start, spaced.stop, spaced.num).tolist()
+    values = (np.geomspace if spaced.scale == "log" else np.linspace)(spaced.start, spaced.stop, spaced.num)
+    whole = np.isclose(values, np.round(values), rtol=1e-12, atol=0).all()  # for fields of integers
+    return [int(v) for v in np.round(values)] if whole else values.tolist()
 
 
 def replace(config: Any, hparams: Mapping[str, Any]) -> Any:

@@ -73,9 +73,16 @@ def label_texts(values: xr.DataArray | xr.Dataset, name: str) -> list[str]:
     along = columns(values, name)
     if along:
         return [
-            ", ".join(f"{column}={values[column].values[i]}" for column in along) for i in range(values.sizes[name])
+            ", ".join(f"{column}={_text(values[column].values[i])}" for column in along)
+            for i in range(values.sizes[name])
         ]
-    return [str(label) for label in values[name].values]
+    return [_text(label) for label in values[name].values]
+
+
+def _text(label):
+    """A label as text; numbers with at most six digits."""
+    short = str(label)
+    return f"{label:.6g}" if isinstance(label, (float, np.floating)) and len(short) > 8 else short
 
 
 def to_frame(values: xr.DataArray, metric: str, *, joined: str | None = None) -> pd.DataFrame:

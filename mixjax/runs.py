@@ -28,8 +28,8 @@ def random_points(space: Mapping[str, Sequence], num: int, seed: int = 0) -> dic
 
     Example:
         >>> points = random_points({"gamma": ("log", 1e-4, 1.0), "rule": ["erma", "fgls"]}, num=3, seed=1)
-        >>> [round(gamma, 4) for gamma in points["gamma"]], points["rule"]
-        ([0.0112, 0.6337, 0.0004], ['fgls', 'fgls', 'erma'])
+        >>> points
+        {'gamma': [0.0111503, 0.633658, 0.000377258], 'rule': ['fgls', 'fgls', 'erma']}
     """
     if num < 1:
         raise ValueError(f"num must be at least 1, got {num}.")
@@ -42,14 +42,19 @@ def random_points(space: Mapping[str, Sequence], num: int, seed: int = 0) -> dic
             if scale == "integer":
                 columns[name] = random.integers(low, high, num, endpoint=True).tolist()
             elif scale == "log":
-                columns[name] = np.exp(random.uniform(np.log(low), np.log(high), num)).tolist()
+                columns[name] = _short(np.exp(random.uniform(np.log(low), np.log(high), num)))
             else:
-                columns[name] = random.uniform(low, high, num).tolist()
+                columns[name] = _short(random.uniform(low, high, num))
         elif len(choices):
             columns[name] = [choices[i] for i in random.integers(len(choices), size=num)]
         else:
             raise ValueError(f"{name}: no values to choose from.")
     return columns
+
+
+def _short(values):
+    """Six digits are enough for a random number, and can be read."""
+    return [float(f"{value:.6g}") for value in values]
 
 
 class Runs:

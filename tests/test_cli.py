@@ -114,9 +114,47 @@ def test_out_is_the_exact_folder_and_the_resolved_config_runs(mixjax_command, pr
     assert first.value.dims == ("shift", "seed") and first.value.equals(again.value)
 
 
+def test_dry_run_counts_and_writes_nothing(mixjax_command, project):
+    code, out, err = mixjax_command("run", TOY, "--set", "sweep.seeds=300", "--dry-run")
+    assert (code, err) == (0, "") and not (project / "results").exists()
+    assert out.splitlines()[1].split()[:3] == ["run", "300", "3"] and "3 of 128 on 8 devices" in out
+    assert "300 runs in about" in out and "nothing was written" in out
+
+
+def test_profile(mixjax_command, project):
+    code, out, _ = mixjax_command("run", TOY, "--profile")
+    assert code == 0 and out.splitlines()[-1] == "results/toy.profile"
+    assert list((project / "results/toy.profile").rglob("*.xplane.pb"))
+
+
+def test_sweep_over_a_grid_and_over_random_points(mixjax_command, project):
+    code, out, err = mixjax_command("sweep", TOY, "--vary", "shift=linear:0:1:3", "--seeds", "6", "--first-seed", "2")
+    assert (code, err) == (0, "") and out.splitlines() == [f"results/toy_sweep/{name}" for name in results.FILES]
+    value = results.read("results/toy_sweep")["run"].value
+    assert value["shift"].values.tolist() == [0.0, 0.5, 1.0] and value.seed.values.tolist() == list(range(2, 8))
+    assert json.loads((project / "results/toy_sweep/claims.json").read_text()) == []
+    assert (project / "results/toy_sweep/figure.png").read_bytes()[:4] == b"\x89PNG"
+
+    assert mixjax_command("sweep", TOY, "--vary", "shift=0.5,2", "--chunk", "3", "--out", "listed")[0] == 0
+    assert results.read("listed")["run"].value["shift"].values.tolist() == [0.5, 2.0]
+    assert mixjax_command("sweep", TOY, "--random", "5", "--vary", "shift=log:0.1:10", "--out", "drawn")[0] == 0
+    drawn = results.read("drawn")["run"].value
+    assert drawn.dims == ("point", "seed") and drawn["shift"].shape == (5,) and drawn["shift"].min() >= 0.1
+    assert mixjax_command("run", "drawn/config.toml", "--out", "again")[0] == 0
+    assert results.read("again")["run"].value.equals(drawn)
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
+        (["sweep", TOY], "mixjax: nothing varies: give --vary KEY=VALUES"),
+        (["sweep", TOY, "--vary", "shift"], "write KEY=0.1,0.2 or KEY=log:1e-4:1:20"),
+        (["sweep", TOY, "--vary", "shift=log:1:2"], "write KEY=0.1,0.2"),
+        (["sweep", TOY, "--vary", "shift=log:1:2:x"], "invalid literal for int() with base 10: 'x'"),
+        (["sweep", TOY, "--vary", "shift=cubic:1:2:3"], "unknown scale 'cubic'; known: linear, log"),
+        (["sweep", TOY, "--vary", "shfit=1,2"], "unknown key 'shfit'; did you mean 'shift'?"),
+        (["sweep", TOY, "--vary", "shift=1,2", "--seeds", "0"], "greater than or equal to 1"),
+        (["sweep", TOY, "--vary", "shift=1,2", "--chunk", "big"], "chunk"),
         (["run", "absent.toml"], "mixjax: absent.toml: no such config file; `mixjax list` shows those under ./configs"),
         (["run", TOY, "--set", "shfit=1"], "mixjax: --set shfit=1: unknown key 'shfit'; did you mean 'shift'?"),
         (["run", TOY, "--out", "."], "no part of a result"),

@@ -12,9 +12,9 @@ import typer
 
 from mixjax import results
 from mixjax.claims import claims_table
-from mixjax.cli import _columns, _reported
-from mixjax.cli_compare import flat
-from mixjax.cli_select import shorten, unit_text
+from mixjax.cli.compare import flat
+from mixjax.cli.select import shorten, unit_text
+from mixjax.cli.terminal import aligned, reported
 from mixjax.comparison import diverged, mean_stderr, mean_text
 from mixjax.labels import final, label_texts, to_frame
 
@@ -35,7 +35,7 @@ def show(path: Annotated[Path, typer.Argument(metavar="RESULT", help="A folder t
       mixjax show results/quickstart
       mixjax show results/quickstart.partial       what is left of a run whose figure failed
     """
-    with _reported(OSError, ImportError):
+    with reported(OSError, ImportError):
         runs = results.read(path)
         meta = json.loads((path / "metrics.json").read_text(encoding="utf-8"))
         claims = json.loads((path / "claims.json").read_text(encoding="utf-8"))
@@ -50,7 +50,7 @@ def show(path: Annotated[Path, typer.Argument(metavar="RESULT", help="A folder t
             ("in Python", [f'import mixjax.results; runs = mixjax.results.read("{path.as_posix()}")']),
         ]
         rows = [(name if i == 0 else "", line) for name, lines in summary for i, line in enumerate(lines)]
-        typer.echo("\n".join(_columns(rows)))
+        typer.echo("\n".join(aligned(rows)))
         for line in _metrics(runs):
             typer.echo(line)
 
@@ -92,7 +92,7 @@ def _claims(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = [f"{len(rows)}: {counts[True]} yes, {counts[False]} no, {counts[None]} undecided"]
     texts = [("claim", "holds", "value", "threshold")]
     texts += [text for text, row in zip(claims_table(rows), rows, strict=True) if row["holds"] is not True]
-    return lines + _columns(texts) * (len(texts) > 1)
+    return lines + aligned(texts) * (len(texts) > 1)
 
 
 def _time(meta: Mapping[str, Any]) -> list[str]:
@@ -132,7 +132,7 @@ def _metrics(runs: results.Results) -> list[str]:
             block = {name: columns[name] for name in names[start : start + _METRICS]}
             rows = list(dict.fromkeys(labels for cells in block.values() for labels in cells))
             texts = [[*labels, *(cells.get(labels, "") for cells in block.values())] for labels in rows]
-            lines += ["", *_columns([[*dims, *block], *texts[:_ROWS]])]
+            lines += ["", *aligned([[*dims, *block], *texts[:_ROWS]])]
             if len(rows) > _ROWS:
                 lines.append(f"... {len(rows) - _ROWS} more rows")
     return lines

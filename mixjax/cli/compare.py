@@ -11,9 +11,9 @@ import pandas as pd
 import typer
 
 from mixjax import results
-from mixjax.cli import _columns, _reported
-from mixjax.cli_select import Mistake, along_dim, as_number, known_label, metric_arrays, settle, unit_text
-from mixjax.cli_select import select as selected
+from mixjax.cli.select import Mistake, along_dim, as_number, known_label, metric_arrays, settle, unit_text
+from mixjax.cli.select import select as selected
+from mixjax.cli.terminal import aligned, reported
 from mixjax.comparison import mean_text, paired_table
 
 _WIDTH = 110
@@ -65,7 +65,7 @@ def compare(
 
     In Python: mixjax.comparison.paired_table.
     """
-    with _reported(Mistake, OSError, ImportError):
+    with reported(Mistake, OSError, ImportError):
         if out is not None and out.suffix not in _FORMATS:
             raise Mistake(f"--out {out}: must end in {', '.join(_FORMATS)}")
         names = _names(paths)
@@ -90,7 +90,7 @@ def compare(
         where = "; ".join([", ".join(names), *at])
         typer.echo(f"{metric}{unit}: {along} compared with {baseline}, {better} is better")
         typer.echo("\n".join(textwrap.wrap(where, _WIDTH)) + "\n")
-        typer.echo("\n".join(_columns(_cells(table))) + "\n")
+        typer.echo("\n".join(aligned(_cells(table))) + "\n")
         typer.echo("\n".join(_notes(table, names, paths)))
         if without:
             typer.echo(f"without {metric}: {', '.join(without)}")
