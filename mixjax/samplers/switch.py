@@ -69,12 +69,15 @@ def when_it_pays(sampler: ExampleSampler, threshold: ArrayLike = 0.9, decay: Arr
 
     Example:
         >>> import jax, jax.numpy as jnp, mixjax
-        >>> norms = jnp.where(jnp.arange(1000) % 100 == 0, 50.0, 1.0)          # one in a hundred is large
-        >>> sampler = mixjax.samplers.when_it_pays(mixjax.samplers.proportional(1000, floor=0.1))
-        >>> state, key = sampler.init(1.0), jax.random.key(0)
-        >>> for step in range(30):
-        ...     indices, weights = sampler.sample(state, jax.random.fold_in(key, step), 64)
-        ...     state = sampler.update(state, indices, norms[indices])
+        >>> norms = jnp.where(jnp.arange(100) % 50 == 0, 50.0, 1.0)            # one in fifty is large
+        >>> sampler = mixjax.samplers.when_it_pays(mixjax.samplers.proportional(100, floor=0.1))
+        >>> @jax.jit
+        ... def step(state, key):
+        ...     indices, weights = sampler.sample(state, key, 64)
+        ...     return sampler.update(state, indices, norms[indices])
+        >>> state = sampler.init(1.0)
+        >>> for key in jax.random.split(jax.random.key(0), 30):
+        ...     state = step(state, key)
         >>> bool(state.on)
         True
 
