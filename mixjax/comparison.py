@@ -30,7 +30,7 @@ except ImportError as exc:
 _STATISTICS = ("value", "baseline", "difference", "stderr", "low", "high", "p_value", "p_holm", "wins", "ties")
 _STATISTICS += ("num_seeds", "left_out", "unpaired")
 
-__all__ = ["diverged", "holm", "mean_stderr", "mean_text", "paired_table"]
+__all__ = ["divergent_runs", "holm", "mean_stderr", "mean_text", "paired_table"]
 
 
 def holm(p_values: Any) -> np.ndarray:
@@ -210,7 +210,7 @@ def mean_text(mean: float, stderr: float) -> str:
     return f"{mean:.{decimals}f} ± {stderr:.{decimals}f}"
 
 
-def diverged(dataset: xr.Dataset) -> xr.DataArray:
+def divergent_runs(dataset: xr.Dataset) -> xr.DataArray:
     """Which runs have a value that is not finite, anywhere in any of their float metrics.
 
     Args:
@@ -224,7 +224,7 @@ def diverged(dataset: xr.Dataset) -> xr.DataArray:
 
     Example:
         >>> dataset = xr.Dataset({"loss": (("seed", "step"), [[1.0, 0.5], [1.0, float("nan")]])})
-        >>> diverged(dataset).values.tolist()
+        >>> divergent_runs(dataset).values.tolist()
         [False, True]
     """
     without = [name for name, values in dataset.data_vars.items() if "seed" not in values.dims]

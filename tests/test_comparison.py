@@ -12,7 +12,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixjax.comparison import diverged, holm, mean_stderr, mean_text, paired_table
+from mixjax.comparison import divergent_runs, holm, mean_stderr, mean_text, paired_table
 
 
 @pytest.fixture(autouse=True)
@@ -177,17 +177,17 @@ def test_diverged(dtype):
         "count": ("seed", [1, 2, 3]),
         "name": ("seed", ["a", "b", "c"]),
     }
-    bad = diverged(xr.Dataset(variables, {"gamma": [0.1, 1.0], "seed": [5, 6, 7]}))
+    bad = divergent_runs(xr.Dataset(variables, {"gamma": [0.1, 1.0], "seed": [5, 6, 7]}))
     assert bad.dims == ("gamma", "seed") and bad.dtype == bool and bad.seed.values.tolist() == [5, 6, 7]
     assert bad.values.tolist() == [[False, True, True], [False, False, True]]
-    assert not diverged(xr.Dataset({"count": ("seed", [1, 2])})).any()
+    assert not divergent_runs(xr.Dataset({"count": ("seed", [1, 2])})).any()
 
 
 def test_diverged_needs_seeds():
     with pytest.raises(ValueError, match=r"dataset must have metrics with a dimension 'seed', got \['loss'\]"):
-        diverged(xr.Dataset({"loss": ("step", [1.0])}))
+        divergent_runs(xr.Dataset({"loss": ("step", [1.0])}))
     with pytest.raises(ValueError, match="got no metrics"):
-        diverged(xr.Dataset())
+        divergent_runs(xr.Dataset())
 
 
 def test_mean_stderr():

@@ -49,7 +49,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     app.command("data")(data)
     app.command("compare")(compare.compare)
     app.command("show")(show.show)
-    app(args=argv, prog_name="mixjax")
+    try:
+        app(args=argv, prog_name="mixjax")
+    except SystemExit as exit_:
+        if argv is None and exit_.code == 130:  # Ctrl-C: JAX's threads may be at work, and an orderly end could crash
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(130)
+        raise
 
 
 def _version(value: bool) -> None:

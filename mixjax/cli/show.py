@@ -15,7 +15,7 @@ from mixjax.claims import claims_table
 from mixjax.cli.compare import flat
 from mixjax.cli.select import shorten, unit_text
 from mixjax.cli.terminal import aligned, reported
-from mixjax.comparison import diverged, mean_stderr, mean_text
+from mixjax.comparison import divergent_runs, mean_stderr, mean_text
 from mixjax.labels import final, label_texts, to_frame
 
 _WIDTH = 96  # beside the names on the left
@@ -64,12 +64,12 @@ def _config(config: Mapping[str, Any]) -> list[str]:
 def _runs(runs: results.Results) -> list[str]:
     """How many runs, of what: the product of [[run]] tables, axes and seeds."""
     first = next(iter(runs.values()))
-    bad = diverged(first)
+    bad = divergent_runs(first)
     factors = [f"{len(runs)} [[run]] ({shorten(list(runs))})"] if len(runs) > 1 else []
     factors += [f"{bad.sizes[d]} {d} ({shorten(label_texts(bad, d))})" for d in bad.dims if d != "seed"]
     seeds = label_texts(bad, "seed")
     factors.append(f"{len(seeds)} seeds ({seeds[0]} to {seeds[-1]})" if len(seeds) > 1 else f"1 seed ({seeds[0]})")
-    total = sum(diverged(dataset).size for dataset in runs.values())
+    total = sum(divergent_runs(dataset).size for dataset in runs.values())
     return wrap(f"{' × '.join(factors)} = {total}" if len(factors) > 1 else factors[0], _WIDTH)
 
 
@@ -77,9 +77,9 @@ def _diverged(runs: results.Results) -> list[str]:
     """Of each run with a value that is not finite: in how many, and in which metrics."""
     lines = []
     for name, dataset in runs.items():
-        bad = diverged(dataset)
+        bad = divergent_runs(dataset)
         if bad.any():
-            each = {metric: int(diverged(dataset[[metric]]).sum()) for metric in dataset.data_vars}
+            each = {metric: int(divergent_runs(dataset[[metric]]).sum()) for metric in dataset.data_vars}
             where = ", ".join(f"{metric} {count}" for metric, count in each.items() if count)
             lines += wrap(f"{name}: {int(bad.sum())} of {bad.size} runs ({where})", _WIDTH, subsequent_indent="  ")
     return lines or ["none"]
