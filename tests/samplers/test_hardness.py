@@ -35,9 +35,21 @@ def expected_p(beta=1.0, prior=None, floor=0.0, losses=LOSSES):
     return (1 - floor) * p / p.sum() + floor * prior, prior
 
 
+def compiled(sampler):
+    """The same sampler; every function is one program, where eager ones are dozens."""
+    return sampler._replace(
+        init=jax.jit(sampler.init),
+        sample=jax.jit(sampler.sample, static_argnums=2),
+        log_probs=jax.jit(sampler.log_probs),
+        update=jax.jit(sampler.update),
+        importance_weights=jax.jit(sampler.importance_weights, static_argnums=3),
+        rebuild=jax.jit(sampler.rebuild),
+    )
+
+
 @functools.lru_cache
 def many_batches(variant, replacement, size, widest=4, runs=20_000):
-    sampler = hardness(N, 1.0, replacement=replacement, **VARIANTS[variant])
+    sampler = compiled(hardness(N, 1.0, replacement=replacement, **VARIANTS[variant]))
     state = sampler.init(LOSSES)
     keys = jax.random.split(jax.random.key(3), runs)
     return jax.tree.map(np.asarray, jax.jit(jax.vmap(lambda key: sampler.sample(state, key, size)))(keys))
@@ -45,7 +57,7 @@ def many_batches(variant, replacement, size, widest=4, runs=20_000):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_probabilities(variant):
-    sampler = hardness(N, 1.0, **VARIANTS[variant])
+    sampler = compiled(hardness(N, 1.0, **VARIANTS[variant]))
     state = sampler.init(LOSSES)
     p, _ = expected_p(**VARIANTS[variant])
     np.testing.assert_allclose(np.exp(sampler.log_probs(state)), p, rtol=2e-6, atol=1e-9)
@@ -93,14 +105,14 @@ def test_without_replacement_a_plain_mean_is_biased_and_a_weighted_one_is_not():
 
 
 def test_without_replacement_the_whole_set_is_a_permutation_of_weight_one():
-    sampler = hardness(N, 3.0, replacement=False)
+    sampler = compiled(hardness(N, 3.0, replacement=False))
     indices, weights = sampler.sample(sampler.init(LOSSES), KEY, N)
     assert sorted(indices.tolist()) == list(range(N))
     np.testing.assert_allclose(weights, 1.0, rtol=1e-5)
 
 
 def test_too_few_examples_to_draw_repeat_the_first_with_weight_zero():
-    sampler = hardness(3, 1.0, prior=[0.0, 1.0, 1.0], replacement=False)
+    sampler = compiled(hardness(3, 1.0, prior=[0.0, 1.0, 1.0], replacement=False))
     indices, weights = sampler.sample(sampler.init(1.0), KEY, 3)
     assert set(indices.tolist()) == {1, 2}
     assert indices[2] == indices[0]
@@ -111,10 +123,19 @@ def test_too_few_examples_to_draw_repeat_the_first_with_weight_zero():
 @both_modes
 def test_beta_zero_is_the_prior_exactly(replacement):
     for prior in (None, PRIOR):
-        sampler = hardness(N, 0.0, prior=prior, replacement=replacement)
+        sampler = compiled(hardness(N, 0.0, prior=prior, replacement=replacement))
         same = sampler.log_probs(sampler.init(1e30 * LOSSES)), sampler.log_probs(sampler.init(0.0))
         np.testing.assert_array_equal(*same)
         np.testing.assert_allclose(np.exp(same[0]), expected_p(0.0, prior)[0], rtol=1e-6)
+
+
+@functools.partial(jax.jit, static_argnames="replacement")
+def four_examples(beta, losses, replacement):
+    sampler = hardness(4, beta, replacement=replacement)
+    state = sampler.init(losses)
+    many, _ = hardness(4, beta).sample(state, KEY, 64)
+    importance = sampler.importance_weights(state, jnp.arange(2), losses[:2])
+    return jnp.exp(sampler.log_probs(state)), many, *sampler.sample(state, KEY, 2), importance
 
 
 @both_modes
@@ -122,18 +143,15 @@ def test_beta_zero_is_the_prior_exactly(replacement):
 @pytest.mark.parametrize("scale", [1.0, 1e30])
 def test_a_huge_beta_draws_the_hardest(replacement, beta, scale):
     losses = np.float32([0.1, 0.9, 0.9, -1.0]) * np.float32(scale)
-    sampler = hardness(4, beta, replacement=replacement)
-    state = sampler.init(losses)
-    np.testing.assert_allclose(np.exp(sampler.log_probs(state)), [0, 0.5, 0.5, 0], rtol=1e-6)
-    indices, _ = hardness(4, beta).sample(state, KEY, 64)
-    assert set(indices.tolist()) == {1, 2}
-    assert set(sampler.sample(state, KEY, 2)[0].tolist()) <= {1, 2}
-    for out in (sampler.sample(state, KEY, 2)[1], sampler.importance_weights(state, jnp.arange(2), losses[:2])):
-        assert np.isfinite(out).all()
+    probs, many, indices, weights, importance = four_examples(beta, losses, replacement)
+    np.testing.assert_allclose(probs, [0, 0.5, 0.5, 0], rtol=1e-6)
+    assert set(many.tolist()) == {1, 2}
+    assert set(indices.tolist()) <= {1, 2}
+    assert np.isfinite(weights).all() and np.isfinite(importance).all()
 
 
 def test_update_of_one_example_by_hand():
-    sampler = hardness(2, 2.0, momentum=0.25)
+    sampler = compiled(hardness(2, 2.0, momentum=0.25))
     state = sampler.update(sampler.init(jnp.array([1.0, 1.0])), jnp.array([1]), jnp.array([3.0]))
     assert state.values.tolist() == [1.0, 2.5]
     p = np.exp(2 * 2.5) / (np.exp(2 * 2.5) + np.exp(2.0))
@@ -141,7 +159,7 @@ def test_update_of_one_example_by_hand():
 
 
 def test_several_losses_of_one_example_are_averaged_in_any_order():
-    sampler = hardness(3, 1.0)
+    sampler = compiled(hardness(3, 1.0))
     state = sampler.init(0.5)
     for order in itertools.permutations([(1, 2.0), (1, 4.0), (2, 1.0), (1, np.nan)]):
         ids, losses = zip(*order, strict=True)
@@ -150,10 +168,13 @@ def test_several_losses_of_one_example_are_averaged_in_any_order():
         chex.assert_trees_all_close(new.sums, sampler.rebuild(new).sums, rtol=1e-6)
 
 
+USUAL = compiled(hardness(N, 1.0))
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_losses_that_are_not_finite_are_kept_out(bad):
     """One NaN in the authors' history makes every later draw fail."""
-    sampler = hardness(N, 1.0)
+    sampler = USUAL
     state = sampler.init(LOSSES)
     new = sampler.update(state, jnp.array([4, 5]), jnp.array([bad, 0.25]))
     np.testing.assert_array_equal(new.values, np.r_[LOSSES[:5], 0.25, LOSSES[6:]])
@@ -164,17 +185,17 @@ def test_losses_that_are_not_finite_are_kept_out(bad):
 
 
 def test_initial_values():
-    sampler = hardness(N, 1.0)
+    sampler = USUAL
     np.testing.assert_array_equal(sampler.init(2.0).values, np.full(N, 2.0, np.float32))
-    noisy = np.asarray(hardness(2000, 1.0).init(2.0, key=KEY).values)
+    noisy = np.asarray(compiled(hardness(2000, 1.0)).init(2.0, key=KEY).values)
     assert 0.0018 < noisy.std() < 0.0022
     assert len(np.unique(noisy)) > 1900
     for given_ in (2.0, np.full(N, 2.0), jnp.full(N, 2.0, jnp.bfloat16)):
-        assert sampler.init(given_).values.dtype == jnp.float32
+        assert jax.eval_shape(sampler.init, given_).values.dtype == jnp.float32
 
 
 def test_clipped_weights_by_hand():
-    sampler = hardness(3, 2.0)
+    sampler = compiled(hardness(3, 2.0))
     state = sampler.init(1.0)
     new = 1.0 + np.array([0.1, 5.0, -5.0], np.float32)
     weights = sampler.importance_weights(state, jnp.arange(3), new)
@@ -186,23 +207,27 @@ def test_clipped_weights_by_hand():
     )
 
 
+@jax.jit
+def tree_weights(beta, ids, losses):
+    sampler = hardness(N, beta)
+    return sampler.importance_weights(sampler.init(LOSSES), ids, losses, "tree")
+
+
 @pytest.mark.parametrize("ids", [[7], [2, 7, 11]], ids=["eq. 13", "batch"])
 @pytest.mark.parametrize("beta", [0.0, 1.0, 10.0, 100.0])
 def test_tree_weights_are_the_exact_ratio(beta, ids):
-    sampler = hardness(N, beta)
-    state = sampler.init(LOSSES)
     ids, new = np.array(ids), np.float32([0.3, -1.0, 2.5])[: len(ids)]
     after = LOSSES.copy()
     after[ids] = new
     ratio = (expected_p(beta, losses=after)[0] / expected_p(beta)[0])[ids]
     # The exponent is rounded in float32: an error that grows with beta.
-    weights = sampler.importance_weights(state, jnp.array(ids), new, "tree")
+    weights = tree_weights(beta, jnp.array(ids), new)
     np.testing.assert_allclose(weights, np.minimum(ratio, np.exp(80)), rtol=1e-5 + 2e-6 * beta, atol=1e-30)
 
 
 @pytest.mark.parametrize("kind", ["clipped", "self_normalised"])
 def test_ratios_of_scores_that_were_or_become_zero(kind):
-    sampler = proportional(4, floor=0.5)
+    sampler = compiled(proportional(4, floor=0.5))
     state = sampler.init(jnp.array([0.0, 0.0, 2.0, 2.0]))
     weights = sampler.importance_weights(state, jnp.arange(4), jnp.array([3.0, 0.0, 0.0, 4.0]), kind)
     expected = {"clipped": [10.0, 1.0, 0.1, 2.0], "self_normalised": [4.0, 0.0, 0.0, 0.0]}
@@ -212,22 +237,27 @@ def test_ratios_of_scores_that_were_or_become_zero(kind):
 def test_a_first_pass_over_many_examples_takes_memory_in_proportion():
     n = 1 << 16
     sampler = hardness(n, 1.0)
-    update = jax.jit(sampler.update).lower(sampler.init(0.0), jnp.arange(n), jnp.ones(n)).compile()
+    ids, losses = (jax.ShapeDtypeStruct((n,), dtype) for dtype in (jnp.int32, jnp.float32))
+    update = jax.jit(sampler.update).lower(jax.eval_shape(sampler.init, 0.0), ids, losses).compile()
     assert update.memory_analysis().temp_size_in_bytes < 1000 * n
 
 
 def test_nothing_is_wider_than_32_bits_where_64_are_on():
     with jax.enable_x64(True) if hasattr(jax, "enable_x64") else jax.experimental.enable_x64():
         sampler = hardness(N, 1.0, prior=PRIOR, floor=0.1, replacement=False)
-        state = sampler.update(sampler.init(np.float64(LOSSES), jax.random.key(1)), jnp.arange(3), jnp.ones(3))
-        out = state, sampler.sample(state, KEY, 3), sampler.log_probs(state)
+
+        def run(key):
+            state = sampler.update(sampler.init(np.float64(LOSSES), key), jnp.arange(3), jnp.ones(3))
+            return state, sampler.sample(state, key, 3), sampler.log_probs(state)
+
+        out = jax.eval_shape(run, KEY)
         assert {leaf.dtype.name for leaf in jax.tree.leaves(out)} == {"float32", "int32"}
 
 
 def test_example_of_almost_all_mass_is_in_every_batch():
     """Without replacement the authors' floor fills 63 of 64 places; here they hold the next hardest."""
     losses = np.r_[10.0, np.linspace(0.0, 1.0, 999)].astype(np.float32)
-    sampler = hardness(1000, 20.0, replacement=False)
+    sampler = compiled(hardness(1000, 20.0, replacement=False))
     state = sampler.init(losses)
     keys = jax.random.split(KEY, 100)
     indices = np.asarray(jax.jit(jax.vmap(lambda key: sampler.sample(state, key, 64)[0]))(keys))
@@ -236,7 +266,7 @@ def test_example_of_almost_all_mass_is_in_every_batch():
 
 
 def test_scores_are_drawn_in_proportion_and_fall_back_to_the_prior():
-    sampler = proportional(4, prior=[1.0, 1.0, 1.0, 3.0])
+    sampler = compiled(proportional(4, prior=[1.0, 1.0, 1.0, 3.0]))
     state = sampler.init(jnp.array([1.0, 2.0, 0.0, 1.0]))
     np.testing.assert_allclose(np.exp(sampler.log_probs(state)), np.array([1, 2, 0, 3]) / 6, rtol=1e-6)
     state = sampler.update(state, jnp.arange(4), jnp.zeros(4))
@@ -249,7 +279,7 @@ def test_scores_are_drawn_in_proportion_and_fall_back_to_the_prior():
 
 
 def test_a_vanished_score_comes_back_with_a_floor():
-    sampler = proportional(3, floor=0.3)
+    sampler = compiled(proportional(3, floor=0.3))
     state = sampler.init(jnp.array([1.0, 1.0, 0.0]))
     np.testing.assert_allclose(np.exp(sampler.log_probs(state)), [0.45, 0.45, 0.1], rtol=1e-6)
     for negative in (-1.0, -1e30):
@@ -258,8 +288,8 @@ def test_a_vanished_score_comes_back_with_a_floor():
 
 
 def test_beta_changes_by_a_rebuild():
-    state = hardness(N, 1.0).init(LOSSES)
-    colder = hardness(N, 5.0)
+    state = USUAL.init(LOSSES)
+    colder = compiled(hardness(N, 5.0))
     chex.assert_trees_all_close(colder.rebuild(state), colder.init(LOSSES), rtol=1e-6)
     assert not np.allclose(state.sums[-1].log, colder.rebuild(state).sums[-1].log)
 
@@ -276,7 +306,7 @@ def run_steps(sampler, state, keys):
 
 @both_modes
 def test_resume_is_bit_identical(replacement):
-    sampler = hardness(N, 3.0, replacement=replacement, momentum=0.5, floor=0.1)
+    sampler = compiled(hardness(N, 3.0, replacement=replacement, momentum=0.5, floor=0.1))
     run = jax.jit(functools.partial(run_steps, sampler))
     keys = jax.random.split(KEY, 20)
     whole, rows = run(sampler.init(LOSSES), keys)
@@ -305,7 +335,7 @@ def test_a_batch_of_runs_is_a_loop(replacement):
 
 def test_one_trace_over_three_steps_and_a_state_that_is_a_fixpoint():
     sampler = hardness(N, 1.0, floor=0.1)
-    state, traces = sampler.init(LOSSES, KEY), []
+    state, traces = jax.jit(sampler.init)(LOSSES, KEY), []
 
     @jax.jit
     def step(state, key):
@@ -335,18 +365,19 @@ def test_a_donated_state_is_updated_in_place(replacement, kind):
         return sampler.update(state, indices, losses), weights.sum()
 
     loop = jax.jit(lambda state, keys: jax.lax.scan(step, state, keys), donate_argnums=0)
-    memory = loop.lower(sampler.init(0.0), jax.random.split(KEY, 3)).compile().memory_analysis()
+    state = jax.eval_shape(sampler.init, 0.0)
+    memory = loop.lower(state, jax.random.split(KEY, 3)).compile().memory_analysis()
     assert memory.temp_size_in_bytes < n // 2  # an eighth of the history
 
 
 def test_state_is_at_most_three_floats_an_example():
     for kwargs, most in ({}, 1.3), ({"prior": np.ones(10_000), "floor": 0.1}, 2.6):
-        state = hardness(10_000, 1.0, **kwargs).init(0.0)
+        state = jax.eval_shape(hardness(10_000, 1.0, **kwargs).init, 0.0)
         assert sum(leaf.size for leaf in jax.tree.leaves(state)) < most * 10_000
 
 
 def test_no_gradient_flows_through_the_history():
-    sampler = hardness(N, 1.0)
+    sampler = USUAL
     state = sampler.init(LOSSES)
 
     def objective(losses):
@@ -355,7 +386,7 @@ def test_no_gradient_flows_through_the_history():
         first = hardness(3, 1.0).init(losses)
         return weights.sum() + sampler.log_probs(new).sum() + hardness(3, 1.0).log_probs(first)[0]
 
-    np.testing.assert_array_equal(jax.grad(objective)(jnp.ones(3)), np.zeros(3))
+    np.testing.assert_array_equal(jax.jit(jax.grad(objective))(jnp.ones(3)), np.zeros(3))
 
 
 @jax.jit
