@@ -1,0 +1,49 @@
+"""Plans against the sweeps they are plans of."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import mixjax
+from mixjax.sweeps import Segments, plan
+
+
+def train(key, hparams, data):
+    x = jax.lax.fori_loop(0, 50, lambda _, x: x @ data, jax.random.normal(key, (8, 8)) * hparams["scale"])
+    return {"x": x}
+
+
+DATA = jnp.eye(8)
+ARGUMENTS = {"seeds": 20, "axes": {"scale": [1.0, 2.0], "name": ["a", "b", "c"]}, "data": DATA}
+
+
+@pytest.mark.parametrize("vectorize", ["map", "vmap"])
+def test_a_plan_counts_runs_chunks_and_operations(vectorize):
+    made = plan(train, chunk=16, vectorize=vectorize, **ARGUMENTS)
+    assert (made.num_runs, made.chunk, made.num_devices) == (120, 16, 8)
+    assert made.num_chunks == 3 * 3  # 40 runs of each name
+    assert made.flops == pytest.approx(50 * 2 * 8**3, rel=0.03)
+    assert made.bytes_per_device >= 16 // 8 * 8 * 8 * 4 and made.free_bytes > made.bytes_per_device
+    assert made.compile_seconds >= 0 and made.run_seconds > 0
+    calls = []
+    mixjax.sweep(train, chunk=16, vectorize=vectorize, callback=lambda *args: calls.append(args), **ARGUMENTS)
+    assert len(calls) == made.num_chunks
+
+
+def test_a_longer_sweep_is_estimated_longer():
+    few, many = (plan(train, chunk=16, **ARGUMENTS | {"seeds": seeds}) for seeds in (10, 10_000))
+    assert many.num_runs == 1000 * few.num_runs and many.run_seconds > 20 * few.run_seconds
+
+
+def test_segments_count_as_often_as_they_run():
+    def advance(carry, hparams, data):
+        return carry @ data, {"x": carry[:1]}
+
+    cut = Segments(lambda key, hparams, data: jnp.ones((8, 8)), advance, 50)
+    made = plan(cut, seeds=3, data=DATA)
+    assert made.flops == 50 * 2 * 8**3
+
+
+def test_bad_arguments_fail_as_those_of_the_sweep():
+    with pytest.raises(ValueError, match="chunk must be"):
+        plan(train, chunk=0, **ARGUMENTS)
