@@ -14,10 +14,11 @@ UNEVEN = np.where(np.arange(N) % 40 == 0, 30.0, 1.0).astype(np.float32)
 KEY = jax.random.key(0)
 
 
+@functools.partial(jax.jit, static_argnames=("sampler", "steps"))
 def run(sampler, norms, steps=80, state=None):
     """``norms [steps, n]`` or ``[n]``; the state and the ratio after every step."""
     state = sampler.init(1.0) if state is None else state
-    norms = jnp.broadcast_to(jnp.asarray(norms), (steps, N))
+    norms = jnp.broadcast_to(norms, (steps, N))
 
     def step(state, inputs):
         key, now = inputs
@@ -25,10 +26,17 @@ def run(sampler, norms, steps=80, state=None):
         state = sampler.update(state, indices, now[indices])
         return state, state.ratio
 
-    return jax.jit(functools.partial(jax.lax.scan, step))(state, (jax.random.split(KEY, steps), norms))
+    return jax.lax.scan(step, state, (jax.random.split(KEY, steps), norms))
 
 
-SAMPLER = when_it_pays(proportional(N, floor=0.1), threshold=0.8)
+PLAIN = when_it_pays(proportional(N, floor=0.1), threshold=0.8)
+SAMPLER = PLAIN._replace(  # every function is one program
+    init=jax.jit(PLAIN.init),
+    sample=jax.jit(PLAIN.sample, static_argnums=2),
+    log_probs=jax.jit(PLAIN.log_probs),
+    update=jax.jit(PLAIN.update),
+    importance_weights=jax.jit(PLAIN.importance_weights),
+)
 
 
 def test_on_where_norms_are_uneven_and_off_where_they_are_equal():
@@ -37,7 +45,7 @@ def test_on_where_norms_are_uneven_and_off_where_they_are_equal():
     assert ratios[-1] < 2.5 * best < 0.5
     np.testing.assert_allclose(np.exp(SAMPLER.log_probs(state)).sum(), 1.0, rtol=1e-5)
     assert np.exp(SAMPLER.log_probs(state)).max() > 10 / N
-    state, ratios = run(SAMPLER, np.ones(N))
+    state, ratios = run(SAMPLER, np.ones(N, np.float32))
     np.testing.assert_allclose(ratios, 1.0, rtol=1e-5)
     indices, weights = SAMPLER.sample(state, KEY, 1000)
     assert (weights == 1).all() and len(set(indices.tolist())) > 0.9 * N
@@ -47,17 +55,22 @@ def test_on_where_norms_are_uneven_and_off_where_they_are_equal():
 def test_a_history_that_is_wrong_turns_it_off():
     """The large norms move every step: draws by the old ones are worse than uniform ones, which the ratio sees."""
     moving = np.stack([np.roll(UNEVEN, 7 * step) for step in range(300)])
-    usual, switched = proportional(N, floor=0.1), run(when_it_pays(proportional(N, floor=0.1), 0.8, 0.9), moving, 300)
-    always = run(when_it_pays(usual, 1e9, 0.9), moving, 300)[1]  # a threshold that keeps it on
+
+    @jax.jit
+    @jax.vmap
+    def ratios(threshold):
+        return run(when_it_pays(proportional(N, floor=0.1), threshold, 0.9), moving, 300)[1]
+
+    switched, always = ratios(jnp.array([0.8, 1e9]))  # a threshold that keeps it on
     assert np.median(always) > 1.0
-    assert np.mean(np.asarray(switched[1]) > 0.8) > 0.15
+    assert np.mean(switched > 0.8) > 0.15
 
 
 @pytest.mark.parametrize("norms", [UNEVEN, np.ones(N, np.float32)], ids=["on", "off"])
 def test_weighted_means_are_unbiased(norms):
     state, _ = run(SAMPLER, norms)
     values = np.sin(np.arange(N))
-    indices, weights = jax.vmap(lambda key: SAMPLER.sample(state, key, 8))(jax.random.split(KEY, 20_000))
+    indices, weights = jax.jit(jax.vmap(lambda key: SAMPLER.sample(state, key, 8)))(jax.random.split(KEY, 20_000))
     means = np.float64(weights * values[np.asarray(indices)]).mean(1)
     assert abs(means.mean() - values.mean()) < 4.5 * means.std() / len(means) ** 0.5
 
