@@ -37,13 +37,29 @@ def nodes_of(logs):
     return tree.Nodes(jnp.where(zero, 7.0, logs), jnp.where(zero, -jnp.inf, (1 - HEAT) * logs))
 
 
+@jax.jit
+def _logs_of(nodes):
+    return tree.relative(nodes, ONE, HEAT)
+
+
 def logs_of(nodes):
-    return np.asarray(tree.relative(nodes, ONE, HEAT))
+    return np.asarray(_logs_of(nodes))
 
 
 def build(logs, fanout=FANOUT):
+    return _build(jnp.asarray(logs, jnp.float32), fanout, tree.WIDEST)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _build(logs, fanout, widest):
     leaves = nodes_of(logs)
     return leaves, tree.build(leaves, HEAT, fanout)
+
+
+@jax.jit
+def refreshed(logs, sums, ids):
+    leaves = nodes_of(logs)
+    return tree.refresh(sums, functools.partial(tree.take, leaves), leaves.log.size, ids, HEAT, FANOUT)
 
 
 def draw(key, leaves, sums, fanout, size, runs=1):
@@ -101,21 +117,18 @@ def test_zero_masses_stay_zero_and_do_not_spread():
 @settings(derandomize=True, deadline=None, max_examples=40, database=None)
 @given(st.lists(st.tuples(st.integers(0, 29), st.floats(-50, 50, width=32)), min_size=6, max_size=6))
 def test_refresh_is_build(changes):
-    leaves, sums = build(np.linspace(-3, 3, 30))
+    _, sums = build(np.linspace(-3, 3, 30))
     ids = jnp.array([i for i, _ in changes])
     logs = np.linspace(-3, 3, 30)
     for i, value in changes:
         logs[i] = value
-    leaves = nodes_of(logs)
-    refreshed = tree.refresh(sums, functools.partial(tree.take, leaves), leaves.log.size, ids, HEAT, FANOUT)
-    chex.assert_trees_all_close(refreshed, tree.build(leaves, HEAT, FANOUT), rtol=1e-6, atol=1e-6)
+    chex.assert_trees_all_close(refreshed(logs, sums, ids), build(logs)[1], rtol=1e-6, atol=1e-6)
 
 
 def test_ids_past_the_end_change_nothing():
-    leaves, sums = build(np.arange(10.0))
+    _, sums = build(np.arange(10.0))
     ids = jnp.array([10, 11, 400])
-    refreshed = tree.refresh(sums, functools.partial(tree.take, leaves), leaves.log.size, ids, HEAT, FANOUT)
-    chex.assert_trees_all_close(refreshed, sums, rtol=1e-6)
+    chex.assert_trees_all_close(refreshed(np.arange(10.0), sums, ids), sums, rtol=1e-6)
 
 
 @pytest.mark.slow
@@ -223,10 +236,11 @@ def test_every_one_of_many_items_can_be_drawn():
     """One float32 uniform has 2^23 values and reaches only even items of 2^24; a uniform a level reaches all."""
     n = 2**24
 
-    def masses(level, ids):
-        return jnp.full(ids.shape, level * np.log(8.0))
+    @jax.jit
+    def drawn(key, log_8):  # an argument: constants would be folded, which takes seconds
+        return tree.draw(key, lambda level, ids: jnp.full(ids.shape, level * log_8), tree.sizes(n, 8), 8, 10_000)
 
-    ids, _ = jax.jit(lambda key: tree.draw(key, masses, tree.sizes(n, 8), 8, 10_000))(jax.random.key(0))
+    ids, _ = drawn(jax.random.key(0), np.float32(np.log(8.0)))
     odd = float((ids % 2).mean())
     assert abs(odd - 0.5) < 5 * 0.5 / 10_000**0.5
     single = (jax.random.uniform(jax.random.key(0), (10_000,)) * n).astype(jnp.int32)
