@@ -71,19 +71,23 @@ def test_batch_normalisation_by_the_batch_by_running_and_by_fresh_statistics(sma
     assert classifiers.build("mlp").refresh is None
 
 
+split = jax.jit(imbalanced.split, static_argnums=1)
+start = jax.jit(imbalanced.start, static_argnums=(1, 3))
+
+
 def test_split_keeps_all_but_most_of_the_rare_class(images):
-    parts = imbalanced.split(jax.random.key(0), PROBLEM, images)
+    parts = split(jax.random.key(0), PROBLEM, images)
     labels = images.train_labels[parts.kept]
     assert imbalanced.num_rare(PROBLEM, images) == 6 and len(labels) == imbalanced.num_kept(PROBLEM, images) == 546
     assert len(np.unique(parts.kept)) == 546 and (labels[-6:] == 3).all() and (labels[:-6] != 3).all()
     assert (labels[parts.probe.ids[-6:]] == 3).all() and len(np.unique(parts.probe.ids)) == 106
     assert len(np.unique(parts.test.ids)) == 120 and (images.test_labels[parts.test.ids] == 3).sum() == 20
-    other = imbalanced.split(jax.random.key(1), PROBLEM, images)
+    other = split(jax.random.key(1), PROBLEM, images)
     assert set(np.asarray(parts.kept[-6:])) != set(np.asarray(other.kept[-6:]))
 
 
 def test_a_sample_stands_for_its_set(images):
-    parts = imbalanced.split(jax.random.key(0), PROBLEM, images)
+    parts = split(jax.random.key(0), PROBLEM, images)
     rare = (jnp.arange(106) >= 100).astype(jnp.float32)
     share = 6 / 546
     np.testing.assert_allclose(parts.probe.mean(jnp.ones(106)), 1.0, rtol=1e-5)
@@ -99,8 +103,13 @@ def test_over_returns_every_chunk_in_order():
     np.testing.assert_array_equal(imbalanced.over(lambda x: 2 * x, ids), 2 * ids)
 
 
+def compiled(scheme):
+    """The same scheme, each function one program."""
+    return imbalanced.Scheme(*map(jax.jit, scheme))
+
+
 def test_erm_goes_through_epochs():
-    scheme = imbalanced.shuffled(24, 8)
+    scheme = compiled(imbalanced.shuffled(24, 8))
     state, drawn = scheme.init(jnp.ones(24), jax.random.key(0)), []
     for step in range(6):
         positions, state = scheme.sample(state, jax.random.key(step))
@@ -122,6 +131,7 @@ def test_schemes_draw_from_the_robust_distribution_of_their_history():
         (imbalanced.hardness(50, 2, jnp.float32(10.0)), jax.nn.softmax(10.0 * expected)),
         (imbalanced.chi_squared(50, 2, 10.0), rules.robust_weights(expected, jnp.ones(50), 10.0, "chi2")),
     ):
+        scheme = compiled(scheme)
         state = scheme.update(scheme.init(losses, jax.random.key(0)), positions, new)
         np.testing.assert_allclose(scheme.history(state), expected, rtol=1e-6)
         np.testing.assert_allclose(jnp.exp(scheme.log_probs(state)), weights, rtol=1e-3, atol=1e-6)
@@ -133,7 +143,7 @@ def test_schemes_draw_from_the_robust_distribution_of_their_history():
 
 
 def test_importance_weights_are_those_of_the_library():
-    scheme = imbalanced.hardness(5, 2, jnp.float32(2.0), importance="clipped")
+    scheme = compiled(imbalanced.hardness(5, 2, jnp.float32(2.0), importance="clipped"))
     state = scheme.init(jnp.ones(5), jax.random.key(0))
     weights = scheme.weights(state, jnp.array([0, 1]), jnp.array([1.5, 9.0]))
     np.testing.assert_allclose(weights, [np.exp(1.0), 10.0], rtol=1e-5)
@@ -146,14 +156,14 @@ def begun():
         patch.setattr(mixjax.data, "load", fake_images)
         images = jax.tree.map(jnp.asarray, imbalanced.load(3))
     scheme = imbalanced.hardness(imbalanced.num_kept(PROBLEM, images), 8, jnp.float32(3.0))
-    return images, *jax.jit(imbalanced.start, static_argnums=(1, 3))(jax.random.key(0), PROBLEM, images, scheme)
+    return images, *start(jax.random.key(0), PROBLEM, images, scheme)
 
 
 @pytest.mark.parametrize("importance", [None, "clipped"])
 def test_a_step_is_algorithm_1(begun, importance):
     images, parts, carry = begun
     n = imbalanced.num_kept(PROBLEM, images)
-    scheme = imbalanced.hardness(n, 8, jnp.float32(3.0), importance=importance)
+    scheme = compiled(imbalanced.hardness(n, 8, jnp.float32(3.0), importance=importance))
     np.testing.assert_allclose(scheme.history(carry.state), np.log(10), rtol=6e-3)
     assert 0.0005 < float(scheme.history(carry.state).std()) / np.log(10) < 0.0015
     new, seen = jax.jit(imbalanced.step, static_argnums=(1, 4))(carry, PROBLEM, images, parts, scheme)
@@ -161,12 +171,13 @@ def test_a_step_is_algorithm_1(begun, importance):
     positions, _ = scheme.sample(carry.state, jax.random.split(carry.key)[1])
     ids, model = parts.kept[positions], classifiers.build("mlp")
 
+    @jax.jit
     def losses(params):
         return model.losses(params, carry.stats, images.train[ids], images.train_labels[ids])[0]
 
     old, fresh = scheme.history(carry.state), losses(carry.params)
     w = jnp.exp(3.0 * (fresh - old[positions])).clip(0.1, 10.0) if importance else jnp.ones(8)
-    grads = jax.grad(lambda params: jnp.dot(w, losses(params)) / 8)(carry.params)
+    grads = jax.jit(jax.grad(lambda params: jnp.dot(w, losses(params)) / 8))(carry.params)
     expected = jax.tree.map(lambda p, g: p - 0.01 * g, carry.params, grads)
     for a, b in zip(*map(jax.tree.leaves, (new.params, expected)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
@@ -179,7 +190,7 @@ def test_a_step_is_algorithm_1(begun, importance):
 
 def test_methods_start_from_one_network(images):
     starts = [
-        imbalanced.start(jax.random.key(5), PROBLEM, images, mnist.scheme(PROBLEM, 546, kind, jnp.float32(1.0)))
+        start(jax.random.key(5), PROBLEM, images, mnist.scheme(PROBLEM, 546, kind, jnp.float32(1.0)))
         for kind in ("erm", "wr", "chi2")
     ]
     for parts, carry in starts[1:]:
