@@ -24,7 +24,8 @@ def random_points(space: Mapping[str, Sequence], num: int, seed: int = 0) -> dic
         Columns of ``num`` values.
 
     Raises:
-        ValueError: an empty list, bounds in the wrong order, a log scale that starts at or below 0, ``num`` below 1.
+        ValueError: an empty list, bounds in the wrong order or not finite, a log scale that starts at or below 0,
+            bounds of integers that are none or exceed 64 bits, ``num`` below 1.
 
     Example:
         >>> points = random_points({"gamma": ("log", 1e-4, 1.0), "rule": ["erma", "fgls"]}, num=3, seed=1)
@@ -37,14 +38,16 @@ def random_points(space: Mapping[str, Sequence], num: int, seed: int = 0) -> dic
     for name, choices in space.items():
         if isinstance(choices, tuple) and len(choices) == 3 and choices[0] in ("linear", "log", "integer"):
             scale, low, high = choices
-            if not low <= high or (scale == "log" and low <= 0):
-                raise ValueError(f"{name}: needs low <= high, for 'log' above 0, got {choices}.")
+            if not (low <= high and math.isfinite(high - low)) or (scale == "log" and low <= 0):
+                raise ValueError(f"{name}: needs finite low <= high, for 'log' above 0, got {choices}.")
             if scale == "integer":
-                columns[name] = random.integers(low, high, num, endpoint=True).tolist()
+                if int(low) != low or int(high) != high or not -(2**63) <= low <= high < 2**63:
+                    raise ValueError(f"{name}: needs integers of 64 bits, got {choices}.")
+                columns[name] = random.integers(int(low), int(high), num, endpoint=True).tolist()
             elif scale == "log":
-                columns[name] = _short(np.exp(random.uniform(np.log(low), np.log(high), num)))
+                columns[name] = _short(np.exp(random.uniform(np.log(low), np.log(high), num)), low, high)
             else:
-                columns[name] = _short(random.uniform(low, high, num))
+                columns[name] = _short(random.uniform(low, high, num), low, high)
         elif len(choices):
             columns[name] = [choices[i] for i in random.integers(len(choices), size=num)]
         else:
@@ -52,9 +55,9 @@ def random_points(space: Mapping[str, Sequence], num: int, seed: int = 0) -> dic
     return columns
 
 
-def _short(values):
-    """Six digits are enough for a random number, and can be read."""
-    return [float(f"{value:.6g}") for value in values]
+def _short(values, low, high):
+    """Six digits are enough for a random number, and can be read; rounding does not leave the bounds."""
+    return [float(min(max(float(f"{value:.6g}"), low), high)) for value in values]
 
 
 class Runs:

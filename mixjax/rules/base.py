@@ -44,7 +44,7 @@ def as_simplex(name: str, values: ArrayLike) -> jax.Array:
 
     Args:
         name: what the error messages call it.
-        values: shape ``[D]``, finite, non-negative, not all zero.
+        values: shape ``[D]``, finite, non-negative, not all zero; what is below the smallest normal float32 is zero.
 
     Returns:
         float32 ``[D]`` on the simplex.
@@ -58,10 +58,12 @@ def as_simplex(name: str, values: ArrayLike) -> jax.Array:
         raise ValueError(f"{name} must be a vector with one entry per domain, got shape {array.shape}.")
     if is_concrete(values):
         numbers = np.asarray(values, np.float32)
-        if not (np.isfinite(numbers).all() and (numbers >= 0).all() and numbers.any()):
+        if not (np.isfinite(numbers).all() and (numbers >= 0).all() and numbers.max() >= np.finfo(np.float32).tiny):
             raise ValueError(f"{name} must be finite, non-negative and not all zero, got {numbers}.")
-    scaled = array / array.max()
-    # Positive entries stay positive: what is below the normal floats would be flushed to zero.
+    # A quotient may be computed with the reciprocal, and above 2^126 that is flushed to zero.
+    reduced = array * jnp.where(array.max() > 1.0, 2.0**-4, 1.0)
+    scaled = reduced / reduced.max()
+    # Positive entries stay positive: what gets below the normal floats would be flushed to zero.
     return jnp.where(array > 0, jnp.maximum(scaled / scaled.sum(), jnp.finfo(jnp.float32).tiny), 0.0)
 
 

@@ -101,8 +101,8 @@ def erma(
         pi, w = state.prior, jnp.exp(state.log_w)
 
         gap = jnp.clip(jnp.sum(pi * (1.0 - w) * losses), -_HUGE, _HUGE)
-        gain = jnp.clip((rate1 * pi * gap) * losses, -_HUGE, _HUGE)
-        cost = jnp.clip((rate2 * pi * w) * loss_vars, -_HUGE, _HUGE)
+        slope, brake = (jnp.clip(x, -_HUGE, _HUGE) for x in (rate1 * pi * gap, rate2 * pi * w))
+        gain, cost = (jnp.clip(x, -_HUGE, _HUGE) for x in (slope * losses, brake * loss_vars))
         step = jnp.clip(gain - cost, -bound, bound)
 
         log_w = jnp.clip(state.log_w + jnp.where(seen, step, 0.0), -MAX_LOG_W, MAX_LOG_W)
@@ -110,8 +110,9 @@ def erma(
         if normalised:
             log_w = jnp.where(seen, log_ratio(weights, pi), state.log_w)
         else:  # rows not seen keep their c, so their raw w follows the total of the others
-            before, after = (jnp.sum(jnp.where(seen, pi * jnp.exp(x), 0.0)) for x in (state.log_w, log_w))
-            follow = jnp.where(jnp.any(seen), jnp.log(after) - jnp.log(before), 0.0)
+            logs = (jnp.where(seen, jnp.log(pi) + x, -jnp.inf) for x in (state.log_w, log_w))
+            before, after = map(jax.nn.logsumexp, logs)
+            follow = jnp.where(jnp.any(seen), after - before, 0.0)
             log_w = jnp.clip(jnp.where(seen, log_w, log_w + follow), -MAX_LOG_W, MAX_LOG_W)
         return if_news(counts, ERMAState(weights, pi, log_w), state)
 

@@ -44,7 +44,10 @@ def fixed(weights: ArrayLike | None = None, *, temperature: ArrayLike = 1.0) -> 
             if given.shape != prior.shape:
                 raise ValueError(f"weights must have the prior's shape {prior.shape}, got {given.shape}.")
             base = as_simplex("weights", jnp.where(prior > 0, given, 0.0))
-        return WeightState(masked_softmax(jnp.log(base) / jnp.float32(temperature), base > 0), prior)
+        logs = jnp.log(base)
+        below = logs - logs.max()  # divided where it is not zero: the largest has a share at any temperature
+        logits = jnp.where(below < 0, below / jnp.float32(temperature), 0.0)
+        return WeightState(masked_softmax(logits, base > 0), prior)
 
     def update(state, *, counts, **signals):
         del counts, signals

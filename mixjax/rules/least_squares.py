@@ -115,7 +115,7 @@ def fgls(*, min_loss: ArrayLike = _MIN_LOSS) -> WeightRule:
         A :class:`mixjax.WeightRule` with state :class:`FGLSState`.
 
     Raises:
-        ValueError: ``min_loss`` not positive.
+        ValueError: ``min_loss`` not positive and finite.
 
     Example:
         >>> import jax.numpy as jnp, mixjax
@@ -128,6 +128,7 @@ def fgls(*, min_loss: ArrayLike = _MIN_LOSS) -> WeightRule:
         Paper 000, section 3.1, eq. 10. Deviation: the floor ``min_loss``.
     """
     check_positive("min_loss", min_loss)
+    check_range("min_loss", min_loss, jnp.finfo(jnp.float32).tiny, jnp.finfo(jnp.float32).max)
 
     def init(prior):
         prior = as_simplex("prior", prior)
@@ -166,7 +167,7 @@ def one_shot_fgls(gamma: ArrayLike = 1.0, *, min_loss: ArrayLike = _MIN_LOSS) ->
         never seen keeps its prior share, since its ``w = 1`` is on no scale comparable with the others' ``1 / loss``.
 
     Raises:
-        ValueError: ``gamma`` outside [0, 1] or ``min_loss`` not positive.
+        ValueError: ``gamma`` outside [0, 1] or ``min_loss`` not positive and finite.
 
     Example:
         >>> import jax.numpy as jnp, mixjax
@@ -182,6 +183,7 @@ def one_shot_fgls(gamma: ArrayLike = 1.0, *, min_loss: ArrayLike = _MIN_LOSS) ->
     """
     check_range("gamma", gamma, 0.0, 1.0)
     check_positive("min_loss", min_loss)
+    check_range("min_loss", min_loss, jnp.finfo(jnp.float32).tiny, jnp.finfo(jnp.float32).max)
 
     def init(prior):
         prior = as_simplex("prior", prior)

@@ -41,7 +41,7 @@ def variance_aware(*, min_ratio: ArrayLike = 1e-6) -> WeightRule:
 
     Args:
         min_ratio: scalar in [0, 1]; a ``v_d`` below this fraction of the largest counts as that fraction, so that a
-            domain whose variance was once estimated as 0 can come back. All zero means ``q = c``.
+            domain whose variance was once estimated as 0 can come back. ``c_d v_d`` all zero means ``q = c``.
 
     Signals:
         loss_weights: ``c``, ``[D]`` on the simplex; always this step's, also in rows whose ``v`` is old.
@@ -78,8 +78,10 @@ def variance_aware(*, min_ratio: ArrayLike = 1e-6) -> WeightRule:
         v, seen = jnp.where(now, v, state.grad_stds), state.seen | now
         largest = jnp.where(seen, v, 0.0).max()
         floored = jnp.where(largest > 0, jnp.maximum(v, jnp.asarray(min_ratio, jnp.float32) * largest), 1.0)
-        q = share(state.prior, jnp.log(c) + jnp.log(floored), seen)
-        fallback = jnp.where(c.sum() > 0, c, state.prior)  # for scores that are zero in all rows seen
+        scores = jnp.where(seen, jnp.log(c) + jnp.log(floored), -jnp.inf)
+        scores = jnp.where(jnp.isneginf(scores.max()), jnp.log(c), scores)
+        q = share(state.prior, scores, seen)
+        fallback = jnp.where(c.sum() > 0, c, state.prior)  # for loss weights that are zero in all rows seen
         q = jnp.where(jnp.any(seen) & ~jnp.any(seen & (c > 0)), fallback / fallback.sum(), q)
         q = jnp.maximum(q, jnp.where(c > 0, jnp.finfo(jnp.float32).tiny, 0.0))
         return if_news(counts, VarianceAwareState(q, state.prior, v, c, seen), state)

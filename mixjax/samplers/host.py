@@ -164,13 +164,14 @@ class HostSampler:
         if kind == "tree":
             before = self.log_probs(indices)
             undo = self._store(indices, new, finite)
-            log_ratio = self.log_probs(indices) - before
+            after = self.log_probs(indices)
             for array, ids, old in undo:
                 array[ids] = old
-            return np.exp(np.minimum(log_ratio, np.float32(LARGEST_LOG_WEIGHT)))
+            ratio = np.exp(np.minimum(after - before, np.float32(LARGEST_LOG_WEIGHT)))
+            return np.where(after > -np.inf, ratio, np.float32(0))  # also where both are zero
         old, new = self._score(self._values_of(indices)), self._score(new)
         was, is_now = old.log > -np.inf, new.log > -np.inf  # always, but for scores of zero
-        log_ratio = host_tree.relative(new, old.top, _finite(old.log), self._heat)
+        log_ratio = host_tree.relative(new, old.top, _finite(old.log), self._heat).clip(-LARGEST, LARGEST)
         log_ratio = np.where(finite & (was | is_now), np.where(was, log_ratio, np.float32(LARGEST)), np.float32(0))
         if kind == "self_normalised":
             ratio = np.exp(log_ratio - log_ratio.max())

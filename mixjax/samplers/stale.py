@@ -301,12 +301,13 @@ def example_sampler(
         check_kind(kind)
         check_batch(indices, values)
         if kind == "tree":
-            after = log_probs(update(state, indices, values), indices)
-            return jnp.exp(jnp.minimum(after - log_probs(state, indices), LARGEST_LOG_WEIGHT))
+            after, before = log_probs(update(state, indices, values), indices), log_probs(state, indices)
+            ratio = jnp.exp(jnp.minimum(after - before, LARGEST_LOG_WEIGHT))
+            return jnp.where(after > -jnp.inf, ratio, 0.0)  # also where both are zero
         old, new, finite = refreshed(state, here(indices), values)
         old, new = score(old), score(new)
         was, is_now = old.log > -jnp.inf, new.log > -jnp.inf  # always, but for scores of zero
-        log_ratio = jnp.where(was, tree.relative(new, old, heat), LARGEST)
+        log_ratio = jnp.where(was, jnp.clip(tree.relative(new, old, heat), -LARGEST, LARGEST), LARGEST)
         log_ratio = jnp.where(finite & (was | is_now), log_ratio, 0.0)
         if kind == "self_normalised":
             return log_ratio.size * jax.nn.softmax(log_ratio)
