@@ -18,6 +18,8 @@ from mixjax.configs import load
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+flip_labels, split, measure = map(jax.jit, (noisy_images.flip_labels, noisy_images.split, noisy_images.measure))
+init = jax.jit(noisy_images.init, static_argnums=(1, 2))
 
 
 def images(num, seed=0, pixels=12):
@@ -32,20 +34,20 @@ def batches():
 
 def test_flipped_labels_are_wrong_uniformly_and_as_often_as_asked():
     labels = jnp.tile(jnp.arange(10), 5000)
-    flipped = noisy_images.flip_labels(jax.random.key(0), labels, 0.2)
+    flipped = flip_labels(jax.random.key(0), labels, 0.2)
     rate = float((flipped != labels).mean())
     assert abs(rate - 0.2) < 4 * (0.2 * 0.8 / labels.size) ** 0.5
     shift = np.asarray((flipped - labels) % 10)
     counts = np.bincount(shift, minlength=10)[1:]
     assert (abs(counts - counts.mean()) < 4.5 * counts.mean() ** 0.5).all()
-    assert (noisy_images.flip_labels(jax.random.key(0), labels, 0.0) == labels).all()
-    assert (noisy_images.flip_labels(jax.random.key(0), labels, 1.0) != labels).all()
+    assert (flip_labels(jax.random.key(0), labels, 0.0) == labels).all()
+    assert (flip_labels(jax.random.key(0), labels, 1.0) != labels).all()
 
 
 def test_split_is_disjoint_and_leaves_the_clean_half_alone():
     pixels, labels = images(1001)
     whole = Batch(jnp.asarray(pixels), jnp.asarray(labels))
-    one, again, other = (noisy_images.split(jax.random.key(seed), whole, 0.5) for seed in (0, 0, 1))
+    one, again, other = (split(jax.random.key(seed), whole, 0.5) for seed in (0, 0, 1))
     assert one.indices.shape == one.labels.shape == (2, 500)
     assert len(np.unique(one.indices)) == 1000
     np.testing.assert_array_equal(one.labels[0], labels[one.indices[0]])
@@ -57,7 +59,7 @@ def test_split_is_disjoint_and_leaves_the_clean_half_alone():
 
 
 def test_signals_equal_those_of_the_library():
-    params = noisy_images.init(jax.random.key(0), 12, 7)
+    params = init(jax.random.key(0), 12, 7)
     params = jax.tree.map(lambda leaf: leaf + 0.1, params)
     pixels, labels = images(2 * 9)
     batch = Batch(jnp.asarray(pixels).reshape(2, 9, -1), jnp.asarray(labels).reshape(2, 9))
@@ -68,24 +70,24 @@ def test_signals_equal_those_of_the_library():
         found = signals.moments(noisy_images.losses(params, flat), ids, 2).signals()
         return found | {"grad_stds": signals.grad_stds(noisy_images.losses, params, flat, ids, 2)}
 
-    found, expected = noisy_images.measure(params, batch), expect(params)
+    found, expected = measure(params, batch), expect(params)
     assert set(found) == set(expected)
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-4, err_msg=name)
 
 
 def test_duplicates_have_no_spread():
-    params = noisy_images.init(jax.random.key(0), 12, 7)
+    params = init(jax.random.key(0), 12, 7)
     batch = Batch(jnp.ones((2, 5, 12)), jnp.full((2, 5), 3))
-    np.testing.assert_allclose(noisy_images.measure(params, batch)["grad_stds"], 0.0, atol=1e-2)
+    np.testing.assert_allclose(measure(params, batch)["grad_stds"], 0.0, atol=1e-2)
 
 
 def test_no_two_blocks_share_an_example(batches):
-    split = noisy_images.split(jax.random.key(0), batches["train"], 0.2)
-    seen = [mnist.block(split, jnp.arange(60)[:, None], t, 5) for t in range(6)]
+    halves = split(jax.random.key(0), batches["train"], 0.2)
+    seen = [mnist.block(halves, jnp.arange(60)[:, None], t, 5) for t in range(6)]
     indices = np.concatenate([points.images[..., 0] for points in seen], axis=1)
-    np.testing.assert_array_equal(indices, split.indices)
-    np.testing.assert_array_equal(np.concatenate([points.labels for points in seen], axis=1), split.labels)
+    np.testing.assert_array_equal(indices, halves.indices)
+    np.testing.assert_array_equal(np.concatenate([points.labels for points in seen], axis=1), halves.labels)
 
 
 def test_mnist_trains_on_an_example_at_most_once(batches, monkeypatch):
@@ -107,22 +109,22 @@ def test_mnist_trains_on_an_example_at_most_once(batches, monkeypatch):
     monkeypatch.setattr(noisy_images, "for_methods", lambda _, run: run(rules.fixed(), rules.variance_aware()))
     jax.block_until_ready(mnist.train(jax.random.key(3), config, numbered))
     jax.effects_barrier()
-    split = noisy_images.split(jax.random.split(jax.random.key(3), 3)[0], numbered["train"], config.flip)
+    halves = split(jax.random.split(jax.random.key(3), 3)[0], numbered["train"], config.flip)
     assert [int((ids >= 0).sum()) for _, ids in used] == [5] * 6
     assert all((ids == domain).any() for _, ids in used for domain in (0, 1))
     for domain in (0, 1):
         trained = np.concatenate([x[ids == domain] for x, ids in used])
         assert len(np.unique(trained)) == len(trained)
-        assert np.isin(trained, split.indices[domain]).all()
+        assert np.isin(trained, halves.indices[domain]).all()
 
 
 def test_mnist_moves_the_weights_before_it_uses_them(batches):
     config = mnist.Mnist(batch_size=5, num_steps=1, record_every=1, hidden=4, learning_rate=0.1, gamma2=0.5)
-    found = mnist.train(jax.random.key(0), config, batches)
+    found = jax.jit(mnist.train, static_argnums=1)(jax.random.key(0), config, batches)
     train_key, _, init_key = jax.random.split(jax.random.key(0), 3)
-    split = noisy_images.split(train_key, batches["train"], config.flip)
-    params = noisy_images.init(init_key, 12, 4)
-    measured = noisy_images.measure(params, mnist.block(split, batches["train"].images, 0, 5))
+    halves = split(train_key, batches["train"], config.flip)
+    params = init(init_key, 12, 4)
+    measured = measure(params, mnist.block(halves, batches["train"].images, 0, 5))
     erma, va = rules.erma(0.01, 0.5), rules.variance_aware()
     c = erma.update(erma.init([0.5, 0.5]), **measured).weights
     q = va.update(va.init([0.5, 0.5]), loss_weights=c, **measured).weights
