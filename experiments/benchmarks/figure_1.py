@@ -23,7 +23,7 @@ TOLERANCE = 1e-3
 
 
 def settings(quick: bool = False) -> tuple[linear.Linear, int | None]:
-    """The configured problem (scaled down where ``quick``) and the sweep's ``batch_size``."""
+    """The configured problem (scaled down where ``quick``) and the sweep's ``chunk``."""
     config = configs.load(CONFIG)
     problem = next(run.values for run in config.runs if run.name == SETTING)
     small = {"dim": 50, "num_examples": 100, "num_steps": 60, "learning_rate": 1e-3, "probe_every": 4}
@@ -119,7 +119,7 @@ def differences(config: linear.Linear, sides: Sequence[str], seed: int = 0) -> d
         AssertionError: a difference above ``TOLERANCE``: the sides do not do the same.
     """
     data = data_sets(config, 1)
-    result = mixjax.sweep(trainer(config, True), seeds=1, first_seed=seed, data=data, batch_size=1)
+    result = mixjax.sweep(trainer(config, True), seeds=1, first_seed=seed, data=data, chunk=1)
     sweep = dict(zip(linear.METHODS, result.params.values[0, :, -1], strict=True))
     one, found = jax.tree.map(lambda leaf: leaf[0], data), {}
     for side in sides:
@@ -130,9 +130,9 @@ def differences(config: linear.Linear, sides: Sequence[str], seed: int = 0) -> d
     return found
 
 
-def sweep_side(config: linear.Linear, data: glm.Batch, seeds: int, batch_size: int | None) -> Callable[[], Any]:
+def sweep_side(config: linear.Linear, data: glm.Batch, seeds: int, chunk: int | str) -> Callable[[], Any]:
     """A function that runs the sweep; compiled beforehand."""
-    run = functools.partial(mixjax.sweep, trainer(config), data=data, batch_size=batch_size)
+    run = functools.partial(mixjax.sweep, trainer(config), data=data, chunk=chunk)
     run(seeds=1)
     return functools.partial(run, seeds=seeds)
 
@@ -165,13 +165,13 @@ def torch_side(config: linear.Linear, data: Any, methods: Sequence[str], threads
 def run(quick: bool = False) -> timing.Report:
     """Checks the sides equal, then times them in turns."""
     pytorch.load()
-    config, batch_size = settings(quick)
+    config, chunk = settings(quick)
     seeds, repeats, thread_counts = (8, 2, (1,)) if quick else (100, 3, (1, 2))
     same = differences(config, ("loop", "PyTorch", "PyTorch autograd"))
 
     data, torch_data = data_sets(config, DATA_SETS), pytorch.generate(config, 0)
     sides = {  # name: (function, runs in a turn)
-        "mixjax.sweep": (sweep_side(config, data, seeds, batch_size), 6 * seeds),
+        "mixjax.sweep": (sweep_side(config, data, seeds, chunk), 6 * seeds),
         "Python loop of jitted steps": (loop_side(config, jax.tree.map(lambda leaf: jnp.array(leaf[0]), data)), 6),
     }
     for kind in ("gradient by hand", "autograd"):
@@ -203,7 +203,7 @@ def run(quick: bool = False) -> timing.Report:
     text = "\n\n".join(
         [
             f"Figure 1, setting {SETTING}: {describe(config)}. A run is one seed of one method. The sweep runs {seeds} "
-            f"seeds of 6 methods, {batch_size} seeds a compiled call, on {DATA_SETS} data sets in turn (its time "
+            f"seeds of 6 methods, {chunk} seeds a compiled call, on {DATA_SETS} data sets in turn (its time "
             "includes picking the data set, a copy). The others run one seed of the 6 methods, or of one where a turn "
             "is one run: they take one run at a time, so that a run costs the same however many there are. Compilation "
             "and warm-up are not timed. Ratios are within a turn.",

@@ -63,9 +63,9 @@ def row_reader(array: jax.Array, times: int, batch: int = 96) -> Callable[[], No
 
 def run(quick: bool = False) -> timing.Report:
     """Measures the sweep, the memory and the arithmetic in turns."""
-    config, batch_size = figure_1.settings(quick)
+    config, chunk = figure_1.settings(quick)
     data = figure_1.data_sets(config, figure_1.DATA_SETS)
-    seeds, repeats, total = (4, 2, 2**24) if quick else (2 * batch_size, 11, 2**32)
+    seeds, repeats, total = (4, 2, 2**24) if quick else (2 * chunk, 11, 2**32)
     cached = jnp.array(data.x[0])
     large = jnp.ones((2**10 if quick else 2**18, 1024))
     square = jnp.ones((1024, 1024))
@@ -77,7 +77,7 @@ def run(quick: bool = False) -> timing.Report:
             jax.block_until_ready(multiply(square, square))
 
     matmul()
-    sides = {"sweep": figure_1.sweep_side(config, data, seeds, batch_size=batch_size), "matmul": matmul}
+    sides = {"sweep": figure_1.sweep_side(config, data, seeds, chunk=chunk), "matmul": matmul}
     sizes = {}
     for kind, array in (("data set", cached), ("large", large)):
         times = max(total // array.nbytes, 1)

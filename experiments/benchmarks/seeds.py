@@ -20,19 +20,19 @@ class Case(NamedTuple):
     name: str
     config: linear.Linear
     seeds: tuple[int, ...]
-    batch_size: int
+    chunk: int
 
 
 def cases(quick: bool) -> list[Case]:
     """Figure 1's problem scaled down tenfold, which has the same dynamics, and at full size."""
-    full, batch_size = figure_1.settings(quick)
+    full, chunk = figure_1.settings(quick)
     if quick:
         return [Case("tiny", full, (1, 4, 16), 4)]
     tenth = {"dim": 100, "num_examples": 200, "num_steps": 200, "learning_rate": 5e-4, "probe_every": 4}
     small = dataclasses.replace(full, **tenth)
     return [
         Case("scaled down", small, (1, 4, 16, 64, 256, 1024), 16),
-        Case("full size", full, (1, 4, 16, 64), batch_size),
+        Case("full size", full, (1, 4, 16, 64), chunk),
     ]
 
 
@@ -44,7 +44,7 @@ def run(quick: bool = False) -> timing.Report:
         measured = _measure(case, 2 if quick else 3)
         data[case.name] = measured
         parts.append(_text(case, measured))
-        last, full = case.seeds[-1], min(n for n in case.seeds if n >= case.batch_size)
+        last, full = case.seeds[-1], min(n for n in case.seeds if n >= case.chunk)
         growth = timing.Summary(**measured[default]["growth"])
         targets += [
             timing.Target(
@@ -75,7 +75,7 @@ def _measure(case: Case, repeats: int) -> dict:
             mixjax.sweep,
             fresh,
             data=sets,
-            batch_size=case.batch_size,
+            chunk=case.chunk,
             vectorize=mode,
         )
         for mode in MODES
@@ -93,7 +93,7 @@ def _measure(case: Case, repeats: int) -> dict:
 
     sides = {(mode, n): functools.partial(side, mode, n) for n in case.seeds for mode in MODES}
     seconds = timing.interleave(sides, repeats)
-    full = min(n for n in case.seeds if n >= case.batch_size)
+    full = min(n for n in case.seeds if n >= case.chunk)
     for mode in MODES:
         per_run = {n: [1e3 * s / (6 * n) for s in seconds[mode, n]] for n in case.seeds}
         found[mode]["ms_per_run"] = {n: timing.summarize(values)._asdict() for n, values in per_run.items()}
@@ -117,7 +117,7 @@ def _text(case: Case, found: dict) -> str:
         for mode in MODES
     )
     return (
-        f"**{case.name[0].upper()}{case.name[1:]}**: {figure_1.describe(case.config)}; 6 methods, {case.batch_size} "
+        f"**{case.name[0].upper()}{case.name[1:]}**: {figure_1.describe(case.config)}; 6 methods, {case.chunk} "
         f"seeds a compiled call. Fewer seeds than that pay for padding under vmap, and not under map. Compiling: "
         f"{compiled}.\n\n"
         + timing.table(["seeds", 'ms a run, "map"', 'ms a run, "vmap"', "vmap / map, within a turn"], rows)

@@ -286,7 +286,7 @@ def test_a_tiny_run_of_budgets_to_the_end():
     """One run in place of all: compiling is what takes time."""
     config = budgets.Budgets(budgets=(64, 256, 1024), shortest=2, longest=24, sigma=0.5, repeats=2)
     made = stochastic_gradients.stochastic_gradients(config)
-    data = mixjax.sweep(made.train, seeds=3, dims=made.dims, coords=made.coords, batch_size=3)
+    data = mixjax.sweep(made.train, seeds=3, dims=made.dims, coords=made.coords, chunk=3)
     assert all(np.isfinite(data[metric]).all() for metric in (*budgets.METRICS, "rate", "eta"))
     excess = data.mean_weights.mean("seed")
     assert (excess.sel(budget=1024).min() < 0.5 * excess.sel(budget=64).min()) and (data.mean_weights >= 0).all()
