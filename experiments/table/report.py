@@ -1,20 +1,22 @@
-"""The table's claims and figure: every pair against no weighting, on the seeds that chose nothing."""
+"""What the table says: every pair against no weighting, on the seeds that chose nothing."""
 
 import re
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import xarray
 
-from experiments.sentences import SENTENCES, quote
+from experiments.sentences import quote
 from experiments.table.pairs import reason
 from mixjax.claims import Claim, paired
+from mixjax.comparison import paired_table
 
 BASELINE = "no weighting"
-SOURCE = "ours, problems of paper 000 and Adult's groups"
+SOURCE = "problems of paper 000, groups of Adult"
 Z = 3.0
-"""Standard errors that a verdict takes: at 2, one row in 20 would be a false one, and there are many rows."""
-PAPER = {  # run -> (pair, side, other pair, the paper's sentence)
+"""Standard errors that a verdict takes: there are many rows, and at 2 one in 20 would be a false one."""
+PAPER = {  # problem -> (pair, side, other pair, the paper's sentence)
     "linear (100, 1)": [
         ("VA", "<", BASELINE, "va_effective_100_1"),
         ("one-shot FGLS", "<", BASELINE, "fgls_effective_100_1"),
@@ -44,13 +46,14 @@ PAPER = {  # run -> (pair, side, other pair, the paper's sentence)
     ],
     "MNIST, wrong labels": [("ERMA", "<", BASELINE, "mnist_erma_improves")],
 }
-"""Sentences of paper 000 on two methods' errors, which the table judges with hyperparameters chosen for each."""
+"""Sentences of paper 000 on two methods' errors, judged here with hyperparameters chosen for each."""
 
 
 def judged(data: xarray.Dataset, selection_seeds: int) -> xarray.Dataset:
     """Each pair at its chosen point, on the seeds that did not choose: dim ``point`` becomes ``pair``.
 
-    A point is chosen by its mean validation loss over the first seeds; one where a run diverged counts as infinite.
+    The point with the lowest mean validation loss over the first seeds is chosen; a run that diverged makes its point's
+    infinite.
 
     Raises:
         ValueError: fewer than two seeds are left to judge.
@@ -63,49 +66,78 @@ def judged(data: xarray.Dataset, selection_seeds: int) -> xarray.Dataset:
     return data.isel(point=best, seed=slice(selection_seeds, None)).swap_dims(point="pair")
 
 
-def errors(data: xarray.Dataset) -> dict[str, xarray.DataArray]:
-    """Pair -> test errors by seed, of what :func:`judged` gives."""
-    return {str(name): data["test"].isel(pair=i, drop=True) for i, name in enumerate(data["pair"].values)}
+def compared(results, selection_seeds: int) -> pd.DataFrame:
+    """One row for each problem and pair, problem by problem from best to worst, no weighting among them.
+
+    Columns are ``problem``, ``pair``, ``rank``, those of :func:`mixjax.comparison.paired_table` (its Holm correction is
+    over all rows), ``percent`` and ``percent_error``: the difference and its standard error in % of no weighting's
+    test error; ``chosen``, the point to read, and ``diverged``, the share of all the pair's runs.
+    """
+    kept = {name: judged(data, selection_seeds) for name, data in results.items()}
+    frame = pd.concat(data["test"].to_dataframe().reset_index().assign(problem=name) for name, data in kept.items())
+    frame = frame[["problem", "pair", "seed", "test"]].astype({"pair": str})
+    table = paired_table(frame, "test", "pair", baseline=BASELINE, better="lower")
+    zero = table.drop_duplicates("problem").assign(pair=BASELINE, difference=0.0, stderr=0.0, low=0.0, high=0.0)
+    zero = zero.assign(p_value=np.nan, p_holm=np.nan, left_out=0)
+    zero["value"] = zero["baseline"] = [
+        frame[(frame.problem == p) & (frame.pair == BASELINE)].test.mean() for p in kept
+    ]
+    table = pd.concat([zero, table])
+    order = {name: number for number, name in enumerate(kept)}
+    table = table.sort_values(
+        ["problem", "difference"], key=lambda column: column.map(order) if column.name == "problem" else column
+    )
+    table["rank"] = table.groupby("problem", sort=False).cumcount() + 1
+    for name in ("difference", "stderr"):
+        table[{"difference": "percent", "stderr": "percent_error"}[name]] = 100.0 * table[name] / table.baseline
+    rows = list(zip(table.problem, table.pair, strict=True))
+    table["chosen"] = [_chosen(kept[problem], pair) for problem, pair in rows]
+    table["diverged"] = [_diverged(results[problem], pair) for problem, pair in rows]
+    return table.reset_index(drop=True)
 
 
-def ranked(by_pair: dict[str, xarray.DataArray]) -> list[str]:
-    """Pairs from the lowest mean error over the finite seeds to the highest; those that never end come last."""
-    means = {name: values.where(np.isfinite(values)).mean().fillna(np.inf).item() for name, values in by_pair.items()}
-    return sorted(means, key=means.get)
-
-
-def chosen(data: xarray.Dataset, pair: str) -> str:
+def _chosen(data: xarray.Dataset, pair: str) -> str:
     """The hyperparameters that were chosen for a pair, to read."""
-    one = data.sel(pair=pair)
-    own = {name: one[name].item() for name in data.coords if name != "pair" and data[name].dims == ("pair",)}
+    one = data.isel(pair=list(data["pair"].values).index(pair))
+    own = {name: float(one[name]) for name in data.coords if name not in ("pair", "point", "seed", "domain")}
     return ", ".join(f"{name} {value:.3g}" for name, value in own.items() if not np.isnan(value))
 
 
-def diverged(data: xarray.Dataset, pair: str) -> str:
-    """How many of all the runs of a pair ended in numbers that are not finite."""
-    own = data["test"].values[data["pair"].values.astype(str) == pair]
-    return f"{(~np.isfinite(own)).sum()} of {own.size} runs diverged"
+def _diverged(data: xarray.Dataset, pair: str) -> float:
+    own = data["test"].isel(point=data["pair"].values.astype(str) == pair)
+    return float((~np.isfinite(own)).mean())
 
 
-def claims(results, pairs, selection_seeds: int) -> list[Claim]:
-    """The paper's sentences, then each problem's pairs from best to worst, then what each problem leaves out."""
+def claims(results, selection_seeds: int) -> list[Claim]:
+    """The paper's sentences, then every pair on every problem, from best to worst."""
     found = []
-    kept = {name: judged(data, selection_seeds) for name, data in results.items()}
-    by_run = {name: errors(data) for name, data in kept.items()}
-    for run, sentences in PAPER.items():
+    errors = {}  # problem -> pair -> test error by seed
+    for problem, data in results.items():
+        kept = judged(data, selection_seeds)
+        errors[problem] = {str(pair): kept["test"].isel(pair=i) for i, pair in enumerate(kept["pair"].values)}
+    for problem, sentences in PAPER.items():
         for pair, side, other, key in sentences:
-            if {pair, other} <= set(by_run.get(run, ())):
-                a, b = by_run[run][pair], by_run[run][other]
-                found.append(paired(key, a, side, b, **quote(key), z=Z, note="each at its own hyperparameters"))
-    for run, by_pair in by_run.items():
-        order = ranked(by_pair)
-        for rank, pair in enumerate(order, 1):
-            if pair != BASELINE:
-                found.append(_against_baseline(run, pair, rank, len(order), by_pair, results[run], kept[run]))
-    for run, by_pair in by_run.items():
-        for pair in pairs:
-            if pair.name not in by_pair:
-                found.append(_left_out(run, pair))
+            if {pair, other} <= set(errors.get(problem, ())):
+                a, b = errors[problem][pair], errors[problem][other]
+                note = "test errors, each at the hyperparameters chosen for it"
+                found.append(paired(key, a, side, b, **quote(key), z=Z, note=note))
+    table = compared(results, selection_seeds)
+    number = table.groupby("problem").size()
+    for row in table[table.pair != BASELINE].itertuples():
+        found.append(
+            paired(
+                _slug(row.problem, row.pair),
+                errors[row.problem][row.pair],
+                "<",
+                errors[row.problem][BASELINE],
+                statement=f"ours: {row.pair} has a lower test error than {BASELINE} ({row.problem})",
+                source=SOURCE,
+                z=Z,
+                note=f"rank {row.rank} of {number[row.problem]}; {row.value:.4g} against {row.baseline:.4g}, "
+                f"{row.percent:+.1f} ± {row.percent_error:.1f} %; {row.chosen}; {100 * row.diverged:.0f} % of its runs "
+                f"diverged; p after Holm {row.p_holm:.2g}",
+            )
+        )
     return found
 
 
@@ -113,108 +145,106 @@ def _slug(*names: str) -> str:
     return "_".join(re.sub(r"\W+", "_", name.lower()).strip("_") for name in names)
 
 
-def _against_baseline(run, pair, rank, number, by_pair, data, kept) -> Claim:
-    base = float(by_pair[BASELINE].mean())
-    claim = paired(
-        _slug(run, pair),
-        by_pair[pair],
-        "<",
-        by_pair[BASELINE],
-        statement=f"ours: {pair} has a lower test error than {BASELINE} ({run})",
-        source=SOURCE,
-        z=Z,
-        note=f"rank {rank} of {number}; test error {float(by_pair[pair].mean()):.4g}, {BASELINE} {base:.4g}; "
-        f"{chosen(kept, pair)}; {diverged(data, pair)}",
+def markdown(results, pairs, selection_seeds: int) -> str:
+    """The ranked table: pairs by their mean rank, problems side by side, and why a cell is empty."""
+    table = compared(results, selection_seeds)
+    cells, order = table.set_index(["pair", "problem"]), mean_ranks(table)
+    problems = list(results)
+    lines = ["| pair | mean rank | " + " | ".join(problems) + " |", "|" + " --- |" * (2 + len(problems))]
+    for pair, rank in order.items():
+        row = [_cell(cells.loc[(pair, p)]) if (pair, p) in cells.index else "excluded" for p in problems]
+        lines.append(f"| {pair} | {rank:.2f} | " + " | ".join(row) + " |")
+    missing = {pair.name: [p for p in problems if (pair.name, p) not in cells.index] for pair in pairs}
+    never = [
+        f"| {name} | | " + " | ".join(["excluded"] * len(problems)) + " |" for name in missing if name not in order
+    ]
+    left_out = [
+        f"- {pair.name} on {'; '.join(missing[pair.name])}: {reason(pair)}." for pair in pairs if missing[pair.name]
+    ]
+    seeds = next(iter(results.values())).sizes["seed"] - selection_seeds
+    text = (
+        f"Change of the test error, in % of {BASELINE}'s, ± standard error over {seeds} paired seeds; bold where the "
+        "t-test's p after Holm's correction, over all cells, is below 0.05. The mean rank is over the problems that "
+        "run the pair, 0 for always best and 1 for always worst."
     )
-    return claim
+    return "\n".join([text, "", *lines, *never, "", "Excluded:", "", *(left_out or ["- nothing."])])
 
 
-def _left_out(run, pair) -> Claim:
-    statement = f"ours: {pair.name} has a lower test error than {BASELINE} ({run})"
-    return Claim(_slug(run, pair.name), statement, SOURCE, None, None, None, 0, None, note=f"excluded: {reason(pair)}")
+def _cell(row) -> str:
+    if row.name[0] == BASELINE:
+        return f"({row.value:.3g})"
+    text = f"{row.percent:+.1f} ± {row.percent_error:.1f}"
+    return f"**{text}**" if row.p_holm < 0.05 else text
+
+
+def mean_ranks(table: pd.DataFrame) -> dict[str, float]:
+    """Pair -> mean over its problems of (rank - 1) / (pairs - 1), best first."""
+    last = table.groupby("problem")["rank"].transform("max")
+    share = ((table["rank"] - 1) / (last - 1).clip(lower=1)).groupby(table.pair).mean()
+    return share.sort_values(kind="stable").to_dict()
 
 
 def figure(results, selection_seeds: int):
-    """One panel a problem: the pairs from best to worst, with the change of the test error; and their mean rank."""
-    runs = {name: errors(judged(data, selection_seeds)) for name, data in results.items()}
-    columns = min(4, len(runs) + 1)
-    rows = -(-(len(runs) + 1) // columns)
-    most = max(map(len, runs.values()))
-    drawn, axes = plt.subplots(
-        rows, columns, figsize=(5.0 * columns, (0.2 * most + 1.1) * rows + 0.8), squeeze=False, layout="constrained"
-    )
-    panels = list(axes.flat)
-    for axis, (name, by_pair) in zip(panels, runs.items(), strict=False):
-        _panel(axis, name, by_pair, results[name]["test"].attrs.get("units", ""))
-    _ranks(panels[len(runs)], runs)
-    for axis in panels[len(runs) + 1 :]:
+    """One panel a problem: the pairs from best to worst, with the change of the test error; and all their ranks."""
+    table = compared(results, selection_seeds)
+    groups = [(name, table[table.problem == name]) for name in results]
+    columns = min(4, len(groups) + 1)
+    rows, most = -(-(len(groups) + 1) // columns), max(len(group) for _, group in groups)
+    size = (5.0 * columns, (0.2 * most + 1.1) * rows + 0.8)
+    drawn, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    for axis, (name, group) in zip(axes.flat, groups, strict=False):
+        _panel(axis, name, group, results[name]["test"].attrs.get("units", ""))
+    _ranks(axes.flat[len(groups)], table)
+    for axis in axes.flat[len(groups) + 1 :]:
         axis.remove()
-    seeds = next(iter(results.values())).sizes["seed"] - selection_seeds
+    seeds = next(iter(results.values())).sizes["seed"]
     drawn.suptitle(
         f"Pairs of a loss rule and a sampling rule against {BASELINE}, each at hyperparameters chosen on "
-        f"{selection_seeds} seeds, judged on {seeds} others\n"
-        "bars: 95 % intervals of the paired difference; blue: better, red: worse by three standard errors",
+        f"{selection_seeds} seeds, judged on {seeds - selection_seeds} others\n"
+        f"bars: 95 % intervals of the paired difference; blue: better, red: worse, by {Z:g} standard errors",
         fontsize=12,
     )
     return drawn
 
 
-def changes(by_pair: dict[str, xarray.DataArray]) -> dict[str, tuple[float, float]]:
-    """Pair -> mean difference to no weighting and its standard error, in % of no weighting's mean error."""
-    base = by_pair[BASELINE].values
-    found = {}
-    for pair, values in by_pair.items():
-        difference = values.values - base
-        difference = difference[np.isfinite(difference)]
-        if difference.size > 1:
-            scale = 100.0 / np.nanmean(base)
-            spread = difference.std(ddof=1) / np.sqrt(difference.size)
-            found[pair] = scale * difference.mean(), scale * spread
-    return found
-
-
-def _colour(mean: float, stderr: float) -> str:
-    if abs(mean) < Z * stderr or mean == 0:
-        return "0.35"
-    return "C0" if mean < 0 else "C3"
-
-
-def _panel(axis, name, by_pair, unit):
-    found = changes(by_pair)
-    order = [pair for pair in ranked(by_pair) if pair in found]
-    limit = 1.1 * max([1.0, *(min(abs(m) + 2 * s, 60.0) for m, s in found.values())])
-    for row, pair in enumerate(order):
-        mean, stderr = found[pair]
-        if mean > limit:
-            axis.plot(limit * 0.97, row, ">", color="C3", ms=5)
-            axis.text(limit * 0.93, row, f"{mean:+.0f} %", ha="right", va="center", fontsize=7, color="C3")
-        else:
-            axis.errorbar(mean, row, xerr=2 * stderr, fmt="o", ms=4, lw=1.2, capsize=2, color=_colour(mean, stderr))
+def _panel(axis, name, group, unit):
+    scale = 100.0 / group.baseline
+    low, high = scale * group.low, scale * group.high
+    limit = 1.1 * max(1.0, min(60.0, np.nanmax(np.abs([low, high]))))
+    for place, row in enumerate(group.itertuples()):
+        clear = abs(row.difference) > Z * row.stderr
+        colour = ("C0" if row.difference < 0 else "C3") if clear else "0.35"
+        if row.percent > limit:
+            axis.plot(0.97 * limit, place, ">", color=colour, ms=5)
+            axis.text(0.92 * limit, place, f"{row.percent:+.0f} %", ha="right", va="center", fontsize=7, color=colour)
+        elif row.num_seeds > 1:
+            reach = [
+                [scale.iloc[place] * (row.difference - row.low)],
+                [scale.iloc[place] * (row.high - row.difference)],
+            ]
+            axis.errorbar(row.percent, place, xerr=reach, fmt="o", ms=4, lw=1.2, capsize=2, color=colour)
     axis.axvline(0.0, color="0.5", lw=0.8, ls=":", zorder=0)
-    axis.set_yticks(range(len(order)), order, fontsize=7.5)
-    for label in axis.get_yticklabels():
-        label.set_fontweight("bold" if label.get_text() == BASELINE else "normal")
-    axis.set(
-        xlim=(-limit, limit), ylim=(len(order) - 0.4, -0.6), xlabel=f"change of the test error (% of {BASELINE}'s)"
-    )
-    base = float(by_pair[BASELINE].mean())
+    _names(axis, list(group.pair))
+    base = group.baseline[group.pair == BASELINE].item()
+    axis.set(xlim=(-limit, limit), xlabel=f"change of the test error (% of {BASELINE}'s)")
     axis.set_title(f"{name}\n{BASELINE}: {base:.3g}{'' if unit in ('', '1') else ' ' + unit}", fontsize=10)
-    axis.grid(axis="x", alpha=0.3, lw=0.5)
 
 
-def _ranks(axis, runs):
-    """Mean rank over the problems that run a pair, as a share: 0 is always best, 1 always worst."""
-    shares = {}
-    for by_pair in runs.values():
-        order = ranked(by_pair)
-        for rank, pair in enumerate(order):
-            shares.setdefault(pair, []).append(rank / max(len(order) - 1, 1))
-    order = sorted(shares, key=lambda pair: np.mean(shares[pair]))
-    for row, pair in enumerate(order):
-        axis.plot(shares[pair], [row] * len(shares[pair]), "|", color="0.6", ms=7)
-        axis.plot(np.mean(shares[pair]), row, "D", color="k", ms=4)
-    names = [f"{pair} ({len(shares[pair])})" for pair in order]
-    axis.set_yticks(range(len(order)), names, fontsize=7.5)
-    axis.set(xlim=(-0.03, 1.03), ylim=(len(order) - 0.4, -0.6), xlabel="rank (0: best pair, 1: worst)")
+def _ranks(axis, table):
+    last = table.groupby("problem")["rank"].transform("max")
+    shares = ((table["rank"] - 1) / (last - 1).clip(lower=1)).groupby(table.pair).apply(list)
+    order = mean_ranks(table)
+    for place, (pair, mean) in enumerate(order.items()):
+        axis.plot(shares[pair], [place] * len(shares[pair]), "|", color="0.6", ms=7)
+        axis.plot(mean, place, "D", color="k", ms=4)
+    _names(axis, [f"{pair} ({len(shares[pair])})" for pair in order])
+    axis.set(xlim=(-0.03, 1.03), xlabel="rank (0: best pair, 1: worst)")
     axis.set_title("rank by problem, and mean\n(in how many problems)", fontsize=10)
+
+
+def _names(axis, names):
+    axis.set_yticks(range(len(names)), names, fontsize=7.5)
+    for label in axis.get_yticklabels():
+        label.set_fontweight("bold" if re.sub(r" \(\d+\)$", "", label.get_text()) == BASELINE else "normal")
+    axis.set_ylim(len(names) - 0.4, -0.6)
     axis.grid(axis="x", alpha=0.3, lw=0.5)

@@ -85,5 +85,6 @@ def table(config: Table) -> Experiment:
         coords={"domain": list(problem.domains)},
         units={"test": problem.error[1], "validation": "loss", "loss_weights": "share", "sampling_weights": "share"},
         figure=lambda results: report.figure(results, config.selection_seeds),
-        claims=lambda results: report.claims(results, config.pairs, config.selection_seeds),
+        claims=lambda results: report.claims(results, config.selection_seeds),
+        summary=lambda results: report.markdown(results, config.pairs, config.selection_seeds),
     )
