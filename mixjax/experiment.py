@@ -53,6 +53,8 @@ class Experiment:
         claims: results -> list of Claim. Figure and claims are those of the first run's experiment.
         points: the experiment's own points, see `mixjax.sweep`: for instance a row for each method and each value of
             its grid, with the method's name in a column of labels. In product with the config's axes.
+        summary: results -> Markdown, for the head of the report: a table of everything. That of the first run's
+            experiment.
     """
 
     train: Callable
@@ -63,13 +65,14 @@ class Experiment:
     figure: Callable[[Results], Any]
     claims: Callable[[Results], list[Claim]]
     points: Mapping[str, Sequence] | None = None
+    summary: Callable[[Results], str] | None = None
 
 
 class ReportError(RuntimeError):
-    """The figure or the claims failed after the runs had finished; the metrics are kept in `path`."""
+    """The figure, the claims or the summary failed after the runs had finished; the metrics are kept in `path`."""
 
     def __init__(self, path: Path, failures: Mapping[str, str]):
-        """Keeps the folder written, and "figure" or "claims" -> traceback."""
+        """Keeps the folder written, and "figure", "claims" or "summary" -> traceback."""
         super().__init__(f"the {' and the '.join(failures)} failed; the metrics are kept in {path}")
         self.path, self.failures = path, dict(failures)
 
@@ -118,8 +121,8 @@ def run(
     Raises:
         ConfigError: `out` holds something that is no result.
         mixjax.checkpoints.ChangedError: `<out>.chunks` holds chunks of another config, code or data; says which.
-        ReportError: the figure or the claims raised. The metrics and the config are then in `<out>.partial`, and an
-          earlier result in `out` is untouched.
+        ReportError: the figure, the claims or the summary raised. The metrics and the config are then in
+          `<out>.partial`, and an earlier result in `out` is untouched.
     """
     out = results_lib.check_out(Path("results", config.name) if out is None else out)
     partial = results_lib.check_out(out.with_name(f"{out.name}.partial"))
@@ -160,8 +163,9 @@ def run(
 
     figure = attempt("figure", lambda: results_lib.render(first.figure(results)), None)
     claims = attempt("claims", lambda: rows(first.claims(results)), [])
+    summary = attempt("summary", lambda: first.summary(results), "") if first.summary else ""
     out = partial if failures else out
-    results_lib.write(out, config, results, figure=figure, claims=claims, failures=failures)
+    results_lib.write(out, config, results, figure=figure, claims=claims, summary=summary, failures=failures)
     if failures:
         raise ReportError(out, failures)
     shutil.rmtree(chunks, ignore_errors=True)

@@ -86,6 +86,7 @@ def write(
     *,
     figure: bytes | None,
     claims: Sequence[Mapping[str, Any]],
+    summary: str = "",
     failures: Mapping[str, str] | None = None,
 ) -> Path:
     """Writes a result folder, replacing an earlier one only when the new one is complete.
@@ -98,7 +99,8 @@ def write(
         results: run name -> metrics.
         figure: a PNG (see `render`), or None.
         claims: rows of `claims.json` (see `mixjax.claims.rows`).
-        failures: "figure" or "claims" -> what went wrong with it, for the report.
+        summary: Markdown for the head of the report.
+        failures: "figure", "claims" or "summary" -> what went wrong with it, for the report.
 
     Returns:
         `out`, absolute.
@@ -120,7 +122,7 @@ def write(
         _write_json(new / "claims.json", claims)
         if figure is not None:
             (new / "figure.png").write_bytes(figure)
-        report = _report(config, results, claims, meta, figure is not None, failures or {})
+        report = _report(config, results, claims, summary, meta, figure is not None, failures or {})
         (new / "report.md").write_text(report, encoding="utf-8")
         if out.exists():
             out.rename(old)
@@ -277,6 +279,7 @@ def _report(
     config: Config,
     results: Results,
     claims: Sequence[Mapping[str, Any]],
+    summary: str,
     meta: Mapping[str, Any],
     figure: bool,
     failures: Mapping[str, str],
@@ -286,6 +289,8 @@ def _report(
     lines += ["", "or `mixjax run config.toml`, the resolved config beside this file.", ""]
     for part, error in failures.items():
         lines += [f"**The {part} failed**; the metrics are complete.", "", "```", error.rstrip(), "```", ""]
+    if summary:
+        lines += ["## Summary", "", summary.rstrip(), ""]
     lines += [
         "## Claims",
         "",

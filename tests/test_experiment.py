@@ -52,8 +52,14 @@ def toy(config: Toy) -> Experiment:
         a, b = last.sel({"method": "a"}), last.sel({"method": "b"})
         return [paired("a-below-b", a, "<", b, statement="a is below b", source="ours")]
 
+    def summary(results):
+        if "summary" in config.fail:
+            raise RuntimeError("no table")
+        return f"| {len(results)} in all |"
+
     return Experiment(train, jnp.float32(2.0), {"error": ("method", "step"), "last": ("method",)},
-                      {"method": ["a", "b"], "step": range(config.steps)}, {"error": "nats"}, figure, claims)
+                      {"method": ["a", "b"], "step": range(config.steps)}, {"error": "nats"}, figure, claims,
+                      summary=summary)
 
 def nothing(config: Toy):
     return None
@@ -117,8 +123,8 @@ def test_running_the_resolved_config_again_gives_the_same_result(make, tmp_path)
     assert load(first / "config.toml").name == "toy"
 
 
-@pytest.mark.parametrize("fail", ["figure", "claims", "figure and claims"])
-def test_metrics_survive_a_failing_figure_or_claims(make, tmp_path, fail):
+@pytest.mark.parametrize("fail", ["figure", "claims", "figure and claims", "summary"])
+def test_metrics_survive_a_failing_figure_claims_or_summary(make, tmp_path, fail):
     whole = experiment.run(make())
     before = {p.name: p.read_bytes() for p in whole.iterdir()}
     with pytest.raises(ReportError, match=r"failed; the metrics are kept in .*toy\.partial") as error:
@@ -127,7 +133,10 @@ def test_metrics_survive_a_failing_figure_or_claims(make, tmp_path, fail):
     assert list(error.value.failures) == fail.split(" and ")
     assert results.read(error.value.path)["run"].error.shape == (1, 2, 4)
     text = (error.value.path / "report.md").read_text()
-    assert f"**The {fail.split()[-1]} failed**" in text and ("no words" in text or "no paint" in text)
+    assert f"**The {fail.split()[-1]} failed**" in text and any(
+        said in text for said in ("no words", "no paint", "no table")
+    )
+    assert ("| 1 in all |" in text) == (fail != "summary")
     assert (error.value.path / "figure.png").exists() == ("figure" not in fail)
     assert {p.name: p.read_bytes() for p in whole.iterdir()} == before  # the whole result stays
 

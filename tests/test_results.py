@@ -115,11 +115,16 @@ def test_report(config):
     assert "cpu" in text and "jax " in text
 
 
+def test_a_summary_comes_before_the_claims(config):
+    text = (write(config, {"x": dataset()}, claims=[ROW], summary="| all | of it |\n") / "report.md").read_text()
+    assert "## Summary\n\n| all | of it |\n\n## Claims\n" in text
+
+
 def test_report_without_anything(config):
     path = write(config, {"x": dataset()}, claims=[], figure=None, failures={"figure": "Traceback: boom"})
     text = (path / "report.md").read_text()
     assert "**The figure failed**" in text and "boom" in text and "figure.png" not in text
-    assert text.count("None.") == 2 and not (path / "figure.png").exists()
+    assert text.count("None.") == 2 and "Summary" not in text and not (path / "figure.png").exists()
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])

@@ -28,6 +28,7 @@ FEW_SEEDS = {  # where a run is long; every other config has at least 100
     "real_mlp": 16,
     "real_transformer": 8,
     "loss_and_sampling_weights/mnist": 20,
+    "table": 28,
     "stochastic_gradients": 48,
     "text": 5,
 }
@@ -39,7 +40,9 @@ class Paper(NamedTuple):
     folder: str
     figures: set
     sentences: object
-    elsewhere: frozenset = frozenset()  # quote no sentence, or want data of the user's: see their own tests
+    elsewhere: frozenset = (
+        frozenset()
+    )  # quote no sentence, or have points of their own, or want data of the user's: see their own tests
 
     @property
     def paths(self):
@@ -50,7 +53,12 @@ class Paper(NamedTuple):
 
 
 PAPERS = [
-    Paper("loss_and_sampling_weights", {"linear", "linear_appendix", "logistic", "mnist", "single_weight"}, sentences),
+    Paper(
+        "loss_and_sampling_weights",
+        {"linear", "linear_appendix", "logistic", "mnist", "single_weight"},
+        sentences,
+        frozenset({"table", "table_gpu"}),
+    ),
     Paper("hardness_sampling", {"mnist", "wrn", "wide_relu", "segmentation"}, hardness_sentences, frozenset({"brats"})),
     Paper(
         "resampling_reweighting",
