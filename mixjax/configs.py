@@ -35,6 +35,7 @@ import dataclasses
 import difflib
 import importlib.machinery
 import json
+import math
 import sys
 import tomllib
 import types
@@ -77,6 +78,8 @@ class Run:
 
 
 _Columns = dict[str, Annotated[tuple[int | float, ...], pydantic.Field(min_length=1)]]
+_Finite = Annotated[float, pydantic.Field(allow_inf_nan=False)]
+_Num = Annotated[int, pydantic.Field(ge=1, le=1_000_000)]  # values that are written out one by one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,12 +114,14 @@ class Sweep:
 class _Spaced:
     """An axis of `num` evenly spaced values."""
 
-    start: float
-    stop: float
-    num: Annotated[int, pydantic.Field(ge=1)]
+    start: _Finite
+    stop: _Finite
+    num: _Num
     scale: Literal["linear", "log"] = "linear"
 
     def __post_init__(self):
+        if not math.isfinite(self.stop - self.start):
+            raise ValueError(f"start and stop are too far apart, got {self.start} and {self.stop}")
         if self.scale == "log" and not (self.start > 0 and self.stop > 0):
             raise ValueError(f"a log scale needs start and stop above 0, got {self.start} and {self.stop}")
 
@@ -125,8 +130,8 @@ class _Spaced:
 class _Range:
     """What a random value is drawn from."""
 
-    start: float
-    stop: float
+    start: _Finite
+    stop: _Finite
     scale: Literal["linear", "log", "integer"] = "linear"
 
 
@@ -134,7 +139,7 @@ class _Range:
 class _Draws:
     """How many random points, and the seed of their draws."""
 
-    num: Annotated[int, pydantic.Field(ge=1)]
+    num: _Num
     seed: Annotated[int, pydantic.Field(ge=0)] = 0
 
 
@@ -184,8 +189,8 @@ class Config:
 
     def _split(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         dumps = [as_json(run.values) for run in self.runs]
-        base = {k: v for k, v in dumps[0].items() if all(k in d and d[k] == v for d in dumps)}
-        return base, [{k: v for k, v in d.items() if k not in base} for d in dumps]
+        base = _shared(dumps)
+        return base, [_own(dump, base) for dump in dumps]
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -271,7 +276,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{path}: no such config file; `mixjax list` shows those under ./configs")
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+    except (ValueError, RecursionError) as exc:  # no TOML, no UTF-8, or an integer or a nesting beyond Python's limits
         raise ConfigError(f"{path}: not valid TOML: {exc}") from exc
 
 
@@ -283,7 +288,7 @@ def _parse(text: str) -> tuple[list[str], Any]:
         raise ConfigError(f"--set {text}: write key=value, for example --set sweep.seeds=100")
     try:
         return keys, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return keys, value.strip()
 
 
@@ -330,7 +335,7 @@ def _resolve(experiment: Any, path: Path) -> tuple[Callable, type]:
         raise ConfigError(f'{path}: no experiment; write experiment = "module:function" at the top')
     where = f"{path}: experiment = {experiment!r}"
     module_name, _, name = experiment.partition(":") if isinstance(experiment, str) else ("", "", "")
-    if not module_name or not name:
+    if not all(module_name.split(".")) or not name:
         raise ConfigError(f'{where}: must be a string "module:function"')
     folders = [next((p for p in path.resolve().parents if (p / "pyproject.toml").is_file()), path.resolve().parent)]
     folders += [Path.cwd()] if Path.cwd() != folders[0] else []
@@ -527,6 +532,27 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = _merge(merged[key], value) if both else value
     return merged
+
+
+def _shared(tables: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What all tables hold, in the tables inside them too."""
+    shared = {}
+    for key in (key for key in tables[0] if all(key in table for table in tables)):
+        values = [table[key] for table in tables]
+        if len({repr(value) for value in values}) == 1:  # a NaN is not equal to itself
+            shared[key] = values[0]
+        elif all(isinstance(value, dict) for value in values) and (inner := _shared(values)):
+            shared[key] = inner
+    return shared
+
+
+def _own(table: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, Any]:
+    """What a table holds besides; merging it into what is shared gives the table."""
+    own = {key: value for key, value in table.items() if key not in shared}
+    for key, value in shared.items():
+        if isinstance(value, dict) and (inner := _own(table[key], value)):
+            own[key] = inner
+    return own
 
 
 def _adapter(cls: type, where: str) -> pydantic.TypeAdapter:

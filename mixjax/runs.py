@@ -39,7 +39,7 @@ def random_points(space: Mapping[str, Sequence], num: int, seed: int = 0) -> dic
         if isinstance(choices, tuple) and len(choices) == 3 and choices[0] in ("linear", "log", "integer"):
             scale, low, high = choices
             if not (low <= high and math.isfinite(high - low)) or (scale == "log" and low <= 0):
-                raise ValueError(f"{name}: needs finite low <= high, for 'log' above 0, got {choices}.")
+                raise ValueError(f"{name}: needs low <= high, both finite, for 'log' above 0, got {choices}.")
             if scale == "integer":
                 if int(low) != low or int(high) != high or not -(2**63) <= low <= high < 2**63:
                     raise ValueError(f"{name}: needs integers of 64 bits, got {choices}.")
