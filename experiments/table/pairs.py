@@ -27,7 +27,11 @@ LOOKS = {
     "doremi": "reference model",
     "exp3": "one domain drawn",
 }
-"""What a loss rule is told besides its losses on held-out points; nothing where it is not named."""
+"""What a loss rule is told besides its losses on held-out points, or in place of them; nothing where it is not named.
+
+The reference model is trained first, without weighting, as long as the model itself; no budget counts that. The bandit
+is told of one domain at each probe, and so learns far less than where every step draws one.
+"""
 KINDS = ("held-out points", *dict.fromkeys(LOOKS.values()))
 SPREADS = ("variance_aware", "gradient_norm")
 """The sampling rules that are told how gradients spread."""
