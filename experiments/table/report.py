@@ -210,7 +210,7 @@ def figure(results, selection_seeds: int):
 def _panel(axis, name, group, unit):
     scale = 100.0 / group.baseline
     low, high = scale * group.low, scale * group.high
-    limit = 1.1 * max(1.0, min(60.0, np.nanmax(np.abs([low, high]))))
+    limit = 1.1 * max(1.0, min(60.0, np.nanmax(high)), -np.nanmin(low))
     for place, row in enumerate(group.itertuples()):
         clear = abs(row.difference) > Z * row.stderr
         colour = ("C0" if row.difference < 0 else "C3") if clear else "0.35"
