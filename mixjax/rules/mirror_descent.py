@@ -228,6 +228,6 @@ def _centred(state, counts, hypergrads):
 
 def _scaled(slopes, step_size, radius, norm, adaptive):
     """The step along ``slopes``: of constant rate, or ``step_size * radius / norm`` where there has been any slope."""
-    step_size = jnp.asarray(step_size, jnp.float32)
+    step_size = jnp.minimum(jnp.asarray(step_size, jnp.float32), _HUGE)  # times radius it is finite, in any order
     direction = radius * (slopes / jnp.where(norm > 0, norm, 1.0)) if adaptive else slopes
     return jnp.clip(step_size * direction, -_HUGE, _HUGE)

@@ -343,6 +343,7 @@ UNIFORM = np.ones(D, np.float32)
         (rules.erma(HUGE, 0.0), {"losses": [1e30, 0.0, 1.0, 1.0], "loss_vars": np.zeros(D)}),
         (rules.erma(HUGE, HUGE, normalised=False), {"losses": [1e30, 0, 1, 1], "loss_vars": [0.0, HUGE, 0, 1]}),
         (rules.mirror_descent(HUGE), {"hypergrads": np.zeros(D)}),
+        (rules.projected_gradient(HUGE), {"hypergrads": np.zeros(D)}),
         (rules.mirror_descent(HUGE, max_log_step=np.inf), {"hypergrads": [0.0, 0.0, 0.0, 1.0]}),
         (rules.doge(0.0, max_score=np.inf), {"hypergrads": [-HUGE, 1.0, 1.0, 1.0], "grad_norms": np.full(D, TINY)}),
     ],
@@ -350,7 +351,7 @@ UNIFORM = np.ones(D, np.float32)
 def test_infinity_times_zero_does_not_reach_the_weights(rule, signals):
     state = rule.init(UNIFORM)
     for _ in range(3):
-        state = rule.update(state, counts=SEEN, **{key: np.float32(value) for key, value in signals.items()})
+        state = jax.jit(rule.update)(state, counts=SEEN, **{key: np.float32(value) for key, value in signals.items()})
         assert_simplex(state.weights, UNIFORM)
 
 
