@@ -56,12 +56,11 @@ def run(
 
     \b
     The folder holds
-      report.md       claims with value, standard error and verdict; figure, timing; read this first
-      figure.png      the figure
-      claims.json     the claims as data
-      metrics.npz     the arrays, described by metrics.json; in Python: mixjax.results.read("results/quickstart")
-      config.toml     the resolved config: running it reproduces the result
-      progress.jsonl  a line for each chunk of runs: time, runs done and diverged, means of the metrics
+      report.md     claims with value, standard error and verdict; figure, timing; read this first
+      figure.png    the figure
+      claims.json   the claims as data
+      metrics.npz   the arrays, described by metrics.json; in Python: mixjax.results.read("results/quickstart")
+      config.toml   the resolved config: running it reproduces the result
 
     An earlier result stays until the new one is complete. A run that is stopped or killed leaves DIR.chunks: the same
     command goes on from there. Runs are split over all devices; a CPU counts as one for each core, unless
