@@ -1,20 +1,18 @@
-"""The commands `mixjax run` and `mixjax sweep`."""
+"""The commands `mixjax run` and `mixjax sweep`; what it takes a while to import is imported when they run."""
 
 import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import typer
 
-from mixjax import checkpoints, configs, experiment
-from mixjax.claims import claims_table
+from mixjax import checkpoints, configs
 from mixjax.cli.terminal import aligned, reported
-from mixjax.results import FILES
 
 _Config = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="A TOML file; `mixjax list` shows those under ./configs.")
@@ -131,6 +129,7 @@ class _Exploration:
     function: object
 
     def __call__(self, values):
+        from mixjax import experiment
         from mixjax.curves import sweep_figure
 
         made = self.function(values)
@@ -164,8 +163,10 @@ def _override(text: str, random: bool) -> str:
 
 
 def _run(config: configs.Config, out: Path | None, dry_run: bool, profile: bool) -> None:
+    from mixjax import experiment
+
     if dry_run:
-        _show_plans(config)
+        _show_plans(experiment.plans(config))
         return
     target = Path("results", config.name) if out is None else out
     trace = jax.profiler.trace(target.with_name(f"{target.name}.profile")) if profile else contextlib.nullcontext()
@@ -208,9 +209,8 @@ def _use_all_cores() -> None:
             jax.config.update("jax_num_cpu_devices", cores)
 
 
-def _show_plans(config: configs.Config) -> None:
+def _show_plans(plans: Mapping[str, Any]) -> None:
     rows = [("run", "runs", "chunks", "memory of a device", "operations a run", "compilation", "time")]
-    plans = experiment.plans(config)
     for name, plan in plans.items():
         rows.append(
             (
@@ -231,6 +231,9 @@ def _show_plans(config: configs.Config) -> None:
 
 def _show(path: Path) -> None:
     """Prints the claims and the files of a result."""
+    from mixjax.claims import claims_table
+    from mixjax.results import FILES
+
     rows = json.loads((path / "claims.json").read_text(encoding="utf-8"))
     for line in aligned([("claim", "value", "holds")] * bool(rows) + [(t[0], t[2], t[1]) for t in claims_table(rows)]):
         typer.echo(line)

@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from mixjax.cli.terminal import Mistake
 from mixjax.configs import DEFAULT_RUN
 from mixjax.labels import columns, final, label_texts, to_frame
 from mixjax.results import Results
 
 __all__ = [
-    "Mistake",
     "along_dim",
     "as_number",
     "known_label",
@@ -22,10 +22,6 @@ __all__ = [
     "shorten",
     "unit_text",
 ]
-
-
-class Mistake(ValueError):
-    """An option that does not fit the results."""
 
 
 def metric_arrays(folders: Mapping[str, Results], metric: str | None) -> list[xr.DataArray]:

@@ -6,6 +6,10 @@ from collections.abc import Iterator, Sequence
 import typer
 
 
+class Mistake(ValueError):
+    """An option that does not fit the results."""
+
+
 @contextlib.contextmanager
 def reported(*mistakes: type[Exception], interrupted: str = "nothing was written") -> Iterator[None]:
     """Turns the user's mistakes, and Ctrl-C, into a message and an exit code."""
