@@ -86,9 +86,8 @@ def plan(
 
     alone = setup.vectorize == "map"
     num = min(program.num_devices if alone else program.rows, runs.num)
-    hparams = program.place_rows({name: column[:num] for name, column in runs.batched.items()})
-    shared = hparams, program.place(runs.labels(0)), program.place(setup.data)
-    valid, carry, segments = program.valid(num), program.place_rows(runs.seeds[:num]), 1
+    valid, carry, *shared = setup.arguments(program, 0, num, program.place(setup.data))
+    segments = 1
     if isinstance(train, Segments):
         carry, segments = program.start(valid, carry, *shared), train.num
     start = time.perf_counter()
@@ -148,6 +147,17 @@ class Setup:
     def build(self, rows: int) -> Program:
         """The program of a chunk of so many runs."""
         return Program(self.train, rows, self.vectorize, self.devices, self.hparams, self.labels, Spec(self.data))
+
+    def arguments(self, program: Program, first: int, stop: int, data: Any) -> tuple[Any, ...]:
+        """``(valid, seeds, hparams, labels, data)`` of runs ``first`` to ``stop``, on the devices, as ``data`` is."""
+        hparams = {name: column[first:stop] for name, column in self.runs.batched.items()}
+        return (
+            program.valid(stop - first),
+            program.place_rows(self.runs.seeds[first:stop]),
+            program.place_rows(hparams),
+            program.place(self.runs.labels(first)),
+            data,
+        )
 
     def fitting(self) -> Program:
         """That of the largest chunk that fits."""

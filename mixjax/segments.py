@@ -70,7 +70,7 @@ class History:
         """Starts empty, or with what was kept."""
         self.num, self._stop = train.num, train.stop and jax.vmap(train.stop)
         self.segments, arrays = kept or (0, {})
-        self._done = arrays.get("done", np.False_)
+        self._done = arrays.get("done", np.False_)  # [runs] once a segment is there
         metrics = {name.removeprefix("metric "): x for name, x in arrays.items() if name.startswith("metric ")}
         self._parts: list[dict[str, np.ndarray]] = [metrics] if kept else []
 
@@ -89,8 +89,8 @@ class History:
             }
         self._parts.append(metrics)
         self.segments += 1
-        if self._stop is not None:
-            self._done = self._done | np.asarray(self._stop(metrics))
+        runs = len(next(iter(metrics.values())))
+        self._done = self._done | (np.zeros(runs, bool) if self._stop is None else np.asarray(self._stop(metrics)))
         if np.all(self._done):
             still = {name: np.broadcast_to(x[:, -1:], x.shape) for name, x in metrics.items()}
             self._parts += [still] * (self.num - self.segments)
@@ -102,4 +102,4 @@ class History:
 
     def arrays(self) -> dict[str, Any]:
         """What must be kept to go on, beside the carry."""
-        return {"done": np.asarray(self._done)} | {f"metric {name}": x for name, x in self.metrics().items()}
+        return {"done": self._done} | {f"metric {name}": x for name, x in self.metrics().items()}

@@ -145,7 +145,7 @@ def sweep(
     while todo:
         first, stop = todo[0]
         try:
-            metrics = _run_chunk(program, train, runs, first, stop, data, store, progress)
+            metrics = _run_chunk(program, setup, first, stop, data, store, progress)
         except OutOfMemoryError as error:
             if chunk != "auto" or program.rows <= program.num_devices:
                 raise MemoryError(f"no memory for a chunk of {program.rows} runs: {error}") from error
@@ -208,16 +208,16 @@ def _meet(place):
         multihost_utils.sync_global_devices(place)
 
 
-def _run_chunk(program, train, runs, first, stop, data, store, progress):
+def _run_chunk(program, setup, first, stop, data, store, progress):
     """The metrics of runs ``first`` to ``stop``; those of a :class:`Segments` go on from their last carry on disk."""
-    num = stop - first
-    hparams = program.place_rows({name: column[first:stop] for name, column in runs.batched.items()})
-    shared = hparams, program.place(runs.labels(first)), data
-    valid, seeds = program.valid(num), program.place_rows(runs.seeds[first:stop])
+    train, num = setup.train, stop - first
+    valid, seeds, *shared = setup.arguments(program, first, stop, data)
     if not isinstance(train, Segments):
         return program.take_rows(program.run(valid, seeds, *shared), num)
 
     kept = store and store.read_carry(first)
+    if kept and len(kept[1]["done"]) != num:  # that of a larger chunk, before memory ran out
+        kept = None
     history = History(train, kept)
     carry = program.place_rows(program.carry(kept[1])) if kept else program.start(valid, seeds, *shared)
     saved = time.perf_counter()

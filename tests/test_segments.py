@@ -7,7 +7,7 @@ import pytest
 
 import mixjax
 from mixjax import sweeps
-from mixjax.programs import Program
+from mixjax.programs import OutOfMemoryError, Program
 from mixjax.sweeps import Segments, diverged
 
 STEPS = 6
@@ -101,6 +101,24 @@ def test_a_chunk_goes_on_from_its_last_carry(dims, tmp_path, monkeypatch):
     assert 9 < len(calls) < 20  # two segments each time, of which the one before the kill is not yet kept
     np.testing.assert_array_equal(result.x, undisturbed.x)
     assert not list(tmp_path.glob("carry_*"))
+
+
+def test_the_carry_of_a_larger_chunk_is_not_taken_for_a_smaller_one(dims, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweeps, "SAVE_EVERY", 0.0)
+    arguments = {"seeds": 4, "axes": {"rate": [0.9], "breaks": [99]}, "data": jnp.float32(0.1), "dims": dims}
+    arguments |= {"vectorize": "vmap", "devices": jax.devices()[:1]}
+    call, sizes = Program.run, []
+
+    def run(program, *args):
+        if program.rows == 4 and list(tmp_path.glob("carry_*")):
+            raise OutOfMemoryError("full")
+        sizes.append(program.rows)
+        return call(program, *args)
+
+    monkeypatch.setattr(Program, "run", run)
+    result = mixjax.sweep(TRAIN, checkpoint=tmp_path, **arguments)
+    assert sizes == [4] + [2] * 6
+    np.testing.assert_array_equal(result.x, mixjax.sweep(TRAIN, chunk=2, **arguments).x)
 
 
 def test_a_damaged_carry_costs_its_chunk_only(dims, tmp_path, monkeypatch):

@@ -13,6 +13,9 @@ State = TypeVar("State")
 MAX_LOG_W = 80.0
 """Bound on the absolute value of ``log_w``: exp(80) and exp(-80) are within float32."""
 
+HUGE = 1e30
+"""Bound on what rules multiply and add: a few such terms stay finite in float32."""
+
 
 def is_concrete(value: ArrayLike) -> bool:
     """Whether ``value`` can be looked at, i.e. is not traced by jit, vmap, scan or grad."""

@@ -6,10 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mixjax.rules.base import as_simplex, check_positive, check_range, if_news, log_ratio, read_signals, share
+from mixjax.rules.base import HUGE, as_simplex, check_positive, check_range, if_news, log_ratio, read_signals, share
 from mixjax.types import WeightRule
-
-_HUGE = 1e30
 
 
 class DoGEState(NamedTuple):
@@ -80,7 +78,7 @@ def doge(step_size: ArrayLike = 0.1, *, max_score: ArrayLike = 5.0, max_log_step
         del signals
         seen, slopes, norms = read_signals(state, counts, hypergrads=hypergrads, grad_norms=grad_norms)
         scale = jnp.sum(norms / jnp.maximum(seen.sum(), 1))
-        score = jnp.clip(-slopes / jnp.maximum(scale, jnp.finfo(jnp.float32).tiny), 0.0, jnp.minimum(max_score, _HUGE))
+        score = jnp.clip(-slopes / jnp.maximum(scale, jnp.finfo(jnp.float32).tiny), 0.0, jnp.minimum(max_score, HUGE))
         step = jnp.asarray(step_size, jnp.float32) * score.astype(jnp.float32)
         step = jnp.minimum(step, jnp.asarray(max_log_step, jnp.float32))
         weights = share(state.weights, jnp.log(state.prior) + state.log_w + step, seen)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mixjax.rules.base import (
+    HUGE,
     as_simplex,
     check_positive,
     check_range,
@@ -17,8 +18,6 @@ from mixjax.rules.base import (
     total_of,
 )
 from mixjax.types import WeightRule
-
-_HUGE = 1e30
 
 
 class DoReMiState(NamedTuple):
@@ -85,7 +84,7 @@ def doremi(step_size: ArrayLike = 1.0, *, smoothing: ArrayLike = 1e-3, max_log_s
     def update(state, *, counts, losses, reference_losses, **signals):
         del signals
         seen, losses, reference = read_signals(state, counts, losses=losses, reference_losses=reference_losses)
-        excess = jnp.clip(losses - reference, 0.0, _HUGE)
+        excess = jnp.clip(losses - reference, 0.0, HUGE)
         below = jnp.where(seen, jnp.where(seen, excess, 0.0).max() - excess, 0.0)
         fall = jnp.minimum(jnp.asarray(step_size, jnp.float32) * below, jnp.asarray(max_log_step, jnp.float32))
 

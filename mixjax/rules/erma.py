@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mixjax.rules.base import (
+    HUGE,
     MAX_LOG_W,
     as_simplex,
     check_positive,
@@ -17,8 +18,6 @@ from mixjax.rules.base import (
     share,
 )
 from mixjax.types import WeightRule
-
-_HUGE = 1e30
 
 
 class ERMAState(NamedTuple):
@@ -100,9 +99,9 @@ def erma(
         bound = jnp.asarray(max_log_step, jnp.float32)
         pi, w = state.prior, jnp.exp(state.log_w)
 
-        gap = jnp.clip(jnp.sum(pi * (1.0 - w) * losses), -_HUGE, _HUGE)
-        slope, brake = (jnp.clip(x, -_HUGE, _HUGE) for x in (rate1 * pi * gap, rate2 * pi * w))
-        gain, cost = (jnp.clip(x, -_HUGE, _HUGE) for x in (slope * losses, brake * loss_vars))
+        gap = jnp.clip(jnp.sum(pi * (1.0 - w) * losses), -HUGE, HUGE)
+        slope, brake = (jnp.clip(x, -HUGE, HUGE) for x in (rate1 * pi * gap, rate2 * pi * w))
+        gain, cost = (jnp.clip(x, -HUGE, HUGE) for x in (slope * losses, brake * loss_vars))
         step = jnp.clip(gain - cost, -bound, bound)
 
         log_w = jnp.clip(state.log_w + jnp.where(seen, step, 0.0), -MAX_LOG_W, MAX_LOG_W)

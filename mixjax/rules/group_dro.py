@@ -6,10 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mixjax.rules.base import as_simplex, check_positive, check_range, if_news, log_ratio, read_signals, share
+from mixjax.rules.base import HUGE, as_simplex, check_positive, check_range, if_news, log_ratio, read_signals, share
 from mixjax.types import WeightRule
-
-_HUGE = 1e30
 
 
 class GroupDROState(NamedTuple):
@@ -99,7 +97,7 @@ def group_dro(
         average = jnp.where(now, (1.0 - rate) * state.losses + rate * losses, state.losses)
 
         height = jnp.where(now, average + adjustment, -jnp.inf)
-        below = jnp.where(now, jnp.minimum(height.max() - height, _HUGE), 0.0)
+        below = jnp.where(now, jnp.minimum(height.max() - height, HUGE), 0.0)
         fall = jnp.minimum(jnp.asarray(step_size, jnp.float32) * below, jnp.asarray(max_log_step, jnp.float32))
         weights = share(state.weights, jnp.log(state.prior) + state.log_w - fall, now)
         log_w = jnp.where(now, log_ratio(weights, state.prior), state.log_w)

@@ -127,8 +127,7 @@ def fgls(*, min_loss: ArrayLike = _MIN_LOSS) -> WeightRule:
     References:
         Paper 000, section 3.1, eq. 10. Deviation: the floor ``min_loss``.
     """
-    check_positive("min_loss", min_loss)
-    check_range("min_loss", min_loss, jnp.finfo(jnp.float32).tiny, jnp.finfo(jnp.float32).max)
+    _check_floor(min_loss)
 
     def init(prior):
         prior = as_simplex("prior", prior)
@@ -182,8 +181,7 @@ def one_shot_fgls(gamma: ArrayLike = 1.0, *, min_loss: ArrayLike = _MIN_LOSS) ->
         seen keep their prior share.
     """
     check_range("gamma", gamma, 0.0, 1.0)
-    check_positive("min_loss", min_loss)
-    check_range("min_loss", min_loss, jnp.finfo(jnp.float32).tiny, jnp.finfo(jnp.float32).max)
+    _check_floor(min_loss)
 
     def init(prior):
         prior = as_simplex("prior", prior)
@@ -200,3 +198,9 @@ def one_shot_fgls(gamma: ArrayLike = 1.0, *, min_loss: ArrayLike = _MIN_LOSS) ->
         return if_news(counts, OneShotFGLSState(weights, state.prior, log_w, seen), state)
 
     return WeightRule(init, update)
+
+
+def _check_floor(min_loss):
+    """A floor whose reciprocal float32 holds."""
+    check_positive("min_loss", min_loss)
+    check_range("min_loss", min_loss, jnp.finfo(jnp.float32).tiny, jnp.finfo(jnp.float32).max)

@@ -7,11 +7,19 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from mixjax.rules.base import as_simplex, check_positive, check_range, if_news, log_ratio, read_signals, share, total_of
+from mixjax.rules.base import (
+    HUGE,
+    as_simplex,
+    check_positive,
+    check_range,
+    if_news,
+    log_ratio,
+    read_signals,
+    share,
+    total_of,
+)
 from mixjax.rules.wrappers import WrapperState
 from mixjax.types import WeightRule
-
-_HUGE = 1e30
 
 
 class MirrorDescentState(NamedTuple):
@@ -221,13 +229,13 @@ def kl_to_prior(rule: WeightRule, strength: ArrayLike) -> WeightRule:
 def _centred(state, counts, hypergrads):
     """Which rows were seen, and their hypergradients minus the mean of the rows seen; 0 in the others."""
     seen, slopes = read_signals(state, counts, hypergrads=hypergrads)
-    slopes = jnp.clip(slopes, -_HUGE, _HUGE)
+    slopes = jnp.clip(slopes, -HUGE, HUGE)
     mean = slopes.sum() / jnp.maximum(seen.sum(), 1)
     return seen, jnp.where(seen, slopes - mean, 0.0)
 
 
 def _scaled(slopes, step_size, radius, norm, adaptive):
     """The step along ``slopes``: of constant rate, or ``step_size * radius / norm`` where there has been any slope."""
-    step_size = jnp.minimum(jnp.asarray(step_size, jnp.float32), _HUGE)  # times radius it is finite, in any order
+    step_size = jnp.minimum(jnp.asarray(step_size, jnp.float32), HUGE)  # times radius it is finite, in any order
     direction = radius * (slopes / jnp.where(norm > 0, norm, 1.0)) if adaptive else slopes
-    return jnp.clip(step_size * direction, -_HUGE, _HUGE)
+    return jnp.clip(step_size * direction, -HUGE, HUGE)
