@@ -33,6 +33,7 @@ from mixjax.claims import Claim, rows
 from mixjax.configs import Config, ConfigError, Run, as_json
 from mixjax.results import Results
 from mixjax.sweeps import Plan, plan, sweep
+from mixjax.tracking import Record, json_lines, together
 
 __all__ = ["Experiment", "ReportError", "plans", "run"]
 
@@ -101,19 +102,19 @@ def run(
     *,
     out: str | Path | None = None,
     callback: Callable[[str, float, int], None] | None = None,
-    track: Callable[[dict[str, Any]], None] | None = None,
+    track: Callable[[Record], None] | None = None,
 ) -> Path:
     """Runs a config: every run's sweep, then the figure, the claims and the report, written at the end in one go.
 
     Finished chunks are kept in `<out>.chunks` meanwhile (see `mixjax.sweep`): after a kill, or a figure that failed,
     the same call computes the rest only. The folder is removed when the result is written. Several hosts
-    (`jax.distributed`) need an `out` that all see; the first one writes the result.
+    (`jax.distributed`) need an `out` that all see; the first one writes the result, and the records of its own chunks.
 
     Args:
         config: from `mixjax.configs.load`.
         out: the folder to write; default `results/NAME` under the current folder.
         callback: called as callback(run name, runs done, runs in all) before the first and between compiled calls.
-        track: called with records for a tracker, see `mixjax.sweep`, to which "run" is added, the run's name.
+        track: called with each `mixjax.tracking.Record`; those of one call after another are in `progress.jsonl` too.
 
     Returns:
         The folder written.
@@ -128,28 +129,10 @@ def run(
     partial = results_lib.check_out(out.with_name(f"{out.name}.partial"))
     config.to_toml()  # what cannot be written should fail now, not after the runs
     chunks = out.with_name(f"{out.name}.chunks")
-    results: Results = {}
-    first = None
-    for number, item in enumerate(config.runs):
-        experiment, arguments = _sweep_of(config, item)
-        report = record = None
-        if callback is not None:
-            report = functools.partial(callback, item.name)
-            report(0, _num_runs(arguments))
-        if track is not None:
-            record = functools.partial(_record, track, item.name)
-        dataset = sweep(
-            experiment.train,
-            callback=report,
-            track=record,
-            checkpoint=chunks / f"run_{number:03d}",
-            identity={"run": item.name, "config": as_json(item.values)},
-            **arguments,
-        )
-        for metric in dataset.data_vars:
-            dataset[metric].attrs["units"] = experiment.units.get(metric, "")
-        results[item.name] = dataset
-        first = first or dataclasses.replace(experiment, data=None)
+    progress = chunks / "progress.jsonl"
+    tracks = [] if jax.process_index() else [json_lines(progress)]
+    tracks += [] if track is None else [track]
+    results, first = _sweeps(config, chunks, callback, together(*tracks))
     if jax.process_index():
         return out  # every host holds the same results, the first one writes them
     failures: dict[str, str] = {}
@@ -165,11 +148,38 @@ def run(
     claims = attempt("claims", lambda: rows(first.claims(results)), [])
     summary = attempt("summary", lambda: first.summary(results), "") if first.summary else ""
     out = partial if failures else out
-    results_lib.write(out, config, results, figure=figure, claims=claims, summary=summary, failures=failures)
+    results_lib.write(
+        out, config, results, figure=figure, claims=claims, summary=summary, failures=failures, progress=progress
+    )
     if failures:
         raise ReportError(out, failures)
     shutil.rmtree(chunks, ignore_errors=True)
     return out
+
+
+def _sweeps(config: Config, chunks: Path, callback: Callable | None, track: Callable):
+    """Every run's metrics, and the first run's experiment without its data."""
+    results: Results = {}
+    first = None
+    for number, item in enumerate(config.runs):
+        experiment, arguments = _sweep_of(config, item)
+        report = None
+        if callback is not None:
+            report = functools.partial(callback, item.name)
+            report(0, _num_runs(arguments))
+        dataset = sweep(
+            experiment.train,
+            callback=report,
+            track=functools.partial(_record, track, item.name),
+            checkpoint=chunks / f"run_{number:03d}",
+            identity={"run": item.name, "config": as_json(item.values)},
+            **arguments,
+        )
+        for metric in dataset.data_vars:
+            dataset[metric].attrs["units"] = experiment.units.get(metric, "")
+        results[item.name] = dataset
+        first = first or dataclasses.replace(experiment, data=None)
+    return results, first
 
 
 def _sweep_of(config: Config, item: Run) -> tuple[Experiment, dict[str, Any]]:
@@ -196,5 +206,5 @@ def _num_runs(arguments: Mapping[str, Any]) -> int:
     return arguments["seeds"] * math.prod(map(len, [*arguments["axes"].values(), *columns]))
 
 
-def _record(track: Callable, name: str, record: Mapping[str, Any]) -> None:
+def _record(track: Callable, name: str, record: Record) -> None:
     track({"run": name, **record})

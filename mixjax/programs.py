@@ -126,7 +126,8 @@ class Program:
 
         def take(x):
             x = np.asarray(x)
-            return x.reshape(self.num_devices, -1, *x.shape[1:]).swapaxes(0, 1).reshape(x.shape)[:num]
+            grouped = x.reshape(self.num_devices, len(x) // self.num_devices, *x.shape[1:])
+            return grouped.swapaxes(0, 1).reshape(x.shape)[:num]
 
         return jax.tree.map(take, tree)
 

@@ -4,7 +4,8 @@ A result is a folder:
 
 - `config.toml`: the resolved config; `mixjax run` on it gives the same numbers again;
 - `metrics.npz`: the arrays, keyed "run/metric"; `metrics.json`: their dims, coords and units, versions, device, timing;
-- `figure.png`, `claims.json` (a list of rows) and `report.md` (all of it, to read).
+- `figure.png`, `claims.json` (a list of rows) and `report.md` (all of it, to read);
+- `progress.jsonl`: the sweeps' records, a line after each chunk and each segment (see `mixjax.tracking`).
 
 ```python
 import mixjax.results
@@ -42,7 +43,7 @@ __all__ = ["FILES", "Results", "check_out", "read", "render", "write"]
 Results = dict[str, xr.Dataset]
 """Run name -> its metrics, in config order."""
 
-FILES = ("config.toml", "metrics.npz", "metrics.json", "figure.png", "claims.json", "report.md")
+FILES = ("config.toml", "metrics.npz", "metrics.json", "figure.png", "claims.json", "report.md", "progress.jsonl")
 _COUNTS = ("num_runs", "compile_seconds", "run_seconds")
 
 
@@ -88,6 +89,7 @@ def write(
     claims: Sequence[Mapping[str, Any]],
     summary: str = "",
     failures: Mapping[str, str] | None = None,
+    progress: Path | None = None,
 ) -> Path:
     """Writes a result folder, replacing an earlier one only when the new one is complete.
 
@@ -101,6 +103,7 @@ def write(
         claims: rows of `claims.json` (see `mixjax.claims.rows`).
         summary: Markdown for the head of the report.
         failures: "figure", "claims" or "summary" -> what went wrong with it, for the report.
+        progress: the file of the sweeps' records, copied if it exists.
 
     Returns:
         `out`, absolute.
@@ -122,6 +125,8 @@ def write(
         _write_json(new / "claims.json", claims)
         if figure is not None:
             (new / "figure.png").write_bytes(figure)
+        if progress is not None and progress.exists():
+            shutil.copyfile(progress, new / "progress.jsonl")
         report = _report(config, results, claims, summary, meta, figure is not None, failures or {})
         (new / "report.md").write_text(report, encoding="utf-8")
         if out.exists():

@@ -76,10 +76,9 @@ def sweep(
             ``jax.config.update("jax_num_cpu_devices", n)`` was called before JAX's first use; `mixjax run` takes as
             many as there are cores.
         callback: ``callback(done, total)``, called after each chunk, and after each segment with the share done.
-        track: called at the same times with a record for a tracker: ``done``, ``total``, ``segment``, ``segments``,
-            ``seconds`` since the start, ``diverged`` (runs so far with a float that is not finite), and each metric's
-            last value in time (the last along its last dimension, without segments) as a mean over the chunk's finite
-            runs, by its name.
+        track: called at the same times with a :data:`mixjax.tracking.Record`: how far the sweep is, how many runs
+            diverged, and each metric's mean over the chunk's finite runs. One that raises is reported as a warning and
+            not called again.
         checkpoint: folder for finished chunks and unfinished segments' carries, written every five seconds of work and
             at the end. The same call finds them there and computes the others only; the result is bitwise that of a run
             without a break. The folder stays: remove it when the result is safe. With several hosts

@@ -1,26 +1,157 @@
-"""How far a sweep is: progress, and records for trackers."""
+"""How far a sweep is: progress, records, and the trackers that keep them.
 
+A tracker is a function of a record; those that must be closed are context managers. `mixjax run` always keeps a
+`progress.jsonl` and takes the others by name (`--track tensorboard`).
+
+```python
+with mixjax.tracking.tensorboard("logs") as track:
+    mixjax.sweep(train, seeds=1000, track=track)
+```
+"""
+
+import contextlib
+import importlib
+import json
+import logging
+import math
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Progress", "finite_runs"]
+__all__ = ["Progress", "Record", "json_lines", "tensorboard", "together", "wandb"]
+
+_LOG = logging.getLogger(__name__)
+
+Record = dict[str, Any]
+"""How far a sweep is. ``done``, ``total``: runs. ``segment``, ``segments``: of the chunk at work. ``seconds`` since the
+start. ``diverged``: runs so far with a float that is not finite. ``metrics``: name to the mean over the chunk's finite
+runs of the metric's last value in time (the last along its last dimension, without segments), None where that is no
+finite number. `mixjax.experiment.run` adds ``run``, its name in the config."""
 
 
-def finite_runs(metrics: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Which runs have finite floats only.
+def json_lines(path: str | os.PathLike) -> Callable[[Record], None]:
+    """Appends each record to a file, a JSON object a line; ``pandas.read_json(path, lines=True)`` reads it.
+
+    A line that a killed process left unfinished is taken off first.
 
     Args:
-        metrics: name to ``[runs, ...]``.
+        path: the file; made with the first record.
 
     Returns:
-        bool ``[runs]``.
+        The tracker.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "progress.jsonl")
+        >>> track = json_lines(path)
+        >>> track({"done": 1, "total": 2, "metrics": {"loss": 0.5}})
+        >>> path.read_text()
+        '{"done": 1, "total": 2, "metrics": {"loss": 0.5}}\\n'
     """
-    finite = [np.ones(len(x), bool) for x in metrics.values()][:1]
-    finite += [np.isfinite(_float(x)).reshape(len(x), -1).all(1) for x in metrics.values() if x.dtype.kind in "fcV"]
-    return np.logical_and.reduce(finite)
+
+    def track(record: Record) -> None:
+        with open(path, "a+b") as file:
+            if end := file.tell():
+                file.seek(end - 1)
+                if file.read() != b"\n":
+                    file.seek(0)
+                    file.truncate(file.read().rfind(b"\n") + 1)
+            file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+
+    return track
+
+
+@contextlib.contextmanager
+def tensorboard(folder: str | os.PathLike) -> Iterator[Callable[[Record], None]]:
+    """Writes each record's numbers as scalars of TensorBoard, against the segments of runs that are done.
+
+    Args:
+        folder: for the event file, as `tensorboard --logdir` takes it; one more is made each time.
+
+    Yields:
+        The tracker.
+
+    Raises:
+        ImportError: tensorboardX is missing (extra ``tensorboard``).
+    """
+    try:
+        import tensorboardX
+    except ImportError as error:
+        raise ImportError("this tracker needs tensorboardX: pip install 'mixjax[tensorboard]'") from error
+    with tensorboardX.SummaryWriter(str(folder)) as writer:
+
+        def track(record: Record) -> None:
+            step = round(record["done"] * record["segments"])
+            for name, value in _scalars(record).items():
+                writer.add_scalar(name, value, step)
+            writer.flush()
+
+        yield track
+
+
+@contextlib.contextmanager
+def wandb(module: str = "wandb", **settings: Any) -> Iterator[Callable[[Record], None]]:
+    """Logs each record with Weights & Biases, or with a library that takes its place (trackio, swanlab).
+
+    Args:
+        module: a library with ``init``, ``log`` and ``finish`` like those of wandb.
+        **settings: of its ``init``, such as ``project``, ``name`` and ``config``.
+
+    Yields:
+        The tracker.
+
+    Raises:
+        ImportError: the library is missing (extra ``wandb``; others by their own name).
+    """
+    try:
+        library = importlib.import_module(module)
+    except ImportError as error:
+        package = "mixjax[wandb]" if module == "wandb" else module
+        raise ImportError(f"this tracker needs {module}: pip install '{package}'") from error
+    library.init(**settings)
+    try:
+        yield lambda record: library.log(_scalars(record))
+    finally:
+        library.finish()
+
+
+def together(*tracks: Callable[[Record], None]) -> Callable[[Record], None]:
+    """One tracker of several. One that raises is reported as a warning and gets no more records: runs cost more.
+
+    Args:
+        *tracks: trackers.
+
+    Returns:
+        The tracker that calls each of them.
+
+    Example:
+        >>> seen = []
+        >>> track = together(seen.append, lambda record: seen.append(len(seen)))
+        >>> track({"done": 1})
+        >>> seen
+        [{'done': 1}, 1]
+    """
+    working = list(tracks)
+
+    def track(record: Record) -> None:
+        for each in tuple(working):
+            try:
+                each(record)
+            except Exception:
+                _LOG.warning("a tracker failed and gets no more records; the sweep goes on", exc_info=True)
+                working.remove(each)
+
+    return track
+
+
+def _scalars(record):
+    """The numbers of a record by one name each, those of a config's run below the run's name."""
+    prefix = f"{record['run']}/" if "run" in record else ""
+    numbers = {name: value for name, value in record.items() if name not in ("run", "metrics")} | record["metrics"]
+    return {prefix + name: value for name, value in numbers.items() if value is not None}
 
 
 class Progress:
@@ -41,38 +172,49 @@ class Progress:
         kept: Mapping[int, Mapping[str, np.ndarray]],
     ):
         """Starts with what was at hand."""
-        self._callback, self._track, self._total, self._start = callback, track, total, time.perf_counter()
-        finite = [finite_runs(metrics) for metrics in kept.values()]
+        self._callback, self._total, self._start = callback, total, time.perf_counter()
+        self._track = together(track) if track else None
+        finite = [_finite_runs(metrics) for metrics in kept.values()]
         self._done, self._diverged = sum(map(len, finite)), sum(int((~x).sum()) for x in finite)
         if kept and callback is not None:
             callback(self._done, total)
 
     def segment(self, metrics: Mapping[str, np.ndarray], segment: int, segments: int) -> None:
         """One segment of a chunk is done, and the chunk is not: its metrics, ``[runs, time, ...]``."""
-        runs = len(next(iter(metrics.values())))
-        self._tell(self._done + runs * segment / segments, metrics, segment, segments)
+        finite = _finite_runs(metrics)
+        done, diverged = self._done + len(finite) * segment / segments, self._diverged + int((~finite).sum())
+        self._tell(done, diverged, segment, segments, metrics, finite)
 
     def chunk(self, metrics: Mapping[str, np.ndarray], segments: int = 1) -> None:
         """A chunk is done: its runs' metrics, ``[runs, ...]``."""
-        finite = finite_runs(metrics)
+        finite = _finite_runs(metrics)
         self._done += len(finite)
         self._diverged += int((~finite).sum())
-        self._tell(self._done, metrics, segments, segments)
+        self._tell(self._done, self._diverged, segments, segments, metrics, finite)
 
-    def _tell(self, done, metrics, segment, segments):
+    def _tell(self, done, diverged, segment, segments, metrics, finite):
         if self._callback is not None:
             self._callback(done, self._total)
         if self._track is None:
             return
-        finite = finite_runs(metrics)
-        diverged = self._diverged + (int((~finite).sum()) if segment < segments else 0)
         record = {"done": done, "total": self._total, "segment": segment, "segments": segments}
         record |= {"seconds": time.perf_counter() - self._start, "diverged": diverged}
-        for name, x in metrics.items():
-            x = _float(x[finite])
-            x = x if x.ndim == 1 else x[:, -1] if segments > 1 else x[..., -1]
-            record[name] = float(x.mean()) if x.size else None
-        self._track(record)
+        self._track(record | {"metrics": {name: _mean(x, finite, segments) for name, x in metrics.items()}})
+
+
+def _finite_runs(metrics):
+    """Which runs have finite floats only, bool ``[runs]``; of metrics ``[runs, ...]``."""
+    finite = [np.ones(len(x), bool) for x in metrics.values()][:1]
+    finite += [np.isfinite(_float(x)).reshape(len(x), -1).all(1) for x in metrics.values() if x.dtype.kind in "fcV"]
+    return np.logical_and.reduce(finite)
+
+
+def _mean(x, finite, segments):
+    """Over the finite runs, of the last value in time; None where there is none or it is no finite number."""
+    x = x if x.ndim == 1 else x[:, -1:] if segments > 1 else x[..., -1:]
+    x = _float(x[finite])
+    mean = float(x.mean(dtype=float)) if x.size and x.dtype.kind != "c" else math.nan
+    return mean if math.isfinite(mean) else None
 
 
 def _float(x):

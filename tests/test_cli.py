@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 
@@ -125,6 +126,24 @@ def test_profile(mixjax_command, project):
     code, out, _ = mixjax_command("run", TOY, "--profile")
     assert code == 0 and out.splitlines()[-1] == "results/toy.profile"
     assert list((project / "results/toy.profile").rglob("*.xplane.pb"))
+
+
+def test_trackers(mixjax_command, project, monkeypatch):
+    heard = []
+    trackio = types.SimpleNamespace(
+        init=lambda **settings: heard.append(settings), log=heard.append, finish=lambda: heard.append("finish")
+    )
+    monkeypatch.setitem(sys.modules, "trackio", trackio)
+    code, _, err = mixjax_command("run", TOY, "--track", "trackio", "--track", "tensorboard", "--set", "shift=2.0")
+    assert (code, err) == (0, "") and len(list((project / "results/toy.tensorboard").iterdir())) == 1
+    settings, record, end = heard
+    assert settings["project"] == "mixjax" and settings["name"] == "toy" and settings["config"]["shift"] == 2.0
+    assert record["run/done"] == 4 and "run/value" in record and end == "finish"
+    code, _, err = mixjax_command("run", TOY, "--track", "mlflow")
+    assert (code, err) == (2, "mixjax: --track mlflow: unknown tracker; known: tensorboard, wandb, trackio\n")
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    code, _, err = mixjax_command("sweep", TOY, "--vary", "shift=0,1", "--track", "wandb")
+    assert code == 2 and "pip install 'mixjax[wandb]'" in err
 
 
 def test_sweep_over_a_grid_and_over_random_points(mixjax_command, project):

@@ -109,6 +109,10 @@ def test_run(make, tmp_path):
     (row,) = json.loads((path / "claims.json").read_text())
     assert row["holds"] is True and row["num_seeds"] == 3 and row["value"] == pytest.approx(-0.25, abs=1e-5)
     assert (path / "figure.png").read_bytes().startswith(b"\x89PNG")
+    lines = [json.loads(line) for line in (path / "progress.jsonl").read_text().splitlines()]
+    assert [(line["run"], line["done"]) for line in lines] == [(n, d) for n in ("flat", "steep") for d in (2, 4, 6)]
+    last = read["flat"].error.isel(gamma=0, seed=slice(2), step=-1).mean()
+    assert lines[0]["metrics"]["error"] == pytest.approx(float(last))
 
 
 def test_running_the_resolved_config_again_gives_the_same_result(make, tmp_path):
@@ -161,6 +165,8 @@ def test_an_interrupted_run_goes_on_where_it_stopped(make, tmp_path, monkeypatch
         for metric in whole[name].data_vars:
             np.testing.assert_array_equal(again[name][metric], whole[name][metric])
     assert [path.name for path in (tmp_path / "results").iterdir()] == ["toy"]
+    records = [json.loads(line) for line in (tmp_path / "results/toy/progress.jsonl").read_text().splitlines()]
+    assert [r["done"] for r in records] == [2, 4, 6, 2, 6]  # stopped before the record of 4
 
 
 def test_a_changed_config_does_not_go_on_and_says_what_changed(make):

@@ -55,7 +55,8 @@ def write(config, runs, out="out", claims=(ROW,), figure=b"png", **kwargs):
 
 def test_round_trip(config, tmp_path):
     given = {"(1, 100)": dataset(2.0), "a/b": dataset(1.0)}  # not in sorted order, a slash in a name
-    path = write(config, given)
+    (tmp_path / "records").write_text("{}\n")
+    path = write(config, given, progress=tmp_path / "records")
     assert path == tmp_path / "out" and sorted(p.name for p in path.iterdir()) == sorted(results.FILES)
     read = results.read("out")
     assert list(read) == list(given)

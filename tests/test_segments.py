@@ -70,7 +70,7 @@ def test_progress_and_records_between_segments(dims):
     )
     assert calls == [(2 / 3, 4), (4 / 3, 4), (2, 4), (2 + 2 / 3, 4), (2 + 4 / 3, 4), (4, 4)]
     assert [(r["segment"], r["segments"]) for r in records] == [(1, 3), (2, 3), (3, 3)] * 2
-    np.testing.assert_allclose([r["x"] for r in records], [0.5**2, 0.5**4, 0.5**6] * 2)
+    np.testing.assert_allclose([r["metrics"]["x"] for r in records], [0.5**2, 0.5**4, 0.5**6] * 2)
 
 
 def test_a_chunk_goes_on_from_its_last_carry(dims, tmp_path, monkeypatch):

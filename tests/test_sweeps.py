@@ -278,15 +278,15 @@ def test_records_for_a_tracker():
 
     records = []
     mixjax.sweep(train, seeds=2, axes={"x": [-1.0, 1.0, jnp.e]}, chunk=4, track=records.append)
-    keys = ["done", "total", "segment", "segments", "diverged", "loss", "count"]
+    keys = ["done", "total", "segment", "segments", "diverged", "metrics"]
     assert [[record[key] for key in keys] for record in records] == [
-        [4, 6, 1, 1, 2, 0.0, 2.0],
-        [6, 6, 1, 1, 2, pytest.approx(1.0), 2.0],
+        [4, 6, 1, 1, 2, {"loss": 0.0, "count": 2.0}],
+        [6, 6, 1, 1, 2, {"loss": pytest.approx(1.0), "count": 2.0}],
     ]
     assert all(record["seconds"] >= 0 for record in records)
     records.clear()
     mixjax.sweep(train, seeds=2, axes={"x": [-1.0]}, track=records.append)
-    assert records[0]["loss"] is None and records[0]["diverged"] == 2
+    assert records[0]["metrics"]["loss"] is None and records[0]["diverged"] == 2
 
 
 def test_random_points():

@@ -4,7 +4,8 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Mapping
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,6 +29,14 @@ _DryRun = Annotated[
 _Profile = Annotated[
     bool, typer.Option("--profile", help="Trace the run into DIR.profile, for TensorBoard's or Perfetto's viewer.")
 ]
+_Track = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TRACKER",
+        help="Also tell tensorboard (which reads DIR.tensorboard), wandb or trackio how the runs go; may be given "
+        "several times.",
+    ),
+]
 _MISTAKES = configs.ConfigError, checkpoints.ChangedError, MemoryError, OSError, ImportError
 
 
@@ -39,6 +48,7 @@ def run(
     ] = None,
     dry_run: _DryRun = False,
     profile: _Profile = False,
+    track: _Track = None,
 ) -> None:
     """Run a config: its sweeps, then its figure, its claims and a report.
 
@@ -59,6 +69,7 @@ def run(
       claims.json   the claims as data
       metrics.npz   the arrays, described by metrics.json; in Python: mixjax.results.read("results/quickstart")
       config.toml   the resolved config: running it reproduces the result
+      progress.jsonl  how far the sweeps were and the mean of each metric, after each call of the program
 
     An earlier result stays until the new one is complete. A run that is stopped or killed leaves DIR.chunks: the same
     command goes on from there. Runs are split over all devices; a CPU counts as one for each core, unless
@@ -66,7 +77,7 @@ def run(
     """
     _use_all_cores()
     with reported(*_MISTAKES, interrupted="the same command goes on where this one stopped"):
-        _run(configs.load(config, set_ or ()), out, dry_run, profile)
+        _run(configs.load(config, set_ or ()), out, dry_run, profile, track or ())
 
 
 def sweep(
@@ -96,6 +107,7 @@ def sweep(
     ] = None,
     dry_run: _DryRun = False,
     profile: _Profile = False,
+    track: _Track = None,
 ) -> None:
     """Sweep over numbers of a config: every metric against what is varied, in place of its own figure and claims.
 
@@ -119,7 +131,7 @@ def sweep(
         if not (loaded.sweep.axes or loaded.sweep.points):
             raise configs.ConfigError("nothing varies: give --vary KEY=VALUES, such as --vary gamma1=log:1e-3:1:7")
         loaded = dataclasses.replace(loaded, name=f"{loaded.name}_sweep", function=_Exploration(loaded.function))
-        _run(loaded, out, dry_run, profile)
+        _run(loaded, out, dry_run, profile, track or ())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,7 +174,7 @@ def _override(text: str, random: bool) -> str:
     return f'{prefix}={{{inner}, scale = "{scale}"}}'
 
 
-def _run(config: configs.Config, out: Path | None, dry_run: bool, profile: bool) -> None:
+def _run(config: configs.Config, out: Path | None, dry_run: bool, profile: bool, trackers: Sequence[str]) -> None:
     from mixjax import experiment
 
     if dry_run:
@@ -171,8 +183,8 @@ def _run(config: configs.Config, out: Path | None, dry_run: bool, profile: bool)
     target = Path("results", config.name) if out is None else out
     trace = jax.profiler.trace(target.with_name(f"{target.name}.profile")) if profile else contextlib.nullcontext()
     try:
-        with _bars() as progress, trace:
-            path = experiment.run(config, out=target, callback=progress)
+        with _bars() as progress, trace, _trackers(trackers, target, config) as track:
+            path = experiment.run(config, out=target, callback=progress, track=track)
     except experiment.ReportError as error:
         typer.echo("\n".join([*error.failures.values(), f"mixjax: {error}"]), err=True)
         raise typer.Exit(1) from error
@@ -200,6 +212,25 @@ def _bars() -> Iterator:
     finally:
         for bar in bars:
             bar.close()
+
+
+@contextlib.contextmanager
+def _trackers(names: Sequence[str], target: Path, config: configs.Config) -> Iterator[Callable | None]:
+    """All trackers asked for as one, on the first host."""
+    from mixjax import tracking
+
+    if unknown := [name for name in names if name not in ("tensorboard", "wandb", "trackio")]:
+        raise configs.ConfigError(f"--track {unknown[0]}: unknown tracker; known: tensorboard, wandb, trackio")
+    with contextlib.ExitStack() as stack:
+        tracks = []
+        for name in () if jax.process_index() else names:
+            if name == "tensorboard":
+                tracker = tracking.tensorboard(target.with_name(f"{target.name}.tensorboard"))
+            else:
+                project, resolved = os.environ.get("WANDB_PROJECT", "mixjax"), tomllib.loads(config.to_toml())
+                tracker = tracking.wandb(name, project=project, name=target.name, config=resolved)
+            tracks.append(stack.enter_context(tracker))
+        yield tracking.together(*tracks) if tracks else None
 
 
 def _use_all_cores() -> None:
