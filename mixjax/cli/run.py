@@ -55,7 +55,7 @@ def run(
     \b
     Examples:
       mixjax run configs/quickstart.toml
-      mixjax run configs/quickstart.toml --set sweep.seeds=100 --set steps=20
+      mixjax run configs/quickstart.toml --set sweep.seeds=100 --set num_steps=20
       mixjax run configs/quickstart.toml --set 'sweep.gamma=[0.01, 0.1]' --out results/grid
       mixjax run configs/quickstart.toml --dry-run
       mixjax run results/quickstart/config.toml --out results/again
