@@ -1,17 +1,7 @@
-"""What faults do to a sweep: kills, Ctrl-C, full and read-only disks, damaged files, lost hosts, NaN, no memory.
+"""Faults from outside the process: signals, damaged files, disks, hosts."""
 
-``python -m experiments.faults`` runs the quickstart's sweep under each of them, by the command `mixjax run` in a
-process of its own, and writes the table ``experiments/FAULTS.md``. A fault is survived if the same command, given
-again, ends with arrays that equal those of an undisturbed run bit by bit, and no chunk that was on disk was computed
-again. Disks are small or read-only file systems in memory, which only root may mount.
-"""
-
-import argparse
-import dataclasses
 import os
-import platform
 import random
-import resource
 import signal
 import socket
 import subprocess
@@ -19,26 +9,12 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
-import numpy as np
+from experiments.faults.command import COMMAND, ROOT, Row, arrays, chunks, finish, same, start
 
-import mixjax
-from mixjax import programs
-
-ROOT = Path(__file__).resolve().parents[1]
-TABLE = ROOT / "experiments" / "FAULTS.md"
-COMMAND = ["run", str(ROOT / "configs/quickstart.toml"), "--set", "sweep.chunk=4", "--set", "num_steps=400"]
-CHILD = """
-import sys
-from mixjax import cli, sweeps
-sweeps.SAVE_EVERY = 0.1
-cli.main()
-"""
 HOST = """
 import sys
 import jax
@@ -50,48 +26,6 @@ from mixjax import configs, experiment, sweeps
 sweeps.SAVE_EVERY = 0.0
 experiment.run(configs.load(*sys.argv[5:6], sys.argv[6:]), out=out, callback=lambda *args: time.sleep(pause))
 """
-
-
-@dataclasses.dataclass
-class Row:
-    """A line of the table."""
-
-    fault: str
-    times: int
-    happened: str
-    lost: str
-
-
-def start(out: Path, *, limit: Callable[[], None] | None = None) -> subprocess.Popen:
-    """The command, writing to ``out``."""
-    paths = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
-    command = [sys.executable, "-c", CHILD, *COMMAND, "--out", str(out)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "preexec_fn": limit}
-    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": paths}, **pipes)
-
-
-def finish(process: subprocess.Popen) -> tuple[int, str]:
-    """Exit code, and the last line that it had to say."""
-    _, err = process.communicate(timeout=300)
-    lines = [line for line in err.splitlines() if line.strip()]
-    return process.returncode, lines[-1] if lines else ""
-
-
-def arrays(out: Path) -> dict[str, np.ndarray]:
-    """Those of a result."""
-    with np.load(out / "metrics.npz") as file:
-        return {name: file[name] for name in file}
-
-
-def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
-    """Equal names, types and bits."""
-    return set(a) == set(b) and all(a[n].dtype == b[n].dtype and a[n].tobytes() == b[n].tobytes() for n in a)
-
-
-def chunks(out: Path) -> dict[str, int]:
-    """The checkpoints of an unfinished run, and when each was written."""
-    found = out.with_name(f"{out.name}.chunks").glob("*/chunk_*")
-    return {path.name: path.stat().st_mtime_ns for path in found if path.name[6:].isdigit()}
 
 
 class Judge:
@@ -266,95 +200,3 @@ def mounted(options: str) -> Iterator[Path]:
             yield Path(folder)
         finally:
             subprocess.run(["umount", "-l", folder], check=True)
-
-
-def _descent(key, hparams, data):
-    """Gradient descent on a quadratic of curvature 1: diverges for rates above 2."""
-    start = jax.random.normal(key, (8,))
-    x = jax.lax.fori_loop(0, 4000, lambda _, x: x - hparams["rate"] * x, start)
-    return {"x": x}
-
-
-def nan_runs() -> Row:
-    """Runs that diverge beside others that do not."""
-    rates, alone = [0.5, 3.0, 1.5, 40.0], [0.5, 1.5]
-    lost, diverged = [], 0
-    for vectorize in ("map", "vmap"):
-        arguments = {"seeds": 50, "vectorize": vectorize, "chunk": 16}
-        mixed = mixjax.sweep(_descent, axes={"rate": rates}, **arguments)
-        clean = mixjax.sweep(_descent, axes={"rate": alone}, **arguments)
-        lost += [] if mixed.x.sel(rate=alone).equals(clean.x) else [f"{vectorize}: neighbours changed"]
-        diverged += int((~np.isfinite(mixed.x)).all("x_0").sum())
-    said = f"{diverged} of 400 runs diverged; the others equal, bit by bit, those of a sweep without them"
-    return Row("NaN runs", diverged, said, "; ".join(lost) or "nothing")
-
-
-def _large(key, hparams, data):
-    x = jnp.cumsum(jax.random.normal(key, (10_000_000,)))  # 40 MB, twice
-    return {"x": x[::1_000_000] * hparams["scale"]}
-
-
-def no_memory() -> Row:
-    """A process that may not have the memory that the analysis promised."""
-    small = mixjax.sweep(_large, seeds=32, axes={"scale": [1.0]}, vectorize="vmap", chunk=2)
-    sizes, build = [], programs.Program.__init__
-
-    def counted(self, train, rows, *arguments):
-        sizes.append(rows)
-        build(self, train, rows, *arguments)
-
-    free, used = programs.free_bytes, int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    programs.Program.__init__, programs.free_bytes = counted, lambda devices: 1e13
-    resource.setrlimit(resource.RLIMIT_AS, (used + 1_500_000_000, before[1]))
-    try:
-        result = mixjax.sweep(_large, seeds=32, axes={"scale": [1.0]}, vectorize="vmap")
-    finally:
-        programs.Program.__init__, programs.free_bytes = build, free
-        resource.setrlimit(resource.RLIMIT_AS, before)
-    said = f"1.5 GB for 32 runs in one chunk: halved, {' → '.join(map(str, dict.fromkeys(sizes)))}, and finished"
-    close = np.allclose(result.x, small.x, rtol=1e-6)
-    return Row("out of memory", len(dict.fromkeys(sizes)) - 1, said, "nothing" if close else "the result differs")
-
-
-def main() -> None:
-    """Runs all of them and writes the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=40, help="of the command, by SIGKILL [40]")
-    arguments = parser.parse_args()
-    rows = [nan_runs(), no_memory()]
-    with tempfile.TemporaryDirectory() as folder:
-        judge = Judge(Path(folder))
-        trials = [
-            lambda: judge.killed(arguments.kills, signal.SIGKILL, seed=0),
-            lambda: judge.killed(10, signal.SIGINT, seed=1),
-            judge.damaged,
-            lambda: judge.host_dies(3),
-        ]
-        if os.geteuid() == 0:
-            trials += [judge.full_disk, judge.read_only]
-        else:
-            rows += [
-                Row(name, 0, "not run: mounting needs root", "unknown") for name in ("full disk", "read-only folder")
-            ]
-        for trial in trials:
-            rows.append(trial())
-            print(rows[-1], flush=True)
-    write(rows)
-    if any(row.lost != "nothing" for row in rows):
-        sys.exit("something was lost: see the table")
-
-
-def write(rows: list[Row]) -> None:
-    """The table, as Markdown."""
-    head = (__doc__ or "").partition("\n\n")
-    lines = ["# Faults", "", f"{head[0].splitlines()[0]}", "", *head[2].rstrip().splitlines(), ""]
-    lines += ["| fault | times | what happened | lost |", "| --- | --- | --- | --- |"]
-    lines += [f"| {row.fault} | {row.times} | {row.happened.replace('|', '/')} | {row.lost} |" for row in rows]
-    versions = f"Python {platform.python_version()}, JAX {jax.__version__}"
-    lines += ["", f"{versions}, {os.cpu_count()} cores; chunks of 4 runs, written every 0.1 s in place of every 5 s."]
-    TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,1 @@
+"""Faults done to a sweep on purpose."""

@@ -1,0 +1,60 @@
+"""The command `mixjax run` in a process of its own, and what it left on disk."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND = ["run", str(ROOT / "configs/quickstart.toml"), "--set", "sweep.chunk=4", "--set", "num_steps=400"]
+CHILD = """
+import sys
+from mixjax import cli, sweeps
+sweeps.SAVE_EVERY = 0.1
+cli.main()
+"""
+
+
+@dataclasses.dataclass
+class Row:
+    """A line of the table."""
+
+    fault: str
+    times: int
+    happened: str
+    lost: str
+
+
+def start(out: Path) -> subprocess.Popen:
+    """The command, writing to ``out``."""
+    paths = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
+    command = [sys.executable, "-c", CHILD, *COMMAND, "--out", str(out)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": paths}, **pipes)
+
+
+def finish(process: subprocess.Popen) -> tuple[int, str]:
+    """Exit code, and the last line that it had to say."""
+    _, err = process.communicate(timeout=300)
+    lines = [line for line in err.splitlines() if line.strip()]
+    return process.returncode, lines[-1] if lines else ""
+
+
+def arrays(out: Path) -> dict[str, np.ndarray]:
+    """Those of a result."""
+    with np.load(out / "metrics.npz") as file:
+        return {name: file[name] for name in file}
+
+
+def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
+    """Equal names, types and bits."""
+    return set(a) == set(b) and all(a[n].dtype == b[n].dtype and a[n].tobytes() == b[n].tobytes() for n in a)
+
+
+def chunks(out: Path) -> dict[str, int]:
+    """The checkpoints of an unfinished run, and when each was written."""
+    found = out.with_name(f"{out.name}.chunks").glob("*/chunk_*")
+    return {path.name: path.stat().st_mtime_ns for path in found if path.name[6:].isdigit()}

@@ -1,0 +1,61 @@
+"""Faults inside the process: runs that diverge, memory that is not there."""
+
+import resource
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import mixjax
+from experiments.faults.command import Row
+from mixjax import programs
+
+
+def _descent(key, hparams, data):
+    """Gradient descent on a quadratic of curvature 1: diverges for rates above 2."""
+    start = jax.random.normal(key, (8,))
+    x = jax.lax.fori_loop(0, 4000, lambda _, x: x - hparams["rate"] * x, start)
+    return {"x": x}
+
+
+def nan_runs() -> Row:
+    """Runs that diverge beside others that do not."""
+    rates, alone = [0.5, 3.0, 1.5, 40.0], [0.5, 1.5]
+    lost, diverged = [], 0
+    for vectorize in ("map", "vmap"):
+        arguments = {"seeds": 50, "vectorize": vectorize, "chunk": 16}
+        mixed = mixjax.sweep(_descent, axes={"rate": rates}, **arguments)
+        clean = mixjax.sweep(_descent, axes={"rate": alone}, **arguments)
+        lost += [] if mixed.x.sel(rate=alone).equals(clean.x) else [f"{vectorize}: neighbours changed"]
+        diverged += int((~np.isfinite(mixed.x)).all("x_0").sum())
+    said = f"{diverged} of 400 runs diverged; the others equal, bit by bit, those of a sweep without them"
+    return Row("NaN runs", diverged, said, "; ".join(lost) or "nothing")
+
+
+def _large(key, hparams, data):
+    x = jnp.cumsum(jax.random.normal(key, (10_000_000,)))  # 40 MB, twice
+    return {"x": x[::1_000_000] * hparams["scale"]}
+
+
+def no_memory() -> Row:
+    """A process that may not have the memory that the analysis promised."""
+    small = mixjax.sweep(_large, seeds=32, axes={"scale": [1.0]}, vectorize="vmap", chunk=2)
+    sizes, build = [], programs.Program.__init__
+
+    def counted(self, train, rows, *arguments):
+        sizes.append(rows)
+        build(self, train, rows, *arguments)
+
+    free, used = programs.free_bytes, int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    programs.Program.__init__, programs.free_bytes = counted, lambda devices: 1e13
+    resource.setrlimit(resource.RLIMIT_AS, (used + 1_500_000_000, before[1]))
+    try:
+        result = mixjax.sweep(_large, seeds=32, axes={"scale": [1.0]}, vectorize="vmap")
+    finally:
+        programs.Program.__init__, programs.free_bytes = build, free
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    said = f"1.5 GB for 32 runs in one chunk: halved, {' → '.join(map(str, dict.fromkeys(sizes)))}, and finished"
+    close = np.allclose(result.x, small.x, rtol=1e-6)
+    return Row("out of memory", len(dict.fromkeys(sizes)) - 1, said, "nothing" if close else "the result differs")
