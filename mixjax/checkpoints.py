@@ -30,15 +30,16 @@ class Chunks:
 
     A chunk is known by the number of its first run. Several processes may write to one folder, each its own chunks. A
     checkpoint is written under another name and then renamed, so that a process killed at any point leaves whole ones
-    only. One that is damaged all the same (cut, altered, unreadable) is reported as a warning and taken away, and its
-    chunks are computed again.
+    only. One that is damaged all the same (cut, altered, unreadable) is reported as a warning and not read, and its
+    chunks are computed again. Nothing in the folder is deleted but carries of chunks that are done and, where the
+    identity is damaged, what was written beside it.
 
     Args:
         folder: made if it does not exist.
         identity: what the results depend on, name to value; values as JSON has them.
 
     Raises:
-        ChangedError: the folder holds chunks of another identity.
+        ChangedError: the folder holds chunks of another identity, or of none.
         OSError: the folder cannot be written.
 
     Example:
@@ -60,12 +61,23 @@ class Chunks:
         self._checkpointer, self._args = _orbax()
         identity, path = json.loads(json.dumps(dict(identity))), self.folder / _IDENTITY
         self.folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(self.folder, os.W_OK):
+            raise PermissionError(f"{self.folder} cannot be written")
+        own = [*self.folder.glob("chunk_*"), *self.folder.glob("carry_*"), *self.folder.glob(_ROWS)]
         try:
             before = json.loads(path.read_text())
-        except (FileNotFoundError, ValueError):  # new; or cut, which chunks without an identity do not survive
-            for block in self._blocks():
-                _LOG.warning("no identity beside %s: its chunks are computed again", block)
-                shutil.rmtree(block)
+        except FileNotFoundError:
+            if own:
+                raise ChangedError(
+                    f"{own[0]} has no {_IDENTITY} beside it that would tell which run it is of; give another folder, "
+                    "or empty this one."
+                ) from None
+            _write(path, json.dumps(identity, indent=1))
+            return
+        except ValueError:
+            _LOG.warning("%s is damaged: all is computed again", path)
+            for each in own:
+                shutil.rmtree(each) if each.is_dir() else each.unlink()
             _write(path, json.dumps(identity, indent=1))
             return
         names = [name for name in {**before, **identity} if before.get(name) != identity.get(name)]
@@ -135,12 +147,11 @@ class Chunks:
         return sorted(path for path in self.folder.glob("chunk_*") if path.name[len("chunk_") :].isdigit())
 
     def _read(self, block):
-        """What a checkpoint holds; None, a warning and no checkpoint any more if it is damaged."""
+        """What a checkpoint holds; None and a warning if it is damaged."""
         try:
             arrays = self._checkpointer.restore(block)
         except Exception as error:  # whatever a damaged file makes its readers raise
             _LOG.warning("%s is damaged and computed again: %s", block, error)
-            shutil.rmtree(block)
             return None
         numbered = {}
         for name, array in arrays.items():
@@ -212,5 +223,8 @@ def _change(name, before, now):
 def _write(path, text):
     """Whole or not at all."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(text)
+    with open(partial, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(partial, path)

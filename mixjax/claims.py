@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-__all__ = ["Claim", "claims_table", "near", "paired", "rows", "versus"]
+__all__ = ["Claim", "claims_table", "mean_stderr", "near", "paired", "rows", "versus"]
 
 _HOLDS = {True: "yes", False: "no", None: "undecided"}
 
@@ -56,7 +56,7 @@ def versus(
     side of the threshold by at least z·se, fails if it lies on the other side by at least z·se, and is undecided
     (None) in between. With se = 0 the side alone decides, and m equal to the threshold holds. One seed is always
     undecided. Seeds whose value is not finite are left out of m, se and `num_seeds`, and named in the note: where a
-    method diverges on some seeds, the statement should say so.
+    method diverges on some seeds, the statement should say so; where it does on more than half, nothing is decided.
 
     Args:
         name: a unique slug; statement, source, note: as in Claim.
@@ -170,6 +170,29 @@ def near(
     return _claim(name, statement, source, mean, stderr, target, count, holds, note, left_out)
 
 
+def mean_stderr(values: Any) -> tuple[float, float, int]:
+    """Mean over the finite values, its standard error and their number.
+
+    Args:
+        values: [seed]
+
+    Returns:
+        The mean (NaN without a finite value), the standard deviation (n - 1) / √n (NaN for fewer than two, exactly 0
+        where they are all the same), and n.
+
+    Example:
+        >>> mean_stderr([1.0, 3.0, float("inf")])
+        (2.0, 1.0, 2)
+    """
+    values = np.asarray(values, np.float64)
+    values = values[np.isfinite(values)]
+    if values.size == 0:
+        return np.nan, np.nan, 0
+    if values.size == 1 or np.ptp(values) == 0:
+        return float(values[0]), 0.0 if values.size > 1 else np.nan, values.size
+    return float(values.mean()), float(values.std(ddof=1) / np.sqrt(values.size)), values.size
+
+
 def rows(claims: Sequence[Any]) -> list[dict[str, Any]]:
     """Claims as rows of `claims.json`.
 
@@ -224,11 +247,7 @@ def _summary(values: Any, coords: Mapping[str, Any] | None = None) -> tuple[floa
     if values.ndim != 1:
         raise ValueError(f"values must be one-dimensional, one for each seed, got shape {values.shape}")
     seeds = np.asarray(coords["seed"]) if "seed" in coords else np.arange(values.size)
-    finite = np.isfinite(values)
-    kept = values[finite]
-    mean = kept.mean() if kept.size else math.nan
-    stderr = kept.std(ddof=1) / math.sqrt(kept.size) if kept.size > 1 else math.nan
-    return float(mean), float(stderr), int(kept.size), seeds[~finite].tolist()
+    return *mean_stderr(values), seeds[~np.isfinite(values)].tolist()
 
 
 def _decide(margin: float, stderr: float, z: float, *, equal: bool) -> bool | None:
@@ -244,6 +263,9 @@ def _claim(name, statement, source, mean, stderr, threshold, count, holds, note,
     if left_out:
         named = ", ".join(map(str, left_out[:10])) + (", ..." if len(left_out) > 10 else "")
         notes.append(f"{len(left_out)} of {count + len(left_out)} seeds not finite, left out: {named}")
+    if len(left_out) > count:
+        holds = None
+        notes.append("undecided: the others are fewer than half")
     if count < 2:
         notes.append("a standard error needs two seeds")
     return Claim(name, statement, source, value, stderr, float(threshold), count, holds, "; ".join(notes))

@@ -27,6 +27,8 @@ try:
 except ImportError as exc:
     raise ImportError(f"mixjax.comparison needs {exc.name}: pip install 'mixjax[experiments]'") from exc
 
+from mixjax.claims import mean_stderr
+
 _STATISTICS = ("value", "baseline", "difference", "stderr", "low", "high", "p_value", "p_holm", "wins", "ties")
 _STATISTICS += ("num_seeds", "left_out", "unpaired")
 
@@ -161,29 +163,6 @@ def _compare(a: pd.Series, b: pd.Series, sign: int) -> dict[str, Any]:
         "left_out": int((~finite).sum()),
         "unpaired": unpaired,
     }
-
-
-def mean_stderr(values: Any) -> tuple[float, float, int]:
-    """Mean over the finite values, its standard error and their number.
-
-    Args:
-        values: [seed]
-
-    Returns:
-        The mean (NaN without a finite value), the standard deviation (n - 1) / √n (NaN for fewer than two, exactly 0
-        where they are all the same), and n.
-
-    Example:
-        >>> mean_stderr([1.0, 3.0, float("inf")])
-        (2.0, 1.0, 2)
-    """
-    values = np.asarray(values, np.float64)
-    values = values[np.isfinite(values)]
-    if values.size == 0:
-        return np.nan, np.nan, 0
-    if values.size == 1 or np.ptp(values) == 0:
-        return float(values[0]), 0.0 if values.size > 1 else np.nan, values.size
-    return float(values.mean()), float(values.std(ddof=1) / np.sqrt(values.size)), values.size
 
 
 def mean_text(mean: float, stderr: float) -> str:

@@ -1,6 +1,7 @@
 """What a sweep is going to do, known before it does it."""
 
 import dataclasses
+import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -109,7 +110,7 @@ def plan(
         num_chunks=num_chunks,
         num_devices=program.num_devices,
         bytes_per_device=program.bytes_per_device(),
-        free_bytes=free_bytes(setup.devices),
+        free_bytes=setup.free_bytes,
         flops=count,
         compile_seconds=compile_seconds,
         run_seconds=calls * seconds,
@@ -126,23 +127,55 @@ class Setup:
     dims: dict[str, tuple[str, ...]]
     vectorize: str
     devices: tuple[jax.Device, ...]
+    free_bytes: float
     hparams: Spec
     labels: Spec
 
     @classmethod
     def of(cls, train, seeds, axes, points, data, dims, coords, first_seed, chunk, vectorize, devices):
         """From the arguments of :func:`mixjax.sweep`."""
-        vectorize = vectorize or ("map" if jax.default_backend() == "cpu" else "vmap")
+        devices = tuple(jax.local_devices() if devices is None else devices)
+        if not devices or any(device.process_index != jax.process_index() for device in devices):
+            raise ValueError(f"devices must be some of jax.local_devices(), got {devices}.")
+        vectorize = vectorize or ("map" if devices[0].platform == "cpu" else "vmap")
         if vectorize not in ("map", "vmap"):
             raise ValueError(f"vectorize must be 'map' or 'vmap', got {vectorize!r}.")
-        if chunk != "auto" and (not isinstance(chunk, int) or chunk < 1):
+        if chunk != "auto" and (not isinstance(chunk, (int, np.integer)) or chunk < 1):
             raise ValueError(f"chunk must be 'auto' or at least 1, got {chunk!r}.")
+        try:
+            hash(train)
+        except TypeError as error:
+            raise TypeError(f"train is kept with its compiled program and must be hashable: {error}.") from error
         runs = Runs(axes or {}, points or {}, seeds, first_seed)
+        there = [x for x in jax.tree.leaves(data) if isinstance(x, jax.Array) and devices[0] in x.devices()]
+        free = free_bytes(devices) + sum(x.nbytes for x in there)  # the program's arguments have them
         data = jax.tree.map(jnp.asarray, data)
         hparams, labels = Spec(runs.batched_spec), Spec(runs.label_spec)
         named = _metric_dims(train, hparams.tree | labels.tree, data, runs.names, dims or {}, coords or {})
-        devices = tuple(jax.local_devices() if devices is None else devices)
-        return cls(train, runs, data, named, vectorize, devices, hparams, labels)
+        return cls(train, runs, data, named, vectorize, devices, free, hparams, labels)
+
+    @property
+    def num_segments(self) -> int:
+        """Calls of the program that a run takes."""
+        return self.train.num if isinstance(self.train, Segments) else 1
+
+    @property
+    def time_axes(self) -> dict[str, int | None]:
+        """Of each metric, among its own dimensions: the first, of segments; else one named "step" or "time"."""
+        if isinstance(self.train, Segments):
+            return dict.fromkeys(self.dims, 0)
+        return {
+            name: next((i for i, dim in enumerate(dims) if dim in ("step", "time")), None)
+            for name, dims in self.dims.items()
+        }
+
+    @property
+    def stop_fingerprint(self) -> str | None:
+        """Of the code of a :class:`Segments`' ``stop``."""
+        if self.train.stop is None:
+            return None
+        _, metrics = _segment(self.train, self.hparams.tree | self.labels.tree, self.data)
+        return hashlib.sha256(jax.jit(self.train.stop).lower(metrics).as_text().encode()).hexdigest()
 
     def build(self, rows: int) -> Program:
         """The program of a chunk of so many runs."""
@@ -161,7 +194,7 @@ class Setup:
 
     def fitting(self) -> Program:
         """That of the largest chunk that fits."""
-        return fitting(self.build, self.runs.largest_group, self.vectorize, self.devices)
+        return fitting(self.build, self.runs.largest_group, self.vectorize, len(self.devices), self.free_bytes)
 
 
 def _metric_dims(train, hparams, data, names, dims, coords):
@@ -169,11 +202,15 @@ def _metric_dims(train, hparams, data, names, dims, coords):
     shapes = _metric_shapes(train, hparams, data)
     if not isinstance(shapes, dict):
         raise TypeError(f"train must return a dict of arrays, got {type(shapes).__name__}.")
+    if not shapes:
+        raise ValueError("train returned no metric.")
     unknown = sorted(set(dims) - set(shapes))
     if unknown:
         raise ValueError(f"dims name metrics that train does not return: {unknown}; it returns {sorted(shapes)}.")
     named = {}
     for name, shape in shapes.items():
+        if isinstance(dims.get(name), str):
+            raise ValueError(f"dims of {name!r} must be a tuple of names, got {dims[name]!r}.")
         named[name] = tuple(dims.get(name, [f"{name}_{i}" for i in range(shape.ndim)]))
         if len(named[name]) != shape.ndim:
             raise ValueError(f"metric {name!r} has shape {shape.shape}, which does not fit dims {named[name]}.")
@@ -199,7 +236,7 @@ def _metric_shapes(train, hparams, data):
     if train.num < 1:
         raise ValueError(f"num must be at least 1 segment, got {train.num}.")
     carry = jax.eval_shape(train.init, jax.random.key(0), hparams, data)
-    after, shapes = jax.eval_shape(train.advance, carry, hparams, data)
+    after, shapes = _segment(train, hparams, data)
     if Spec(carry) != Spec(after):
         raise TypeError(f"advance must return a carry like the one it got, {carry}, got {after}.")
     if not isinstance(shapes, dict):
@@ -207,4 +244,14 @@ def _metric_shapes(train, hparams, data):
     for name, x in shapes.items():
         if x.ndim == 0:
             raise ValueError(f"metric {name!r} of a segment needs time as its first dimension, got a scalar.")
+    if train.stop is not None:
+        done = jax.eval_shape(train.stop, shapes)
+        if getattr(done, "shape", None) != () or done.dtype != bool:
+            raise TypeError(f"stop must return one bool, got {done}.")
     return {name: jax.ShapeDtypeStruct((train.num * x.shape[0], *x.shape[1:]), x.dtype) for name, x in shapes.items()}
+
+
+def _segment(train, hparams, data):
+    """The carry and the metrics after one segment of one run, as their shapes."""
+    carry = jax.eval_shape(train.init, jax.random.key(0), hparams, data)
+    return jax.eval_shape(train.advance, carry, hparams, data)

@@ -81,7 +81,7 @@ class Program:
         self.num_devices = len(devices)
         mesh = jax.sharding.Mesh(np.array(devices), ("runs",))
         self._split, self._whole = (NamedSharding(mesh, spec) for spec in (PartitionSpec("runs"), PartitionSpec()))
-        self._lowered, self._carry = _lower(train, self.rows, vectorize, mesh, hparams, labels, data)
+        self._lowered, self._carry = _lower(train, self.rows, vectorize, mesh, hparams, labels, data, _context())
 
     @property
     def fingerprint(self) -> str:
@@ -109,8 +109,13 @@ class Program:
         )
 
     def place(self, data: Any) -> Any:
-        """The data, or a chunk's labels, on every device."""
-        return jax.device_put(data, self._whole)
+        """The data, or a chunk's labels, on every device.
+
+        Raises:
+            OutOfMemoryError: they do not fit.
+        """
+        with _memory_errors():
+            return jax.block_until_ready(jax.device_put(data, self._whole))
 
     def valid(self, num: int) -> jax.Array:
         """Of the rows, which are runs: the first ``num``."""
@@ -145,15 +150,16 @@ class Program:
 
     def _scattered(self, x):
         x = x.reshape(-1, self.num_devices, *x.shape[1:]).swapaxes(0, 1).reshape(x.shape)
-        return jax.device_put(x, self._split)
+        with _memory_errors():
+            return jax.device_put(x, self._split)
 
     def _call(self, lowered, arguments):
         with _memory_errors():
             return jax.block_until_ready(_compile(lowered)(*arguments))
 
 
-def fitting(build: Callable[[int], Program], num_runs: int, vectorize: str, devices: Sequence[jax.Device]) -> Program:
-    """The program with the largest chunk that fits the memory, at most ``num_runs``.
+def fitting(build: Callable[[int], Program], num_runs: int, vectorize: str, num_devices: int, free: float) -> Program:
+    """The program with the largest chunk that fits the memory, at most ``num_runs``, shared out evenly over the calls.
 
     The compiler's analysis of one size gives the next one to try. Where runs go one after the other ("map"), more of
     them need no more memory and are no faster: 16 a device.
@@ -162,14 +168,15 @@ def fitting(build: Callable[[int], Program], num_runs: int, vectorize: str, devi
         build: rows -> Program.
         num_runs: of the sweep.
         vectorize: "vmap" or "map".
-        devices: on which it runs.
+        num_devices: over which they are split.
+        free: bytes a device, of which 0.8 are used at most.
 
     Returns:
         The program, compiled.
     """
     if vectorize == "map":
-        return build(default_rows(devices))
-    rows, free = num_runs, _SHARE * free_bytes(devices)
+        return build(_ROWS * num_devices)
+    rows, free = num_runs, _SHARE * free
     while True:
         program = build(rows)
         try:
@@ -179,7 +186,8 @@ def fitting(build: Callable[[int], Program], num_runs: int, vectorize: str, devi
         if needed <= free or program.rows <= program.num_devices:
             return program
         per_device = int(program.rows // program.num_devices * min(free / needed, 0.9))
-        rows = max(per_device, 1) * program.num_devices
+        calls = -(-num_runs // (max(per_device, 1) * program.num_devices))
+        rows = -(-num_runs // calls)
         _LOG.info("a chunk of %d runs needs %.3g GB a device of %.3g: trying %d", program.rows, needed, free, rows)
 
 
@@ -189,15 +197,22 @@ def default_rows(devices: Sequence[jax.Device]) -> int:
 
 
 def free_bytes(devices: Sequence[jax.Device]) -> float:
-    """A device's memory that is not in use; simulated CPU devices share the host's."""
-    stats = devices[0].memory_stats()
-    if stats and "bytes_limit" in stats:
-        return float(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
+    """A device's memory that is not in use, the least of all; simulated CPU devices share the host's."""
+    stats = [device.memory_stats() for device in devices]
+    if all(one and "bytes_limit" in one for one in stats):
+        return float(min(one["bytes_limit"] - one.get("bytes_in_use", 0) for one in stats))
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / len(devices)
 
 
+def _context():
+    """Settings of JAX that change the program of a function."""
+    names = ("enable_x64", "default_prng_impl", "default_matmul_precision", "threefry_partitionable", "debug_nans")
+    names += ("numpy_dtype_promotion", "numpy_rank_promotion", "disable_jit")
+    return tuple(getattr(jax.config, f"jax_{name}") for name in names)
+
+
 @functools.lru_cache(maxsize=8)
-def _lower(train, rows, vectorize, mesh, hparams, labels, data):
+def _lower(train, rows, vectorize, mesh, hparams, labels, data, context):
     """The lowered programs: those of init and advance, or that of ``train`` alone."""
     num_devices = mesh.devices.size
 
@@ -233,10 +248,10 @@ def _lower(train, rows, vectorize, mesh, hparams, labels, data):
     def shared(tree):
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), tree)
 
-    def lowered(function, own):
+    def lowered(function, own, donate=()):
         valid = jax.ShapeDtypeStruct((), bool)
         arguments = (batched(valid), batched(own), batched(hparams.tree), shared(labels.tree), shared(data.tree))
-        return jax.jit(on_rows(function)).lower(*arguments)
+        return jax.jit(on_rows(function), out_shardings=split, donate_argnums=donate).lower(*arguments)
 
     seed = jax.ShapeDtypeStruct((), jnp.uint32)
     if not isinstance(train, Segments):
@@ -244,7 +259,7 @@ def _lower(train, rows, vectorize, mesh, hparams, labels, data):
     kinds = []
 
     def init(seed, hparams, labels, data):
-        carry = train.init(jax.random.key(seed), hparams | labels, data)
+        carry = jax.tree.map(jnp.asarray, train.init(jax.random.key(seed), hparams | labels, data))
         kinds[:] = jax.tree.leaves(jax.tree.map(_kind, carry))
         return jax.tree.map(_bits, carry)
 
@@ -252,10 +267,10 @@ def _lower(train, rows, vectorize, mesh, hparams, labels, data):
         leaves, treedef = jax.tree.flatten(carry)
         carry = treedef.unflatten(map(_key_or_array, leaves, kinds))
         carry, metrics = train.advance(carry, hparams | labels, data)
-        return jax.tree.map(_bits, carry), metrics
+        return jax.tree.map(lambda x: _bits(jnp.asarray(x)), carry), metrics
 
     carry = jax.eval_shape(init, seed, hparams.tree, labels.tree, data.tree)
-    return (lowered(init, seed), lowered(advance, carry)), jax.tree.structure(carry)
+    return (lowered(init, seed), lowered(advance, carry, donate=1)), jax.tree.structure(carry)
 
 
 @functools.lru_cache(maxsize=16)

@@ -44,7 +44,7 @@ Results = dict[str, xr.Dataset]
 """Run name -> its metrics, in config order."""
 
 FILES = ("config.toml", "metrics.npz", "metrics.json", "figure.png", "claims.json", "report.md", "progress.jsonl")
-_COUNTS = ("num_runs", "compile_seconds", "run_seconds")
+_COUNTS = ("num_runs", "num_computed", "compile_seconds", "run_seconds")
 
 
 def read(path: str | Path) -> Results:
@@ -55,7 +55,7 @@ def read(path: str | Path) -> Results:
 
     Returns:
         Run name -> xarray.Dataset, in config order. Each metric has dims (*axes, "seed", *its own) and
-        `attrs["units"]`; the dataset's attrs are `num_runs`, `compile_seconds` and `run_seconds`.
+        `attrs["units"]`; the dataset's attrs are `num_runs`, `num_computed`, `compile_seconds` and `run_seconds`.
 
     Raises:
         FileNotFoundError: the folder holds no result.
@@ -76,7 +76,7 @@ def read(path: str | Path) -> Results:
                 for metric, info in run["metrics"].items()
             }
             coords = {k: (c["dims"], np.asarray(c["values"], dtype=c["dtype"])) for k, c in run["coords"].items()}
-            results[name] = xr.Dataset(variables, coords, {key: run[key] for key in _COUNTS})
+            results[name] = xr.Dataset(variables, coords, {key: run[key] for key in _COUNTS if key in run})
     return results
 
 
@@ -313,8 +313,9 @@ def _report(
     bad = _non_finite(results)
     lines += ["", "## Runs with values that are not finite", ""]
     lines += _table(("run", "metric", "of", "runs"), bad) if bad else ["None."]
-    each = 1000 * meta["run_seconds"] / max(meta["num_runs"], 1)
-    timing = f"{meta['num_runs']} runs in {meta['run_seconds']:.3g} s, {each:.3g} ms each"
+    num, computed = meta["num_runs"], meta["num_computed"]
+    timing = f"{num} runs" if num == computed else f"{num} runs, of which {computed} in this call"
+    timing += f", in {meta['run_seconds']:.3g} s, {1000 * meta['run_seconds'] / max(computed, 1):.3g} ms each"
     versions = ", ".join(f"{name} {version}" for name, version in meta["versions"].items() if version)
     lines += ["", "## Time", "", f"{timing}, after {meta['compile_seconds']:.3g} s of compilation."]
     lines += [f"On {meta['device']}; {versions}."]

@@ -2,13 +2,38 @@
 
 import itertools
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-__all__ = ["Runs", "pieces", "random_points"]
+__all__ = ["Labels", "Runs", "pieces", "random_points"]
+
+
+class Labels(list):
+    """Strings whose positions are those among given names, not of their first appearance; an axis or a column.
+
+    Args:
+        values: the strings.
+        names: all that there can be, in the order in which ``train`` counts them.
+
+    Raises:
+        ValueError: one is not among the names, or a name occurs twice.
+
+    Example:
+        >>> Labels(["fgls", "erma", "fgls"], names=["erma", "fgls"]).positions
+        [1, 0, 1]
+    """
+
+    def __init__(self, values: Sequence[str], names: Sequence[str]):
+        """Looks each one up."""
+        super().__init__(values)
+        self.names, known = list(names), {name: i for i, name in enumerate(names)}
+        if len(known) < len(self.names) or not set(self) <= set(known):
+            raise ValueError(f"labels must be among names that all differ, got {list(values)}, names {self.names}.")
+        self.positions = [known[value] for value in self]
 
 
 def random_points(space: Mapping[str, Sequence], num: int, seed: int = 0) -> dict[str, list]:
@@ -21,7 +46,7 @@ def random_points(space: Mapping[str, Sequence], num: int, seed: int = 0) -> dic
         seed: of the draws.
 
     Returns:
-        Columns of ``num`` values.
+        Columns of ``num`` values; strings as :class:`Labels`, so that ``train`` gets their positions in the list.
 
     Raises:
         ValueError: an empty list, bounds in the wrong order or not finite, a log scale that starts at or below 0,
@@ -49,7 +74,8 @@ def random_points(space: Mapping[str, Sequence], num: int, seed: int = 0) -> dic
             else:
                 columns[name] = _short(random.uniform(low, high, num), low, high)
         elif len(choices):
-            columns[name] = [choices[i] for i in random.integers(len(choices), size=num)]
+            chosen = [choices[i] for i in random.integers(len(choices), size=num)]
+            columns[name] = Labels(chosen, choices) if isinstance(choices[0], str) else chosen
         else:
             raise ValueError(f"{name}: no values to choose from.")
     return columns
@@ -72,13 +98,16 @@ class Runs:
 
     def __init__(self, axes: Mapping[str, Sequence], points: Mapping[str, Sequence], seeds: int, first_seed: int):
         """Checks the points and lays out the runs."""
-        self.axes = {name: _plain(values) for name, values in axes.items()}
-        self.points = {name: _plain(values) for name, values in points.items()}
+        self.axes = {name: _plain(name, values) for name, values in axes.items()}
+        self.points = {name: _plain(name, values) for name, values in points.items()}
+        seeds, first_seed = operator.index(seeds), operator.index(first_seed)
         if seeds < 1 or not all([*self.axes.values(), *self.points.values()]):
             raise ValueError(f"seeds, every axis and every column of points need at least 1, got {seeds=}, {axes=}.")
         lengths = {name: len(values) for name, values in self.points.items()}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"columns of points need one length, got {lengths}.")
+        if first_seed < 0 or first_seed + seeds > 2**32:
+            raise ValueError(f"seeds must lie in 0 to 2**32 - 1, got {first_seed=}, {seeds=}.")
         seed_values = np.arange(first_seed, first_seed + seeds, dtype=np.uint32)
 
         self.dims = (*self.axes, *["point"][: len(lengths)], "seed")
@@ -93,8 +122,11 @@ class Runs:
         for name, values in (self.axes | self.points).items():
             dim = self.dims.index(name if name in self.axes else "point")
             shape = [-1 if i == dim else 1 for i in range(len(self.shape))]
-            columns[name] = np.broadcast_to(_array(values).reshape(shape), self.shape).ravel()
-        labels = [name for name, values in (self.axes | self.points).items() if isinstance(values[0], str)]
+            columns[name] = np.broadcast_to(_array(name, values).reshape(shape), self.shape).ravel()
+        self.names_of = {
+            n: values.names for n, values in (self.axes | self.points).items() if isinstance(values, Labels)
+        }
+        labels = list(self.names_of)
         self.num = math.prod(self.shape)
         keys = [columns[name] for name in reversed(labels)]  # lexsort's last key counts first; ties keep their order
         self._order = np.lexsort(keys) if keys else np.arange(self.num)
@@ -115,6 +147,14 @@ class Runs:
     def label_spec(self) -> dict[str, jax.ShapeDtypeStruct]:
         """The positions of its labels."""
         return {name: jax.ShapeDtypeStruct((), column.dtype) for name, column in self._labels.items()}
+
+    def joined(self, name: str, chunks: Mapping[int, Mapping[str, np.ndarray]]) -> np.ndarray:
+        """A metric of all runs in the order of the result, ``[*shape, ...]``, from chunks that cover them."""
+        one = next(iter(chunks.values()))[name]
+        values = np.empty((self.num, *one.shape[1:]), one.dtype)
+        for first, metrics in chunks.items():
+            values[self._order[first : first + len(metrics[name])]] = metrics[name]
+        return values.reshape(*self.shape, *one.shape[1:])
 
     def covered(self, chunks: Mapping[int, Mapping[str, np.ndarray]]) -> np.ndarray:
         """Which runs are in chunks, first run -> metrics."""
@@ -140,34 +180,34 @@ class Runs:
                 chunks += pieces(a, b, rows)
         return chunks
 
-    def unsorted(self, values: np.ndarray) -> np.ndarray:
-        """From the order of computation to that of the result, ``[runs, ...]``."""
-        result = np.empty_like(values)
-        result[self._order] = values
-        return result
-
 
 def pieces(first: int, stop: int, rows: int) -> list[tuple[int, int]]:
     """``range(first, stop)`` cut into ``(first, stop)`` of at most ``rows``."""
     return [(a, min(a + rows, stop)) for a in range(first, stop, rows)]
 
 
-def _plain(values):
-    """As Python's own numbers and strings, all of one kind."""
+def _plain(name, values):
+    """As Python's own numbers, or labels."""
+    if isinstance(values, str) or np.ndim(values := values if isinstance(values, Labels) else list(values)) != 1:
+        raise ValueError(f"{name}: needs a list of numbers or of strings, got {values!r}.")
+    if isinstance(values, Labels):
+        return values
     values = [value.item() if hasattr(value, "item") else value for value in values]
     if len({isinstance(value, str) for value in values}) > 1:
-        raise ValueError(f"values must be all strings or all numbers, got {values}.")
-    return values
+        raise ValueError(f"{name}: values must be all strings or all numbers, got {values}.")
+    return Labels(values, dict.fromkeys(values)) if values and isinstance(values[0], str) else values
 
 
-def _array(values):
-    """Labels as their positions, in order of appearance; numbers as 32-bit ones."""
-    if isinstance(values[0], str):
-        position = {value: i for i, value in enumerate(dict.fromkeys(values))}
-        return np.array([position[value] for value in values], np.int32)
+def _array(name, values):
+    """Labels as their positions; numbers in JAX's own types, of 32 bits unless ``jax_enable_x64``."""
+    if isinstance(values, Labels):
+        return np.array(values.positions, np.int32)
     array = np.asarray(values)
-    if not np.issubdtype(array.dtype, np.integer):
-        return array if array.dtype == bool else array.astype(np.float32)
-    if np.abs(array).max() >= 2**31:
-        raise ValueError(f"integers of an axis must fit 32 bits, got {values}.")
-    return array.astype(np.int32)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{name}: needs numbers that fit 64 bits, got {values}.")
+    with np.errstate(over="ignore", invalid="ignore"):
+        cast = array.astype(jax.dtypes.canonicalize_dtype(array.dtype if array.dtype.kind != "u" else np.int64))
+    same = cast == array if array.dtype.kind != "f" else np.isfinite(cast) | ~np.isfinite(array)
+    if not same.all():
+        raise ValueError(f"{name}: {array[~same][0]} does not fit {cast.dtype}.")
+    return cast

@@ -2,11 +2,12 @@
 
 ``train`` is an ordinary pure function of one run. :func:`sweep` compiles it once for a fixed number of runs, a chunk,
 split over all devices, and calls that program until all runs are done; the last chunk is padded and its padding
-dropped. A longer sweep is therefore the same program called more often, and a seed's run does not depend on the sweep
-it is in. With a ``checkpoint`` folder, finished chunks are kept on disk and a sweep that was killed goes on from there;
-several hosts share the chunks through that folder.
+dropped. With a fixed ``chunk`` a longer sweep is therefore the same program called more often, and a seed's run does
+not depend on the sweep it is in. With a ``checkpoint`` folder, finished chunks are kept on disk and a sweep that was
+killed goes on from there; several hosts share the chunks through that folder.
 """
 
+import contextlib
 import logging
 import os
 import time
@@ -20,11 +21,11 @@ import numpy as np
 from mixjax import checkpoints
 from mixjax.plans import Plan, Setup, plan
 from mixjax.programs import OutOfMemoryError, default_rows
-from mixjax.runs import pieces, random_points
+from mixjax.runs import Labels, pieces, random_points
 from mixjax.segments import History, Segments, diverged
 from mixjax.tracking import Progress
 
-__all__ = ["Plan", "Segments", "diverged", "plan", "random_points", "sweep"]
+__all__ = ["Labels", "Plan", "Segments", "diverged", "plan", "random_points", "sweep"]
 
 _LOG = logging.getLogger(__name__)
 SAVE_EVERY = 5.0
@@ -61,11 +62,12 @@ def sweep(
             the index of :func:`mixjax.rules.select`) and the result has the strings. The runs of a chunk share their
             labels, so that a ``lax.switch`` over them runs one branch, under ``vmap`` too.
         points: columns of one length, each row of which is a point: explicit ones, or those of :func:`random_points`.
-            Labels as in ``axes``; positions count the different ones in order of appearance.
+            Labels as in ``axes``; positions count the different ones in order of appearance, or in the order that
+            :class:`Labels` gives, as those of :func:`random_points` do.
         data: pytree handed to every run; an argument of the program, not a constant in it.
         dims: for each metric the names of its own dimensions.
         coords: labels along those dimensions.
-        first_seed: the first seed.
+        first_seed: the first seed; the last must be below 2³².
         chunk: runs a call of the compiled program, rounded up to a multiple of the devices. "auto" takes as many as fit
             the devices' memory by the compiler's analysis (with "map" 16 a device: more would gain nothing) and halves
             the chunk where memory runs out all the same. Progress is reported between chunks.
@@ -85,19 +87,21 @@ def sweep(
             (``jax.distributed``) it must be one that all see: each computes its share of the chunks there, and all
             return the whole result.
         identity: what else the chunks must have in common with this call, as JSON values by name, to be named in the
-            error if they do not; the arguments above, the data, the compiled program, JAX's version and the device are
-            compared in any case.
+            error if they do not; the arguments above, the data, the program, JAX's version, and the kind and number of
+            the devices are compared in any case.
 
     Returns:
         An ``xarray.Dataset``. Each metric has dims ``(*axes, "point", "seed", *dims[metric])`` ("point" where there are
-        ``points``, with their columns as coordinates along it); attrs ``num_runs``, ``compile_seconds`` (0 where the
-        program was at hand), ``run_seconds`` and ``chunk``. A run equals the same run in any other sweep within 1e-4,
+        ``points``, with their columns as coordinates along it); attrs ``num_runs``, ``num_computed`` (by this call, on
+        this host), ``compile_seconds`` and ``run_seconds`` of this call, and the size ``chunk`` (the last one, if it
+        was halved; 0 where nothing was left to compute). A run equals the same run in any other sweep within 1e-4,
         and bitwise at equal ``chunk``.
 
     Raises:
-        ValueError: no seeds, an empty axis, columns of different lengths, ``dims`` that do not fit the metrics, several
-            hosts without a ``checkpoint``.
+        ValueError: no seeds, an empty axis, columns of different lengths, values that do not fit JAX's types, ``dims``
+            that do not fit the metrics, several hosts without a ``checkpoint``.
         TypeError: metrics that are not a dict of arrays; a carry that changes its shapes.
+        RuntimeError: another host failed; its own error is in its log.
         ImportError: xarray or, with a checkpoint, orbax is missing (extra ``experiments``).
         mixjax.checkpoints.ChangedError: ``checkpoint`` holds chunks of another sweep; says what changed.
         MemoryError: a chunk of the size asked for, or with "auto" of one run a device, does not fit.
@@ -118,93 +122,129 @@ def sweep(
     if jax.process_count() > 1 and checkpoint is None:
         raise ValueError("several hosts share their chunks through a folder: give checkpoint, one that all see.")
     setup = Setup.of(train, seeds, axes, points, data, dims, coords, first_seed, chunk, vectorize, devices)
-    runs, build, data = setup.runs, setup.build, setup.data
+    runs = setup.runs
 
-    start = time.perf_counter()
     store, kept = None, {}
     if checkpoint is not None:
-        described = {"axes": runs.axes, "points": runs.points, "seeds": seeds, "first_seed": first_seed, "chunk": chunk}
-        code = build(default_rows(setup.devices) if chunk == "auto" else chunk).fingerprint
-        described |= {"vectorize": setup.vectorize, "data": _digest(data), "program (the code of train)": code}
-        described |= {"jax": jax.__version__, "devices": f"{len(setup.devices)} x {setup.devices[0].device_kind}"}
-        store = _opened(checkpoint, described | dict(identity or {}))
-        kept = store.read()
-        _meet("mixjax: chunks read")  # all hosts see the same ones, before any writes another
-    done = runs.covered(kept)
-    program = None
+        store, kept = _opened(checkpoint, _identity(setup, chunk, identity or {}))
+    done = _of_first(runs.covered(kept))
+    kept = {first: metrics for first, metrics in kept.items() if done[first]}
+    progress = Progress(callback, track, runs.num, kept, setup.num_segments, setup.time_axes)
+    saver, program, num_computed, start = _Saver(store), None, 0, time.perf_counter()
     if not done.all():
-        program = _program(setup, chunk, store)
-        program.compile()
-    compile_seconds = time.perf_counter() - start
-
+        rows = _rows(setup, chunk, store)
+        with _together():
+            program = setup.build(rows)
+            program.compile()
+    compile_seconds = time.perf_counter() - start if program else 0.0
     start = time.perf_counter()
-    progress, saver = Progress(callback, track, runs.num, kept), _Saver(store)
-    todo = runs.chunks(done, program.rows)[jax.process_index() :: jax.process_count()] if program else []
-    data = program.place(data) if program else None
-    while todo:
-        first, stop = todo[0]
-        try:
-            metrics = _run_chunk(program, setup, first, stop, data, store, progress)
-        except OutOfMemoryError as error:
-            if chunk != "auto" or program.rows <= program.num_devices:
-                raise MemoryError(f"no memory for a chunk of {program.rows} runs: {error}") from error
-            smaller = program.rows // 2
-            _LOG.warning("no memory for a chunk of %d runs: going on with %d", program.rows, smaller)
-            program, todo = build(smaller), [piece for part in todo for piece in pieces(*part, smaller)]
-            if store is not None and jax.process_count() == 1:
-                store.rows = program.rows
-            continue
-        todo = todo[1:]
-        kept[first] = metrics
-        saver.add(first, metrics)
-        progress.chunk(metrics, train.num if isinstance(train, Segments) else 1)
-    saver.flush()
+    with _together():
+        todo = runs.chunks(done, program.rows)[jax.process_index() :: jax.process_count()] if program else []
+        data = program.place(setup.data) if program else None
+        while todo:
+            first, stop = todo[0]
+            try:
+                metrics = _run_chunk(program, setup, first, stop, data, store, progress)
+            except OutOfMemoryError as error:
+                if chunk != "auto" or program.rows <= program.num_devices:
+                    raise MemoryError(f"no memory for a chunk of {program.rows} runs: {error}") from error
+                _LOG.warning("no memory for a chunk of %d runs: going on with %d", program.rows, program.rows // 2)
+                program = setup.build(program.rows // 2)
+                todo = [piece for part in todo for piece in pieces(*part, program.rows)]
+                if store is not None and jax.process_count() == 1:
+                    store.rows = program.rows
+                continue
+            todo = todo[1:]
+            kept[first] = metrics
+            num_computed += stop - first
+            saver.add(first, metrics)
+            progress.chunk(metrics)
+        saver.flush()
+    run_seconds = time.perf_counter() - start
     if jax.process_count() > 1:
-        _meet("mixjax: chunks written")
-        kept = store.read()
-        _meet("mixjax: chunks read again")  # from here on the folder may go
+        with _together():  # from here on the folder may go
+            kept = store.read()
         if not runs.covered(kept).all():
             raise OSError(f"{checkpoint}: a chunk is missing or damaged; the same call computes it again.")
 
-    variables = {}
-    for name, own in setup.dims.items():
-        values = runs.unsorted(np.concatenate([kept[first][name] for first in sorted(kept)]))
-        variables[name] = ((*runs.dims, *own), values.reshape(*runs.shape, *values.shape[1:]))
+    variables = {name: ((*runs.dims, *own), runs.joined(name, kept)) for name, own in setup.dims.items()}
     used = {dim for own in setup.dims.values() for dim in own}
     own_coords = {name: values for name, values in (coords or {}).items() if name in used}
-    attrs = {"num_runs": runs.num, "compile_seconds": compile_seconds, "run_seconds": time.perf_counter() - start}
+    attrs = {"num_runs": runs.num, "num_computed": num_computed, "chunk": program.rows if program else 0}
+    attrs |= {"compile_seconds": compile_seconds, "run_seconds": run_seconds}
     return xarray.Dataset(variables, runs.coords | own_coords, attrs)
 
 
+def _identity(setup, chunk, own):
+    """What the chunks in a folder must have in common, by the names that an error gives them."""
+    runs, train = setup.runs, setup.train
+    described = {"axes": runs.axes, "points": runs.points, "labels": runs.names_of}
+    described |= {"seeds": runs.shape[-1], "first_seed": int(runs.coords["seed"][0]), "chunk": chunk}
+    program = setup.build(default_rows(setup.devices) if chunk == "auto" else chunk)
+    described |= {"vectorize": setup.vectorize, "data": _digest(setup.data)}
+    described |= {"program (the code of train)": program.fingerprint}
+    if isinstance(train, Segments):
+        described |= {"segments": train.num, "stop": setup.stop_fingerprint}
+    described |= {"jax": jax.__version__, "devices": f"{len(setup.devices)} x {setup.devices[0].device_kind}"}
+    if taken := sorted(set(described) & set(own)):
+        raise ValueError(f"identity: {taken} are compared anyway; give other names.")
+    return described | dict(own)
+
+
 def _opened(folder, identity):
-    """The store; with several hosts the first one makes it before the others look."""
-    if jax.process_index():
-        _meet("mixjax: folder made")
-    store = checkpoints.Chunks(folder, identity)
-    if not jax.process_index():
-        _meet("mixjax: folder made")
-    return store
+    """The store and its chunks; with several hosts the first one makes it before the others look."""
+    store = None
+    with _together():
+        if not jax.process_index():
+            store = checkpoints.Chunks(folder, identity)
+    with _together():  # none writes before all have read
+        store = store or checkpoints.Chunks(folder, identity)
+        return store, store.read()
 
 
-def _program(setup, chunk, store):
-    """The program of the size asked for, of the size this sweep chose before, or else of the best one."""
+def _rows(setup, chunk, store):
+    """The size asked for, the size this sweep chose before, or else the best one: that of the first host."""
     if chunk != "auto":
-        return setup.build(chunk)
-    rows = store.rows if store is not None else None
-    if rows is None and not jax.process_index():
-        rows = setup.fitting().rows
-        if store is not None:
-            store.rows = rows
-    _meet("mixjax: chunk chosen")
-    return setup.build(rows or store.rows)
+        return int(chunk)
+    rows = 0
+    with _together():
+        if not jax.process_index():
+            rows = (store and store.rows) or setup.fitting().rows
+            if store is not None:
+                store.rows = rows
+    return int(_of_first(np.int32(rows)))
 
 
-def _meet(place):
-    """Waits until all hosts are here."""
+def _of_first(array):
+    """The first host's array."""
+    if jax.process_count() == 1:
+        return array
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.broadcast_one_to_all(array.astype(np.int32))).astype(array.dtype)
+
+
+@contextlib.contextmanager
+def _together():
+    """What all hosts do, and wait for each other at its end; the error of one is an error of all."""
+    failure = None
+    try:
+        yield
+    except Exception as error:
+        if jax.process_count() == 1:
+            raise
+        _LOG.error(
+            "host %d failed; it waits for the others to finish their chunks", jax.process_index(), exc_info=error
+        )
+        failure = error
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 
-        multihost_utils.sync_global_devices(place)
+        failed = np.flatnonzero(multihost_utils.process_allgather(np.int32(failure is not None)))
+        if failure is not None:
+            raise failure
+        if failed.size:
+            raise RuntimeError(f"host {failed[0]} failed, see its log; the same call goes on from the chunks on disk.")
 
 
 def _run_chunk(program, setup, first, stop, data, store, progress):
@@ -225,7 +265,7 @@ def _run_chunk(program, setup, first, stop, data, store, progress):
         history.add(program.take_rows(metrics, num))
         if history.segments == train.num:
             break
-        progress.segment(history.last, history.segments, train.num)
+        progress.segment(history.last, history.segments)
         if store is not None and time.perf_counter() - saved > SAVE_EVERY:
             leaves = jax.tree.leaves(program.take_rows(carry, num))
             arrays = {f"carry {i}": leaf for i, leaf in enumerate(leaves)}

@@ -28,8 +28,8 @@ _LOG = logging.getLogger(__name__)
 Record = dict[str, Any]
 """How far a sweep is. ``done``, ``total``: runs. ``segment``, ``segments``: of the chunk at work. ``seconds`` since the
 start. ``diverged``: runs so far with a float that is not finite. ``metrics``: name to the mean over the chunk's finite
-runs of the metric's last value in time (the last along its last dimension, without segments), None where that is no
-finite number. `mixjax.experiment.run` adds ``run``, its name in the config."""
+runs of the metric's last value in time (along the time of segments, else along a dimension named step or time), None
+where that is no finite number. `mixjax.experiment.run` adds ``run``, its name in the config."""
 
 
 def json_lines(path: str | os.PathLike) -> Callable[[Record], None]:
@@ -162,6 +162,8 @@ class Progress:
         track: of records, see :func:`mixjax.sweep`; or None.
         total: number of runs.
         kept: chunks that were at hand.
+        segments: calls of the program that a run takes.
+        time_axes: each metric's dimension of time among its own, or None.
     """
 
     def __init__(
@@ -170,36 +172,40 @@ class Progress:
         track: Callable[[dict[str, Any]], None] | None,
         total: int,
         kept: Mapping[int, Mapping[str, np.ndarray]],
+        segments: int,
+        time_axes: Mapping[str, int | None],
     ):
         """Starts with what was at hand."""
         self._callback, self._total, self._start = callback, total, time.perf_counter()
+        self._segments, self._time_axes = segments, time_axes
         self._track = together(track) if track else None
         finite = [_finite_runs(metrics) for metrics in kept.values()]
         self._done, self._diverged = sum(map(len, finite)), sum(int((~x).sum()) for x in finite)
         if kept and callback is not None:
             callback(self._done, total)
 
-    def segment(self, metrics: Mapping[str, np.ndarray], segment: int, segments: int) -> None:
+    def segment(self, metrics: Mapping[str, np.ndarray], segment: int) -> None:
         """One segment of a chunk is done, and the chunk is not: its metrics, ``[runs, time, ...]``."""
         finite = _finite_runs(metrics)
-        done, diverged = self._done + len(finite) * segment / segments, self._diverged + int((~finite).sum())
-        self._tell(done, diverged, segment, segments, metrics, finite)
+        done, diverged = self._done + len(finite) * segment / self._segments, self._diverged + int((~finite).sum())
+        self._tell(done, diverged, segment, metrics, finite)
 
-    def chunk(self, metrics: Mapping[str, np.ndarray], segments: int = 1) -> None:
+    def chunk(self, metrics: Mapping[str, np.ndarray]) -> None:
         """A chunk is done: its runs' metrics, ``[runs, ...]``."""
         finite = _finite_runs(metrics)
         self._done += len(finite)
         self._diverged += int((~finite).sum())
-        self._tell(self._done, self._diverged, segments, segments, metrics, finite)
+        self._tell(self._done, self._diverged, self._segments, metrics, finite)
 
-    def _tell(self, done, diverged, segment, segments, metrics, finite):
+    def _tell(self, done, diverged, segment, metrics, finite):
         if self._callback is not None:
             self._callback(done, self._total)
         if self._track is None:
             return
-        record = {"done": done, "total": self._total, "segment": segment, "segments": segments}
+        record = {"done": done, "total": self._total, "segment": segment, "segments": self._segments}
         record |= {"seconds": time.perf_counter() - self._start, "diverged": diverged}
-        self._track(record | {"metrics": {name: _mean(x, finite, segments) for name, x in metrics.items()}})
+        means = {name: _mean(x, finite, self._time_axes[name]) for name, x in metrics.items()}
+        self._track(record | {"metrics": means})
 
 
 def _finite_runs(metrics):
@@ -209,9 +215,10 @@ def _finite_runs(metrics):
     return np.logical_and.reduce(finite)
 
 
-def _mean(x, finite, segments):
+def _mean(x, finite, time_axis):
     """Over the finite runs, of the last value in time; None where there is none or it is no finite number."""
-    x = x if x.ndim == 1 else x[:, -1:] if segments > 1 else x[..., -1:]
+    if time_axis is not None:
+        x = x[(*[slice(None)] * (time_axis + 1), slice(-1, None))]
     x = _float(x[finite])
     mean = float(x.mean(dtype=float)) if x.size and x.dtype.kind != "c" else math.nan
     return mean if math.isfinite(mean) else None

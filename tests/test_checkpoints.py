@@ -1,5 +1,6 @@
 """Finished chunks on disk: what comes back, what damage does, kills, and what counts as another run."""
 
+import errno
 import logging
 import os
 import shutil
@@ -86,7 +87,21 @@ def test_a_damaged_checkpoint_is_reported_and_dropped_alone(tmp_path, caplog, ho
     with caplog.at_level(logging.WARNING):
         chunks = Chunks(tmp_path, IDENTITY).read()
     assert list(chunks) == [1] and "chunk_000000000 is damaged" in caplog.text
-    assert not (tmp_path / "chunk_000000000").exists()
+    store.write({0: METRICS})  # takes its place
+    assert list(store.read()) == [0, 1]
+
+
+def test_a_checkpoint_that_cannot_be_read_now_stays(tmp_path, monkeypatch):
+    store = Chunks(tmp_path, IDENTITY)
+    store.write({0: METRICS})
+
+    def full(*args, **kwargs):
+        raise OSError(errno.EMFILE, "too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("numpy.load", full)
+        assert store.read() == {}
+    same(store.read()[0], METRICS)
 
 
 def test_every_file_of_a_checkpoint_may_be_damaged_without_wrong_results(tmp_path):
@@ -130,10 +145,24 @@ def test_another_identity_is_refused_and_named(tmp_path, change, message):
     assert list(Chunks(tmp_path, IDENTITY).read()) == [0]
 
 
-def test_chunks_whose_identity_is_lost_are_not_trusted(tmp_path, caplog):
-    Chunks(tmp_path, IDENTITY).write({0: METRICS})
+def test_chunks_whose_identity_is_damaged_are_not_trusted(tmp_path, caplog):
+    store = Chunks(tmp_path, IDENTITY)
+    store.write({0: METRICS})
+    store.write_carry(1, 1, METRICS)
+    store.rows = 3
     (tmp_path / "identity.json").write_text("{")
-    assert Chunks(tmp_path, IDENTITY).read() == {} and "no identity" in caplog.text
+    again = Chunks(tmp_path, IDENTITY)
+    assert again.read() == {} and again.read_carry(1) is None and again.rows is None
+    assert "identity.json is damaged" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["chunk_0", "carry_data", "chunk_1/data.bin"])
+def test_a_folder_of_something_else_is_left_alone(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(b"precious")
+    with pytest.raises(ChangedError, match=r"has no identity\.json beside it"):
+        Chunks(tmp_path, IDENTITY)
+    assert (tmp_path / name).read_bytes() == b"precious" and not (tmp_path / "identity.json").exists()
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):
@@ -190,9 +219,13 @@ def test_a_sweep_is_another_one_if_its_arguments_data_or_code_differ(tmp_path):
         ({"first_seed": 1}, "first_seed"),
         ({"data": jnp.float32(2.0)}, "data: "),
         ({"identity": {"config": {"a": 1}}}, "config"),
+        ({"axes": {"scale": mixjax.sweeps.Labels(["a", "b"], ["b", "a"])}}, "labels.scale"),
     ]:
         with pytest.raises(ChangedError, match=message):
             sweep(tmp_path, **changes)
+
+    with pytest.raises(ValueError, match=r"identity: \['data'\] are compared anyway"):
+        sweep(tmp_path, identity={"data": "v1"})
 
     def other(key, hparams, data):
         return {"error": hparams["scale"] * jax.random.normal(key, (3,)) - data}

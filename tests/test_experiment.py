@@ -216,6 +216,9 @@ def test_versus_by_hand():
     assert claim(versus, values, "<=", 1.2).holds is False
     assert claim(versus, values, "<=", 2.5).holds is None
     assert claim(versus, values, ">=", 1.3, z=1.0).holds is True
+    assert claim(versus, [0.1] * 7, ">=", 0.1).holds is True  # no rounding error of the mean
+    few = claim(versus, [2.0, 2.1, *[np.nan] * 3], ">=", 1.0)
+    assert few.holds is None and "3 of 5 seeds not finite" in few.note and "fewer than half" in few.note
     assert claim(versus, values, ">=", 1.0, z=3.0).holds is None
 
 

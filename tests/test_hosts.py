@@ -25,7 +25,13 @@ import numpy as np
 from mixjax import sweeps
 from tests.test_hosts import sweep
 sweeps.SAVE_EVERY = 0.0
-result = sweep(folder, callback=lambda done, total: time.sleep(pause))
+
+def callback(done, total):
+    time.sleep(abs(pause))
+    if rank == 1 and pause < 0:
+        raise RuntimeError("lost the plot")
+
+result = sweep(folder, callback=callback)
 np.save(f"{folder}/result_{rank}.npy", result.error.values)
 """
 
@@ -82,6 +88,29 @@ def test_a_host_that_dies_loses_no_chunk_that_was_written(start, tmp_path):
         assert process.wait(timeout=180) == 0
     np.testing.assert_array_equal(np.load(tmp_path / "result_0.npy"), sweep().error)
     assert {name: (tmp_path / name).stat().st_mtime_ns for name in before} == before  # none was computed again
+
+
+@pytest.mark.slow
+def test_an_error_of_one_host_is_an_error_of_all_and_costs_no_chunk(start, tmp_path):
+    begin = time.monotonic()
+    for process in start(2, pause=-0.01):
+        assert process.wait(timeout=180) == 1
+    assert time.monotonic() - begin < 60  # no barrier's timeout
+    first, second = ((tmp_path.parent / f"{tmp_path.name}_{rank}.log").read_text() for rank in range(2))
+    assert "RuntimeError: host 1 failed, see its log" in first and "RuntimeError: lost the plot" in second
+    assert len(list(tmp_path.glob("chunk_?????????"))) >= 6  # the first host's share, at least
+    for process in start(2):
+        assert process.wait(timeout=180) == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "result_1.npy"), sweep().error)
+
+
+@pytest.mark.slow
+def test_another_call_is_refused_on_all_hosts(start, tmp_path):
+    mixjax.sweep(train, checkpoint=tmp_path, seeds=1, axes={"scale": [1.0]}, data=jnp.float32(1.0))
+    for rank, process in enumerate(start(2)):
+        assert process.wait(timeout=180) == 1
+        log = (tmp_path.parent / f"{tmp_path.name}_{rank}.log").read_text()
+        assert ("host 0 failed, see its log" if rank else "ChangedError") in log
 
 
 def test_several_hosts_need_a_folder(monkeypatch):

@@ -46,7 +46,7 @@ def dataset(value=1.0, units="nats"):
         "error": (("beta", "seed", "method", "step"), error, {"units": units}),
         "count": (("beta", "seed"), np.arange(6).reshape(2, 3)),
     }
-    return xr.Dataset(variables, coords, {"num_runs": 6, "compile_seconds": 1.5, "run_seconds": 3.0})
+    return xr.Dataset(variables, coords, {"num_runs": 6, "num_computed": 6, "compile_seconds": 1.5, "run_seconds": 3.0})
 
 
 def write(config, runs, out="out", claims=(ROW,), figure=b"png", **kwargs):
@@ -112,7 +112,7 @@ def test_report(config):
     assert "| erma | undecided |  | 0 | 3 | FGLS \\| wins (paper 000, section 5.1) | tried twice |" in text
     assert "| va | no |" in text
     assert "| bad | error | erma | 2 of 6 |" in text and "| good |" not in text
-    assert "![toy](figure.png)" in text and "12 runs in 6 s, 500 ms each, after 3 s of compilation" in text
+    assert "![toy](figure.png)" in text and "12 runs, in 6 s, 500 ms each, after 3 s of compilation" in text
     assert "cpu" in text and "jax " in text
 
 

@@ -7,6 +7,7 @@ import pytest
 
 import mixjax
 from mixjax import sweeps
+from mixjax.checkpoints import ChangedError
 from mixjax.programs import OutOfMemoryError, Program
 from mixjax.sweeps import Segments, diverged
 
@@ -162,6 +163,36 @@ def test_a_chunk_ends_when_all_its_runs_are_done(dims, monkeypatch):
         assert len(calls) == expected and np.isnan(result.x[0, 1, 0, 1:]).all()
 
 
+def test_segments_and_their_end_are_part_of_a_checkpoint(dims, tmp_path):
+    arguments = {"seeds": 2, "axes": {"rate": [0.9], "breaks": [99]}, "data": jnp.float32(0.1)}
+    mixjax.sweep(TRAIN, dims=dims, checkpoint=tmp_path, **arguments)
+    for train, match in [(Segments(init, advance, 4), "segments: 3, now 4"), (STOPPING, "stop: null, now")]:
+        with pytest.raises(ChangedError, match=match):
+            mixjax.sweep(train, dims=dims, checkpoint=tmp_path, **arguments)
+
+
+def test_a_carry_of_pythons_numbers_and_of_nothing():
+    def init(key, hparams, data):
+        return {"step": 0, "x": 1.0, "empty": jnp.zeros((0, 3))}
+
+    def advance(carry, hparams, data):
+        return carry | {"step": carry["step"] + 1}, {"step": carry["step"][None]}
+
+    result = mixjax.sweep(Segments(init, advance, 3), seeds=9, dims={"step": ("time",)})
+    assert result.step.values.tolist() == [[0, 1, 2]] * 9
+
+
+def test_the_last_value_of_one_segment_is_along_time():
+    records = []
+
+    def advance(carry, hparams, data):
+        return carry, {"loss": jnp.array([[1.0, 2.0], [3.0, 7.0]])}  # [time, method]
+
+    train = Segments(lambda key, hparams, data: jnp.zeros(()), advance, 1)
+    mixjax.sweep(train, seeds=1, track=records.append)
+    assert records[0]["metrics"] == {"loss": 5.0}
+
+
 def test_errors_name_what_is_wrong():
     def grows(carry, hparams, data):
         return {**carry, "x": jnp.ones(2)}, {"x": jnp.ones(2)}
@@ -175,6 +206,7 @@ def test_errors_name_what_is_wrong():
         (Segments(init, scalar, 2), ValueError, "'x' of a segment needs time as its first dimension"),
         (Segments(init, advance, 0), ValueError, "num must be at least 1 segment, got 0"),
         (Segments(init, lambda carry, hparams, data: (carry, [jnp.ones(1)]), 1), TypeError, "dict of arrays, got list"),
+        (Segments(init, advance, 3, stop=lambda metrics: metrics["x"] > 1), TypeError, "stop must return one bool"),
     ]:
         with pytest.raises(error, match=match):
             mixjax.sweep(train, **arguments)

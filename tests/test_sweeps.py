@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import mixjax
-from mixjax import programs, rules
+from mixjax import plans, programs, rules
 from mixjax.sweeps import random_points
 
 
@@ -129,7 +129,18 @@ def test_data_is_an_argument_not_a_constant():
         ({"coords": {"step": ["a", "b"]}}, ValueError, "3 entries along 'step'.*2"),
         ({"axes": {"scale": [1.0], "seed": [1]}}, ValueError, r"different names, got \['seed'\]"),
         ({"dims": {"error": ("scale",)}}, ValueError, r"different names, got \['scale'\]"),
-        ({"axes": {"scale": [2**31 + 5]}}, ValueError, "32 bits"),
+        ({"axes": {"scale": [2**31 + 5]}}, ValueError, "scale: 2147483653 does not fit int32"),
+        ({"axes": {"scale": [-(2**63)]}}, ValueError, "scale: -9223372036854775808 does not fit int32"),
+        ({"axes": {"scale": [2**70]}}, ValueError, "numbers that fit 64 bits"),
+        ({"axes": {"scale": [1.0, 1e300]}}, ValueError, r"1e\+300 does not fit float32"),
+        ({"axes": {"scale": [1.0, None]}}, ValueError, "scale: needs numbers"),
+        ({"axes": {"scale": "erma"}}, ValueError, "scale: needs a list of numbers or of strings, got 'erma'"),
+        ({"axes": {"scale": [[1.0, 2.0]]}}, ValueError, "scale: needs a list"),
+        ({"first_seed": -1}, ValueError, r"0 to 2\*\*32 - 1, got first_seed=-1"),
+        ({"first_seed": 2**32 - 2}, ValueError, r"0 to 2\*\*32 - 1, got first_seed=4294967294, seeds=5"),
+        ({"seeds": 2.5}, TypeError, "integer"),
+        ({"devices": []}, ValueError, "devices must be some of"),
+        ({"dims": {"error": "step"}}, ValueError, "dims of 'error' must be a tuple of names"),
         ({"axes": {"scale": [1.0, "a"]}}, ValueError, "all strings or all numbers"),
         ({"points": {"a": [1.0], "b": [1.0, 2.0]}}, ValueError, "one length.*'a': 1, 'b': 2"),
         ({"points": {"a": []}}, ValueError, "every column"),
@@ -209,12 +220,13 @@ def test_auto_takes_the_largest_chunk_that_fits(monkeypatch):
     plan = programs.Program.bytes_per_device
     monkeypatch.setattr(programs.Program, "bytes_per_device", lambda self: sizes.append(self.rows) or plan(self))
     arguments = {"seeds": 40, "axes": {"scale": [1.0]}, "vectorize": "vmap", "devices": jax.devices()[:2]}
-    monkeypatch.setattr(programs, "free_bytes", lambda devices: 1e12)
+    monkeypatch.setattr(plans, "free_bytes", lambda devices: 1e12)
     everything = mixjax.sweep(train, **arguments)
     assert sizes == [40]
-    monkeypatch.setattr(programs, "free_bytes", lambda devices: 3e6)
+    monkeypatch.setattr(plans, "free_bytes", lambda devices: 3e6)
     less = mixjax.sweep(train, **arguments)
     assert len(sizes) > 1 and 2 <= sizes[-1] < 40
+    assert -(-40 // sizes[-1]) * sizes[-1] - 40 < 2 * -(-40 // sizes[-1])  # shared out: no more padding than devices
     np.testing.assert_allclose(less.x, everything.x, rtol=1e-6)
     assert programs.Program(train, sizes[-1], "vmap", jax.devices()[:2], *_specs("scale")).bytes_per_device() <= 3e6
 
@@ -276,8 +288,8 @@ def test_records_for_a_tracker():
     def train(key, hparams, data):
         return {"loss": jnp.array([9.0, jnp.log(hparams["x"])]), "count": jnp.int32(2)}
 
-    records = []
-    mixjax.sweep(train, seeds=2, axes={"x": [-1.0, 1.0, jnp.e]}, chunk=4, track=records.append)
+    records, dims = [], {"loss": ("step",)}
+    mixjax.sweep(train, seeds=2, axes={"x": [-1.0, 1.0, jnp.e]}, dims=dims, chunk=4, track=records.append)
     keys = ["done", "total", "segment", "segments", "diverged", "metrics"]
     assert [[record[key] for key in keys] for record in records] == [
         [4, 6, 1, 1, 2, {"loss": 0.0, "count": 2.0}],
@@ -287,6 +299,41 @@ def test_records_for_a_tracker():
     records.clear()
     mixjax.sweep(train, seeds=2, axes={"x": [-1.0]}, track=records.append)
     assert records[0]["metrics"]["loss"] is None and records[0]["diverged"] == 2
+
+
+def test_free_memory_counts_the_data_once(monkeypatch):
+    seen = []
+    monkeypatch.setattr(plans, "free_bytes", lambda devices: 1e9)
+    monkeypatch.setattr(plans, "fitting", lambda *args: seen.append(args[-1]) or programs.fitting(*args))
+    for data in (np.ones(1000, np.float32), jnp.ones(1000), None):
+        mixjax.sweep(lambda key, hparams, data: {"x": jnp.float32(0.0)}, seeds=2, data=data, vectorize="vmap")
+    assert seen == [1e9, 1e9 + 4000, 1e9]
+
+
+def test_a_setting_of_jax_makes_another_program():
+    def train(key, hparams, data):
+        return {"x": jax.random.normal(key)}
+
+    first = mixjax.sweep(train, seeds=2).x
+    with jax.default_prng_impl("rbg"):
+        other = mixjax.sweep(train, seeds=2).x
+        expected = jax.random.normal(jax.random.key(0))
+    assert other[0] == expected != first[0] and (mixjax.sweep(train, seeds=2).x == first).all()
+
+
+def test_labels_of_random_points_are_those_of_their_list():
+    def train(key, hparams, data):
+        return {"position": hparams["rule"]}
+
+    names = ["fixed", "fgls", "erma"]
+    for seed in range(5):
+        points = random_points({"rule": names}, 4, seed=seed)
+        result = mixjax.sweep(train, seeds=1, points=points)
+        assert [names[i] for i in result.position[:, 0].values] == points["rule"]
+    given = mixjax.sweep(train, seeds=1, axes={"rule": mixjax.sweeps.Labels(["erma"], names)})
+    assert given.position.values.tolist() == [[2]] and given.rule.values.tolist() == ["erma"]
+    with pytest.raises(ValueError, match="among names that all differ"):
+        mixjax.sweeps.Labels(["doge"], names)
 
 
 def test_random_points():

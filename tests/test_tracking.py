@@ -42,7 +42,7 @@ def test_the_records_of_a_sweep_are_json(tmp_path):
     sweep(tracking.json_lines(tmp_path / "progress.jsonl"))
     lines = [json.loads(line) for line in (tmp_path / "progress.jsonl").read_text().splitlines()]
     assert [(line["done"], line["diverged"]) for line in lines] == [(2, 0), (4, 0), (6, 2)]
-    losses = [1.0 * 2, 2.0 * 2, None]  # the last two runs: infinity times 0
+    losses = [1.0, 2.0, None]  # no step to take the last of; the last two runs: infinity times 0
     assert [line["metrics"] for line in lines] == [{"loss": loss, "none": None, "wave": None} for loss in losses]
 
 

@@ -246,7 +246,7 @@ def write(config, experiment, out, records, done, seconds):
         name: (("seed", "method", "step"), values[None, :, :done], {"units": experiment.units[name]})
         for name, values in records.items()
     }
-    attrs = {"num_runs": 1, "compile_seconds": 0.0, "run_seconds": seconds}
+    attrs = {"num_runs": 1, "num_computed": 1, "compile_seconds": 0.0, "run_seconds": seconds}
     found = {config.runs[0].name: xarray.Dataset(variables, coords, attrs)}
     results.write(out, config, found, figure=results.render(figure(found)), claims=rows(claims(found)))
 

@@ -234,8 +234,9 @@ def _trackers(names: Sequence[str], target: Path, config: configs.Config) -> Ite
 
 
 def _use_all_cores() -> None:
-    """Makes each core a device, so that a sweep's runs are split over them; in vain where JAX is already running."""
-    if jax.config.jax_num_cpu_devices < 0 and (cores := os.cpu_count()):
+    """Makes each core that this process may use a device, so that a sweep's runs are split over them; in vain where JAX is already running."""
+    if jax.config.jax_num_cpu_devices < 0:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", cores)
 
