@@ -234,7 +234,7 @@ def _trackers(names: Sequence[str], target: Path, config: configs.Config) -> Ite
 
 
 def _use_all_cores() -> None:
-    """Makes each core that this process may use a device, so that a sweep's runs are split over them; in vain where JAX is already running."""
+    """Makes each core that may be used a device, so that runs are split over them; in vain where JAX already runs."""
     if jax.config.jax_num_cpu_devices < 0:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         with contextlib.suppress(RuntimeError):
