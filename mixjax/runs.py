@@ -31,8 +31,10 @@ class Labels(list):
         """Looks each one up."""
         super().__init__(values)
         self.names, known = list(names), {name: i for i, name in enumerate(names)}
-        if len(known) < len(self.names) or not set(self) <= set(known):
-            raise ValueError(f"labels must be among names that all differ, got {list(values)}, names {self.names}.")
+        if len(known) < len(self.names) or not set(self) <= set(known) or not all(isinstance(n, str) for n in known):
+            raise ValueError(
+                f"labels must be strings, among names that all differ, got {list(values)}, names {self.names}."
+            )
         self.positions = [known[value] for value in self]
 
 
@@ -41,7 +43,8 @@ def random_points(space: Mapping[str, Sequence], num: int, seed: int = 0) -> dic
 
     Args:
         space: for each hyperparameter either ``("linear" | "log" | "integer", low, high)``, drawn uniformly between the
-            two (for "log" uniformly in the logarithm, for "integer" both included), or a list of values to choose from.
+            two (for "log" uniformly in the logarithm, for "integer" both included), or a list of numbers or of strings
+            to choose from.
         num: number of points, at least 1.
         seed: of the draws.
 
@@ -75,7 +78,8 @@ def random_points(space: Mapping[str, Sequence], num: int, seed: int = 0) -> dic
                 columns[name] = _short(random.uniform(low, high, num), low, high)
         elif len(choices):
             chosen = [choices[i] for i in random.integers(len(choices), size=num)]
-            columns[name] = Labels(chosen, choices) if isinstance(choices[0], str) else chosen
+            labels = any(isinstance(choice, str) for choice in choices)
+            columns[name] = Labels(chosen, dict.fromkeys(choices)) if labels else chosen
         else:
             raise ValueError(f"{name}: no values to choose from.")
     return columns
