@@ -1,4 +1,4 @@
-"""Runs the benchmarks and writes ``RESULTS.md`` and ``results.json``, one pair for each of the four sets."""
+"""Runs the benchmarks and writes ``RESULTS.md`` and ``results.json``, one pair for each of the five sets."""
 
 import argparse
 import json
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.benchmarks import figure_1, floor, mixing, norms, overhead, samplers, seeds, timing
+from experiments.benchmarks import figure_1, floor, mixing, norms, overhead, samplers, seeds, throughput, timing
 
 BENCHMARKS = {
     "a": figure_1.run,
@@ -18,6 +18,7 @@ BENCHMARKS = {
     "e": samplers.run,
     "f": norms.run,
     "g": mixing.run,
+    "h": throughput.run,
 }
 HERE = Path(__file__).parent
 SETS = {
@@ -25,6 +26,7 @@ SETS = {
     "e": HERE.parent / "hardness_sampling" / "benchmarks",
     "f": HERE.parent / "resampling_reweighting" / "benchmarks",
     "g": HERE.parent / "fewer_weight_updates" / "benchmarks",
+    "h": HERE / "throughput_results",
 }
 """The letters that are kept together, and where."""
 VERDICTS = {True: "met", False: "**missed**", None: "undecided"}
@@ -62,21 +64,24 @@ def document(machine: Mapping[str, str], reports: Mapping[str, timing.Report], q
 
 
 def write(folder: Path, machine: Mapping[str, str], reports: Mapping[str, timing.Report], seconds: float, quick: bool):
-    """Writes both files into ``folder``."""
+    """Writes both files and the figures into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "RESULTS.md").write_text(markdown(machine, reports, seconds, quick))
     (folder / "results.json").write_text(json.dumps(document(machine, reports, quick), indent=1) + "\n")
+    for report in reports.values():
+        for name, figure in report.figures.items():
+            figure.savefig(folder / f"{name}.png", dpi=120)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m experiments.benchmarks", description=__doc__)
-    parser.add_argument("benchmarks", nargs="*", metavar="a b c d e f g", help="which ones; all by default")
+    parser.add_argument("benchmarks", nargs="*", metavar="a b c d e f g h", help="which ones; all by default")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that everything runs")
     parser.add_argument(
         "--out",
         type=Path,
-        help="folder for the two files; by default the sets abcd, e, f and g have their own, others results/benchmarks",
+        help="folder for the files; by default the sets abcd, e, f, g and h have their own, others results/benchmarks",
     )
     options = parser.parse_args(arguments)
     letters = sorted(set(options.benchmarks)) or list(BENCHMARKS)

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -38,12 +39,16 @@ class Target(NamedTuple):
 
 
 class Report(NamedTuple):
-    """A benchmark's outcome: its section of the Markdown file, its part of the JSON file, its targets."""
+    """A benchmark's outcome: its section of the Markdown file, its part of the JSON file, its targets, its figures.
+
+    ``figures`` are Matplotlib's, by the name of their PNG file.
+    """
 
     title: str
     text: str
     data: dict[str, Any]
     targets: Sequence[Target]
+    figures: Mapping[str, Any] = MappingProxyType({})
 
 
 def number(value: float) -> str:

@@ -1,0 +1,172 @@
+"""Three short trainings with learnt loss weights, each an ordinary ``train(key, hparams, data)``: what (h) sweeps.
+
+Every step measures the batch's losses by domain, moves ERMA's weights and takes a step of SGD on the weighted loss. The
+linear problem is paper 000's, scaled down tenfold; over all examples, the runs of a chunk share the matrix of features,
+and ``vmap`` makes their matrix-vector products one matrix product.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import mixjax
+from experiments import glm, linear
+from experiments.benchmarks import figure_1
+from mixjax import rules
+
+GAMMA1 = (0.0, 1e-4, 1e-3, 1e-2)
+"""The sweep's axis; ``gamma2`` is ERMA's default."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """A training.
+
+    Attributes:
+        name: for the tables.
+        domains: ``D``, each with as many examples, one after the other.
+        widths: of the layers; two numbers ``(d, 1)`` are the linear model, whose parameters are a vector.
+        examples: of a domain.
+        batch: examples of a domain in a step, drawn with replacement; 0 takes all.
+        num_steps: of a run.
+        learning_rate: of SGD.
+    """
+
+    name: str
+    domains: int
+    widths: tuple[int, ...]
+    examples: int
+    batch: int
+    num_steps: int
+    learning_rate: float
+
+    @property
+    def linear(self) -> bool:
+        """Whether it is regression with a linear model."""
+        return self.widths[1:] == (1,)
+
+    @property
+    def rows(self) -> int:
+        """Examples in a step."""
+        return self.domains * (self.batch or self.examples)
+
+    @property
+    def product_flops(self) -> int:
+        """Of a step's matrix products: ``2 B m n`` forward, for the kernel's and (not in the first layer) the input's
+        gradient."""
+        sizes = [m * n for m, n in zip(self.widths[:-1], self.widths[1:], strict=True)]
+        return 2 * self.rows * (3 * sum(sizes) - sizes[0])
+
+    def start(self, key: jax.Array) -> tuple[Any, jax.Array]:
+        """A run's first parameters, and the examples of its steps ``[T, B]`` (``[T, 0]`` where a step takes all)."""
+        *keys, row_key = jax.random.split(key, len(self.widths))
+        if self.linear:
+            params = jax.random.normal(keys[0], self.widths[:1]) / self.widths[0] ** 0.5
+        else:
+            shapes = zip(self.widths[:-1], self.widths[1:], strict=True)
+            params = [
+                (jax.random.normal(k, s) * (2 / s[0]) ** 0.5, jnp.zeros(s[1]))
+                for k, s in zip(keys, shapes, strict=True)
+            ]
+        first = self.examples * jnp.arange(self.domains)[:, None]
+        rows = first + jax.random.randint(row_key, (self.num_steps, self.domains, self.batch), 0, self.examples)
+        return params, rows.reshape(self.num_steps, -1)
+
+    def losses(self, params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+        """One an example."""
+        if self.linear:
+            return linear.squared_error(x @ params, y)
+        for kernel, bias in params[:-1]:
+            x = jax.nn.relu(x @ kernel + bias)
+        return optax.softmax_cross_entropy_with_integer_labels(x @ params[-1][0] + params[-1][1], y)
+
+    def step(self, carry: tuple[Any, Any], rows: jax.Array, gamma1: jax.Array, data: Any) -> tuple[Any, Any]:
+        """``(params, weights' state)`` after a step."""
+        (params, state), rule = carry, rules.erma(gamma1)
+        x, y = jax.tree.map(lambda leaf: leaf[rows], data) if self.batch else data
+        ids = jnp.repeat(jnp.arange(self.domains), self.rows // self.domains)
+
+        def objective(params):
+            return mixjax.weighted_loss(rule, state, self.losses(params, x, y), ids)
+
+        grads, state = jax.grad(objective, has_aux=True)(params)
+        return jax.tree.map(lambda p, g: p - self.learning_rate * g, params, grads), state
+
+    def train(self, key: jax.Array, hparams: dict[str, jax.Array], data: Any) -> dict[str, jax.Array]:
+        """What :func:`mixjax.sweep` takes: domains' mean losses and loss weights at the end."""
+        params, rows = self.start(key)
+        state = rules.erma().init(jnp.ones(self.domains))
+        (params, state), _ = jax.lax.scan(
+            lambda carry, rows: (self.step(carry, rows, hparams["gamma1"], data), None), (params, state), rows
+        )
+        losses = self.losses(params, *data).reshape(self.domains, -1).mean(1)
+        return {"losses": losses, "loss_weights": state.weights}
+
+
+def problems(quick: bool) -> list[Problem]:
+    """The three; two tiny ones where ``quick``."""
+    if quick:
+        return [
+            Problem("linear, all examples", 2, (20, 1), 20, 0, 10, 5e-4),
+            Problem("MLP", 4, (8, 16, 4), 16, 4, 5, 0.1),
+        ]
+    return [
+        Problem("linear, all examples", 2, (100, 1), 200, 0, 200, 5e-4),
+        Problem("linear, batches", 2, (100, 1), 200, 8, 200, 5e-4),
+        Problem("MLP", 4, (64, 256, 10), 256, 16, 100, 0.1),
+    ]
+
+
+@functools.cache
+def data(problem: Problem) -> tuple[jax.Array, jax.Array]:
+    """Features and targets: paper 000's two Gaussian domains, or classes around centres with more and more wrong labels
+    from domain to domain."""
+    key, size = jax.random.key(0), problem.domains * problem.examples
+    if problem.linear:
+        config, _ = figure_1.settings()
+        config = dataclasses.replace(config, dim=problem.widths[0], num_examples=problem.examples)
+        made = glm.data_set(key, config, linear.label)
+        return made.x, made.target
+    keys, classes = jax.random.split(key, 5), problem.widths[-1]
+    labels = jax.random.randint(keys[0], (size,), 0, classes)
+    x = jax.random.normal(keys[1], (classes, problem.widths[0]))[labels]
+    wrong = jax.random.uniform(keys[2], (size,)) < jnp.repeat(jnp.arange(problem.domains), problem.examples) / 8
+    labels = jnp.where(wrong, jax.random.randint(keys[3], (size,), 0, classes), labels)
+    return x + jax.random.normal(keys[4], x.shape), labels
+
+
+@functools.cache
+def trainer(problem: Problem) -> Callable:
+    """``problem.train``, the same object each time, so that its compiled sweeps are found again."""
+    return problem.train
+
+
+def sweep(problem: Problem, runs: int, chunk: int, vectorize: str, **options: Any) -> Any:
+    """``runs`` runs: four values of ``gamma1`` and seeds where 4 divides ``runs``, else one of them."""
+    axis = GAMMA1 if runs % len(GAMMA1) == 0 else GAMMA1[-1:]
+    return mixjax.sweep(
+        trainer(problem),
+        seeds=runs // len(axis),
+        axes={"gamma1": axis},
+        data=data(problem),
+        chunk=chunk,
+        vectorize=vectorize,
+        **options,
+    )
+
+
+@functools.cache
+def _jitted(problem: Problem) -> Callable:
+    return jax.jit(problem.train)
+
+
+def loop(problem: Problem, runs: int) -> list[dict[str, np.ndarray]]:
+    """A loop of jitted runs, one after the other, on one device; nothing is read back before the end."""
+    run, made = _jitted(problem), data(problem)
+    return jax.device_get([run(jax.random.key(seed), {"gamma1": GAMMA1[-1]}, made) for seed in range(runs)])
