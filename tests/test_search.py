@@ -220,3 +220,10 @@ def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(ImportError, match=r"mixjax\[search\]"):
         run(None)
+
+
+def test_an_unfinished_trial_of_another_space_is_a_failed_one():
+    study = seeded()
+    study.ask({"other": optuna.distributions.FloatDistribution(0.0, 1.0)}).set_user_attr("batch", 0)
+    states = [trial.state for trial in run(study, num_trials=9).trials]
+    assert states == [TrialState.FAIL] + 8 * [TrialState.COMPLETE]
