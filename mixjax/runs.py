@@ -31,10 +31,8 @@ class Labels(list):
         """Looks each one up."""
         super().__init__(values)
         self.names, known = list(names), {name: i for i, name in enumerate(names)}
-        if len(known) < len(self.names) or not set(self) <= set(known) or not all(isinstance(n, str) for n in known):
-            raise ValueError(
-                f"labels must be strings, among names that all differ, got {list(values)}, names {self.names}."
-            )
+        if len(known) < len(self.names) or not set(self) <= set(known):
+            raise ValueError(f"labels must be among names that all differ, got {list(values)}, names {self.names}.")
         self.positions = [known[value] for value in self]
 
 
@@ -52,8 +50,8 @@ def random_points(space: Mapping[str, Sequence], num: int, seed: int = 0) -> dic
         Columns of ``num`` values; strings as :class:`Labels`, so that ``train`` gets their positions in the list.
 
     Raises:
-        ValueError: an empty list, bounds in the wrong order or not finite, a log scale that starts at or below 0,
-            bounds of integers that are none or exceed 64 bits, ``num`` below 1.
+        ValueError: a list that is empty or mixed, bounds in the wrong order or not finite, a log scale that starts at
+            or below 0, bounds of integers that are none or exceed 64 bits, ``num`` below 1.
 
     Example:
         >>> points = random_points({"gamma": ("log", 1e-4, 1.0), "rule": ["erma", "fgls"]}, num=3, seed=1)
@@ -78,8 +76,9 @@ def random_points(space: Mapping[str, Sequence], num: int, seed: int = 0) -> dic
                 columns[name] = _short(random.uniform(low, high, num), low, high)
         elif len(choices):
             chosen = [choices[i] for i in random.integers(len(choices), size=num)]
-            labels = any(isinstance(choice, str) for choice in choices)
-            columns[name] = Labels(chosen, dict.fromkeys(choices)) if labels else chosen
+            if len(kinds := {isinstance(choice, str) for choice in choices}) > 1:
+                raise ValueError(f"{name}: needs strings or numbers only, got {choices}.")
+            columns[name] = Labels(chosen, dict.fromkeys(choices)) if True in kinds else chosen
         else:
             raise ValueError(f"{name}: no values to choose from.")
     return columns

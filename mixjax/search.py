@@ -76,8 +76,8 @@ def search(
         The study: ``best_params``, ``best_value``, ``trials_dataframe()``.
 
     Raises:
-        ValueError: ``num_trials`` or ``batch`` below 1, a space as :func:`mixjax.sweeps.random_points` refuses it or
-            with strings beside numbers, an objective of another shape, several hosts.
+        ValueError: ``num_trials`` or ``batch`` below 1, a space as :func:`mixjax.sweeps.random_points` refuses it, an
+            objective of another shape, several hosts.
         ImportError: optuna is missing (extra ``search``).
 
     Example:
@@ -132,8 +132,6 @@ def _distributions(space):
             found[name] = FloatDistribution(float(choices[1]), float(choices[2]), log=scale == "log")
         elif scale == "integer":
             found[name] = IntDistribution(int(choices[1]), int(choices[2]))
-        elif len({isinstance(choice, str) for choice in choices}) > 1:
-            raise ValueError(f"{name}: needs strings or numbers only, got {choices}.")
         else:
             found[name] = CategoricalDistribution(np.asarray(choices).tolist())  # of one type in every batch
     return found

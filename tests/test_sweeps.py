@@ -334,7 +334,7 @@ def test_labels_of_random_points_are_those_of_their_list():
     assert given.position.values.tolist() == [[2]] and given.rule.values.tolist() == ["erma"]
     with pytest.raises(ValueError, match="among names that all differ"):
         mixjax.sweeps.Labels(["doge"], names)
-    with pytest.raises(ValueError, match="labels must be strings"):
+    with pytest.raises(ValueError, match="rule: needs strings or numbers only"):
         random_points({"rule": ["fixed", 1.0]}, 4)
 
 
