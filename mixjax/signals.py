@@ -13,6 +13,9 @@ from jax.typing import ArrayLike
 
 __all__ = ["Moments", "grad_stds", "merge", "microbatch_grad_stds", "moments", "psum"]
 
+_FEW = 4
+"""Domains up to which sums under a mask, which vectorise, are faster than segment sums, on a CPU at least."""
+
 
 class Moments(NamedTuple):
     """Per-domain count, mean and sum of squared deviations; the empty domain is ``(0, 0, 0)``.
@@ -69,11 +72,17 @@ def moments(values: ArrayLike, domain_ids: ArrayLike, num_domains: int) -> Momen
     values = values.astype(jnp.float32)
     ids = jnp.where((domain_ids >= 0) & (domain_ids < num_domains), domain_ids, num_domains)
 
+    own = ids == jnp.arange(num_domains)[:, None]
+
     def total(x):
-        return jax.ops.segment_sum(x, ids, num_domains + 1)[:num_domains]
+        if num_domains > _FEW:
+            return jax.ops.segment_sum(x, ids, num_domains + 1)[:num_domains]
+        return jnp.where(own, x, 0.0).sum(axis=1)
 
     def per_example(rows):
-        return jnp.append(rows, 0.0)[ids]
+        if num_domains > _FEW:
+            return jnp.append(rows, 0.0)[ids]
+        return jnp.where(own, rows[:, None], 0.0).sum(axis=0)
 
     def average(x):  # twice, since a long float32 sum is off by far more than the mean's own rounding
         guess = total(x) / jnp.maximum(count, 1.0)
