@@ -55,8 +55,8 @@ def launch(
             ``srun``, else this machine. With ``submitit.AutoExecutor(folder, cluster="local")`` the hosts are processes
             of this machine, to try a job before it waits in a queue.
         **parameters: of ``executor.update_parameters``: ``timeout_min`` (minutes; submitit's default is few),
-            ``gpus_per_node``, ``cpus_per_task``,
-            ``mem_gb``, ``name``, and those of SLURM: ``slurm_partition``, ``slurm_account``, ``slurm_signal_delay_s``.
+            ``gpus_per_node``, ``cpus_per_task``, ``mem_gb``, ``name``, and those of SLURM: ``slurm_partition``,
+            ``slurm_account``, ``slurm_signal_delay_s``.
 
     Returns:
         The job. Its ``results()`` waits for it and returns ``out`` once a host, or raises what went wrong; its
@@ -83,9 +83,7 @@ class _Host(submitit.helpers.Checkpointable):
     def __call__(self, path, overrides, out):
         job = submitit.JobEnvironment()
         if jax.config.jax_num_cpu_devices < 0 and hasattr(os, "sched_getaffinity"):
-            jax.config.update(
-                "jax_num_cpu_devices", len(os.sched_getaffinity(0))
-            )  # each core a device, as `mixjax run`
+            jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))  # as `mixjax run` does
         if job.num_tasks > 1:
             first = job.hostnames[0] if job.num_nodes > 1 else "localhost"
             port = 61440 + int(job.raw_job_id) % 4096  # above those that Linux hands out
