@@ -122,7 +122,7 @@ def sweep(
     if jax.process_count() > 1 and checkpoint is None:
         raise ValueError("several hosts share their chunks through a folder: give checkpoint, one that all see.")
     setup = Setup.of(train, seeds, axes, points, data, dims, coords, first_seed, chunk, vectorize, devices)
-    runs = setup.runs
+    runs, chunk = setup.runs, chunk if chunk == "auto" else int(chunk)
 
     store, kept = None, {}
     if checkpoint is not None:
@@ -205,7 +205,7 @@ def _opened(folder, identity):
 def _rows(setup, chunk, store):
     """The size asked for, the size this sweep chose before, or else the best one: that of the first host."""
     if chunk != "auto":
-        return int(chunk)
+        return chunk
     rows = 0
     with _together():
         if not jax.process_index():
