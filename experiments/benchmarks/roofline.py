@@ -178,8 +178,8 @@ def figure(points: Sequence[Point], ceilings: dict[str, float], bandwidths: dict
     for number, point in enumerate(points, 1):
         height = point.rate / 1e9
         axes.plot(point.intensity, height, "o", color=f"C{4 + (number - 1) // 2}", label=f"{number}  {point.label}")
-        offset = (6, -4) if number % 2 else (-13, -4)
-        axes.annotate(str(number), (point.intensity, height), offset, textcoords="offset points")
+        offset = (0, 6) if number % 2 else (0, -14)
+        axes.annotate(str(number), (point.intensity, height), offset, textcoords="offset points", ha="center")
     axes.set(xscale="log", yscale="log", xlim=(left, right))
     axes.set(xlabel="matrix products' operations a byte moved, FLOP/byte", ylabel="matrix products, GFLOP/s")
     axes.set_title(f"Sweeps under the roofline of {device}")
