@@ -18,7 +18,7 @@ LINEAR, MLP = short_runs.problems(quick=True)
 
 @pytest.mark.parametrize("problem", [dataclasses.replace(LINEAR, batch=4), MLP], ids=["batches", "MLP"])
 def test_the_loop_and_pytorch_train_as_the_sweep_does(problem, monkeypatch):
-    pytest.importorskip("torch")
+    pytest.importorskip("torch", reason="PyTorch is missing: extra bench")
     assert max(throughput.check_equal(problem).values()) < 1e-4
     other = dataclasses.replace(problem, learning_rate=2 * problem.learning_rate)
     monkeypatch.setattr(short_runs, "loop", lambda _, runs, loop=short_runs.loop: loop(other, runs))
@@ -52,7 +52,7 @@ def test_a_steps_demand_grows_with_the_runs():
 
 def test_quick_measurements_make_a_report_with_its_figure(tmp_path, monkeypatch):
     """In this process; the command's workers are processes of their own."""
-    pytest.importorskip("torch")
+    pytest.importorskip("torch", reason="PyTorch is missing: extra bench")
     monkeypatch.setattr(short_runs, "problems", lambda quick: [LINEAR])
     found = throughput.measure(quick=True)
     found |= {"one core": None, "by devices": None}
