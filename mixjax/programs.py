@@ -208,7 +208,7 @@ def _context():
     """Settings of JAX that change the program of a function."""
     names = ("enable_x64", "default_prng_impl", "default_matmul_precision", "threefry_partitionable", "debug_nans")
     names += ("numpy_dtype_promotion", "numpy_rank_promotion", "disable_jit")
-    return tuple(getattr(jax.config, f"jax_{name}") for name in names)
+    return tuple(getattr(jax.config, f"jax_{name}", None) for name in names)  # settings come and go
 
 
 @functools.lru_cache(maxsize=8)

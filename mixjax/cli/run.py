@@ -64,11 +64,11 @@ def run(
 
     \b
     The folder holds
-      report.md     claims with value, standard error and verdict; figure, timing; read this first
-      figure.png    the figure
-      claims.json   the claims as data
-      metrics.npz   the arrays, described by metrics.json; in Python: mixjax.results.read("results/quickstart")
-      config.toml   the resolved config: running it reproduces the result
+      report.md       claims with value, standard error and verdict; figure, timing; read this first
+      figure.png      the figure
+      claims.json     the claims as data
+      metrics.npz     the arrays, described by metrics.json; in Python: mixjax.results.read("results/quickstart")
+      config.toml     the resolved config: running it reproduces the result
       progress.jsonl  how far the sweeps were and the mean of each metric, after each call of the program
 
     An earlier result stays until the new one is complete. A run that is stopped or killed leaves DIR.chunks: the same
