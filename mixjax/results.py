@@ -314,7 +314,7 @@ def _report(
     lines += ["", "## Runs with values that are not finite", ""]
     lines += _table(("run", "metric", "of", "runs"), bad) if bad else ["None."]
     num, computed = meta["num_runs"], meta["num_computed"]
-    timing = f"{num} runs" if num == computed else f"{num} runs, of which {computed} in this call"
+    timing = f"{num} runs" if num == computed else f"{num} runs, of which {computed} by this process"
     timing += f", in {meta['run_seconds']:.3g} s, {1000 * meta['run_seconds'] / max(computed, 1):.3g} ms each"
     versions = ", ".join(f"{name} {version}" for name, version in meta["versions"].items() if version)
     lines += ["", "## Time", "", f"{timing}, after {meta['compile_seconds']:.3g} s of compilation."]

@@ -29,7 +29,8 @@ Record = dict[str, Any]
 """How far a sweep is. ``done``, ``total``: runs. ``segment``, ``segments``: of the chunk at work. ``seconds`` since the
 start. ``diverged``: runs so far with a float that is not finite. ``metrics``: name to the mean over the chunk's finite
 runs of the metric's last value in time (along the time of segments, else along a dimension named step or time), None
-where that is no finite number. `mixjax.experiment.run` adds ``run``, its name in the config."""
+where that is no finite number. Of several hosts each tells of its own chunks. `mixjax.experiment.run` adds ``run``, its
+name in the config."""
 
 
 def json_lines(path: str | os.PathLike) -> Callable[[Record], None]:

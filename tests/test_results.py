@@ -98,6 +98,13 @@ def test_rows_are_plain_and_valid_json():
         claims.rows(["a"])
 
 
+def test_report_of_a_run_that_went_on(config):
+    half = dataset()
+    half.attrs["num_computed"] = 3
+    text = (write(config, {"run": half}) / "report.md").read_text()
+    assert "6 runs, of which 3 by this process, in 3 s, 1e+03 ms each" in text
+
+
 def test_report(config):
     bad = dataset()
     bad.error[0, 1, 1, 2] = np.nan  # two steps of one run count once
