@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 __all__ = ["Moments", "grad_stds", "merge", "microbatch_grad_stds", "moments", "psum"]
 
 _FEW = 4
-"""Domains up to which sums under a mask, which vectorise, are faster than segment sums, on a CPU at least."""
+"""Domains up to which masks, which vectorise, are faster than segment sums and gathers, on a CPU at least."""
 
 
 class Moments(NamedTuple):
@@ -82,7 +82,10 @@ def moments(values: ArrayLike, domain_ids: ArrayLike, num_domains: int) -> Momen
     def per_example(rows):
         if num_domains > _FEW:
             return jnp.append(rows, 0.0)[ids]
-        return jnp.where(own, rows[:, None], 0.0).sum(axis=0)
+        x = jnp.zeros_like(values)
+        for domain in range(num_domains):
+            x = jnp.where(own[domain], rows[domain], x)
+        return x
 
     def average(x):  # twice, since a long float32 sum is off by far more than the mean's own rounding
         guess = total(x) / jnp.maximum(count, 1.0)
