@@ -175,11 +175,10 @@ def figure(points: Sequence[Point], ceilings: dict[str, float], bandwidths: dict
         axes.plot(x, line, f"C{number}", label=f"{name}: {timing.number(speed / 1e9)} GB/s")
     for style, (name, rate) in zip(("-", "--"), ceilings.items(), strict=False):
         axes.axhline(rate / 1e9, color="black", ls=style, lw=1, label=f"{name}: {timing.number(rate / 1e9)} GFLOP/s")
-    for number, point in enumerate(points, 1):
-        height = point.rate / 1e9
-        axes.plot(point.intensity, height, "o", color=f"C{4 + (number - 1) // 2}", label=f"{number}  {point.label}")
-        offset = (0, 6) if number % 2 else (0, -14)
-        axes.annotate(str(number), (point.intensity, height), offset, textcoords="offset points", ha="center")
+    for number, point in enumerate(points):  # pairs: "map" filled, "vmap" open
+        style = {"marker": "os"[number % 2], "ls": "", "ms": 6 + 3 * (number % 2), "color": f"C{4 + number // 2}"}
+        style |= {"mfc": "none"} if number % 2 else {}
+        axes.plot(point.intensity, point.rate / 1e9, label=point.label, **style)
     axes.set(xscale="log", yscale="log", xlim=(left, right))
     axes.set(xlabel="matrix products' operations a byte moved, FLOP/byte", ylabel="matrix products, GFLOP/s")
     axes.set_title(f"Sweeps under the roofline of {device}")
