@@ -71,21 +71,7 @@ def moments(values: ArrayLike, domain_ids: ArrayLike, num_domains: int) -> Momen
         raise ValueError(f"values and domain_ids must both be [B], got {values.shape} and {domain_ids.shape}.")
     values = values.astype(jnp.float32)
     ids = jnp.where((domain_ids >= 0) & (domain_ids < num_domains), domain_ids, num_domains)
-
-    own = ids == jnp.arange(num_domains)[:, None]
-
-    def total(x):
-        if num_domains > _FEW:
-            return jax.ops.segment_sum(x, ids, num_domains + 1)[:num_domains]
-        return jnp.where(own, x, 0.0).sum(axis=1)
-
-    def per_example(rows):
-        if num_domains > _FEW:
-            return jnp.append(rows, 0.0)[ids]
-        x = jnp.zeros_like(values)
-        for domain in range(num_domains):
-            x = jnp.where(own[domain], rows[domain], x)
-        return x
+    total, per_example = _by_masks(ids, num_domains) if num_domains <= _FEW else _by_segments(ids, num_domains)
 
     def average(x):  # twice, since a long float32 sum is off by far more than the mean's own rounding
         guess = total(x) / jnp.maximum(count, 1.0)
@@ -94,6 +80,34 @@ def moments(values: ArrayLike, domain_ids: ArrayLike, num_domains: int) -> Momen
     count = total(jnp.ones_like(values))
     mean = average(values)
     return Moments(count, mean, count * average(jnp.square(values - per_example(mean))))
+
+
+def _by_segments(ids, num_domains):
+    """Sums of each domain's values ``[B] -> [D]``, and each example's row ``[D] -> [B]``; the id ``D`` is of none."""
+
+    def total(x):
+        return jax.ops.segment_sum(x, ids, num_domains + 1)[:num_domains]
+
+    def per_example(rows):
+        return jnp.append(rows, 0.0)[ids]
+
+    return total, per_example
+
+
+def _by_masks(ids, num_domains):
+    """The same as :func:`_by_segments`, in O(B D)."""
+    own = ids == jnp.arange(num_domains)[:, None]
+
+    def total(x):
+        return jnp.where(own, x, 0.0).sum(axis=1)
+
+    def per_example(rows):
+        x = jnp.zeros(ids.shape, rows.dtype)
+        for domain in range(num_domains):
+            x = jnp.where(own[domain], rows[domain], x)
+        return x
+
+    return total, per_example
 
 
 def merge(a: Moments, b: Moments) -> Moments:
@@ -230,10 +244,7 @@ def microbatch_grad_stds(mean_grads: Any, counts: ArrayLike) -> jax.Array:
 def _spread(grads, weights, ids, num_domains):
     """sqrt of the weighted sum of squared distances to the domain's weighted mean, over (rows present - 1)."""
     ids = jnp.where((ids >= 0) & (ids < num_domains) & (weights > 0), ids, num_domains)
-
-    def total(x):
-        return jax.ops.segment_sum(x, ids, num_domains + 1)[:num_domains]
-
+    total, _ = _by_segments(ids, num_domains)
     rows, mass = total(jnp.ones_like(weights)), jnp.append(total(weights), 0.0)
 
     def leaf(g):

@@ -303,3 +303,8 @@ def test_microbatch_grad_stds_needs_two_microbatches():
 def test_microbatch_counts_must_match(shape):
     with pytest.raises(ValueError, match=r"counts must be \[M, D\]"):
         signals.microbatch_grad_stds(jnp.ones((3, 2, 4)), jnp.ones(shape))
+
+
+def test_moments_of_many_domains_make_no_table_of_domains_and_examples():
+    jaxpr = jax.make_jaxpr(lambda x, ids: signals.moments(x, ids, 10_000))(jnp.zeros(64), jnp.zeros(64, int))
+    assert max(v.aval.size for eqn in jaxpr.eqns for v in eqn.outvars) <= 10_001
