@@ -26,6 +26,7 @@ from typing import Any
 import jax
 
 from mixjax import configs, experiment
+from mixjax.programs import use_all_cores
 
 try:
     import submitit
@@ -82,8 +83,7 @@ class _Host(submitit.helpers.Checkpointable):
 
     def __call__(self, path, overrides, out):
         job = submitit.JobEnvironment()
-        if jax.config.jax_num_cpu_devices < 0 and hasattr(os, "sched_getaffinity"):
-            jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))  # as `mixjax run` does
+        use_all_cores()
         if job.num_tasks > 1:
             first = job.hostnames[0] if job.num_nodes > 1 else "localhost"
             port = 61440 + int(job.raw_job_id) % 4096  # above those that Linux hands out

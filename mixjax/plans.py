@@ -174,7 +174,7 @@ class Setup:
         """Of the code of a :class:`Segments`' ``stop``."""
         if self.train.stop is None:
             return None
-        _, metrics = _segment(self.train, self.hparams.tree | self.labels.tree, self.data)
+        *_, metrics = _segment(self.train, self.hparams.tree | self.labels.tree, self.data)
         return hashlib.sha256(jax.jit(self.train.stop).lower(metrics).as_text().encode()).hexdigest()
 
     def build(self, rows: int) -> Program:
@@ -235,8 +235,7 @@ def _metric_shapes(train, hparams, data):
         return jax.eval_shape(train, jax.random.key(0), hparams, data)
     if train.num < 1:
         raise ValueError(f"num must be at least 1 segment, got {train.num}.")
-    carry = jax.eval_shape(train.init, jax.random.key(0), hparams, data)
-    after, shapes = _segment(train, hparams, data)
+    carry, after, shapes = _segment(train, hparams, data)
     if Spec(carry) != Spec(after):
         raise TypeError(f"advance must return a carry like the one it got, {carry}, got {after}.")
     if not isinstance(shapes, dict):
@@ -252,6 +251,6 @@ def _metric_shapes(train, hparams, data):
 
 
 def _segment(train, hparams, data):
-    """The carry and the metrics after one segment of one run, as their shapes."""
+    """The carry before one segment of one run, that after it, and its metrics, as their shapes."""
     carry = jax.eval_shape(train.init, jax.random.key(0), hparams, data)
-    return jax.eval_shape(train.advance, carry, hparams, data)
+    return carry, *jax.eval_shape(train.advance, carry, hparams, data)

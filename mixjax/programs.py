@@ -19,7 +19,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from mixjax.segments import Segments
 
-__all__ = ["OutOfMemoryError", "Program", "Spec", "default_rows", "fitting", "free_bytes"]
+__all__ = ["OutOfMemoryError", "Program", "Spec", "default_rows", "fitting", "free_bytes", "use_all_cores"]
 
 _LOG = logging.getLogger(__name__)
 _SHARE = 0.8  # of the memory that is free: what the analysis does not see needs some too
@@ -189,6 +189,14 @@ def fitting(build: Callable[[int], Program], num_runs: int, vectorize: str, num_
         calls = -(-num_runs // (max(per_device, 1) * program.num_devices))
         rows = -(-num_runs // calls)
         _LOG.info("a chunk of %d runs needs %.3g GB a device of %.3g: trying %d", program.rows, needed, free, rows)
+
+
+def use_all_cores() -> None:
+    """Makes each core that may be used a device, so that runs are split over them; in vain where JAX already runs."""
+    if jax.config.jax_num_cpu_devices < 0:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_num_cpu_devices", cores)
 
 
 def default_rows(devices: Sequence[jax.Device]) -> int:

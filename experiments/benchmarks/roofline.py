@@ -43,14 +43,11 @@ def demand(problem: Problem, rows: int) -> Demand:
         rows: under one ``vmap``, as many as a device has; 1 for ``"map"``.
     """
 
-    def one(carry, chosen, gamma1, data):
-        return problem.step(carry, chosen, gamma1, data)
-
     keys = jax.random.split(jax.random.key(0), rows)
     params, chosen = jax.vmap(problem.start)(keys)
     state = jax.vmap(lambda _: mixjax.rules.erma().init(jnp.ones(problem.domains)))(keys)
     arguments = (params, state), chosen[:, 0], jnp.zeros(rows), short_runs.data(problem)
-    step = jax.jit(jax.vmap(one, in_axes=(0, 0, 0, None)), donate_argnums=0)
+    step = jax.jit(jax.vmap(problem.step, in_axes=(0, 0, 0, None)), donate_argnums=0)
     compiled = step.lower(*arguments).compile()
     memory = compiled.memory_analysis()
     held = memory.argument_size_in_bytes + memory.temp_size_in_bytes

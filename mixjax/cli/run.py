@@ -14,6 +14,7 @@ import typer
 
 from mixjax import checkpoints, configs
 from mixjax.cli.terminal import aligned, reported
+from mixjax.programs import use_all_cores
 
 _Config = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="A TOML file; `mixjax list` shows those under ./configs.")
@@ -75,7 +76,7 @@ def run(
     command goes on from there. Runs are split over all devices; a CPU counts as one for each core, unless
     JAX_NUM_CPU_DEVICES says otherwise. --dry-run compiles each program and times one call of it.
     """
-    _use_all_cores()
+    use_all_cores()
     with reported(*_MISTAKES, interrupted="the same command goes on where this one stopped"):
         _run(configs.load(config, set_ or ()), out, dry_run, profile, track or ())
 
@@ -122,7 +123,7 @@ def sweep(
     config stay, unless they are varied here. All points and seeds are runs of one compiled program. `mixjax compare`
     compares the points of the result over paired seeds.
     """
-    _use_all_cores()
+    use_all_cores()
     with reported(*_MISTAKES, interrupted="the same command goes on where this one stopped"):
         texts = [*(set_ or ()), *(_override(text, random is not None) for text in vary or ())]
         for key, value in (("seeds", seeds), ("first_seed", first_seed), ("chunk", chunk), ("random.num", random)):
@@ -231,14 +232,6 @@ def _trackers(names: Sequence[str], target: Path, config: configs.Config) -> Ite
                 tracker = tracking.wandb(name, project=project, name=target.name, config=resolved)
             tracks.append(stack.enter_context(tracker))
         yield tracking.together(*tracks) if tracks else None
-
-
-def _use_all_cores() -> None:
-    """Makes each core that may be used a device, so that runs are split over them; in vain where JAX already runs."""
-    if jax.config.jax_num_cpu_devices < 0:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        with contextlib.suppress(RuntimeError):
-            jax.config.update("jax_num_cpu_devices", cores)
 
 
 def _show_plans(plans: Mapping[str, Any]) -> None:
