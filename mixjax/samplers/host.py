@@ -1,5 +1,7 @@
 """The example samplers in NumPy, for an input pipeline outside ``jit``, such as a data loader in another process."""
 
+import functools
+
 import jax
 import numpy as np
 from numpy.typing import ArrayLike
@@ -113,8 +115,9 @@ class HostSampler:
         self._log_prior, self._prior_sums = -np.log(np.float32(n)), ()
         if prior is not None:
             log_prior = host_tree.as_rows(_log_simplex(prior), fanout, -np.inf)
-            self._log_prior = log_prior - self._build_prior(log_prior)[-1].log[0, 0]
-            self._prior_sums = self._build_prior(self._log_prior) if self._mixes else ()
+            flat = np.zeros_like(log_prior)
+            self._log_prior = log_prior - host_tree.root(tree.Nodes(flat, log_prior), self._heat)[1]
+            self._prior_sums = self._build(tree.Nodes(flat, self._log_prior)) if self._mixes else ()
         self.rebuild()
 
     @_quiet
@@ -133,11 +136,12 @@ class HostSampler:
             ValueError: ``batch_size`` out of range, or a key of another kind.
         """
         check_batch_size(batch_size, self.n, self.replacement)
-        key = _key_data(key)
+        key, (top, log) = _key_data(key), self._root()
+        masses = functools.partial(self._masses, (top, log) if self._mixes else (top, np.float32(0)))
         if self.replacement:
-            ids, logs = host_tree.draw(threefry.split(key)[0], self._masses, self._sizes, self.fanout, batch_size)
-            return ids.astype(np.int32), np.exp(self._prior_of(ids) - logs)
-        ids, logs, perturbed = host_tree.draw_distinct(key, self._masses, self._sizes, self.fanout, batch_size + 1)
+            ids, logs = host_tree.draw(threefry.split(key)[0], masses, self._sizes, self.fanout, batch_size)
+            return ids.astype(np.int32), np.exp(self._prior_of(ids) - (logs if self._mixes else logs - log))
+        ids, logs, perturbed = host_tree.draw_distinct(key, masses, self._sizes, self.fanout, batch_size + 1)
         drawn, threshold = perturbed[:-1] > -np.inf, perturbed[-1]
         inclusion = -np.expm1(-np.exp(logs[:-1] - threshold))
         weights = np.float32(batch_size) * np.exp(self._prior_of(ids[:-1])) / np.where(drawn, inclusion, np.float32(1))
@@ -183,8 +187,9 @@ class HostSampler:
         """Log-probabilities of one draw, float32: ``[n]`` of all examples, in O(n), or ``[B]`` of some."""
         indices = np.arange(self.n) if indices is None else np.asarray(indices, np.intp)
         nodes, log_prior = self._score(self._values_of(indices)), self._prior_of(indices)
-        log_probs = self._relative(tree.Nodes(nodes.top, nodes.log + log_prior))
-        return self._mix(log_probs, log_prior) if self._mixes else log_probs
+        total = self._root()
+        log_probs = self._relative(tree.Nodes(nodes.top, nodes.log + log_prior), total)
+        return self._mix(log_probs, log_prior, total) if self._mixes else log_probs
 
     def hardest(self, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The ``k`` examples of largest value, descending, in O(n): int32 ``indices`` and float32 ``values [k]``.
@@ -200,7 +205,7 @@ class HostSampler:
     @_quiet
     def rebuild(self) -> None:
         """Computes the sums anew, in O(n): after a change of ``beta``."""
-        self._sums = host_tree.build(self._leaves(slice(None)), len(self._sizes) - 1, self._heat)
+        self._sums = self._build(self._leaves(slice(None)))
 
     @property
     def values(self) -> np.ndarray:
@@ -243,12 +248,11 @@ class HostSampler:
     def _heat(self):
         return np.float32(0.0 if self.beta is None else min(self.beta, 1e30))
 
-    @property
-    def _total(self):
-        return self._sums[-1].top[0, 0], self._sums[-1].log[0, 0]
+    def _root(self):
+        return host_tree.root(self._sums[-1] if self._sums else self._leaves(slice(None)), self._heat)
 
-    def _build_prior(self, log_prior):
-        return host_tree.build(tree.Nodes(np.zeros_like(log_prior), log_prior), len(self._sizes) - 1, self._heat)
+    def _build(self, leaves):
+        return host_tree.build(leaves, len(self._sizes) - 1, self._heat)
 
     def _score(self, values):
         if self.beta is None:
@@ -261,24 +265,23 @@ class HostSampler:
         log = log + (self._log_prior[rows] if self._log_prior.ndim else self._log_prior)
         return tree.Nodes(top, np.where(np.isnan(values), np.float32(-np.inf), log))
 
-    def _relative(self, nodes):
-        top, log = self._total
-        return host_tree.relative(nodes, top, _finite(log), self._heat)
+    def _relative(self, nodes, total):
+        return host_tree.relative(nodes, total[0], _finite(total[1]), self._heat)
 
-    def _masses(self, level, nodes):
-        logs = self._relative(
-            tree.Nodes(*(x.take(nodes, 0) for x in self._sums[level - 1])) if level else self._leaves(nodes)
-        )
-        if self.floor is None and self._total[1] > -np.inf:
+    def _masses(self, total, level, nodes):
+        level_nodes = tree.Nodes(*(x.take(nodes, 0) for x in self._sums[level - 1])) if level else self._leaves(nodes)
+        logs = self._relative(level_nodes, total)
+        if self.floor is None and total[1] > -np.inf:
             return logs
         if self._log_prior.ndim:
-            return self._mix(logs, self._prior_sums[level - 1].log[nodes] if level else self._log_prior[nodes])
+            return self._mix(logs, self._prior_sums[level - 1].log[nodes] if level else self._log_prior[nodes], total)
         width = self.fanout**level
         starts = (nodes[:, None] * self.fanout + np.arange(self.fanout)) * width
-        return self._mix(logs, self._log_prior + np.log((self.n - starts).clip(0, width).astype(np.float32)))
+        below = (self.n - starts).clip(0, width).astype(np.float32)
+        return self._mix(logs, self._log_prior + np.log(below), total)
 
-    def _mix(self, log_probs, log_prior):
-        if self._total[1] == -np.inf:
+    def _mix(self, log_probs, log_prior, total):
+        if total[1] == -np.inf:
             return np.broadcast_to(log_prior, log_probs.shape)
         if self.floor is None:
             return log_probs

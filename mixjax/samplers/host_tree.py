@@ -47,10 +47,16 @@ def relative(nodes: Nodes, top: np.ndarray, log: np.ndarray, heat: np.float32) -
 def build(leaves: Nodes, levels: int, heat: np.float32) -> tuple[Nodes, ...]:
     """The levels above the leaves, which are rows, in O(n)."""
     sums, below = [], leaves
-    for _ in range(levels - 1):
+    for _ in range(levels):
         below = nodes_as_rows(combine(below, heat), below.log.shape[1])
         sums.append(below)
-    return (*sums, nodes_as_rows(_root(below, heat), below.log.shape[1]))
+    return tuple(sums)
+
+
+def root(rows: Nodes, heat: np.float32) -> tuple[np.float32, np.float32]:
+    """The sum of the masses of a whole level: its ``top`` and ``log``."""
+    top, log = combine(Nodes(*(x.reshape(1, -1) for x in rows)), heat)
+    return top[0], log[0]
 
 
 def refresh(
@@ -68,12 +74,11 @@ def refresh(
         What it overwrote: ``(array, positions, old)``, as :func:`write` returns it.
     """
     undo = []
-    for level, above in enumerate(sums[:-1]):
+    for level, above in enumerate(sums):
         ids = ids // above.log.shape[1]
         below = Nodes(*(x.take(ids, 0) for x in sums[level - 1])) if level else leaves(ids)
         undo += [write(rows, ids, new) for rows, new in zip(above, combine(below, heat), strict=True)]
-    root = _root(sums[-2] if len(sums) > 1 else leaves(slice(None)), heat)
-    return undo + [write(old, np.zeros(1, np.intp), new[0]) for old, new in zip(sums[-1], root, strict=True)]
+    return undo
 
 
 def write(rows: np.ndarray, ids: np.ndarray, new: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -88,13 +93,11 @@ def draw(
     key: np.ndarray, masses: Masses, sizes: tuple[int, ...], fanout: int, batch_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Independent leaves: ``(ids, log_masses)``, each ``[B]``."""
-    *below, width, _ = sizes
+    *below, width = sizes
     uniforms = threefry.uniform(key, (len(below) + 2, batch_size, 1))
     logs, side = _top(masses, sizes, fanout), math.isqrt(width - 1) + 1
-    square = as_rows(logs, side, -np.inf)
-    shares = np.exp(square - _largest(square))
-    rows = np.log(shares.sum(-1)) + _largest(square)[:, 0]
-    row = _choose(uniforms[-1], _ends(np.exp(rows - _largest(rows))))
+    shares = as_rows(np.exp(logs - _largest(logs)), side, 0.0)
+    row = _choose(uniforms[-1], _ends(shares.sum(-1)))
     nodes = row * side + _choose(uniforms[-2], _ends(shares)[row])
     logs = logs[nodes]
     for level in reversed(range(len(below))):
@@ -109,7 +112,7 @@ def draw_distinct(
     key: np.ndarray, masses: Masses, sizes: tuple[int, ...], fanout: int, k: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The ``k`` leaves of largest perturbed log-mass: ``(ids, log_masses, perturbed)``, each ``[k]``, descending."""
-    *below, width, _ = sizes
+    *below, width = sizes
     descent = np.arange(len(below) + 1)[::-1]
     counts = [width]  # numbers drawn, level after level, all of them at once
     for _ in below:
@@ -147,12 +150,8 @@ def _drawn(perturbed, k):
 
 
 def _top(masses, sizes, fanout):
-    *below, width, _ = sizes
+    *below, width = sizes
     return masses(len(below), np.arange(-(-width // fanout))).ravel()[:width]
-
-
-def _root(rows, heat):
-    return combine(Nodes(*(x.reshape(1, -1) for x in rows)), heat)
 
 
 def _ends(shares):

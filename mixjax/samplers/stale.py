@@ -133,9 +133,6 @@ def example_sampler(
     sizes, heat = tree.sizes(n, fanout), jnp.asarray(heat, jnp.float32)
     mixes = fallback or floor is not None  # draws look at the prior's sums too
 
-    def gather(x):
-        return x[None] if axis_name is None else jax.lax.all_gather(x, axis_name)
-
     def size():
         total = n if axis_name is None else n * jax.lax.axis_size(axis_name)
         if total >= 2**31:
@@ -157,8 +154,15 @@ def example_sampler(
         found = jnp.where(local < n, x[jnp.minimum(local, n - 1)], 0.0)
         return found if axis_name is None else jax.lax.psum(found, axis_name)
 
-    def root(sums):
-        return tree.combine(jax.tree.map(lambda x: gather(x[0]), sums[-1]), heat)
+    def over_devices(own):
+        """The sum of all devices' masses."""
+        if axis_name is None:
+            return own
+        return tree.combine(jax.tree.map(lambda x: jax.lax.all_gather(x, axis_name), own), heat)
+
+    def own_root(state):
+        """The mass of this device's examples."""
+        return tree.combine(state.sums[-1] if state.sums else leaves(state, jnp.arange(n)), heat)
 
     def scored(values, log_prior):
         top, log = score(values)
@@ -174,11 +178,11 @@ def example_sampler(
         return tree.Nodes(nodes.top, jnp.where(ids < n, nodes.log, -jnp.inf))
 
     def prior_masses(state, level, ids):
-        if state.prior_sums and level > 0:
+        if state.log_prior.ndim and level > 0:
             return tree.take(state.prior_sums[level - 1], ids).log
-        if state.prior_sums:
+        if state.log_prior.ndim:
             return jnp.where(ids < n, prior_of(state, ids), -jnp.inf)
-        width = n if level == len(sizes) - 1 else min(fanout**level, n)
+        width = min(fanout**level, n)
         below = jnp.clip(n - jnp.minimum(ids, -(-n // width)) * width, 0, width)  # examples below each node
         return state.log_prior + jnp.log(below.astype(jnp.float32))
 
@@ -212,7 +216,7 @@ def example_sampler(
         if prior is not None:
             share = as_simplex("prior", prior) if axis_name is None else jnp.asarray(prior, jnp.float32)
             log_prior, flat = jnp.log(share), jnp.zeros(n, jnp.float32)
-            log_prior -= root(tree.build(tree.Nodes(flat, log_prior), heat, fanout)).log
+            log_prior -= over_devices(tree.combine(tree.Nodes(flat, log_prior), heat)).log
             prior_sums = tree.build(tree.Nodes(flat, log_prior), heat, fanout) if mixes else ()
         return rebuild(SamplerState(jnp.clip(values, -LARGEST, LARGEST), (), log_prior, prior_sums))
 
@@ -220,7 +224,7 @@ def example_sampler(
         return state._replace(sums=tree.build(leaves(state, jnp.arange(n)), heat, fanout))
 
     def log_probs(state, indices=None):
-        total = root(state.sums)
+        total = over_devices(own_root(state))
         if indices is None:
             values, log_prior = state.values, jnp.broadcast_to(state.log_prior, (n,))
         else:
@@ -230,24 +234,27 @@ def example_sampler(
 
     def sample(state, key, batch_size):
         check_batch_size(batch_size, size(), replacement)
-        # Relative to all devices' total where the prior is mixed in, else to this one's: no collective is needed yet.
-        own = jax.tree.map(lambda x: x[0], state.sums[-1])
-        masses, perturbed = masses_to_draw(state, root(state.sums) if mixes else own), None
+        own = own_root(state)
+        # Relative to all devices' total where the prior is mixed in. Else to one example of the largest loss: the total
+        # is needed for the weights only, and another device's not yet.
+        total = over_devices(own) if mixes else tree.Nodes(own.top, jnp.zeros((), jnp.float32))
+        masses, perturbed = masses_to_draw(state, total), None
         if axis_name is not None:
             key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
         if replacement:
             draw_key, root_key = jax.random.split(key)
             ids, logs = tree.draw(draw_key, masses, sizes, fanout, batch_size)
             if axis_name is not None:  # among devices, by the largest of their perturbed log-masses, one for every draw
-                own_root = masses(len(sizes) - 1, jnp.zeros(1, jnp.int32))[0]
-                perturbed = own_root + jax.random.gumbel(root_key, (batch_size,), jnp.float32)
+                mass = jax.nn.logsumexp(masses(len(sizes) - 1, jnp.arange(sizes[-1])))
+                perturbed = mass + jax.random.gumbel(root_key, (batch_size,), jnp.float32)
         else:  # one more than needed: the threshold
             ids, logs, perturbed = tree.draw_distinct(key, masses, sizes, fanout, batch_size + 1)
         log_prior = prior_of(state, ids)
         if axis_name is not None:
             ids, perturbed, logs, log_prior = merge(ids + offset(), perturbed, logs, log_prior, own)
         if replacement:
-            return ids, jnp.exp(log_prior - logs)
+            log_total = 0.0 if mixes or axis_name is not None else own.log
+            return ids, jnp.exp(log_prior - (logs - log_total))
         drawn, threshold = perturbed[:-1] > -jnp.inf, perturbed[-1]
         inclusion = -jnp.expm1(-jnp.exp(logs[:-1] - threshold))  # P(perturbed log-mass above the threshold)
         weights = batch_size * jnp.exp(log_prior[:-1]) / jnp.where(drawn, inclusion, 1.0)
@@ -260,9 +267,9 @@ def example_sampler(
         packed = jax.lax.all_gather(packed, axis_name, axis=1)  # [6, devices, candidates]
         ids, floats = packed[0], jax.lax.bitcast_convert_type(packed[1:], jnp.float32)
         perturbed, logs, log_prior, tops, sums = floats
-        if not mixes:  # so far relative to each device's own
-            roots = tree.Nodes(tops[:, :1], sums[:, :1])
-            shift = tree.relative(roots, tree.combine(tree.Nodes(tops[:, 0], sums[:, 0]), heat), heat)
+        if not mixes:  # so far relative to the largest loss of each device
+            total = tree.combine(tree.Nodes(tops[:, 0], sums[:, 0]), heat)
+            shift = tree.relative(tree.Nodes(tops[:, :1], jnp.zeros_like(sums[:, :1])), total, heat)
             perturbed, logs = perturbed + shift, logs + shift
         rows = ids, perturbed, logs, log_prior
         if replacement:  # slot by slot
@@ -285,17 +292,16 @@ def example_sampler(
         indices = jnp.asarray(indices, jnp.int32)
         local = here(indices)
         old, new, finite = refreshed(state, local, values)
-        # An index that occurs twice gets the mean of its finite values, written twice: equal ones share a slot.
-        order = jnp.argsort(indices)
-        first = jnp.diff(indices[order], prepend=indices[order[:1]]) != 0
-        slots = jnp.zeros_like(order).at[order].set(jnp.cumsum(first))
-        count, total = (
-            jnp.zeros(indices.size, jnp.float32).at[slots].add(x)[slots]
-            for x in (finite.astype(jnp.float32), jnp.where(finite, new, 0.0))
-        )
+        # An index that occurs twice gets the mean of its finite values. Its occurrences find each other at its own place
+        # among the stored values, where one of them leaves its position in the batch.
+        positions = jnp.arange(local.size, dtype=jnp.float32) + 0.0 * old
+        held = state.values.at[local].set(positions, mode="drop")
+        slots = jnp.where(local < n, held[jnp.minimum(local, n - 1)].astype(jnp.int32), local.size)
+        counted = jnp.stack([finite.astype(jnp.float32), jnp.where(finite, new, 0.0)], -1)
+        count, total = jnp.zeros_like(counted).at[slots].add(counted, mode="drop")[slots].T
         new = jnp.where(count > 0, total / jnp.maximum(count, 1.0), old)
-        state = state._replace(values=state.values.at[local].set(new, mode="drop"))
-        return state._replace(sums=tree.refresh(state.sums, lambda ids: leaves(state, ids), n, local, heat, fanout))
+        state = state._replace(values=held.at[local].set(new, mode="drop"))
+        return state._replace(sums=tree.refresh(state.sums, lambda ids: leaves(state, ids), local, heat, fanout))
 
     def importance_weights(state, indices, values, kind="clipped"):
         check_kind(kind)

@@ -1,8 +1,8 @@
 """A tree of sums over the scores of n examples: draws and updates that touch O(log n) numbers.
 
 Level 0 is the leaves, one an example; the mass of a node of the next level is the sum of its ``fanout`` children's, and
-so on up to a level of at most ``WIDEST`` nodes, which are the children of the root. Up to that many examples the tree
-is a plain softmax: every draw and update reads them all at once, which is quicker there than to descend.
+so on up to a level of at most ``WIDEST`` nodes, which are the children of the root. The root itself is not kept: a draw
+reads all its children anyway. Up to ``WIDEST`` examples these are the leaves, and the tree is a plain softmax.
 
 A child is chosen in proportion to its mass among its siblings, with a random number of its own at every level, so that
 every example can be drawn however many there are (one float32 uniform has 2^23 values and cannot tell more items
@@ -59,11 +59,11 @@ def relative(nodes: Nodes, to: Nodes, heat: jax.Array) -> jax.Array:
 
 
 def sizes(n: int, fanout: int) -> tuple[int, ...]:
-    """Number of nodes of each level, from the ``n`` leaves to the one root."""
+    """Number of nodes of each level, from the ``n`` leaves to the root's children."""
     counts = [n]
     while counts[-1] > max(WIDEST, fanout):
         counts.append(-(-counts[-1] // fanout))
-    return (*counts, 1)
+    return tuple(counts)
 
 
 def build(leaves: Nodes, heat: jax.Array, fanout: int) -> tuple[Nodes, ...]:
@@ -78,23 +78,22 @@ def build(leaves: Nodes, heat: jax.Array, fanout: int) -> tuple[Nodes, ...]:
         For each level its nodes, ``sizes(n, fanout)[1:]`` of them.
     """
     sums, below = [], leaves
-    for _ in sizes(leaves.log.size, fanout)[1:-1]:
+    for _ in sizes(leaves.log.size, fanout)[1:]:
         padding = (0, -below.log.size % fanout)
         padded = Nodes(jnp.pad(below.top, padding), jnp.pad(below.log, padding, constant_values=-jnp.inf))
         below = combine(jax.tree.map(lambda x: x.reshape(-1, fanout), padded), heat)
         sums.append(below)
-    return (*sums, _root(below, heat))
+    return tuple(sums)
 
 
 def refresh(
-    sums: tuple[Nodes, ...], leaves: Callable[[jax.Array], Nodes], n: int, ids: jax.Array, heat: jax.Array, fanout: int
+    sums: tuple[Nodes, ...], leaves: Callable[[jax.Array], Nodes], ids: jax.Array, heat: jax.Array, fanout: int
 ) -> tuple[Nodes, ...]:
     """Recomputes the ancestors of some leaves.
 
     Args:
         sums: the levels above the leaves.
         leaves: ids to the new leaves; ``log`` is -inf past the end.
-        n: number of leaves.
         ids: int ``[B]``, leaves that changed; ids past the end change nothing.
         heat: scalar in [0, 1e30].
         fanout: children of a node below the root.
@@ -103,12 +102,12 @@ def refresh(
         The new levels, equal to :func:`build`'s.
     """
     new, nodes = [], ids
-    for old in sums[:-1]:
+    for old in sums:
         nodes = nodes // fanout
         children = _children(nodes, fanout)
         below = take(new[-1], children) if new else leaves(children)
         new.append(jax.tree.map(lambda a, b, i=nodes: a.at[i].set(b, mode="drop"), old, combine(below, heat)))
-    return (*new, _root(new[-1] if new else leaves(jnp.arange(n)), heat))
+    return tuple(new)
 
 
 def take(nodes: Nodes, ids: jax.Array) -> Nodes:
@@ -135,13 +134,11 @@ def draw(
     Returns:
         ``(ids, log_masses)``, int32 and float32 ``[B]``. A leaf of mass zero is never drawn, unless all are.
     """
-    *below, width, _ = sizes
+    *below, width = sizes
     uniforms = jax.random.uniform(key, (len(below) + 2, batch_size), jnp.float32)
     logs, side = masses(len(below), jnp.arange(width, dtype=jnp.int32)), math.isqrt(width - 1) + 1
-    square = jnp.pad(logs, (0, -width % side), constant_values=-jnp.inf).reshape(-1, side)
-    shares = jnp.exp(square - _largest(square))
-    rows = jnp.log(shares.sum(-1)) + _largest(square)[:, 0]
-    row = _choose(uniforms[-1], _ends(jnp.exp(rows - _largest(rows))))
+    shares = jnp.pad(jnp.exp(logs - _largest(logs)), (0, -width % side)).reshape(-1, side)
+    row = _choose(uniforms[-1], _ends(shares.sum(-1)))
     nodes = row * side + _choose(uniforms[-2], _ends(shares)[row])
     logs = logs[nodes]
     for level in reversed(range(len(below))):
@@ -178,7 +175,7 @@ def draw_distinct(
     References:
         Kool, van Hoof and Welling, "Stochastic beams and where to find them", ICML 2019, section 3 and appendix B.
     """
-    *below, width, _ = sizes
+    *below, width = sizes
 
     def perturb(level, logs):
         return logs + jax.random.gumbel(jax.random.fold_in(key, level), logs.shape, jnp.float32)
@@ -198,13 +195,19 @@ def draw_distinct(
 
 def _ends(shares):
     """Where each share ends when they are laid side by side; -1 for shares of zero, which are not to be reached."""
-    return jnp.where(shares > 0, jnp.cumsum(shares, -1), -1.0)
+    # A product, since XLA's cumsum of many short rows takes twice the time.
+    upper = jnp.triu(jnp.ones((shares.shape[-1], shares.shape[-1]), shares.dtype))
+    return jnp.where(shares > 0, jnp.matmul(shares, upper, precision=jax.lax.Precision.HIGHEST), -1.0)
 
 
 def _choose(uniforms, ends):
-    """The share that each uniform number falls into."""
-    # The largest end, not the last: XLA's cumsum is not monotone to the last bit.
-    return jnp.argmax(ends > uniforms[:, None] * ends.max(-1, keepdims=True), -1).astype(jnp.int32)
+    """The share that each uniform number falls into; the first where none is positive."""
+    # The largest end, not the last: rounded sums are not monotone to the last bit. And the least position that fits, not
+    # an argmax, which XLA does not vectorise on a CPU.
+    positions = jnp.arange(ends.shape[-1], dtype=jnp.int32)
+    fits = ends > uniforms[:, None] * ends.max(-1, keepdims=True)
+    chosen = jnp.where(fits, positions, positions.size).min(-1)
+    return jnp.where(chosen < positions.size, chosen, 0)
 
 
 def _condition(perturbed, maximum):
@@ -219,10 +222,6 @@ def _top_k(x, k):
     # one for both results it fails where it has no top_k.
     values, indices = jax.lax.top_k(x, min(k, x.size))
     return jax.lax.optimization_barrier(values), jax.lax.optimization_barrier(indices)
-
-
-def _root(nodes, heat):
-    return combine(jax.tree.map(lambda x: x[None], nodes), heat)
 
 
 def _largest(logs):

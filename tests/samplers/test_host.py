@@ -51,7 +51,7 @@ def test_draws_with_replacement_differ_at_edges_only(n, beta):
     ours, our_weights = host.sample(5, draws)
     # A share's error moves an edge by at most half of it; uniforms lie 2^-23 apart; a node has fanout - 1 edges, and
     # the root, a square of up to 1024 children, 31 in either direction.
-    rate = ((len(host.state.sums) - 1) * (host.fanout - 1) + 2 * 31) * (ROUNDING / 2 + 2**-23)
+    rate = (len(host.state.sums) * (host.fanout - 1) + 2 * 31) * (ROUNDING / 2 + 2**-23)
     same = ours == theirs
     assert (~same).sum() <= most_events(rate, draws)
     np.testing.assert_allclose(our_weights[same], their_weights[same], rtol=ROUNDING)
@@ -70,7 +70,7 @@ def test_batches_without_replacement_differ_at_ties_only(n, beta):
     ours, our_weights = map(np.stack, zip(*(host.sample(key, size) for key in jax.random.key_data(keys)), strict=True))
     # Of the perturbed log-masses, the r-th and the next are an exponential variable of rate about r apart: summed over
     # the ranks that are kept, the chance that two are within rounding of each other, at every level.
-    rate = len(host.state.sums) * (size + 1) ** 2 / 2 * 2 * ROUNDING
+    rate = (len(host.state.sums) + 1) * (size + 1) ** 2 / 2 * 2 * ROUNDING
     same = (ours == theirs).all(1)
     assert (~same).sum() <= most_events(rate, batches)
     # A weight is B prior / (1 - exp(-exp(log-mass - threshold))), the threshold having an error at every level.

@@ -50,6 +50,10 @@ def build(logs, fanout=FANOUT):
     return _build(jnp.asarray(logs, jnp.float32), fanout, tree.WIDEST)
 
 
+def root_of(leaves, sums, heat=HEAT):
+    return tree.combine(sums[-1] if sums else leaves, heat)
+
+
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def _build(logs, fanout, widest):
     leaves = nodes_of(logs)
@@ -59,7 +63,7 @@ def _build(logs, fanout, widest):
 @jax.jit
 def refreshed(logs, sums, ids):
     leaves = nodes_of(logs)
-    return tree.refresh(sums, functools.partial(tree.take, leaves), leaves.log.size, ids, HEAT, FANOUT)
+    return tree.refresh(sums, functools.partial(tree.take, leaves), ids, HEAT, FANOUT)
 
 
 def draw(key, leaves, sums, fanout, size, runs=1):
@@ -85,16 +89,15 @@ def _draw_distinct(key, leaves, sums, sizes, fanout, size, runs):
 @pytest.mark.parametrize("widest", [4, 1024], indirect=True)
 @pytest.mark.parametrize("n", [1, 2, 4, 5, 64, 65, 1000])
 @pytest.mark.parametrize("fanout", [2, 8, 32])
-def test_levels_shrink_to_one_root_that_holds_everything(n, fanout):
+def test_levels_shrink_to_few_nodes_that_hold_everything(n, fanout):
     logs = np.random.default_rng(n).normal(size=n) * 5
     leaves, sums = build(logs, fanout)
     sizes = tree.sizes(n, fanout)
     assert sizes == (n, *(level.log.size for level in sums))
-    *below, width, root = sizes
-    assert root == 1 and width <= max(tree.WIDEST, fanout)
-    assert all(above == -(-count // fanout) and count > width for count, above in itertools.pairwise([*below, width]))
-    np.testing.assert_allclose(logs_of(sums[-1])[0], np.logaddexp.reduce(logs), rtol=1e-5)
-    for nodes, above in itertools.pairwise([leaves, *sums[:-1]]):
+    assert sizes[-1] <= max(tree.WIDEST, fanout)
+    assert all(above == -(-count // fanout) and count > sizes[-1] for count, above in itertools.pairwise(sizes))
+    np.testing.assert_allclose(logs_of(root_of(leaves, sums)), np.logaddexp.reduce(logs), rtol=1e-5)
+    for nodes, above in itertools.pairwise([leaves, *sums]):
         below = logs_of(nodes)
         padded = np.pad(np.float64(below), (0, -below.size % fanout), constant_values=-np.inf)
         np.testing.assert_allclose(
@@ -105,11 +108,11 @@ def test_levels_shrink_to_one_root_that_holds_everything(n, fanout):
 def test_zero_masses_stay_zero_and_do_not_spread():
     leaves, sums = build([-np.inf, -np.inf, -np.inf, -np.inf, 0.0, -np.inf])
     assert logs_of(sums[0]).tolist() == [-np.inf, 0.0]
-    assert logs_of(sums[1]).tolist() == [0.0]
+    assert logs_of(root_of(leaves, sums)) == 0.0
     assert (draw(jax.random.key(0), leaves, sums, FANOUT, 64)[0] == 4).all()
     empty, sums = build([-np.inf] * 5)
-    assert sums[-1].log.tolist() == [-np.inf]
-    assert np.isfinite(sums[-1].top).all()
+    root = root_of(empty, sums)
+    assert root.log == -np.inf and np.isfinite(root.top)
     assert not np.isnan(draw_distinct(jax.random.key(0), empty, sums, FANOUT, 3)[2]).any()
 
 
@@ -141,12 +144,12 @@ def test_a_million_updates_do_not_drift():
         ids = jax.random.randint(id_key, (batch,), 0, n)
         logs = logs.at[ids].set(5 * jax.random.normal(value_key, (batch,)))
         # An index that occurs twice: whichever value stays, the sums are those of the leaves.
-        return (logs, tree.refresh(sums, lambda ids: tree.take(nodes_of(logs), ids), n, ids, HEAT, 8)), None
+        return (logs, tree.refresh(sums, lambda ids: tree.take(nodes_of(logs), ids), ids, HEAT, 8)), None
 
     carry = jnp.zeros(n), build(np.zeros(n), 8)[1]
     logs, sums = jax.jit(lambda c, k: jax.lax.scan(step, c, jax.random.split(k, steps))[0])(carry, jax.random.key(0))
     exact = np.logaddexp.reduce(np.float64(logs))
-    assert abs(logs_of(sums[-1])[0] - exact) < 2e-6 * abs(exact)
+    assert abs(logs_of(root_of(nodes_of(logs), sums)) - exact) < 2e-6 * abs(exact)
     chex.assert_trees_all_close(sums, build(logs, 8)[1], rtol=1e-6, atol=1e-6)
 
 
@@ -154,11 +157,11 @@ def test_a_million_updates_do_not_drift():
 @pytest.mark.parametrize("scale", [1e-3, 1e30])
 def test_no_heat_overflows_and_ties_share_evenly(heat, scale):
     losses = np.float32([1, 1, 1, 1, 1, -1, 0.5, 1, 1]) * np.float32(scale)  # seven of nine tie, in blocks of 4, 2, 1
-    sums = tree.build(tree.Nodes(jnp.asarray(losses), jnp.zeros(9)), jnp.float32(heat), FANOUT)
-    root = jax.tree.map(lambda x: x[0], sums[-1])
+    leaves = tree.Nodes(jnp.asarray(losses), jnp.zeros(9))
+    root = root_of(leaves, tree.build(leaves, jnp.float32(heat), FANOUT), jnp.float32(heat))
     assert np.isfinite(root.top)
     assert np.isfinite(root.log)
-    p = np.exp(tree.relative(tree.Nodes(jnp.asarray(losses), jnp.zeros(9)), root, heat))
+    p = np.exp(tree.relative(leaves, root, heat))
     expected = np.exp(np.maximum(heat * (np.float64(losses) - losses.max()), -1e300))
     np.testing.assert_allclose(p, expected / expected.sum(), rtol=1e-6, atol=1e-30)
 
