@@ -202,8 +202,8 @@ def _ends(shares):
 
 def _choose(uniforms, ends):
     """The share that each uniform number falls into; the first where none is positive."""
-    # The largest end, not the last: rounded sums are not monotone to the last bit. And the least position that fits, not
-    # an argmax, which XLA does not vectorise on a CPU.
+    # The largest end, not the last: rounded sums are not monotone to the last bit. The least position that fits, not an
+    # argmax: XLA does not vectorise that on a CPU.
     positions = jnp.arange(ends.shape[-1], dtype=jnp.int32)
     fits = ends > uniforms[:, None] * ends.max(-1, keepdims=True)
     chosen = jnp.where(fits, positions, positions.size).min(-1)
