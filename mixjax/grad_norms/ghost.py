@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mixjax.grad_norms.norms import as_float, norm, scale_of
+from mixjax.grad_norms.norms import anywhere, as_float, norm, scale_of
 from mixjax.grad_norms.tape import Parameter, Tape
 
 
@@ -20,8 +20,8 @@ def value_grads_and_norms(
     .. math:: \nabla \frac1B \sum_b u_b \ell_b
               \quad\text{and}\quad \|\nabla \ell_b\|^2 = \sum_{\text{leaves}} \|\nabla_{\text{leaf}} \ell_b\|^2
 
-    ``u`` are the ``weights``. The pass gives ``δ_b``, the derivative of example ``b``'s own loss with respect to each
-    operation's output; the rest is products of ``δ_b`` with the operation's input ``x_b``:
+    ``u`` are the ``weights``. The pass gives ``δ_b``, the derivative of example ``b``'s part ``u_b ℓ_b / B`` with
+    respect to each operation's output; the rest is products of ``δ_b`` with the operation's input ``x_b``:
 
     - a dense layer on ``[B, in]``: ``‖x_b‖² ‖δ_b‖²``; on ``[B, T, in]``: ``sum_{t,s} (x_bt·x_bs)(δ_bt·δ_bs)`` if
       ``2 T² <= in · out``, else ``‖sum_t x_bt δ_btᵀ‖²``, whichever takes less memory;
@@ -29,8 +29,10 @@ def value_grads_and_norms(
       ``sum_{t,s} [id_bt = id_bs] δ_bt·δ_bs``;
     - biases and elementwise scales: their gradients ``sum_t δ_bt`` and ``sum_t x_bt δ_bt`` themselves.
 
-    The gradient of the weighted mean is assembled from the same ``x`` and ``u δ``, one product per layer as in any
-    backward pass, so that a weight of zero costs no division, and the norms are those of the losses without weights.
+    The gradient is assembled from the same ``x`` and ``δ``, one product per layer as in any backward pass. The norms
+    are divided by ``u_b / B``, and so those of the losses without weights. A weight of zero counts as one until the
+    example is left out of the gradient. Zero weights, and gradients too small or too large to be squared in float32,
+    cost further passes over the activations in the batches that have them (under ``vmap``, in all if one has).
 
     Args:
         losses_fn: ``losses_fn(tape, params, batch) -> [B]``, the examples' losses, by a model on a :class:`Tape`; it
@@ -38,7 +40,8 @@ def value_grads_and_norms(
         params: pytree of parameters; each leaf must be used on the tape.
         batch: what ``losses_fn`` takes.
         weights: ``u``, ``[B]``, such as importance weights ``c / q``; ones by default. No gradient flows through them.
-            An example of weight 0 is left out of the gradient, even if its own is not finite.
+            An example of weight 0 is left out of the gradient, even if its own is not finite. One so small or so large
+            that ``u δ / B`` leaves the normal range of the losses' dtype makes its norm inexact.
 
     Returns:
         ``(losses, grads, norms)``: the losses ``[B]``, the gradient in the structure and dtypes of ``params``, and
@@ -66,7 +69,7 @@ def value_grads_and_norms(
         Hashimoto, "Large language models can be strong differentially private learners" (ICLR 2022), section 4, for
         sequences and embeddings; Bu, Mao and Xu, "Scalable and efficient training of large convolutional neural
         networks with differential privacy" (NeurIPS 2022), for the choice between the two. Deviations: scaled sums;
-        weights that need not be known before the norms are.
+        an example's norm does not depend on its weight, zero included.
     """
     paths, structure = jax.tree.flatten_with_path(params)
     names = [f"params{jax.tree_util.keystr(path)}" for path, _ in paths]
@@ -84,19 +87,29 @@ def value_grads_and_norms(
     kind, _ = jax.eval_shape(forward, None)
     tape = tapes[0]
     _check_tape(tape, kind, names)
-    weights = jnp.ones(kind.shape) if weights is None else jax.lax.stop_gradient(jnp.asarray(weights))
-    if weights.shape != kind.shape:
-        raise ValueError(f"weights must have one entry per example, shape {kind.shape}, got {weights.shape}.")
-
     zeros = [jnp.zeros(output.shape, output.dtype) for output in tape._outputs]
     losses, pullback, factors = jax.vjp(forward, zeros, has_aux=True)
-    (deltas,) = pullback(jnp.ones_like(losses))
+    share = jnp.full_like(losses, 1.0 / max(len(losses), 1))  # in what is differentiated; not 0, for the norms' sake
+    if weights is not None:
+        weights = jax.lax.stop_gradient(jnp.asarray(weights))
+        if weights.shape != kind.shape:
+            raise ValueError(f"weights must have one entry per example, shape {kind.shape}, got {weights.shape}.")
+        share = jnp.where(weights == 0, share, (share * weights).astype(share.dtype))
+    (deltas,) = pullback(share)
 
     terms = [[] for _ in leaves]
     for use, factor in zip(tape._uses, factors, strict=True):
         terms[use.leaf].append(_term(use.kind, factor, deltas[use.operation], leaves[use.leaf]))
-    grads = [_gradient(leaf, rows, weights / max(len(weights), 1)) for leaf, rows in zip(leaves, terms, strict=True)]
-    norms = norm([_norms(rows) for rows in terms if rows] or jnp.zeros_like(losses))
+
+    def gradients(terms):
+        return [_gradient(leaf, rows) for leaf, rows in zip(leaves, terms, strict=True)]
+
+    if weights is None:
+        grads = gradients(terms)
+    else:
+        left_out = weights == 0
+        grads = jax.lax.cond(anywhere(left_out), lambda: gradients(_without(terms, left_out)), lambda: gradients(terms))
+    norms = norm(_norms([rows for rows in terms if rows]) / jnp.abs(share) if any(terms) else jnp.zeros_like(losses))
     return losses, structure.unflatten(grads), norms
 
 
@@ -140,7 +153,7 @@ def last_layer(derivatives: ArrayLike, features: ArrayLike, *, intercept: bool =
         )
     if intercept:
         features = jnp.concatenate([features, jnp.ones_like(features[..., :1])], -1)
-    return jax.lax.stop_gradient(_norms([("matrix", _positions(features), _positions(derivatives))]))
+    return jax.lax.stop_gradient(_norms([[("matrix", _positions(features), _positions(derivatives))]]))
 
 
 def _check_tape(tape, losses, names):
@@ -182,43 +195,55 @@ def _positions(x):
     return x.reshape(len(x), math.prod(x.shape[1:-1]), x.shape[-1])
 
 
-def _gradient(leaf, terms, weights):
-    """The weighted sum of the examples' gradients."""
+def _without(terms, left_out):
+    """The leaves' terms with zeros for some examples: not 0 times what may be infinite."""
 
-    def keep(x):  # not 0 times what may be infinite
-        return jnp.where(weights.reshape(-1, *[1] * (x.ndim - 1)) != 0, x, jnp.zeros_like(x))
+    def zero(x):
+        return jnp.where(left_out.reshape(-1, *[1] * (x.ndim - 1)), jnp.zeros_like(x), x)
 
-    def weighted(x):
-        return keep((as_float(x) * weights.reshape(-1, *[1] * (x.ndim - 1))).astype(x.dtype))
+    return [[(kind, *map(zero, parts)) for kind, *parts in rows] for rows in terms]
 
+
+def _gradient(leaf, terms):
+    """The sum of the examples' gradients."""
     dtype = jnp.promote_types(leaf.dtype, jnp.float32)
     total = jnp.zeros(leaf.shape, dtype)
     for kind, *parts in terms:
         if kind == "rows":
-            total += weighted(parts[0]).sum(axis=0)
+            total += parts[0].sum(axis=0)
         elif kind == "table":
-            total = total.at[parts[0]].add(weighted(parts[1]).astype(dtype))
+            total = total.at[parts[0]].add(parts[1].astype(dtype))
         else:
-            left, right = keep(parts[0]), weighted(parts[1])
-            total += jnp.einsum("btn,btm->nm", left, right, preferred_element_type=dtype)
+            total += jnp.einsum("btn,btm->nm", *parts, preferred_element_type=dtype)
     return total.astype(leaf.dtype)
 
 
-def _norms(terms):
-    """Norms ``[B]`` of the examples' gradients with respect to one leaf."""
+def _norms(leaves):
+    """Norms ``[B]`` of the examples' gradients, from the terms of each leaf."""
+    norms = norm([_leaf_norms(terms, _as_it_is) for terms in leaves])
+    # Squares that fit into the type, and what is lost of others is below its rounding: else all again, scaled, which
+    # takes two more passes over what may be as large as the activations.
+    limits = jnp.finfo(norms.dtype)
+    fits = (norms > limits.tiny**0.5 / limits.eps) & (norms < jnp.inf)
+    return jax.lax.cond(anywhere(~fits), lambda: norm([_leaf_norms(terms, _unit) for terms in leaves]), lambda: norms)
+
+
+def _leaf_norms(terms, unit):
+    """Norms ``[B]`` for one leaf, of operands relative to their ``unit``."""
     rows = [parts[0] for kind, *parts in terms if kind == "rows"]
     if rows:
-        return norm(sum(rows))
+        size, row = unit(sum(rows).reshape(len(rows[0]), 1, -1))
+        return size * _root(jnp.square(row).sum(axis=(1, 2)))
     matrix = [parts for kind, *parts in terms if kind == "matrix"]
     table = [parts for kind, *parts in terms if kind == "table"]
     if matrix:  # uses one after the other are one use of all their positions
         (left_size, left), (right_size, right) = (
-            _unit(jnp.concatenate(parts, axis=1)) for parts in zip(*matrix, strict=True)
+            unit(jnp.concatenate(parts, axis=1)) for parts in zip(*matrix, strict=True)
         )
         matrix_squares = _matrix_squares(left, right)
     if table:
         ids, deltas = (jnp.concatenate(parts, axis=1) for parts in zip(*table, strict=True))
-        table_size, deltas = _unit(deltas)
+        table_size, deltas = unit(deltas)
         table_squares = _table_squares(ids, deltas)
     if not table:
         return left_size * _root(matrix_squares) * right_size
@@ -241,6 +266,12 @@ def _unit(x):
     return jnp.where(top == 0, 0.0, scale), x / scale[:, None, None]
 
 
+def _as_it_is(x):
+    """The same, by a size of 1."""
+    x = as_float(x)
+    return jnp.ones(len(x), x.dtype), x
+
+
 def _root(squares):
     """Square root of a sum of squares that rounding may have made negative."""
     return jnp.sqrt(jnp.maximum(squares, 0.0))
@@ -248,6 +279,8 @@ def _root(squares):
 
 def _matrix_squares(left, right):
     """``‖sum_t l_t r_tᵀ‖²`` from Gram matrices over time, or from the sum itself where that is smaller."""
+    if left.shape[1] == 1:
+        return jnp.square(left).sum(axis=(1, 2)) * jnp.square(right).sum(axis=(1, 2))
     if 2 * left.shape[1] ** 2 <= left.shape[2] * right.shape[2]:
         return (jnp.einsum("btn,bsn->bts", left, left) * jnp.einsum("btm,bsm->bts", right, right)).sum(axis=(1, 2))
     return jnp.square(jnp.einsum("btn,btm->bnm", left, right)).sum(axis=(1, 2))

@@ -145,6 +145,17 @@ def by_domain(norms: ArrayLike, domain_ids: ArrayLike, num_domains: int) -> jax.
     return scale[:num_domains] * jnp.sqrt(squares)
 
 
+@jax.custom_batching.custom_vmap
+def anywhere(flags):
+    """Whether any flag is set; under ``vmap``, in any of the batch, so that a ``lax.cond`` on it stays a branch."""
+    return flags.any()
+
+
+@anywhere.def_vmap
+def _(axis_size, batched, flags):
+    return anywhere(flags), False
+
+
 def as_float(x):
     """In float32, or wider."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))

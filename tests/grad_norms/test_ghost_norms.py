@@ -106,13 +106,19 @@ UNEVEN, ONES = np.linspace(0.0, 3.0, B, dtype=np.float32), np.ones(B, np.float32
 @functools.cache
 def program(name):
     """``run(params, batch, weights, factor)``: losses times ``factor``, gradient, norms and norms by leaf."""
-    losses_fn, leaf_norms = MODELS[name][0], ghost._norms
+    losses_fn, norms_of = MODELS[name][0], ghost._norms
 
     @jax.jit
     def run(params, batch, weights, factor):
         shares = []
-        with mock.patch.object(ghost, "_norms", lambda terms: shares.append(leaf_norms(terms)) or shares[-1]):
-            return *value_grads_and_norms(lambda *a: factor * losses_fn(*a), params, batch, weights=weights), shares
+
+        def listen(leaves):
+            shares.extend(norms_of([terms]) for terms in leaves)
+            return norms_of(leaves)
+
+        with mock.patch.object(ghost, "_norms", listen):
+            found = value_grads_and_norms(lambda *a: factor * losses_fn(*a), params, batch, weights=weights)
+        return *found, [share / jnp.where(weights == 0, 1, weights) * B for share in shares]
 
     return run
 
@@ -251,6 +257,36 @@ def test_weights_of_zero_everywhere_and_weights_that_are_not_given():
     _, grads, _ = compiled(losses_fn, params, batch)
     mean = jax.jit(jax.grad(lambda params: losses_fn(Tape(), params, batch).mean()))(params)
     chex.assert_trees_all_close(grads, mean, rtol=1e-5, atol=1e-6)
+
+
+@every_model
+def test_weights_none_of_which_is_zero(name):
+    """The usual branch: above, a weight of zero takes the other one."""
+    losses_fn, params, batch = MODELS[name]
+    weights = UNEVEN - 0.5
+    _, grads, norms, _ = measured(name, weights=weights)
+    mean = jax.jit(jax.grad(lambda params: (weights * losses_fn(Tape(), params, batch)).mean()))(params)
+    chex.assert_trees_all_close(grads, mean, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(norms, direct(name)[2], rtol=1e-4)
+
+
+def test_a_batch_of_runs_is_a_loop_and_branches_stay_branches():
+    """One run has a weight of zero, one a gradient that is too small to be squared, the others neither."""
+    losses_fn, params, (x, y) = MODELS["mlp"]
+
+    def run(scale, weights):
+        params_of = jax.tree.map(lambda leaf: scale * leaf, params)
+        return value_grads_and_norms(losses_fn, params_of, (x, y), weights=weights)
+
+    scales = jnp.float32([1.0, 0.5, 1e-30])
+    weights = jnp.stack([UNEVEN, UNEVEN + 1, UNEVEN + 1])
+    batched = jax.jit(jax.vmap(run))(scales, weights)
+    for i in range(3):
+        chex.assert_trees_all_close(
+            jax.tree.map(lambda leaf, i=i: leaf[i], batched), jax.jit(run)(scales[i], weights[i]), rtol=1e-5, atol=1e-6
+        )
+    jaxpr = jax.make_jaxpr(jax.vmap(run))(scales, weights)
+    assert sum(eqn.primitive.name == "cond" for eqn in jaxpr.eqns) == 2
 
 
 def test_one_backward_pass():
