@@ -45,7 +45,7 @@ class Moments(NamedTuple):
 
 
 def moments(values: ArrayLike, domain_ids: ArrayLike, num_domains: int) -> Moments:
-    """Counts, means and squared deviations of each domain's values, each sum corrected by a second pass.
+    """Counts, means and squared deviations of each domain's values, by the corrected two-pass algorithm.
 
     Args:
         values: ``[B]``, e.g. per-example losses; computed in float32 whatever the dtype. A non-finite value spoils its
@@ -65,6 +65,10 @@ def moments(values: ArrayLike, domain_ids: ArrayLike, num_domains: int) -> Momen
         >>> m = signals.moments(jnp.array([1.0, 3.0, 5.0]), jnp.array([0, 0, 1]), num_domains=3)
         >>> m.signals()["losses"].tolist(), m.signals()["loss_vars"].tolist()
         ([2.0, 5.0, nan], [2.0, nan, nan])
+
+    References:
+        Chan, Golub and LeVeque, "Algorithms for computing the sample variance: analysis and recommendations", The
+        American Statistician 37(3), 1983, eq. 1.7.
     """
     values, domain_ids = jnp.asarray(values), jnp.asarray(domain_ids)
     if values.ndim != 1 or values.shape != domain_ids.shape:
@@ -73,13 +77,12 @@ def moments(values: ArrayLike, domain_ids: ArrayLike, num_domains: int) -> Momen
     ids = jnp.where((domain_ids >= 0) & (domain_ids < num_domains), domain_ids, num_domains)
     total, per_example = _by_masks(ids, num_domains) if num_domains <= _FEW else _by_segments(ids, num_domains)
 
-    def average(x):  # twice, since a long float32 sum is off by far more than the mean's own rounding
-        guess = total(x) / jnp.maximum(count, 1.0)
-        return guess + total(x - per_example(guess)) / jnp.maximum(count, 1.0)
-
     count = total(jnp.ones_like(values))
-    mean = average(values)
-    return Moments(count, mean, count * average(jnp.square(values - per_example(mean))))
+    guess = total(values) / jnp.maximum(count, 1.0)
+    deviations = values - per_example(guess)
+    rest = total(deviations) / jnp.maximum(count, 1.0)  # a long float32 sum is off by far more than the mean's rounding
+    m2 = total(jnp.square(deviations)) - count * jnp.square(rest)
+    return Moments(count, guess + rest, jnp.maximum(m2, 0.0))
 
 
 def _by_segments(ids, num_domains):

@@ -370,7 +370,7 @@ def test_counterfactual_errs_by_the_second_order():
     np.testing.assert_allclose(errors[1] / errors[2], 4.0, rtol=0.1)
 
 
-def temporary(num_steps, size=2000, **options):
+def temporary(num_steps, size=2000, traced=False, **options):
     """Bytes of the compiled program beside its arguments and results."""
     optimizer = optax.sgd(0.1)
 
@@ -383,12 +383,14 @@ def temporary(num_steps, size=2000, **options):
     x = jnp.zeros(size, jnp.float32)
     gradient = jax.jit(hypergrad(wide, wide, optimizer, draw=draw, **options))
     keys = jax.random.split(jax.random.key(0), num_steps)
-    compiled = gradient.lower(jnp.full(4, 0.25, jnp.float32), x, optimizer.init(x), keys, x[:1]).compile()
+    last = [jnp.int32(num_steps)] if traced else []
+    compiled = gradient.lower(jnp.full(4, 0.25, jnp.float32), x, optimizer.init(x), keys, x[:1], *last).compile()
     return compiled.memory_analysis().temp_size_in_bytes
 
 
 def test_memory_beyond_the_state_is_constant_or_grows_with_the_root_of_t():
     assert temporary(1024, mode="forward") <= 1.1 * temporary(2, mode="forward")
+    assert temporary(1024, mode="forward", traced=True) <= 1.1 * temporary(1, mode="forward", traced=True)
     kept = temporary(1024, segment=1) - temporary(1, segment=1)
     assert 0.9 < kept / (1023 * 2000 * 4) < 1.5
     assert temporary(1024) < 0.12 * temporary(1024, segment=1)  # 2 * 32 states of 1024, and the rest

@@ -26,6 +26,9 @@ MODES = {
     "alignment": {"mode": "alignment"},
 }
 
+TRACED = "forward, T traced"
+"""As ``forward``, with T an argument of the program and not a constant in it."""
+
 
 def init(key: jax.Array, width: int) -> dict[str, jax.Array]:
     """An MLP with one hidden layer."""
@@ -46,7 +49,7 @@ def loss(params, batch) -> jax.Array:
 
 
 def cell(domains: int, num_steps: int, width: int) -> tuple[dict[str, Callable[[], None]], dict[str, int], int]:
-    """Each side's call, its temporary bytes, and the number of parameters."""
+    """Each side's call, its temporary bytes and those of ``TRACED``, and the number of parameters."""
     key, optimizer = jax.random.key(0), optax.sgd(RATE)
     params, images = init(key, width), jnp.asarray(load_digits().data[:64] / 16, jnp.float32)
     labels = jnp.asarray(load_digits().target[:64])
@@ -64,6 +67,9 @@ def cell(domains: int, num_steps: int, width: int) -> tuple[dict[str, Callable[[
         compiled = jax.jit(function).lower(*arguments).compile()
         memory[name] = compiled.memory_analysis().temp_size_in_bytes
         sides[name] = functools.partial(lambda f, x: jax.block_until_ready(f(*x)), compiled, arguments)
+    any_length = jax.jit(hypergrad(loss, loss, optimizer, draw=draw, mode="forward"))
+    compiled = any_length.lower(*inputs, (images, labels), jnp.int32(num_steps)).compile()
+    memory[TRACED] = compiled.memory_analysis().temp_size_in_bytes
     return sides, memory, sum(x.size for x in jax.tree.leaves(params))
 
 
@@ -143,7 +149,7 @@ def run(quick: bool) -> timing.Report:
     repeats, shapes = (1, [(2, 1, 8), (2, 66, 8)]) if quick else (
         5, [(k, t, width) for width in (13, 1333) for k in (2, 8, 32) for t in (1, 16, 256, 1024)]
     )  # fmt: skip
-    rows, data, stepwise, nested, forward = [], {}, [], [], {}
+    rows, data, stepwise, nested, lengths = [], {}, [], [], {"forward": {}, TRACED: {}}
     for domains, num_steps, width in shapes:
         sides, memory, size = cell(domains, num_steps, width)
         seconds = measured(sides, repeats)
@@ -166,15 +172,18 @@ def run(quick: bool) -> timing.Report:
             stepwise += [data[label]["ratio"][n]["median"] for n in list(MODES)[:1] if n in seconds]
         if num_steps > 64:
             nested += [data[label]["ratio"][n]["median"] for n in list(MODES)[1:2] if n in seconds]
-        forward.setdefault((domains, size), {})[num_steps] = memory["forward"]
+        for name, by_cell in lengths.items():
+            by_cell.setdefault((domains, size), {})[num_steps] = memory[name]
 
-    flat = [by_length[max(by_length)] / by_length[min(by_length)] for by_length in forward.values()]
-    looped = [by_length[max(by_length)] / by_length[sorted(by_length)[1]] for by_length in forward.values()]
+    traced, constant = (
+        [by_length[max(by_length)] / by_length[min(by_length)] for by_length in lengths[name].values()]
+        for name in (TRACED, "forward")
+    )
     targets = [
         at_most("reverse with every state kept, K >= 8 and T > 1, times plain training", stepwise, STEPWISE),
         at_most("reverse with the square root of T states, T > 64, times plain training", nested, NESTED),
-        at_most("forward's memory at the longest T, times that at T = 1", flat, FLAT),
-        at_most("the same, times that at the second T (at T = 1 XLA has no loop to keep buffers for)", looped, FLAT),
+        at_most("forward's memory at the longest T, times that at T = 1, T traced", traced, FLAT),
+        at_most("the same, T a constant: at T = 1 there is no loop, and no tangents enter it", constant, FLAT),
     ]
     outcomes = amortised(quick)
     plain, full = list(outcomes)[:2]

@@ -124,7 +124,8 @@ def forward(
     .. math:: J_{t+1} = (I - \eta \nabla^2 \textstyle\sum_d c_d f_d(\theta_t)) J_t
               - \eta [\nabla f_1, \ldots, \nabla f_D](\theta_t), \quad J_0 = 0, \quad g = J_T^\top \nabla F(\theta_T)
 
-    and for any other optimizer the same with its own derivative in place of η.
+    and for any other optimizer the same with its own derivative in place of η. Both terms of a step are one forward
+    derivative of its gradient in ``(c, θ)``, along the unit vectors and ``J``.
 
     Args:
         loss: see :func:`hypergrad`; so are ``val_loss``, ``optimizer`` and ``draw``.
@@ -144,14 +145,14 @@ def forward(
     def run(weights, params, opt_state, batches, val_batch, num_steps=None):
         weights, longest = as_floats(weights), length_of(batches)
         num_steps = longest if num_steps is None else jnp.clip(num_steps, 1, longest)
+        units = jnp.eye(weights.size, dtype=weights.dtype)
 
         def step(t, carry):
             (params, opt_state), (tangents, slot_tangents), total = carry
             batch = draw(jax.tree.map(lambda x: x[t], batches))
             slots, move = move_of(optimizer, opt_state)
-            (grads, losses), along = jax.linearize(lambda params: gradient(weights, params, batch), params)
-            by_domain = jax.vmap(jax.grad(loss), (None, 0))(params, batch)
-            grad_tangents = jax.tree.map(jnp.add, jax.vmap(lambda j: along(j)[0])(tangents), by_domain)
+            (grads, losses), along = jax.linearize(lambda c, params: gradient(c, params, batch), weights, params)
+            grad_tangents = jax.vmap(lambda unit, j: along(unit, j)[0])(units, tangents)
             (params, _), push, opt_state = jax.linearize(move, params, slots, grads, has_aux=True)
             return (params, opt_state), jax.vmap(push)(tangents, slot_tangents, grad_tangents), total + losses
 

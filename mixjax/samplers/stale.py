@@ -293,9 +293,9 @@ def example_sampler(
         local = here(indices)
         old, new, finite = refreshed(state, local, values)
         # An index that occurs twice gets the mean of its finite values. Its occurrences find each other at its place
-        # among the stored values, where one of them leaves its position in the batch. (The sum with zero times what was
-        # there has XLA read that first, and write in place.)
-        positions = jnp.arange(local.size, dtype=jnp.float32) + 0.0 * old
+        # among the stored values, where one of them leaves its position in the batch. (The sum with zero times the new
+        # values has XLA read first whatever these are made of, and then write in place.)
+        positions = jnp.arange(local.size, dtype=jnp.float32) + 0.0 * new
         held = state.values.at[local].set(positions, mode="drop")
         slots = jnp.where(local < n, held[jnp.minimum(local, n - 1)].astype(jnp.int32), local.size)
         counted = jnp.stack([finite.astype(jnp.float32), jnp.where(finite, new, 0.0)], -1)

@@ -351,7 +351,7 @@ def test_one_trace_over_three_steps_and_a_state_that_is_a_fixpoint():
     assert len(traces) == 1
 
 
-@pytest.mark.parametrize(("replacement", "kind"), [(True, None), (False, None), (True, "tree")])
+@pytest.mark.parametrize(("replacement", "kind"), [(True, None), (False, None), (True, "tree"), (True, "stored")])
 def test_a_donated_state_is_updated_in_place(replacement, kind):
     """No step copies the history: the compiled loop's scratch memory is far below n floats."""
     n = 1 << 17
@@ -359,8 +359,8 @@ def test_a_donated_state_is_updated_in_place(replacement, kind):
 
     def step(state, key):
         indices, weights = sampler.sample(state, key, 8)
-        losses = jnp.sin(indices.astype(jnp.float32))
-        if kind is not None:
+        losses = jnp.sin(indices.astype(jnp.float32) if kind != "stored" else state.values[indices])
+        if kind == "tree":
             weights = sampler.importance_weights(state, indices, losses, kind)
         return sampler.update(state, indices, losses), weights.sum()
 
