@@ -144,7 +144,8 @@ def draw(
     for level in reversed(range(len(below))):
         siblings = masses(level, _children(nodes, fanout))
         chosen = _choose(uniforms[level], _ends(jnp.exp(siblings - _largest(siblings))))
-        nodes = nodes * fanout + chosen
+        # A barrier, or XLA computes the path anew for every number that is looked up by it: a batch's features, say.
+        nodes = jax.lax.optimization_barrier(nodes * fanout + chosen)
         # Not masses(0, nodes): a second look at the leaves, which an update after the draw need not wait for, makes XLA
         # copy all of them.
         logs = jnp.where(jnp.arange(fanout) == chosen[:, None], siblings, -jnp.inf).max(-1)
