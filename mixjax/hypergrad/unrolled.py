@@ -145,7 +145,7 @@ def forward(
     def run(weights, params, opt_state, batches, val_batch, num_steps=None):
         weights, longest = as_floats(weights), length_of(batches)
         num_steps = longest if num_steps is None else jnp.clip(num_steps, 1, longest)
-        units = jnp.eye(weights.size, dtype=weights.dtype)
+        units = jnp.diag(jnp.ones_like(weights))
 
         def step(t, carry):
             (params, opt_state), (tangents, slot_tangents), total = carry
