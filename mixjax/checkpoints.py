@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import shutil
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,12 @@ class ChangedError(ValueError):
 class Chunks:
     """The chunks of one sweep, in a folder of its own: orbax checkpoints, each with a digest of its arrays.
 
-    A chunk is known by the number of its first run. Several processes may write to one folder, each its own chunks. A
-    checkpoint is written under another name and then renamed, so that a process killed at any point leaves whole ones
-    only. One that is damaged all the same (cut, altered, unreadable) is reported as a warning and not read, and its
-    chunks are computed again. Nothing in the folder is deleted but carries of chunks that are done and, where the
-    identity is damaged, what was written beside it.
+    A chunk is known by the number of its first run. The processes of one sweep may write to one folder, each its own
+    chunks; a second process of the same number is turned away while the first one lives. A checkpoint is written under
+    another name and then renamed, so that a process killed at any point leaves whole ones only. One that is damaged
+    all the same (cut, altered, unreadable) is reported as a warning and not read, and its chunks are computed again.
+    Nothing in the folder is deleted but carries of chunks that are done and, where the identity is damaged, what was
+    written beside it.
 
     Args:
         folder: made if it does not exist.
@@ -40,7 +42,7 @@ class Chunks:
 
     Raises:
         ChangedError: the folder holds chunks of another identity, or of none.
-        OSError: the folder cannot be written.
+        OSError: the folder cannot be written, or (a BlockingIOError) another process is writing there.
 
     Example:
         >>> import tempfile, numpy as np
@@ -64,6 +66,7 @@ class Chunks:
         if not os.access(self.folder, os.W_OK):
             raise PermissionError(f"{self.folder} cannot be written")
         own = [*self.folder.glob("chunk_*"), *self.folder.glob("carry_*"), *self.folder.glob(_ROWS)]
+        before, damaged = None, False
         try:
             before = json.loads(path.read_text())
         except FileNotFoundError:
@@ -72,20 +75,21 @@ class Chunks:
                     f"{own[0]} has no {_IDENTITY} beside it that would tell which run it is of; give another folder, "
                     "or empty this one."
                 ) from None
-            _write(path, json.dumps(identity, indent=1))
-            return
         except ValueError:
-            _LOG.warning("%s is damaged: all is computed again", path)
-            for each in own:
-                shutil.rmtree(each) if each.is_dir() else each.unlink()
-            _write(path, json.dumps(identity, indent=1))
-            return
-        names = [name for name in {**before, **identity} if before.get(name) != identity.get(name)]
-        if names:
-            changes = "; ".join(_change(name, before.get(name), identity.get(name)) for name in names)
+            damaged = True
+        known = identity if before is None else before
+        if names := [name for name in {**known, **identity} if known.get(name) != identity.get(name)]:
+            changes = "; ".join(_change(name, known.get(name), identity.get(name)) for name in names)
             raise ChangedError(
                 f"{self.folder} holds chunks of another run: {changes}. Go back to what it was, or delete the folder."
             )
+        _lock(self, self.folder / f"lock_{jax.process_index()}")
+        if damaged:
+            _LOG.warning("%s is damaged: all is computed again", path)
+            for each in own:
+                shutil.rmtree(each) if each.is_dir() else each.unlink()
+        if before is None:
+            _write(path, json.dumps(identity, indent=1))
 
     def read(self) -> dict[int, dict[str, np.ndarray]]:
         """Number of a chunk's first run -> metrics, of every whole checkpoint."""
@@ -218,6 +222,28 @@ def _change(name, before, now):
         return "; ".join(_change(f"{name}.{key}", before.get(key), now.get(key)) for key in inner)
     before, now = (text if len(text := json.dumps(value)) < 60 else f"{text[:57]}..." for value in (before, now))
     return f"{name}: {before}, now {now}"
+
+
+def _lock(owner, path):
+    """Keeps other processes from the same lock until ``owner`` is gone or this process ends, however that may be.
+
+    Raises:
+        BlockingIOError: another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows: without a lock
+        return
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    weakref.finalize(owner, os.close, file)
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        raise BlockingIOError(
+            f"{path.parent} is in use by another process that runs the same; wait for it, or end it."
+        ) from None
+    except OSError:  # a file system without locks
+        _LOG.debug("%s cannot be locked", path)
 
 
 def _write(path, text):

@@ -254,6 +254,8 @@ def test_kill_9_and_the_same_call_again_give_the_result_of_a_run_without_a_break
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("chunk_000000002")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
+    with pytest.raises(BlockingIOError, match="in use by another process"):  # while the first one lives
+        sweep(tmp_path)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     found = len(list(tmp_path.glob("chunk_?????????")))

@@ -92,9 +92,11 @@ def timed(sides: dict[str, Callable[[int], None] | None], repeats: int) -> dict[
     sides, steps = {name: side for name, side in sides.items() if side is not None}, {}
     for name, side in sides.items():
         side(1)  # compilation, and the pages touched
-        start = time.perf_counter()
-        side(3)
-        steps[name] = max(1, min(1000, round(0.03 * 3 / (time.perf_counter() - start))))
+        steps[name] = 3
+        for _ in range(2):  # the first few steps, and a call's start, take longer than the rest
+            start = time.perf_counter()
+            side(steps[name])
+            steps[name] = max(1, round(0.03 * steps[name] / (time.perf_counter() - start)))
     turns = {name: functools.partial(side, steps[name]) for name, side in sides.items()}
     seconds = timing.interleave(turns, repeats)
     return {name: [value / steps[name] for value in values] for name, values in seconds.items()}
