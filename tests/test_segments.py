@@ -8,7 +8,7 @@ import pytest
 import mixjax
 from mixjax import sweeps
 from mixjax.checkpoints import ChangedError
-from mixjax.programs import OutOfMemoryError, Program
+from mixjax.programs import OutOfMemoryError, Program, Spec
 from mixjax.sweeps import Segments, diverged
 
 STEPS = 6
@@ -55,6 +55,19 @@ def test_joined_segments_are_the_whole_run(dims):
         )
         np.testing.assert_allclose(cut.x, uncut.x, rtol=1e-6)
         np.testing.assert_array_equal(cut.step, uncut.step)
+
+
+@pytest.mark.parametrize("vectorize", ["map", "vmap"])
+def test_a_segment_takes_over_the_memory_of_the_carry_before(vectorize):
+    scalar, devices = jax.ShapeDtypeStruct((), jnp.float32), jax.devices()[:2]
+    specs = Spec({"rate": scalar, "breaks": scalar}), Spec({}), Spec(scalar)
+    program = Program(TRAIN, 4, vectorize, devices, *specs)
+    valid, data = program.valid(4), program.place(jnp.float32(0.1))
+    hparams = program.place_rows({"rate": np.full(4, 0.5, np.float32), "breaks": np.full(4, 99.0, np.float32)})
+    first = program.start(valid, program.place_rows(np.arange(4, dtype=np.uint32)), hparams, {}, data)
+    second, _ = program.run(valid, first, hparams, {}, data)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(first))
+    assert second["step"].tolist() == [2] * 4
 
 
 def test_progress_and_records_between_segments(dims):

@@ -117,7 +117,7 @@ def draw_distinct(
     counts = [width]  # numbers drawn, level after level, all of them at once
     for _ in below:
         counts.append(min(counts[-1], k) * fanout)
-    keys = np.repeat(threefry.fold_in(key, descent), counts, axis=0)
+    keys = np.repeat(threefry.fold_in(key, descent) if below else key[None], counts, axis=0)
     counters = np.concatenate([np.arange(count, dtype=np.uint32) for count in counts])
     gumbels = threefry.to_gumbel(threefry.random_bits(keys, counters))
     first, *gumbels = np.split(gumbels, np.cumsum(counts)[:-1])

@@ -179,7 +179,8 @@ def draw_distinct(
     *below, width = sizes
 
     def perturb(level, logs):
-        return logs + jax.random.gumbel(jax.random.fold_in(key, level), logs.shape, jnp.float32)
+        own = jax.random.fold_in(key, level) if below else key
+        return logs + jax.random.gumbel(own, logs.shape, jnp.float32)
 
     logs = masses(len(below), jnp.arange(width, dtype=jnp.int32))
     maxima, nodes = _top_k(perturb(len(below), logs), k)
