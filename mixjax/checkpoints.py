@@ -83,7 +83,7 @@ class Chunks:
             raise ChangedError(
                 f"{self.folder} holds chunks of another run: {changes}. Go back to what it was, or delete the folder."
             )
-        _lock(self, self.folder / f"lock_{jax.process_index()}")
+        self._lock = _lock(self.folder / f"lock_{jax.process_index()}")
         if damaged:
             _LOG.warning("%s is damaged: all is computed again", path)
             for each in own:
@@ -224,8 +224,19 @@ def _change(name, before, now):
     return f"{name}: {before}, now {now}"
 
 
-def _lock(owner, path):
-    """Keeps other processes from the same lock until ``owner`` is gone or this process ends, however that may be.
+class _Lock:
+    """A descriptor, closed when it is forgotten: the system then, or when the process ends, gives up its lock."""
+
+    def __init__(self, path):
+        self.file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        weakref.finalize(self, os.close, self.file)
+
+
+_LOCKS = weakref.WeakValueDictionary()  # closing any descriptor of a file gives up the process's lock: one for each
+
+
+def _lock(path):
+    """What keeps other processes from the same lock for as long as it is referred to.
 
     Raises:
         BlockingIOError: another process holds it.
@@ -233,17 +244,19 @@ def _lock(owner, path):
     try:
         import fcntl
     except ImportError:  # Windows: without a lock
-        return
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    weakref.finalize(owner, os.close, file)
+        return None
+    lock = _LOCKS.get(path)
+    if lock is None:
+        lock = _LOCKS[path] = _Lock(path)
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(lock.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         raise BlockingIOError(
             f"{path.parent} is in use by another process that runs the same; wait for it, or end it."
         ) from None
     except OSError:  # a file system without locks
         _LOG.debug("%s cannot be locked", path)
+    return lock
 
 
 def _write(path, text):

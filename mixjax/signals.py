@@ -81,8 +81,11 @@ def moments(values: ArrayLike, domain_ids: ArrayLike, num_domains: int) -> Momen
     guess = total(values) / jnp.maximum(count, 1.0)
     deviations = values - per_example(guess)
     rest = total(deviations) / jnp.maximum(count, 1.0)  # a long float32 sum is off by far more than the mean's rounding
-    m2 = total(jnp.square(deviations)) - count * jnp.square(rest)
-    return Moments(count, guess + rest, jnp.maximum(m2, 0.0))
+    squares = jnp.square(deviations)
+    m2 = total(squares)
+    if num_domains > _FEW:  # one number after the other: corrected once more
+        m2 += total(squares - per_example(m2 / jnp.maximum(count, 1.0)))
+    return Moments(count, guess + rest, jnp.maximum(m2 - count * jnp.square(rest), 0.0))
 
 
 def _by_segments(ids, num_domains):

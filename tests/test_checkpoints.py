@@ -234,6 +234,18 @@ def test_a_sweep_is_another_one_if_its_arguments_data_or_code_differ(tmp_path):
         mixjax.sweep(other, checkpoint=tmp_path, seeds=5, axes={"scale": [1.0, 2.0]}, data=jnp.float32(1.0), chunk=2)
 
 
+def test_one_lock_a_folder_and_process(tmp_path):
+    """Closing any descriptor of a file would give up the process's lock on it."""
+    first, second = Chunks(tmp_path, IDENTITY), Chunks(tmp_path, IDENTITY)
+    assert first._lock is second._lock
+    file = first._lock.file
+    del first
+    os.fstat(file)
+    del second
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(file)
+
+
 CHILD = """
 import sys, time
 import jax

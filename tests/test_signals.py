@@ -308,3 +308,10 @@ def test_microbatch_counts_must_match(shape):
 def test_moments_of_many_domains_make_no_table_of_domains_and_examples():
     jaxpr = jax.make_jaxpr(lambda x, ids: signals.moments(x, ids, 10_000))(jnp.zeros(64), jnp.zeros(64, int))
     assert max(v.aval.size for eqn in jaxpr.eqns for v in eqn.outvars) <= 10_001
+
+
+@pytest.mark.parametrize("num_domains", [1, 100])
+def test_a_million_values_keep_their_variance(num_domains):
+    values = (np.random.default_rng(0).random(10**6) < 0.01).astype(np.float32)
+    m = jax.jit(functools.partial(signals.moments, num_domains=num_domains))(values, np.zeros(10**6, int))
+    np.testing.assert_allclose(m.m2[0], values.astype(float).var() * 10**6, rtol=3e-4)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mixjax.grad_norms.norms import anywhere, as_float, norm, scale_of
+from mixjax.grad_norms.norms import anywhere, as_float, scale_of
 from mixjax.grad_norms.tape import Parameter, Tape
 
 
@@ -20,8 +20,8 @@ def value_grads_and_norms(
     .. math:: \nabla \frac1B \sum_b u_b \ell_b
               \quad\text{and}\quad \|\nabla \ell_b\|^2 = \sum_{\text{leaves}} \|\nabla_{\text{leaf}} \ell_b\|^2
 
-    ``u`` are the ``weights``. The pass gives ``δ_b``, the derivative of example ``b``'s part ``u_b ℓ_b / B`` with
-    respect to each operation's output; the rest is products of ``δ_b`` with the operation's input ``x_b``:
+    ``u`` are the ``weights``. The pass gives ``δ_b``, the derivative of example ``b``'s part ``u_b ℓ_b`` with respect
+    to each operation's output; the rest is products of ``δ_b`` with the operation's input ``x_b``:
 
     - a dense layer on ``[B, in]``: ``‖x_b‖² ‖δ_b‖²``; on ``[B, T, in]``: ``sum_{t,s} (x_bt·x_bs)(δ_bt·δ_bs)`` if
       ``2 T² <= in · out``, else ``‖sum_t x_bt δ_btᵀ‖²``, whichever takes less memory;
@@ -30,9 +30,10 @@ def value_grads_and_norms(
     - biases and elementwise scales: their gradients ``sum_t δ_bt`` and ``sum_t x_bt δ_bt`` themselves.
 
     The gradient is assembled from the same ``x`` and ``δ``, one product per layer as in any backward pass. The norms
-    are divided by ``u_b / B``, and so those of the losses without weights. A weight of zero counts as one until the
-    example is left out of the gradient. Zero weights, and gradients too small or too large to be squared in float32,
-    cost further passes over the activations in the batches that have them (under ``vmap``, in all if one has).
+    are divided by ``u_b``, and so those of the losses without weights. A weight of zero counts as one until the example
+    is left out of the gradient. Zero weights, and operands too small or too large to be squared in float32, cost
+    further passes over the activations in the batches that have them (under ``vmap``, in all if one has). Under
+    ``shard_map`` the gradient is that of the device's own examples, to be averaged over the devices.
 
     Args:
         losses_fn: ``losses_fn(tape, params, batch) -> [B]``, the examples' losses, by a model on a :class:`Tape`; it
@@ -41,7 +42,7 @@ def value_grads_and_norms(
         batch: what ``losses_fn`` takes.
         weights: ``u``, ``[B]``, such as importance weights ``c / q``; ones by default. No gradient flows through them.
             An example of weight 0 is left out of the gradient, even if its own is not finite. One so small or so large
-            that ``u δ / B`` leaves the normal range of the losses' dtype makes its norm inexact.
+            that ``u δ`` leaves the normal range of an operation's dtype makes its norm inexact.
 
     Returns:
         ``(losses, grads, norms)``: the losses ``[B]``, the gradient in the structure and dtypes of ``params``, and
@@ -87,30 +88,31 @@ def value_grads_and_norms(
     kind, _ = jax.eval_shape(forward, None)
     tape = tapes[0]
     _check_tape(tape, kind, names)
-    zeros = [jnp.zeros(output.shape, output.dtype) for output in tape._outputs]
-    losses, pullback, factors = jax.vjp(forward, zeros, has_aux=True)
-    share = jnp.full_like(losses, 1.0 / max(len(losses), 1))  # in what is differentiated; not 0, for the norms' sake
     if weights is not None:
         weights = jax.lax.stop_gradient(jnp.asarray(weights))
         if weights.shape != kind.shape:
             raise ValueError(f"weights must have one entry per example, shape {kind.shape}, got {weights.shape}.")
-        share = jnp.where(weights == 0, share, (share * weights).astype(share.dtype))
-    (deltas,) = pullback(share)
+    losses, pullback, factors = jax.vjp(forward, [_zeros(*output) for output in tape._outputs], has_aux=True)
+    scale = jnp.ones_like(losses)
+    if weights is not None:
+        left_out = weights.astype(losses.dtype) == 0
+        scale = jnp.where(left_out, scale, weights.astype(losses.dtype))  # not 0, for the norms' sake
+    (deltas,) = pullback(scale)
 
     terms = [[] for _ in leaves]
     for use, factor in zip(tape._uses, factors, strict=True):
         terms[use.leaf].append(_term(use.kind, factor, deltas[use.operation], leaves[use.leaf]))
 
-    def gradients(terms):
-        return [_gradient(leaf, rows) for leaf, rows in zip(leaves, terms, strict=True)]
+    def sums(terms):
+        return [_sum(leaf, rows) for leaf, rows in zip(leaves, terms, strict=True)]
 
     if weights is None:
-        grads = gradients(terms)
+        totals = sums(terms)
     else:
-        left_out = weights == 0
-        grads = jax.lax.cond(anywhere(left_out), lambda: gradients(_without(terms, left_out)), lambda: gradients(terms))
-    norms = norm(_norms([rows for rows in terms if rows]) / jnp.abs(share) if any(terms) else jnp.zeros_like(losses))
-    return losses, structure.unflatten(grads), norms
+        totals = jax.lax.cond(anywhere(left_out), lambda: sums(_without(terms, left_out)), lambda: sums(terms))
+    grads = [(total / max(len(losses), 1)).astype(leaf.dtype) for leaf, total in zip(leaves, totals, strict=True)]
+    norms = _norms([rows for rows in terms if rows]) / jnp.abs(scale) if any(terms) else jnp.zeros_like(losses)
+    return losses, structure.unflatten(grads), jax.lax.stop_gradient(norms.astype(jnp.float32))
 
 
 def last_layer(derivatives: ArrayLike, features: ArrayLike, *, intercept: bool = False) -> jax.Array:
@@ -153,14 +155,22 @@ def last_layer(derivatives: ArrayLike, features: ArrayLike, *, intercept: bool =
         )
     if intercept:
         features = jnp.concatenate([features, jnp.ones_like(features[..., :1])], -1)
-    return jax.lax.stop_gradient(_norms([[("matrix", features, derivatives)]]))
+    return jax.lax.stop_gradient(_norms([[("matrix", features, derivatives)]]).astype(jnp.float32))
+
+
+def _zeros(kind, axes):
+    """Zeros that vary over the mesh axes over which an operation's output does: else its derivative is summed there."""
+    zeros = jnp.zeros(kind.shape, kind.dtype)
+    if not axes:
+        return zeros
+    return jax.lax.pcast(zeros, axes, to="varying") if hasattr(jax.lax, "pcast") else jax.lax.pvary(zeros, axes)
 
 
 def _check_tape(tape, losses, names):
     if getattr(losses, "ndim", None) != 1 or not jnp.issubdtype(losses.dtype, jnp.floating):
         raise ValueError(f"losses_fn must return one loss per example, float [B], got {losses}.")
     for use in tape._uses:
-        output = tape._outputs[use.operation]
+        output, _ = tape._outputs[use.operation]
         if output.shape[0] != losses.shape[0] or not jnp.issubdtype(output.dtype, jnp.floating):
             raise ValueError(
                 f"{names[use.leaf]} acts on {output.dtype}{list(output.shape)}, which is not a float array of the "
@@ -203,8 +213,8 @@ def _without(terms, left_out):
     return [[(kind, *map(zero, parts)) for kind, *parts in rows] for rows in terms]
 
 
-def _gradient(leaf, terms):
-    """The sum of the examples' gradients."""
+def _sum(leaf, terms):
+    """The sum of the examples' gradients, float32 or wider."""
     dtype = jnp.promote_types(leaf.dtype, jnp.float32)
     total = jnp.zeros(leaf.shape, dtype)
     for kind, *parts in terms:
@@ -216,38 +226,55 @@ def _gradient(leaf, terms):
             # With an axis of positions, be it of one: XLA on a CPU then copies the left operand's transpose and has
             # YNNPACK multiply, which takes 4 % off a step of an MLP.
             total += jnp.einsum("btn,btm->nm", *map(_positions, parts), preferred_element_type=dtype)
-    return total.astype(leaf.dtype)
+    return total
 
 
 def _norms(leaves):
     """Norms ``[B]`` of the examples' gradients, from the terms of each leaf."""
-    norms = norm([_leaf_norms(terms, _as_it_is) for terms in leaves])
-    # Squares that fit into the type, and what is lost of others is below its rounding: else all again, scaled, which
-    # takes two more passes over what may be as large as the activations.
-    limits = jnp.finfo(norms.dtype)
-    fits = (norms > limits.tiny**0.5 / limits.eps) & (norms < jnp.inf)
-    return jax.lax.cond(anywhere(~fits), lambda: norm([_leaf_norms(terms, _unit) for terms in leaves]), lambda: norms)
+    roots = []
+
+    def root_of_squares(x):  # as it is, which takes one pass over what may be as large as the activations
+        roots.append(jnp.sqrt(jnp.square(as_float(x)).sum(axis=tuple(range(1, x.ndim)))))
+        return roots[-1]
+
+    usual = _whole([_leaf_norms(terms, root_of_squares) for terms in leaves])
+    if not roots:
+        return usual
+    # Squares fit where their sum is far from the ends of the type: what is lost of smaller ones is below its rounding.
+    limits = jnp.finfo(jnp.result_type(*roots))
+    fits = [(root > limits.tiny**0.5 / limits.eps) & (root < jnp.inf) for root in roots]
+    return jax.lax.cond(
+        anywhere(~jnp.stack(fits).all(axis=0)),
+        lambda: _whole([_leaf_norms(terms, _scaled_root) for terms in leaves]),
+        lambda: usual,
+    )
 
 
-def _leaf_norms(terms, unit):
-    """Norms ``[B]`` for one leaf, of operands relative to their ``unit``."""
+def _whole(norms):
+    """The norm from the leaves' norms."""
+    parts = jnp.stack(norms)
+    top = parts.max(axis=0)
+    scale = scale_of(top)
+    return jnp.where(jnp.isinf(top), top, scale * jnp.sqrt(jnp.square(parts / scale).sum(axis=0)))
+
+
+def _leaf_norms(terms, root_of_squares):
+    """Norms ``[B]`` for one leaf; ``root_of_squares`` is that of all entries of each example's operand."""
     rows = [parts[0] for kind, *parts in terms if kind == "rows"]
     if rows:
-        size, row = unit(sum(rows))
-        return size * _root(jnp.square(row).sum(axis=tuple(range(1, row.ndim))))
+        return root_of_squares(sum(rows))
     matrix = [parts for kind, *parts in terms if kind == "matrix"]
     table = [parts for kind, *parts in terms if kind == "table"]
     if len(terms) == 1 and matrix and matrix[0][0].ndim == 2:
-        (left_size, left), (right_size, right) = map(unit, matrix[0])
-        return left_size * _root(jnp.square(left).sum(axis=1)) * _root(jnp.square(right).sum(axis=1)) * right_size
+        return root_of_squares(matrix[0][0]) * root_of_squares(matrix[0][1])
     if matrix:  # uses one after the other are one use of all their positions
         (left_size, left), (right_size, right) = (
-            unit(jnp.concatenate([*map(_positions, parts)], axis=1)) for parts in zip(*matrix, strict=True)
+            _unit(jnp.concatenate([*map(_positions, parts)], axis=1)) for parts in zip(*matrix, strict=True)
         )
         matrix_squares = _matrix_squares(left, right)
     if table:
         ids, deltas = (jnp.concatenate(parts, axis=1) for parts in zip(*table, strict=True))
-        table_size, deltas = unit(deltas)
+        table_size, deltas = _unit(deltas)
         table_squares = _table_squares(ids, deltas)
     if not table:
         return left_size * _root(matrix_squares) * right_size
@@ -262,18 +289,18 @@ def _leaf_norms(terms, unit):
     return scale * _root(squares)
 
 
+def _scaled_root(x):
+    """Root of the sum of squares of each example's entries, relative to the largest."""
+    size, x = _unit(x)
+    return size * jnp.sqrt(jnp.square(x).sum(axis=tuple(range(1, x.ndim))))
+
+
 def _unit(x):
     """The size of each example's entries, ``[B]``, 0 where all are, and ``x`` relative to it."""
     x = as_float(x)
     top = jnp.max(jnp.abs(x), axis=tuple(range(1, x.ndim)), initial=0.0)
     scale = scale_of(top)
     return jnp.where(top == 0, 0.0, scale), x / scale.reshape(-1, *[1] * (x.ndim - 1))
-
-
-def _as_it_is(x):
-    """The same, by a size of 1."""
-    x = as_float(x)
-    return jnp.ones(len(x), x.dtype), x
 
 
 def _root(squares):

@@ -81,7 +81,7 @@ class Tape:
 
     def __init__(self):
         """A tape that changes nothing."""
-        self._zeros, self._outputs = None, []  # what is added to each operation's output, and that output's type
+        self._zeros, self._outputs = None, []  # what is added to each operation's output, and its type
         self._uses, self._factors, self._constants = [], [], set()
 
     def dense(self, x: ArrayLike, kernel: Any, bias: Any = None) -> jax.Array:
@@ -207,12 +207,18 @@ class Tape:
         for parameter, kind, factor in uses:
             self._uses.append(Use(parameter._index, kind, operation))
             self._factors.append(factor)
-        self._outputs.append(jax.ShapeDtypeStruct(y.shape, y.dtype))
+        self._outputs.append((jax.ShapeDtypeStruct(y.shape, y.dtype), _varying(y)))
         return y if self._zeros is None else y + self._zeros[operation]
 
 
 def _array(parameter):
     return parameter._array if isinstance(parameter, Parameter) else jnp.asarray(parameter)
+
+
+def _varying(y):
+    """The mesh axes over which it varies, under ``shard_map``."""
+    kind = jax.typeof(y)
+    return tuple(kind.manual_axis_type.varying if hasattr(kind, "manual_axis_type") else getattr(kind, "vma", ()))
 
 
 def _check_trailing(name, x, parameter):

@@ -14,6 +14,7 @@ from mixjax.samplers import tree
 KINDS = ("clipped", "tree", "self_normalised")
 LARGEST = 1e30  # of a stored value
 LARGEST_LOG_WEIGHT = 80.0  # exp(80) is within float32
+LARGEST_BATCH = 2**24  # positions in a batch are kept as float32 for a moment
 
 
 class SamplerState(NamedTuple):
@@ -82,11 +83,13 @@ def check_batch_size(batch_size: int, n: int, replacement: bool) -> None:
 
 
 def check_batch(indices: ArrayLike, values: ArrayLike) -> None:
-    """Raises a ValueError unless a batch's indices and values are vectors of one length."""
+    """Raises a ValueError unless a batch's indices and values are vectors of one length, of at most 2^24."""
     if np.ndim(indices) != 1 or np.shape(indices) != np.shape(values):
         raise ValueError(
             f"indices and values must be vectors of one length, got {np.shape(indices)} and {np.shape(values)}."
         )
+    if np.shape(indices)[0] > LARGEST_BATCH:
+        raise ValueError(f"a batch has at most {LARGEST_BATCH} examples, got {np.shape(indices)[0]}.")
 
 
 def check_kind(kind: str) -> None:
@@ -269,7 +272,8 @@ def example_sampler(
         perturbed, logs, log_prior, tops, sums = floats
         if not mixes:  # so far relative to the largest loss of each device
             total = tree.combine(tree.Nodes(tops[:, 0], sums[:, 0]), heat)
-            shift = tree.relative(tree.Nodes(tops[:, :1], jnp.zeros_like(sums[:, :1])), total, heat)
+            logs_of_one = jnp.where(sums[:, :1] > -jnp.inf, 0.0, -jnp.inf)
+            shift = tree.relative(tree.Nodes(tops[:, :1], logs_of_one), total, heat)
             perturbed, logs = perturbed + shift, logs + shift
         rows = ids, perturbed, logs, log_prior
         if replacement:  # slot by slot

@@ -197,9 +197,13 @@ def draw_distinct(
 
 def _ends(shares):
     """Where each share ends when they are laid side by side; -1 for shares of zero, which are not to be reached."""
-    # A product, since XLA's cumsum of many short rows takes twice the time.
-    upper = jnp.triu(jnp.ones((shares.shape[-1], shares.shape[-1]), shares.dtype))
-    return jnp.where(shares > 0, jnp.matmul(shares, upper, precision=jax.lax.Precision.HIGHEST), -1.0)
+    size = shares.shape[-1]
+    if size <= 64:  # a product, since XLA's cumsum of many short rows takes twice the time
+        upper = jnp.triu(jnp.ones((size, size), shares.dtype))
+        sums = jnp.matmul(shares, upper, precision=jax.lax.Precision.HIGHEST)
+    else:
+        sums = jnp.cumsum(shares, -1)
+    return jnp.where(shares > 0, sums, -1.0)
 
 
 def _choose(uniforms, ends):

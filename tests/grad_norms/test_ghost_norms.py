@@ -118,7 +118,7 @@ def program(name):
 
         with mock.patch.object(ghost, "_norms", listen):
             found = value_grads_and_norms(lambda *a: factor * losses_fn(*a), params, batch, weights=weights)
-        return *found, [share / jnp.where(weights == 0, 1, weights) * B for share in shares]
+        return *found, [share / jnp.where(weights == 0, 1, weights) for share in shares]
 
     return run
 
@@ -287,6 +287,57 @@ def test_a_batch_of_runs_is_a_loop_and_branches_stay_branches():
         )
     jaxpr = jax.make_jaxpr(jax.vmap(run))(scales, weights)
     assert sum(eqn.primitive.name == "cond" for eqn in jaxpr.eqns) == 2
+
+
+def slope_losses(tape, params, batch):
+    """Losses whose derivative by a dense layer's output is a factor of the example."""
+    return sum(factor * tape.dense(x, params[name])[:, 0].astype(factor.dtype) for name, (x, factor) in batch.items())
+
+
+def test_a_factor_that_cannot_be_squared_beside_a_leaf_that_can():
+    columns = {"a": (1e-20, 1e18), "b": (1e-2, 1.0), "c": (1e25, 1e-25)}
+    batch = {name: (jnp.full((2, 3), x), jnp.full(2, factor)) for name, (x, factor) in columns.items()}
+    params = {name: jnp.zeros((3, 1)) for name in columns}
+    norms = compiled(slope_losses, params, batch)[2]
+    np.testing.assert_allclose(norms, (3 * (0.01**2 + 0.01**2 + 1.0)) ** 0.5, rtol=1e-5)
+
+
+def test_weights_too_small_for_the_type_count_as_zero_and_other_small_ones_do_no_harm():
+    batch, params = {"a": (jnp.ones((3, 3)), jnp.ones(3))}, {"a": jnp.zeros((3, 1))}
+    weights = np.float32([1e-42, 1e-30, 3.0])
+    _, grads, norms = jax.jit(functools.partial(value_grads_and_norms, slope_losses))(params, batch, weights=weights)
+    np.testing.assert_allclose(norms, [3**0.5] * 3, rtol=1e-6)
+    np.testing.assert_allclose(grads["a"], np.ones((3, 1)), rtol=1e-6)
+    with jax.enable_x64(True):
+        params, batch = jax.tree.map(lambda x: np.asarray(x, np.float64), (params, batch))
+        weights = np.array([1e-50, 1e45, 1.0])
+        norms = jax.jit(functools.partial(value_grads_and_norms, slope_losses))(params, batch, weights=weights)[2]
+        np.testing.assert_allclose(norms, [3**0.5] * 3, rtol=1e-6)
+
+
+def test_half_precision_operations_do_not_see_the_size_of_the_batch():
+    size = 1024
+    batch = {"a": (jnp.ones((size, 3), jnp.float16), jnp.full(size, 1e-4, jnp.float32))}
+    norms = compiled(slope_losses, {"a": jnp.zeros((3, 1), jnp.float16)}, batch)[2]
+    np.testing.assert_allclose(norms, 1e-4 * 3**0.5, rtol=2e-3)
+
+
+@pytest.mark.parametrize("check_vma", [True, False])
+def test_under_shard_map_norms_are_the_examples_own_and_gradients_the_devices(check_vma):
+    losses_fn, params, batch = MODELS["mlp"]
+    weights = UNEVEN + 1
+    _, grads, norms = jax.jit(functools.partial(value_grads_and_norms, losses_fn))(params, batch, weights=weights)
+    split, whole = jax.sharding.PartitionSpec("runs"), jax.sharding.PartitionSpec()
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("runs",))
+
+    def own(params, batch, weights):
+        _, grads, norms = value_grads_and_norms(losses_fn, params, batch, weights=weights)
+        return jax.tree.map(lambda g: jax.lax.pmean(g, "runs"), grads), norms
+
+    sharded = jax.jit(
+        jax.shard_map(own, mesh=mesh, in_specs=(whole, split, split), out_specs=(whole, split), check_vma=check_vma)
+    )
+    chex.assert_trees_all_close(sharded(params, batch, weights), (grads, norms), rtol=1e-5, atol=1e-6)
 
 
 def test_one_backward_pass():

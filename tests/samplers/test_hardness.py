@@ -451,3 +451,9 @@ def test_errors(name):
 def test_public_names():
     for name in ("hardness", "proportional", "hardest", "with_ages", "effective_sample_size", "ExampleSampler"):
         assert name in samplers.__all__
+
+
+def test_a_batch_has_at_most_2_to_the_24_examples():
+    shape = jax.ShapeDtypeStruct((2**24 + 1,), jnp.float32)
+    with pytest.raises(ValueError, match="a batch has at most 16777216 examples, got 16777217"):
+        jax.eval_shape(lambda x: USUAL.update(USUAL.init(0.0), x.astype(jnp.int32), x), shape)

@@ -76,3 +76,18 @@ def test_a_batch_larger_than_a_shard_but_not_than_the_whole():
     assert sorted(indices.tolist()) == list(range(40))
     with pytest.raises(ValueError, match=r"batch_size must be in \[1, 40\]"):
         on_mesh(lambda losses, key: own.sample(own.init(losses), key, 41), P())(SHARDED, KEY)
+
+
+@both_modes
+def test_a_device_whose_examples_all_have_no_prior_is_left_out(replacement):
+    """Its losses are higher than any that count, and beta has no end."""
+
+    def run(losses_and_prior, key):
+        losses, prior = losses_and_prior
+        own = hardness(PER_DEVICE, jnp.inf, prior=prior, replacement=replacement, axis_name="data")
+        return own.sample(own.init(losses), key, 4)
+
+    prior = np.repeat(np.float32([0, 1]), [PER_DEVICE, (DEVICES - 1) * PER_DEVICE])
+    losses = np.where(prior > 0, -4e8, 0.0).astype(np.float32)
+    indices, weights = on_mesh(run, (P(), P()))((losses, prior), KEY)
+    assert (np.asarray(indices) >= PER_DEVICE).all() and np.isfinite(weights).all()
