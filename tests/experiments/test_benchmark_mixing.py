@@ -7,7 +7,8 @@ from experiments.benchmarks import mixing
 
 def test_every_side_of_a_cell_runs_and_has_a_memory():
     sides, memory, size = mixing.cell(2, 3, 4)
-    assert list(sides) == list(memory) == ["plain", *mixing.MODES] and size == 65 * 4 + 5 * 10
+    assert list(sides) == ["plain", *mixing.MODES] and list(memory) == [*sides, mixing.TRACED]
+    assert size == 65 * 4 + 5 * 10
     assert all(bytes_ > 0 for bytes_ in memory.values())
     seconds = mixing.measured(sides, 2)
     assert all(len(seconds[name]) == 2 and min(seconds[name]) > 0 for name in sides)
