@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mixjax.grad_norms.norms import anywhere, as_float, scale_of
+from mixjax.grad_norms.norms import anywhere, as_float, scale_of, scaled_norm
 from mixjax.grad_norms.tape import Parameter, Tape
 
 
@@ -95,8 +95,9 @@ def value_grads_and_norms(
     losses, pullback, factors = jax.vjp(forward, [_zeros(*output) for output in tape._outputs], has_aux=True)
     scale = jnp.ones_like(losses)
     if weights is not None:
-        left_out = weights.astype(losses.dtype) == 0
-        scale = jnp.where(left_out, scale, weights.astype(losses.dtype))  # not 0, for the norms' sake
+        weights = weights.astype(losses.dtype)
+        left_out = weights == 0
+        scale = jnp.where(left_out, scale, weights)  # not 0, for the norms' sake
     (deltas,) = pullback(scale)
 
     terms = [[] for _ in leaves]
@@ -252,10 +253,7 @@ def _norms(leaves):
 
 def _whole(norms):
     """The norm from the leaves' norms."""
-    parts = jnp.stack(norms)
-    top = parts.max(axis=0)
-    scale = scale_of(top)
-    return jnp.where(jnp.isinf(top), top, scale * jnp.sqrt(jnp.square(parts / scale).sum(axis=0)))
+    return scaled_norm([jnp.stack(norms, axis=-1)])
 
 
 def _leaf_norms(terms, root_of_squares):
@@ -291,16 +289,15 @@ def _leaf_norms(terms, root_of_squares):
 
 def _scaled_root(x):
     """Root of the sum of squares of each example's entries, relative to the largest."""
-    size, x = _unit(x)
-    return size * jnp.sqrt(jnp.square(x).sum(axis=tuple(range(1, x.ndim))))
+    return scaled_norm([as_float(x.reshape(len(x), math.prod(x.shape[1:])))])
 
 
 def _unit(x):
     """The size of each example's entries, ``[B]``, 0 where all are, and ``x`` relative to it."""
     x = as_float(x)
-    top = jnp.max(jnp.abs(x), axis=tuple(range(1, x.ndim)), initial=0.0)
+    top = jnp.max(jnp.abs(x), axis=(1, 2), initial=0.0)
     scale = scale_of(top)
-    return jnp.where(top == 0, 0.0, scale), x / scale.reshape(-1, *[1] * (x.ndim - 1))
+    return jnp.where(top == 0, 0.0, scale), x / scale[:, None, None]
 
 
 def _root(squares):

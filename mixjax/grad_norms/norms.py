@@ -39,11 +39,15 @@ def norm(tree: Any, batch_ndim: int = 1) -> jax.Array:
         shapes = [leaf.shape for leaf in leaves]
         raise ValueError(f"tree must have arrays that share their first {batch_ndim} axes, got shapes {shapes}.")
     leaves = [as_float(leaf.reshape(*leaf.shape[:batch_ndim], math.prod(leaf.shape[batch_ndim:]))) for leaf in leaves]
+    return jax.lax.stop_gradient(scaled_norm(leaves).astype(jnp.float32))
+
+
+def scaled_norm(leaves: list[jax.Array]) -> jax.Array:
+    """:func:`norm` of arrays ``[*batch, n]``, in their own dtype."""
     top = jnp.stack([jnp.max(jnp.abs(leaf), axis=-1, initial=0.0) for leaf in leaves]).max(axis=0)
     scale = scale_of(top)
     squares = sum(jnp.square(leaf / scale[..., None]).sum(axis=-1) for leaf in leaves)
-    result = jnp.where(jnp.isinf(top), top, scale * jnp.sqrt(squares))
-    return jax.lax.stop_gradient(result.astype(jnp.float32))
+    return jnp.where(jnp.isinf(top), top, scale * jnp.sqrt(squares))
 
 
 def per_example(

@@ -185,6 +185,14 @@ def test_draws_follow_the_masses(name, fanout):
     assert goodness_of_fit(np.bincount(ids[0], minlength=50), p) > 1e-4
 
 
+def test_draws_through_wide_nodes_follow_the_masses():
+    logs = np.linspace(0, 6, 300)
+    leaves, sums = build(logs, 100)
+    assert tree.sizes(300, 100) == (300, 3)
+    ids, _ = draw(jax.random.key(3), leaves, sums, 100, 200_000)
+    assert goodness_of_fit(np.bincount(ids[0], minlength=300), np.exp(logs - np.logaddexp.reduce(logs))) > 1e-4
+
+
 def goodness_of_fit(counts, p):
     """p-value of a chi-square test; cells of fewer than 5 expected draws are one."""
     expected = p * counts.sum()
