@@ -62,8 +62,8 @@ def example_weights(
         rows = jnp.where((q > 0) & (c > 0), c / jnp.where(q > 0, q, 1.0), 0.0) / jnp.maximum(n.sum(), 1.0)
     else:
         raise ValueError(f"estimator must be one of {_ESTIMATORS}, got {estimator!r}.")
-    ids = jnp.asarray(domain_ids)
-    return jnp.where((ids >= 0) & (ids < c.size), rows[jnp.clip(ids, 0, c.size - 1)], 0.0)
+    _, per_example = _signals.by_domain(jnp.asarray(domain_ids), c.size)
+    return per_example(rows)
 
 
 def weighted_loss(

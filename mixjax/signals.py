@@ -74,8 +74,7 @@ def moments(values: ArrayLike, domain_ids: ArrayLike, num_domains: int) -> Momen
     if values.ndim != 1 or values.shape != domain_ids.shape:
         raise ValueError(f"values and domain_ids must both be [B], got {values.shape} and {domain_ids.shape}.")
     values = values.astype(jnp.float32)
-    ids = jnp.where((domain_ids >= 0) & (domain_ids < num_domains), domain_ids, num_domains)
-    total, per_example = _by_masks(ids, num_domains) if num_domains <= _FEW else _by_segments(ids, num_domains)
+    total, per_example = by_domain(domain_ids, num_domains)
 
     count = total(jnp.ones_like(values))
     guess = total(values) / jnp.maximum(count, 1.0)
@@ -88,8 +87,22 @@ def moments(values: ArrayLike, domain_ids: ArrayLike, num_domains: int) -> Momen
     return Moments(count, guess + rest, jnp.maximum(m2 - count * jnp.square(rest), 0.0))
 
 
+def by_domain(domain_ids: jax.Array, num_domains: int) -> tuple[Callable, Callable]:
+    """Sums of each domain's values, and each example's row, both by whichever way is faster for so many domains.
+
+    Args:
+        domain_ids: int ``[B]``; ids outside ``[0, num_domains)`` mark padding.
+        num_domains: ``D``.
+
+    Returns:
+        ``total``, ``[B] -> [D]``, and ``per_example``, ``[D] -> [B]``, which is 0 for padding.
+    """
+    ids = jnp.where((domain_ids >= 0) & (domain_ids < num_domains), domain_ids, num_domains)
+    return (_by_masks if num_domains <= _FEW else _by_segments)(ids, num_domains)
+
+
 def _by_segments(ids, num_domains):
-    """Sums of each domain's values ``[B] -> [D]``, and each example's row ``[D] -> [B]``; the id ``D`` is of none."""
+    """In O(B + D). The id ``D`` is of none."""
 
     def total(x):
         return jax.ops.segment_sum(x, ids, num_domains + 1)[:num_domains]
@@ -101,16 +114,16 @@ def _by_segments(ids, num_domains):
 
 
 def _by_masks(ids, num_domains):
-    """The same as :func:`_by_segments`, in O(B D)."""
-    own = ids == jnp.arange(num_domains)[:, None]
+    """In O(B D)."""
+    own = [ids == domain for domain in range(num_domains)]
 
     def total(x):
-        return jnp.where(own, x, 0.0).sum(axis=1)
+        return jnp.stack([jnp.where(mask, x, 0.0).sum() for mask in own])
 
     def per_example(rows):
         x = jnp.zeros(ids.shape, rows.dtype)
-        for domain in range(num_domains):
-            x = jnp.where(own[domain], rows[domain], x)
+        for domain, mask in enumerate(own):
+            x = jnp.where(mask, rows[domain], x)
         return x
 
     return total, per_example

@@ -18,7 +18,7 @@ import optax
 import mixjax
 from experiments import glm, linear
 from experiments.benchmarks import figure_1
-from mixjax import rules
+from mixjax import rules, samplers
 
 GAMMA1 = (0.0, 1e-4, 1e-3, 1e-2)
 """The sweep's axis; ``gamma2`` is ERMA's default."""
@@ -74,9 +74,9 @@ class Problem:
                 (jax.random.normal(k, s) * (2 / s[0]) ** 0.5, jnp.zeros(s[1]))
                 for k, s in zip(keys, shapes, strict=True)
             ]
-        first = self.examples * jnp.arange(self.domains)[:, None]
-        rows = first + jax.random.randint(row_key, (self.num_steps, self.domains, self.batch), 0, self.examples)
-        return params, rows.reshape(self.num_steps, -1)
+        groups = samplers.partition(np.repeat(np.arange(self.domains), self.examples))
+        ids = jnp.repeat(jnp.arange(self.domains), self.batch)
+        return params, samplers.with_replacement(row_key, groups, jnp.tile(ids, (self.num_steps, 1)))
 
     def losses(self, params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
         """One an example."""
