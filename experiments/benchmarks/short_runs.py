@@ -1,8 +1,10 @@
-"""Three short trainings with learnt loss weights, each an ordinary ``train(key, hparams, data)``: what (h) sweeps.
+"""Short trainings with learnt loss weights, each an ordinary ``train(key, hparams, data)``: what (h) sweeps.
 
 Every step measures the batch's losses by domain, moves ERMA's weights and takes a step of SGD on the weighted loss. The
 linear problem is paper 000's, scaled down tenfold; over all examples, the runs of a chunk share the matrix of features,
-and ``vmap`` makes their matrix-vector products one matrix product.
+and ``vmap`` makes their matrix-vector products one matrix product. The larger network has the layers of paper 000's
+section 5.3 (two domains, images of 28 x 28) and the batches of this project's reproduction; the smaller one is a network
+for tables, four domains.
 """
 
 import dataclasses
@@ -110,7 +112,7 @@ class Problem:
 
 
 def problems(quick: bool) -> list[Problem]:
-    """The three; two tiny ones where ``quick``."""
+    """All of them; two tiny ones where ``quick``."""
     if quick:
         return [
             Problem("linear, all examples", 2, (20, 1), 20, 0, 10, 5e-4),
@@ -119,7 +121,8 @@ def problems(quick: bool) -> list[Problem]:
     return [
         Problem("linear, all examples", 2, (100, 1), 200, 0, 200, 5e-4),
         Problem("linear, batches", 2, (100, 1), 200, 8, 200, 5e-4),
-        Problem("MLP", 4, (64, 256, 10), 256, 16, 100, 0.1),
+        Problem("MLP 784-100-10", 2, (784, 100, 10), 200, 30, 100, 0.01),
+        Problem("MLP 64-256-10", 4, (64, 256, 10), 256, 16, 100, 0.1),
     ]
 
 

@@ -18,11 +18,12 @@ import jax
 import numpy as np
 
 from experiments.benchmarks import eager_runs, pytorch, roofline, short_runs, throughput_report, timing
-from experiments.benchmarks.throughput_report import MODES
+from experiments.benchmarks.throughput_report import CHECKED, MODES
 
 TOLERANCE = 2e-3
 CHUNKS = {"linear, all examples": (16, 64, 256, 1024, 4096), "linear, batches": (16, 64, 256, 1024, 4096)}
-RUNS = (1, 16, 256, 4096)
+RUNS = {"MLP 784-100-10": (1, 16, 256)}
+"""Numbers of runs; (1, 16, 256, 4096) for the other problems, whose steps are short."""
 
 
 @contextlib.contextmanager
@@ -82,10 +83,10 @@ def fastest(chunks: dict[int, dict[str, Any]]) -> int:
 
 def check_equal(problem: short_runs.Problem) -> dict[str, float]:
     """How far the loop's and PyTorch's results are from the sweep's, on a few runs; a large difference is an error."""
-    sweep = short_runs.sweep(problem, 2, 2, "vmap").isel(gamma1=0)
-    loop = short_runs.loop(problem, 2)
+    sweep = short_runs.sweep(problem, CHECKED, CHECKED, "vmap").isel(gamma1=0)
+    loop = short_runs.loop(problem, CHECKED)
     torch = [eager_runs.train(problem, eager_runs.tensors(problem, s), short_runs.GAMMA1[-1], by_hand=problem.linear)
-             for s in range(2)]  # fmt: skip
+             for s in range(CHECKED)]  # fmt: skip
     found = {}
     for side, results in {"loop": loop, "PyTorch": torch}.items():
         found[side] = max(
@@ -120,7 +121,7 @@ def by_runs(problem: short_runs.Problem, chunks: dict[str, int], quick: bool) ->
 
     Also each rival's time over that of the most runs swept by the faster mode, within a turn.
     """
-    sizes, alone, repeats = ((8,), 2, 2) if quick else (RUNS, 8, 3)
+    sizes, alone, repeats = ((8,), 2, 2) if quick else (RUNS.get(problem.name, (1, 16, 256, 4096)), 8, 3)
     sides, runs = {}, {}
     for mode in MODES:
         for n in sizes:
@@ -226,7 +227,7 @@ def by_devices(found: dict[str, Any], quick: bool) -> dict[str, dict[int, dict[s
         for problem in short_runs.problems(quick)[: 1 if quick else None]:
             mode = found[problem.name]["runs"]["mode"]
             chunk = max(fastest(found[problem.name]["chunks"][mode]), counts[-1])
-            runs = chunk if quick else max(2 * chunk, 512)
+            runs = chunk if quick else max(2 * chunk, 128)
             sides = {n: functools.partial(call, timed, problem, runs, chunk, mode) for n, call in calls.items()}
             for side in sides.values():
                 side()

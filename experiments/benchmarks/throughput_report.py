@@ -6,6 +6,8 @@ from experiments.benchmarks import roofline, short_runs, timing
 
 SPEEDUP, SHARE, SAVING, GPU_SPEEDUP = 50, 0.6, 1.03, 500
 MODES = ("map", "vmap")
+CHECKED = 10
+"""Runs compared with the loop's and PyTorch's; no multiple of the values of ``gamma1``, and so all of the last one."""
 
 
 def _summary(measured, unit: float = 1.0) -> timing.Summary:
@@ -96,7 +98,7 @@ def report(found: dict[str, Any], quick: bool, on_cpu: bool) -> timing.Report:
         )
         + f". Run in a process of {found['devices']} devices, as many as cores, unless it says otherwise. PyTorch runs "
         "on the CPU, its random numbers are drawn beforehand, and it is timed with one thread and with one a core; the "
-        "faster counts. On two runs, losses and weights at the end differ from the sweep's by at most "
+        f"faster counts. On {CHECKED} runs, losses and weights at the end differ from the sweep's by at most "
         + ", ".join(f"{max(found[n]['difference'][s] for n in names):.0e} ({s})" for s in ("loop", "PyTorch"))
         + ", relative to the largest.",
     ]
