@@ -65,6 +65,7 @@ class Chunks:
         self.folder.mkdir(parents=True, exist_ok=True)
         if not os.access(self.folder, os.W_OK):
             raise PermissionError(f"{self.folder} cannot be written")
+        self._lock = _lock(self.folder / f"lock_{jax.process_index()}")
         own = [*self.folder.glob("chunk_*"), *self.folder.glob("carry_*"), *self.folder.glob(_ROWS)]
         before, damaged = None, False
         try:
@@ -83,7 +84,6 @@ class Chunks:
             raise ChangedError(
                 f"{self.folder} holds chunks of another run: {changes}. Go back to what it was, or delete the folder."
             )
-        self._lock = _lock(self.folder / f"lock_{jax.process_index()}")
         if damaged:
             _LOG.warning("%s is damaged: all is computed again", path)
             for each in own:
@@ -251,9 +251,7 @@ def _lock(path):
     try:
         fcntl.lockf(lock.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
-        raise BlockingIOError(
-            f"{path.parent} is in use by another process that runs the same; wait for it, or end it."
-        ) from None
+        raise BlockingIOError(f"{path.parent} is in use by another process; wait for it, or end it.") from None
     except OSError:  # a file system without locks
         _LOG.debug("%s cannot be locked", path)
     return lock

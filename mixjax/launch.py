@@ -26,7 +26,7 @@ from typing import Any
 import jax
 
 from mixjax import configs, experiment
-from mixjax.programs import use_all_cores
+from mixjax.machine import use_all_cores
 
 try:
     import submitit

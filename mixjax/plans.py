@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mixjax import costs
-from mixjax.programs import Program, Spec, fitting, free_bytes
+from mixjax.machine import free_bytes
+from mixjax.programs import Program, Spec, fitting
 from mixjax.runs import Runs
 from mixjax.segments import Segments
 

@@ -8,7 +8,6 @@ import contextlib
 import functools
 import hashlib
 import logging
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,7 +18,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from mixjax.segments import Segments
 
-__all__ = ["OutOfMemoryError", "Program", "Spec", "default_rows", "fitting", "free_bytes", "use_all_cores"]
+__all__ = ["OutOfMemoryError", "Program", "Spec", "default_rows", "fitting"]
 
 _LOG = logging.getLogger(__name__)
 _SHARE = 0.8  # of the memory that is free: what the analysis does not see needs some too
@@ -191,25 +190,9 @@ def fitting(build: Callable[[int], Program], num_runs: int, vectorize: str, num_
         _LOG.info("a chunk of %d runs needs %.3g GB a device of %.3g: trying %d", program.rows, needed, free, rows)
 
 
-def use_all_cores() -> None:
-    """Makes each core that may be used a device, so that runs are split over them; in vain where JAX already runs."""
-    if jax.config.jax_num_cpu_devices < 0:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        with contextlib.suppress(RuntimeError):
-            jax.config.update("jax_num_cpu_devices", cores)
-
-
 def default_rows(devices: Sequence[jax.Device]) -> int:
     """Of a chunk whose runs go one after the other: 16 a device."""
     return _ROWS * len(devices)
-
-
-def free_bytes(devices: Sequence[jax.Device]) -> float:
-    """A device's memory that is not in use, the least of all; simulated CPU devices share the host's."""
-    stats = [device.memory_stats() for device in devices]
-    if all(one and "bytes_limit" in one for one in stats):
-        return float(min(one["bytes_limit"] - one.get("bytes_in_use", 0) for one in stats))
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / len(devices)
 
 
 def _context():

@@ -268,6 +268,8 @@ def test_kill_9_and_the_same_call_again_give_the_result_of_a_run_without_a_break
         time.sleep(0.01)
     with pytest.raises(BlockingIOError, match="in use by another process"):  # while the first one lives
         sweep(tmp_path)
+    with pytest.raises(BlockingIOError):  # before anything in the folder is compared or deleted
+        Chunks(tmp_path, {"another": "run"})
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     found = len(list(tmp_path.glob("chunk_?????????")))

@@ -3,8 +3,8 @@
 Every step measures the batch's losses by domain, moves ERMA's weights and takes a step of SGD on the weighted loss. The
 linear problem is paper 000's, scaled down tenfold; over all examples, the runs of a chunk share the matrix of features,
 and ``vmap`` makes their matrix-vector products one matrix product. The larger network has the layers of paper 000's
-section 5.3 (two domains, images of 28 x 28) and the batches of this project's reproduction; the smaller one is a network
-for tables, four domains.
+section 5.3 (two domains, images of 28 x 28) and the batches of this project's reproduction; the smaller one is as for
+tables, with four domains.
 """
 
 import dataclasses

@@ -9,7 +9,7 @@ import numpy as np
 
 import mixjax
 from experiments.faults.command import Row
-from mixjax import programs
+from mixjax import plans, programs
 
 
 def _descent(key, hparams, data):
@@ -47,14 +47,14 @@ def no_memory() -> Row:
         sizes.append(rows)
         build(self, train, rows, *arguments)
 
-    free, used = programs.free_bytes, int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    free, used = plans.free_bytes, int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     before = resource.getrlimit(resource.RLIMIT_AS)
-    programs.Program.__init__, programs.free_bytes = counted, lambda devices: 1e13
+    programs.Program.__init__, plans.free_bytes = counted, lambda devices: 1e13
     resource.setrlimit(resource.RLIMIT_AS, (used + 1_500_000_000, before[1]))
     try:
         result = mixjax.sweep(_large, seeds=32, axes={"scale": [1.0]}, vectorize="vmap")
     finally:
-        programs.Program.__init__, programs.free_bytes = build, free
+        programs.Program.__init__, plans.free_bytes = build, free
         resource.setrlimit(resource.RLIMIT_AS, before)
     said = f"1.5 GB for 32 runs in one chunk: halved, {' → '.join(map(str, dict.fromkeys(sizes)))}, and finished"
     close = np.allclose(result.x, small.x, rtol=1e-6)

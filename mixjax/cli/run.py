@@ -14,7 +14,7 @@ import typer
 
 from mixjax import checkpoints, configs
 from mixjax.cli.terminal import aligned, reported
-from mixjax.programs import use_all_cores
+from mixjax.machine import use_all_cores
 
 _Config = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="A TOML file; `mixjax list` shows those under ./configs.")
