@@ -1,4 +1,4 @@
-"""What faults do to a sweep: kills, Ctrl-C, full and read-only disks, damaged files, lost hosts, NaN, no memory.
+"""What faults do to a sweep: kills, Ctrl-C, two at once, bad disks, damaged files, lost hosts, NaN, no memory.
 
 ``python -m experiments.faults`` runs the quickstart's sweep under each of them, by the command `mixjax run` in a
 process of its own, and writes the table ``RESULTS.md`` beside it. A fault is survived if the same command, given again,
@@ -38,6 +38,7 @@ def main() -> None:
             lambda: judge.killed(10, signal.SIGINT, seed=1),
             judge.damaged,
             lambda: judge.host_dies(3),
+            lambda: judge.given_twice(3),
         ]
         if os.geteuid() == 0:
             trials += [judge.full_disk, judge.read_only]

@@ -100,6 +100,24 @@ class Judge:
         said = f"{count} files damaged in 4 unfinished runs; {warned} chunks reported as damaged and computed again"
         return Row("checkpoint cut, altered, emptied, deleted", count, said, "; ".join(lost) or "nothing")
 
+    def given_twice(self, times: int) -> Row:
+        """The command given again in the middle of a run, which stands still meanwhile."""
+        said, lost = Counter(), []
+        for trial in range(times):
+            out = self.folder / f"twice_{trial}"
+            first = start(out)
+            while len(chunks(out)) < 1 + trial and first.poll() is None:
+                time.sleep(0.005)
+            first.send_signal(signal.SIGSTOP)
+            before = chunks(out)
+            code, line = finish(start(out))
+            said[f'exit code {code}, "{line.replace(str(out), "DIR/out")}"'] += 1
+            lost += [] if code and chunks(out) == before else ["the second process went on"]
+            first.send_signal(signal.SIGCONT)
+            lost += [] if finish(first)[0] == 0 and same(arrays(out), self.whole) else ["the first result differs"]
+        said = "; ".join(f"{text}, {count} times" for text, count in said.items())
+        return Row("the command given twice", times, f"the second one: {said}; the first went on", worst(lost))
+
     def full_disk(self) -> Row:
         """A disk that is full while the run goes on, and then has room again."""
         said, lost = [], []
