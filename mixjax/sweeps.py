@@ -28,8 +28,9 @@ from mixjax.tracking import Progress
 __all__ = ["Labels", "Plan", "Segments", "diverged", "plan", "random_points", "sweep"]
 
 _LOG = logging.getLogger(__name__)
-SAVE_EVERY = 5.0
-"""Seconds of work that a kill can cost, where there is a checkpoint: saving more often would slow short chunks down."""
+SAVE_SHARE, SAVE_EVERY = 0.02, 60.0
+"""Of its time, what a sweep with a checkpoint spends on saving at most; and the most seconds from one save to the next,
+whatever that takes. A kill costs the work since the last save: with saves of 6 ms, 0.3 s, or the chunk at work."""
 
 
 def sweep(
@@ -82,8 +83,9 @@ def sweep(
         track: called at the same times with a :data:`mixjax.tracking.Record`: how far the sweep is, how many runs
             diverged, and each metric's mean over the chunk's finite runs. One that raises is reported as a warning and
             not called again.
-        checkpoint: folder for finished chunks and unfinished segments' carries, written every five seconds of work and
-            at the end. The same call finds them there and computes the others only; the result is bitwise that of a run
+        checkpoint: folder for finished chunks and unfinished segments' carries. Both are written when they are there,
+            but for those that come so fast that saving would take more than 2 % of the time: they wait for each other,
+            0.3 s where a save takes 6 ms. The same call finds them there and computes the others only; the result is bitwise that of a run
             without a break. The folder stays: remove it when the result is safe. With several hosts
             (``jax.distributed``) it must be one that all see: each computes its share of the chunks there, and all
             return the whole result.
@@ -145,15 +147,15 @@ def sweep(
         while todo:
             first, stop = todo[0]
             try:
-                metrics = _run_chunk(program, setup, first, stop, data, store, progress)
+                metrics = _run_chunk(program, setup, first, stop, data, saver, progress)
             except OutOfMemoryError as error:
                 if chunk != "auto" or program.rows <= program.num_devices:
                     raise MemoryError(f"no memory for a chunk of {program.rows} runs: {error}") from error
                 _LOG.warning("no memory for a chunk of %d runs: going on with %d", program.rows, program.rows // 2)
                 program = setup.build(program.rows // 2)
                 todo = [piece for part in todo for piece in pieces(*part, program.rows)]
-                if store is not None and jax.process_count() == 1:
-                    store.rows = program.rows
+                if store is not None:  # of several hosts, the least that any has found
+                    store.rows = min(store.rows or program.rows, program.rows)
                 continue
             todo = todo[1:]
             kept[first] = metrics
@@ -248,49 +250,63 @@ def _together():
             raise RuntimeError(f"host {failed[0]} failed, see its log; the same call goes on from the chunks on disk.")
 
 
-def _run_chunk(program, setup, first, stop, data, store, progress):
+def _run_chunk(program, setup, first, stop, data, saver, progress):
     """The metrics of runs ``first`` to ``stop``; those of a :class:`Segments` go on from their last carry on disk."""
     train, num = setup.train, stop - first
     valid, seeds, *shared = setup.arguments(program, first, stop, data)
     if not isinstance(train, Segments):
         return program.take_rows(program.run(valid, seeds, *shared), num)
 
-    kept = store and store.read_carry(first)
+    kept = saver.store and saver.store.read_carry(first)
     if kept and len(kept[1]["done"]) != num:  # that of a larger chunk, before memory ran out
         kept = None
     history = History(train, kept)
     carry = program.place_rows(program.carry(kept[1])) if kept else program.start(valid, seeds, *shared)
-    saved = time.perf_counter()
     while history.segments < train.num:
         carry, metrics = program.run(valid, carry, *shared)
         history.add(program.take_rows(metrics, num))
         if history.segments == train.num:
             break
         progress.segment(history.last, history.segments)
-        if store is not None and time.perf_counter() - saved > SAVE_EVERY:
-            leaves = jax.tree.leaves(program.take_rows(carry, num))
-            arrays = {f"carry {i}": leaf for i, leaf in enumerate(leaves)}
-            store.write_carry(first, history.segments, history.arrays() | arrays)
-            saved = time.perf_counter()
+        if saver.due:
+            with saver.timed():
+                leaves = jax.tree.leaves(program.take_rows(carry, num))
+                arrays = {f"carry {i}": leaf for i, leaf in enumerate(leaves)}
+                saver.store.write_carry(first, history.segments, history.arrays() | arrays)
     return history.metrics()
 
 
 class _Saver:
-    """Writes finished chunks together, every few seconds."""
+    """Writes finished chunks and carries, those together that come too fast."""
 
     def __init__(self, store):
-        self._store, self._unsaved, self._saved = store, {}, time.perf_counter()
+        self.store, self._unsaved, self._took, self._ended = store, {}, 0.0, -SAVE_EVERY
+
+    @property
+    def due(self):
+        """Whether there is a store, and the last save is long enough ago."""
+        pause = min(self._took / SAVE_SHARE, SAVE_EVERY)
+        return self.store is not None and time.perf_counter() - self._ended >= pause
 
     def add(self, first, metrics):
-        if self._store is not None:
+        if self.store is not None:
             self._unsaved[first] = metrics
-            if time.perf_counter() - self._saved > SAVE_EVERY:
-                self.flush()
+        if self.due:
+            self.flush()
 
     def flush(self):
         if self._unsaved:
-            self._store.write(self._unsaved)
-        self._unsaved, self._saved = {}, time.perf_counter()
+            with self.timed():
+                self.store.write(self._unsaved)
+            self._unsaved = {}
+
+    @contextlib.contextmanager
+    def timed(self):
+        """A save, whose time sets the next one's."""
+        start = time.perf_counter()
+        yield
+        self._ended = time.perf_counter()
+        self._took = self._ended - start
 
 
 def _digest(data) -> str:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import jax
@@ -205,9 +206,29 @@ def test_a_sweep_goes_on_from_the_chunks_it_finds(tmp_path, monkeypatch):
     np.testing.assert_array_equal(sweep(tmp_path, chunk=np.int64(2)).error, whole.error)
 
 
-def test_short_chunks_are_saved_together(tmp_path):
-    sweep(tmp_path)
-    assert [path.name for path in tmp_path.glob("chunk_*")] == ["chunk_000000000"]
+def test_short_chunks_are_saved_together_and_saving_takes_its_share_of_the_time_at_most(tmp_path, monkeypatch):
+    now, writes = [0.0], []
+    monkeypatch.setattr(sweeps.time, "perf_counter", lambda: now[0])
+
+    def write(chunks, took):
+        writes.append((now[0], list(chunks)))
+        now[0] += took
+
+    saver = sweeps._Saver(types.SimpleNamespace(write=lambda chunks: write(chunks, 0.006)))
+    for first in range(100):
+        now[0] += 0.01
+        saver.add(first, {})
+    saver.flush()
+    assert writes[0] == (0.01, [0])  # whether the folder can be written shows at once
+    assert [first for _, chunks in writes for first in chunks] == list(range(100))
+    assert 0.006 * len(writes) < 1.5 * sweeps.SAVE_SHARE * now[0] and len(writes) == 5
+
+    saver = sweeps._Saver(types.SimpleNamespace(write=lambda chunks: write(chunks, 10.0)))
+    writes.clear()
+    for first in range(20):  # a slow disk: 2 % would be every 500 s
+        now[0] += 31.0
+        saver.add(first, {})
+    assert [len(chunks) for _, chunks in writes] == [1] + [2] * 9
 
 
 def test_a_sweep_is_another_one_if_its_arguments_data_or_code_differ(tmp_path):

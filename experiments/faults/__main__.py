@@ -61,7 +61,7 @@ def write(rows: list[Row]) -> None:
     lines += ["| fault | times | what happened | lost |", "| --- | --- | --- | --- |"]
     lines += [f"| {row.fault} | {row.times} | {row.happened.replace('|', '/')} | {row.lost} |" for row in rows]
     versions = f"Python {platform.python_version()}, JAX {jax.__version__}"
-    lines += ["", f"{versions}, {os.cpu_count()} cores; chunks of 4 runs, written every 0.1 s in place of every 5 s."]
+    lines += ["", f"{versions}, {os.cpu_count()} cores; chunks of 4 runs."]
     TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

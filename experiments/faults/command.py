@@ -11,9 +11,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = ["run", str(ROOT / "configs/quickstart.toml"), "--set", "sweep.chunk=4", "--set", "num_steps=2000"]
 CHILD = """
-import sys
-from mixjax import cli, sweeps
-sweeps.SAVE_EVERY = 0.1
+from mixjax import cli
 cli.main()
 """
 
