@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import weakref
 from collections.abc import Mapping
@@ -220,6 +221,8 @@ def _change(name, before, now):
     if isinstance(before, dict) and isinstance(now, dict):
         inner = [key for key in {**before, **now} if before.get(key) != now.get(key)]
         return "; ".join(_change(f"{name}.{key}", before.get(key), now.get(key)) for key in inner)
+    if all(isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) for value in (before, now)):
+        return f"{name} differs"
     before, now = (text if len(text := json.dumps(value)) < 60 else f"{text[:57]}..." for value in (before, now))
     return f"{name}: {before}, now {now}"
 

@@ -17,6 +17,7 @@ def toy(config: Toy) -> Experiment:  # named in a config as "module:toy"
 Claims are judged by one rule (see `mixjax.claims.versus`), on paired seeds.
 """
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -32,7 +33,7 @@ from mixjax import results as results_lib
 from mixjax.claims import Claim, rows
 from mixjax.configs import Config, ConfigError, Run, as_json
 from mixjax.results import Results
-from mixjax.sweeps import Plan, plan, sweep
+from mixjax.sweeps import Plan, Segments, plan, sweep
 from mixjax.tracking import Record, json_lines, together
 
 __all__ = ["Experiment", "ReportError", "plans", "run"]
@@ -93,7 +94,8 @@ def plans(config: Config) -> dict[str, Plan]:
     found = {}
     for item in config.runs:
         experiment, arguments = _sweep_of(config, item)
-        found[item.name] = plan(experiment.train, **arguments)
+        with _axes_are_numbers(config, experiment):
+            found[item.name] = plan(experiment.train, **arguments)
     return found
 
 
@@ -167,14 +169,15 @@ def _sweeps(config: Config, chunks: Path, callback: Callable | None, track: Call
         if callback is not None:
             report = functools.partial(callback, item.name)
             report(0, _num_runs(arguments))
-        dataset = sweep(
-            experiment.train,
-            callback=report,
-            track=functools.partial(_record, track, item.name),
-            checkpoint=chunks / f"run_{number:03d}",
-            identity={"run": item.name, "config": as_json(item.values)},
-            **arguments,
-        )
+        with _axes_are_numbers(config, experiment):
+            dataset = sweep(
+                experiment.train,
+                callback=report,
+                track=functools.partial(_record, track, item.name),
+                checkpoint=chunks / f"run_{number:03d}",
+                identity={"run": item.name, "config": as_json(item.values)},
+                **arguments,
+            )
         for metric in dataset.data_vars:
             dataset[metric].attrs["units"] = experiment.units.get(metric, "")
         results[item.name] = dataset
@@ -198,12 +201,46 @@ def _sweep_of(config: Config, item: Run) -> tuple[Experiment, dict[str, Any]]:
         "coords": experiment.coords,
         "first_seed": config.sweep.first_seed,
         "chunk": config.sweep.chunk,
+        "vectorize": config.sweep.vectorize,
     }
 
 
 def _num_runs(arguments: Mapping[str, Any]) -> int:
     columns = list(arguments["points"].values())[:1]
     return arguments["seeds"] * math.prod(map(len, [*arguments["axes"].values(), *columns]))
+
+
+@contextlib.contextmanager
+def _axes_are_numbers(config: Config, experiment: Experiment):
+    """Says which fields that the config sweeps over `train` needs before it is compiled: for a shape, a loop, a branch.
+
+    Found by tracing with one of them unknown at a time.
+    """
+    try:
+        yield
+    except Exception as error:
+        swept = {name: values[0] for name, values in (config.sweep.axes | config.sweep.points).items()}
+        train = experiment.train.init if isinstance(experiment.train, Segments) else experiment.train
+
+        def traces(unknown: dict[str, Any]) -> bool:
+            try:
+                jax.eval_shape(
+                    lambda key, given, data: train(key, {**swept, **given}, data),
+                    jax.random.key(0),
+                    {name: jax.numpy.asarray(value) for name, value in unknown.items()},
+                    experiment.data,
+                )
+            except Exception:
+                return False
+            return True
+
+        needed = [name for name, value in swept.items() if not traces({name: value})]
+        if not needed or experiment.points or not traces({}):
+            raise
+        raise ConfigError(
+            f"{config.path}: [sweep] {', '.join(needed)}: sets a shape, a number of steps or a branch in "
+            f"{config.experiment}, and cannot be an axis; use [[run]] tables, which are compiled one by one"
+        ) from error
 
 
 def _record(track: Callable, name: str, record: Record) -> None:

@@ -76,7 +76,10 @@ def label_texts(values: xr.DataArray | xr.Dataset, name: str) -> list[str]:
             ", ".join(f"{column}={_text(values[column].values[i])}" for column in along)
             for i in range(values.sizes[name])
         ]
-    return [_text(label) for label in values[name].values]
+    texts = [_text(label) for label in values[name].values]
+    if len(set(texts)) < len(np.unique(values[name].values)):
+        return [str(label) for label in values[name].values]
+    return texts
 
 
 def _text(label):

@@ -234,8 +234,8 @@ def _metric_shapes(train, hparams, data):
     """What one run returns; of :class:`Segments` all segments together."""
     if not isinstance(train, Segments):
         return jax.eval_shape(train, jax.random.key(0), hparams, data)
-    if train.num < 1:
-        raise ValueError(f"num must be at least 1 segment, got {train.num}.")
+    if not isinstance(train.num, int | np.integer) or train.num < 1:
+        raise ValueError(f"num must be an integer, at least 1 segment, got {train.num}.")
     carry, after, shapes = _segment(train, hparams, data)
     if Spec(carry) != Spec(after):
         raise TypeError(f"advance must return a carry like the one it got, {carry}, got {after}.")

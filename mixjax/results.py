@@ -23,6 +23,8 @@ import os
 import platform
 import shlex
 import shutil
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,7 @@ Results = dict[str, xr.Dataset]
 
 FILES = ("config.toml", "metrics.npz", "metrics.json", "figure.png", "claims.json", "report.md", "progress.jsonl")
 _COUNTS = ("num_runs", "num_computed", "compile_seconds", "run_seconds")
+_ATTRS = (*_COUNTS, "chunk", "vectorize")
 
 
 def read(path: str | Path) -> Results:
@@ -55,10 +58,11 @@ def read(path: str | Path) -> Results:
 
     Returns:
         Run name -> xarray.Dataset, in config order. Each metric has dims (*axes, "seed", *its own) and
-        `attrs["units"]`; the dataset's attrs are `num_runs`, `num_computed`, `compile_seconds` and `run_seconds`.
+        `attrs["units"]`; the dataset's attrs are those of :func:`mixjax.sweep`.
 
     Raises:
         FileNotFoundError: the folder holds no result.
+        OSError: its files are damaged.
 
     Example:
         >>> import mixjax.results
@@ -67,17 +71,21 @@ def read(path: str | Path) -> Results:
     path = Path(path)
     if not (path / "metrics.json").is_file():
         raise FileNotFoundError(f"{path}: holds no result of `mixjax run` (no metrics.json)")
-    meta = json.loads((path / "metrics.json").read_text(encoding="utf-8"))
-    results = {}
-    with np.load(path / "metrics.npz") as arrays:
-        for name, run in meta["runs"].items():
-            variables = {
-                metric: (info["dims"], arrays[f"{name}/{metric}"], {"units": info["units"]} if info["units"] else {})
-                for metric, info in run["metrics"].items()
-            }
-            coords = {k: (c["dims"], np.asarray(c["values"], dtype=c["dtype"])) for k, c in run["coords"].items()}
-            results[name] = xr.Dataset(variables, coords, {key: run[key] for key in _COUNTS if key in run})
-    return results
+    try:
+        meta = json.loads((path / "metrics.json").read_text(encoding="utf-8"))
+        with np.load(path / "metrics.npz") as arrays:
+            return {name: _dataset(name, run, arrays) for name, run in meta["runs"].items()}
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as exc:
+        raise OSError(f"{path}: metrics.json or metrics.npz is damaged; run it again ({exc})") from exc
+
+
+def _dataset(name: str, run: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> xr.Dataset:
+    variables = {
+        metric: (info["dims"], arrays[f"{name}/{metric}"], {"units": info["units"]} if info["units"] else {})
+        for metric, info in run["metrics"].items()
+    }
+    coords = {k: (c["dims"], np.asarray(c["values"], dtype=c["dtype"])) for k, c in run["coords"].items()}
+    return xr.Dataset(variables, coords, {key: run[key] for key in _ATTRS if run.get(key) is not None})
 
 
 def write(
@@ -117,7 +125,8 @@ def write(
     try:
         new.mkdir()
         meta = _meta(results)
-        header = f"# Resolved by mixjax {meta['versions']['mixjax']} from {_shown(config)}.\n"
+        version = meta["versions"]["mixjax"]
+        header = f"# Resolved by mixjax {version} from {_shown(config)}; for `mixjax {config.command}`.\n"
         (new / "config.toml").write_text(header + config.to_toml(), encoding="utf-8")
         arrays = {f"{run}/{metric}": _array(v) for run, ds in results.items() for metric, v in ds.data_vars.items()}
         np.savez_compressed(new / "metrics.npz", **arrays)
@@ -127,7 +136,7 @@ def write(
             (new / "figure.png").write_bytes(figure)
         if progress is not None and progress.exists():
             shutil.copyfile(progress, new / "progress.jsonl")
-        report = _report(config, results, claims, summary, meta, figure is not None, failures or {})
+        report = _report(config, out, results, claims, summary, meta, figure is not None, failures or {})
         (new / "report.md").write_text(report, encoding="utf-8")
         if out.exists():
             out.rename(old)
@@ -153,7 +162,7 @@ def check_out(out: str | Path) -> Path:
         Its absolute path.
 
     Raises:
-        ConfigError: it is a file, or holds a file that `write` does not write.
+        ConfigError: it is a file, the current folder or one above it, or holds a file that `write` does not write.
     """
     out = Path(out).resolve()
     if out.exists() and not out.is_dir():
@@ -163,6 +172,8 @@ def check_out(out: str | Path) -> Path:
         raise ConfigError(
             f"{out}: holds {other[0]!r}, which is no part of a result; give --out an empty or a new folder"
         )
+    if Path.cwd().is_relative_to(out):
+        raise ConfigError(f"{out}: is the folder you are in, or above it, which a result would replace; give another")
     above = next(p for p in out.parents if p.exists())
     if not (above.is_dir() and os.access(above, os.W_OK)):
         raise ConfigError(f"{out}: cannot be made, {above} is no folder that can be written to")
@@ -206,7 +217,7 @@ def _meta(results: Results) -> dict[str, Any]:
                 key: {"dims": list(coord.dims), "values": _coordinate(coord.values), "dtype": _dtype(coord.values)}
                 for key, coord in dataset.coords.items()
             },
-            **{key: dataset.attrs.get(key) for key in _COUNTS},
+            **{key: dataset.attrs.get(key) for key in _ATTRS},
         }
     devices = jax.devices()
     cores = f", {os.cpu_count()} cores" if devices[0].platform == "cpu" else ""
@@ -282,6 +293,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _report(
     config: Config,
+    out: Path,
     results: Results,
     claims: Sequence[Mapping[str, Any]],
     summary: str,
@@ -289,9 +301,11 @@ def _report(
     figure: bool,
     failures: Mapping[str, str],
 ) -> str:
-    command = ["mixjax", "run", _shown(config), *(word for o in config.overrides for word in ("--set", o))]
+    command = ["mixjax", config.command, _shown(config), *(word for o in config.overrides for word in ("--set", o))]
+    if out != Path("results", config.name).resolve():
+        command += ["--out", (out.relative_to(Path.cwd()) if out.is_relative_to(Path.cwd()) else out).as_posix()]
     lines = [f"# {config.name}", "", f"`{config.experiment}`; to reproduce:", "", "```sh", shlex.join(command), "```"]
-    lines += ["", "or `mixjax run config.toml`, the resolved config beside this file.", ""]
+    lines += ["", f"or `mixjax {config.command} config.toml`, the resolved config beside this file.", ""]
     for part, error in failures.items():
         lines += [f"**The {part} failed**; the metrics are complete.", "", "```", error.rstrip(), "```", ""]
     if summary:

@@ -77,6 +77,8 @@ def random_points(space: Mapping[str, Sequence], num: int, seed: int = 0) -> dic
         elif len(choices):
             chosen = [choices[i] for i in random.integers(len(choices), size=num)]
             if len(kinds := {isinstance(choice, str) for choice in choices}) > 1:
+                if isinstance(choices, tuple) and isinstance(choices[0], str):
+                    raise ValueError(f"{name}: unknown scale {choices[0]!r}; known: 'linear', 'log', 'integer'.")
                 raise ValueError(f"{name}: needs strings or numbers only, got {choices}.")
             columns[name] = Labels(chosen, dict.fromkeys(choices)) if True in kinds else chosen
         else:

@@ -85,10 +85,10 @@ def sweep(
             not called again.
         checkpoint: folder for finished chunks and unfinished segments' carries. Both are written when they are there,
             but for those that come so fast that saving would take more than 2 % of the time: they wait for each other,
-            0.3 s where a save takes 6 ms. The same call finds them there and computes the others only; the result is bitwise that of a run
-            without a break. The folder stays: remove it when the result is safe. With several hosts
-            (``jax.distributed``) it must be one that all see: each computes its share of the chunks there, and all
-            return the whole result.
+            0.3 s where a save takes 6 ms. The same call finds them there and computes the others only; the result is
+            bitwise that of a run without a break. The folder stays: remove it when the result is safe. With several
+            hosts (``jax.distributed``) it must be one that all see: each computes its share of the chunks there, and
+            all return the whole result.
         identity: what else the chunks must have in common with this call, as JSON values by name, to be named in the
             error if they do not; the arguments above, the data, the program, JAX's version, and the kind and number of
             the devices are compared in any case.
@@ -96,9 +96,9 @@ def sweep(
     Returns:
         An ``xarray.Dataset``. Each metric has dims ``(*axes, "point", "seed", *dims[metric])`` ("point" where there are
         ``points``, with their columns as coordinates along it); attrs ``num_runs``, ``num_computed`` (by this call, on
-        this host), ``compile_seconds`` and ``run_seconds`` of this call, and the size ``chunk`` (the last one, if it
-        was halved; 0 where nothing was left to compute). A run equals the same run in any other sweep within 1e-4,
-        and bitwise at equal ``chunk``.
+        this host), ``compile_seconds`` and ``run_seconds`` of this call, ``vectorize``, and the size ``chunk`` (the
+        last one, if it was halved; 0 where nothing was left to compute). A run equals the same run in any other sweep
+        within 1e-4, and bitwise at equal ``chunk``.
 
     Raises:
         ValueError: no seeds, an empty axis, columns of different lengths, values that do not fit JAX's types, ``dims``
@@ -174,7 +174,7 @@ def sweep(
     used = {dim for own in setup.dims.values() for dim in own}
     own_coords = {name: values for name, values in (coords or {}).items() if name in used}
     attrs = {"num_runs": runs.num, "num_computed": num_computed, "chunk": program.rows if program else 0}
-    attrs |= {"compile_seconds": compile_seconds, "run_seconds": run_seconds}
+    attrs |= {"vectorize": setup.vectorize, "compile_seconds": compile_seconds, "run_seconds": run_seconds}
     return xarray.Dataset(variables, runs.coords | own_coords, attrs)
 
 
@@ -191,7 +191,7 @@ def _identity(setup, chunk, own):
     described |= {"jax": jax.__version__, "devices": f"{len(setup.devices)} x {setup.devices[0].device_kind}"}
     if taken := sorted(set(described) & set(own)):
         raise ValueError(f"identity: {taken} are compared anyway; give other names.")
-    return described | dict(own)
+    return dict(own) | described  # an error names the caller's own first
 
 
 def _opened(folder, identity):

@@ -4,12 +4,14 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
 import types
 
+import numpy as np
 import pytest
 
 import mixjax
@@ -28,6 +30,7 @@ from mixjax.experiment import Experiment
 class Toy:
     shift: float = 0.0
     fail: str = ""
+    size: int = 1
 
 def toy(config: Toy) -> Experiment:
     if config.fail == "data":
@@ -43,7 +46,8 @@ def toy(config: Toy) -> Experiment:
         time.sleep(60)
 
     def train(key, hparams, data):
-        return {"value": dataclasses.replace(config, **hparams).shift + jax.random.normal(key)}
+        own = dataclasses.replace(config, **hparams)
+        return {"value": own.shift + jax.random.normal(key) + 0 * jnp.ones(own.size)[0]}
 
     def figure(results):
         if config.fail == "figure":
@@ -104,7 +108,7 @@ def test_run(mixjax_command, project):
     assert all((project / line).is_file() for line in lines[4:])
     assert results.read("results/toy")["run"].value.shape == (5,)
     report = (project / "results/toy/report.md").read_text()
-    assert "mixjax run configs/paper/toy.toml --set sweep.seeds=5 --set shift=0.5" in report
+    assert "\nmixjax run configs/paper/toy.toml --set sweep.seeds=5 --set shift=0.5\n" in report
 
 
 def test_out_is_the_exact_folder_and_the_resolved_config_runs(mixjax_command, project):
@@ -119,7 +123,12 @@ def test_dry_run_counts_and_writes_nothing(mixjax_command, project):
     code, out, err = mixjax_command("run", TOY, "--set", "sweep.seeds=300", "--dry-run")
     assert (code, err) == (0, "") and not (project / "results").exists()
     assert out.splitlines()[1].split()[:3] == ["run", "300", "3"] and "3 of 128 on 8 devices" in out
-    assert "300 runs in about" in out and "nothing was written" in out
+    assert "300 runs in about" in out and "nothing was written" in out and "earlier run" not in out
+    (project / "results/toy.chunks").mkdir(parents=True)
+    assert "results/toy.chunks has chunks of an earlier run" in mixjax_command("run", TOY, "--dry-run")[1]
+    for argv, message in ((["--track", "mlflow"], "unknown tracker"), (["--out", "configs"], "no part of a result")):
+        code, _, err = mixjax_command("run", TOY, "--dry-run", *argv)
+        assert code == 2 and message in err
 
 
 def test_profile(mixjax_command, project):
@@ -155,7 +164,29 @@ def test_sweep_over_a_grid_and_over_random_points(mixjax_command, project):
     assert (project / "results/toy_sweep/figure.png").read_bytes()[:4] == b"\x89PNG"
 
     assert mixjax_command("sweep", TOY, "--vary", "shift=0.5,2", "--chunk", "3", "--out", "listed")[0] == 0
-    assert results.read("listed")["run"].value["shift"].values.tolist() == [0.5, 2.0]
+    listed = results.read("listed")["run"]
+    assert listed.value["shift"].values.tolist() == [0.5, 2.0]
+    assert listed.attrs["chunk"] == 3 and listed.attrs["vectorize"] == "map"
+    report = (project / "listed/report.md").read_text()
+    command = next(line for line in report.splitlines() if line.startswith("mixjax "))
+    assert shlex.split(command)[1:] == [
+        "sweep",
+        TOY,
+        "--set",
+        "sweep.shift=[0.5,2]",
+        "--set",
+        "sweep.chunk=3",
+        "--out",
+        "listed",
+    ]
+    for argv in (
+        ["listed/config.toml", "--out", "relisted"],
+        [*shlex.split(command)[2:], "--set", "sweep.vectorize=vmap"],
+    ):
+        assert mixjax_command("sweep", *argv)[0] == 0
+        again = results.read(argv[argv.index("--out") + 1])["run"]
+        np.testing.assert_allclose(again.value, listed.value, rtol=1e-6)
+    assert again.attrs["vectorize"] == "vmap"
     assert mixjax_command("sweep", TOY, "--random", "5", "--vary", "shift=log:0.1:10", "--out", "drawn")[0] == 0
     drawn = results.read("drawn")["run"].value
     assert drawn.dims == ("point", "seed") and drawn["shift"].shape == (5,) and drawn["shift"].min() >= 0.1
@@ -173,7 +204,15 @@ def test_sweep_over_a_grid_and_over_random_points(mixjax_command, project):
         (["sweep", TOY, "--vary", "shift=cubic:1:2:3"], "unknown scale 'cubic'; known: linear, log"),
         (["sweep", TOY, "--vary", "shfit=1,2"], "unknown key 'shfit'; did you mean 'shift'?"),
         (["sweep", TOY, "--vary", "shift=1,2", "--seeds", "0"], "greater than or equal to 1"),
-        (["sweep", TOY, "--vary", "shift=1,2", "--chunk", "big"], "chunk"),
+        (["sweep", TOY, "--vary", "shift=1,2", "--chunk", "big"], "chunk: Input should be a valid integer, got 'big'"),
+        (["sweep", TOY, "--vary", "shfit=log:1:2:3"], "mixjax: --vary shfit=log:1:2:3: [sweep]: unknown key 'shfit'"),
+        (["sweep", TOY, "--vary", "shift=1", "--vary", "shift=2"], "--vary shift: given twice"),
+        (
+            ["sweep", TOY, "--vary", "shift=1,2,1.0"],
+            "[sweep] shift: the values of an axis differ, 1.0 stands there twice",
+        ),
+        (["sweep", TOY, "--vary", "shift=1,2", "--vary", "size=1,2"], "[sweep] size: sets a shape, a number of steps"),
+        (["sweep", TOY, "--vary", "size=1,2", "--dry-run"], "use [[run]] tables, which are compiled one by one"),
         (["run", "absent.toml"], "mixjax: absent.toml: no such config file; `mixjax list` shows those under ./configs"),
         (["run", TOY, "--set", "shfit=1"], "mixjax: --set shfit=1: unknown key 'shfit'; did you mean 'shift'?"),
         (["run", TOY, "--out", "."], "no part of a result"),

@@ -314,6 +314,20 @@ def test_show(command, write):
     exec(lines[[line.split()[0:2] == ["in", "Python"] for line in lines].index(True)].removeprefix("in Python "), {})
 
 
+def test_show_tells_what_the_last_call_computed(command, write):
+    data = dataset(loss=loss())
+    data.attrs |= {"num_runs": 8, "num_computed": 3, "run_seconds": 2.0, "compile_seconds": 1.0}
+    write("toy", data, claims=[])
+    assert "the last 3 of 8 runs in 2 s after 1 s of compilation" in command("show", "toy")[1]
+
+
+def test_a_baseline_may_be_given_by_all_its_digits(compared, write):
+    values = xr.DataArray(np.arange(8.0).reshape(2, 4), {"gamma": [1 / 3, 0.5]}, ("gamma", "seed"))
+    write("toy", dataset(loss=values), claims=[])
+    for text in ("0.3333333333333333", "0.333333"):
+        assert "compared with 0.333333" in compared("toy", *LOWER, "--along", "gamma", "--baseline", text)[0]
+
+
 def test_show_stays_short(command, write):
     many = {f"metric_{i}": loss({f"method_{j}": METHODS["va"] for j in range(30)}, [1]) for i in range(6)}
     write("toy", dataset(**many), claims=[])

@@ -177,7 +177,8 @@ def test_a_changed_config_does_not_go_on_and_says_what_changed(make):
     with pytest.raises(KeyboardInterrupt):
         experiment.run(make(TEXT), callback=stop)
     with pytest.raises(
-        checkpoints.ChangedError, match=r"toy\.chunks/run_000 holds .* seeds: 3, now 4; .*steps: 4, now 5"
+        checkpoints.ChangedError,
+        match=r"toy\.chunks/run_000 holds .* config\.steps: 4, now 5; seeds: 3, now 4; .*program",
     ):
         experiment.run(make(TEXT, "sweep.seeds=4", "steps=5"))
 

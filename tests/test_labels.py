@@ -22,6 +22,10 @@ def test_labels():
     values = xr.DataArray(np.zeros((2, 2, 2)), {"beta": [0.1, math.inf]}, ("beta", "point", "seed"))
     values = values.assign_coords(method=("point", ["sgd", "va"]), rate=("point", [0.5, 1.0]))
     assert label_texts(values, "beta") == ["0.1", "inf"]
+    third = xr.DataArray(np.zeros(2), {"rate": [1 / 3, 2 / 3]}, ("rate",))
+    assert label_texts(third, "rate") == ["0.333333", "0.666667"]
+    close = xr.DataArray(np.zeros(3), {"rate": [0.1, 0.10000001, 1 / 3]}, ("rate",))  # as many digits as it takes
+    assert label_texts(close, "rate") == ["0.1", "0.10000001", "0.3333333333333333"]
     assert label_texts(values, "point") == ["method=sgd, rate=0.5", "method=va, rate=1.0"]
     assert label_texts(values, "seed") == ["0", "1"]
     assert label_texts(values, "rate") == ["0.5", "1.0"]

@@ -192,6 +192,23 @@ def test_read_needs_a_result(tmp_path):
         results.read(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["metrics.npz", "metrics.json"])
+def test_damaged_files_are_named(config, name):
+    path = write(config, {"x": dataset()})
+    whole = (path / name).read_bytes()
+    for damaged in (b"", whole[: len(whole) // 2]):
+        (path / name).write_bytes(damaged)
+        with pytest.raises(OSError, match=r"metrics\.json or metrics\.npz is damaged; run it again"):
+            results.read(path)
+
+
+def test_the_current_folder_is_not_replaced(config, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ConfigError, match="is the folder you are in, or above it"):
+        write(config, {"x": dataset()}, out=".")
+
+
 def test_render():
     import matplotlib.figure
 

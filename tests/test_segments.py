@@ -217,7 +217,8 @@ def test_errors_name_what_is_wrong():
     for train, error, match in [
         (Segments(init, grows, 2), TypeError, "a carry like the one it got"),
         (Segments(init, scalar, 2), ValueError, "'x' of a segment needs time as its first dimension"),
-        (Segments(init, advance, 0), ValueError, "num must be at least 1 segment, got 0"),
+        (Segments(init, advance, 0), ValueError, "num must be an integer, at least 1 segment, got 0"),
+        (Segments(init, advance, 2.5), ValueError, "num must be an integer, at least 1 segment, got 2.5"),
         (Segments(init, lambda carry, hparams, data: (carry, [jnp.ones(1)]), 1), TypeError, "dict of arrays, got list"),
         (Segments(init, advance, 3, stop=lambda metrics: metrics["x"] > 1), TypeError, "stop must return one bool"),
     ]:

@@ -9,7 +9,7 @@ from mixjax.cli.terminal import Mistake, reported
 
 
 def compare(
-    paths: Annotated[list[Path], typer.Argument(metavar="RESULT", help="Folders that `mixjax run` wrote.")],
+    paths: Annotated[list[Path], typer.Argument(metavar="RESULT", help="Folders that `mixjax run` or `sweep` wrote.")],
     metric: Annotated[str | None, typer.Option(metavar="NAME", help="The metric. [default: the only one]")] = None,
     better: Annotated[str | None, typer.Option(metavar="lower|higher", help="What a win is; always needed.")] = None,
     along: Annotated[

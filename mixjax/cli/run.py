@@ -38,6 +38,7 @@ _Track = Annotated[
         "several times.",
     ),
 ]
+_TRACKERS = ("tensorboard", "wandb", "trackio")
 _MISTAKES = configs.ConfigError, checkpoints.ChangedError, MemoryError, OSError, ImportError
 
 
@@ -73,7 +74,8 @@ def run(
       progress.jsonl  how far the sweeps were and the mean of each metric, after each call of the program
 
     An earlier result stays until the new one is complete. A run that is stopped or killed leaves DIR.chunks: the same
-    command goes on from there. Runs are split over all devices; a CPU counts as one for each core, unless
+    command goes on from there, and repeats what was not on disk: the chunk at work, and of short chunks those of about
+    the last third of a second. Runs are split over all devices; a CPU counts as one for each core, unless
     JAX_NUM_CPU_DEVICES says otherwise. --dry-run compiles each program and times one call of it.
     """
     use_all_cores()
@@ -88,7 +90,7 @@ def sweep(
         typer.Option(
             metavar="KEY=VALUES",
             help="An axis: KEY=0.1,0.2,0.3 or KEY=SCALE:START:STOP:NUM, with SCALE linear or log; several make a grid. "
-            "With --random KEY=SCALE:START:STOP, SCALE also integer.",
+            "With --random: what is drawn from, KEY=0.1,0.2,0.3 or KEY=SCALE:START:STOP, SCALE also integer.",
         ),
     ] = None,
     seeds: Annotated[int | None, typer.Option(metavar="N", help="Seeds of each point. [default: the config's]")] = None,
@@ -119,19 +121,31 @@ def sweep(
       mixjax sweep configs/quickstart.toml --random 30 --vary gamma1=log:1e-3:1 --vary gamma2=linear:0:1
       mixjax sweep configs/quickstart.toml --vary gamma1=log:1e-3:1:7 --seeds 100 --dry-run
 
-    KEY is a field of the experiment that holds one number, dotted where it is nested (rule.gamma1). The axes of the
-    config stay, unless they are varied here. All points and seeds are runs of one compiled program. `mixjax compare`
-    compares the points of the result over paired seeds.
+    KEY is a field of the experiment that holds one number, dotted where it is nested (rule.gamma1); not one that sets a
+    shape or a number of steps, such as num_steps, since all points and seeds are runs of one compiled program. The axes
+    of the config stay, unless they are varied here. Points one by one: --set 'sweep.points.KEY=[...]', a column for
+    each KEY. `mixjax compare results/NAME_sweep --along KEY` compares the points over paired seeds.
     """
     use_all_cores()
     with reported(*_MISTAKES, interrupted="the same command goes on where this one stopped"):
-        texts = [*(set_ or ()), *(_override(text, random is not None) for text in vary or ())]
+        varied = {text: _override(text, random is not None) for text in vary or ()}
+        keys = [text.partition("=")[0] for text in vary or ()]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise configs.ConfigError(f"--vary {twice[0]}: given twice; give all of its values at once")
+        texts = [*(set_ or ()), *varied.values()]
         for key, value in (("seeds", seeds), ("first_seed", first_seed), ("chunk", chunk), ("random.num", random)):
             texts += [] if value is None else [f"sweep.{key}={value}"]
-        loaded = configs.load(config, texts)
+        try:
+            loaded = configs.load(config, texts)
+        except configs.ConfigError as error:  # in the words of the one who typed them
+            message = str(error)
+            for text, override in varied.items():
+                message = message.replace(f"--set {override}", f"--vary {text}")
+            raise configs.ConfigError(message) from error
         if not (loaded.sweep.axes or loaded.sweep.points):
             raise configs.ConfigError("nothing varies: give --vary KEY=VALUES, such as --vary gamma1=log:1e-3:1:7")
-        loaded = dataclasses.replace(loaded, name=f"{loaded.name}_sweep", function=_Exploration(loaded.function))
+        function = _Exploration(loaded.function)
+        loaded = dataclasses.replace(loaded, name=f"{loaded.name}_sweep", function=function, command="sweep")
         _run(loaded, out, dry_run, profile, track or ())
 
 
@@ -176,12 +190,16 @@ def _override(text: str, random: bool) -> str:
 
 
 def _run(config: configs.Config, out: Path | None, dry_run: bool, profile: bool, trackers: Sequence[str]) -> None:
-    from mixjax import experiment
+    from mixjax import experiment, results
 
+    if unknown := [name for name in trackers if name not in _TRACKERS]:
+        raise configs.ConfigError(f"--track {unknown[0]}: unknown tracker; known: {', '.join(_TRACKERS)}")
+    target = results.check_out(Path("results", config.name) if out is None else out)
     if dry_run:
         _show_plans(experiment.plans(config))
+        if (chunks := target.with_name(f"{target.name}.chunks")).exists():
+            typer.echo(f"{_shown(chunks)} has chunks of an earlier run: if it was the same, that many runs less")
         return
-    target = Path("results", config.name) if out is None else out
     trace = jax.profiler.trace(target.with_name(f"{target.name}.profile")) if profile else contextlib.nullcontext()
     try:
         with _bars() as progress, trace, _trackers(trackers, target, config) as track:
@@ -220,8 +238,6 @@ def _trackers(names: Sequence[str], target: Path, config: configs.Config) -> Ite
     """All trackers asked for as one, on the first host."""
     from mixjax import tracking
 
-    if unknown := [name for name in names if name not in ("tensorboard", "wandb", "trackio")]:
-        raise configs.ConfigError(f"--track {unknown[0]}: unknown tracker; known: tensorboard, wandb, trackio")
     with contextlib.ExitStack() as stack:
         tracks = []
         for name in () if jax.process_index() else names:

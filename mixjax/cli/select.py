@@ -81,7 +81,10 @@ def known_label(option: str, dim: str, text: str, labels: Sequence[str]) -> str:
     """The label that a text means: the same text, else the same number."""
     if text in labels:
         return text
-    equal = [label for label in labels if as_number(label) == as_number(text)]
+    number = as_number(text)
+    equal = [label for label in labels if as_number(label) == number]
+    if not equal and isinstance(number, float):  # labels have six digits where these tell them apart
+        equal = [label for label in labels if label == f"{number:.6g}"]
     if not equal:
         raise Mistake(f"{option}: {text!r} is no label of {dim} ({shorten(labels)}){_near(text, labels)}")
     return equal[0]

@@ -8,7 +8,9 @@ import typer
 from mixjax.cli.terminal import reported
 
 
-def show(path: Annotated[Path, typer.Argument(metavar="RESULT", help="A folder that `mixjax run` wrote.")]) -> None:
+def show(
+    path: Annotated[Path, typer.Argument(metavar="RESULT", help="A folder that `mixjax run` or `sweep` wrote.")],
+) -> None:
     """Show what a result holds: runs, claims, time, final metrics.
 
     Metrics are taken at the last label of dimensions without text labels, such as step: mean ± standard error over the

@@ -82,9 +82,12 @@ def _claims(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _time(meta: Mapping[str, Any]) -> list[str]:
     versions = ", ".join(f"{name} {meta['versions'][name]}" for name in ("mixjax", "jax"))
-    runs, seconds, compiling = (meta[key] for key in ("num_runs", "run_seconds", "compile_seconds"))
+    runs, computed, seconds, compiling = (
+        meta[key] for key in ("num_runs", "num_computed", "run_seconds", "compile_seconds")
+    )
+    last = f"{runs} runs" if computed == runs else f"the last {computed} of {runs} runs"
     return [
-        f"{runs} runs in {seconds:.3g} s after {compiling:.3g} s of compilation",
+        f"{last} in {seconds:.3g} s after {compiling:.3g} s of compilation",
         f"on {meta['device']}; {versions}",
     ]
 

@@ -15,6 +15,7 @@ scales = [100.0, 1.0]                     # replaces the base value in this run
 seeds = 100                               # paired seeds first_seed, first_seed + 1, ...
 first_seed = 1000                         # default 0
 chunk = 4                                 # runs a call of the compiled program; default "auto", the sweep chooses
+vectorize = "vmap"                        # or "map"; default that of `mixjax.sweep` for the devices at hand
 gamma1 = [0.01, 0.1]                      # any other key: an axis over a numeric field of the dataclass
 beta = {start = 0.1, stop = 10.0, num = 5, scale = "log"}
 rule.decay = [0.9, 0.99]                  # of a nested dataclass

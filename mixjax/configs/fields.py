@@ -3,11 +3,15 @@
 import dataclasses
 import difflib
 import json
+import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pydantic
+
+_ALTERNATIVE = r"constrained-|literal\[|(int|float|str|bool|tuple|list|dict)(\[|$)"
+"""Of a place that pydantic names: which alternative of a field's type it means."""
 
 
 class ConfigError(ValueError):
@@ -77,7 +81,9 @@ def validate(cls: type, table: Mapping[str, Any], where: str) -> Any:
         lines = []
         for error in exc.errors():
             got = "" if error["type"] == "missing" or not error["loc"] else f", got {error['input']!r}"
-            lines.append(": ".join(filter(None, [".".join(map(str, error["loc"])), error["msg"]])) + got)
+            place = [str(part) for part in error["loc"]]
+            place = [part for i, part in enumerate(place) if not (i and re.match(_ALTERNATIVE, part))]
+            lines.append(": ".join(filter(None, [".".join(place), error["msg"]])) + got)
         raise ConfigError(f"{where}: " + "; ".join(lines)) from exc
 
 

@@ -45,6 +45,7 @@ class Config:
         sweep: seeds and axes.
         path: the file.
         overrides: the `--set` arguments it was loaded with.
+        command: of `mixjax`, which runs it: "run", or "sweep".
     """
 
     name: str
@@ -54,6 +55,7 @@ class Config:
     sweep: Sweep
     path: Path
     overrides: tuple[str, ...] = ()
+    command: str = "run"
 
     @property
     def base(self) -> dict[str, Any]:
@@ -66,7 +68,7 @@ class Config:
         table: dict[str, Any] = {"experiment": self.experiment, **base}
         if [run.name for run in self.runs] != [DEFAULT_RUN]:
             table["run"] = [{"name": run.name, **own} for run, own in zip(self.runs, rest, strict=True)]
-        sweep = {key: getattr(self.sweep, key) for key in SWEEP_KEYS}
+        sweep = {key: value for key in SWEEP_KEYS if (value := getattr(self.sweep, key)) is not None}
         for name, values in self.sweep.axes.items():
             sweep = merge(sweep, nest(name.split("."), list(values)))
         for name, values in self.sweep.points.items():
@@ -150,6 +152,8 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         keys, where = name.split("."), f"{path}: [sweep] {name}"
         trials = [merge(as_json(runs[0].values), nest(keys, value)) for value in values]
         swept[name] = tuple(at(as_json(validate(cls, trial, where)), keys) for trial in trials)
+        if name in sweep.axes and (twice := [v for i, v in enumerate(swept[name]) if v in swept[name][:i]]):
+            raise ConfigError(f"{where}: the values of an axis differ, {twice[0]!r} stands there twice")
     sweep = dataclasses.replace(
         sweep, axes={name: swept[name] for name in sweep.axes}, points={name: swept[name] for name in sweep.points}
     )

@@ -12,7 +12,7 @@ import pydantic
 from mixjax.configs.fields import ConfigError, check_keys, flat, is_dataclass, is_number, nearest, validate
 from mixjax.runs import random_points
 
-SWEEP_KEYS = ("seeds", "first_seed", "chunk")
+SWEEP_KEYS = ("seeds", "first_seed", "chunk", "vectorize")
 POINTS = ("points", "random")  # keys of [sweep] that hold tables of fields
 
 _Columns = dict[str, Annotated[tuple[int | float, ...], pydantic.Field(min_length=1)]]
@@ -28,6 +28,7 @@ class Sweep:
         seeds: number of paired seeds, at least 1.
         first_seed: the first one, at least 0.
         chunk: runs a call of the compiled program, at least 1, or "auto".
+        vectorize: "vmap" or "map", see :func:`mixjax.sweep`; None takes the default of the devices at hand.
         axes: field name, dotted where nested -> its values, at least one.
         points: field name -> column; all columns have one length.
     """
@@ -35,6 +36,7 @@ class Sweep:
     seeds: Annotated[int, pydantic.Field(ge=1)] = 1
     first_seed: Annotated[int, pydantic.Field(ge=0)] = 0
     chunk: Annotated[int, pydantic.Field(ge=1)] | Literal["auto"] = "auto"
+    vectorize: Literal["vmap", "map"] | None = None
     axes: _Columns = dataclasses.field(default_factory=dict)
     points: _Columns = dataclasses.field(default_factory=dict)
 

@@ -129,7 +129,7 @@ def spaced(name):
     """An axis by its ends, that the field takes."""
     if name in ("steps", "inner.width"):
         return st.integers(1, 5).map(lambda n: {"start": 1, "stop": n, "num": n})
-    ends = {"start": st.floats(0.25, 8), "stop": st.floats(0.25, 8), "num": st.integers(1, 4)}
+    ends = {"start": st.floats(0.25, 4), "stop": st.floats(4.5, 8), "num": st.integers(1, 4)}
     return st.fixed_dictionaries(ends, optional={"scale": st.sampled_from(["linear", "log"])})
 
 
@@ -144,6 +144,7 @@ def documents(draw):
                 "seeds": st.integers(1, 99),
                 "first_seed": st.integers(0, 99),
                 "chunk": st.integers(1, 9) | st.just("auto"),
+                "vectorize": st.sampled_from(["vmap", "map"]),
             },
         )
     )
@@ -154,7 +155,7 @@ def documents(draw):
         if i < points:
             put(sweep, f"points.{name}", draw(st.lists(NUMBERS[name], min_size=length, max_size=length)))
         else:
-            put(sweep, name, draw(st.lists(NUMBERS[name], min_size=1, max_size=3) | spaced(name)))
+            put(sweep, name, draw(st.lists(NUMBERS[name], min_size=1, max_size=3, unique=True) | spaced(name)))
     if sweep:
         document["sweep"] = sweep
     if draw(st.booleans()):
