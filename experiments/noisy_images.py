@@ -131,6 +131,13 @@ def predict(params: Network, images: jax.Array) -> jax.Array:
     return jnp.argmax(_activations(params, images)[1], axis=-1)
 
 
+def accuracy(params: Network, batch: Batch) -> jax.Array:
+    """Share of images whose class of highest score is the label, in percent; NaN of a network that has diverged."""
+    scores = _activations(params, batch.images)[1]
+    right = jnp.argmax(scores, axis=-1) == batch.labels
+    return jnp.where(jnp.isfinite(scores).all(), 100.0 * jnp.mean(right), jnp.nan)
+
+
 def measure(params: Network, batch: Batch) -> dict[str, jax.Array]:
     """``counts``, ``losses``, ``loss_vars`` and ``grad_stds`` of ``n`` examples of each domain, ``[domain, n, ...]``.
 
@@ -181,8 +188,9 @@ def average(dataset, metric: str, method: str):
 
 def limits(datasets: Iterable, metric: str, skip: float = 0.1) -> tuple[float, float]:
     """Limits for an axis, in whole numbers, that leave out the first tenth of training's steep rise."""
-    means = [d[metric].mean("seed").isel(step=slice(round(skip * d.sizes["step"]), None)) for d in datasets]
-    return float(np.floor(min(m.min() for m in means))), float(np.ceil(max(m.max() for m in means)))
+    means = [d[metric].mean("seed").isel(step=slice(round(skip * d.sizes["step"]), None)).values for d in datasets]
+    finite = [value for mean in means for value in mean[np.isfinite(mean)]] or [0.0, 1.0]  # all may have diverged
+    return float(np.floor(min(finite))), float(np.ceil(max(finite)))
 
 
 def points(results: Results) -> Results:
