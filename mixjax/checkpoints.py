@@ -100,21 +100,44 @@ class Chunks:
         return chunks
 
     def write(self, chunks: Mapping[int, Mapping[str, np.ndarray]]) -> None:
-        """Writes some chunks, first run -> metrics, as one checkpoint, and drops their carries."""
+        """Writes some chunks as one checkpoint, and drops their carries.
+
+        Args:
+            chunks: number of a chunk's first run -> metrics.
+
+        Raises:
+            OSError: the disk is full, or cannot be written.
+        """
         if chunks:
             self._write(f"chunk_{min(chunks):09d}", chunks)
             for number in chunks:
                 self._drop(self._carries(number))
 
     def read_carry(self, number: int) -> tuple[int, dict[str, np.ndarray]] | None:
-        """Of the chunk that starts with run ``number``: segments done, and the arrays last kept with them."""
+        """What was last kept of a chunk in the middle of its training.
+
+        Args:
+            number: of its first run.
+
+        Returns:
+            Segments done, and the arrays kept with them; None where there is nothing, or nothing whole.
+        """
         for block in reversed(self._carries(number)):
             if kept := self._read(block):
                 return next(iter(kept.items()))
         return None
 
     def write_carry(self, number: int, segments: int, arrays: Mapping[str, np.ndarray]) -> None:
-        """Keeps a chunk in the middle of its training: after so many segments, these arrays."""
+        """Keeps a chunk in the middle of its training, in place of what was kept of it before.
+
+        Args:
+            number: of its first run.
+            segments: those that are done.
+            arrays: what to go on from.
+
+        Raises:
+            OSError: the disk is full, or cannot be written.
+        """
         before = self._carries(number)
         self._write(f"carry_{number:09d}_{segments:09d}", {segments: arrays})
         self._drop(before)
@@ -208,7 +231,18 @@ def _orbax():
 
 
 def digest(arrays: Mapping[str, Any]) -> str:
-    """SHA-256 of arrays by name, with their types and shapes, in hexadecimal."""
+    """SHA-256 of arrays, with their names, types and shapes.
+
+    Args:
+        arrays: name -> array; the names' order does not count.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Example:
+        >>> digest({"x": np.zeros(2)}) == digest({"x": np.zeros(2, np.float32)})
+        False
+    """
     sha = hashlib.sha256()
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])

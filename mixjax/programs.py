@@ -191,7 +191,14 @@ def fitting(build: Callable[[int], Program], num_runs: int, vectorize: str, num_
 
 
 def default_rows(devices: Sequence[jax.Device]) -> int:
-    """Of a chunk whose runs go one after the other: 16 a device."""
+    """Runs of a chunk that go one after the other: 16 a device.
+
+    Args:
+        devices: those the chunk is split over.
+
+    Returns:
+        Their number.
+    """
     return _ROWS * len(devices)
 
 

@@ -191,6 +191,12 @@ def render(figure: Any) -> bytes:
 
     Raises:
         TypeError: not a Figure.
+        ImportError: matplotlib is missing (extra `experiments`).
+
+    Example:
+        >>> import matplotlib.figure
+        >>> render(matplotlib.figure.Figure())[1:4]
+        b'PNG'
     """
     try:
         import matplotlib.figure

@@ -99,6 +99,15 @@ class Runs:
         points: name -> column; the list of points.
         seeds: number of seeds.
         first_seed: the first one.
+
+    Raises:
+        ValueError: no seeds, seeds beyond 32 bits, an empty axis or column, columns of different lengths, values that
+            are not all numbers or all strings or that JAX's types cannot hold.
+
+    Example:
+        >>> runs = Runs({"gamma": [0.1, 1.0]}, {}, seeds=3, first_seed=5)
+        >>> runs.num, runs.dims, runs.seeds.tolist()
+        (6, ('gamma', 'seed'), [5, 6, 7, 5, 6, 7])
     """
 
     def __init__(self, axes: Mapping[str, Sequence], points: Mapping[str, Sequence], seeds: int, first_seed: int):
@@ -187,7 +196,20 @@ class Runs:
 
 
 def pieces(first: int, stop: int, rows: int) -> list[tuple[int, int]]:
-    """``range(first, stop)`` cut into ``(first, stop)`` of at most ``rows``."""
+    """A range cut into pieces.
+
+    Args:
+        first: its first number.
+        stop: the number behind its last one.
+        rows: of a piece, at most.
+
+    Returns:
+        ``(first, stop)`` of each piece.
+
+    Example:
+        >>> pieces(3, 10, 4)
+        [(3, 7), (7, 10)]
+    """
     return [(a, min(a + rows, stop)) for a in range(first, stop, rows)]
 
 

@@ -80,7 +80,11 @@ class History:
         return self._parts[-1]
 
     def add(self, metrics: dict[str, np.ndarray]) -> None:
-        """Appends a segment; runs that were done before it repeat their last row, and so do all once all are done."""
+        """Appends a segment; runs that were done before it repeat their last row, and so do all once all are done.
+
+        Args:
+            metrics: name -> ``[runs, time, ...]``.
+        """
         if np.any(self._done):
             before = self._parts[-1]
             metrics = {

@@ -28,9 +28,9 @@ from mixjax.tracking import Progress
 __all__ = ["Labels", "Plan", "Segments", "diverged", "plan", "random_points", "sweep"]
 
 _LOG = logging.getLogger(__name__)
-SAVE_SHARE, SAVE_EVERY = 0.02, 60.0
+SAVE_SHARE, SAVE_EVERY = 0.01, 60.0
 """Of its time, what a sweep with a checkpoint spends on saving at most; and the most seconds from one save to the next,
-whatever that takes. A kill costs the work since the last save: with saves of 6 ms, 0.3 s, or the chunk at work."""
+whatever that takes. A kill costs the work since the last save: with saves of 6 ms, 0.6 s, or the chunk at work."""
 
 
 def sweep(
@@ -84,8 +84,8 @@ def sweep(
             diverged, and each metric's mean over the chunk's finite runs. One that raises is reported as a warning and
             not called again.
         checkpoint: folder for finished chunks and unfinished segments' carries. Both are written when they are there,
-            but for those that come so fast that saving would take more than 2 % of the time: they wait for each other,
-            0.3 s where a save takes 6 ms. The same call finds them there and computes the others only; the result is
+            but for those that come so fast that saving would take more than 1 % of the time: they wait for each other,
+            0.6 s where a save takes 6 ms. The same call finds them there and computes the others only; the result is
             bitwise that of a run without a break. The folder stays: remove it when the result is safe. With several
             hosts (``jax.distributed``) it must be one that all see: each computes its share of the chunks there, and
             all return the whole result.

@@ -77,6 +77,14 @@ def tensorboard(folder: str | os.PathLike) -> Iterator[Callable[[Record], None]]
 
     Raises:
         ImportError: tensorboardX is missing (extra ``tensorboard``).
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> with tensorboard(folder) as track:
+        ...     track({"done": 1, "total": 2, "segment": 1, "segments": 1, "metrics": {"loss": 0.5}})
+        >>> len(list(pathlib.Path(folder).iterdir()))
+        1
     """
     try:
         import tensorboardX
@@ -106,6 +114,11 @@ def wandb(module: str = "wandb", **settings: Any) -> Iterator[Callable[[Record],
 
     Raises:
         ImportError: the library is missing (extra ``wandb``; others by their own name).
+
+    Example:
+        >>> def sweep_and_log(train):
+        ...     with wandb(project="mixtures", name="rates") as track:
+        ...         return mixjax.sweep(train, seeds=1000, track=track)
     """
     try:
         library = importlib.import_module(module)
@@ -186,7 +199,12 @@ class Progress:
             callback(self._done, total)
 
     def segment(self, metrics: Mapping[str, np.ndarray], segment: int) -> None:
-        """One segment of a chunk is done, and the chunk is not: its metrics, ``[runs, time, ...]``."""
+        """One segment of a chunk is done, and the chunk is not.
+
+        Args:
+            metrics: those of the segment, ``[runs, time, ...]``.
+            segment: its number, from 1.
+        """
         finite = _finite_runs(metrics)
         done, diverged = self._done + len(finite) * segment / self._segments, self._diverged + int((~finite).sum())
         self._tell(done, diverged, segment, metrics, finite)

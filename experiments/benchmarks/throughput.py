@@ -179,7 +179,7 @@ def shares(problem: short_runs.Problem, chunks: dict[str, int], peak: dict[int, 
 
 def saving(problem: short_runs.Problem, chunk: int, mode: str, rate: float, quick: bool) -> dict[str, Any]:
     """A sweep with a checkpoint over one without, in turns; also its seconds and runs."""
-    seconds, repeats = (0.2, 2) if quick else (12.0, 5)
+    seconds, repeats = (0.2, 2) if quick else (4.0, 15)
     runs = max(round(seconds * rate / problem.num_steps / chunk), 1) * chunk
 
     def saved():

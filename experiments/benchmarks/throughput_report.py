@@ -169,7 +169,7 @@ def report(found: dict[str, Any], quick: bool, on_cpu: bool) -> timing.Report:
     saving = found["saving"]
     parts.append(
         f"**Checkpoints.** {names[0]}, {saving['runs']} runs, {_summary(saving['seconds'])} s without: with a folder "
-        f"for the chunks, saved every five seconds, {_summary(saving['ratio'])} times as long."
+        f"for the chunks, {_summary(saving['ratio'])} times as long; {saving['ratio']['repeats']} turns."
     )
     figures = {"roofline": _figure(found, names)}
     return timing.Report("Throughput", "\n\n".join(parts), found, targets(found, names, on_cpu), figures)

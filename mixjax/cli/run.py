@@ -74,8 +74,8 @@ def run(
       progress.jsonl  how far the sweeps were and the mean of each metric, after each call of the program
 
     An earlier result stays until the new one is complete. A run that is stopped or killed leaves DIR.chunks: the same
-    command goes on from there, and repeats what was not on disk: the chunk at work, and of short chunks those of about
-    the last third of a second. Runs are split over all devices; a CPU counts as one for each core, unless
+    command goes on from there, and repeats what was not on disk: the chunk at work, and of short chunks those of the
+    last second or so. Runs are split over all devices; a CPU counts as one for each core, unless
     JAX_NUM_CPU_DEVICES says otherwise. --dry-run compiles each program and times one call of it.
     """
     use_all_cores()
