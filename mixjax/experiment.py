@@ -218,7 +218,7 @@ def _axes_are_numbers(config: Config, experiment: Experiment):
     """
     try:
         yield
-    except Exception as error:
+    except TypeError as error:  # as all of JAX's errors of a traced value that must be known
         swept = {name: values[0] for name, values in (config.sweep.axes | config.sweep.points).items()}
         train = experiment.train.init if isinstance(experiment.train, Segments) else experiment.train
 

@@ -16,7 +16,6 @@ measured on training images drawn uniformly: the difference is what normalisatio
 
 import argparse
 import dataclasses
-import os
 import time
 from pathlib import Path
 
@@ -28,7 +27,7 @@ import numpy as np
 import xarray
 
 from experiments.hardness_sampling import curves, imbalanced
-from mixjax import configs, results
+from mixjax import checkpoints, configs, results
 from mixjax.claims import paired, rows
 from mixjax.experiment import Experiment
 
@@ -159,30 +158,14 @@ def claims(results) -> list:
     return found
 
 
-def _raw(leaf):
-    """A leaf as an array that can be stored; keys by their words."""
-    return jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+def _bits(leaf):
+    """A leaf as an array that can be kept: a key's words."""
+    return np.asarray(jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf)
 
 
-def save(path: Path, tree) -> None:
-    """Writes a pytree's leaves, whole or not at all."""
-    partial = path.with_suffix(".partial.npz")
-    np.savez(partial, *(np.asarray(_raw(leaf)) for leaf in jax.tree.leaves(tree)))
-    os.replace(partial, path)
-
-
-def restore(path: Path, tree):
-    """What ``save`` wrote, in the structure of ``tree``."""
-    leaves, structure = jax.tree.flatten(tree)
-    with np.load(path) as stored:
-        arrays = [stored[name] for name in stored.files]
-    if [array.shape for array in arrays] != [_raw(leaf).shape for leaf in leaves]:
-        raise ValueError(f"{path} holds the state of another run; give another --out, or delete it")
-    keyed = [
-        jax.random.wrap_key_data(array) if _raw(leaf) is not leaf else jnp.asarray(array)
-        for array, leaf in zip(arrays, leaves, strict=True)
-    ]
-    return jax.tree.unflatten(structure, keyed)
+def _like(leaf, array):
+    """What was kept of a leaf, as it was."""
+    return jax.random.wrap_key_data(array) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else jnp.asarray(array)
 
 
 def run(path: Path, out: Path, overrides=(), report=print) -> Path:
@@ -190,12 +173,15 @@ def run(path: Path, out: Path, overrides=(), report=print) -> Path:
 
     Args:
         path: the config.
-        out: the result's folder; the state lies beside it, in ``<out>.state.npz``.
+        out: the result's folder; the state lies beside it, a checkpoint in ``<out>.chunks``.
         overrides: as ``mixjax run --set`` takes them.
         report: called with a line a round.
 
     Returns:
         ``out``.
+
+    Raises:
+        mixjax.checkpoints.ChangedError: ``<out>.chunks`` holds the state of another config.
     """
     config = configs.load(path, overrides)
     values, experiment = config.runs[0].values, wrn(config.runs[0].values)
@@ -209,13 +195,13 @@ def run(path: Path, out: Path, overrides=(), report=print) -> Path:
     for method in METHODS:
         parts, carries[method] = begin(key, values, images, drawn[method])
     records = {name: np.full((len(METHODS), len(steps)), np.nan, np.float32) for name in experiment.units}
-    progress = {"carries": carries, "records": records, "done": jnp.int32(0), "seconds": jnp.float32(0)}
-    state = out.with_name(f"{out.name}.state.npz")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if state.exists():
-        progress = restore(state, progress)
+    identity = {"config": configs.as_json(values), "first_seed": config.sweep.first_seed}
+    store = checkpoints.Chunks(out.with_name(f"{out.name}.chunks"), identity)
+    leaves, structure = jax.tree.flatten({"carries": carries, "records": records, "seconds": np.float64(0)})
+    done, arrays = store.read_carry(0) or (0, {str(i): _bits(leaf) for i, leaf in enumerate(leaves)})
+    progress = structure.unflatten([_like(leaf, arrays[str(i)]) for i, leaf in enumerate(leaves)])
     records = {name: np.array(values) for name, values in progress["records"].items()}
-    carries, done, seconds = progress["carries"], int(progress["done"]), float(progress["seconds"])
+    carries, seconds = progress["carries"], float(progress["seconds"])
     for number in range(done, len(steps)):
         begun = time.perf_counter()
         for row, method in enumerate(METHODS):
@@ -228,10 +214,8 @@ def run(path: Path, out: Path, overrides=(), report=print) -> Path:
             for name, value in found.items():
                 records[name][row, number] = value
         seconds += time.perf_counter() - begun
-        save(
-            state,
-            {"carries": carries, "records": records, "done": jnp.int32(number + 1), "seconds": jnp.float32(seconds)},
-        )
+        leaves = jax.tree.leaves({"carries": carries, "records": records, "seconds": np.float64(seconds)})
+        store.write_carry(0, number + 1, {str(i): _bits(leaf) for i, leaf in enumerate(leaves)})
         write(config, experiment, out, records, number + 1, seconds)
         told = ", ".join(f"{m} {a:.1f}" for m, a in zip(METHODS, records["rare_accuracy"][:, number], strict=True))
         report(f"step {steps[number]}, {seconds:.0f} s: class 3 {told} %", flush=True)

@@ -12,6 +12,7 @@ import xarray
 import mixjax.data
 from experiments.hardness_sampling import classifiers, curves, imbalanced, mnist, mnist_claims, sentences, wrn
 from mixjax import configs, experiment, results, rules
+from mixjax.checkpoints import ChangedError
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -337,5 +338,5 @@ def test_wrn_goes_on_where_it_was_stopped(images, small_wrn, tmp_path, monkeypat
 
     shapes = jax.eval_shape(wrn.wrn(config.runs[0].values).train, jax.random.key(1000), {}, images)
     assert {name: shape.shape for name, shape in shapes.items()} == dict.fromkeys(whole["run"], (3, 3))
-    with pytest.raises(ValueError, match="holds the state of another run"):
+    with pytest.raises(ChangedError, match=r"config\.num_steps: 6, now 4"):
         wrn.run(FOLDER / "wrn.toml", tmp_path / "parts", [*overrides, "num_steps=4"])
