@@ -134,16 +134,14 @@ class Judge:
         with mounted("size=100m,ro") as disk:
             code, line = finish(start(disk / "out"))
             said = [f'from the start: exit code {code}, "{line.replace(str(disk), "DIR")}", nothing was computed']
-        with mounted("size=100m") as disk:
-            process = start(disk / "out")
-            while not chunks(disk / "out") and process.poll() is None:
-                time.sleep(0.005)
-            while subprocess.run(["mount", "-o", "remount,ro", str(disk)], capture_output=True).returncode:
-                time.sleep(0.005)  # busy while a file is open for writing
+        out = self.folder / "read_only"
+        process = start(out)
+        while not chunks(out) and process.poll() is None:
+            time.sleep(0.005)
+        with mounted("ro", out.with_name(f"{out.name}.chunks") / "run_000"):  # over what is there, which stays below
             code, line = finish(process)
-            said.append(f'in the middle: exit code {code}, "{line.replace(str(disk), "DIR")}"')
-            subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
-            lost = self.ends_well(disk / "out")
+        said.append(f'in the middle: exit code {code}, "{line.replace(str(self.folder), "DIR")}"')
+        lost = self.ends_well(out) if code else "the command did not notice"
         return Row("read-only folder", 2, "; ".join(said), lost)
 
     def host_dies(self, times: int) -> Row:
@@ -210,9 +208,10 @@ def worst(lost: list[str]) -> str:
 
 
 @contextmanager
-def mounted(options: str) -> Iterator[Path]:
-    """A file system in memory."""
-    with tempfile.TemporaryDirectory() as folder:
+def mounted(options: str, over: Path | None = None) -> Iterator[Path]:
+    """A file system in memory: over a folder, or a temporary one."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = str(over or temporary)
         subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=True, capture_output=True)
         try:
             yield Path(folder)
