@@ -73,16 +73,16 @@ def label_texts(values: xr.DataArray | xr.Dataset, name: str) -> list[str]:
     along = columns(values, name)
     if along:
         return [
-            ", ".join(f"{column}={_text(values[column].values[i])}" for column in along)
+            ", ".join(f"{column}={label_text(values[column].values[i])}" for column in along)
             for i in range(values.sizes[name])
         ]
-    texts = [_text(label) for label in values[name].values]
+    texts = [label_text(label) for label in values[name].values]
     if len(set(texts)) < len(np.unique(values[name].values)):
         return [str(label) for label in values[name].values]
     return texts
 
 
-def _text(label):
+def label_text(label: object) -> str:
     """A label as text; numbers with at most six digits."""
     short = str(label)
     return f"{label:.6g}" if isinstance(label, (float, np.floating)) and len(short) > 8 else short

@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from mixjax.segments import Segments
 
-__all__ = ["OutOfMemoryError", "Program", "Spec", "default_rows", "fitting"]
+__all__ = ["OutOfMemoryError", "Program", "Spec", "bits", "default_rows", "fitting"]
 
 _LOG = logging.getLogger(__name__)
 _SHARE = 0.8  # of the memory that is free: what the analysis does not see needs some too
@@ -259,13 +259,13 @@ def _lower(train, rows, vectorize, mesh, hparams, labels, data, context):
     def init(seed, hparams, labels, data):
         carry = jax.tree.map(jnp.asarray, train.init(jax.random.key(seed), hparams | labels, data))
         kinds[:] = jax.tree.leaves(jax.tree.map(_kind, carry))
-        return jax.tree.map(_bits, carry)
+        return jax.tree.map(bits, carry)
 
     def advance(carry, hparams, labels, data):
         leaves, treedef = jax.tree.flatten(carry)
         carry = treedef.unflatten(map(_key_or_array, leaves, kinds))
         carry, metrics = train.advance(carry, hparams | labels, data)
-        return jax.tree.map(lambda x: _bits(jnp.asarray(x)), carry), metrics
+        return jax.tree.map(lambda x: bits(jnp.asarray(x)), carry), metrics
 
     carry = jax.eval_shape(init, seed, hparams.tree, labels.tree, data.tree)
     return (lowered(init, seed), lowered(advance, carry, donate=1)), jax.tree.structure(carry)
@@ -281,7 +281,8 @@ def _kind(x):
     return str(jax.random.key_impl(x)) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else ""
 
 
-def _bits(x):
+def bits(x: Any) -> Any:
+    """An array that can be stored: the words of keys of ``jax.random``, others as they are."""
     return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
 
 

@@ -15,12 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mixjax import checkpoints
 from mixjax.plans import Plan, Setup, plan
-from mixjax.programs import OutOfMemoryError, default_rows
+from mixjax.programs import OutOfMemoryError, bits, default_rows
 from mixjax.runs import Labels, pieces, random_points
 from mixjax.segments import History, Segments, diverged
 from mixjax.tracking import Progress
@@ -280,7 +279,7 @@ class _Saver:
     """Writes finished chunks and carries, those together that come too fast."""
 
     def __init__(self, store):
-        self.store, self._unsaved, self._took, self._ended = store, {}, 0.0, -SAVE_EVERY
+        self.store, self._unsaved, self._took, self._ended = store, {}, 0.0, 0.0
 
     @property
     def due(self):
@@ -311,8 +310,4 @@ class _Saver:
 
 def _digest(data) -> str:
     """Of the data's arrays; keys of ``jax.random`` count by their bits."""
-    leaves = [
-        jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
-        for leaf in jax.tree.leaves(data)
-    ]
-    return checkpoints.digest({str(i): leaf for i, leaf in enumerate(leaves)})
+    return checkpoints.digest({str(i): bits(leaf) for i, leaf in enumerate(jax.tree.leaves(data))})

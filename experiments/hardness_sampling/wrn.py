@@ -30,6 +30,7 @@ from experiments.hardness_sampling import curves, imbalanced
 from mixjax import checkpoints, configs, results
 from mixjax.claims import paired, rows
 from mixjax.experiment import Experiment
+from mixjax.programs import bits
 
 SOURCE = "paper 004, section 4.1 and appendix 8.1"
 METHODS = {"erm": "ERM", "wr": "DRO, β = 10, with replacement", "nr": "DRO, β = 10, without replacement"}
@@ -158,11 +159,6 @@ def claims(results) -> list:
     return found
 
 
-def _bits(leaf):
-    """A leaf as an array that can be kept: a key's words."""
-    return np.asarray(jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf)
-
-
 def _like(leaf, array):
     """What was kept of a leaf, as it was."""
     return jax.random.wrap_key_data(array) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else jnp.asarray(array)
@@ -198,7 +194,7 @@ def run(path: Path, out: Path, overrides=(), report=print) -> Path:
     identity = {"config": configs.as_json(values), "first_seed": config.sweep.first_seed}
     store = checkpoints.Chunks(out.with_name(f"{out.name}.chunks"), identity)
     leaves, structure = jax.tree.flatten({"carries": carries, "records": records, "seconds": np.float64(0)})
-    done, arrays = store.read_carry(0) or (0, {str(i): _bits(leaf) for i, leaf in enumerate(leaves)})
+    done, arrays = store.read_carry(0) or (0, {str(i): bits(leaf) for i, leaf in enumerate(leaves)})
     progress = structure.unflatten([_like(leaf, arrays[str(i)]) for i, leaf in enumerate(leaves)])
     records = {name: np.array(values) for name, values in progress["records"].items()}
     carries, seconds = progress["carries"], float(progress["seconds"])
@@ -215,7 +211,7 @@ def run(path: Path, out: Path, overrides=(), report=print) -> Path:
                 records[name][row, number] = value
         seconds += time.perf_counter() - begun
         leaves = jax.tree.leaves({"carries": carries, "records": records, "seconds": np.float64(seconds)})
-        store.write_carry(0, number + 1, {str(i): _bits(leaf) for i, leaf in enumerate(leaves)})
+        store.write_carry(0, number + 1, {str(i): bits(leaf) for i, leaf in enumerate(leaves)})
         write(config, experiment, out, records, number + 1, seconds)
         told = ", ".join(f"{m} {a:.1f}" for m, a in zip(METHODS, records["rare_accuracy"][:, number], strict=True))
         report(f"step {steps[number]}, {seconds:.0f} s: class 3 {told} %", flush=True)

@@ -9,7 +9,7 @@ import xarray as xr
 
 from mixjax.cli.terminal import Mistake
 from mixjax.configs import DEFAULT_RUN
-from mixjax.labels import columns, final, label_texts, to_frame
+from mixjax.labels import columns, final, label_text, label_texts, to_frame
 from mixjax.results import Results
 
 __all__ = [
@@ -84,7 +84,7 @@ def known_label(option: str, dim: str, text: str, labels: Sequence[str]) -> str:
     number = as_number(text)
     equal = [label for label in labels if as_number(label) == number]
     if not equal and isinstance(number, float):  # labels have six digits where these tell them apart
-        equal = [label for label in labels if label == f"{number:.6g}"]
+        equal = [label for label in labels if label == label_text(number)]
     if not equal:
         raise Mistake(f"{option}: {text!r} is no label of {dim} ({shorten(labels)}){_near(text, labels)}")
     return equal[0]
