@@ -1,14 +1,31 @@
 """Loss weights and sampling weights for training on several domains, as pure JAX state transitions.
 
-``mixjax.types`` explains the one concept, a weight rule, in 30 lines.
+``mixjax.types`` explains the one concept, a weight rule, in 30 lines. The packages below load when first named.
 """
 
-from mixjax import estimation, grad_norms, hypergrad, mixing, resampling, rules, samplers, signals, training
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from mixjax import rules, signals
 from mixjax.accumulation import accumulate
 from mixjax.objectives import weighted_loss
-from mixjax.sweeps import sweep
 from mixjax.transforms import aggregate, get_weights, track
 from mixjax.types import WeightRule
+
+if TYPE_CHECKING:
+    from mixjax import (
+        data,
+        grad_norms,
+        hypergrad,
+        mixing,
+        probes,
+        resampling,
+        runner,
+        samplers,
+        sweeps,
+        training,
+    )
+    from mixjax.sweeps import sweep
 
 __version__ = "0.1.0"
 
@@ -16,17 +33,33 @@ __all__ = [
     "WeightRule",
     "accumulate",
     "aggregate",
-    "estimation",
+    "data",
     "get_weights",
     "grad_norms",
     "hypergrad",
     "mixing",
+    "probes",
     "resampling",
     "rules",
+    "runner",
     "samplers",
     "signals",
     "sweep",
+    "sweeps",
     "track",
     "training",
     "weighted_loss",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads a package, or ``sweep``, when it is first named."""
+    if name == "sweep":
+        return importlib.import_module("mixjax.sweeps").sweep
+    if name in __all__:
+        return importlib.import_module(f"mixjax.{name}")
+    raise AttributeError(f"module 'mixjax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

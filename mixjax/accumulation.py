@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mixjax.rules.base import check_integer
+from mixjax.checks import check_integer
 from mixjax.signals import Moments, merge
 from mixjax.transforms import AggregateState, find_states
 from mixjax.types import SIGNALS

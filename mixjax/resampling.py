@@ -27,8 +27,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from mixjax.checks import as_simplex, check_range
 from mixjax.grad_norms import norm
-from mixjax.rules.base import as_simplex, check_range
 
 __all__ = ["Gains", "draw", "draw_by_rejection", "estimate", "gains", "group_estimate", "probabilities", "variance"]
 

@@ -116,7 +116,7 @@ def make_probe(
 
     Args:
         measure: ``measure(params, key) -> signals``, keyword arguments of the rules, ``counts`` among them. Where the
-            points come from is its choice: see :mod:`mixjax.estimation`.
+            points come from is its choice: see :mod:`mixjax.probes`.
         loss_rule: rule for the loss weights.
         sampling_rule: rule for the sampling weights; also gets ``loss_weights``.
 

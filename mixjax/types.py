@@ -77,10 +77,11 @@ class WeightRule(NamedTuple):
         the contract asks of it (normalised prior, unseen rows, no news):
 
         >>> import jax.numpy as jnp
+        >>> from mixjax import checks
         >>> from mixjax.rules import base
         >>> from mixjax.types import WeightRule, WeightState
         >>> def init(prior):
-        ...     prior = base.as_simplex("prior", prior)
+        ...     prior = checks.as_simplex("prior", prior)
         ...     return WeightState(prior, prior)
         >>> def update(state, *, counts, losses, **signals):
         ...     seen, losses = base.read_signals(state, counts, losses=losses)

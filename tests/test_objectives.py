@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 import mixjax
 from mixjax import rules, samplers, signals
 from mixjax.objectives import example_weights
-from tests.reference import paper000
+from tests.laws.reference import paper000
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

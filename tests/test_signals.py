@@ -12,7 +12,7 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from mixjax import signals
-from tests.reference import paper000
+from tests.laws.reference import paper000
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

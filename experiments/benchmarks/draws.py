@@ -69,7 +69,7 @@ def block_side(n, batch, replacement):
 
 def host_side(n, batch, replacement):
     """Ours on the host."""
-    from mixjax.samplers.host import HostSampler
+    from mixjax.samplers.scored.host import HostSampler
 
     sampler, key = HostSampler(n, losses_of(n), beta=BETA, replacement=replacement), [0]
 

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import mixjax
-from experiments import glm, linear
 from experiments.benchmarks import jitted_loop, pytorch, timing
-from mixjax import configs
+from experiments.loss_and_sampling_weights import glm, linear
+from mixjax.runner import configs
 
 CONFIG = Path(__file__).parents[2] / "configs" / "loss_and_sampling_weights" / "linear.toml"
 SETTING = "(100, 1)"

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import linear
 from experiments.benchmarks import figure_1, timing
+from experiments.loss_and_sampling_weights import linear
 
 TARGET = 3.0
 ROWS = "rows", "copied row by row in random order, NumPy, one core"

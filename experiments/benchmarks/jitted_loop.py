@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import glm, linear
-from mixjax import estimation, samplers, training
+from experiments.loss_and_sampling_weights import glm, linear
+from mixjax import probes, samplers, training
 
 
 def make(config: linear.Linear) -> dict[str, Callable[[glm.Batch, jax.Array], dict[str, np.ndarray]]]:
@@ -20,8 +20,8 @@ def make(config: linear.Linear) -> dict[str, Callable[[glm.Batch, jax.Array], di
     the end.
     """
     groups = samplers.partition(np.repeat(np.arange(2), config.num_examples))
-    points, point_ids = estimation.fixed_points(groups, config.estimation_size)(jax.random.key(0))
-    fresh = estimation.fresh_draws(groups, config.gradient_size)
+    points, point_ids = probes.fixed_points(groups, config.estimation_size)(jax.random.key(0))
+    fresh = probes.fresh_draws(groups, config.gradient_size)
     optimizer = optax.sgd(config.learning_rate)
     rounds = config.num_steps // config.probe_every
     weighted_step = training.make_step(

@@ -10,7 +10,7 @@ import os
 
 import numpy as np
 
-from experiments.linear import Linear
+from experiments.loss_and_sampling_weights.linear import Linear
 
 
 def load():

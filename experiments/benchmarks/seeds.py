@@ -7,8 +7,8 @@ from typing import NamedTuple
 import jax
 
 import mixjax
-from experiments import linear
 from experiments.benchmarks import figure_1, timing
+from experiments.loss_and_sampling_weights import linear
 
 MODES = ("map", "vmap")
 TOLERANCE = 1.1  # of "linear or better", for the noise

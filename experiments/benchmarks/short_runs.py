@@ -18,8 +18,8 @@ import numpy as np
 import optax
 
 import mixjax
-from experiments import glm, linear
 from experiments.benchmarks import figure_1
+from experiments.loss_and_sampling_weights import glm, linear
 from mixjax import rules, samplers
 
 GAMMA1 = (0.0, 1e-4, 1e-3, 1e-2)

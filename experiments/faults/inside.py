@@ -9,7 +9,7 @@ import numpy as np
 
 import mixjax
 from experiments.faults.command import Row
-from mixjax import plans, programs
+from mixjax.sweeps import plans, programs
 
 
 def _descent(key, hparams, data):

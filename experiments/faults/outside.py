@@ -22,7 +22,8 @@ rank, port, out, pause = int(sys.argv[1]), sys.argv[2], sys.argv[3], float(sys.a
 jax.config.update("jax_num_cpu_devices", 2)
 jax.distributed.initialize(f"localhost:{port}", 2, rank, heartbeat_timeout_seconds=10)
 import time
-from mixjax import configs, experiment, sweeps
+from mixjax.runner import configs, experiment
+from mixjax import sweeps
 sweeps.SAVE_EVERY = 0.0
 experiment.run(configs.load(*sys.argv[5:6], sys.argv[6:]), out=out, callback=lambda *args: time.sleep(pause))
 """

@@ -15,9 +15,10 @@ import optax
 
 from experiments.fewer_weight_updates import quadratics
 from experiments.fewer_weight_updates.quadratics import SPECTRUM
-from mixjax import configs, mixing, rules
-from mixjax.experiment import Experiment
-from mixjax.horizons import pilot_steps
+from mixjax import mixing, rules
+from mixjax.mixing.horizons import pilot_steps
+from mixjax.runner import configs
+from mixjax.runner.experiment import Experiment
 
 METRICS = {
     "mean_weights": "mean of the weights",

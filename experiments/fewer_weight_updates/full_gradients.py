@@ -17,7 +17,7 @@ from experiments.fewer_weight_updates.laws import (
     settled,
 )
 from experiments.fewer_weight_updates.sentences import quote
-from mixjax.experiment import Experiment
+from mixjax.runner.experiment import Experiment
 
 RULES = {  # names of runs
     "sqrt": "α ~ 1 / √R",

@@ -7,8 +7,8 @@ import numpy as np
 
 from experiments.fewer_weight_updates.quadratics import SPECTRUM
 from mixjax import mixing
-from mixjax.claims import Claim
-from mixjax.horizons import ROUNDS, pilot_steps
+from mixjax.mixing.horizons import ROUNDS, pilot_steps
+from mixjax.runner.claims import Claim
 
 RESAMPLES = 1000  # of the instances, for intervals
 

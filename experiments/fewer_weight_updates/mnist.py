@@ -27,8 +27,10 @@ from experiments.fewer_weight_updates.mnist_domains import (
     setup,
     worth,
 )
-from mixjax import configs, horizons, mixing, rules
-from mixjax.experiment import Experiment
+from mixjax import mixing, rules
+from mixjax.mixing import horizons
+from mixjax.runner import configs
+from mixjax.runner.experiment import Experiment
 from mixjax.types import WeightRule
 
 COSTS = {

@@ -4,8 +4,8 @@ import functools
 import re
 
 from experiments.fewer_weight_updates.mnist_figure import BASELINES, best_of_grid, horizons, of, shares, steps_a_round
-from experiments.figures import text
-from mixjax.claims import Claim, near, paired, versus
+from experiments.shared.figures import text
+from mixjax.runner.claims import Claim, near, paired, versus
 
 T = 16  # compared with T = 1
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.noisy_images import Batch, flip_labels
+from experiments.loss_and_sampling_weights.noisy_images import Batch, flip_labels
 from mixjax import data as datasets
 from mixjax import hypergrad
 

@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.figures import points
+from experiments.shared.figures import points
 
 BASELINES = {
     "uniform": ("uniform weights", {"color": "0.35", "ls": "-"}),

@@ -5,7 +5,7 @@ Longer Horizon" (arXiv:2602.19510), of which we have the abstract only (paper 00
 the row of ``claims.json`` that judges the sentence. Problems, step sizes and what is measured are ours.
 """
 
-from experiments.sentences import quoter
+from experiments.shared.sentences import quoter
 
 SENTENCES = {
     # two_domains

@@ -7,7 +7,7 @@ from experiments.fewer_weight_updates import budgets, laws
 from experiments.fewer_weight_updates.budgets import METRICS, Budgets
 from experiments.fewer_weight_updates.laws import Best, best_horizons, explained, exponent, interval, judged, listed
 from experiments.fewer_weight_updates.sentences import quote
-from mixjax.experiment import Experiment
+from mixjax.runner.experiment import Experiment
 
 RULES = {  # names of runs whose learning rate falls with T
     "sqrt": "α ~ 1 / √R",

@@ -25,8 +25,9 @@ from flax import nnx
 
 from experiments.fewer_weight_updates import text_report
 from experiments.fewer_weight_updates.text_model import Decoder, byte_losses, design_effects, loss_variances
-from mixjax import WeightRule, configs, data, mixing, rules
-from mixjax.experiment import Experiment
+from mixjax import WeightRule, data, mixing, rules
+from mixjax.runner import configs
+from mixjax.runner.experiment import Experiment
 
 DOMAINS = ("python", "c", "shakespeare", "european", "cyrillic", "indic")
 EPS_ROOT = 1e-10  # inside Adam's root, whose derivative at 0 is infinite: a byte not yet seen has gradient 0

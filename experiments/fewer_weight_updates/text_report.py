@@ -7,8 +7,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray
 
-from experiments.figures import points, text
-from mixjax.claims import Claim, paired, versus
+from experiments.shared.figures import points, text
+from mixjax.runner.claims import Claim, paired, versus
 
 SOURCE = "ours (not in the abstract of papers 001 and 002)"
 OPEN = "ours (paper 000, section 6, leaves dependent samples open)"

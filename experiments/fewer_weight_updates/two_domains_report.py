@@ -6,9 +6,9 @@ import numpy as np
 from experiments.fewer_weight_updates import two_domains
 from experiments.fewer_weight_updates.sentences import quote
 from experiments.fewer_weight_updates.two_domains import METHODS, OTHERS, TwoDomains, best_share, excess, last_share
-from experiments.figures import text
-from mixjax.claims import near, versus
-from mixjax.experiment import Experiment
+from experiments.shared.figures import text
+from mixjax.runner.claims import near, versus
+from mixjax.runner.experiment import Experiment
 
 INSIDE, VERTEX = 0, 1  # positions of the targets
 CLOSE = 1e-3  # of a share of weight: "equals its closed form"

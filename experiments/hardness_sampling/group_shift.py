@@ -21,7 +21,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 
-from experiments.figures import text
 from experiments.hardness_sampling.tabular import (
     Rows,
     any_rows,
@@ -33,9 +32,11 @@ from experiments.hardness_sampling.tabular import (
     train_with_rule,
     train_with_sampler,
 )
-from mixjax import configs, data, rules, samplers
-from mixjax.claims import paired, versus
-from mixjax.experiment import Experiment
+from experiments.shared.figures import text
+from mixjax import data, rules, samplers
+from mixjax.runner import configs
+from mixjax.runner.claims import paired, versus
+from mixjax.runner.experiment import Experiment
 
 SOURCE = "ours (paper 004, section 5, compares the two in words)"
 METHODS = {

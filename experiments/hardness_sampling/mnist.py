@@ -7,8 +7,9 @@ import jax.numpy as jnp
 
 from experiments.hardness_sampling import imbalanced, mnist_claims, mnist_figure
 from experiments.hardness_sampling.imbalanced import Images, Problem, Scheme
-from mixjax import configs, samplers
-from mixjax.experiment import Experiment
+from mixjax import samplers
+from mixjax.runner import configs
+from mixjax.runner.experiment import Experiment
 
 METHODS = {
     "erm": ("erm", 0.0),

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from experiments.figures import told
 from experiments.hardness_sampling import curves
 from experiments.hardness_sampling.sentences import quote
-from mixjax.claims import Claim, near, paired, versus
+from experiments.shared.figures import told
+from mixjax.runner.claims import Claim, near, paired, versus
 
 SOURCE = "paper 004, section 4.1 and appendix 8.1"
 LARGE = ("wr_10", "wr_100")  # beta >= 10, as algorithm 1 reads

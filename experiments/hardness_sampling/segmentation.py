@@ -15,10 +15,11 @@ import optax
 from flax import nnx
 
 from experiments.hardness_sampling import augmentation, dice, lesions, segmentation_report, unet
-from mixjax import configs, samplers
+from mixjax import samplers
 from mixjax.data import anatomies, brats
 from mixjax.data.segmentation import CHANNELS, REGIONS, Cases
-from mixjax.experiment import Experiment
+from mixjax.runner import configs
+from mixjax.runner.experiment import Experiment
 
 NUM_CLASSES = 1 + len(REGIONS)
 

@@ -9,10 +9,10 @@ import xarray
 from matplotlib.colors import ListedColormap
 from matplotlib.lines import Line2D
 
-from experiments.figures import text
 from experiments.hardness_sampling.sentences import quote
-from mixjax.claims import Claim, paired
+from experiments.shared.figures import text
 from mixjax.data.segmentation import REGIONS
+from mixjax.runner.claims import Claim, paired
 
 SGD, NESTEROV = "plain SGD", "Nesterov"  # the runs of the config
 SMALL, MAIN, LARGE = 10.0, 100.0, 1000.0  # the paper's beta; table 1 is at the middle one, with importance sampling

@@ -5,7 +5,7 @@ names the row of ``claims.json`` that judges the sentence; keys with a common st
 settings. What section 4.2 says of memory and time is measured by ``experiments.benchmarks``.
 """
 
-from experiments.sentences import quoter
+from experiments.shared.sentences import quoter
 
 SENTENCES = {
     # Section 3.1 and 3.3: wide_relu

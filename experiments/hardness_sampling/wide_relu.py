@@ -17,12 +17,12 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.figures import text, told
 from experiments.hardness_sampling.sentences import quote
 from experiments.hardness_sampling.wide_network import WideReLU, data_set, laws, train_both
-from mixjax import configs
-from mixjax.claims import near, paired, versus
-from mixjax.experiment import Experiment
+from experiments.shared.figures import text, told
+from mixjax.runner import configs
+from mixjax.runner.claims import near, paired, versus
+from mixjax.runner.experiment import Experiment
 
 METHODS = {"exact": "exact losses", "stale": "stale losses (algorithm 1)"}
 ROUNDING = 1e-6  # of a probability in float32

@@ -27,10 +27,11 @@ import numpy as np
 import xarray
 
 from experiments.hardness_sampling import curves, imbalanced
-from mixjax import checkpoints, configs, results
-from mixjax.claims import paired, rows
-from mixjax.experiment import Experiment
-from mixjax.programs import bits
+from mixjax.runner import configs, results
+from mixjax.runner.claims import paired, rows
+from mixjax.runner.experiment import Experiment
+from mixjax.sweeps import checkpoints
+from mixjax.sweeps.programs import bits
 
 SOURCE = "paper 004, section 4.1 and appendix 8.1"
 METHODS = {"erm": "ERM", "wr": "DRO, β = 10, with replacement", "nr": "DRO, β = 10, without replacement"}
@@ -177,7 +178,7 @@ def run(path: Path, out: Path, overrides=(), report=print) -> Path:
         ``out``.
 
     Raises:
-        mixjax.checkpoints.ChangedError: ``<out>.chunks`` holds the state of another config.
+        mixjax.sweeps.checkpoints.ChangedError: ``<out>.chunks`` holds the state of another config.
     """
     config = configs.load(path, overrides)
     values, experiment = config.runs[0].values, wrn(config.runs[0].values)

@@ -16,14 +16,14 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.figures import text
 from experiments.resampling_reweighting import runs
 from experiments.resampling_reweighting.runs import Run, bounds, by_rate, interval
 from experiments.resampling_reweighting.sentences import quote
-from mixjax import configs
-from mixjax.claims import paired, versus
-from mixjax.experiment import Experiment
+from experiments.shared.figures import text
 from mixjax.grad_norms import norm
+from mixjax.runner import configs
+from mixjax.runner.claims import paired, versus
+from mixjax.runner.experiment import Experiment
 
 METHODS = {
     "sgd": "SGD",

@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.figures import text
 from experiments.resampling_reweighting import surfaces
 from experiments.resampling_reweighting.runs import Run, by_rate, interval
 from experiments.resampling_reweighting.sentences import quote
-from mixjax import configs, grad_norms, resampling
-from mixjax.claims import paired, versus
-from mixjax.experiment import Experiment
+from experiments.shared.figures import text
+from mixjax import grad_norms, resampling
+from mixjax.runner import configs
+from mixjax.runner.claims import paired, versus
+from mixjax.runner.experiment import Experiment
 
 METHODS = {"gd": "gradient descent", "sgd": "SGD", "rr": "RR (eq. 3.5)", "defensive": "RR, δ = 0.1"}
 SURFACES = {"mueller_brown": surfaces.mueller_brown, "large_system": surfaces.large_system}

@@ -10,13 +10,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy import stats
 
-from experiments.figures import text
 from experiments.resampling_reweighting import lattice
 from experiments.resampling_reweighting.runs import Run, at, by_rate, interval, swept
 from experiments.resampling_reweighting.sentences import quote
-from mixjax import configs, grad_norms, resampling
-from mixjax.claims import Claim, near, paired, versus
-from mixjax.experiment import Experiment
+from experiments.shared.figures import text
+from mixjax import grad_norms, resampling
+from mixjax.runner import configs
+from mixjax.runner.claims import Claim, near, paired, versus
+from mixjax.runner.experiment import Experiment
 
 METHODS = {
     "sgd": "SGD",

@@ -30,8 +30,9 @@ from experiments.benchmarks import timing
 from experiments.resampling_reweighting import domains, draws
 from experiments.resampling_reweighting.real_data_report import METHODS, claims, figure
 from experiments.resampling_reweighting.runs import Run
-from mixjax import configs, grad_norms, resampling
-from mixjax.experiment import Experiment
+from mixjax import grad_norms, resampling
+from mixjax.runner import configs
+from mixjax.runner.experiment import Experiment
 
 TURNS = 15  # measurements of each method's time
 POINTS = 512  # of the training set, by which gains are told

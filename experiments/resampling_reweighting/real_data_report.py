@@ -7,8 +7,8 @@ import numpy as np
 import xarray
 
 from experiments.benchmarks import timing
-from experiments.figures import text
-from mixjax.claims import paired, versus
+from experiments.shared.figures import text
+from mixjax.runner.claims import paired, versus
 
 SOURCE = "ours (paper 003 has no network and no real data)"
 METHODS = {

@@ -5,7 +5,7 @@ Source: An, Ying, "Combining resampling and reweighting for faithful stochastic 
 speak of finding a minimum are judged by what a run shows: whether it leaves a basin within the steps it is given.
 """
 
-from experiments.sentences import quoter
+from experiments.shared.sentences import quoter
 
 SENTENCES = {
     # Section 2, figure 1, and appendix C.1, figure 5: piecewise

@@ -3,12 +3,12 @@
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.figures import text
 from experiments.resampling_reweighting.sentences import quote
 from experiments.resampling_reweighting.theory import DIMS, METHODS, Theory, train
-from mixjax import configs
-from mixjax.claims import near, paired, versus
-from mixjax.experiment import Experiment
+from experiments.shared.figures import text
+from mixjax.runner import configs
+from mixjax.runner.claims import near, paired, versus
+from mixjax.runner.experiment import Experiment
 
 
 def theory(config: Theory) -> Experiment:

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.figures import text
 from experiments.resampling_reweighting import runs
 from experiments.resampling_reweighting.runs import Run, by_rate, interval, swept
 from experiments.resampling_reweighting.sentences import quote
-from mixjax import configs
-from mixjax.claims import paired, versus
-from mixjax.experiment import Experiment
+from experiments.shared.figures import text
+from mixjax.runner import configs
+from mixjax.runner.claims import paired, versus
+from mixjax.runner.experiment import Experiment
 
 METHODS = {"sgd": "SGD", "per_term": "RR, all norms (eq. 3.5)", "group": "RR, one element a group"}
 GAIN = 0.1  # share of the way to the best loss that counts as better

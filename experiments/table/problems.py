@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import glm, linear, logistic, noisy_images
 from experiments.fewer_weight_updates.mnist_domains import pool
 from experiments.hardness_sampling import tabular
+from experiments.loss_and_sampling_weights import glm, linear, logistic, noisy_images
 from mixjax import data as datasets
 from mixjax import samplers
 

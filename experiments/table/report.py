@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import xarray
 
-from experiments.sentences import quote
+from experiments.shared.sentences import quote
 from experiments.table.pairs import reason
-from mixjax.claims import Claim, paired
-from mixjax.comparison import paired_table
+from mixjax.runner.claims import Claim, paired
+from mixjax.runner.comparison import paired_table
 
 BASELINE = "no weighting"
 SOURCE = "problems of paper 000, groups of Adult"
@@ -69,8 +69,8 @@ def judged(data: xarray.Dataset, selection_seeds: int) -> xarray.Dataset:
 def compared(results, selection_seeds: int) -> pd.DataFrame:
     """One row for each problem and pair, problem by problem from best to worst, no weighting among them.
 
-    Columns are ``problem``, ``pair``, ``rank``, those of :func:`mixjax.comparison.paired_table` (its Holm correction is
-    over all rows), ``percent`` and ``percent_error``: the difference and its standard error in % of no weighting's
+    Columns are ``problem``, ``pair``, ``rank``, those of ``paired_table`` (its Holm correction is over
+    all rows), ``percent`` and ``percent_error``: the difference and its standard error in % of no weighting's
     test error; ``chosen``, the point to read, and ``diverged``, the share of all the pair's runs.
     """
     kept = {name: judged(data, selection_seeds) for name, data in results.items()}

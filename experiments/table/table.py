@@ -11,7 +11,7 @@ from typing import Literal
 from experiments.table import report
 from experiments.table.pairs import Pair, excluded, points, run
 from experiments.table.problems import Gaussians, Groups, Images, Problem, gaussians, groups, images
-from mixjax.experiment import Experiment
+from mixjax.runner.experiment import Experiment
 
 
 @dataclasses.dataclass(frozen=True)

@@ -51,7 +51,7 @@ def compare(
     What is neither compared nor selected makes further rows, runs and results too. Only a metric's own dimensions
     without text labels, such as step, are taken at their last label; the line below the title says so.
 
-    In Python: mixjax.comparison.paired_table.
+    In Python: mixjax.runner.comparison.paired_table.
     """
     with reported(Mistake, OSError, ImportError):
         from mixjax.cli import compared

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import typer
 
-from mixjax import results
 from mixjax.cli.select import along_dim, as_number, known_label, metric_arrays, settle, unit_text
 from mixjax.cli.select import select as selected
 from mixjax.cli.terminal import Mistake, aligned
-from mixjax.comparison import mean_text, paired_table
+from mixjax.runner import results
+from mixjax.runner.comparison import mean_text, paired_table
 
 _WIDTH = 110
 _FORMATS = (".png", ".pdf", ".svg")

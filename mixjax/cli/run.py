@@ -12,9 +12,10 @@ from typing import Annotated, Any
 import jax
 import typer
 
-from mixjax import checkpoints, configs
 from mixjax.cli.terminal import aligned, reported
-from mixjax.machine import use_all_cores
+from mixjax.runner import configs
+from mixjax.sweeps import checkpoints
+from mixjax.sweeps.devices import use_all_cores
 
 _Config = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="A TOML file; `mixjax list` shows those under ./configs.")
@@ -69,7 +70,7 @@ def run(
       report.md       claims with value, standard error and verdict; figure, timing; read this first
       figure.png      the figure
       claims.json     the claims as data
-      metrics.npz     the arrays, described by metrics.json; in Python: mixjax.results.read("results/quickstart")
+      metrics.npz     the arrays, described by metrics.json; in Python: mixjax.runner.results.read("results/quickstart")
       config.toml     the resolved config: running it reproduces the result
       progress.jsonl  how far the sweeps were and the mean of each metric, after each call of the program
 
@@ -156,8 +157,8 @@ class _Exploration:
     function: object
 
     def __call__(self, values):
-        from mixjax import experiment
-        from mixjax.curves import sweep_figure
+        from mixjax.runner import experiment
+        from mixjax.runner.figures import sweep_figure
 
         made = self.function(values)
         if not isinstance(made, experiment.Experiment):
@@ -190,7 +191,7 @@ def _override(text: str, random: bool) -> str:
 
 
 def _run(config: configs.Config, out: Path | None, dry_run: bool, profile: bool, trackers: Sequence[str]) -> None:
-    from mixjax import experiment, results
+    from mixjax.runner import experiment, results
 
     if unknown := [name for name in trackers if name not in _TRACKERS]:
         raise configs.ConfigError(f"--track {unknown[0]}: unknown tracker; known: {', '.join(_TRACKERS)}")
@@ -236,7 +237,7 @@ def _bars() -> Iterator:
 @contextlib.contextmanager
 def _trackers(names: Sequence[str], target: Path, config: configs.Config) -> Iterator[Callable | None]:
     """All trackers asked for as one, on the first host."""
-    from mixjax import tracking
+    from mixjax.runner import tracking
 
     with contextlib.ExitStack() as stack:
         tracks = []
@@ -272,8 +273,8 @@ def _show_plans(plans: Mapping[str, Any]) -> None:
 
 def _show(path: Path) -> None:
     """Prints the claims and the files of a result."""
-    from mixjax.claims import claims_table
-    from mixjax.results import FILES
+    from mixjax.runner.claims import claims_table
+    from mixjax.runner.results import FILES
 
     rows = json.loads((path / "claims.json").read_text(encoding="utf-8"))
     for line in aligned([("claim", "value", "holds")] * bool(rows) + [(t[0], t[2], t[1]) for t in claims_table(rows)]):

@@ -8,9 +8,9 @@ import pandas as pd
 import xarray as xr
 
 from mixjax.cli.terminal import Mistake
-from mixjax.configs import DEFAULT_RUN
-from mixjax.labels import columns, final, label_text, label_texts, to_frame
-from mixjax.results import Results
+from mixjax.runner.configs import DEFAULT_RUN
+from mixjax.runner.frames import columns, final, label_text, label_texts, to_frame
+from mixjax.runner.results import Results
 
 __all__ = [
     "along_dim",

@@ -8,13 +8,13 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
-from mixjax import results
-from mixjax.claims import claims_table
 from mixjax.cli.compared import flat
 from mixjax.cli.select import shorten, unit_text
 from mixjax.cli.terminal import aligned
-from mixjax.comparison import divergent_runs, mean_stderr, mean_text
-from mixjax.labels import final, label_texts, to_frame
+from mixjax.runner import results
+from mixjax.runner.claims import claims_table
+from mixjax.runner.comparison import divergent_runs, mean_stderr, mean_text
+from mixjax.runner.frames import final, label_texts, to_frame
 
 _WIDTH = 96  # beside the names on the left
 _ROWS = 20  # of one table of metrics
@@ -34,7 +34,7 @@ def summary(path: Path) -> list[str]:
         ("not finite", _diverged(runs)),
         ("claims", _claims(claims)),
         ("time", _time(meta)),
-        ("in Python", [f'import mixjax.results; runs = mixjax.results.read("{path.as_posix()}")']),
+        ("in Python", [f'import mixjax.runner.results; runs = mixjax.runner.results.read("{path.as_posix()}")']),
     ]
     rows = [(name if i == 0 else "", line) for name, lines in parts for i, line in enumerate(lines)]
     return [*aligned(rows), *_metrics(runs)]

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
+from mixjax.checks import check_integer, check_positive, check_range
 from mixjax.hypergrad.steps import Hypergradient, Loss, as_floats, gradient_of, known, same, unroll
-from mixjax.rules.base import check_integer, check_positive, check_range
 
 
 def implicit(

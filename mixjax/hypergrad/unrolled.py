@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
+from mixjax.checks import check_integer
 from mixjax.hypergrad.steps import (
     Hypergradient,
     Loss,
@@ -21,7 +22,6 @@ from mixjax.hypergrad.steps import (
     move_of,
     same,
 )
-from mixjax.rules.base import check_integer
 
 
 def reverse(

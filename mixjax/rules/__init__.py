@@ -9,6 +9,7 @@ from mixjax.rules.dro import DROState, dro, robust_loss, robust_weights
 from mixjax.rules.erma import ERMAState, erma
 from mixjax.rules.exp3 import Exp3State, exp3
 from mixjax.rules.fixed import fixed
+from mixjax.rules.gradient_norm import GradientNormState, gradient_norm
 from mixjax.rules.group_dro import GroupDROState, group_dro
 from mixjax.rules.least_squares import FGLSState, OneShotFGLSState, fgls, gls, one_shot_fgls
 from mixjax.rules.mirror_descent import (
@@ -18,7 +19,6 @@ from mixjax.rules.mirror_descent import (
     mirror_descent,
     projected_gradient,
 )
-from mixjax.rules.resampling import GradientNormState, gradient_norm
 from mixjax.rules.variance_aware import VarianceAwareState, variance_aware
 from mixjax.rules.wrappers import (
     CountingState,

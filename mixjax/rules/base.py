@@ -1,11 +1,9 @@
 """What every rule needs, your own too: reading prior and signals, sharing out the simplex over the rows seen."""
 
-import math
 from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
 State = TypeVar("State")
@@ -15,59 +13,6 @@ MAX_LOG_W = 80.0
 
 HUGE = 1e30
 """Bound on what rules multiply and add: a few such terms stay finite in float32."""
-
-
-def is_concrete(value: ArrayLike) -> bool:
-    """Whether ``value`` can be looked at, i.e. is not traced by jit, vmap, scan or grad."""
-    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))
-
-
-def check_range(name: str, value: ArrayLike, low: float, high: float = math.inf) -> None:
-    """Raises a ValueError if a concrete hyperparameter is not finite or leaves ``[low, high]``."""
-    if is_concrete(value):
-        numbers = np.asarray(value)
-        if not (np.isfinite(numbers).all() and (numbers >= low).all() and (numbers <= high).all()):
-            raise ValueError(f"{name} must be in [{low:g}, {high:g}], got {value}.")
-
-
-def check_integer(name: str, value: ArrayLike, low: int) -> None:
-    """Raises a ValueError if a concrete hyperparameter is not an integer of at least ``low``."""
-    if is_concrete(value) and not (np.issubdtype(np.asarray(value).dtype, np.integer) and np.all(value >= low)):
-        raise ValueError(f"{name} must be an integer of at least {low}, got {value}.")
-
-
-def check_positive(name: str, value: ArrayLike) -> None:
-    """Raises a ValueError if a concrete hyperparameter is not above zero; ``inf`` passes."""
-    if is_concrete(value) and not bool(np.all(np.asarray(value) > 0)):
-        raise ValueError(f"{name} must be positive, got {value}.")
-
-
-def as_simplex(name: str, values: ArrayLike) -> jax.Array:
-    """Normalises a non-negative vector to sum one, as strongly typed float32 ``[D]``.
-
-    Args:
-        name: what the error messages call it.
-        values: shape ``[D]``, finite, non-negative, not all zero; what is below the smallest normal float32 is zero.
-
-    Returns:
-        float32 ``[D]`` on the simplex.
-
-    Raises:
-        ValueError: a shape other than ``[D]`` with ``D >= 1``; or, where the values are concrete, a negative or
-            non-finite entry or a sum of zero.
-    """
-    array = jnp.asarray(values, jnp.float32)
-    if array.ndim != 1 or array.size == 0:
-        raise ValueError(f"{name} must be a vector with one entry per domain, got shape {array.shape}.")
-    if is_concrete(values):
-        numbers = np.asarray(values, np.float32)
-        if not (np.isfinite(numbers).all() and (numbers >= 0).all() and numbers.max() >= np.finfo(np.float32).tiny):
-            raise ValueError(f"{name} must be finite, non-negative and not all zero, got {numbers}.")
-    # A quotient may be computed with the reciprocal, and above 2^126 that is flushed to zero.
-    reduced = array * jnp.where(array.max() > 1.0, 2.0**-4, 1.0)
-    scaled = reduced / reduced.max()
-    # Positive entries stay positive: what gets below the normal floats would be flushed to zero.
-    return jnp.where(array > 0, jnp.maximum(scaled / scaled.sum(), jnp.finfo(jnp.float32).tiny), 0.0)
 
 
 def read_signals(state, counts: ArrayLike, **signals: ArrayLike) -> tuple[jax.Array, ...]:

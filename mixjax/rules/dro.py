@@ -7,16 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from mixjax.rules.base import (
-    as_simplex,
-    check_positive,
-    check_range,
-    if_news,
-    is_concrete,
-    masked_softmax,
-    read_signals,
-    share,
-)
+from mixjax.checks import as_simplex, check_positive, check_range, is_concrete
+from mixjax.rules.base import if_news, masked_softmax, read_signals, share
 from mixjax.types import WeightRule
 
 Divergence = Literal["kl", "chi2", "cvar"]

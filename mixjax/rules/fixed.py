@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mixjax.rules.base import as_simplex, check_positive, masked_softmax
+from mixjax.checks import as_simplex, check_positive
+from mixjax.rules.base import masked_softmax
 from mixjax.types import WeightRule, WeightState
 
 

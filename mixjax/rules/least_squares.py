@@ -6,15 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mixjax.rules.base import (
-    as_simplex,
-    check_positive,
-    check_range,
-    if_news,
-    masked_softmax,
-    read_signals,
-    share,
-)
+from mixjax.checks import as_simplex, check_positive, check_range
+from mixjax.rules.base import if_news, masked_softmax, read_signals, share
 from mixjax.types import WeightRule, WeightState
 
 _MIN_LOSS = 1e-12

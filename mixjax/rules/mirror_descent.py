@@ -7,17 +7,8 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from mixjax.rules.base import (
-    HUGE,
-    as_simplex,
-    check_positive,
-    check_range,
-    if_news,
-    log_ratio,
-    read_signals,
-    share,
-    total_of,
-)
+from mixjax.checks import as_simplex, check_positive, check_range
+from mixjax.rules.base import HUGE, if_news, log_ratio, read_signals, share, total_of
 from mixjax.rules.wrappers import WrapperState
 from mixjax.types import WeightRule
 

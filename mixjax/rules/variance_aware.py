@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mixjax.rules.base import as_simplex, check_range, if_news, read_signals, share
+from mixjax.checks import as_simplex, check_range
+from mixjax.rules.base import if_news, read_signals, share
 from mixjax.types import WeightRule
 
 

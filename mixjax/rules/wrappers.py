@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mixjax.rules.base import check_integer, check_range, if_news, is_concrete
+from mixjax.checks import check_integer, check_range, is_concrete
+from mixjax.rules.base import if_news
 from mixjax.types import WeightRule
 
 

@@ -19,11 +19,11 @@ from mixjax.samplers.examples import (
     with_replacement,
     without_replacement,
 )
-from mixjax.samplers.hardness import hardness, proportional
-from mixjax.samplers.history import AgedState, effective_sample_size, hardest, with_ages
-from mixjax.samplers.host import HostSampler
-from mixjax.samplers.stale import ExampleSampler, SamplerState
-from mixjax.samplers.switch import SwitchState, when_it_pays
+from mixjax.samplers.scored.hardness import hardness, proportional
+from mixjax.samplers.scored.history import AgedState, effective_sample_size, hardest, with_ages
+from mixjax.samplers.scored.host import HostSampler
+from mixjax.samplers.scored.stale import ExampleSampler, SamplerState
+from mixjax.samplers.scored.switch import SwitchState, when_it_pays
 
 __all__ = [
     "AgedState",

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mixjax.rules.base import as_simplex
+from mixjax.checks import as_simplex
 
 _FEW = 32  # domains up to which the greedy alone is quicker
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mixjax.rules.base import as_simplex
+from mixjax.checks import as_simplex
 
 
 def systematic(key: jax.Array, weights: ArrayLike, n: int) -> jax.Array:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mixjax import experiment
+from mixjax.runner import experiment
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import pytest
 
 from experiments.benchmarks import __main__ as command
 from experiments.benchmarks import eager_runs, roofline, short_runs, throughput, throughput_report, timing
-from mixjax import costs, rules
+from mixjax import rules
+from mixjax.sweeps import costs
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 LINEAR, MLP = short_runs.problems(quick=True)

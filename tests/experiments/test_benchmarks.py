@@ -9,9 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import linear
 from experiments.benchmarks import __main__ as command
 from experiments.benchmarks import draws, figure_1, floor, norms, overhead, pytorch, rejection, samplers, timing
+from experiments.loss_and_sampling_weights import linear
 
 
 class _Result:

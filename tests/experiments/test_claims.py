@@ -10,12 +10,12 @@ import pytest
 import xarray
 
 import mixjax.data
-from experiments import sentences
 from experiments.fewer_weight_updates import sentences as mixing_sentences
 from experiments.hardness_sampling import sentences as hardness_sentences
 from experiments.resampling_reweighting import sentences as resampling_sentences
-from mixjax import configs
+from experiments.shared import sentences
 from mixjax.data import anatomies
+from mixjax.runner import configs
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FEW_SEEDS = {  # where a run is long; every other config has at least 100

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import xarray
 
-from experiments import exact_fits
-from mixjax import estimation, samplers
+from experiments.loss_and_sampling_weights import exact_fits
+from mixjax import probes, samplers
 
 PROBLEM = exact_fits.Problem(dim=6)
 KEY = jax.random.key(0)
@@ -53,7 +53,7 @@ def test_one_shot_is_algorithm_1_with_exact_fits():
         theta = wls(x[:, :size], y[:, :size], w / w.sum())
         expected.append(theta)
     train = exact_fits.summarise(jnp.asarray(x[:, :size]), jnp.asarray(y[:, :size]))
-    choose = estimation.whole_hold_out(held_out)
+    choose = probes.whole_hold_out(held_out)
     path, weights = exact_fits.one_shot(KEY, choose, jnp.asarray(x), jnp.asarray(y), train, 3)
     np.testing.assert_allclose(path, expected, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(weights, w / w.sum(), rtol=1e-3)

@@ -23,7 +23,8 @@ from experiments.fewer_weight_updates import (
     two_domains,
     two_domains_report,
 )
-from mixjax import configs, experiment, mixing, rules
+from mixjax import mixing, rules
+from mixjax.runner import configs, experiment
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import gap_sign
-from experiments.gap_sign import GapSign
-from mixjax import configs, experiment, results
+from experiments.loss_and_sampling_weights import gap_sign
+from experiments.loss_and_sampling_weights.gap_sign import GapSign
+from mixjax.runner import configs, experiment, results
 
 CONFIG = Path(__file__).parents[2] / "configs" / "loss_and_sampling_weights" / "gap_sign.toml"
 

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import generalisation_bound as gb
-from experiments.exact_fits import draw
-from mixjax import configs, experiment, results
+from experiments.loss_and_sampling_weights import generalisation_bound as gb
+from experiments.loss_and_sampling_weights.exact_fits import draw
+from mixjax.runner import configs, experiment, results
 
 CONFIG = Path(__file__).parents[2] / "configs" / "loss_and_sampling_weights" / "generalisation_bound.toml"
 CHANGES = {"dim": 6, "num_examples": 20, "updates": 3, "hold_out_size": 30}

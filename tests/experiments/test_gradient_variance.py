@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import gradient_variance as gv
-from mixjax import configs, experiment
+from experiments.loss_and_sampling_weights import gradient_variance as gv
+from mixjax.runner import configs, experiment
 
 CONFIG = Path(__file__).parents[2] / "configs" / "loss_and_sampling_weights" / "gradient_variance.toml"
 TINY = gv.GradientVariance(dim=4, num_examples=10, batch_size=8, num_batches=5000, num_counts=3)

@@ -14,7 +14,8 @@ import mixjax.data
 from experiments.hardness_sampling import group_shift, tabular
 from experiments.hardness_sampling.group_shift import METHODS, GroupShift, Strengths
 from experiments.hardness_sampling.tabular import Rows
-from mixjax import configs, rules, samplers
+from mixjax import rules, samplers
+from mixjax.runner import configs
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

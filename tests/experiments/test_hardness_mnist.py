@@ -11,8 +11,9 @@ import xarray
 
 import mixjax.data
 from experiments.hardness_sampling import classifiers, curves, imbalanced, mnist, mnist_claims, sentences, wrn
-from mixjax import configs, experiment, results, rules
-from mixjax.checkpoints import ChangedError
+from mixjax import rules
+from mixjax.runner import configs, experiment, results
+from mixjax.sweeps.checkpoints import ChangedError
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import glm, linear, logistic
+from experiments.loss_and_sampling_weights import glm, linear, logistic
 from mixjax import samplers, signals
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

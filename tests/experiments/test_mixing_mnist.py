@@ -12,7 +12,8 @@ import xarray
 import mixjax.data
 from experiments.fewer_weight_updates import mnist, mnist_claims, mnist_domains, mnist_figure
 from experiments.fewer_weight_updates.mnist import Mnist
-from mixjax import configs, mixing, rules
+from mixjax import mixing, rules
+from mixjax.runner import configs
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

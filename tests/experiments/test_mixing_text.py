@@ -14,8 +14,9 @@ import mixjax.data
 from experiments.fewer_weight_updates import text, text_overhead, text_report
 from experiments.fewer_weight_updates.text import DOMAINS, Text, Texts
 from experiments.fewer_weight_updates.text_model import Decoder, byte_losses, design_effects, loss_variances
-from mixjax import configs, mixing
+from mixjax import mixing
 from mixjax.data import load_text
+from mixjax.runner import configs
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import xarray
 
-from experiments import mnist, noisy_images, sentences
-from experiments.noisy_images import Batch
-from mixjax import data, experiment, results, rules, samplers, signals
-from mixjax.claims import versus
-from mixjax.configs import load
+from experiments.loss_and_sampling_weights import mnist, noisy_images
+from experiments.loss_and_sampling_weights.noisy_images import Batch
+from experiments.shared import sentences
+from mixjax import data, rules, samplers, signals
+from mixjax.runner import experiment, results
+from mixjax.runner.claims import versus
+from mixjax.runner.configs import load
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import redundancy
-from experiments.redundancy import Redundancy
-from mixjax import configs, experiment, signals
+from experiments.loss_and_sampling_weights import redundancy
+from experiments.loss_and_sampling_weights.redundancy import Redundancy
+from mixjax import signals
+from mixjax.runner import configs, experiment
 
 CONFIG = Path(__file__).parents[2] / "configs" / "loss_and_sampling_weights" / "redundancy.toml"
 TINY = Redundancy(

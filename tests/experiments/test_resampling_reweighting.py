@@ -12,7 +12,7 @@ import pytest
 from scipy import integrate, stats
 
 from experiments.resampling_reweighting import feature_norms, lattice, molecules, piecewise, runs, surfaces, welsch
-from mixjax import configs, experiment
+from mixjax.runner import configs, experiment
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -13,7 +13,8 @@ import xarray
 import mixjax.data
 from experiments.resampling_reweighting import domains, draws, real_data, real_data_report
 from experiments.resampling_reweighting.domains import Problem
-from mixjax import configs, experiment, grad_norms
+from mixjax import grad_norms
+from mixjax.runner import configs, experiment
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

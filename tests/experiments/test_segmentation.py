@@ -11,10 +11,10 @@ import pytest
 
 from experiments.hardness_sampling import dice, segmentation
 from experiments.hardness_sampling.segmentation import Segmentation
-from mixjax import configs, experiment, results
 from mixjax.data import anatomies
 from mixjax.data.anatomies import Anatomy
 from mixjax.data.segmentation import Cases
+from mixjax.runner import configs, experiment, results
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

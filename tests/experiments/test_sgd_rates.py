@@ -7,9 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import sgd_rates
-from experiments.sgd_rates import SGDRates
-from mixjax import configs, experiment
+from experiments.loss_and_sampling_weights import sgd_rates
+from experiments.loss_and_sampling_weights.sgd_rates import SGDRates
+from mixjax.runner import configs, experiment
 
 CONFIG = Path(__file__).parents[2] / "configs" / "loss_and_sampling_weights" / "sgd_rates.toml"
 KEY = jax.random.key(0)

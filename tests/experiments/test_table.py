@@ -18,8 +18,9 @@ from experiments.table import report
 from experiments.table.pairs import Pair
 from experiments.table.problems import Gaussians, Groups, Images
 from experiments.table.table import Table, load, table
-from mixjax import WeightRule, configs, signals
+from mixjax import WeightRule, signals
 from mixjax.rules import RULES
+from mixjax.runner import configs
 from mixjax.training import init_state
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

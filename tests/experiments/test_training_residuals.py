@@ -8,11 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import glm, linear
-from experiments import training_residuals as tr
-from experiments.exact_fits import draw
-from experiments.sentences import SENTENCES
-from mixjax import configs, experiment, results
+from experiments.loss_and_sampling_weights import glm, linear
+from experiments.loss_and_sampling_weights import training_residuals as tr
+from experiments.loss_and_sampling_weights.exact_fits import draw
+from experiments.shared.sentences import SENTENCES
+from mixjax.runner import configs, experiment, results
 
 CONFIG = Path(__file__).parents[2] / "configs" / "loss_and_sampling_weights" / "training_residuals.toml"
 CHANGES = {"dim": 6, "small_sizes": (2, 6, 20), "hold_out_size": 30}

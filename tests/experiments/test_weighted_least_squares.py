@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import least_squares as ls
-from experiments.exact_fits import draw, hold_out, summarise
-from experiments.sentences import SENTENCES
-from mixjax import configs, experiment, results
+from experiments.loss_and_sampling_weights import least_squares as ls
+from experiments.loss_and_sampling_weights.exact_fits import draw, hold_out, summarise
+from experiments.shared.sentences import SENTENCES
+from mixjax.runner import configs, experiment, results
 
 CONFIG = Path(__file__).parents[2] / "configs" / "loss_and_sampling_weights" / "least_squares.toml"
 CHANGES = {"dim": 6, "sizes": (20,), "shown_size": 20, "num_shares": 5, "updates": 3}

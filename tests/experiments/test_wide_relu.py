@@ -13,8 +13,9 @@ import xarray
 from experiments.hardness_sampling import wide_network, wide_relu
 from experiments.hardness_sampling.sentences import SENTENCES
 from experiments.hardness_sampling.wide_network import WideReLU
-from mixjax import configs, experiment, samplers
-from tests.reference import paper004
+from mixjax import samplers
+from mixjax.runner import configs, experiment
+from tests.laws.reference import paper004
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mixjax.rules import dro, robust_loss, robust_weights
-from tests.reference import paper004
+from tests.laws.reference import paper004
 
 PRIOR = np.array([0.5, 0.3, 0.2])
 COUNTS = np.array([8, 8, 8])

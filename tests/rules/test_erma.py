@@ -7,7 +7,7 @@ import pytest
 
 import mixjax
 from mixjax.rules import erma
-from tests.reference import paper000
+from tests.laws.reference import paper000
 
 PRIOR = np.array([0.5, 0.3, 0.2])
 COUNTS = np.array([8, 8, 8])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mixjax.rules import floor, group_dro
-from tests.reference import paper004
+from tests.laws.reference import paper004
 
 PRIOR = np.array([0.5, 0.3, 0.2])
 COUNTS = np.array([8, 8, 8])

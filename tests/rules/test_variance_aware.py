@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mixjax.rules import variance_aware
-from tests.reference import paper000
+from tests.laws.reference import paper000
 
 PRIOR = np.array([0.5, 0.3, 0.2])
 COUNTS = np.array([8, 8, 8])

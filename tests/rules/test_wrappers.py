@@ -10,7 +10,7 @@ import pytest
 
 from mixjax import rules
 from mixjax.types import WeightRule, WeightState
-from tests.reference import paper000
+from tests.laws.reference import paper000
 
 HALF = [0.5, 0.5]
 COUNTS = np.array([9, 9])

@@ -1,0 +1,1 @@
+"""Paper 000: sampling and loss weights in multi-domain training."""

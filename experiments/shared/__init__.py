@@ -1,0 +1,1 @@
+"""Figures, sentences and statistics that the experiments of several papers share."""

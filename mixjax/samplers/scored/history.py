@@ -1,0 +1,136 @@
+"""What a stale history looks like: effective sample size, ages, and the hardest examples."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mixjax.samplers.scored.stale import ExampleSampler
+
+
+class AgedState(NamedTuple):
+    """State of :func:`with_ages`.
+
+    Attributes:
+        inner: the wrapped sampler's state.
+        step: int32 scalar, number of updates so far.
+        last_update: int32 ``[n]``, the step of each example's last update; -1 before the first.
+        visits: int32 ``[n]``, number of updates that held the example.
+    """
+
+    inner: Any
+    step: jax.Array
+    last_update: jax.Array
+    visits: jax.Array
+
+    @property
+    def values(self) -> jax.Array:
+        """float32 ``[n]``, the wrapped state's values."""
+        return self.inner.values
+
+    @property
+    def ages(self) -> jax.Array:
+        """int32 ``[n]``: updates since each example was last seen; all of them for one never seen."""
+        return self.step - 1 - self.last_update
+
+
+def with_ages(sampler: ExampleSampler) -> ExampleSampler:
+    """Counts how long ago each example was in a batch; two integers an example beside the wrapped state.
+
+    A loss that is not finite counts as seen, although it is not stored.
+
+    Args:
+        sampler: the sampler to wrap, not sharded.
+
+    Returns:
+        An :class:`mixjax.samplers.ExampleSampler` with state :class:`AgedState`.
+
+    Example:
+        >>> import jax.numpy as jnp, mixjax
+        >>> sampler = mixjax.samplers.with_ages(mixjax.samplers.hardness(3, beta=1.0))
+        >>> state = sampler.init(1.0)
+        >>> state = sampler.update(state, jnp.array([2, 2]), jnp.array([0.5, 0.5]))
+        >>> state = sampler.update(state, jnp.array([0, 2]), jnp.array([0.5, 0.5]))
+        >>> state.ages.tolist(), state.visits.tolist()
+        ([0, 2, 0], [1, 0, 2])
+    """
+
+    def init(values, key=None):
+        inner = sampler.init(values, key)
+        return AgedState(
+            inner,
+            jnp.zeros((), jnp.int32),
+            jnp.full(inner.values.shape, -1, jnp.int32),
+            jnp.zeros(inner.values.shape, jnp.int32),
+        )
+
+    def update(state, indices, values):
+        indices = jnp.asarray(indices, jnp.int32)
+        n = state.visits.size
+        rows = jnp.where((indices >= 0) & (indices < n), indices, n)  # n: dropped
+        visits = state.visits.at[rows].get(mode="clip") + 1  # equal for an index that occurs twice
+        return AgedState(
+            sampler.update(state.inner, indices, values),
+            state.step + 1,
+            state.last_update.at[rows].set(state.step, mode="drop"),
+            state.visits.at[rows].set(visits, mode="drop"),
+        )
+
+    return ExampleSampler(
+        init,
+        lambda state, key, batch_size: sampler.sample(state.inner, key, batch_size),
+        update,
+        lambda state, *args, **kwargs: sampler.importance_weights(state.inner, *args, **kwargs),
+        lambda state, *args, **kwargs: sampler.log_probs(state.inner, *args, **kwargs),
+        lambda state: state._replace(inner=sampler.rebuild(state.inner)),
+    )
+
+
+def effective_sample_size(log_probs: jax.Array) -> jax.Array:
+    r"""``1 / sum_i p_i^2``: how many examples equally likely would be drawn as evenly; ``n`` for uniform draws.
+
+    Args:
+        log_probs: ``[n]``, from ``sampler.log_probs(state)``.
+
+    Returns:
+        float32 scalar in [1, n]. O(n), for probes.
+
+    Example:
+        >>> import jax.numpy as jnp, mixjax
+        >>> float(mixjax.samplers.effective_sample_size(jnp.log(jnp.array([0.5, 0.25, 0.25]))).round(3))
+        2.667
+    """
+    return jnp.exp(-jax.nn.logsumexp(2.0 * log_probs))
+
+
+def hardest(values: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """The ``k`` examples of largest value, without sorting all of them.
+
+    They lie in the ``k`` blocks of largest maximum, so only these are sorted.
+
+    Args:
+        values: ``[n]``, such as ``state.values``.
+        k: a Python integer in [1, n].
+
+    Returns:
+        ``(indices, values)``, int32 and float ``[k]``, descending.
+
+    Raises:
+        ValueError: ``k`` outside [1, n].
+
+    Example:
+        >>> import jax.numpy as jnp, mixjax
+        >>> mixjax.samplers.hardest(jnp.array([0.5, 3.0, 1.0, 2.0]), 2)[0].tolist()
+        [1, 3]
+    """
+    values = jnp.asarray(values)
+    n, width = values.size, 64
+    if not 1 <= k <= n:
+        raise ValueError(f"k must be in [1, {n}], got {k}.")
+    blocks = jnp.pad(values, (0, -n % width), constant_values=-jnp.inf).reshape(-1, width)
+    if len(blocks) <= k:
+        top, indices = jax.lax.top_k(values, k)
+        return indices, top
+    chosen = jnp.sort(jax.lax.top_k(blocks.max(1), k)[1])  # ascending: ties go to the lower index
+    top, position = jax.lax.top_k(blocks[chosen].reshape(-1), k)
+    return chosen[position // width] * width + position % width, top

@@ -1,0 +1,283 @@
+"""Experiments: from a config to a result on disk, and claims against numbers computed by hand."""
+
+import json
+import sys
+import tomllib
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from mixjax.runner import experiment, results
+from mixjax.runner.claims import near, paired, versus
+from mixjax.runner.configs import ConfigError, load
+from mixjax.runner.experiment import ReportError
+from mixjax.sweeps import checkpoints
+from mixjax.sweeps.programs import Program
+
+MODULE = """
+import dataclasses
+import jax, jax.numpy as jnp
+import matplotlib.figure
+from mixjax.runner.claims import paired
+from mixjax.runner.experiment import Experiment
+
+@dataclasses.dataclass(frozen=True)
+class Toy:
+    steps: int = 4
+    gamma: float = 0.5
+    scales: tuple[float, ...] = (1.0, 2.0)
+    fail: str = ""
+
+def toy(config: Toy) -> Experiment:
+    def train(key, hparams, data):
+        cfg = dataclasses.replace(config, **hparams)
+        noise = jax.random.normal(key)
+        error = jnp.outer(jnp.asarray(cfg.scales), cfg.gamma ** jnp.arange(cfg.steps)) * data + noise
+        return {"error": error, "last": error[:, -1]}
+
+    def figure(results):
+        if "figure" in config.fail:
+            raise RuntimeError("no paint")
+        drawn = matplotlib.figure.Figure()
+        axes = drawn.subplots()
+        for name, dataset in results.items():
+            axes.plot(dataset.step, dataset.error.mean("seed").isel(method=0).values.reshape(-1, config.steps)[0])
+        return drawn
+
+    def claims(results):
+        if "claims" in config.fail:
+            raise RuntimeError("no words")
+        last = next(iter(results.values())).isel(step=-1).error
+        last = last.isel({d: 0 for d in last.dims if d not in ("method", "seed")})
+        a, b = last.sel({"method": "a"}), last.sel({"method": "b"})
+        return [paired("a-below-b", a, "<", b, statement="a is below b", source="ours")]
+
+    def summary(results):
+        if "summary" in config.fail:
+            raise RuntimeError("no table")
+        return f"| {len(results)} in all |"
+
+    return Experiment(train, jnp.float32(2.0), {"error": ("method", "step"), "last": ("method",)},
+                      {"method": ["a", "b"], "step": range(config.steps)}, {"error": "nats"}, figure, claims,
+                      summary=summary)
+
+def nothing(config: Toy):
+    return None
+"""
+
+
+@pytest.fixture
+def make(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    monkeypatch.chdir(tmp_path)
+    module = f"mod_{tmp_path.name}"
+    (tmp_path / f"{module}.py").write_text(MODULE)
+
+    def make(text="", *overrides, function="toy"):
+        (tmp_path / "toy.toml").write_text(f'experiment = "{module}:{function}"\n{text}')
+        return load("toy.toml", overrides)
+
+    return make
+
+
+TEXT = """
+[[run]]
+name = "flat"
+[[run]]
+name = "steep"
+scales = [1.0, 100.0]
+[sweep]
+seeds = 3
+first_seed = 7
+gamma = [0.5, 0.25]
+"""
+
+
+def test_run(make, tmp_path):
+    calls = []
+    path = experiment.run(make(TEXT, "sweep.chunk=2"), callback=lambda *args: calls.append(args))
+    assert path == tmp_path / "results" / "toy"
+    read = results.read(path)
+    assert list(read) == ["flat", "steep"]
+    error = read["flat"].error
+    assert error.dims == ("gamma", "seed", "method", "step") and error.attrs["units"] == "nats"
+    assert error.seed.values.tolist() == [7, 8, 9]
+    noiseless = (error - error.isel(method=0, step=0) + 2.0).isel(seed=0, method=1)
+    np.testing.assert_allclose(noiseless, [4.0 * 0.5 ** np.arange(4), 4.0 * 0.25 ** np.arange(4)], rtol=1e-4)
+    assert (read["steep"].error.sel({"method": "b", "step": 0}) > 100).all()
+    assert calls == [(name, done, 6) for name in ("flat", "steep") for done in (0, 2, 4, 6)]
+    (row,) = json.loads((path / "claims.json").read_text())
+    assert row["holds"] is True and row["num_seeds"] == 3 and row["value"] == pytest.approx(-0.25, abs=1e-5)
+    assert (path / "figure.png").read_bytes().startswith(b"\x89PNG")
+    lines = [json.loads(line) for line in (path / "progress.jsonl").read_text().splitlines()]
+    assert [(line["run"], line["done"]) for line in lines] == [(n, d) for n in ("flat", "steep") for d in (2, 4, 6)]
+    last = read["flat"].error.isel(gamma=0, seed=slice(2), step=-1).mean()
+    assert lines[0]["metrics"]["error"] == pytest.approx(float(last))
+
+
+def test_running_the_resolved_config_again_gives_the_same_result(make, tmp_path):
+    first = experiment.run(make(TEXT, "steps=5"))
+    again = experiment.run(load(first / "config.toml"), out="again")
+    one, two = results.read(first), results.read(again)
+    for name in one:
+        for metric in one[name].data_vars:
+            xr.testing.assert_equal(one[name][metric], two[name][metric])
+    assert (first / "config.toml").read_text().splitlines()[1:] == (again / "config.toml").read_text().splitlines()[1:]
+    assert tomllib.loads((first / "config.toml").read_text())["steps"] == 5
+    assert load(first / "config.toml").name == "toy"
+
+
+@pytest.mark.parametrize("fail", ["figure", "claims", "figure and claims", "summary"])
+def test_metrics_survive_a_failing_figure_claims_or_summary(make, tmp_path, fail):
+    whole = experiment.run(make())
+    before = {p.name: p.read_bytes() for p in whole.iterdir()}
+    with pytest.raises(ReportError, match=r"failed; the metrics are kept in .*toy\.partial") as error:
+        experiment.run(make(f"fail = '{fail}'"))
+    assert error.value.path == tmp_path / "results" / "toy.partial"
+    assert list(error.value.failures) == fail.split(" and ")
+    assert results.read(error.value.path)["run"].error.shape == (1, 2, 4)
+    text = (error.value.path / "report.md").read_text()
+    assert f"**The {fail.split()[-1]} failed**" in text and any(
+        said in text for said in ("no words", "no paint", "no table")
+    )
+    assert ("| 1 in all |" in text) == (fail != "summary")
+    assert (error.value.path / "figure.png").exists() == ("figure" not in fail)
+    assert {p.name: p.read_bytes() for p in whole.iterdir()} == before  # the whole result stays
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_interrupted_run_goes_on_where_it_stopped(make, tmp_path, monkeypatch, error):
+    whole = results.read(experiment.run(make(TEXT, "sweep.chunk=2"), out="whole"))
+    monkeypatch.setattr("mixjax.sweeps.loop.SAVE_EVERY", 0.0)
+
+    def stop(name, done, total):
+        if name == "steep" and done == 4:
+            raise error
+
+    with pytest.raises(error):
+        experiment.run(make(TEXT, "sweep.chunk=2"), callback=stop)
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["toy.chunks"]
+    computed, call = [], Program.run
+    monkeypatch.setattr(Program, "run", lambda *arguments: computed.append(1) or call(*arguments))
+    again = results.read(experiment.run(make(TEXT, "sweep.chunk=2")))
+    assert len(computed) == 1  # the last chunk of the second run: the first one was finished
+    for name in whole:
+        for metric in whole[name].data_vars:
+            np.testing.assert_array_equal(again[name][metric], whole[name][metric])
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["toy"]
+    records = [json.loads(line) for line in (tmp_path / "results/toy/progress.jsonl").read_text().splitlines()]
+    assert [r["done"] for r in records] == [2, 4, 6, 2, 6]  # stopped before the record of 4
+
+
+def test_a_changed_config_does_not_go_on_and_says_what_changed(make):
+    def stop(name, done, total):
+        if name == "steep":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        experiment.run(make(TEXT), callback=stop)
+    with pytest.raises(
+        checkpoints.ChangedError,
+        match=r"toy\.chunks/run_000 holds .* config\.steps: 4, now 5; seeds: 3, now 4; .*program",
+    ):
+        experiment.run(make(TEXT, "sweep.seeds=4", "steps=5"))
+
+
+def test_a_failed_figure_costs_no_second_run(make, monkeypatch):
+    with pytest.raises(ReportError):
+        experiment.run(make("fail = 'figure'"))
+    monkeypatch.setattr(Program, "run", lambda *arguments: pytest.fail("ran again"))
+    with pytest.raises(ReportError):
+        experiment.run(make("fail = 'figure'"))
+
+
+def test_mistakes_are_found_before_the_runs(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "sweep", lambda *args, **kwargs: pytest.fail("ran"))
+    with pytest.raises(ConfigError, match="holds 'mod_"):
+        experiment.run(make(), out=tmp_path)
+    with pytest.raises(TypeError, match="must return an Experiment, got NoneType"):
+        experiment.run(make(function="nothing"))
+
+
+def claim(helper, *args, **kwargs):
+    return helper("name", *args, statement="statement", source="source", **kwargs)
+
+
+def test_versus_by_hand():
+    # mean 2.5, deviations ±.5 and ±1.5: sd = sqrt(5/3), se = sqrt(5/3)/2 = 0.6454972
+    values = [1.0, 2.0, 3.0, 4.0]
+    got = claim(versus, values, ">=", 1.0, note="as tried")
+    assert got.value == 2.5 and got.stderr == pytest.approx(0.6454972243679028)
+    assert (got.threshold, got.num_seeds, got.holds, got.note) == (1.0, 4, True, "as tried")  # 1.5 >= 2·se = 1.291
+    assert (got.name, got.statement, got.source) == ("name", "statement", "source")
+    assert claim(versus, values, ">=", 1.3).holds is None  # 1.2 < 1.291
+    assert claim(versus, values, ">=", 3.7).holds is None
+    assert claim(versus, values, ">=", 3.8).holds is False  # -1.3
+    assert claim(versus, values, "<=", 3.8).holds is True
+    assert claim(versus, values, "<=", 1.2).holds is False
+    assert claim(versus, values, "<=", 2.5).holds is None
+    assert claim(versus, values, ">=", 1.3, z=1.0).holds is True
+    assert claim(versus, [0.1] * 7, ">=", 0.1).holds is True  # no rounding error of the mean
+    few = claim(versus, [2.0, 2.1, *[np.nan] * 3], ">=", 1.0)
+    assert few.holds is None and "3 of 5 seeds not finite" in few.note and "fewer than half" in few.note
+    assert claim(versus, values, ">=", 1.0, z=3.0).holds is None
+
+
+def test_paired_by_hand():
+    # differences 1, 1, 2, 0: mean 1, sd = sqrt(2/3), se = 0.4082483
+    a, b = [3.0, 4.0, 7.0, 1.0], [2.0, 3.0, 5.0, 1.0]
+    got = claim(paired, a, ">", b)
+    assert (got.value, got.threshold, got.num_seeds, got.holds) == (1.0, 0.0, 4, True)  # 1 >= 0.816
+    assert got.stderr == pytest.approx(0.408248290463863)
+    assert claim(paired, a, "<", b).holds is False
+    assert claim(paired, b, "<", a).holds is True
+    assert claim(paired, a, ">", b, threshold=0.5).holds is None
+    assert claim(paired, a, ">", b, threshold=2.0).holds is False
+    assert claim(paired, a, ">", b, z=3.0).holds is None
+
+
+def test_near_by_hand():
+    values = [0.9, 1.0, 1.1]  # mean 1, se = 0.1/sqrt(3) = 0.0577
+    assert claim(near, values, 1.05, 0.17).holds is True  # 0.05 + 0.115 <= 0.17
+    assert claim(near, values, 1.05, 0.16).holds is None
+    assert claim(near, values, 1.5, 0.39).holds is None  # 0.5 - 0.115 < 0.39
+    got = claim(near, values, 1.5, 0.38, note="why")
+    assert (got.holds, got.threshold, got.note) == (False, 1.5, "why; tolerance 0.38")
+
+
+def test_no_spread():
+    same = [2.0, 2.0, 2.0]
+    assert [claim(versus, same, ">=", t).holds for t in (1.0, 2.0, 3.0)] == [True, True, False]
+    assert claim(paired, same, ">", same).holds is False
+    assert claim(paired, same, "<", same).holds is False
+    assert claim(near, same, 2.0, 0.0).holds is True
+
+
+def test_seeds_that_are_not_finite_are_left_out_and_named():
+    got = claim(versus, [1.0, np.nan, 3.0, np.inf], ">=", 0.0, note="tried")
+    assert (got.value, got.num_seeds) == (2.0, 2)
+    assert got.note == "tried; 2 of 4 seeds not finite, left out: 1, 3"
+    a = xr.DataArray([1.0, np.inf, 3.0], coords={"seed": [100, 101, 102]}, dims="seed")
+    b = xr.DataArray([0.0, np.inf, 1.0], coords={"seed": [100, 101, 102]}, dims="seed")
+    got = claim(paired, a, ">", b)
+    assert (got.value, got.num_seeds, got.note) == (1.5, 2, "1 of 3 seeds not finite, left out: 101")
+    got = claim(versus, [np.nan] * 12, ">=", 0.0)
+    assert (got.value, got.stderr, got.holds, got.num_seeds) == (None, None, None, 0)
+    assert "12 of 12" in got.note and got.note.count(",") == 11 + 0 and "..." in got.note
+
+
+def test_one_seed_is_undecided():
+    got = claim(versus, [5.0], ">=", 0.0)
+    assert (got.value, got.stderr, got.holds, got.note) == (5.0, None, None, "a standard error needs two seeds")
+
+
+def test_claim_errors():
+    with pytest.raises(ValueError, match=r"one value for each seed, got shapes \(2,\) and \(3,\)"):
+        claim(paired, [1.0, 2.0], ">", [1.0, 2.0, 3.0])
+    with pytest.raises(ValueError, match=r"one-dimensional, one for each seed, got shape \(1, 2\)"):
+        claim(versus, [[1.0, 2.0]], ">=", 0.0)
+    with pytest.raises(ValueError, match="side must be '>=' or '<=', got '>'"):
+        claim(versus, [1.0], ">", 0.0)
+    with pytest.raises(ValueError, match="side must be '>' or '<', got '>='"):
+        claim(paired, [1.0], ">=", [0.0])

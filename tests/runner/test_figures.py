@@ -1,0 +1,54 @@
+"""The figure of any sweep: what is on its axes, and what its lines are."""
+
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+import mixjax
+from mixjax.runner.figures import sweep_figure
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    plt.close("all")
+
+
+def train(key, hparams, data):
+    level = hparams["rate"] * jnp.arange(1.0, 3.0)[:, None]  # [method, step]
+    return {"loss": level + jnp.zeros((2, 3)), "size": jnp.log(hparams["rate"] - 0.05)}
+
+
+DIMS, COORDS = {"loss": ("method", "step")}, {"method": ["sgd", "erma"], "step": [1, 2, 3]}
+
+
+def swept(**arguments):
+    result = mixjax.sweep(train, seeds=4, dims=DIMS, coords=COORDS, **arguments)
+    result.loss.attrs["units"] = "nats"
+    return result
+
+
+def test_axes_lines_and_legend():
+    figure = sweep_figure({"a": swept(axes={"rate": [0.1, 1.0, 10.0]}), "b": swept(axes={"rate": [1.0, 2.0]})})
+    panels = figure.axes
+    assert [panel.get_ylabel() for panel in panels] == ["loss (nats)", "size"] * 2
+    assert [panel.get_xlabel() for panel in panels] == ["rate"] * 4
+    assert [panel.get_xscale() for panel in panels] == ["log", "log", "linear", "linear"]
+    assert panels[0].get_title() == "a\nat step 3"
+    heights = sorted(tuple(np.round(line.get_ydata(), 4)) for line in panels[0].lines if line.get_linestyle() == "-")
+    assert heights == [(0.1, 1.0, 10.0), (0.2, 2.0, 20.0)]
+    (legend,) = figure.legends
+    assert {text.get_text() for text in legend.get_texts()} >= {"sgd", "erma"}
+
+
+def test_points_have_a_row_of_panels_for_each_column_and_lost_runs_are_said():
+    points = {"rate": [0.01, 1.0, 3.0], "unused": [5.0, 1.0, 2.0], "name": ["x", "y", "z"]}
+    figure = sweep_figure({"run": swept(points=points)})
+    assert [panel.get_xlabel() for panel in figure.axes] == ["rate", "rate", "unused", "unused"]
+    assert figure.axes[1].get_title() == "4 runs not finite"
+    assert all(line.get_linestyle() == "None" for line in figure.axes[0].lines)
+
+
+def test_nothing_varies():
+    assert len(sweep_figure({"run": swept(axes={"rate": [1.0]})}).axes) == 2

@@ -1,0 +1,42 @@
+"""Labels as text, final values, and tables of one row a value."""
+
+import math
+
+import numpy as np
+import xarray as xr
+
+from mixjax.runner.frames import columns, final, label_texts, to_frame
+
+
+def test_final_takes_the_last_of_what_is_no_label():
+    dims = ("beta", "seed", "method", "step", "domain")
+    values = xr.DataArray(np.arange(48.0).reshape(2, 2, 2, 3, 2), {"method": ["a", "b"], "step": [1, 2, 4]}, dims)
+    last, at = final(values)
+    assert last.dims == ("beta", "seed", "method") and at == {"step": "4", "domain": "1"}
+    np.testing.assert_array_equal(last, values[..., -1, -1])
+    kept, at = final(values, keep=["step"])
+    assert kept.dims == dims[:-1] and at == {"domain": "1"}
+
+
+def test_labels():
+    values = xr.DataArray(np.zeros((2, 2, 2)), {"beta": [0.1, math.inf]}, ("beta", "point", "seed"))
+    values = values.assign_coords(method=("point", ["sgd", "va"]), rate=("point", [0.5, 1.0]))
+    assert label_texts(values, "beta") == ["0.1", "inf"]
+    third = xr.DataArray(np.zeros(2), {"rate": [1 / 3, 2 / 3]}, ("rate",))
+    assert label_texts(third, "rate") == ["0.333333", "0.666667"]
+    close = xr.DataArray(np.zeros(3), {"rate": [0.1, 0.10000001, 1 / 3]}, ("rate",))  # as many digits as it takes
+    assert label_texts(close, "rate") == ["0.1", "0.10000001", "0.3333333333333333"]
+    assert label_texts(values, "point") == ["method=sgd, rate=0.5", "method=va, rate=1.0"]
+    assert label_texts(values, "seed") == ["0", "1"]
+    assert label_texts(values, "rate") == ["0.5", "1.0"]
+    assert columns(values, "point") == ["method", "rate"] and columns(values, "beta") == []
+
+
+def test_a_table_of_values():
+    values = xr.DataArray(np.arange(8).reshape(2, 2, 2), {"seed": [7, 8]}, ("beta", "point", "seed"))
+    values = values.assign_coords(point=[0, 1], method=("point", ["sgd", "va"]), rate=("point", [0.5, 1.0]))
+    table = to_frame(values, "loss")
+    assert list(table.columns) == ["beta", "method", "rate", "seed", "loss"]
+    assert table.values.tolist()[2:5] == [["0", "va", "1.0", 7, 2], ["0", "va", "1.0", 8, 3], ["1", "sgd", "0.5", 7, 4]]
+    joined = to_frame(values, "loss", joined="point")
+    assert list(joined.columns) == ["beta", "point", "seed", "loss"] and joined.point[0] == "method=sgd, rate=0.5"

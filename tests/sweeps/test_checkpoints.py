@@ -1,0 +1,298 @@
+"""Finished chunks on disk: what comes back, what damage does, kills, and what counts as another run."""
+
+import errno
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mixjax
+from mixjax import sweeps
+from mixjax.sweeps.checkpoints import ChangedError, Chunks
+from mixjax.sweeps.programs import Program
+
+IDENTITY = {"seeds": 4, "config": {"steps": 3, "rate": 0.5}}
+METRICS = {
+    "error": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "count": np.array([1, 2], np.int32),
+    "flag": np.array([True, False]),
+    "nothing": np.zeros((2, 0), np.float32),
+    "odd": np.array([np.nan, -np.inf]),
+    "half": np.asarray(jnp.array([1.5, -2.0], jnp.bfloat16)),
+}
+
+
+def same(a, b):
+    assert set(a) == set(b)
+    for name in a:
+        assert a[name].dtype == b[name].dtype
+        np.testing.assert_array_equal(a[name], b[name])
+
+
+def test_what_was_written_comes_back_with_its_types(tmp_path):
+    store = Chunks(tmp_path / "a" / "b", IDENTITY)
+    store.write({0: METRICS, 1: METRICS})
+    store.write({7: METRICS})
+    store.write({})
+    store.rows = 3
+    again = Chunks(tmp_path / "a" / "b", IDENTITY).read()
+    assert sorted(again) == [0, 1, 7]
+    for chunk in again.values():
+        same(chunk, METRICS)
+    assert Chunks(tmp_path / "a" / "b", IDENTITY).rows == 3
+
+
+def test_the_last_carry_comes_back_and_goes_when_its_chunk_is_done(tmp_path):
+    store = Chunks(tmp_path, IDENTITY)
+    assert store.read_carry(4) is None
+    store.write_carry(4, 1, METRICS)
+    store.write_carry(4, 2, {"x": np.ones(2)})
+    segments, arrays = store.read_carry(4)
+    assert segments == 2 and arrays["x"].tolist() == [1.0, 1.0] and len(list(tmp_path.glob("carry_*"))) == 1
+    damage(next(tmp_path.glob("carry_*/arrays.npz")), "cut")
+    assert store.read_carry(4) is None
+    store.write_carry(4, 3, METRICS)
+    store.write({4: METRICS})
+    assert not list(tmp_path.glob("carry_*"))
+
+
+def damage(path, how):
+    data = path.read_bytes()
+    if how == "cut":
+        path.write_bytes(data[: len(data) // 2])
+    elif how == "flipped":
+        path.write_bytes(data[:-5] + bytes([data[-5] ^ 1]) + data[-4:])
+    elif how == "emptied":
+        path.write_bytes(b"")
+    else:
+        path.unlink()
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped", "emptied", "deleted"])
+def test_a_damaged_checkpoint_is_reported_and_dropped_alone(tmp_path, caplog, how):
+    store = Chunks(tmp_path, IDENTITY)
+    store.write({0: METRICS})
+    store.write({1: METRICS})
+    files = [path for path in (tmp_path / "chunk_000000000").rglob("*") if path.is_file()]
+    damage(max(files, key=lambda path: path.stat().st_size), how)  # the arrays
+    with caplog.at_level(logging.WARNING):
+        chunks = Chunks(tmp_path, IDENTITY).read()
+    assert list(chunks) == [1] and "chunk_000000000 is damaged" in caplog.text
+    store.write({0: METRICS})  # takes its place
+    assert list(store.read()) == [0, 1]
+
+
+def test_a_checkpoint_that_cannot_be_read_now_stays(tmp_path, monkeypatch):
+    store = Chunks(tmp_path, IDENTITY)
+    store.write({0: METRICS})
+
+    def full(*args, **kwargs):
+        raise OSError(errno.EMFILE, "too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("numpy.load", full)
+        assert store.read() == {}
+    same(store.read()[0], METRICS)
+
+
+def test_every_file_of_a_checkpoint_may_be_damaged_without_wrong_results(tmp_path):
+    store = Chunks(tmp_path / "store", IDENTITY)
+    store.write({0: METRICS})
+    block, pristine = tmp_path / "store" / "chunk_000000000", tmp_path / "pristine"
+    shutil.copytree(block, pristine)
+    names = [path.relative_to(pristine) for path in pristine.rglob("*") if path.is_file()]
+    noticed = 0
+    for name in names:
+        damage(block / name, "cut")
+        chunks = store.read()
+        noticed += not chunks
+        for chunk in chunks.values():  # either whole or not at all
+            same(chunk, METRICS)
+        shutil.rmtree(block, ignore_errors=True)
+        shutil.copytree(pristine, block)
+    assert len(names) > 3 and noticed >= 2  # of its files two hold the arrays and their digest
+
+
+def test_half_written_checkpoints_are_not_seen(tmp_path):
+    store = Chunks(tmp_path, IDENTITY)
+    store.write({0: METRICS})
+    (tmp_path / "chunk_000000001.orbax-checkpoint-tmp-3").mkdir()
+    assert list(store.read()) == [0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seeds": 5}, "seeds: 4, now 5"),
+        ({"config": {"steps": 3, "rate": 0.25}}, r"config\.rate: 0\.5, now 0\.25"),
+        ({"config": {"steps": 3}}, r"config\.rate: 0\.5, now null"),
+        ({"more": "x" * 100}, r"more: null, now \"xxx.*\.\.\."),
+    ],
+)
+def test_another_identity_is_refused_and_named(tmp_path, change, message):
+    Chunks(tmp_path, IDENTITY).write({0: METRICS})
+    with pytest.raises(ChangedError, match=message):
+        Chunks(tmp_path, IDENTITY | change)
+    assert list(Chunks(tmp_path, IDENTITY).read()) == [0]
+
+
+def test_chunks_whose_identity_is_damaged_are_not_trusted(tmp_path, caplog):
+    store = Chunks(tmp_path, IDENTITY)
+    store.write({0: METRICS})
+    store.write_carry(1, 1, METRICS)
+    store.rows = 3
+    (tmp_path / "identity.json").write_text("{")
+    again = Chunks(tmp_path, IDENTITY)
+    assert again.read() == {} and again.read_carry(1) is None and again.rows is None
+    assert "identity.json is damaged" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["chunk_0", "carry_data", "chunk_1/data.bin"])
+def test_a_folder_of_something_else_is_left_alone(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(b"precious")
+    with pytest.raises(ChangedError, match=r"has no identity\.json beside it"):
+        Chunks(tmp_path, IDENTITY)
+    assert (tmp_path / name).read_bytes() == b"precious" and not (tmp_path / "identity.json").exists()
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError):
+        Chunks(tmp_path / "file" / "chunks", IDENTITY)
+
+
+# In a sweep.
+
+
+def train(key, hparams, data):
+    return {"error": hparams["scale"] * jax.random.normal(key, (3,)) + data}
+
+
+def sweep(folder=None, **changes):
+    arguments = {"seeds": 5, "axes": {"scale": [1.0, 2.0]}, "data": jnp.float32(1.0), "chunk": 2} | changes
+    return mixjax.sweep(train, checkpoint=folder, **arguments)
+
+
+def test_a_sweep_goes_on_from_the_chunks_it_finds(tmp_path, monkeypatch):
+    monkeypatch.setattr("mixjax.sweeps.loop.SAVE_EVERY", 0.0)
+    whole, calls = sweep(), []
+
+    def stop(done, total):
+        calls.append(done)
+        if done == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(tmp_path, callback=stop)
+    assert len(list(tmp_path.glob("chunk_*"))) == 3
+    run = []
+    call = Program.run
+    monkeypatch.setattr(Program, "run", lambda *arguments: run.append(1) or call(*arguments))
+    again = sweep(tmp_path, callback=lambda done, total: calls.append(done))
+    np.testing.assert_array_equal(again.error, whole.error)
+    assert len(run) == 2 and calls == [2, 4, 6, 6, 8, 10]
+    monkeypatch.setattr(Program, "run", lambda *arguments: pytest.fail("nothing is left to compute"))
+    np.testing.assert_array_equal(sweep(tmp_path, chunk=np.int64(2)).error, whole.error)
+
+
+def test_short_chunks_are_saved_together_and_saving_takes_its_share_of_the_time_at_most(tmp_path, monkeypatch):
+    now, writes = [0.0], []
+    monkeypatch.setattr("mixjax.sweeps.loop.time.perf_counter", lambda: now[0])
+
+    def write(chunks, took):
+        writes.append((now[0], list(chunks)))
+        now[0] += took
+
+    saver = sweeps._Saver(types.SimpleNamespace(write=lambda chunks: write(chunks, 0.006)))
+    for first in range(100):
+        now[0] += 0.01
+        saver.add(first, {})
+    saver.flush()
+    assert writes[0] == (0.01, [0])  # whether the folder can be written shows at once
+    assert [first for _, chunks in writes for first in chunks] == list(range(100))
+    assert 0.006 * len(writes) < 2 * sweeps.loop.SAVE_SHARE * now[0] and len(writes) == 3
+
+    saver = sweeps._Saver(types.SimpleNamespace(write=lambda chunks: write(chunks, 10.0)))
+    writes.clear()
+    for first in range(20):  # a slow disk: 1 % would be every 1000 s
+        now[0] += 31.0
+        saver.add(first, {})
+    assert [len(chunks) for _, chunks in writes] == [1] + [2] * 9
+
+
+def test_a_sweep_is_another_one_if_its_arguments_data_or_code_differ(tmp_path):
+    sweep(tmp_path)
+    for changes, message in [
+        ({"seeds": 6}, "seeds: 5, now 6"),
+        ({"axes": {"scale": [1.0, 3.0]}}, r"axes\.scale: \[1\.0, 2\.0\], now \[1\.0, 3\.0\]"),
+        ({"chunk": 5}, "chunk: 2, now 5"),
+        ({"first_seed": 1}, "first_seed"),
+        ({"data": jnp.float32(2.0)}, "another run: data differs. Go back"),
+        ({"identity": {"config": {"a": 1}}}, "config"),
+        ({"axes": {"scale": mixjax.sweeps.Labels(["a", "b"], ["b", "a"])}}, "labels.scale"),
+    ]:
+        with pytest.raises(ChangedError, match=message):
+            sweep(tmp_path, **changes)
+
+    with pytest.raises(ValueError, match=r"identity: \['data'\] are compared anyway"):
+        sweep(tmp_path, identity={"data": "v1"})
+
+    def other(key, hparams, data):
+        return {"error": hparams["scale"] * jax.random.normal(key, (3,)) - data}
+
+    with pytest.raises(ChangedError, match=r"program \(the code of train\)"):
+        mixjax.sweep(other, checkpoint=tmp_path, seeds=5, axes={"scale": [1.0, 2.0]}, data=jnp.float32(1.0), chunk=2)
+
+
+def test_one_lock_a_folder_and_process(tmp_path):
+    """Closing any descriptor of a file would give up the process's lock on it."""
+    first, second = Chunks(tmp_path, IDENTITY), Chunks(tmp_path, IDENTITY)
+    assert first._lock is second._lock
+    file = first._lock.file
+    del first
+    os.fstat(file)
+    del second
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(file)
+
+
+CHILD = """
+import sys, time
+import jax
+jax.config.update("jax_num_cpu_devices", 8)
+from mixjax import sweeps
+from tests.sweeps.test_checkpoints import sweep
+sweeps.loop.SAVE_EVERY = 0.0
+sweep(sys.argv[1], callback=lambda done, total: time.sleep(0.3))
+"""
+
+
+def test_kill_9_and_the_same_call_again_give_the_result_of_a_run_without_a_break(tmp_path):
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)]),
+    }
+    process = subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path)], env=environment)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("chunk_000000002")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    with pytest.raises(BlockingIOError, match="in use by another process"):  # while the first one lives
+        sweep(tmp_path)
+    with pytest.raises(BlockingIOError):  # before anything in the folder is compared or deleted
+        Chunks(tmp_path, {"another": "run"})
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    found = len(list(tmp_path.glob("chunk_?????????")))
+    assert 2 <= found < 5
+    np.testing.assert_array_equal(sweep(tmp_path).error, sweep().error)
