@@ -214,7 +214,7 @@ def test_short_chunks_are_saved_together_and_saving_takes_its_share_of_the_time_
         writes.append((now[0], list(chunks)))
         now[0] += took
 
-    saver = sweeps._Saver(types.SimpleNamespace(write=lambda chunks: write(chunks, 0.006)))
+    saver = sweeps.loop._Saver(types.SimpleNamespace(write=lambda chunks: write(chunks, 0.006)))
     for first in range(100):
         now[0] += 0.01
         saver.add(first, {})
@@ -223,7 +223,7 @@ def test_short_chunks_are_saved_together_and_saving_takes_its_share_of_the_time_
     assert [first for _, chunks in writes for first in chunks] == list(range(100))
     assert 0.006 * len(writes) < 2 * sweeps.loop.SAVE_SHARE * now[0] and len(writes) == 3
 
-    saver = sweeps._Saver(types.SimpleNamespace(write=lambda chunks: write(chunks, 10.0)))
+    saver = sweeps.loop._Saver(types.SimpleNamespace(write=lambda chunks: write(chunks, 10.0)))
     writes.clear()
     for first in range(20):  # a slow disk: 1 % would be every 1000 s
         now[0] += 31.0
@@ -281,7 +281,7 @@ sweep(sys.argv[1], callback=lambda done, total: time.sleep(0.3))
 def test_kill_9_and_the_same_call_again_give_the_result_of_a_run_without_a_break(tmp_path):
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)]),
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, sys.path)]),
     }
     process = subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path)], env=environment)
     deadline = time.monotonic() + 120

@@ -49,7 +49,7 @@ def _start(tmp_path):
         with socket.socket() as listener:
             listener.bind(("localhost", 0))
             port = str(listener.getsockname()[1])
-        paths = [str(Path(__file__).parents[1]), *filter(None, sys.path)]
+        paths = [str(Path(__file__).parents[2]), *filter(None, sys.path)]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
         for rank in range(num):
             arguments = [sys.executable, "-c", HOST, str(rank), str(num), port, str(tmp_path), str(pause)]

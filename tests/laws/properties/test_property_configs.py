@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mixjax.runner.configs import ConfigError, as_json, load
 from tests.laws.properties.cases import cases
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 MODULE = "property_experiment"
 SOURCE = """
 import dataclasses

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mixjax.samplers import tree
+from mixjax.samplers.scored import tree
 
 
 @pytest.fixture(autouse=True, scope="module")
