@@ -1,4 +1,4 @@
-"""Runs the benchmarks and writes ``RESULTS.md`` and ``results.json``, one pair for each of the five sets."""
+"""Runs benchmarks by name, and writes the report, the numbers and the figures of each into a folder of its own."""
 
 import argparse
 import json
@@ -6,100 +6,127 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from experiments.benchmarks import figure_1, floor, mixing, norms, overhead, samplers, seeds, throughput, timing
+from experiments.benchmarks import (
+    figure_1,
+    floor,
+    hypergradients,
+    norms,
+    overhead,
+    samplers,
+    seeds,
+    throughput,
+    timing,
+)
+
+__all__ = ["BENCHMARKS", "Session", "main", "write"]
 
 BENCHMARKS = {
-    "a": figure_1.run,
-    "b": seeds.run,
-    "c": overhead.run,
-    "d": floor.run,
-    "e": samplers.run,
-    "f": norms.run,
-    "g": mixing.run,
-    "h": throughput.run,
+    "figure_1": figure_1.run,
+    "seeds": seeds.run,
+    "overhead": overhead.run,
+    "floor": floor.run,
+    "samplers": samplers.run,
+    "norms": norms.run,
+    "hypergradients": hypergradients.run,
+    "throughput": throughput.run,
 }
-HERE = Path(__file__).parent
-SETS = {
-    "abcd": HERE,
-    "e": HERE.parent / "hardness_sampling" / "benchmarks",
-    "f": HERE.parent / "resampling_reweighting" / "benchmarks",
-    "g": HERE.parent / "fewer_weight_updates" / "benchmarks",
-    "h": HERE / "throughput_results",
-}
-"""The letters that are kept together, and where."""
+RESULTS = Path(__file__).parent / "results"
 VERDICTS = {True: "met", False: "**missed**", None: "undecided"}
 
 
-def markdown(machine: Mapping[str, str], reports: Mapping[str, timing.Report], seconds: float, quick: bool) -> str:
-    """The text of ``RESULTS.md``."""
-    targets = [target for report in reports.values() for target in report.targets]
-    rows = [(f"({t.benchmark})", t.statement, t.measured, VERDICTS[t.holds]) for t in targets]
-    verdicts = timing.table(["", "target", "measured", ""], rows, text_columns=4)
-    tiny = "**`--quick`: tiny sizes. This shows that the benchmarks run; its numbers mean nothing.**"
-    command = " ".join(["python -m experiments.benchmarks", *(["--quick"] if quick else []), *reports])
+class Session(NamedTuple):
+    """Describes one call of the command, which may run several benchmarks.
+
+    Attributes:
+        names: the benchmarks, in the order in which they ran.
+        machine: what the numbers depend on.
+        seconds: how long all of them took.
+        quick: whether the sizes were tiny.
+    """
+
+    names: Sequence[str]
+    machine: Mapping[str, str]
+    seconds: float
+    quick: bool
+
+
+def markdown(session: Session, report: timing.Report) -> str:
+    """Returns the text of a benchmark's ``RESULTS.md``."""
+    options = ["--quick"] if session.quick else []
+    command = " ".join(["python -m experiments.benchmarks", *options, *session.names])
+    if session.quick:
+        verdicts = "**`--quick`: tiny sizes. This shows that the benchmarks run; its numbers mean nothing.**"
+    else:
+        rows = [(target.statement, target.measured, VERDICTS[target.holds]) for target in report.targets]
+        verdicts = timing.table(["target", "measured", ""], rows, text_columns=3)
     parts = [
-        "# Benchmarks",
-        f"Written by `{command}` in {seconds / 60:.1f} minutes. Numbers are medians, with least and most in brackets "
-        "unless they say otherwise. The sides of a comparison were measured in turns in one process, and ratios are "
-        "taken within a turn, since the machine may have been doing other work: see its load.",
-        tiny if quick else verdicts,
+        f"# {report.title}",
+        f"Written by `{command}` in {session.seconds / 60:.1f} minutes. Numbers are medians, with least and most in "
+        "brackets unless they say otherwise. The sides of a comparison were measured in turns in one process, and "
+        "ratios are taken within a turn, since the machine may have been doing other work: see its load.",
+        verdicts,
         "## Machine",
-        "\n".join(f"- {name}: {value}" for name, value in machine.items()),
+        "\n".join(f"- {name}: {value}" for name, value in session.machine.items()),
+        "## Measurements",
+        report.text,
     ]
-    for letter, report in reports.items():
-        parts += [f"## ({letter}) {report.title}", report.text]
     return "\n\n".join(parts) + "\n"
 
 
-def document(machine: Mapping[str, str], reports: Mapping[str, timing.Report], quick: bool) -> dict[str, Any]:
-    """The content of ``results.json``."""
+def document(name: str, session: Session, report: timing.Report) -> dict[str, Any]:
+    """Returns the content of a benchmark's ``results.json``."""
     return {
-        "machine": dict(machine),
-        "quick": quick,
-        "targets": [target._asdict() for report in reports.values() for target in report.targets],
-        **{letter: report.data for letter, report in reports.items()},
+        "benchmark": name,
+        "machine": dict(session.machine),
+        "quick": session.quick,
+        "targets": [target._asdict() for target in report.targets],
+        "data": report.data,
     }
 
 
-def write(folder: Path, machine: Mapping[str, str], reports: Mapping[str, timing.Report], seconds: float, quick: bool):
-    """Writes both files and the figures into ``folder``."""
+def write(folder: Path, name: str, session: Session, report: timing.Report) -> None:
+    """Writes a benchmark's two files and its figures into ``folder/NAME``."""
+    folder = folder / name
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "RESULTS.md").write_text(markdown(machine, reports, seconds, quick))
-    (folder / "results.json").write_text(json.dumps(document(machine, reports, quick), indent=1) + "\n")
-    for report in reports.values():
-        for name, figure in report.figures.items():
-            figure.savefig(folder / f"{name}.png", dpi=120)
+    (folder / "RESULTS.md").write_text(markdown(session, report))
+    (folder / "results.json").write_text(json.dumps(document(name, session, report), indent=1) + "\n")
+    for figure_name, figure in report.figures.items():
+        figure.savefig(folder / f"{figure_name}.png", dpi=120)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Runs the command."""
     parser = argparse.ArgumentParser(prog="python -m experiments.benchmarks", description=__doc__)
-    parser.add_argument("benchmarks", nargs="*", metavar="a b c d e f g h", help="which ones; all by default")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that everything runs")
+    parser.add_argument(
+        "benchmarks", nargs="*", metavar="NAME", help=f"which ones, of {', '.join(BENCHMARKS)}; all by default"
+    )
+    parser.add_argument("--quick", action="store_true", help="take tiny sizes, to see that everything runs")
     parser.add_argument(
         "--out",
         type=Path,
-        help="folder for the files; by default the sets abcd, e, f, g and h have their own, others results/benchmarks",
+        help="the folder that gets one folder for each benchmark; by default experiments/benchmarks/results, "
+        "and results/benchmarks with --quick",
     )
     options = parser.parse_args(arguments)
-    letters = sorted(set(options.benchmarks)) or list(BENCHMARKS)
-    unknown = [letter for letter in letters if letter not in BENCHMARKS]
+    unknown = [name for name in options.benchmarks if name not in BENCHMARKS]
     if unknown:
         parser.error(f"no benchmark {', '.join(unknown)}; choose from {', '.join(BENCHMARKS)}")
-    kept = {} if options.quick else SETS
-    folder = options.out or kept.get("".join(letters), Path("results") / "benchmarks")
+    names = [name for name in BENCHMARKS if name in options.benchmarks or not options.benchmarks]
+    # numbers of tiny sizes must not replace those that are kept
+    folder = options.out or (Path("results") / "benchmarks" if options.quick else RESULTS)
 
     machine, start, reports = timing.machine(), time.perf_counter(), {}
-    for letter in letters:
-        print(f"({letter}) {BENCHMARKS[letter].__module__.rpartition('.')[2]} ...", file=sys.stderr, flush=True)
-        reports[letter] = BENCHMARKS[letter](options.quick)
-    machine |= timing.versions()
-    seconds = time.perf_counter() - start
-    write(folder, machine, reports, seconds, options.quick)
-    print(markdown(machine, reports, seconds, options.quick))
-    print(f"written: {folder / 'RESULTS.md'}, {folder / 'results.json'}", file=sys.stderr)
+    for name in names:
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        reports[name] = BENCHMARKS[name](options.quick)
+    # versions come last: only now is every rival imported that has one
+    session = Session(names, machine | timing.versions(), time.perf_counter() - start, options.quick)
+    for name, report in reports.items():
+        write(folder, name, session, report)
+        print(markdown(session, report))
+        print(f"written: {folder / name}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The sides of benchmark (e): ways to draw a batch by stale losses and to write the new ones back.
+"""Holds the sides of the benchmark ``samplers``: ways to draw a batch by stale losses and to write new ones back.
 
 Each maker, called with the number of examples and the batch size, returns ``run(steps)``.
 """

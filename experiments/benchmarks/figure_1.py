@@ -1,4 +1,4 @@
-"""(a) Figure 1's sweep beside a Python loop of jitted steps and beside PyTorch eager, checked equal on one seed."""
+"""Times figure 1's sweep beside a Python loop of jitted steps and beside PyTorch eager, checked equal on one seed."""
 
 import dataclasses
 import functools
@@ -190,7 +190,7 @@ def run(quick: bool = False) -> timing.Report:
         fastest = min((name for name in sides if kind in name), key=lambda name: times[name].median)
         faster, holds = speedups[fastest], speedups[fastest].median >= threshold
         statement = f"a sweep's run at least {threshold} times as fast as: {fastest}"
-        targets.append(timing.Target("a", statement, f"{faster} times", holds))
+        targets.append(timing.Target(statement, f"{faster} times", holds))
 
     generation = timing.interleave(
         {
@@ -212,7 +212,7 @@ def run(quick: bool = False) -> timing.Report:
                 [(name, sides[name][1], times[name], speedups[name]) for name in sides],
             ),
             f"80 times as fast as the fastest PyTorch would be {timing.number(best / 80)} ms a run: compare with what "
-            "reading the rows alone takes, the floor of (d).",
+            "reading the rows alone takes, the benchmark `floor`.",
             "Same mathematics: fed the same uniform random numbers on one seed, the final parameters of all 6 methods "
             "differ from the sweep's by at most (relative to the largest coordinate) "
             + ", ".join(f"{value:.1e} ({side})" for side, value in same.items())

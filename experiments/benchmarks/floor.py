@@ -1,4 +1,4 @@
-"""(d) How much of the sweep's time is unavoidable: the bytes a run must read, the operations it must do."""
+"""Measures how much of the sweep's time is unavoidable: the bytes a run must read, the operations it must do."""
 
 from collections.abc import Callable
 
@@ -125,15 +125,16 @@ def _report(config, cached, large, seconds, sizes, runs, matmul_flops):
     ]
     text = "\n\n".join(
         [
-            f"A run of (a) reads {rows} rows of {config.dim} float32 features, {_mega(run_bytes)} MB (batches and "
-            f"probes, counted from the config), and does {_mega(flops)} MFLOP on them. The floor is the larger of the "
-            "bytes over the bandwidth and the operations over the arithmetic rate, both measured in the same process "
-            "in turns with the sweep, by the fastest of the ways tried, on all cores. The bandwidth is that of reading "
-            f"an array as large as {'the data set' if kind == 'data set' else '1 GiB'}, in order: a data set "
-            f"({_mega(cached.nbytes)} MB) {why} the last cache ({_mega(last_cache)} MB), and a seed's methods train on "
-            "it together, one seed after another. The batches' rows are read in random order. Methods of a seed share "
-            "their draws, so a row counted for each of them may come from a nearer cache. Beside other work the "
-            "bandwidth suffers more than the sweep, and the ratio looks better than it is: see the load.",
+            f"A run of the benchmark `figure_1` reads {rows} rows of {config.dim} float32 features, "
+            f"{_mega(run_bytes)} MB (batches and probes, counted from the config), and does {_mega(flops)} MFLOP on "
+            "them. The floor is the larger of the bytes over the bandwidth and the operations over the arithmetic "
+            "rate, both measured in the same process in turns with the sweep, by the fastest of the ways tried, on all "
+            "cores. The bandwidth is that of reading an array as large as "
+            f"{'the data set' if kind == 'data set' else '1 GiB'}, in order: a data set ({_mega(cached.nbytes)} MB) "
+            f"{why} the last cache ({_mega(last_cache)} MB), and a seed's methods train on it together, one seed after "
+            "another. The batches' rows are read in random order. Methods of a seed share their draws, so a row "
+            "counted for each of them may come from a nearer cache. Beside other work the bandwidth suffers more than "
+            "the sweep, and the ratio looks better than it is: see the load.",
             timing.table(["measured", "median (least to most)"], lines),
         ]
     )
@@ -147,7 +148,7 @@ def _report(config, cached, large, seconds, sizes, runs, matmul_flops):
         "sweep_over_floor": ratio._asdict(),
         "bandwidth_used": kind,
     }
-    target = timing.Target("d", f"sweep within {TARGET:.0f} times the floor", f"{ratio} times", ratio.median <= TARGET)
+    target = timing.Target(f"sweep within {TARGET:.0f} times the floor", f"{ratio} times", ratio.median <= TARGET)
     return timing.Report("The share of the time that is unavoidable", text, data, [target])
 
 

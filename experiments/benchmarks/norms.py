@@ -1,4 +1,4 @@
-"""(f) Every example's gradient norm beside a plain backward pass, and a step of RR beside a step of SGD."""
+"""Times every example's gradient norm beside a plain backward pass, and a step of RR beside a step of SGD."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -226,14 +226,14 @@ def run(quick: bool) -> timing.Report:
         kind = model.name.split(",")[0].split()[0]
         both = rows[1][2]
         statement = f"all norms and the gradient at most {NORMS} times the gradient ({kind})"
-        targets.append(timing.Target("f", statement, f"{both} times", both.median <= NORMS))
+        targets.append(timing.Target(statement, f"{both} times", both.median <= NORMS))
         if kind == "MLP":
             ratio = step_rows[1][2]
             statement = f"a step of RR, norms every step, at most {STEP} times one of SGD ({kind})"
             found = (
                 f"{ratio.median:.3f} times (95 % interval of the median of {ratio.repeats} turns: {step_rows[1][3]})"
             )
-            targets.append(timing.Target("f", statement, found, ratio.median <= STEP))
+            targets.append(timing.Target(statement, found, ratio.median <= STEP))
     note = (
         "A pass is one call on one batch; a step draws a batch (RR: from the tree of stale norms, 10 % by the prior), "
         f"computes, descends, and writes norms back; {EVERY} steps a turn."

@@ -1,4 +1,4 @@
-"""(c) What ``weighted_loss`` and a rule add to a jitted training step, beside a plain mean of the losses."""
+"""Measures what ``weighted_loss`` and a rule add to a jitted training step, beside a plain mean of the losses."""
 
 import functools
 import itertools
@@ -188,7 +188,6 @@ def run(quick: bool = False) -> timing.Report:
             ratio, noise = (timing.Summary(**found[name]["over_plain"]) for name in (side, "plain again"))
             targets.append(
                 timing.Target(
-                    "c",
                     f"{model.name}, {side}: at most 2 % more than a plain mean",
                     f"{_percent(ratio)}; plain against itself {_percent(noise)}",
                     None if ratio.low <= LIMIT < ratio.high else ratio.high <= LIMIT,

@@ -1,4 +1,4 @@
-"""Part of (f): a batch in proportion to scores, by rejection and from the tree, and the scores written back."""
+"""Times a draw in proportion to scores, by rejection and from the tree: a part of the benchmark ``norms``."""
 
 import functools
 import math

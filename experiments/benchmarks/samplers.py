@@ -1,4 +1,4 @@
-"""(e) Drawing a batch by stale losses and writing the new ones back: cost of a step against the number of examples."""
+"""Times a draw by stale losses, and writing the new ones back, against the number of examples."""
 
 import functools
 import math
@@ -154,10 +154,10 @@ def targets(measured, share: timing.Summary, bytes_an_example) -> list[timing.Ta
     for law, name in draws.OURS.items():
         took = timing.summarize([1e3 * second for second in measured[largest, 64, law][name]])
         statement = f"at most 1 ms a step at n = {largest:.0e} ({'independent' if law else 'distinct'}, B = 64)"
-        rows.append(timing.Target("e", statement, f"{took} ms", took.median <= 1))
+        rows.append(timing.Target(statement, f"{took} ms", took.median <= 1))
         times = timing.ratios(measured[largest, 64, False][draws.NUMPY], measured[largest, 64, law][name])
         statement = f"at least 300 times as fast as {draws.NUMPY} there ({name})"
-        rows.append(timing.Target("e", statement, f"{times} times", times.median >= 300))
+        rows.append(timing.Target(statement, f"{times} times", times.median >= 300))
     for law, name in draws.OURS.items():
         for batch in BATCHES:
             worst, where = 0.0, ""
@@ -169,8 +169,8 @@ def targets(measured, share: timing.Summary, bytes_an_example) -> list[timing.Ta
                         ratio = timing.ratios(sides[name], seconds).median
                         worst, where = max((worst, where), (ratio, f"{other}, n = {n:.0e}"))
             statement = f"at every n at most 1.3 times the best other side of the same law ({name}, B = {batch})"
-            rows.append(timing.Target("e", statement, f"{timing.number(worst)} times ({where})", worst <= 1.3))
-    rows.append(timing.Target("e", "at most 1 % of a WRN-16-1 training step", f"{share} %", share.median <= 1))
+            rows.append(timing.Target(statement, f"{timing.number(worst)} times ({where})", worst <= 1.3))
+    rows.append(timing.Target("at most 1 % of a WRN-16-1 training step", f"{share} %", share.median <= 1))
     most = max(bytes_an_example.values()) / 4
-    rows.append(timing.Target("e", "at most 3 floats an example", f"{most:.2f} floats", most <= 3))
+    rows.append(timing.Target("at most 3 floats an example", f"{most:.2f} floats", most <= 3))
     return rows

@@ -1,4 +1,4 @@
-"""(b) What a run costs as seeds are added, by ``vectorize="map"`` and ``"vmap"``, and what is compiled again."""
+"""Measures what a run costs as seeds are added, by ``vectorize="map"`` and ``"vmap"``, and what is compiled again."""
 
 import dataclasses
 import functools
@@ -48,13 +48,11 @@ def run(quick: bool = False) -> timing.Report:
         growth = timing.Summary(**measured[default]["growth"])
         targets += [
             timing.Target(
-                "b",
                 f"{case.name}: a run costs no more with {last} seeds than with {full} (within noise: 1.1 times)",
                 f"{growth} times ({default})",
                 growth.median <= TOLERANCE,
             ),
             timing.Target(
-                "b",
                 f"{case.name}: nothing is compiled for more seeds",
                 ", ".join(f"{measured[mode]['compiled_later']} ({mode})" for mode in MODES) + " compilations",
                 all(measured[mode]["compiled_later"] == 0 for mode in MODES),

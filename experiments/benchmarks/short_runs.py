@@ -1,4 +1,6 @@
-"""Short trainings with learnt loss weights, each an ordinary ``train(key, hparams, data)``: what (h) sweeps.
+"""Defines the short trainings that the benchmark ``throughput`` sweeps.
+
+Each is an ordinary ``train(key, hparams, data)`` with learnt loss weights.
 
 Every step measures the batch's losses by domain, moves ERMA's weights and takes a step of SGD on the weighted loss. The
 linear problem is paper 000's, scaled down tenfold; over all examples, the runs of a chunk share the matrix of features,

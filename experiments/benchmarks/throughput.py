@@ -1,4 +1,4 @@
-"""(h) How many steps of how many runs a second: by chunk, runs and devices, beside rivals and the machine's peaks.
+"""Measures run-steps a second: by chunk, runs and devices, beside rivals and the machine's peaks.
 
 What depends on the number of simulated CPU devices is measured in processes of their own, since JAX fixes that number
 when it starts.

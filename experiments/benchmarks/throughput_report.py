@@ -1,4 +1,4 @@
-"""(h)'s tables, figure and targets."""
+"""Writes the tables, the figure and the targets of the benchmark ``throughput``."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def _summary(measured, unit: float = 1.0) -> timing.Summary:
 
 def _at_least(statement: str, measured: dict, limit: float, unit: str = " times") -> timing.Target:
     summary = _summary(measured)
-    return timing.Target("h", statement, f"{summary}{unit}", summary.median >= limit)
+    return timing.Target(statement, f"{summary}{unit}", summary.median >= limit)
 
 
 def peak_of(found: dict[str, Any]) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def targets(found: dict[str, Any], names: list[str], on_cpu: bool) -> list[timin
         rows.append(_at_least(f"{where} the same products in a sweep of nothing else", share["of_alone"], SHARE, ""))
     saving = _summary(found["saving"]["ratio"])
     rows.append(
-        timing.Target("h", f"checkpoints: at most {SAVING} times as long", f"{saving} times", saving.median <= SAVING)
+        timing.Target(f"checkpoints: at most {SAVING} times as long", f"{saving} times", saving.median <= SAVING)
     )
     if not on_cpu:
         for name in names:
@@ -61,7 +61,7 @@ def targets(found: dict[str, Any], names: list[str], on_cpu: bool) -> list[timin
             rows.append(_at_least(statement, rival, GPU_SPEEDUP))
     else:
         statement = f"on a GPU: at least {GPU_SPEEDUP} times the loop of jitted runs there"
-        rows.append(timing.Target("h", statement, "not run on a GPU", None))
+        rows.append(timing.Target(statement, "not run on a GPU", None))
     return rows
 
 

@@ -30,18 +30,28 @@ class Summary(NamedTuple):
 
 
 class Target(NamedTuple):
-    """A row of the first table: what was asked for and what was measured; ``holds`` None is no verdict."""
+    """Holds one number that a benchmark was asked to reach, and what it reached.
 
-    benchmark: str
+    Attributes:
+        statement: what was asked for.
+        measured: what was measured, as text.
+        holds: whether the target is met; None where there is no verdict.
+    """
+
     statement: str
     measured: str
     holds: bool | None
 
 
 class Report(NamedTuple):
-    """A benchmark's outcome: its section of the Markdown file, its part of the JSON file, its targets, its figures.
+    """Holds the outcome of one benchmark.
 
-    ``figures`` are Matplotlib's, by the name of their PNG file.
+    Attributes:
+        title: the heading of ``RESULTS.md``.
+        text: its section on the measurements, Markdown.
+        data: the measurements for ``results.json``.
+        targets: what was asked for and measured.
+        figures: Matplotlib figures by the name of their PNG file.
     """
 
     title: str

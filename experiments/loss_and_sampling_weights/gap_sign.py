@@ -8,8 +8,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from experiments.loss_and_sampling_weights import glm, logistic
+from experiments.loss_and_sampling_weights.sentences import quote
 from experiments.shared.figures import finish, text
-from experiments.shared.sentences import quote
 from mixjax.runner import configs
 from mixjax.runner.claims import versus
 from mixjax.runner.experiment import Experiment

@@ -23,7 +23,7 @@ import numpy as np
 
 from experiments.loss_and_sampling_weights import glm
 from experiments.loss_and_sampling_weights.exact_fits import PRIOR, UNIT, Problem, draw, hold_out, one_shot, summarise
-from experiments.shared.sentences import quote
+from experiments.loss_and_sampling_weights.sentences import quote
 from mixjax import probes, rules, signals
 from mixjax.runner import configs
 from mixjax.runner.claims import versus

@@ -14,8 +14,8 @@ import numpy as np
 import optax
 
 from experiments.loss_and_sampling_weights import glm, linear
+from experiments.loss_and_sampling_weights.sentences import quote
 from experiments.shared.figures import finish, points, text
-from experiments.shared.sentences import quote
 from mixjax import objectives, rules, samplers, signals
 from mixjax.runner import configs
 from mixjax.runner.claims import Claim, near, paired, versus

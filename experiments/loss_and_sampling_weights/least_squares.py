@@ -24,8 +24,8 @@ from experiments.loss_and_sampling_weights.exact_fits import (
     squared_error,
     summarise,
 )
+from experiments.loss_and_sampling_weights.sentences import quote
 from experiments.shared.figures import text
-from experiments.shared.sentences import quote
 from mixjax import probes, rules
 from mixjax.runner import configs
 from mixjax.runner.claims import near, paired, versus

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from experiments.loss_and_sampling_weights import glm
+from experiments.loss_and_sampling_weights.sentences import quote
 from experiments.shared import figures
-from experiments.shared.sentences import quote
 from mixjax import rules
 from mixjax.runner import configs
 from mixjax.runner.claims import near, paired, versus

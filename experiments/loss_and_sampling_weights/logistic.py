@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from experiments.loss_and_sampling_weights import glm
 from experiments.loss_and_sampling_weights.linear import last
+from experiments.loss_and_sampling_weights.sentences import quote
 from experiments.shared import figures
-from experiments.shared.sentences import quote
 from mixjax import WeightRule, rules, samplers
 from mixjax.runner import configs
 from mixjax.runner.claims import paired, versus

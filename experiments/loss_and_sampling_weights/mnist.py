@@ -9,8 +9,8 @@ import optax
 
 from experiments.loss_and_sampling_weights import noisy_images
 from experiments.loss_and_sampling_weights.noisy_images import METHODS, PRIOR, STYLES, Batch, Split, average, final
+from experiments.loss_and_sampling_weights.sentences import quote
 from experiments.shared import figures
-from experiments.shared.sentences import quote
 from mixjax import samplers, training
 from mixjax.runner import configs
 from mixjax.runner.claims import near, paired, versus

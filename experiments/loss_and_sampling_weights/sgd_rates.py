@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 
+from experiments.loss_and_sampling_weights.sentences import quote
 from experiments.shared.figures import finish, points
-from experiments.shared.sentences import quote
 from mixjax.runner import configs
 from mixjax.runner.claims import near
 from mixjax.runner.experiment import Experiment

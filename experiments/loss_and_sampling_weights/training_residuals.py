@@ -14,8 +14,8 @@ import numpy as np
 
 from experiments.loss_and_sampling_weights import glm, linear
 from experiments.loss_and_sampling_weights.exact_fits import PRIOR, Problem, draw, mean_stderr, ratio
+from experiments.loss_and_sampling_weights.sentences import quote
 from experiments.shared.figures import text
-from experiments.shared.sentences import quote
 from mixjax import rules
 from mixjax.runner import configs
 from mixjax.runner.claims import versus

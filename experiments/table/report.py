@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import xarray
 
-from experiments.shared.sentences import quote
+from experiments.loss_and_sampling_weights.sentences import quote
 from experiments.table.pairs import reason
 from mixjax.runner.claims import Claim, paired
 from mixjax.runner.comparison import paired_table

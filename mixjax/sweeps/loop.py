@@ -67,7 +67,7 @@ def sweep(
         vectorize: ``"vmap"`` runs a chunk as one batch on each device; ``"map"`` one after the other inside the
             program. The default is ``"vmap"`` on accelerators and ``"map"`` on CPU, where batches of larger runs leave
             the cache: figure 1 at full size then takes 1.4 times as long. Try both there: for small linear models
-            ``"vmap"`` takes a quarter of the time of ``"map"`` (`python -m experiments.benchmarks b h`).
+            ``"vmap"`` takes a quarter of the time of ``"map"`` (`python -m experiments.benchmarks seeds throughput`).
         devices: those to split the runs over; the default is all of this host. A CPU counts as one unless
             ``jax.config.update("jax_num_cpu_devices", n)`` was called before JAX's first use; `mixjax run` takes as
             many as there are cores.

@@ -10,7 +10,7 @@ from mixjax.runner import experiment
 def first_run_only(monkeypatch):
     """A config's first run is swept; the others take its numbers in their own coords, for figure, claims and report.
 
-    That every run can be traced is seen in `test_claims`.
+    That every run can be traced is seen in `shared.test_sentences`.
     """
     sweep, swept = experiment.sweep, []
 
