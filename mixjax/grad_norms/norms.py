@@ -1,4 +1,6 @@
-"""The norm of a tree of arrays, and the norms of gradients that take no backward pass of their own."""
+"""The norm of a tree of arrays, and gradient norms that take no backward pass of their own."""
+
+from __future__ import annotations
 
 import math
 from collections.abc import Callable
@@ -8,16 +10,20 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from mixjax.grad_norms.scaling import as_float, scale_of, scaled_norm
+from mixjax.grad_norms.terms import Matrix, norms_of
 from mixjax.signals import moments
+
+__all__ = ["by_domain", "last_layer", "linear", "norm", "per_example"]
 
 
 def norm(tree: Any, batch_ndim: int = 1) -> jax.Array:
-    r"""Euclidean norm over all entries of a pytree of per-example arrays, one number per example.
+    r"""Returns the Euclidean norm over all entries of a pytree, one number per example.
 
     .. math:: \|g\| = s \sqrt{\textstyle\sum_i (g_i / s)^2}, \qquad s = \max_i |g_i|
 
     Args:
-        tree: pytree of real arrays ``[*batch, ...]`` with the same ``batch_ndim`` leading axes.
+        tree: ``g``, a pytree of real arrays ``[*batch, ...]`` with the same ``batch_ndim`` leading axes.
         batch_ndim: the number of leading axes that are kept; 0 for one gradient.
 
     Returns:
@@ -38,28 +44,24 @@ def norm(tree: Any, batch_ndim: int = 1) -> jax.Array:
     if len(batches) != 1 or len(*batches) != batch_ndim:
         shapes = [leaf.shape for leaf in leaves]
         raise ValueError(f"tree must have arrays that share their first {batch_ndim} axes, got shapes {shapes}.")
-    leaves = [as_float(leaf.reshape(*leaf.shape[:batch_ndim], math.prod(leaf.shape[batch_ndim:]))) for leaf in leaves]
-    return jax.lax.stop_gradient(scaled_norm(leaves).astype(jnp.float32))
-
-
-def scaled_norm(leaves: list[jax.Array]) -> jax.Array:
-    """:func:`norm` of arrays ``[*batch, n]``, in their own dtype."""
-    top = jnp.stack([jnp.max(jnp.abs(leaf), axis=-1, initial=0.0) for leaf in leaves]).max(axis=0)
-    scale = scale_of(top)
-    squares = sum(jnp.square(leaf / scale[..., None]).sum(axis=-1) for leaf in leaves)
-    return jnp.where(jnp.isinf(top), top, scale * jnp.sqrt(squares))
+    rows = [as_float(leaf.reshape(*leaf.shape[:batch_ndim], math.prod(leaf.shape[batch_ndim:]))) for leaf in leaves]
+    return jax.lax.stop_gradient(scaled_norm(rows).astype(jnp.float32))
 
 
 def per_example(
     loss: Callable[[Any, Any], jax.Array], params: Any, examples: Any, *, batch_size: int | None = None
 ) -> jax.Array:
-    """Norm of every example's gradient, from the gradients themselves: for any loss, and what the others are tested by.
+    r"""Returns the norm of every example's gradient by forming the gradients themselves.
+
+    .. math:: \|\nabla_\theta \ell(\theta, z_b)\|, \qquad b = 1, \dots, B
+
+    It works for any loss. The tests of the other functions compare with it.
 
     Args:
-        loss: ``loss(params, example) -> scalar``, for one example.
-        params: pytree of parameters.
-        examples: pytree of arrays with a leading axis of ``B`` examples.
-        batch_size: how many gradients there may be in memory at a time; all ``B`` by default.
+        loss: ``ℓ``, called as ``loss(params, example) -> scalar`` for one example.
+        params: ``θ``, a pytree of parameters.
+        examples: ``z``, a pytree of arrays with a leading axis of ``B`` examples.
+        batch_size: the number of gradients that may be in memory at a time; all ``B`` by default.
 
     Returns:
         float32 ``[B]``.
@@ -79,19 +81,20 @@ def per_example(
 
 
 def linear(derivatives: ArrayLike, features: ArrayLike, *, intercept: bool = False) -> jax.Array:
-    r"""Norms of the gradients of a generalised linear model, without forming one.
+    r"""Returns the norms of the gradients of a generalised linear model, without forming a gradient.
 
     .. math:: \ell(\theta, z) = f_y(\Theta^\top x), \qquad \|\nabla_\Theta \ell\| = \|f_y'\| \, \|x\|
 
     Args:
         derivatives: ``f_y'``, the loss's derivative with respect to the model's output: ``[B]``, or ``[B, K]`` for
-            ``K`` outputs. ``prediction - y`` for half a squared residual, ``sigmoid(z) - y`` or ``softmax(z) - onehot``
-            for a log loss.
+            ``K`` outputs. It is ``prediction - y`` for half a squared residual, and ``sigmoid(z) - y`` or
+            ``softmax(z) - onehot`` for a log loss.
         features: ``x``, ``[B, p]``.
-        intercept: whether the model has one (per output) that the gradient is also taken in; then ``x`` is ``(x, 1)``.
+        intercept: True if the model has an intercept (one per output) that the gradient is also taken in. Then ``(x,
+            1)`` stands for ``x``.
 
     Returns:
-        float32 ``[B]``. Cost: one pass over ``features``.
+        float32 ``[B]``. The cost is one pass over ``features``.
 
     Raises:
         ValueError: other shapes.
@@ -111,22 +114,67 @@ def linear(derivatives: ArrayLike, features: ArrayLike, *, intercept: bool = Fal
     return norm(derivatives) * norm(columns)
 
 
+def last_layer(derivatives: ArrayLike, features: ArrayLike, *, intercept: bool = False) -> jax.Array:
+    r"""Returns the norms of the gradients of a network's last layer alone, from a forward pass.
+
+    .. math:: \Bigl\| \sum_t x_{bt} \delta_{bt}^\top \Bigr\| \le \|\nabla \ell_b\|
+
+    The last layer's gradient is a part of the whole gradient, so its norm is a lower bound of the whole norm. Draw by
+    this bound where a backward pass for norms costs too much. How much the bound leaves out depends on the example.
+
+    Args:
+        derivatives: ``δ``, the derivatives of each example's loss with respect to the layer's outputs, ``[B, ..., K]``,
+            such as ``softmax(logits) - onehot``. Where the loss is a mean over places (the axes ``...``, numbered by
+            ``t``), divide by the number of places.
+        features: ``x``, the layer's input, ``[B, ..., p]``.
+        intercept: True if the layer has a bias whose gradient counts.
+
+    Returns:
+        float32 ``[B]``. Without axes between the first and the last, the result is that of :func:`linear`.
+
+    Raises:
+        ValueError: other shapes.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from mixjax import grad_norms
+        >>> delta, x = jnp.array([[[3.0], [1.0]]]), jnp.array([[[1.0, 0.0], [0.0, 4.0]]])   # two places
+        >>> grad_norms.last_layer(delta, x).tolist()
+        [5.0]
+
+    References:
+        Katharopoulos and Fleuret, "Not all samples are created equal: deep learning with importance sampling" (ICML
+        2018), use ``‖δ_b‖``, which is ``norm(derivatives)``. Deviation: their score is an upper bound of the whole norm
+        up to a factor that is unknown and the same for every example. This function returns a lower bound, without any
+        factor.
+    """
+    derivatives, features = jnp.asarray(derivatives), jnp.asarray(features)
+    if features.ndim < 2 or derivatives.shape[:-1] != features.shape[:-1]:
+        raise ValueError(
+            f"derivatives must be [B, ..., K] and features [B, ..., p], got {derivatives.shape} and {features.shape}."
+        )
+    if intercept:
+        features = jnp.concatenate([features, jnp.ones_like(features[..., :1])], -1)
+    return jax.lax.stop_gradient(norms_of([[Matrix(features, derivatives)]]).astype(jnp.float32))
+
+
 def by_domain(norms: ArrayLike, domain_ids: ArrayLike, num_domains: int) -> jax.Array:
-    r"""Root mean square of the norms in each domain: the signal ``grad_norms``.
+    r"""Returns the root mean square of the norms in each domain, which is the signal ``grad_norms``.
 
     .. math:: m_d = \sqrt{\frac{1}{n_d} \sum_{z \in d} \|\nabla \ell(\theta, z)\|^2}
 
-    The mean of the squares and not of the norms, because the Horvitz-Thompson estimate ``(c_d / q_d) ∇ℓ(z)``, with
-    ``d`` drawn from ``q`` and ``z`` uniform in ``d``, has the variance ``sum_d (c_d² / q_d) E_d‖∇ℓ‖² - ‖∇L_c‖²``
-    (trace), and that is least over ``q`` at ``q_d`` proportional to ``c_d sqrt(E_d‖∇ℓ‖²)``.
+    The mean is of the squares and not of the norms for this reason. The Horvitz-Thompson estimate ``(c_d / q_d) ∇ℓ(z)``
+    draws a domain ``d`` from ``q`` and an example ``z`` uniformly from ``d``. The trace of its covariance is
+    ``sum_d (c_d² / q_d) E_d‖∇ℓ‖² - ‖∇L_c‖²``. Over all ``q``, that is least at ``q_d`` proportional to
+    ``c_d sqrt(E_d‖∇ℓ‖²)``.
 
     Args:
-        norms: ``[B]``, non-negative. One that is not finite spoils its own domain's row only.
+        norms: ``‖∇ℓ(θ, z)‖``, ``[B]``, non-negative. A norm that is not finite spoils its own domain's row only.
         domain_ids: int ``[B]``; ids outside ``[0, num_domains)`` mark padding, or examples to leave out.
         num_domains: ``D``.
 
     Returns:
-        float32 ``[D]``, NaN for domains that are absent. Scaled like :func:`norm`.
+        ``m``, float32 ``[D]``, NaN for domains without an example. Scaled like :func:`norm`.
 
     Raises:
         ValueError: shapes that differ or are not vectors.
@@ -143,30 +191,9 @@ def by_domain(norms: ArrayLike, domain_ids: ArrayLike, num_domains: int) -> jax.
     norms, domain_ids = jax.lax.stop_gradient(jnp.asarray(norms, jnp.float32)), jnp.asarray(domain_ids)
     if norms.ndim != 1 or norms.shape != domain_ids.shape:
         raise ValueError(f"norms and domain_ids must both be [B], got {norms.shape} and {domain_ids.shape}.")
+    # Examples without a domain share one more segment, which is dropped below.
     ids = jnp.where((domain_ids >= 0) & (domain_ids < num_domains), domain_ids, num_domains)
+    # An empty segment's maximum is -inf.
     scale = scale_of(jnp.maximum(jax.ops.segment_max(norms, ids, num_domains + 1), 0.0))
     squares = moments(jnp.square(norms / scale[ids]), ids, num_domains).signals()["losses"]
     return scale[:num_domains] * jnp.sqrt(squares)
-
-
-@jax.custom_batching.custom_vmap
-def anywhere(flags):
-    """Whether any flag is set; under ``vmap``, in any of the batch, so that a ``lax.cond`` on it stays a branch."""
-    return flags.any()
-
-
-@anywhere.def_vmap
-def _(axis_size, batched, flags):
-    return anywhere(flags), False
-
-
-def as_float(x):
-    """In float32, or wider."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
-def scale_of(top):
-    """What to divide by: the largest entry; 1 where that is below the normal floats; no finite number whose inverse,
-    which XLA multiplies with instead, is below them."""
-    tiny = jnp.finfo(top.dtype).tiny
-    return jnp.where(top < tiny, 1.0, jnp.where(jnp.isinf(top), top, jnp.minimum(top, 0.125 / tiny)))

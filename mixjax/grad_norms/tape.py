@@ -1,36 +1,51 @@
 """The operations through which a model's parameters act, for norms that come from one backward pass."""
 
-from typing import Any, NamedTuple
+from __future__ import annotations
+
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+__all__ = ["Parameter", "Tape", "UseKind", "value_of"]
+
+UseKind = Literal["matrix", "transpose", "table", "rows"]
+"""How a parameter enters an operation: as a matrix on the right of ``x @ p``, as its transpose, as a table whose rows
+are looked up, or elementwise along the last axes."""
+
 
 class Parameter:
-    """One leaf of ``params`` as a model on a :class:`Tape` sees it: to be handed to the tape, and to nothing else.
+    """Stands for one leaf of ``params`` in a model on a :class:`Tape`. Hand it to the tape, and to nothing else.
 
-    Any other use raises a ValueError that names the leaf, for its part of the gradient would be missing.
+    Any other use would go unseen, and its part of the gradient would be missing. Such a use raises a ValueError that
+    names the leaf.
 
     Attributes:
         name: the leaf's path, such as ``params['out']['kernel']``.
-        shape: as the array's; so are ``ndim`` and ``dtype``.
+        index: the leaf's place among the leaves of ``params``.
+        shape: the array's shape; ``ndim`` and ``dtype`` are also the array's.
     """
 
     def __init__(self, name: str, index: int, array: jax.Array):
-        """Wraps the ``index``-th leaf; :func:`value_grads_and_norms` does."""
+        """Wraps the ``index``-th leaf; :func:`mixjax.grad_norms.value_grads_and_norms` does this."""
         self.name, self.shape, self.ndim, self.dtype = name, array.shape, array.ndim, array.dtype
-        self._index, self._array = index, array
+        self.index, self._array = index, array
 
     def __repr__(self):
-        """The leaf's path and type."""
+        """Shows the leaf's path and type."""
         return f"Parameter({self.name}, {self.dtype}{list(self.shape)})"
 
     def __getattr__(self, attribute):
-        """Raises: an array's other attributes are uses outside the tape."""
+        """Refuses an array's other attributes, which are uses outside the tape."""
         if hasattr(jax.Array, attribute):
             self._refuse()
         raise AttributeError(attribute)
+
+    @property
+    def __jax_array__(self):
+        """Refuses conversion to an array. A property raises already where JAX looks whether the method is there."""
+        return self._refuse()
 
     def _refuse(self, *_, **__):
         raise ValueError(
@@ -39,34 +54,30 @@ class Parameter:
         )
 
 
+# Python looks up operators on the class, so `__getattr__` never sees them.
 for _name in ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul"]:
     setattr(Parameter, f"__{_name}__", Parameter._refuse)
     setattr(Parameter, f"__r{_name}__", Parameter._refuse)
 for _name in ["array", "neg", "pos", "abs", "getitem", "iter", "len", "float", "lt", "le", "gt", "ge"]:
     setattr(Parameter, f"__{_name}__", Parameter._refuse)
-Parameter.__jax_array__ = property(Parameter._refuse)  # JAX looks for it before it calls it
 del _name
 
 
-class Use(NamedTuple):
-    """That a leaf (its index) enters an operation (its index) as a "matrix", its "transpose", a "table" or "rows"."""
-
-    leaf: int
-    kind: str
-    operation: int
-
-
 class Tape:
-    """The operations through which a model's parameters act, so that one backward pass gives every example's norm.
+    """Offers the operations through which a model's parameters act, so that one backward pass gives all norms.
 
-    The model is a function of a tape, parameters and a batch. :func:`value_grads_and_norms` runs it on a tape that
-    remembers; a new ``Tape()`` and parameters that are plain arrays make it an ordinary function, say for evaluation.
+    Write the model as a function of a tape, parameters and a batch. :func:`mixjax.grad_norms.value_grads_and_norms`
+    runs it on a tape that records. With a new ``Tape()`` and plain arrays as parameters it is an ordinary function, for
+    instance for evaluation.
 
-    What happens between the operations is free (activations, attention, normalisation over features), with two limits:
-    the first axis of all that passes through the tape is the batch's, and no example's loss may depend on another
-    example (batch normalisation does that, and makes the norms wrong). An operation must not be called inside ``vmap``,
-    ``scan`` or ``checkpoint``. A leaf may be used several times; weight tying between :meth:`embed` and :meth:`attend`,
-    or a layer applied again and again, is accounted for exactly. A convolution is a dense layer on patches.
+    Anything may happen between the operations: activations, attention, normalisation over features. The limits are:
+
+    - The first axis of all that passes through the tape is the batch's.
+    - No example's loss may depend on another example. Batch normalisation breaks this, and makes the norms wrong.
+    - An operation must not be called inside ``vmap``, ``scan`` or ``checkpoint``.
+
+    A leaf may be used several times. Weight tying between :meth:`embed` and :meth:`attend`, or a layer applied again
+    and again, is accounted for exactly. A convolution is a dense layer on patches.
 
     Example:
         >>> import jax.numpy as jnp
@@ -79,13 +90,8 @@ class Tape:
         [0.0]
     """
 
-    def __init__(self):
-        """A tape that changes nothing."""
-        self._zeros, self._outputs = None, []  # what is added to each operation's output, and its type
-        self._uses, self._factors, self._constants = [], [], set()
-
     def dense(self, x: ArrayLike, kernel: Any, bias: Any = None) -> jax.Array:
-        """A dense layer, ``x @ kernel + bias``.
+        """Applies a dense layer, ``x @ kernel + bias``.
 
         Args:
             x: ``[B, ..., in]``.
@@ -103,16 +109,16 @@ class Tape:
             raise ValueError(f"dense takes x [B, ..., in] and kernel [in, out], got {x.shape} and {kernel.shape}.")
         if bias is not None and bias.shape != kernel.shape[1:]:
             raise ValueError(f"dense takes a bias of shape {kernel.shape[1:]}, got {bias.shape}.")
-        y = x @ _array(kernel)
+        y = x @ value_of(kernel)
         if bias is None:
             return self._tap(y, (kernel, "matrix", x))
-        return self._tap(y + _array(bias), (kernel, "matrix", x), (bias, "rows", None))
+        return self._tap(y + value_of(bias), (kernel, "matrix", x), (bias, "rows", None))
 
     def embed(self, ids: ArrayLike, table: Any) -> jax.Array:
-        """Rows of a table, ``table[ids]``.
+        """Looks up rows of a table, ``table[ids]``.
 
         Args:
-            ids: int ``[B, ...]``; negative ones count from the end, and those out of range are clipped to it.
+            ids: int ``[B, ...]``. Negative ids count from the end; ids out of range are clipped to the range.
             table: ``[V, d]``.
 
         Returns:
@@ -126,10 +132,10 @@ class Tape:
             raise ValueError(f"embed takes integer ids [B, ...] and a table [V, d], got {ids.aval} and {table.shape}.")
         size = table.shape[0]
         ids = jnp.clip(jnp.where(ids < 0, ids + size, ids), 0, size - 1)
-        return self._tap(_array(table)[ids], (table, "table", ids))
+        return self._tap(value_of(table)[ids], (table, "table", ids))
 
     def attend(self, x: ArrayLike, table: Any) -> jax.Array:
-        """A table of embeddings as an output layer, ``x @ table.T``.
+        """Applies a table of embeddings as an output layer, ``x @ table.T``.
 
         Args:
             x: ``[B, ..., d]``.
@@ -144,81 +150,66 @@ class Tape:
         x = jnp.asarray(x)
         if x.ndim < 2 or table.ndim != 2 or x.shape[-1] != table.shape[1]:
             raise ValueError(f"attend takes x [B, ..., d] and a table [V, d], got {x.shape} and {table.shape}.")
-        return self._tap(x @ _array(table).T, (table, "transpose", x))
+        return self._tap(x @ value_of(table).T, (table, "transpose", x))
 
     def scale(self, x: ArrayLike, gamma: Any, beta: Any = None) -> jax.Array:
-        """An elementwise affine map, ``x * gamma + beta``, such as ends a layer normalisation.
+        """Applies an elementwise affine map, ``x * gamma + beta``, as at the end of a layer normalisation.
 
         Args:
             x: ``[B, ..., *shape]``.
             gamma: ``[*shape]``, the last axes of ``x`` in full.
-            beta: as ``gamma``, or None.
+            beta: the same shape as ``gamma``, or None.
 
         Returns:
-            As ``x``.
+            ``[B, ..., *shape]``.
 
         Raises:
             ValueError: other shapes.
         """
         x = jnp.asarray(x)
         _check_trailing("scale", x, gamma)
-        y = x * _array(gamma)
+        y = x * value_of(gamma)
         if beta is None:
             return self._tap(y, (gamma, "rows", x))
         _check_trailing("scale", x, beta)
-        return self._tap(y + _array(beta), (gamma, "rows", x), (beta, "rows", None))
+        return self._tap(y + value_of(beta), (gamma, "rows", x), (beta, "rows", None))
 
     def add(self, x: ArrayLike, bias: Any) -> jax.Array:
-        """A sum, ``x + bias``, with a bias, a table of positions, or whatever has the last axes of ``x``.
+        """Adds a bias, a table of positions, or whatever has the last axes of ``x``: ``x + bias``.
 
         Args:
             x: ``[B, ..., *shape]``.
             bias: ``[*shape]``, the last axes of ``x`` in full.
 
         Returns:
-            As ``x``.
+            ``[B, ..., *shape]``.
 
         Raises:
             ValueError: other shapes.
         """
         x = jnp.asarray(x)
         _check_trailing("add", x, bias)
-        return self._tap(x + _array(bias), (bias, "rows", None))
+        return self._tap(x + value_of(bias), (bias, "rows", None))
 
     def constant(self, parameter: Any) -> jax.Array:
-        """The leaf's value, for uses that are to have no gradient: a frozen layer's, a buffer's.
+        """Returns a leaf's value, for uses that are to have no gradient: a frozen layer's, a buffer's.
 
         Args:
             parameter: a leaf of ``params``.
 
         Returns:
-            Its array. A leaf with no other use has gradient zero and no part in the norms.
+            The leaf's array. A leaf with no other use has gradient zero and no part in the norms.
         """
-        if isinstance(parameter, Parameter):
-            self._constants.add(parameter._index)
-        return _array(parameter)
+        return value_of(parameter)
 
-    def _tap(self, y, *uses):
-        """Adds the operation's zero to its output ``y``, and keeps what the gradients of its leaves are made of."""
-        uses = [use for use in uses if isinstance(use[0], Parameter)]
-        if not uses:
-            return y
-        operation = len(self._outputs)
-        for parameter, kind, factor in uses:
-            self._uses.append(Use(parameter._index, kind, operation))
-            self._factors.append(factor)
-        self._outputs.append((jax.ShapeDtypeStruct(y.shape, y.dtype), _varying(y)))
-        return y if self._zeros is None else y + self._zeros[operation]
+    def _tap(self, y: jax.Array, *uses: tuple[Any, UseKind, jax.Array | None]) -> jax.Array:
+        """Passes an operation's output on; a subclass may note the uses: a leaf, its kind, the input it meets."""
+        return y
 
 
-def _array(parameter):
+def value_of(parameter: Any) -> jax.Array:
+    """Returns the array behind a :class:`Parameter`, or the array itself."""
     return parameter._array if isinstance(parameter, Parameter) else jnp.asarray(parameter)
-
-
-def _varying(y):
-    """The mesh axes over which it varies, under ``shard_map``."""
-    kind = jax.typeof(y)
-    return tuple(kind.manual_axis_type.varying if hasattr(kind, "manual_axis_type") else getattr(kind, "vma", ()))
 
 
 def _check_trailing(name, x, parameter):

@@ -1,4 +1,4 @@
-"""Norms of trees, of gradients one by one, of generalised linear models, and by domain: float32's two ends included."""
+"""Norms of trees, of gradients one by one, of linear models and last layers, and by domain."""
 
 import functools
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mixjax import grad_norms
-from mixjax.grad_norms import per_example
+from mixjax.grad_norms import last_layer, per_example
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -116,6 +116,51 @@ def test_linear_models_at_the_ends_of_float32():
 def test_linear_shapes(slopes, x):
     with pytest.raises(ValueError, match=r"derivatives must be \[B\] or \[B, K\]"):
         linear(jnp.ones(slopes), jnp.ones(x))
+
+
+@pytest.mark.parametrize(("places", "intercept"), [((), True), ((2,), False), ((2, 7), True)])
+def test_the_last_layers_norms_are_exact_and_a_lower_bound(places, intercept):
+    params = {"in": normal(0, 3, 5), "out": {"kernel": normal(1, 5, 4)}}
+    params["out"] |= {"bias": normal(2, 4)} if intercept else {}
+    x, y = normal(3, B, *places, 3), np.random.default_rng(4).integers(4, size=(B, *places))
+
+    def forward(params, x):
+        features = jnp.tanh(x @ params["in"])
+        return features, features @ params["out"]["kernel"] + params["out"].get("bias", 0.0)
+
+    def loss(params, example):
+        return -jnp.take_along_axis(
+            jax.nn.log_softmax(forward(params, example[0])[1]), example[1][..., None], -1
+        ).mean()
+
+    @jax.jit
+    def run(params, x, y):
+        features, logits = forward(params, x)
+        derivatives = (jax.nn.softmax(logits) - jax.nn.one_hot(y, 4)) / max(np.prod(places, dtype=int), 1)
+        grads = jax.vmap(jax.grad(loss), (None, 0))(params, (x, y))
+        return (
+            last_layer(derivatives, features, intercept=intercept),
+            grad_norms.norm(grads["out"]),
+            grad_norms.norm(grads),
+        )
+
+    found, own, whole = run(params, x, y)
+    np.testing.assert_allclose(found, own, rtol=1e-4)
+    assert found.dtype == jnp.float32 and (found < whole).all()
+
+
+def test_the_last_layers_norms_without_places_and_at_the_ends_of_float32():
+    slopes, x = np.float32([[3e-25, 4e-25], [3e30, 4e30], [0.0, 0.0]]), np.float32([[1.0, 0.0]] * 3)
+    found = jax.jit(last_layer)
+    np.testing.assert_allclose(found(slopes, x), linear(slopes, x), rtol=1e-6)
+    np.testing.assert_allclose(found(slopes, x), [5e-25, 5e30, 0.0], rtol=1e-6)
+    assert not np.isfinite(found(np.where(np.arange(3)[:, None] == 0, np.nan, slopes), x)[0])
+
+
+@pytest.mark.parametrize("slopes, x", [((3, 2), (4, 2)), ((3, 2, 2), (3, 2)), ((3,), (3,)), ((3, 1), (3, 4, 1))])
+def test_the_last_layers_shapes(slopes, x):
+    with pytest.raises(ValueError, match=r"derivatives must be \[B, ..., K\] and features \[B, ..., p\], got"):
+        last_layer(np.ones(slopes), np.ones(x))
 
 
 def test_by_domain_is_the_root_mean_square():
