@@ -10,7 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-__all__ = ["as_simplex", "check_integer", "check_positive", "check_range", "is_concrete", "nearest", "requires"]
+__all__ = [
+    "as_simplex",
+    "check_integer",
+    "check_positive",
+    "check_range",
+    "closest",
+    "is_concrete",
+    "nearest",
+    "requires",
+]
 
 
 def is_concrete(value: ArrayLike) -> bool:
@@ -108,5 +117,23 @@ def nearest(name: str, known: Iterable[str]) -> str:
         ("did you mean 'losses'?", 'known: losses, counts')
     """
     known = list(known)
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known) or 'none'}"
+    close = closest(name, known)
+    return f"did you mean {close!r}?" if close is not None else f"known: {', '.join(known) or 'none'}"
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """Finds the known name that is spelled most like an unknown one.
+
+    Args:
+        name: the unknown name.
+        known: all names that would do.
+
+    Returns:
+        The name, or None where no spelling is close.
+
+    Example:
+        >>> closest("losess", ["losses", "counts"])
+        'losses'
+    """
+    matches = difflib.get_close_matches(name, list(known), n=1)
+    return matches[0] if matches else None

@@ -1,4 +1,4 @@
-"""The command `mixjax compare`; what it takes a while to import is imported when it runs."""
+"""The command ``mixjax compare``. Packages that are slow to import are imported when the command runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,6 +6,8 @@ from typing import Annotated
 import typer
 
 from mixjax.cli.terminal import Mistake, reported
+
+__all__ = ["compare"]
 
 
 def compare(
@@ -16,8 +18,9 @@ def compare(
         str | None,
         typer.Option(
             metavar="DIM",
-            help="What is compared: result, run, an axis of the sweep or a dimension of the metric. [default: result "
-            "if several are given, else the only dimension with text labels, else the only axis or run]",
+            help="The dimension whose labels are compared: result, run, an axis of the sweep or a dimension of the "
+            "metric. [default: result if several are given, else the only dimension with text labels, else the only "
+            "axis or run]",
         ),
     ] = None,
     baseline: Annotated[
@@ -43,17 +46,27 @@ def compare(
       mixjax compare results/grid --metric accuracy --better higher --along gamma1 --select method=erma
       mixjax compare results/before results/after --metric accuracy --better higher --out difference.png
 
-    Compared are methods, values of an axis, runs, or results of one experiment. Each row is a label along DIM: its mean
-    and the baseline's, the mean of the differences ± standard error over paired seeds, the seeds in which it is better,
-    and the p-value of the two-sided paired t-test, corrected by Holm's method for all rows of the table. Seeds in which
-    one of the two is not finite (diverged) are left out and counted.
+    The labels compared are methods, values of an axis, runs, or results of one experiment. Each row of the table is a
+    label along DIM. It shows the label's mean and the baseline's, the mean of the differences ± standard error over
+    paired seeds, the number of seeds in which the label is better, and the p-value of the two-sided paired t-test,
+    corrected by Holm's method for all rows of the table. Seeds in which one of the two is not finite (diverged) are
+    left out and counted.
 
-    What is neither compared nor selected makes further rows, runs and results too. Only a metric's own dimensions
-    without text labels, such as step, are taken at their last label; the line below the title says so.
+    Dimensions that are neither compared nor selected make further rows; so do runs and results. Only a metric's own
+    dimensions without text labels, such as step, are taken at their last label; the line below the title says so.
 
     In Python: mixjax.runner.comparison.paired_table.
     """
     with reported(Mistake, OSError, ImportError):
-        from mixjax.cli import compared
+        from mixjax.cli.comparing import compare_results
 
-        compared.compare(paths, metric, better, along, baseline, select or (), mean or (), out)
+        compare_results(
+            paths,
+            metric=metric,
+            better=better,
+            along=along,
+            baseline=baseline,
+            select=select or (),
+            mean=mean or (),
+            out=out,
+        )

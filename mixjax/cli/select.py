@@ -1,15 +1,23 @@
-"""What the options of `mixjax compare` mean: from results to the one table of values that is compared."""
+"""The options of ``mixjax compare``: they turn results into the one table of values that is compared."""
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from mixjax.checks import closest
 from mixjax.cli.terminal import Mistake
 from mixjax.runner.configs import DEFAULT_RUN
-from mixjax.runner.frames import columns, final, label_text, label_texts, to_frame
+from mixjax.runner.frames import (
+    column_names,
+    final_values,
+    holds_numbers,
+    holds_text,
+    label_text,
+    label_texts,
+    long_frame,
+)
 from mixjax.runner.results import Results
 
 __all__ = [
@@ -17,7 +25,7 @@ __all__ = [
     "as_number",
     "known_label",
     "metric_arrays",
-    "select",
+    "select_labels",
     "settle",
     "shorten",
     "unit_text",
@@ -25,47 +33,59 @@ __all__ = [
 
 
 def metric_arrays(folders: Mapping[str, Results], metric: str | None) -> list[xr.DataArray]:
-    """The metric of every run that has it, with dimensions "result" and "run" of size 1 in front."""
+    """Collects a metric from every run that has it.
+
+    Args:
+        folders: name of a result -> its runs.
+        metric: the metric's name; None takes the only one.
+
+    Returns:
+        One array for each run, with dimensions "result" and "run" of size 1 in front.
+
+    Raises:
+        Mistake: no such metric, or it has several units.
+    """
     datasets = [(result, run, data) for result, runs in folders.items() for run, data in runs.items()]
     known = {
         str(name): unit_text(values)
         for _, _, data in datasets
         for name, values in data.data_vars.items()
-        if "seed" in values.dims and values.dtype.kind in "biuf"
+        if "seed" in values.dims and holds_numbers(values)
     }
     if metric is None and len(known) == 1:
         (metric,) = known
     if metric not in known:
         listed = ", ".join(name + unit for name, unit in known.items()) or "none: there are no numbers over seeds"
         given = "" if metric is None else f" {metric}"
-        raise Mistake(f"--metric{given}: must be one of {listed}{_near(metric or '', known)}")
+        raise Mistake(f"--metric{given}: must be one of {listed}{_suggestion(metric or '', known)}")
     arrays = [
         _labelled(data[metric]).expand_dims(result=[result], run=[run])
         for result, run, data in datasets
         if metric in data
     ]
-    if len({unit_text(values) for values in arrays}) > 1:
-        raise Mistake(f"--metric {metric}: has several units:{','.join(dict.fromkeys(map(unit_text, arrays)))}")
+    units = list(dict.fromkeys(unit_text(values) for values in arrays))
+    if len(units) > 1:
+        raise Mistake(f"--metric {metric}: has several units:{','.join(units)}")
     return arrays
 
 
 def _labelled(values: xr.DataArray) -> xr.DataArray:
-    """With positions as the labels of dimensions that have none."""
+    """Gives dimensions without labels their positions as labels."""
     bare = [dim for dim in values.dims if dim not in values.coords]
     return values.assign_coords({dim: np.arange(values.sizes[dim]) for dim in bare})
 
 
 def unit_text(values: xr.DataArray) -> str:
-    """The unit in brackets, with a space before them; nothing where there is none."""
+    """Returns the unit of a metric in brackets, with a space in front, such as " [nats]"; "" where it has none."""
     return f" [{values.attrs['units']}]" if values.attrs.get("units") else ""
 
 
 def _choices(arrays: Sequence[xr.DataArray]) -> dict[str, list[str]]:
-    """Every dimension but the seeds, and every column of points -> its labels, in all of the arrays together."""
-    labels: dict[str, dict[str, None]] = {}
+    """Returns the labels of each dimension but the seeds, and of each column of points, in all arrays together."""
+    labels: dict[str, dict[str, None]] = {}  # dicts without values: sets that keep their order
     for values in arrays:
-        for dim in values.dims:
-            for name in [str(dim), *columns(values, dim)] if dim != "seed" else []:
+        for dim in (str(dim) for dim in values.dims if dim != "seed"):
+            for name in [dim, *column_names(values, dim)]:
                 labels.setdefault(name, {}).update(dict.fromkeys(label_texts(values, name)))
     return {name: list(known) for name, known in labels.items()}
 
@@ -74,24 +94,37 @@ def _check_dim(option: str, dim: str, choices: Mapping[str, Sequence[str]]) -> N
     if dim not in choices:
         several = [f"{d} ({shorten(labels)})" for d, labels in choices.items() if len(labels) > 1]
         known = "must be one of " + "; ".join(several) if several else "there is nothing but seeds"
-        raise Mistake(f"{option}: {known}{_near(dim, choices)}")
+        raise Mistake(f"{option}: {known}{_suggestion(dim, choices)}")
 
 
 def known_label(option: str, dim: str, text: str, labels: Sequence[str]) -> str:
-    """The label that a text means: the same text, else the same number."""
+    """Finds the label that a text means: the same text, or else the same number.
+
+    Args:
+        option: the option that gave the text, for the message.
+        dim: the dimension of the labels.
+        text: as the user wrote it.
+        labels: those of the dimension.
+
+    Returns:
+        One of the labels.
+
+    Raises:
+        Mistake: no such label.
+    """
     if text in labels:
         return text
     number = as_number(text)
     equal = [label for label in labels if as_number(label) == number]
-    if not equal and isinstance(number, float):  # labels have six digits where these tell them apart
+    if not equal and isinstance(number, float):  # labels have six digits, and the user may give all of them
         equal = [label for label in labels if label == label_text(number)]
     if not equal:
-        raise Mistake(f"{option}: {text!r} is no label of {dim} ({shorten(labels)}){_near(text, labels)}")
+        raise Mistake(f"{option}: {text!r} is no label of {dim} ({shorten(labels)}){_suggestion(text, labels)}")
     return equal[0]
 
 
 def as_number(text: str) -> float | str:
-    """A text as a number, if it is one."""
+    """Returns a text as a number, if it is one, and else as it is."""
     try:
         return float(text)
     except ValueError:
@@ -99,20 +132,34 @@ def as_number(text: str) -> float | str:
 
 
 def shorten(labels: Sequence[str]) -> str:
-    """Labels in a row, the middle ones left out where there are many."""
+    """Writes labels in a row, without those in the middle where there are more than eight."""
     labels = [repr(label) if "," in label else label for label in labels]
     return ", ".join(labels if len(labels) <= 8 else [*labels[:5], "...", labels[-1]])
 
 
-def _near(text: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(text, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+def _suggestion(text: str, known: Iterable[str]) -> str:
+    """Returns the end of a message that has listed all known names: the closest one, if any is close."""
+    close = closest(text, known)
+    return "" if close is None else f"; did you mean {close!r}?"
 
 
-def select(
+def select_labels(
     arrays: Sequence[xr.DataArray], texts: Sequence[str], along: str | None, baseline: str | None
 ) -> tuple[list[xr.DataArray], list[str]]:
-    """The labels of --select (and the baseline) alone, and the dimensions they belong to."""
+    """Keeps the labels of ``--select`` alone, and the baseline with them.
+
+    Args:
+        arrays: as :func:`metric_arrays` returns them.
+        texts: "DIM=LABEL" each.
+        along: the dimension that is compared, or None.
+        baseline: its label to compare with, or None.
+
+    Returns:
+        The arrays that have something left, and the dimensions that were selected from.
+
+    Raises:
+        Mistake: an unknown dimension or label, or nothing is left.
+    """
     choices = _choices(arrays)
     wanted: dict[str, list[str]] = {}
     for text in texts:
@@ -123,28 +170,52 @@ def select(
         wanted.setdefault(dim, []).append(known_label(f"--select {text}", dim, label, choices[dim]))
     if along in wanted and baseline is not None:
         wanted[along].append(known_label(f"--baseline {baseline}", along, baseline, choices[along]))
+    kept = list(arrays)
     for dim, labels in wanted.items():
-        arrays = [values for values in arrays if dim in values.coords]
-        kept = [[known in labels for known in label_texts(values, dim)] for values in arrays]
-        arrays = [values.isel({values[dim].dims[0]: mask}) for values, mask in zip(arrays, kept, strict=True)]
-    arrays = [values for values in arrays if values.size]
-    if not arrays:
+        kept = [_with_labels(values, dim, labels) for values in kept if dim in values.coords]
+    kept = [values for values in kept if values.size]
+    if not kept:
         raise Mistake(f"--select {' --select '.join(texts)}: nothing has all of these")
-    return arrays, list(wanted)
+    return kept, list(wanted)
+
+
+def _with_labels(values: xr.DataArray, name: str, labels: Sequence[str]) -> xr.DataArray:
+    """Keeps some labels of a dimension, or of one of the columns along it."""
+    mask = [label in labels for label in label_texts(values, name)]
+    return values.isel({values[name].dims[0]: mask})
 
 
 def along_dim(arrays: Sequence[xr.DataArray], along: str | None) -> str:
-    """The dimension to compare along: the one given, else the only one of the first kind that has several labels."""
+    """Returns the dimension to compare along.
+
+    Args:
+        arrays: as :func:`select_labels` returns them.
+        along: the dimension that the user gave; None takes the result if several are given, else the only dimension
+            with text labels, else the only axis or run, always among dimensions with several labels.
+
+    Returns:
+        The dimension's name.
+
+    Raises:
+        Mistake: an unknown dimension, or there is not exactly one to take.
+    """
     choices = _choices(arrays)
-    text, axes = set(), {"run"}
+    text: set[str] = set()
+    axes = {"run"}
     for values in arrays:
-        for dim in (dim for dim in values.dims if dim not in ("result", "run", "seed")):
-            names = columns(values, dim) or [str(dim)]
-            text |= {name for name in names if values[name].dtype.kind in "OUT"}
-            axes |= set(names) if values.dims.index(dim) < values.dims.index("seed") else set()
-    several = [[dim for dim in dims if len(choices[dim]) > 1] for dims in ({"result"}, text, axes)]
-    default = next(filter(None, several), [])
-    along = along or (default[0] if len(default) == 1 else "")
+        dims = [str(dim) for dim in values.dims]
+        swept = dims[: dims.index("seed")]
+        for dim in dims:
+            if dim in ("result", "run", "seed"):
+                continue
+            names = column_names(values, dim) or [dim]
+            text |= {name for name in names if holds_text(values[name])}
+            if dim in swept:
+                axes |= set(names)
+    if not along:
+        several = [[dim for dim in dims if len(choices[dim]) > 1] for dims in ({"result"}, text, axes)]
+        candidates = next(filter(None, several), [])
+        along = candidates[0] if len(candidates) == 1 else ""
     _check_dim(f"--along {along}".rstrip(), along, choices)
     return along
 
@@ -152,19 +223,35 @@ def along_dim(arrays: Sequence[xr.DataArray], along: str | None) -> str:
 def settle(
     arrays: Sequence[xr.DataArray], mean: Sequence[str], along: str, *, keep: Sequence[str]
 ) -> tuple[pd.DataFrame, list[str]]:
-    """One row a value, a column for each dimension that varies or is kept; and how the others were settled."""
-    choices = {dim: labels for dim, labels in _choices(arrays).items() if any(dim in v.dims[2:] for v in arrays)}
+    """Lays the arrays out as one long table, and settles the dimensions that are not compared.
+
+    Args:
+        arrays: as :func:`select_labels` returns them.
+        mean: dimensions to average over.
+        along: the dimension that is compared.
+        keep: dimensions that were selected from, and stay.
+
+    Returns:
+        A table with one row for each value and a column for each dimension that varies or is kept; and a text for each
+        other dimension that says how it was settled, such as "step = 20 (last)".
+
+    Raises:
+        Mistake: an unknown dimension to average over, or one that is compared or selected.
+    """
+    own = {str(dim) for values in arrays for dim in values.dims[2:]}  # without "result" and "run"
+    choices = {dim: labels for dim, labels in _choices(arrays).items() if dim in own}
     for dim in mean:
         _check_dim(f"--mean {dim}", dim, choices)
         if dim in (along, *keep):
             raise Mistake(f"--mean {dim}: is compared or selected; average over another dimension")
-    frames, last = [], {}
+    frames: list[pd.DataFrame] = []
+    last: dict[str, dict[str, None]] = {}
     for values in arrays:
         averaged = values.mean([dim for dim in mean if dim in values.dims], skipna=False)
-        reduced, at = final(averaged, [along, *keep])
+        reduced, at = final_values(averaged, [along, *keep])
         for dim, label in at.items():
             last.setdefault(dim, {})[label] = None
-        frames.append(to_frame(reduced, str(values.name), joined=along))
+        frames.append(long_frame(reduced, str(values.name), joined=along))
     frame = pd.concat(frames, ignore_index=True)
     dims = [name for name in frame.columns if name not in ("seed", arrays[0].name)]
     frame[dims] = frame[dims].fillna("")  # a dimension that this run does not have

@@ -1,4 +1,4 @@
-"""The command `mixjax show`; what it takes a while to import is imported when it runs."""
+"""The command ``mixjax show``. Packages that are slow to import are imported when the command runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,15 +7,17 @@ import typer
 
 from mixjax.cli.terminal import reported
 
+__all__ = ["show"]
+
 
 def show(
     path: Annotated[Path, typer.Argument(metavar="RESULT", help="A folder that `mixjax run` or `sweep` wrote.")],
 ) -> None:
     """Show what a result holds: runs, claims, time, final metrics.
 
-    Metrics are taken at the last label of dimensions without text labels, such as step: mean ± standard error over the
-    seeds in which they are finite, whose number is given where it is not all. Of the claims those that do not hold, or
-    are undecided, are listed.
+    A metric is shown as mean ± standard error over the seeds in which it is finite; their number follows where it is
+    not all of them. Along dimensions without text labels, such as step, the last label is taken. Of the claims, those
+    that do not hold or are undecided are listed.
 
     \b
     Examples:

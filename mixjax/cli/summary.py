@@ -1,4 +1,4 @@
-"""What `mixjax show` says: a result folder in one screen."""
+"""The lines that ``mixjax show`` prints: a result folder in one screen."""
 
 import json
 import tomllib
@@ -8,21 +8,36 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
-from mixjax.cli.compared import flat
+import xarray as xr
+
+from mixjax.cli.comparing import values_by_key
 from mixjax.cli.select import shorten, unit_text
-from mixjax.cli.terminal import aligned
 from mixjax.runner import results
-from mixjax.runner.claims import claims_table
-from mixjax.runner.comparison import divergent_runs, mean_stderr, mean_text
-from mixjax.runner.frames import final, label_texts, to_frame
+from mixjax.runner.claims import mean_stderr
+from mixjax.runner.comparison import divergent_runs
+from mixjax.runner.frames import final_values, holds_numbers, label_texts, long_frame
+from mixjax.runner.texts import aligned, claim_texts, mean_text, verdict
+
+__all__ = ["summary"]
 
 _WIDTH = 96  # beside the names on the left
 _ROWS = 20  # of one table of metrics
-_METRICS = 4  # beside each other in it
+_METRICS = 4  # beside each other in one table
 
 
 def summary(path: Path) -> list[str]:
-    """The lines: of runs, claims and time, then tables of final metrics."""
+    """Summarises a result folder.
+
+    Args:
+        path: the folder.
+
+    Returns:
+        Lines about runs, claims and time, then tables of final metrics.
+
+    Raises:
+        FileNotFoundError: the folder holds no result.
+        OSError: its files are damaged.
+    """
     runs = results.read(path)
     meta = json.loads((path / "metrics.json").read_text(encoding="utf-8"))
     claims = json.loads((path / "claims.json").read_text(encoding="utf-8"))
@@ -34,7 +49,7 @@ def summary(path: Path) -> list[str]:
         ("not finite", _diverged(runs)),
         ("claims", _claims(claims)),
         ("time", _time(meta)),
-        ("in Python", [f'import mixjax.runner.results; runs = mixjax.runner.results.read("{path.as_posix()}")']),
+        ("in Python", [f'import mixjax; runs = mixjax.runner.results.read("{path.as_posix()}")']),
     ]
     rows = [(name if i == 0 else "", line) for name, lines in parts for i, line in enumerate(lines)]
     return [*aligned(rows), *_metrics(runs)]
@@ -42,16 +57,17 @@ def summary(path: Path) -> list[str]:
 
 def _config(config: Mapping[str, Any]) -> list[str]:
     own = {key: value for key, value in config.items() if key not in ("experiment", "sweep")}
-    text = ", ".join(f"{key}={json.dumps(value, default=str)}" for key, value in flat(own).items())
+    text = ", ".join(f"{key}={json.dumps(value, default=str)}" for key, value in values_by_key(own).items())
     return wrap(text, _WIDTH, max_lines=4, placeholder=" ... (config.toml)") or ["no values of its own"]
 
 
 def _runs(runs: results.Results) -> list[str]:
-    """How many runs, of what: the product of [[run]] tables, axes and seeds."""
+    """Says how many runs there are, as the product of [[run]] tables, axes and seeds."""
     first = next(iter(runs.values()))
     bad = divergent_runs(first)
+    dims = [str(dim) for dim in bad.dims if dim != "seed"]
     factors = [f"{len(runs)} [[run]] ({shorten(list(runs))})"] if len(runs) > 1 else []
-    factors += [f"{bad.sizes[d]} {d} ({shorten(label_texts(bad, d))})" for d in bad.dims if d != "seed"]
+    factors += [f"{bad.sizes[dim]} {dim} ({shorten(label_texts(bad, dim))})" for dim in dims]
     seeds = label_texts(bad, "seed")
     factors.append(f"{len(seeds)} seeds ({seeds[0]} to {seeds[-1]})" if len(seeds) > 1 else f"1 seed ({seeds[0]})")
     total = sum(divergent_runs(dataset).size for dataset in runs.values())
@@ -59,7 +75,7 @@ def _runs(runs: results.Results) -> list[str]:
 
 
 def _diverged(runs: results.Results) -> list[str]:
-    """Of each run with a value that is not finite: in how many, and in which metrics."""
+    """Says for each [[run]] in how many of its runs, and in which metrics, a value is not finite."""
     lines = []
     for name, dataset in runs.items():
         bad = divergent_runs(dataset)
@@ -71,56 +87,76 @@ def _diverged(runs: results.Results) -> list[str]:
 
 
 def _claims(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Counts the verdicts, and lists the claims that do not hold or are undecided."""
     if not rows:
         return ["none"]
     counts = Counter(row["holds"] for row in rows)
-    lines = [f"{len(rows)}: {counts[True]} yes, {counts[False]} no, {counts[None]} undecided"]
-    texts = [("claim", "holds", "value", "threshold")]
-    texts += [text for text, row in zip(claims_table(rows), rows, strict=True) if row["holds"] is not True]
-    return lines + aligned(texts) * (len(texts) > 1)
+    lines = [f"{len(rows)}: " + ", ".join(f"{counts[holds]} {verdict(holds)}" for holds in (True, False, None))]
+    others = claim_texts([row for row in rows if row["holds"] is not True])
+    if others:
+        lines += aligned([("claim", "holds", "value", "threshold"), *others])
+    return lines
 
 
 def _time(meta: Mapping[str, Any]) -> list[str]:
     versions = ", ".join(f"{name} {meta['versions'][name]}" for name in ("mixjax", "jax"))
-    runs, computed, seconds, compiling = (
-        meta[key] for key in ("num_runs", "num_computed", "run_seconds", "compile_seconds")
-    )
+    runs, computed = meta["num_runs"], meta["num_computed"]
     last = f"{runs} runs" if computed == runs else f"the last {computed} of {runs} runs"
     return [
-        f"{last} in {seconds:.3g} s after {compiling:.3g} s of compilation",
+        f"{last} in {meta['run_seconds']:.3g} s after {meta['compile_seconds']:.3g} s of compilation",
         f"on {meta['device']}; {versions}",
     ]
 
 
+_Cells = dict[tuple[str, ...], str]
+"""Labels of a row -> the text of its cell in one column."""
+
+
 def _metrics(runs: results.Results) -> list[str]:
-    """Tables of final means: a row for each run, axis value and text label, a column for each metric."""
-    tables: dict[tuple[str, ...], dict[str, dict[tuple[str, ...], str]]] = {}  # dims -> metric -> labels -> text
+    """Makes tables of final means: a row for each run, axis value and text label, a column for each metric.
+
+    Metrics with the same dimensions share a table.
+    """
+    tables: dict[tuple[str, ...], dict[str, _Cells]] = {}  # dimensions -> metric -> its column
     last: dict[str, dict[str, None]] = {}
     for run, dataset in runs.items():
         for name, values in dataset.data_vars.items():
-            if values.dtype.kind not in "biuf":
+            if not holds_numbers(values):
                 continue
-            values, at = final(values)
+            values, at = final_values(values)
             for dim, label in at.items():
                 last.setdefault(dim, {})[label] = None
             values = values.expand_dims(run=[run]) if len(runs) > 1 else values
-            frame = to_frame(values, str(name))
-            dims = [column for column in frame.columns if column not in ("seed", name)]
-            cells = tables.setdefault(tuple(dims), {}).setdefault(f"{name}{unit_text(values)}", {})
-            groups = frame.groupby(dims, sort=False) if dims else [((), frame)]
-            for labels, group in groups:
-                mean, stderr, count = mean_stderr(group[name])
-                left = f" ({count} of {len(group)})" if count < len(group) else ""
-                cells[tuple(labels)] = mean_text(mean, stderr) + left
+            dims, cells = _column(values, str(name))
+            tables.setdefault(dims, {}).setdefault(f"{name}{unit_text(values)}", {}).update(cells)
     settled = [f"{dim} = {', '.join(labels)} (last)" for dim, labels in last.items()]
     lines = ["", *wrap("; ".join(["mean ± standard error over seeds", *settled]), _WIDTH)]
     for dims, columns in tables.items():
-        names = list(columns)
-        for start in range(0, len(names), _METRICS):
-            block = {name: columns[name] for name in names[start : start + _METRICS]}
-            rows = list(dict.fromkeys(labels for cells in block.values() for labels in cells))
-            texts = [[*labels, *(cells.get(labels, "") for cells in block.values())] for labels in rows]
-            lines += ["", *aligned([[*dims, *block], *texts[:_ROWS]])]
-            if len(rows) > _ROWS:
-                lines.append(f"... {len(rows) - _ROWS} more rows")
+        lines += _table(dims, columns)
+    return lines
+
+
+def _column(values: xr.DataArray, name: str) -> tuple[tuple[str, ...], _Cells]:
+    """Returns the dimensions of a metric's rows, and the mean over seeds of each row."""
+    frame = long_frame(values, name)
+    dims = [column for column in frame.columns if column not in ("seed", name)]
+    cells: _Cells = {}
+    for labels, group in frame.groupby(dims, sort=False) if dims else [((), frame)]:
+        mean, stderr, count = mean_stderr(group[name])
+        finite = f" ({count} of {len(group)})" if count < len(group) else ""
+        cells[tuple(labels)] = mean_text(mean, stderr) + finite
+    return tuple(dims), cells
+
+
+def _table(dims: Sequence[str], columns: Mapping[str, _Cells]) -> list[str]:
+    """Formats the metrics of a table, a few beside each other and the next ones below them."""
+    lines = []
+    names = list(columns)
+    for start in range(0, len(names), _METRICS):
+        block = {name: columns[name] for name in names[start : start + _METRICS]}
+        rows = list(dict.fromkeys(labels for cells in block.values() for labels in cells))
+        texts = [[*labels, *(cells.get(labels, "") for cells in block.values())] for labels in rows]
+        lines += ["", *aligned([[*dims, *block], *texts[:_ROWS]])]
+        if len(rows) > _ROWS:
+            lines.append(f"... {len(rows) - _ROWS} more rows")
     return lines

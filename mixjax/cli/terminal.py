@@ -1,31 +1,39 @@
-"""What the commands share: mistakes as messages, tables as lines."""
+"""Mistakes and Ctrl-C, as the commands report them: one line, and an exit code."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import typer
 
+__all__ = ["Mistake", "reported"]
+
 
 class Mistake(ValueError):
-    """An option that does not fit the results."""
+    """Says that an option does not fit the results at hand."""
 
 
 @contextlib.contextmanager
 def reported(*mistakes: type[Exception], interrupted: str = "nothing was written") -> Iterator[None]:
-    """Turns the user's mistakes, and Ctrl-C, into a message and an exit code."""
+    """Turns the user's mistakes into a message and exit code 2, and Ctrl-C into a message and exit code 130.
+
+    Args:
+        *mistakes: exceptions that a mistake of the user raises; others pass through, with their traceback.
+        interrupted: what the message on Ctrl-C says about the state that the command leaves.
+
+    Yields:
+        Nothing; run the command inside the ``with`` block.
+
+    Raises:
+        typer.Exit: with the exit code.
+    """
     try:
         yield
     except KeyboardInterrupt:
         typer.echo(f"mixjax: interrupted; {interrupted}", err=True)
         raise typer.Exit(130) from None
-    except BrokenPipeError:  # `| head`
+    except BrokenPipeError:
+        # A reader such as `| head` has seen enough: an OSError, but no mistake.
         raise
     except mistakes as error:
         typer.echo(f"mixjax: {error}", err=True)
         raise typer.Exit(2) from None
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of cells as lines, each column as wide as its widest cell."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]

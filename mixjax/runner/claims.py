@@ -7,25 +7,23 @@ from typing import Any, Literal
 
 import numpy as np
 
-__all__ = ["Claim", "claims_table", "mean_stderr", "near", "paired", "rows", "versus"]
-
-_HOLDS = {True: "yes", False: "no", None: "undecided"}
+__all__ = ["Claim", "mean_stderr", "near", "paired", "rows", "versus"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """One row of `claims.json`: a sentence and what we measured.
+    """Holds one row of ``claims.json``: a sentence and what we measured.
 
     Args:
-        name: a unique slug.
+        name: a slug, unique among the claims of an experiment.
         statement: the sentence as tested, the paper's or ours.
-        source: where it stands, such as "paper 000, section 5.1".
+        source: where the sentence stands, such as "paper 000, section 5.1".
         value: the measured number, or None.
-        stderr: its standard error over the seeds, or None.
-        threshold: the number it is compared with, or None.
+        stderr: the number's standard error over the seeds, or None.
+        threshold: the number that the value is compared with, or None.
         num_seeds: how many seeds the value rests on.
         holds: True, False, or None where it cannot be decided.
-        note: what was tried, why it is undecided.
+        note: what was tried, or why the claim is undecided.
     """
 
     name: str
@@ -52,24 +50,32 @@ def versus(
 ) -> Claim:
     """Claims that the mean of a per-seed value is at least, or at most, a threshold.
 
-    The rule, for m = mean over seeds, se = standard deviation (n - 1) / √n: the claim holds if m lies on the claimed
-    side of the threshold by at least z·se, fails if it lies on the other side by at least z·se, and is undecided
-    (None) in between. With se = 0 the side alone decides, and m equal to the threshold holds. One seed is always
-    undecided. Seeds whose value is not finite are left out of m, se and `num_seeds`, and named in the note: where a
-    method diverges on some seeds, the statement should say so; where it does on more than half, nothing is decided.
+    Let m be the mean over the n seeds and se the standard deviation (n - 1) / √n. The claim
+
+    - holds if m lies on the claimed side of the threshold by at least z·se,
+    - fails if m lies on the other side by at least z·se,
+    - is undecided (None) in between.
+
+    With se = 0 the side alone decides, and an m equal to the threshold holds. One seed is always undecided.
+
+    Seeds whose value is not finite are left out of m, se and ``num_seeds``, and are named in the note. Where a method
+    diverges on some seeds, the statement should say so. Where it diverges on more than half, nothing is decided.
 
     Args:
-        name: a unique slug; statement, source, note: as in Claim.
-        values: [seed], an array or a one-dimensional xarray.DataArray (whose "seed" coordinate then names the seeds).
+        name: a unique slug, as in :class:`Claim`.
+        values: ``[seed]``, an array or an xarray.DataArray, whose "seed" coordinate then names the seeds.
         side: ">=" or "<=".
-        threshold: in the units of `values`.
-        z: standard errors to clear, >= 0.
+        threshold: in the units of ``values``.
+        statement: as in :class:`Claim`.
+        source: as in :class:`Claim`.
+        z: number of standard errors to clear, at least 0.
+        note: as in :class:`Claim`.
 
     Returns:
-        The Claim.
+        The claim.
 
     Raises:
-        ValueError: `values` is not one-dimensional, or `side` is unknown.
+        ValueError: ``values`` is not one-dimensional, or ``side`` is unknown.
 
     Example:
         >>> claim = versus("share", [0.9, 1.0, 1.1], ">=", 0.5, statement="...", source="...")
@@ -78,10 +84,10 @@ def versus(
         >>> versus("share", [0.9, 1.0, 1.1], "<=", 0.95, statement="...", source="...").holds  # None: within 2·se
     """
     _check_side(side, (">=", "<="))
-    mean, stderr, count, left_out = _summary(values)
-    sign = 1 if side == ">=" else -1
-    holds = _decide(sign * (mean - threshold), stderr, z, equal=True)
-    return _claim(name, statement, source, mean, stderr, threshold, count, holds, note, left_out)
+    measured = _measure(values, _coords_of(values))
+    margin = measured.mean - threshold if side == ">=" else threshold - measured.mean
+    holds = measured.decide(margin, z, at_zero=True)
+    return measured.claim(name, holds, threshold, statement=statement, source=source, note=note)
 
 
 def paired(
@@ -98,22 +104,25 @@ def paired(
 ) -> Claim:
     """Claims that a is greater, or less, than b on average over paired seeds.
 
-    The rule of `versus` on the differences a - b, whose mean is the claim's value; differences that all equal the
-    threshold do not hold. A seed counts only if both values are finite.
+    The rule is that of :func:`versus` on the differences a - b, whose mean is the claim's value, with one exception:
+    differences that all equal the threshold do not hold. A seed counts only if both of its values are finite.
 
     Args:
-        name: a unique slug; statement, source, note: as in Claim.
-        a: [seed].
+        name: a unique slug, as in :class:`Claim`.
+        a: ``[seed]``.
         side: ">" or "<".
-        b: [seed], the same seeds in the same order.
+        b: ``[seed]``, the same seeds in the same order.
+        statement: as in :class:`Claim`.
+        source: as in :class:`Claim`.
         threshold: a - b is compared with this; 0.1 with ">" claims "greater by at least 0.1".
-        z: standard errors to clear, >= 0.
+        z: number of standard errors to clear, at least 0.
+        note: as in :class:`Claim`.
 
     Returns:
-        The Claim.
+        The claim.
 
     Raises:
-        ValueError: a and b differ in shape, are not one-dimensional, or `side` is unknown.
+        ValueError: a and b differ in shape or are not one-dimensional, or ``side`` is unknown.
 
     Example:
         >>> claim = paired("fgls", [1.0, 2.0, 3.0], "<", [2.0, 3.0, 5.0], statement="...", source="...")
@@ -123,12 +132,12 @@ def paired(
     _check_side(side, (">", "<"))
     if np.shape(a) != np.shape(b):
         raise ValueError(f"a and b must have one value for each seed, got shapes {np.shape(a)} and {np.shape(b)}")
-    with np.errstate(invalid="ignore"):  # inf - inf
-        values = np.asarray(a, np.float64) - np.asarray(b, np.float64)
-    mean, stderr, count, left_out = _summary(values, getattr(a, "coords", {}))
-    sign = 1 if side == ">" else -1
-    holds = _decide(sign * (mean - threshold), stderr, z, equal=False)
-    return _claim(name, statement, source, mean, stderr, threshold, count, holds, note, left_out)
+    with np.errstate(invalid="ignore"):  # both runs may have diverged: inf - inf
+        differences = np.asarray(a, np.float64) - np.asarray(b, np.float64)
+    measured = _measure(differences, _coords_of(a))
+    margin = measured.mean - threshold if side == ">" else threshold - measured.mean
+    holds = measured.decide(margin, z, at_zero=False)
+    return measured.claim(name, holds, threshold, statement=statement, source=source, note=note)
 
 
 def near(
@@ -144,37 +153,43 @@ def near(
 ) -> Claim:
     """Claims that the mean of a per-seed value is within a tolerance of a target: "converges to", "has no effect".
 
-    With the mean m and the standard error se of `versus`: holds if |m - target| + z·se <= tolerance, fails if
-    |m - target| - z·se >= tolerance, undecided in between.
+    With the mean m and the standard error se of :func:`versus`, the claim
+
+    - holds if |m - target| + z·se <= tolerance,
+    - fails if |m - target| - z·se >= tolerance,
+    - is undecided (None) in between.
 
     Args:
-        name: a unique slug; statement, source, note: as in Claim.
-        values: [seed]; differences of paired seeds for "no effect".
-        target: the claim's threshold, in the units of `values`.
-        tolerance: > 0, in the same units; choose it before looking.
-        z: standard errors to clear, >= 0.
+        name: a unique slug, as in :class:`Claim`.
+        values: ``[seed]``; for "has no effect" the differences of paired seeds.
+        target: the claim's threshold, in the units of ``values``.
+        tolerance: above 0, in the same units. Choose it before you look.
+        statement: as in :class:`Claim`.
+        source: as in :class:`Claim`.
+        z: number of standard errors to clear, at least 0.
+        note: as in :class:`Claim`.
 
     Returns:
-        The Claim.
+        The claim.
 
     Raises:
-        ValueError: `values` is not one-dimensional.
+        ValueError: ``values`` is not one-dimensional.
 
     Example:
         >>> near("share", [0.94, 0.95, 0.96], 0.952, 0.02, statement="...", source="...").holds
         True
     """
-    mean, stderr, count, left_out = _summary(values)
-    holds = _decide(tolerance - abs(mean - target), stderr, z, equal=True)
-    note = "; ".join(filter(None, [note, f"tolerance {tolerance:g}"]))
-    return _claim(name, statement, source, mean, stderr, target, count, holds, note, left_out)
+    measured = _measure(values, _coords_of(values))
+    holds = measured.decide(tolerance - abs(measured.mean - target), z, at_zero=True)
+    note = f"{note}; tolerance {tolerance:g}" if note else f"tolerance {tolerance:g}"
+    return measured.claim(name, holds, target, statement=statement, source=source, note=note)
 
 
 def mean_stderr(values: Any) -> tuple[float, float, int]:
-    """Mean over the finite values, its standard error and their number.
+    """Computes the mean of the finite values, its standard error and their number.
 
     Args:
-        values: [seed]
+        values: ``[seed]``.
 
     Returns:
         The mean (NaN without a finite value), the standard deviation (n - 1) / √n (NaN for fewer than two, exactly 0
@@ -188,22 +203,23 @@ def mean_stderr(values: Any) -> tuple[float, float, int]:
     values = values[np.isfinite(values)]
     if values.size == 0:
         return np.nan, np.nan, 0
+    # Equal values: their computed standard deviation would be the rounding error of their computed mean.
     if values.size == 1 or np.ptp(values) == 0:
         return float(values[0]), 0.0 if values.size > 1 else np.nan, values.size
     return float(values.mean()), float(values.std(ddof=1) / np.sqrt(values.size)), values.size
 
 
 def rows(claims: Sequence[Any]) -> list[dict[str, Any]]:
-    """Claims as rows of `claims.json`.
+    """Turns claims into rows of ``claims.json``.
 
     Args:
-        claims: `Claim` instances; their numbers may be NumPy's or JAX's.
+        claims: instances of :class:`Claim`, whose numbers may be NumPy's or JAX's.
 
     Returns:
-        One dict a claim, in plain Python types, None for what is not finite.
+        One dict for each claim, of plain Python values; None stands for what is not finite.
 
     Raises:
-        TypeError: something is not a Claim.
+        TypeError: something is not a :class:`Claim`.
         ValueError: two claims have one name.
     """
     table = []
@@ -212,27 +228,16 @@ def rows(claims: Sequence[Any]) -> list[dict[str, Any]]:
             raise TypeError(f"claims must be a list of Claim, got {type(claim).__name__}")
         if any(claim.name == row["name"] for row in table):
             raise ValueError(f"two claims are named {claim.name!r}; names must differ")
-        table.append(_plain(dataclasses.asdict(claim)))
+        table.append({key: _plain(value) for key, value in dataclasses.asdict(claim).items()})
     return table
 
 
-def claims_table(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str, str]]:
-    """Claims as (name, holds, value ± stderr, threshold) texts.
-
-    Args:
-        rows: rows of `claims.json`.
-
-    Returns:
-        One tuple of texts a row, in order.
-    """
-
-    def number(value: float | None) -> str:
-        return "" if value is None else f"{value:.4g}"
-
-    def value(row: Mapping[str, Any]) -> str:
-        return number(row["value"]) + (f" ± {row['stderr']:.2g}" if row["stderr"] is not None else "")
-
-    return [(row["name"], _HOLDS[row["holds"]], value(row), number(row["threshold"])) for row in rows]
+def _plain(value: Any) -> Any:
+    """Returns a number as Python's own, and a NaN or an infinity as None, since JSON has neither."""
+    if isinstance(value, (str, type(None))):
+        return value
+    number = np.asarray(value).item()
+    return None if isinstance(number, float) and not math.isfinite(number) else number
 
 
 def _check_side(side: str, known: tuple[str, str]) -> None:
@@ -240,41 +245,62 @@ def _check_side(side: str, known: tuple[str, str]) -> None:
         raise ValueError(f"side must be {known[0]!r} or {known[1]!r}, got {side!r}")
 
 
-def _summary(values: Any, coords: Mapping[str, Any] | None = None) -> tuple[float, float, int, list]:
-    """(mean, standard error, number, names of the seeds left out) of the finite values."""
-    coords = getattr(values, "coords", {}) if coords is None else coords
+@dataclasses.dataclass(frozen=True)
+class _Measured:
+    """Holds the mean of a per-seed value over the seeds in which it is finite, and judges claims about it."""
+
+    mean: float
+    stderr: float
+    num_seeds: int
+    left_out: list
+
+    def decide(self, margin: float, z: float, *, at_zero: bool) -> bool | None:
+        """Decides a claim that needs a margin above zero, by at least z standard errors.
+
+        ``at_zero`` says if the claim holds where margin and standard error are both zero.
+        """
+        if not (math.isfinite(margin) and math.isfinite(self.stderr)) or abs(margin) < z * self.stderr:
+            return None
+        return margin > 0 or (at_zero and margin == 0)
+
+    def claim(
+        self, name: str, holds: bool | None, threshold: float, *, statement: str, source: str, note: str
+    ) -> Claim:
+        """Makes the claim, which is undecided where most seeds were left out; its note says what was left out."""
+        notes = [note] if note else []
+        if self.left_out:
+            named = ", ".join(map(str, self.left_out[:10]))
+            more = ", ..." if len(self.left_out) > 10 else ""
+            total = self.num_seeds + len(self.left_out)
+            notes.append(f"{len(self.left_out)} of {total} seeds not finite, left out: {named}{more}")
+        if len(self.left_out) > self.num_seeds:
+            holds = None
+            notes.append("undecided: the others are fewer than half")
+        if self.num_seeds < 2:
+            notes.append("a standard error needs two seeds")
+        return Claim(
+            name=name,
+            statement=statement,
+            source=source,
+            value=self.mean if math.isfinite(self.mean) else None,
+            stderr=self.stderr if math.isfinite(self.stderr) else None,
+            threshold=float(threshold),
+            num_seeds=self.num_seeds,
+            holds=holds,
+            note="; ".join(notes),
+        )
+
+
+def _coords_of(values: Any) -> Mapping[str, Any]:
+    """Returns the coordinates of an xarray.DataArray; an empty dict for plain arrays."""
+    return getattr(values, "coords", {})
+
+
+def _measure(values: Any, coords: Mapping[str, Any]) -> _Measured:
+    """Summarises the finite values; the seeds left out are named by the coordinate "seed", or else by position."""
     values = np.asarray(values, np.float64)
     if values.ndim != 1:
         raise ValueError(f"values must be one-dimensional, one for each seed, got shape {values.shape}")
     seeds = np.asarray(coords["seed"]) if "seed" in coords else np.arange(values.size)
-    return *mean_stderr(values), seeds[~np.isfinite(values)].tolist()
-
-
-def _decide(margin: float, stderr: float, z: float, *, equal: bool) -> bool | None:
-    """True for margin >= z·stderr, False for margin <= -z·stderr, else None; `equal` decides where both are 0."""
-    if not (math.isfinite(margin) and math.isfinite(stderr)) or abs(margin) < z * stderr:
-        return None
-    return margin > 0 or (equal and margin == 0)
-
-
-def _claim(name, statement, source, mean, stderr, threshold, count, holds, note, left_out) -> Claim:
-    value, stderr = (x if math.isfinite(x) else None for x in (mean, stderr))
-    notes = [note] if note else []
-    if left_out:
-        named = ", ".join(map(str, left_out[:10])) + (", ..." if len(left_out) > 10 else "")
-        notes.append(f"{len(left_out)} of {count + len(left_out)} seeds not finite, left out: {named}")
-    if len(left_out) > count:
-        holds = None
-        notes.append("undecided: the others are fewer than half")
-    if count < 2:
-        notes.append("a standard error needs two seeds")
-    return Claim(name, statement, source, value, stderr, float(threshold), count, holds, "; ".join(notes))
-
-
-def _plain(value: Any) -> Any:
-    """Numbers as Python's own, a NaN or an infinity as None: JSON has neither."""
-    if isinstance(value, dict):
-        return {key: _plain(v) for key, v in value.items()}
-    if not isinstance(value, (str, type(None))):
-        value = np.asarray(value).item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    mean, stderr, num_seeds = mean_stderr(values)
+    return _Measured(mean, stderr, num_seeds, seeds[~np.isfinite(values)].tolist())

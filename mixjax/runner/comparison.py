@@ -1,38 +1,32 @@
-"""Comparing runs over paired seeds: differences with their errors, t-tests, Holm's correction, runs that diverged.
+"""Comparisons of runs over paired seeds: differences with their errors, t-tests, Holm's correction, diverged runs.
 
-```python
-import mixjax.runner.comparison
-import mixjax.runner.frames
-import mixjax.runner.results
+The table that ``mixjax compare`` prints, in Python::
 
-accuracy = mixjax.runner.results.read("results/quickstart")["run"].accuracy  # [seed, method, step]
-values, at = mixjax.runner.frames.final(accuracy)  # [seed, method], at the last step
-frame = mixjax.runner.frames.to_frame(values, "accuracy")
-mixjax.runner.comparison.paired_table(frame, "accuracy", "method", baseline="vanilla", better="higher")
-```
-
-`mixjax compare` does this from the command line.
+    accuracy = mixjax.runner.results.read("results/quickstart")["run"].accuracy  # [seed, method, step]
+    values, at = mixjax.runner.frames.final_values(accuracy)  # [seed, method], at the last step
+    frame = mixjax.runner.frames.long_frame(values, "accuracy")
+    mixjax.runner.comparison.paired_table(frame, "accuracy", "method", baseline="vanilla", better="higher")
 """
 
 import functools
 import operator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-try:
+from mixjax.checks import requires
+from mixjax.runner.claims import mean_stderr
+from mixjax.runner.frames import finite_values
+
+with requires("experiments", "mixjax.runner.comparison"):
     import pandas as pd
     import scipy.special
     import xarray as xr
-except ImportError as exc:
-    raise ImportError(f"mixjax.runner.comparison needs {exc.name}: pip install 'mixjax[experiments]'") from exc
 
-from mixjax.runner.claims import mean_stderr
+__all__ = ["divergent_runs", "holm", "paired_table"]
 
 _STATISTICS = ("value", "baseline", "difference", "stderr", "low", "high", "p_value", "p_holm", "wins", "ties")
 _STATISTICS += ("num_seeds", "left_out", "unpaired")
-
-__all__ = ["divergent_runs", "holm", "mean_stderr", "mean_text", "paired_table"]
 
 
 def holm(p_values: Any) -> np.ndarray:
@@ -69,32 +63,41 @@ def holm(p_values: Any) -> np.ndarray:
     return corrected.reshape(p_values.shape)
 
 
-def paired_table(frame: pd.DataFrame, metric: str, along: str, *, better: str, baseline: Any = None) -> pd.DataFrame:
+def paired_table(
+    frame: pd.DataFrame, metric: str, along: str, *, better: Literal["lower", "higher"], baseline: Any = None
+) -> pd.DataFrame:
     """Compares the labels of a column with a baseline, seed by seed.
 
-    For the differences d_s = value_s - baseline_s over the n seeds in which both are finite: `difference` is their
-    mean, `stderr` their standard deviation (n - 1) / √n, `low` and `high` are the ends of Student's 95 % interval,
-    `p_value` is that of the two-sided paired t-test, and `p_holm` the same after `holm` over the whole table. Where the
-    difference is one number in all seeds, the standard error is 0, and p is 1 if that number is 0, else 0, the limit of
-    the test. With fewer than two seeds, standard error and p are NaN.
+    The statistics are those of the differences d_s = value_s - baseline_s over the n seeds s in which both values are
+    finite. Where the difference is the same number in all seeds, the standard error is 0, and p is the limit of the
+    test: 1 if that number is 0, else 0. With fewer than two seeds, standard error and p are NaN.
 
     Args:
-        frame: one row a value: columns `metric`, "seed", `along`, and any others, within which alone values are
-            compared. `mixjax.runner.frames.to_frame` makes it from an array.
+        frame: one row for each value: columns ``metric``, "seed", ``along``, and any others. Values are compared only
+            with values that agree in these others. :func:`mixjax.runner.frames.long_frame` makes it from an array.
         metric: the column of the values.
         along: the column of the labels that are compared.
-        better: "lower" or "higher", what a win is.
+        better: what a win is, "lower" or "higher".
         baseline: a label; default the first.
 
     Returns:
-        One row for each label but the baseline and each combination of the other columns, in order of appearance: those
-        columns; `value` and `baseline`, the two means over the n seeds; `difference`, `stderr`, `low`, `high`,
-        `p_value`, `p_holm`; `wins`, the seeds in which it is better, and `ties`; `num_seeds`, n; `left_out`, the seeds
-        in which one of the two is not finite; `unpaired`, the seeds that only one of the two has.
+        One row for each label but the baseline and each combination of the other columns, in order of appearance. The
+        columns are the other columns and
+
+        - ``value`` and ``baseline``: the two means over the n seeds;
+        - ``difference``: the mean of the differences;
+        - ``stderr``: their standard deviation (n - 1) / √n;
+        - ``low`` and ``high``: the ends of Student's 95 % interval;
+        - ``p_value``: of the two-sided paired t-test;
+        - ``p_holm``: the same after :func:`holm` over the whole table;
+        - ``wins`` and ``ties``: the number of seeds in which the label is better than the baseline, or equal to it;
+        - ``num_seeds``: n;
+        - ``left_out``: the number of seeds in which one of the two is not finite;
+        - ``unpaired``: the number of seeds that only one of the two has.
 
     Raises:
-        ValueError: a column is missing or named like one of the result, a row occurs twice, a single label, an unknown
-            baseline or `better`, or no label shares a seed with the baseline.
+        ValueError: a column is missing or named like one of the result, a row occurs twice, there is a single label, an
+            unknown baseline or ``better``, or no label shares a seed with the baseline.
 
     Example:
         >>> losses = {"sgd": [3.0, 4.0, 5.0, 9.0], "erma": [2.0, 2.0, 4.0, float("nan")]}
@@ -104,12 +107,7 @@ def paired_table(frame: pd.DataFrame, metric: str, along: str, *, better: str, b
           method  difference  stderr  p_value  num_seeds  left_out
         0   erma      -1.333   0.333    0.057          3         1
     """
-    missing = [name for name in (metric, along, "seed") if name not in frame.columns]
-    if missing:
-        raise ValueError(f"frame must have columns {metric!r}, {along!r} and 'seed', got {list(frame.columns)}")
-    taken = [name for name in frame.columns if name in _STATISTICS and name != metric]
-    if taken:
-        raise ValueError(f"frame must have no column named like one of the result, got {taken}; rename it")
+    _check_columns(frame, metric, along)
     if better not in ("lower", "higher"):
         raise ValueError(f"better must be 'lower' or 'higher', got {better!r}")
     labels = list(frame[along].unique())
@@ -121,43 +119,61 @@ def paired_table(frame: pd.DataFrame, metric: str, along: str, *, better: str, b
     others = [name for name in frame.columns if name not in (metric, along, "seed")]
     if frame.duplicated([*others, along, "seed"]).any():
         raise ValueError(f"frame must have one row for each of {[*others, along, 'seed']}, got several")
-    groups: dict[tuple, dict[Any, pd.Series]] = {}  # labels of the other columns -> label along -> values over seeds
-    for (*where, label), rows in frame.groupby([*others, along], sort=False, dropna=False):
-        groups.setdefault(tuple(where), {})[label] = rows.set_index("seed")[metric].astype(np.float64)
-    none, sign = pd.Series(dtype=np.float64), 1 if better == "higher" else -1
-    table = pd.DataFrame(
-        dict(zip([*others, along], [*where, label], strict=True)) | _compare(series, group.get(baseline, none), sign)
-        for where, group in groups.items()
-        for label, series in group.items()
-        if label != baseline
-    )
+
+    rows = []
+    for where, series in _series(frame, metric, along, others).items():
+        reference = series.get(baseline, pd.Series(dtype=np.float64))
+        for label, values in series.items():
+            if label != baseline:
+                names = dict(zip([*others, along], [*where, label], strict=True))
+                rows.append(names | _statistics(values, reference, higher_is_better=better == "higher"))
+    table = pd.DataFrame(rows)
     if not (table.num_seeds + table.left_out).any():
         within = f" within {', '.join(map(repr, others))}" if others else ""
         raise ValueError(f"no seed in common: no label of {along!r} has one that {baseline!r} has too{within}")
-    table.insert(table.columns.get_loc("p_value") + 1, "p_holm", holm(table.p_value))
+    table.insert(table.columns.tolist().index("p_value") + 1, "p_holm", holm(table.p_value))
     return table
 
 
-def _compare(a: pd.Series, b: pd.Series, sign: int) -> dict[str, Any]:
-    """A row's statistics, from two series over seeds."""
-    shared = a.index.intersection(b.index, sort=False)
-    unpaired = len(a) + len(b) - 2 * len(shared)
-    a, b = a[shared], b[shared]
-    finite = np.isfinite(a) & np.isfinite(b)
-    a, b = a[finite], b[finite]
-    difference = a - b
+def _check_columns(frame: pd.DataFrame, metric: str, along: str) -> None:
+    missing = [name for name in (metric, along, "seed") if name not in frame.columns]
+    if missing:
+        raise ValueError(f"frame must have columns {metric!r}, {along!r} and 'seed', got {list(frame.columns)}")
+    taken = [name for name in frame.columns if name in _STATISTICS and name != metric]
+    if taken:
+        raise ValueError(f"frame must have no column named like one of the result, got {taken}; rename it")
+
+
+def _series(frame: pd.DataFrame, metric: str, along: str, others: list[str]) -> dict[tuple, dict[Any, pd.Series]]:
+    """Returns, for each combination of the other columns, label -> values by seed."""
+    found: dict[tuple, dict[Any, pd.Series]] = {}
+    for names, rows in frame.groupby([*others, along], sort=False, dropna=False):
+        *where, label = names
+        found.setdefault(tuple(where), {})[label] = rows.set_index("seed")[metric].astype(np.float64)
+    return found
+
+
+def _statistics(values: pd.Series, baseline: pd.Series, *, higher_is_better: bool) -> dict[str, Any]:
+    """Returns the statistics of one row of the table, from two series indexed by seed."""
+    shared = values.index.intersection(baseline.index, sort=False)
+    unpaired = len(values) + len(baseline) - 2 * len(shared)
+    values, baseline = values[shared], baseline[shared]
+    finite = np.isfinite(values) & np.isfinite(baseline)
+    values, baseline = values[finite], baseline[finite]
+    difference = values - baseline
     mean, stderr, n = mean_stderr(difference)
-    half = stderr * scipy.special.stdtrit(n - 1, 0.975)
+    half_width = stderr * scipy.special.stdtrit(n - 1, 0.975)
+    # Without variation the test's statistic is infinite, or 0/0 where the mean is 0 too.
     p_value = float(mean == 0) if stderr == 0 else 2 * scipy.special.stdtr(n - 1, -abs(mean) / stderr)
     return {
-        "value": a.mean(),
-        "baseline": b.mean(),
+        "value": values.mean(),
+        "baseline": baseline.mean(),
         "difference": mean,
         "stderr": stderr,
-        "low": mean - half,
-        "high": mean + half,
+        "low": mean - half_width,
+        "high": mean + half_width,
         "p_value": p_value,
-        "wins": int((sign * difference > 0).sum()),
+        "wins": int((difference > 0).sum() if higher_is_better else (difference < 0).sum()),
         "ties": int((difference == 0).sum()),
         "num_seeds": n,
         "left_out": int((~finite).sum()),
@@ -165,38 +181,15 @@ def _compare(a: pd.Series, b: pd.Series, sign: int) -> dict[str, Any]:
     }
 
 
-def mean_text(mean: float, stderr: float) -> str:
-    """A mean and its standard error as text, with as many decimals as two digits of the error have.
-
-    Args:
-        mean: NaN gives "-".
-        stderr: NaN leaves it out.
-
-    Returns:
-        Such as "2.81 ± 0.18".
-
-    Example:
-        >>> mean_text(2.8094, 0.1795), mean_text(0.25, float("nan")), mean_text(3.2e-9, 1e-10)
-        ('2.81 ± 0.18', '0.25', '3.2e-09 ± 1e-10')
-    """
-    if np.isnan(mean):
-        return "-"
-    if not stderr > 0:
-        return f"{mean:.4g}" + (" ± 0" if stderr == 0 else "")
-    decimals = max(1 - int(np.floor(np.log10(stderr))), 0)
-    if decimals > 6 or abs(mean) >= 1e7:
-        return f"{mean:.4g} ± {stderr:.2g}"
-    return f"{mean:.{decimals}f} ± {stderr:.{decimals}f}"
-
-
 def divergent_runs(dataset: xr.Dataset) -> xr.DataArray:
-    """Which runs have a value that is not finite, anywhere in any of their float metrics.
+    """Tells which runs have a value that is not finite, anywhere in any of their float metrics.
 
     Args:
-        dataset: metrics with dims (*axes, "seed", *their own), as `mixjax.sweep` and `results.read` give them.
+        dataset: metrics with dims (*axes, "seed", *their own), as :func:`mixjax.sweep` and
+            :func:`mixjax.runner.results.read` give them.
 
     Returns:
-        Bool, with dims (*axes, "seed").
+        bool, with dims (*axes, "seed").
 
     Raises:
         ValueError: no metrics, or one without "seed".
@@ -209,12 +202,9 @@ def divergent_runs(dataset: xr.Dataset) -> xr.DataArray:
     without = [name for name, values in dataset.data_vars.items() if "seed" not in values.dims]
     if without or not dataset.data_vars:
         raise ValueError(f"dataset must have metrics with a dimension 'seed', got {without or 'no metrics'}")
-    return functools.reduce(operator.or_, map(_not_finite, dataset.data_vars.values()))
+    return functools.reduce(operator.or_, map(_has_non_finite, dataset.data_vars.values()))
 
 
-def _not_finite(values: xr.DataArray) -> xr.DataArray:
+def _has_non_finite(values: xr.DataArray) -> xr.DataArray:
     own = values.dims[values.dims.index("seed") + 1 :]
-    if values.dtype.kind == "V":  # bfloat16
-        values = values.astype(np.float32)
-    finite = np.isfinite(values) if values.dtype.kind in "fc" else xr.ones_like(values, bool)
-    return ~finite.all(own)
+    return ~finite_values(values).all(own)

@@ -1,20 +1,73 @@
-"""Labelled arrays as tables: labels as text, final values, one row a value."""
+"""Metrics with named dimensions, turned into what tables and figures show: labels as text, final values, rows."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 
-try:
+from mixjax.checks import requires
+from mixjax.sweeps.arrays import as_computable, can_be_nan
+
+with requires("experiments", "mixjax.runner.frames"):
     import pandas as pd
     import xarray as xr
-except ImportError as exc:
-    raise ImportError(f"mixjax.runner.frames needs {exc.name}: pip install 'mixjax[experiments]'") from exc
 
-__all__ = ["columns", "final", "label_texts", "to_frame"]
+__all__ = [
+    "column_names",
+    "final_values",
+    "finite_values",
+    "holds_numbers",
+    "holds_text",
+    "label_text",
+    "label_texts",
+    "long_frame",
+]
 
 
-def columns(values: xr.DataArray | xr.Dataset, dim: str) -> list[str]:
-    """Coordinates along a dimension besides its own: the columns of `mixjax.sweep`'s `points`.
+def holds_numbers(values: xr.DataArray) -> bool:
+    """Tells whether an array holds real numbers or booleans, which can be averaged and drawn.
+
+    Args:
+        values: any array.
+
+    Returns:
+        False for texts, complex numbers and types that NumPy cannot compute with.
+    """
+    return values.dtype.kind in "biuf"
+
+
+def holds_text(values: xr.DataArray | np.ndarray) -> bool:
+    """Tells whether an array holds text, such as the labels of methods.
+
+    Args:
+        values: any array.
+
+    Returns:
+        True for NumPy's strings and for objects.
+    """
+    return values.dtype.kind in "OUT"
+
+
+def finite_values(values: xr.DataArray) -> xr.DataArray:
+    """Tells which values are finite.
+
+    Args:
+        values: any array; integers, booleans and texts count as finite.
+
+    Returns:
+        bool, with the same dimensions and coordinates.
+
+    Example:
+        >>> finite_values(xr.DataArray([1.0, float("inf")], dims="seed")).values.tolist()
+        [True, False]
+    """
+    array = values.values
+    finite = np.isfinite(as_computable(array)) if can_be_nan(array) else np.ones(array.shape, bool)
+    return values.copy(data=finite)
+
+
+def column_names(values: xr.DataArray | xr.Dataset, dim: str) -> list[str]:
+    """Names the coordinates along a dimension other than its own: the columns of a sweep's ``points``.
 
     Args:
         values: any array or data set.
@@ -25,91 +78,106 @@ def columns(values: xr.DataArray | xr.Dataset, dim: str) -> list[str]:
 
     Example:
         >>> values = xr.DataArray([0.0, 0.0], {"point": [0, 1], "rule": ("point", ["erma", "dro"])}, ("point",))
-        >>> columns(values, "point")
+        >>> column_names(values, "point")
         ['rule']
     """
     return [str(name) for name, coord in values.coords.items() if coord.dims == (dim,) and name != dim]
 
 
-def final(values: xr.DataArray, keep: Iterable[str] = ()) -> tuple[xr.DataArray, dict[str, str]]:
-    """The last value along a metric's own dimensions that count something, such as steps.
+def final_values(values: xr.DataArray, keep: Collection[str] = ()) -> tuple[xr.DataArray, dict[str, str]]:
+    """Takes the last value along a metric's own dimensions that count something, such as steps.
 
-    Those are the dimensions behind "seed" whose labels are no text.
+    These are the dimensions behind "seed" whose labels are no text.
 
     Args:
-        values: [*axes, "seed", *own]
+        values: ``[*axes, "seed", *own]``.
         keep: dimensions that stay in any case.
 
     Returns:
-        The values, and dimension -> the label taken.
+        The values without those dimensions, and a dict of dimension to the label taken.
 
     Example:
         >>> dims = {"seed": [0, 1], "method": ["sgd", "erma"], "step": [10, 20]}
-        >>> values, at = final(xr.DataArray(np.zeros((2, 2, 2)), dims, tuple(dims)))
+        >>> values, at = final_values(xr.DataArray(np.zeros((2, 2, 2)), dims, tuple(dims)))
         >>> values.dims, at
         (('seed', 'method'), {'step': '20'})
     """
-    own = values.dims[values.dims.index("seed") + 1 :]
-    last = [d for d in own if d not in keep and not (d in values.coords and values[d].dtype.kind in "OUT")]
-    at = {dim: label_texts(values, dim)[-1] for dim in last}
-    return values.isel(dict.fromkeys(last, -1), drop=True), at
+    own = [str(dim) for dim in values.dims[values.dims.index("seed") + 1 :]]
+    counting = [dim for dim in own if dim not in keep and not (dim in values.coords and holds_text(values[dim]))]
+    at = {dim: label_texts(values, dim)[-1] for dim in counting}
+    return values.isel(dict.fromkeys(counting, -1), drop=True), at
 
 
 def label_texts(values: xr.DataArray | xr.Dataset, name: str) -> list[str]:
-    """The labels along a dimension as text.
+    """Writes the labels along a dimension as text, with more than six digits only where these do not tell them apart.
 
     Args:
         values: with the dimension.
-        name: the dimension, or one of the columns along it. Columns are what `mixjax.sweep` calls `points`.
+        name: the dimension, or one of the columns along it (see :func:`column_names`).
 
     Returns:
-        One text a label, in order: that of the coordinate; positions where there is none; and for a dimension with
-        columns, "column=value, ..." of all of them.
+        One text for each label, in order: the coordinate's; positions where there is no coordinate; and for a dimension
+        with columns "column=value, ..." of all of them.
 
     Example:
         >>> label_texts(xr.DataArray([0.0, 0.0], {"gamma": [0.1, 1.0]}, ("gamma",)), "gamma")
         ['0.1', '1.0']
     """
-    along = columns(values, name)
+    along = column_names(values, name)
     if along:
         return [
             ", ".join(f"{column}={label_text(values[column].values[i])}" for column in along)
             for i in range(values.sizes[name])
         ]
-    texts = [label_text(label) for label in values[name].values]
-    if len(set(texts)) < len(np.unique(values[name].values)):
-        return [str(label) for label in values[name].values]
+    labels = values[name].values
+    texts = [label_text(label) for label in labels]
+    if len(set(texts)) < len(np.unique(labels)):
+        return [str(label) for label in labels]
     return texts
 
 
 def label_text(label: object) -> str:
-    """A label as text; numbers with at most six digits."""
-    short = str(label)
-    return f"{label:.6g}" if isinstance(label, (float, np.floating)) and len(short) > 8 else short
-
-
-def to_frame(values: xr.DataArray, metric: str, *, joined: str | None = None) -> pd.DataFrame:
-    """An array as a table of one row a value, labels as text, seeds as they are.
+    """Writes a label as text, a number with at most six digits.
 
     Args:
-        values: [..., "seed", ...]
-        metric: name of the column of values.
-        joined: a dimension with columns (see `columns`) that stays one column, of the texts of `label_texts`.
+        label: a number or a string.
 
     Returns:
-        The dimensions in order, but for one with columns these columns; then `metric`.
+        The text.
+
+    Example:
+        >>> label_text(1 / 3), label_text("erma")
+        ('0.333333', 'erma')
+    """
+    text = str(label)
+    return f"{label:.6g}" if isinstance(label, (float, np.floating)) and len(text) > 8 else text
+
+
+def long_frame(values: xr.DataArray, metric: str, *, joined: str | None = None) -> pd.DataFrame:
+    """Lays an array out as a long table: one row for each value, labels as text, seeds as they are.
+
+    Args:
+        values: ``[..., "seed", ...]``.
+        metric: name of the column of values.
+        joined: a dimension with columns (see :func:`column_names`) that becomes one column of joined texts (see
+            :func:`label_texts`) instead of one column each.
+
+    Returns:
+        A table with one column for each dimension in order, but for a dimension with columns these columns; then the
+        column ``metric``.
 
     Example:
         >>> values = xr.DataArray([[1.0, 2.0]], {"gamma": [0.1], "seed": [7, 8]}, ("gamma", "seed"))
-        >>> to_frame(values, "loss").to_dict("list")
+        >>> long_frame(values, "loss").to_dict("list")
         {'gamma': ['0.1', '0.1'], 'seed': [7, 8], 'loss': [1.0, 2.0]}
     """
     positions = np.indices(values.shape).reshape(values.ndim, -1)
-    frame = {}
-    for dim, position in zip(values.dims, positions, strict=True):
+    frame: dict[str, Any] = {}
+    for dim, position in zip(map(str, values.dims), positions, strict=True):
         if dim == "seed":
             frame[dim] = values[dim].values[position]
-        else:
-            for name in (dim != joined and columns(values, dim)) or [dim]:
-                frame[name] = np.array(label_texts(values, name), object)[position]
+            continue
+        names = [] if dim == joined else column_names(values, dim)
+        for name in names or [dim]:
+            frame[name] = np.array(label_texts(values, name), object)[position]
     return pd.DataFrame({**frame, metric: values.values.ravel()})

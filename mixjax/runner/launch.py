@@ -1,21 +1,22 @@
-"""A config on several hosts of a SLURM cluster, through submitit.
+"""Runs a config on several hosts of a SLURM cluster, through submitit.
 
-On a login node, from a folder that all nodes see:
+On a login node, from a folder that all nodes see::
 
-```python
-job = mixjax.runner.launch.launch(
-    "configs/quickstart.toml", ["sweep.seeds=10000"], out="results/quickstart",
-    hosts=4, gpus_per_node=8, timeout_min=600, slurm_partition="gpu", slurm_signal_delay_s=300,
-)
-job.results()          # waits; or come back later: SLURM and the folder need nobody who waits
-```
+    job = mixjax.runner.launch.launch(
+        "configs/quickstart.toml", ["sweep.seeds=10000"], out="results/quickstart",
+        hosts=4, gpus_per_node=8, timeout_min=600, slurm_partition="gpu", slurm_signal_delay_s=300,
+    )
+    job.results()  # waits; or come back later: SLURM and the folder need nobody who waits
 
-Each host computes its share of the chunks on all its devices, and the first one writes ``results/quickstart``. A job
-that SLURM preempts, or that reaches its time, is put into the queue again and goes on from the chunks on disk. A host
-notices the signal between two calls of the compiled program, so ``slurm_signal_delay_s`` (default 90) should exceed the
-time of one: `mixjax run CONFIG --dry-run` estimates it. submitit gives up after three timeouts, or as many as
-``submitit.AutoExecutor(folder, slurm_max_num_timeout=...)`` says, and SLURM tells a job that it is preempted only where
-``preempt_send_user_signal`` is set; in any case the same call goes on with what is there.
+Each host computes its share of the chunks on all its devices, and the first host writes ``results/quickstart``.
+
+A job that SLURM preempts, or that reaches its time limit, is put into the queue again and goes on from the chunks on
+disk. A host notices the signal between two calls of the compiled program. Therefore ``slurm_signal_delay_s`` (default
+90) should exceed the time of one call, which ``mixjax run CONFIG --dry-run`` estimates.
+
+submitit gives up after three timeouts, or as many as ``submitit.AutoExecutor(folder, slurm_max_num_timeout=...)`` says.
+SLURM tells a job that it is preempted only where ``preempt_send_user_signal`` is set. In any case the same call goes on
+with the chunks that are there.
 """
 
 import os
@@ -25,19 +26,20 @@ from typing import Any
 
 import jax
 
+from mixjax.checks import requires
 from mixjax.runner import configs, experiment
 from mixjax.sweeps.devices import use_all_cores
 
-try:
+with requires("slurm", "mixjax.runner.launch"):
     import submitit
-except ImportError as error:
-    raise ImportError("mixjax.runner.launch needs submitit: pip install 'mixjax[slurm]'") from error
 
 __all__ = ["launch"]
 
+_FIRST_PORT = 61440  # Linux hands out ports below this one to other connections
+
 
 def launch(
-    path: str | os.PathLike,
+    path: str | Path,
     overrides: Sequence[str] = (),
     *,
     out: str | os.PathLike,
@@ -45,49 +47,56 @@ def launch(
     executor: "submitit.AutoExecutor | None" = None,
     **parameters: Any,
 ) -> "submitit.Job":
-    """Submits `mixjax.runner.experiment.run` of a config as one job of several hosts.
+    """Submits :func:`mixjax.runner.experiment.run` of a config as one job of several hosts.
 
     Args:
-        path: the config, read here to find its mistakes now, and again on each host.
-        overrides: "key=value" strings, as `mixjax.runner.configs.load` takes them.
-        out: the folder to write; all hosts must see it, and the chunks in ``<out>.chunks`` beside it.
-        hosts: number of nodes, at least 1, with one process each, which has all devices of its node.
-        executor: where to submit; the default is ``submitit.AutoExecutor("<out>.jobs")``: SLURM where there is
+        path: the config. It is read here, to find its mistakes before the job waits in a queue, and again on each host.
+        overrides: "key=value" strings, as :func:`mixjax.runner.configs.load` takes them.
+        out: the folder to write. All hosts must see it, and the chunks in ``<out>.chunks`` beside it.
+        hosts: number of nodes, at least 1. Each node runs one process, which has all devices of its node.
+        executor: where to submit. The default is ``submitit.AutoExecutor("<out>.jobs")``: SLURM where there is
             ``srun``, else this machine. With ``submitit.AutoExecutor(folder, cluster="local")`` the hosts are processes
             of this machine, to try a job before it waits in a queue.
-        **parameters: of ``executor.update_parameters``: ``timeout_min`` (minutes; submitit's default is few),
-            ``gpus_per_node``, ``cpus_per_task``, ``mem_gb``, ``name``, and those of SLURM: ``slurm_partition``,
+        **parameters: arguments of ``executor.update_parameters``: ``timeout_min`` (minutes; submitit's default is
+            short), ``gpus_per_node``, ``cpus_per_task``, ``mem_gb``, ``name``, and SLURM's own: ``slurm_partition``,
             ``slurm_account``, ``slurm_signal_delay_s``.
 
     Returns:
-        The job. Its ``results()`` waits for it and returns ``out`` once a host, or raises what went wrong; its
-        ``paths`` lead to the logs.
+        The job. Its ``results()`` waits for the job and returns ``out`` once for each host, or raises what went wrong.
+        Its ``paths`` lead to the logs.
 
     Raises:
         ValueError: ``hosts`` below 1.
-        ConfigError, FileNotFoundError: as `mixjax.runner.configs.load`.
+        ConfigError: a mistake in the config, as in :func:`mixjax.runner.configs.load`.
+        FileNotFoundError: no such config file.
         ImportError: submitit is missing (extra ``slurm``); raised by the import of this module.
     """
     if hosts < 1:
         raise ValueError(f"hosts must be at least 1, got {hosts}.")
     configs.load(path, overrides)
     out = Path(out).absolute()
-    executor = executor or submitit.AutoExecutor(out.with_name(f"{out.name}.jobs"))
+    if executor is None:
+        executor = submitit.AutoExecutor(out.with_name(f"{out.name}.jobs"))
+    # submitit's local executor knows one node only: there all hosts are tasks of it.
     nodes = 1 if executor.cluster == "local" else hosts
     executor.update_parameters(nodes=nodes, tasks_per_node=hosts // nodes, **parameters)
     return executor.submit(_Host(), str(Path(path).absolute()), tuple(overrides), str(out))
 
 
 class _Host(submitit.helpers.Checkpointable):
-    """What each host does; after a timeout or a preemption the same again, from the chunks on disk."""
+    """Runs a host's share of a config. After a timeout or a preemption submitit calls it again with the same arguments,
+    and the sweep goes on from the chunks on disk.
+    """
 
-    def __call__(self, path, overrides, out):
+    def __call__(self, path: str, overrides: Sequence[str], out: str) -> Path:
         job = submitit.JobEnvironment()
         use_all_cores()
         if job.num_tasks > 1:
             first = job.hostnames[0] if job.num_nodes > 1 else "localhost"
-            port = 61440 + int(job.raw_job_id) % 4096  # above those that Linux hands out
-            jax.distributed.initialize(  # told all, JAX gives a process each device of its node, not one
+            port = _FIRST_PORT + int(job.raw_job_id) % 4096  # jobs that share a node get different ports
+            # Told the address, the number of processes and its rank, JAX gives a process each device of its node.
+            # Its own detection of a cluster would give it one.
+            jax.distributed.initialize(
                 f"{first}:{port}", job.num_tasks, job.global_rank, cluster_detection_method="deactivate"
             )
         return experiment.run(configs.load(path, overrides), out=out)

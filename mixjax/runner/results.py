@@ -2,17 +2,16 @@
 
 A result is a folder:
 
-- `config.toml`: the resolved config; `mixjax run` on it gives the same numbers again;
-- `metrics.npz`: the arrays, keyed "run/metric"; `metrics.json`: their dims, coords and units, versions, device, timing;
-- `figure.png`, `claims.json` (a list of rows) and `report.md` (all of it, to read);
-- `progress.jsonl`: the sweeps' records, a line after each chunk and each segment (see `mixjax.runner.tracking`).
+- ``config.toml``: the resolved config; ``mixjax run`` on it gives the same numbers again;
+- ``metrics.npz``: the arrays, keyed "run/metric"; ``metrics.json``: their dims, coords and units, versions, device and
+  times;
+- ``figure.png``, ``claims.json`` (a list of rows) and ``report.md`` (all of it, to read);
+- ``progress.jsonl``: the sweeps' records, a line after each chunk and each segment (see :mod:`mixjax.runner.tracking`).
 
-```python
-import mixjax.runner.results
+::
 
-results = mixjax.runner.results.read("results/linear")  # dict[run name, xarray.Dataset], in config order
-results["(100, 1)"].error.mean("seed")
-```
+    results = mixjax.runner.results.read("results/linear")  # dict[run name, xarray.Dataset], in config order
+    results["(100, 1)"].error.mean("seed")
 """
 
 import importlib.metadata
@@ -21,7 +20,6 @@ import json
 import math
 import os
 import platform
-import shlex
 import shutil
 import zipfile
 import zlib
@@ -32,13 +30,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from mixjax.runner.claims import claims_table
+from mixjax.checks import requires
 from mixjax.runner.configs import Config, ConfigError
+from mixjax.runner.frames import holds_text
+from mixjax.runner.report import Report, path_in_project
+from mixjax.sweeps.arrays import as_computable
 
-try:
+with requires("experiments", "mixjax.runner.results"):
     import xarray as xr
-except ImportError as exc:
-    raise ImportError(f"mixjax.runner.results needs {exc.name}: pip install 'mixjax[experiments]'") from exc
 
 __all__ = ["FILES", "Results", "check_out", "read", "render", "write"]
 
@@ -46,8 +45,10 @@ Results = dict[str, xr.Dataset]
 """Run name -> its metrics, in config order."""
 
 FILES = ("config.toml", "metrics.npz", "metrics.json", "figure.png", "claims.json", "report.md", "progress.jsonl")
-_COUNTS = ("num_runs", "num_computed", "compile_seconds", "run_seconds")
-_ATTRS = (*_COUNTS, "chunk", "vectorize")
+"""The files of a result."""
+
+_SUMS = ("num_runs", "num_computed", "compile_seconds", "run_seconds")
+_ATTRS = (*_SUMS, "chunk", "vectorize")
 
 
 def read(path: str | Path) -> Results:
@@ -57,15 +58,15 @@ def read(path: str | Path) -> Results:
         path: the folder, such as "results/linear".
 
     Returns:
-        Run name -> xarray.Dataset, in config order. Each metric has dims (*axes, "seed", *its own) and
-        `attrs["units"]`; the dataset's attrs are those of :func:`mixjax.sweep`.
+        Run name -> xarray.Dataset, in config order. Each metric has the dimensions of the sweep's axes, "seed" and then
+        its own, and ``attrs["units"]``. The attributes of the dataset are those of :func:`mixjax.sweep`.
 
     Raises:
         FileNotFoundError: the folder holds no result.
         OSError: its files are damaged.
 
     Example:
-        >>> import mixjax.runner.results
+        >>> import mixjax
         >>> error = mixjax.runner.results.read("results/linear")["(100, 1)"].error  # doctest: +SKIP
     """
     path = Path(path)
@@ -101,23 +102,23 @@ def write(
 ) -> Path:
     """Writes a result folder, replacing an earlier one only when the new one is complete.
 
-    Everything goes into a temporary folder beside `out`, which is renamed at the end and removed on any failure.
+    Everything goes into a temporary folder beside ``out``, which is renamed at the end and removed on any failure.
 
     Args:
-        out: the folder; it must not exist, or be empty, or hold an earlier result and nothing else.
+        out: the folder. It must not exist, or be empty, or hold an earlier result and nothing else.
         config: what was run.
         results: run name -> metrics.
-        figure: a PNG (see `render`), or None.
-        claims: rows of `claims.json` (see `mixjax.runner.claims.rows`).
+        figure: a PNG (see :func:`render`), or None.
+        claims: rows of ``claims.json`` (see :func:`mixjax.runner.claims.rows`).
         summary: Markdown for the head of the report.
         failures: "figure", "claims" or "summary" -> what went wrong with it, for the report.
         progress: the file of the sweeps' records, copied if it exists.
 
     Returns:
-        `out`, absolute.
+        ``out``, absolute.
 
     Raises:
-        ConfigError: `out` holds something else.
+        ConfigError: ``out`` holds something else.
     """
     out = check_out(out)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -125,23 +126,23 @@ def write(
     try:
         new.mkdir()
         meta = _meta(results)
-        version = meta["versions"]["mixjax"]
-        header = f"# Resolved by mixjax {version} from {_shown(config)}; for `mixjax {config.command}`.\n"
-        (new / "config.toml").write_text(header + config.to_toml(), encoding="utf-8")
-        arrays = {f"{run}/{metric}": _array(v) for run, ds in results.items() for metric, v in ds.data_vars.items()}
-        np.savez_compressed(new / "metrics.npz", **arrays)
+        _write_config(new / "config.toml", config, meta["versions"]["mixjax"])
+        _write_arrays(new / "metrics.npz", results)
         _write_json(new / "metrics.json", meta)
         _write_json(new / "claims.json", claims)
         if figure is not None:
             (new / "figure.png").write_bytes(figure)
         if progress is not None and progress.exists():
             shutil.copyfile(progress, new / "progress.jsonl")
-        report = _report(config, out, results, claims, summary, meta, figure is not None, failures or {})
-        (new / "report.md").write_text(report, encoding="utf-8")
+        report = Report(
+            config, out, results, claims, meta, summary, has_figure=figure is not None, failures=failures or {}
+        )
+        (new / "report.md").write_text(report.text(), encoding="utf-8")
+        # A folder cannot be renamed onto one that holds files: the earlier result steps aside for a moment.
         if out.exists():
             out.rename(old)
         new.rename(out)
-    except BaseException:
+    except BaseException:  # Ctrl-C between the two renames too
         if old.exists() and not out.exists():
             old.rename(out)
         raise
@@ -152,8 +153,28 @@ def write(
     return out
 
 
+def _write_config(path: Path, config: Config, version: str | None) -> None:
+    header = f"# Resolved by mixjax {version} from {path_in_project(config)}; for `mixjax {config.command}`.\n"
+    path.write_text(header + config.to_toml(), encoding="utf-8")
+
+
+def _write_arrays(path: Path, results: Results) -> None:
+    """Writes all metrics by the name "run/metric", bfloat16 as float32, since a .npy file has no type for it."""
+    arrays = {
+        f"{run}/{metric}": as_computable(np.asarray(values.values))
+        for run, dataset in results.items()
+        for metric, values in dataset.data_vars.items()
+    }
+    # NumPy declares a keyword `allow_pickle` beside the arrays' names; no metric's name lacks the slash.
+    np.savez_compressed(path, **arrays)  # pyright: ignore[reportArgumentType]
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
 def check_out(out: str | Path) -> Path:
-    """Makes `out` absolute, and refuses one whose replacement would delete anything but an earlier result.
+    """Makes a path absolute, and refuses it if writing there would delete anything but an earlier result.
 
     Args:
         out: the folder to write.
@@ -162,7 +183,8 @@ def check_out(out: str | Path) -> Path:
         Its absolute path.
 
     Raises:
-        ConfigError: it is a file, the current folder or one above it, or holds a file that `write` does not write.
+        ConfigError: ``out`` is a file, the current folder or one above it; or it holds a file that :func:`write` does
+            not write; or it cannot be made.
     """
     out = Path(out).resolve()
     if out.exists() and not out.is_dir():
@@ -181,7 +203,7 @@ def check_out(out: str | Path) -> Path:
 
 
 def render(figure: Any) -> bytes:
-    """A matplotlib figure as PNG bytes; closes it.
+    """Draws a matplotlib figure as a PNG, and closes it.
 
     Args:
         figure: a matplotlib Figure.
@@ -190,19 +212,18 @@ def render(figure: Any) -> bytes:
         The bytes of the file.
 
     Raises:
-        TypeError: not a Figure.
-        ImportError: matplotlib is missing (extra `experiments`).
+        TypeError: ``figure`` is no Figure.
+        ImportError: matplotlib is missing (extra ``experiments``).
 
     Example:
         >>> import matplotlib.figure
         >>> render(matplotlib.figure.Figure())[1:4]
         b'PNG'
     """
-    try:
+    with requires("experiments", "mixjax.runner.results.render"):
         import matplotlib.figure
         import matplotlib.pyplot as plt
-    except ImportError as exc:
-        raise ImportError(f"figures need {exc.name}: pip install 'mixjax[experiments]'") from exc
+
     if not isinstance(figure, matplotlib.figure.Figure):
         raise TypeError(f"figure must return a matplotlib Figure, got {type(figure).__name__}")
     buffer = io.BytesIO()
@@ -212,28 +233,29 @@ def render(figure: Any) -> bytes:
 
 
 def _meta(results: Results) -> dict[str, Any]:
-    runs = {}
-    for name, dataset in results.items():
-        runs[name] = {
-            "metrics": {
-                metric: {"dims": list(variable.dims), "units": variable.attrs.get("units", "")}
-                for metric, variable in dataset.data_vars.items()
-            },
-            "coords": {
-                key: {"dims": list(coord.dims), "values": _coordinate(coord.values), "dtype": _dtype(coord.values)}
-                for key, coord in dataset.coords.items()
-            },
-            **{key: dataset.attrs.get(key) for key in _ATTRS},
-        }
+    """Collects the content of ``metrics.json``."""
+    runs = {name: _run_meta(dataset) for name, dataset in results.items()}
     devices = jax.devices()
     cores = f", {os.cpu_count()} cores" if devices[0].platform == "cpu" else ""
     libraries = ("mixjax", "jax", "jaxlib", "flax", "optax", "numpy", "xarray")
     return {
-        **{key: sum(run[key] or 0 for run in runs.values()) for key in _COUNTS},
+        **{key: sum(run[key] or 0 for run in runs.values()) for key in _SUMS},
         "device": f"{len(devices)} x {devices[0].device_kind} ({platform.machine()}{cores})",
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in libraries}},
         "runs": runs,
     }
+
+
+def _run_meta(dataset: xr.Dataset) -> dict[str, Any]:
+    metrics = {
+        metric: {"dims": list(values.dims), "units": values.attrs.get("units", "")}
+        for metric, values in dataset.data_vars.items()
+    }
+    coords = {
+        name: {"dims": list(coord.dims), "values": _coordinate(coord.values), "dtype": _dtype(coord.values)}
+        for name, coord in dataset.coords.items()
+    }
+    return {"metrics": metrics, "coords": coords, **{key: dataset.attrs.get(key) for key in _ATTRS}}
 
 
 def _version(name: str) -> str | None:
@@ -243,100 +265,14 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _array(variable: xr.DataArray) -> np.ndarray:
-    values = np.asarray(variable.values)
-    return values.astype(np.float32) if values.dtype.kind == "V" else values  # bfloat16 has no place in a .npy file
-
-
 def _dtype(values: np.ndarray) -> str:
-    return "str" if values.dtype.kind in "OUT" else str(values.dtype)
+    return "str" if holds_text(values) else str(values.dtype)
 
 
 def _coordinate(values: Any) -> Any:
-    """A coordinate as JSON; an infinity (a valid beta) is kept as the text "inf"."""
+    """Returns a coordinate as JSON can hold it: an infinity, which is a valid beta, as the text "inf"."""
     if isinstance(values, np.ndarray):
-        values = (values.astype(str) if _dtype(values) == "str" else values).tolist()
+        values = (values.astype(str) if holds_text(values) else values).tolist()
     if isinstance(values, list):
         return [_coordinate(v) for v in values]
     return str(values) if isinstance(values, float) and not math.isfinite(values) else values
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _shown(config: Config) -> str:
-    """The config's path as a reader can use it: relative to its project."""
-    path = config.path.resolve()
-    root = next((p for p in path.parents if (p / "pyproject.toml").is_file()), path.parent)
-    return path.relative_to(root).as_posix()
-
-
-def _non_finite(results: Results) -> list[tuple[str, str, str, str]]:
-    """(run, metric, labels, "bad of all") for every metric and label (method, ...) with non-finite runs."""
-    rows = []
-    for run, dataset in results.items():
-        for metric, variable in dataset.data_vars.items():
-            if variable.dtype.kind not in "fcV":
-                continue
-            bad = ~np.isfinite(variable.astype(np.float32) if variable.dtype.kind == "V" else variable)
-            labels = [d for d in bad.dims if d in bad.coords and _dtype(bad[d].values) == "str"]
-            own = bad.dims[bad.dims.index("seed") + 1 :] if "seed" in bad.dims else ()
-            bad = bad.any([d for d in own if d not in labels])
-            total = bad.size // math.prod(bad.sizes[d] for d in labels)
-            count = bad.sum([d for d in bad.dims if d not in labels])
-            for index in np.ndindex(count.shape):
-                if number := int(count.values[index]):
-                    where = ", ".join(str(count[d].values[i]) for d, i in zip(count.dims, index, strict=True))
-                    rows.append((run, metric, where, f"{number} of {total}"))
-    return rows
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [header, ["---"] * len(header), *rows]
-    return ["| " + " | ".join(str(c).replace("|", "\\|").replace("\n", " ") for c in line) + " |" for line in lines]
-
-
-def _report(
-    config: Config,
-    out: Path,
-    results: Results,
-    claims: Sequence[Mapping[str, Any]],
-    summary: str,
-    meta: Mapping[str, Any],
-    figure: bool,
-    failures: Mapping[str, str],
-) -> str:
-    command = ["mixjax", config.command, _shown(config), *(word for o in config.overrides for word in ("--set", o))]
-    if out != Path("results", config.name).resolve():
-        command += ["--out", (out.relative_to(Path.cwd()) if out.is_relative_to(Path.cwd()) else out).as_posix()]
-    lines = [f"# {config.name}", "", f"`{config.experiment}`; to reproduce:", "", "```sh", shlex.join(command), "```"]
-    lines += ["", f"or `mixjax {config.command} config.toml`, the resolved config beside this file.", ""]
-    for part, error in failures.items():
-        lines += [f"**The {part} failed**; the metrics are complete.", "", "```", error.rstrip(), "```", ""]
-    if summary:
-        lines += ["## Summary", "", summary.rstrip(), ""]
-    lines += [
-        "## Claims",
-        "",
-        "Value ± standard error over the seeds; undecided: see the note, else within the error.",
-        "",
-    ]
-    header = ("claim", "holds", "value", "threshold", "seeds", "statement", "note")
-    texts = [
-        (*text, row["num_seeds"], f"{row['statement']} ({row['source']})", row["note"])
-        for text, row in zip(claims_table(claims), claims, strict=True)
-    ]
-    lines += _table(header, texts) if texts else ["None."]
-    if figure:
-        lines += ["", "## Figure", "", f"![{config.name}](figure.png)"]
-    bad = _non_finite(results)
-    lines += ["", "## Runs with values that are not finite", ""]
-    lines += _table(("run", "metric", "of", "runs"), bad) if bad else ["None."]
-    num, computed = meta["num_runs"], meta["num_computed"]
-    timing = f"{num} runs" if num == computed else f"{num} runs, of which {computed} by this process"
-    timing += f", in {meta['run_seconds']:.3g} s, {1000 * meta['run_seconds'] / max(computed, 1):.3g} ms each"
-    versions = ", ".join(f"{name} {version}" for name, version in meta["versions"].items() if version)
-    lines += ["", "## Time", "", f"{timing}, after {meta['compile_seconds']:.3g} s of compilation."]
-    lines += [f"On {meta['device']}; {versions}."]
-    return "\n".join(lines) + "\n"

@@ -1,12 +1,10 @@
-"""How far a sweep is: progress, records, and the trackers that keep them.
+"""Trackers: they keep or pass on the records that say how far a sweep is.
 
-A tracker is a function of a record; those that must be closed are context managers. `mixjax run` always keeps a
-`progress.jsonl` and takes the others by name (`--track tensorboard`).
+A tracker is a function of a record; a tracker that must be closed is a context manager. ``mixjax run`` always keeps a
+``progress.jsonl`` and takes the others by name (``--track tensorboard``)::
 
-```python
-with mixjax.runner.tracking.tensorboard("logs") as track:
-    mixjax.sweep(train, seeds=1000, track=track)
-```
+    with mixjax.runner.tracking.tensorboard("logs") as tracker:
+        mixjax.sweep(train, seeds=1000, track=tracker)
 """
 
 import contextlib
@@ -14,20 +12,23 @@ import importlib
 import json
 import os
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any
 
+from mixjax.checks import requires
 from mixjax.sweeps.progress import Record, together
 
 __all__ = ["Record", "json_lines", "tensorboard", "together", "wandb"]
 
 
 def json_lines(path: str | os.PathLike) -> Callable[[Record], None]:
-    """Appends each record to a file, a JSON object a line; ``pandas.read_json(path, lines=True)`` reads it.
+    """Makes a tracker that appends each record to a file, one JSON object a line.
 
-    A line that a killed process left unfinished is taken off first.
+    ``pandas.read_json(path, lines=True)`` reads the file. A line that a killed process left unfinished is taken off
+    before the next record is written.
 
     Args:
-        path: the file; made with the first record.
+        path: the file; it is made with the first record.
 
     Returns:
         The tracker.
@@ -35,30 +36,34 @@ def json_lines(path: str | os.PathLike) -> Callable[[Record], None]:
     Example:
         >>> import pathlib, tempfile
         >>> path = pathlib.Path(tempfile.mkdtemp(), "progress.jsonl")
-        >>> track = json_lines(path)
-        >>> track({"done": 1, "total": 2, "metrics": {"loss": 0.5}})
+        >>> tracker = json_lines(path)
+        >>> tracker({"done": 1, "total": 2, "metrics": {"loss": 0.5}})
         >>> path.read_text()
         '{"done": 1, "total": 2, "metrics": {"loss": 0.5}}\\n'
     """
 
-    def track(record: Record) -> None:
+    def tracker(record: Record) -> None:
+        # In append mode every write goes to the end of the file, also after the reads that look for a cut-off line.
         with open(path, "a+b") as file:
-            if end := file.tell():
-                file.seek(end - 1)
+            size = file.tell()
+            if size:
+                file.seek(size - 1)
                 if file.read() != b"\n":
                     file.seek(0)
                     file.truncate(file.read().rfind(b"\n") + 1)
             file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
 
-    return track
+    return tracker
 
 
 @contextlib.contextmanager
 def tensorboard(folder: str | os.PathLike) -> Iterator[Callable[[Record], None]]:
-    """Writes each record's numbers as scalars of TensorBoard, against the segments of runs that are done.
+    """Opens a tracker that writes each record's numbers as scalars of TensorBoard.
+
+    The horizontal axis counts the segments of runs that are done.
 
     Args:
-        folder: for the event file, as `tensorboard --logdir` takes it; one more is made each time.
+        folder: for the event file, as ``tensorboard --logdir`` takes it. Each call adds one file.
 
     Yields:
         The tracker.
@@ -69,50 +74,44 @@ def tensorboard(folder: str | os.PathLike) -> Iterator[Callable[[Record], None]]
     Example:
         >>> import pathlib, tempfile
         >>> folder = tempfile.mkdtemp()
-        >>> with tensorboard(folder) as track:
-        ...     track({"done": 1, "total": 2, "segment": 1, "segments": 1, "metrics": {"loss": 0.5}})
+        >>> with tensorboard(folder) as tracker:
+        ...     tracker({"done": 1, "total": 2, "segment": 1, "segments": 1, "metrics": {"loss": 0.5}})
         >>> len(list(pathlib.Path(folder).iterdir()))
         1
     """
-    try:
+    with requires("tensorboard", "mixjax.runner.tracking.tensorboard"):
         import tensorboardX
-    except ImportError as error:
-        raise ImportError("this tracker needs tensorboardX: pip install 'mixjax[tensorboard]'") from error
     with tensorboardX.SummaryWriter(str(folder)) as writer:
 
-        def track(record: Record) -> None:
+        def tracker(record: Record) -> None:
             step = round(record["done"] * record["segments"])
             for name, value in _scalars(record).items():
                 writer.add_scalar(name, value, step)
-            writer.flush()
+            writer.flush()  # who watches wants the record now, and the process may be killed before the next one
 
-        yield track
+        yield tracker
 
 
 @contextlib.contextmanager
 def wandb(module: str = "wandb", **settings: Any) -> Iterator[Callable[[Record], None]]:
-    """Logs each record with Weights & Biases, or with a library that takes its place (trackio, swanlab).
+    """Opens a tracker that logs each record with Weights & Biases, or with a library like it (trackio, swanlab).
 
     Args:
-        module: a library with ``init``, ``log`` and ``finish`` like those of wandb.
-        **settings: of its ``init``, such as ``project``, ``name`` and ``config``.
+        module: a library with functions ``init``, ``log`` and ``finish`` like those of wandb.
+        **settings: arguments of the library's ``init``, such as ``project``, ``name`` and ``config``.
 
     Yields:
         The tracker.
 
     Raises:
-        ImportError: the library is missing (extra ``wandb``; others by their own name).
+        ImportError: the library is missing (wandb: extra ``wandb``; others: the package of their name).
 
     Example:
         >>> def sweep_and_log(train):
-        ...     with wandb(project="mixtures", name="rates") as track:
-        ...         return mixjax.sweep(train, seeds=1000, track=track)
+        ...     with wandb(project="mixtures", name="rates") as tracker:
+        ...         return mixjax.sweep(train, seeds=1000, track=tracker)
     """
-    try:
-        library = importlib.import_module(module)
-    except ImportError as error:
-        package = "mixjax[wandb]" if module == "wandb" else module
-        raise ImportError(f"this tracker needs {module}: pip install '{package}'") from error
+    library = _library(module)
     library.init(**settings)
     try:
         yield lambda record: library.log(_scalars(record))
@@ -120,8 +119,19 @@ def wandb(module: str = "wandb", **settings: Any) -> Iterator[Callable[[Record],
         library.finish()
 
 
-def _scalars(record):
-    """The numbers of a record by one name each, those of a config's run below the run's name."""
+def _library(module: str) -> ModuleType:
+    if module == "wandb":
+        with requires("wandb", "mixjax.runner.tracking.wandb"):
+            return importlib.import_module(module)
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        # No extra of mixjax installs the libraries that take wandb's place.
+        raise ImportError(f"mixjax.runner.tracking.wandb needs {module}: pip install '{module}'") from error
+
+
+def _scalars(record: Record) -> dict[str, float]:
+    """Returns a record's numbers in one flat dict, those of a config's run below the run's name."""
     prefix = f"{record['run']}/" if "run" in record else ""
     numbers = {name: value for name, value in record.items() if name not in ("run", "metrics")} | record["metrics"]
     return {prefix + name: value for name, value in numbers.items() if value is not None}

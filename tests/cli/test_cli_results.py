@@ -301,7 +301,7 @@ def test_show(command, write):
         "va_wins no 0.5 ± 0.12 0",
         "open undecided 0",
         "time 16 runs in 6 s after 3 s of compilation",
-        'in Python import mixjax.runner.results; runs = mixjax.runner.results.read("toy")',
+        'in Python import mixjax; runs = mixjax.runner.results.read("toy")',
         "mean ± standard error over seeds; step = 20 (last)",
         "run gamma method loss [nats]",
         "MLP 0.1 sgd -98.25 ± 0.85",

@@ -12,7 +12,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixjax.runner.comparison import divergent_runs, holm, mean_stderr, mean_text, paired_table
+from mixjax.runner.comparison import divergent_runs, holm, paired_table
 
 
 @pytest.fixture(autouse=True)
@@ -188,27 +188,3 @@ def test_diverged_needs_seeds():
         divergent_runs(xr.Dataset({"loss": ("step", [1.0])}))
     with pytest.raises(ValueError, match="got no metrics"):
         divergent_runs(xr.Dataset())
-
-
-def test_mean_stderr():
-    assert mean_stderr([2.0, math.nan, 4.0, -math.inf]) == (3.0, 1.0, 2)
-    assert mean_stderr(np.full(3, 0.1)) == (0.1, 0.0, 3)  # not the rounding error of its mean
-    assert mean_stderr([1.0])[::2] == (1.0, 1) and math.isnan(mean_stderr([1.0])[1])
-    assert mean_stderr([math.nan])[2] == 0 and math.isnan(mean_stderr([math.nan])[0])
-
-
-@pytest.mark.parametrize(
-    ("mean", "stderr", "text"),
-    [
-        (94.487, 0.0699, "94.487 ± 0.070"),
-        (-0.0994, 0.143, "-0.10 ± 0.14"),
-        (1234.5, 67.8, "1234 ± 68"),
-        (3e9, 2e7, "3e+09 ± 2e+07"),
-        (1e-9, 3e-10, "1e-09 ± 3e-10"),
-        (0.5, 0.0, "0.5 ± 0"),
-        (0.5, math.nan, "0.5"),
-        (math.nan, math.nan, "-"),
-    ],
-)
-def test_mean_text(mean, stderr, text):
-    assert mean_text(mean, stderr) == text

@@ -1,25 +1,50 @@
-"""The frozen dataclass of an experiment: its fields by name and type, checked with pydantic."""
+"""The fields of an experiment's frozen dataclass: looked up by name and type, and checked with pydantic."""
 
 import dataclasses
-import difflib
 import json
 import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import pydantic
+from mixjax.checks import nearest, requires
+from mixjax.runner.configs.tables import dotted
 
-_ALTERNATIVE = r"constrained-|literal\[|(int|float|str|bool|tuple|list|dict)(\[|$)"
-"""Of a place that pydantic names: which alternative of a field's type it means."""
+with requires("experiments", "mixjax.runner.configs"):
+    import pydantic
+
+__all__ = [
+    "ConfigError",
+    "as_json",
+    "check_keys",
+    "dotted_fields",
+    "is_dataclass",
+    "is_number",
+    "replace",
+    "validate",
+]
+
+# pydantic says where a value stands by the keys that lead to it, but also names the alternative of a union that it
+# tried, such as "float" or "literal['auto']". A reader wants the keys only.
+_ALTERNATIVE = re.compile(r"constrained-|literal\[|(int|float|str|bool|tuple|list|dict)(\[|$)")
 
 
 class ConfigError(ValueError):
-    """A mistake in a config file or in a `--set`; the message names the key and where it stands."""
+    """Reports a mistake in a config file or in a ``--set``; the message names the key and where it stands."""
 
 
 def check_keys(table: Mapping[str, Any], classes: Sequence[type], where: str, extra: Sequence[str] = ()) -> None:
-    """Keys must be fields of one of the dataclasses, inside nested ones too, or `extra`."""
+    """Checks that each key is a field of one of the dataclasses, also in tables for nested dataclasses.
+
+    Args:
+        table: values by key.
+        classes: the dataclasses.
+        where: where the table stands, for the message.
+        extra: keys that would do as well, for the message; the table given has none of them.
+
+    Raises:
+        ConfigError: an unknown key.
+    """
     hints = {f.name: typing.get_type_hints(cls)[f.name] for cls in classes for f in dataclasses.fields(cls) if f.init}
     for key, value in table.items():
         if key not in hints:
@@ -38,30 +63,32 @@ def _dataclasses_in(hint: Any) -> Iterator[type]:
 
 
 def is_number(hint: Any) -> bool:
-    """Whether a field of this type holds one number."""
+    """Tells if a field of this type holds one number."""
     return set(typing.get_args(hint) or (hint,)) - {type(None)} <= {int, float}
 
 
 def is_dataclass(hint: Any) -> bool:
-    """Whether a field of this type holds a dataclass."""
+    """Tells if a field of this type holds a dataclass."""
     return isinstance(hint, type) and dataclasses.is_dataclass(hint)
 
 
-def nearest(key: str, known: Sequence[str]) -> str:
-    """The end of a message about an unknown key."""
-    close = difflib.get_close_matches(key, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known) or 'none'}"
+def dotted_fields(table: Mapping[str, Any], cls: type) -> dict[str, Any]:
+    """Returns the values that a table gives for fields, those of nested dataclasses by dotted names.
+
+    Args:
+        table: values by key. A table for a field of another type, such as ``{start, stop, num}``, is one value.
+        cls: the dataclass.
+
+    Returns:
+        Dotted field name -> value.
+    """
+    return dotted(table, is_leaf=lambda name: not is_dataclass(_field_type(cls, name)))
 
 
-def flat(table: Mapping[str, Any], cls: type, prefix: str = "") -> dict[str, Any]:
-    """A table of fields, those of nested dataclasses by dotted names."""
-    hints, found = typing.get_type_hints(cls), {}
-    for key, value in table.items():
-        if is_dataclass(hints[key]):
-            found |= flat(value, hints[key], f"{prefix}{key}.")
-        else:
-            found[prefix + key] = value
-    return found
+def _field_type(cls: Any, name: str) -> Any:
+    for part in name.split("."):
+        cls = typing.get_type_hints(cls)[part]
+    return cls
 
 
 def _adapter(cls: type, where: str) -> pydantic.TypeAdapter:
@@ -74,39 +101,67 @@ def _adapter(cls: type, where: str) -> pydantic.TypeAdapter:
 
 
 def validate(cls: type, table: Mapping[str, Any], where: str) -> Any:
-    """Builds the dataclass; strict (no "3" for 3), except that TOML's lists make tuples and integers make floats."""
+    """Builds a dataclass from a table of its fields.
+
+    The types are strict (no "3" for 3), except that TOML's lists make tuples and its integers make floats.
+
+    Args:
+        cls: the dataclass.
+        table: values by field name.
+        where: where the table stands, for the message.
+
+    Returns:
+        An instance of ``cls``.
+
+    Raises:
+        ConfigError: a value of another type, or one that the dataclass refuses.
+    """
     try:
+        # From JSON, since pydantic's strict mode takes a list for a tuple only there.
         return _adapter(cls, where).validate_json(json.dumps(table, default=str), strict=True)
     except pydantic.ValidationError as exc:
-        lines = []
-        for error in exc.errors():
-            got = "" if error["type"] == "missing" or not error["loc"] else f", got {error['input']!r}"
-            place = [str(part) for part in error["loc"]]
-            place = [part for i, part in enumerate(place) if not (i and re.match(_ALTERNATIVE, part))]
-            lines.append(": ".join(filter(None, [".".join(place), error["msg"]])) + got)
-        raise ConfigError(f"{where}: " + "; ".join(lines)) from exc
+        raise ConfigError(f"{where}: " + "; ".join(map(_mistake, exc.errors()))) from exc
+
+
+def _mistake(error: Any) -> str:
+    """Says in one phrase where a mistake stands, what it is and which value made it."""
+    first, *rest = [str(part) for part in error["loc"]] or [""]
+    place = ".".join([first, *(part for part in rest if not _ALTERNATIVE.match(part))])
+    message = f"{place}: {error['msg']}" if place else error["msg"]
+    # Without a place the input is the whole table, and a missing key has none.
+    return message if error["type"] == "missing" or not error["loc"] else f"{message}, got {error['input']!r}"
 
 
 def as_json(values: Any) -> dict[str, Any]:
-    """A dataclass as plain TOML types; None, which TOML lacks, is left out (it can only be a default)."""
+    """Turns a dataclass into plain types of TOML.
 
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {str(k): plain(v) for k, v in value.items() if v is not None}
-        return [plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+    Args:
+        values: an instance of a dataclass.
 
-    return plain(_adapter(type(values), "config").dump_python(values, mode="json"))
+    Returns:
+        Field name -> value. None, which TOML lacks, is left out; it can only be a default.
+    """
+    return _plain(_adapter(type(values), "config").dump_python(values, mode="json"))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items() if item is not None}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
 
 
 def replace(config: Any, hparams: Mapping[str, Any]) -> Any:
-    """A frozen dataclass with some numbers replaced; the first thing that an experiment's `train` does.
+    """Replaces some numbers of a frozen dataclass: the first thing that an experiment's ``train`` does.
 
     Args:
         config: the experiment's dataclass.
-        hparams: field name, dotted where nested -> value, traced or not, as `mixjax.sweep` hands them to `train`.
+        hparams: field name, dotted where nested -> value, traced or not, as :func:`mixjax.sweep` hands them to
+            ``train``.
 
     Returns:
-        The same dataclass.
+        An instance of the same dataclass.
 
     Raises:
         TypeError: no such field.
@@ -124,6 +179,7 @@ def replace(config: Any, hparams: Mapping[str, Any]) -> Any:
     """
     for name, value in hparams.items():
         first, _, rest = name.partition(".")
-        value = replace(getattr(config, first), {rest: value}) if rest else value
+        if rest:
+            value = replace(getattr(config, first), {rest: value})
         config = dataclasses.replace(config, **{first: value})
     return config

@@ -1,4 +1,4 @@
-"""`--set key=value`: one value of a config replaced."""
+"""Overrides: ``--set key=value`` replaces one value of a config."""
 
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -8,11 +8,24 @@ from mixjax.runner.configs.fields import ConfigError
 from mixjax.runner.configs.sweep import POINTS, SWEEP_KEYS
 from mixjax.runner.configs.tables import at
 
-RESERVED = ("experiment", "run", "sweep")  # top-level keys that are not fields of the experiment's dataclass
+__all__ = ["RESERVED", "assign", "check_takes_effect", "parse"]
+
+RESERVED = ("experiment", "run", "sweep")
+"""Keys at the top of a config that are not fields of the experiment's dataclass."""
 
 
 def parse(text: str) -> tuple[list[str], Any]:
-    """Splits one `--set key=value` into its keys and its value."""
+    """Splits one ``--set key=value`` into its keys and its value.
+
+    Args:
+        text: such as "sweep.seeds=100".
+
+    Returns:
+        The dotted key's parts, and the value: as TOML, or as a string where it is no TOML.
+
+    Raises:
+        ConfigError: no key, or no "=".
+    """
     key, equals, value = text.partition("=")
     keys = [part.strip() for part in key.split(".")]
     if not equals or not all(keys):
@@ -24,7 +37,11 @@ def parse(text: str) -> tuple[list[str], Any]:
 
 
 def assign(table: Any, keys: Sequence[str], value: Any, where: str) -> None:
-    """Puts a value at dotted keys."""
+    """Puts a value at dotted keys of a document, in place; missing tables on the way are made.
+
+    Raises:
+        ConfigError: a list has no such place, or a value that is no table stands on the way.
+    """
     try:
         for key in keys[:-1]:
             table = table[int(key)] if isinstance(table, list) else table.setdefault(key, {})
@@ -34,14 +51,18 @@ def assign(table: Any, keys: Sequence[str], value: Any, where: str) -> None:
 
 
 def check_takes_effect(raw: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
-    """A base value that a run or an axis replaces anyway is a mistake."""
+    """Refuses to override a base value that an axis or a run replaces anyway.
+
+    Raises:
+        ConfigError: with the override that would have an effect.
+    """
     sweep = raw.get("sweep", {})
     for table, place in ((sweep, "sweep"), *((sweep.get(key, {}), f"sweep.{key}") for key in POINTS)):
         if keys[0] not in RESERVED and at(table, keys) is not None and keys[0] not in (*SWEEP_KEYS, *POINTS):
             name = ".".join(keys)
             raise ConfigError(f"{where}: has no effect, [sweep] replaces {name!r}; use --set {place}.{name}=[...]")
-    for place, table in enumerate(raw.get("run", [])):
-        name, table = table.get("name"), at(table, keys)
-        if table is not None and keys[0] != "name":
-            instead = ".".join(["run", str(place), *keys])
+    for number, run in enumerate(raw.get("run", [])):
+        if at(run, keys) is not None and keys[0] != "name":
+            instead = ".".join(["run", str(number), *keys])
+            name = run.get("name")
             raise ConfigError(f"{where}: has no effect on [[run]] {name!r}, which sets its own; use --set {instead}=")

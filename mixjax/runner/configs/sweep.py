@@ -1,4 +1,4 @@
-"""The table `[sweep]`: seeds, axes and points."""
+"""The table ``[sweep]`` of a config: seeds, axes and points."""
 
 import dataclasses
 import math
@@ -7,30 +7,38 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import pydantic
 
-from mixjax.runner.configs.fields import ConfigError, check_keys, flat, is_dataclass, is_number, nearest, validate
-from mixjax.sweeps.runs import random_points
+from mixjax.checks import nearest, requires
+from mixjax.runner.configs.fields import ConfigError, check_keys, dotted_fields, is_dataclass, is_number, validate
+from mixjax.sweeps import random_points
+
+with requires("experiments", "mixjax.runner.configs"):
+    import pydantic
+
+__all__ = ["POINTS", "SWEEP_KEYS", "Draws", "Sweep", "check_swept", "sweep_of"]
 
 SWEEP_KEYS = ("seeds", "first_seed", "chunk", "vectorize")
-POINTS = ("points", "random")  # keys of [sweep] that hold tables of fields
+"""Keys of [sweep] that are no fields of the experiment."""
+
+POINTS = ("points", "random")
+"""Keys of [sweep] that hold tables of fields."""
 
 _Columns = dict[str, Annotated[tuple[int | float, ...], pydantic.Field(min_length=1)]]
 _Finite = Annotated[float, pydantic.Field(allow_inf_nan=False)]
-_Num = Annotated[int, pydantic.Field(ge=1, le=1_000_000)]  # values that are written out one by one
+_Num = Annotated[int, pydantic.Field(ge=1, le=1_000_000)]  # bounded: so many values are written out one by one
 
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """What each run is repeated over: `seeds` times the product of the `axes`.
+    """Holds what each run is repeated over: seeds, times the product of the axes, times the points.
 
     Args:
         seeds: number of paired seeds, at least 1.
         first_seed: the first one, at least 0.
-        chunk: runs a call of the compiled program, at least 1, or "auto".
-        vectorize: "vmap" or "map", see :func:`mixjax.sweep`; None takes the default of the devices at hand.
+        chunk: number of runs in one call of the compiled program, at least 1, or "auto".
+        vectorize: "vmap" or "map", see :func:`mixjax.sweep`; None takes its default for the devices at hand.
         axes: field name, dotted where nested -> its values, at least one.
-        points: field name -> column; all columns have one length.
+        points: field name, dotted where nested -> column; all columns have one length.
     """
 
     seeds: Annotated[int, pydantic.Field(ge=1)] = 1
@@ -41,7 +49,7 @@ class Sweep:
     points: _Columns = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        """Checks the points."""
+        """Checks that columns have one length, and that no field is an axis and a column."""
         lengths = {name: len(values) for name, values in self.points.items()}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"columns of points need one length, got {lengths}")
@@ -52,7 +60,7 @@ class Sweep:
 
 @dataclasses.dataclass(frozen=True)
 class _Spaced:
-    """An axis of `num` evenly spaced values."""
+    """Holds an axis of ``num`` evenly spaced values."""
 
     start: _Finite
     stop: _Finite
@@ -68,7 +76,7 @@ class _Spaced:
 
 @dataclasses.dataclass(frozen=True)
 class _Range:
-    """What a random value is drawn from."""
+    """Holds the range that a random value is drawn from."""
 
     start: _Finite
     stop: _Finite
@@ -77,20 +85,32 @@ class _Range:
 
 @dataclasses.dataclass(frozen=True)
 class Draws:
-    """How many random points, and the seed of their draws."""
+    """Holds how many random points there are, and the seed of their draws."""
 
     num: _Num
     seed: Annotated[int, pydantic.Field(ge=0)] = 0
 
 
 def sweep_of(table: Mapping[str, Any], cls: type, path: str) -> Sweep:
-    """The table `[sweep]` of an experiment with this dataclass."""
+    """Reads the table ``[sweep]``.
+
+    Args:
+        table: its values by key, checked by :func:`check_swept`.
+        cls: the experiment's dataclass.
+        path: the config file, for messages.
+
+    Returns:
+        The sweep, its axes and points written out.
+
+    Raises:
+        ConfigError: a mistake in a value.
+    """
     own = {key: value for key, value in table.items() if key in SWEEP_KEYS}
     rest = {key: value for key, value in table.items() if key not in (*SWEEP_KEYS, *POINTS)}
-    axes = {name: _axis(value, f"{path}: [sweep] {name}") for name, value in flat(rest, cls).items()}
+    axes = {name: _axis(value, f"{path}: [sweep] {name}") for name, value in dotted_fields(rest, cls).items()}
     if all(key in table for key in POINTS):
         raise ConfigError(f"{path}: [sweep.points] and [sweep.random]: keep one of the two")
-    points = dict(flat(table.get("points", {}), cls))
+    points = dotted_fields(table.get("points", {}), cls)
     for name, values in points.items():
         if not isinstance(values, list):
             raise ConfigError(f"{path}: [sweep.points] {name}: a column is a list, got {values!r}")
@@ -100,7 +120,17 @@ def sweep_of(table: Mapping[str, Any], cls: type, path: str) -> Sweep:
 
 
 def check_swept(table: Mapping[str, Any], cls: type, where: str, extra: Sequence[str]) -> None:
-    """Keys must be fields of one number, or tables of a nested dataclass with such fields."""
+    """Checks that keys are fields that hold one number, or tables of a nested dataclass with such fields.
+
+    Args:
+        table: values by key.
+        cls: the dataclass.
+        where: where the table stands, for messages.
+        extra: other keys that are allowed.
+
+    Raises:
+        ConfigError: an unknown key, or a field that cannot be an axis.
+    """
     hints = typing.get_type_hints(cls)
     fields = {f.name: hints[f.name] for f in dataclasses.fields(cls)}
     possible = [name for name, hint in fields.items() if is_number(hint) or is_dataclass(hint)]
@@ -118,10 +148,11 @@ def check_swept(table: Mapping[str, Any], cls: type, where: str, extra: Sequence
 
 
 def _random(table: Mapping[str, Any], cls: type, where: str) -> dict[str, list]:
+    """Draws the points of ``[sweep.random]``."""
     names = [f.name for f in dataclasses.fields(Draws)]
     draws = validate(Draws, {key: value for key, value in table.items() if key in names}, where)
     space = {}
-    for name, value in flat({k: v for k, v in table.items() if k not in names}, cls).items():
+    for name, value in dotted_fields({k: v for k, v in table.items() if k not in names}, cls).items():
         if isinstance(value, dict):
             check_keys(value, (_Range,), f"{where} {name}")
             value = validate(_Range, value, f"{where} {name}")
@@ -136,12 +167,15 @@ def _random(table: Mapping[str, Any], cls: type, where: str) -> dict[str, list]:
 
 
 def _axis(value: Any, where: str) -> list[int | float]:
+    """Writes out the values of an axis."""
     if isinstance(value, list):
         return value
     if not isinstance(value, dict):
         raise ConfigError(f"{where}: an axis is a list or {{start, stop, num, scale}}, got {value!r}")
     check_keys(value, (_Spaced,), where)
     spaced = validate(_Spaced, value, where)
-    values = (np.geomspace if spaced.scale == "log" else np.linspace)(spaced.start, spaced.stop, spaced.num)
-    whole = np.isclose(values, np.round(values), rtol=1e-12, atol=0).all()  # for fields of integers
+    space = np.geomspace if spaced.scale == "log" else np.linspace
+    values = space(spaced.start, spaced.stop, spaced.num)
+    # Integers where all values are, up to rounding: a field of integers would refuse 2.0.
+    whole = np.isclose(values, np.round(values), rtol=1e-12, atol=0).all()
     return [int(v) for v in np.round(values)] if whole else values.tolist()

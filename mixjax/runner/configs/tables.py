@@ -1,25 +1,54 @@
-"""Nested tables of plain values, as TOML has them."""
+"""Nested tables of plain values, as TOML has them: looked up, merged and split by key."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+__all__ = ["at", "dotted", "merge", "nest", "own", "shared"]
 
 
 def nest(keys: Sequence[str], value: Any) -> Any:
-    """The smallest document that holds `value` at `keys`; a number is a place in a list."""
+    """Makes the smallest document that holds a value at dotted keys; a key that is a number is a place in a list."""
     for key in reversed(keys):
         value = [value] if key.isdecimal() else {key: value}
     return value if isinstance(value, dict) else {}
 
 
 def at(table: Any, keys: Sequence[str]) -> Any:
-    """What stands at dotted keys, or None."""
+    """Returns the value at dotted keys, or None where there is none."""
     for key in keys:
         table = table.get(key) if isinstance(table, dict) else None
     return table
 
 
+def dotted(
+    table: Mapping[str, Any], is_leaf: Callable[[str], bool] = lambda name: False, prefix: str = ""
+) -> dict[str, Any]:
+    """Flattens nested tables: returns their values by dotted key.
+
+    Args:
+        table: values and tables by key.
+        is_leaf: tells for a dotted key if the table there is a value, and stays whole.
+        prefix: what every dotted key begins with.
+
+    Returns:
+        Dotted key -> value.
+
+    Example:
+        >>> dotted({"steps": 5, "rule": {"gamma": 0.1}})
+        {'steps': 5, 'rule.gamma': 0.1}
+    """
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict) and not is_leaf(name):
+            found |= dotted(value, is_leaf, f"{name}.")
+        else:
+            found[name] = value
+    return found
+
+
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` on top of `base`, table by table."""
+    """Lays one document over another: tables merge, any other value replaces the one below it."""
     merged = dict(base)
     for key, value in over.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
@@ -28,21 +57,25 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def shared(tables: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What all tables hold, in the tables inside them too."""
+    """Returns the values that all tables have in common, also inside the tables that they hold."""
     common = {}
     for key in (key for key in tables[0] if all(key in table for table in tables)):
         values = [table[key] for table in tables]
-        if len({repr(value) for value in values}) == 1:  # a NaN is not equal to itself
+        if len({repr(value) for value in values}) == 1:  # by text: a NaN is not equal to itself
             common[key] = values[0]
-        elif all(isinstance(value, dict) for value in values) and (inner := shared(values)):
-            common[key] = inner
+        elif all(isinstance(value, dict) for value in values):
+            inner = shared(values)
+            if inner:
+                common[key] = inner
     return common
 
 
 def own(table: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, Any]:
-    """What a table holds besides; merging it into what is shared gives the table."""
+    """Returns the values of a table that are not among the shared ones; merging the two gives the table again."""
     rest = {key: value for key, value in table.items() if key not in shared}
     for key, value in shared.items():
-        if isinstance(value, dict) and (inner := own(table[key], value)):
-            rest[key] = inner
+        if isinstance(value, dict):
+            inner = own(table[key], value)
+            if inner:
+                rest[key] = inner
     return rest

@@ -1,4 +1,4 @@
-"""What `mixjax compare` does: paired seeds, from result folders to a table and a figure."""
+"""The work of ``mixjax compare``: from result folders over paired seeds to a table and a figure."""
 
 import textwrap
 import tomllib
@@ -10,18 +10,22 @@ import numpy as np
 import pandas as pd
 import typer
 
-from mixjax.cli.select import along_dim, as_number, known_label, metric_arrays, settle, unit_text
-from mixjax.cli.select import select as selected
-from mixjax.cli.terminal import Mistake, aligned
+from mixjax.cli.select import along_dim, as_number, known_label, metric_arrays, select_labels, settle, unit_text
+from mixjax.cli.terminal import Mistake
 from mixjax.runner import results
-from mixjax.runner.comparison import mean_text, paired_table
+from mixjax.runner.comparison import paired_table
+from mixjax.runner.configs.tables import dotted
+from mixjax.runner.texts import aligned, mean_text
+
+__all__ = ["compare_results", "values_by_key"]
 
 _WIDTH = 110
 _FORMATS = (".png", ".pdf", ".svg")
 
 
-def compare(
+def compare_results(
     paths: Sequence[Path],
+    *,
     metric: str | None,
     better: str | None,
     along: str | None,
@@ -30,20 +34,34 @@ def compare(
     mean: Sequence[str],
     out: Path | None,
 ) -> None:
-    """Prints the table, and draws the figure where `out` says so; the arguments are the command's options."""
+    """Prints the table, and draws the figure where ``out`` says so.
+
+    Args:
+        paths: result folders.
+        metric: as the command's option.
+        better: as the command's option.
+        along: as the command's option.
+        baseline: as the command's option.
+        select: as the command's option.
+        mean: as the command's option.
+        out: as the command's option.
+
+    Raises:
+        Mistake: an option that does not fit the results.
+        OSError: a folder that holds no result.
+    """
     if out is not None and out.suffix not in _FORMATS:
         raise Mistake(f"--out {out}: must end in {', '.join(_FORMATS)}")
     names = _names(paths)
     folders = dict(zip(names, map(results.read, paths), strict=True))
     arrays = metric_arrays(folders, metric)
     metric, unit = str(arrays[0].name), unit_text(arrays[0])
-    without = [run for runs in folders.values() for run, dataset in runs.items() if metric not in dataset]
-    if better not in ("lower", "higher"):
+    if better != "lower" and better != "higher":
         got = f", got {better!r}" if better else ""
         raise Mistake(f"--better: must say if lower or higher {metric}{unit} is better{got}")
-    arrays, dims = selected(arrays, select, along, baseline)
+    arrays, selected = select_labels(arrays, select, along, baseline)
     along = along_dim(arrays, along)
-    frame, at = settle(arrays, mean, along, keep=dims)
+    frame, settled = settle(arrays, mean, along, keep=selected)
     labels = list(dict.fromkeys(frame[along]))
     baseline = labels[0] if baseline is None else known_label(f"--baseline {baseline}", along, baseline, labels)
     if len(labels) < 2:
@@ -52,11 +70,14 @@ def compare(
         table = paired_table(frame, metric, along, baseline=baseline, better=better)
     except ValueError as error:
         raise Mistake(error) from error
-    where = "; ".join([", ".join(names), *at])
+
+    where = "; ".join([", ".join(names), *settled])
     typer.echo(f"{metric}{unit}: {along} compared with {baseline}, {better} is better")
     typer.echo("\n".join(textwrap.wrap(where, _WIDTH)) + "\n")
     typer.echo("\n".join(aligned(_cells(table))) + "\n")
-    typer.echo("\n".join(_notes(table, names, paths)))
+    notes = [*_notes(table), *_config_notes(names, paths)]
+    typer.echo("\n".join(line for note in notes for line in textwrap.wrap(note, _WIDTH, subsequent_indent="  ")))
+    without = [run for runs in folders.values() for run, dataset in runs.items() if metric not in dataset]
     if without:
         typer.echo(f"without {metric}: {', '.join(without)}")
     if out is not None:
@@ -67,7 +88,7 @@ def compare(
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """A name for each folder: its last part, where that is unique."""
+    """Names each folder: by its last part, or by its path where two folders share their last part."""
     resolved = [path.resolve() for path in paths]
     twice = [path for i, path in enumerate(paths) if resolved[i] in resolved[:i]]
     if twice:
@@ -76,22 +97,35 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return [name if last.count(name) == 1 else path.as_posix() for name, path in zip(last, paths, strict=True)]
 
 
+def _label_columns(table: pd.DataFrame) -> list[str]:
+    """Returns the columns in front of the statistics, which say what a row is about."""
+    columns = list(table.columns)
+    return columns[: columns.index("value")]
+
+
 def _cells(table: pd.DataFrame) -> list[list[str]]:
-    """The table as texts, its header first."""
-    dims = list(table.columns[: table.columns.get_loc("value")])
+    """Returns the table as texts, its header first."""
+    dims = _label_columns(table)
     lines = [[*dims, "mean", "baseline", "difference", "better in", "p (Holm)", "left out", "unpaired"]]
     for _, row in table.iterrows():
-        spread = row.difference, row.stderr
-        levels = [mean_text(level, row.stderr).partition(" ")[0] for level in (row.value, row.baseline)]
-        ties = f", {row.ties} tie{'s' * (row.ties > 1)}" if row.ties else ""
-        wins = f"{row.wins} of {row.num_seeds}{ties}"
+        # The two means have as many decimals as the error of their difference deserves.
+        means = [mean_text(mean, row.stderr).partition(" ")[0] for mean in (row.value, row.baseline)]
+        difference = mean_text(row.difference, row.stderr)
         p_value = "-" if np.isnan(row.p_holm) else f"{row.p_holm:.2g}"
-        lines.append([*row[dims], *levels, mean_text(*spread), wins, p_value, str(row.left_out), str(row.unpaired)])
+        lines.append([*row[dims], *means, difference, _wins(row), p_value, str(row.left_out), str(row.unpaired)])
     return lines if table.unpaired.any() else [line[:-1] for line in lines]
 
 
-def _notes(table: pd.DataFrame, names: Sequence[str], paths: Sequence[Path]) -> list[str]:
-    """What the reader must know about the numbers, and what differs between the configs."""
+def _wins(row: pd.Series) -> str:
+    """Says in how many seeds a label is better than the baseline, such as "3 of 4, 1 tie"."""
+    text = f"{row.wins} of {row.num_seeds}"
+    if row.ties == 1:
+        return f"{text}, 1 tie"
+    return f"{text}, {row.ties} ties" if row.ties else text
+
+
+def _notes(table: pd.DataFrame) -> list[str]:
+    """Says what the reader must know about the numbers."""
     notes = [
         "difference: mean ± standard error over paired seeds; left out: seeds in which one of the two is not finite",
         f"p: two-sided paired t-test, Holm-corrected for the number of tests in the table, {table.p_value.count()}",
@@ -102,30 +136,55 @@ def _notes(table: pd.DataFrame, names: Sequence[str], paths: Sequence[Path]) -> 
         notes.append("± 0: the difference is the same in every seed; p = 0 is the limit of the test")
     if table.unpaired.any():
         notes.append("unpaired: seeds that only one of the two has; left aside")
-    first, *others = [flat(tomllib.loads((path / "config.toml").read_text(encoding="utf-8"))) for path in paths]
-    for name, config in zip(names[1:], others, strict=True):
-        keys = [key for key in dict.fromkeys([*first, *config]) if first.get(key) != config.get(key)]
-        changes = ", ".join(f"{key} = {config.get(key, 'unset')} ({first.get(key, 'unset')})" for key in keys)
+    return notes
+
+
+def _config_notes(names: Sequence[str], paths: Sequence[Path]) -> list[str]:
+    """Says in what the config of each result differs from that of the first one."""
+    configs = [tomllib.loads((path / "config.toml").read_text(encoding="utf-8")) for path in paths]
+    first, *others = map(values_by_key, configs)
+    notes = []
+    for name, values in zip(names[1:], others, strict=True):
+        keys = [key for key in dict.fromkeys([*first, *values]) if first.get(key) != values.get(key)]
+        changes = ", ".join(f"{key} = {values.get(key, 'unset')} ({first.get(key, 'unset')})" for key in keys)
         notes.append(f"{name} differs from {names[0]} in " + (changes or "nothing of its config"))
-    return [line for note in notes for line in textwrap.wrap(note, _WIDTH, subsequent_indent="  ")]
+    return notes
 
 
-def flat(table: Any, prefix: str = "") -> dict[str, Any]:
-    """A config's values by dotted key; [[run]] tables by name."""
-    if isinstance(table, list) and table and all(isinstance(item, dict) for item in table):
-        table = {
-            item.get("name", str(i)): {k: v for k, v in item.items() if k != "name"} for i, item in enumerate(table)
-        }
-    if not isinstance(table, dict):
-        return {prefix: table}
-    return {k: v for key, item in table.items() for k, v in flat(item, f"{prefix}.{key}" if prefix else key).items()}
+def values_by_key(config: dict[str, Any]) -> dict[str, Any]:
+    """Flattens a config: returns its values by dotted key, those of a ``[[run]]`` below the run's name.
+
+    Args:
+        config: a config as TOML has it.
+
+    Returns:
+        Dotted key -> value.
+
+    Example:
+        >>> values_by_key({"steps": 5, "run": [{"name": "MLP", "width": 1}]})
+        {'steps': 5, 'run.MLP.width': 1}
+    """
+    return dotted(_lists_as_tables(config))
+
+
+def _lists_as_tables(value: Any) -> Any:
+    """Replaces each list of tables by one table, whose keys are the tables' names, or else their positions."""
+    if isinstance(value, dict):
+        return {key: _lists_as_tables(item) for key, item in value.items()}
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        tables = {}
+        for i, item in enumerate(value):
+            rest = {key: inner for key, inner in item.items() if key != "name"}
+            tables[item.get("name", str(i))] = _lists_as_tables(rest)
+        return tables
+    return value
 
 
 def _forest(table: pd.DataFrame, xlabel: str, title: str) -> Any:
-    """The differences with their intervals, one row each, beside a line at zero."""
+    """Draws the differences with their intervals, one row each, beside a line at zero."""
     from matplotlib.figure import Figure
 
-    dims = list(table.columns[: table.columns.get_loc("value")])
+    dims = _label_columns(table)
     labels = [", ".join(_named(dim, text) for dim, text in row[dims].items() if text) for _, row in table.iterrows()]
     rows = np.arange(len(labels))
     width = 6 + 0.075 * max(map(len, labels))
@@ -146,5 +205,5 @@ def _forest(table: pd.DataFrame, xlabel: str, title: str) -> Any:
 
 
 def _named(dim: str, text: str) -> str:
-    """A label as the figure shows it: numbers with their dimension."""
+    """Returns a label as the figure shows it: a number with its dimension, a text by itself."""
     return text if isinstance(as_number(text), str) else f"{dim} {text}"

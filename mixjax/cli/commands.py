@@ -1,0 +1,58 @@
+"""The commands of ``mixjax`` by name, and the help of ``mixjax`` itself."""
+
+from typing import Annotated
+
+import typer
+
+import mixjax
+from mixjax.cli.compare import compare
+from mixjax.cli.data import data
+from mixjax.cli.listing import list_
+from mixjax.cli.run import run
+from mixjax.cli.show import show
+from mixjax.cli.sweep import sweep
+
+__all__ = ["make_app"]
+
+
+def make_app() -> typer.Typer:
+    """Makes the application from its commands.
+
+    Returns:
+        The application; it is called with the arguments.
+    """
+    app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.callback()(_top)
+    app.command("run")(run)
+    app.command("sweep")(sweep)
+    app.command("list")(list_)
+    app.command("data")(data)
+    app.command("compare")(compare)
+    app.command("show")(show)
+    return app
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mixjax {mixjax.__version__}")
+        raise typer.Exit
+
+
+def _top(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Train on several domains with adaptive loss and sampling weights.
+
+    A config names an experiment and what to repeat it over. Running it gives a figure, metrics and a report of claims.
+
+    \b
+    Examples:
+      mixjax list                                  what can be run
+      mixjax run configs/quickstart.toml           run it; results/quickstart/ holds the result
+      mixjax run --help                            how to change a config from the command line
+      mixjax sweep configs/quickstart.toml --vary gamma1=log:1e-3:1:5 --seeds 20
+      mixjax show results/quickstart               what a result holds
+      mixjax compare results/quickstart --metric accuracy --better higher
+    """

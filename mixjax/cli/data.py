@@ -1,0 +1,39 @@
+"""The command ``mixjax data``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mixjax.cli.terminal import reported
+
+__all__ = ["data"]
+
+
+def data(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The data set, such as mnist or adult.")],
+    folder: Annotated[
+        Path | None, typer.Option("--from", metavar="FOLDER", help="A local folder that holds the files already.")
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option(metavar="SOURCE", help="The only source to ask. [default: each in turn]")
+    ] = None,
+) -> None:
+    """Fetch a data set into the cache, verified by checksum.
+
+    The cache is $MIXJAX_DATA, or else mixjax/ in your cache folder. A data set that is in the cache is not fetched
+    again.
+
+    \b
+    Examples:
+      mixjax data mnist
+      mixjax data mnist --from ~/Downloads/mnist
+      mixjax data mnist --source openml
+      mixjax data adult
+      mixjax data shakespeare
+      mixjax data colin27 --from /usr/share/mricron/templates
+    """
+    with reported(ValueError, RuntimeError, OSError, ImportError):
+        from mixjax.data import fetch
+
+        typer.echo(fetch(name, source=source, folder=folder))

@@ -1,0 +1,178 @@
+"""The work that ``mixjax run`` and ``mixjax sweep`` share: options, progress bars, trackers, and what they print."""
+
+import contextlib
+import json
+import os
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import typer
+
+from mixjax.cli.terminal import reported
+from mixjax.runner import configs
+from mixjax.runner.texts import aligned, claim_texts
+from mixjax.sweeps import checkpoints
+
+__all__ = [
+    "ConfigArgument",
+    "DryRunOption",
+    "ProfileOption",
+    "SetOption",
+    "TrackOption",
+    "run_config",
+    "run_mistakes_reported",
+]
+
+ConfigArgument = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="A TOML file; `mixjax list` shows those under ./configs.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the config; may be given several times."),
+]
+DryRunOption = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Say what would be run: runs, chunks, memory, operations, time; write nothing."),
+]
+ProfileOption = Annotated[
+    bool, typer.Option("--profile", help="Trace the run into DIR.profile, for TensorBoard's or Perfetto's viewer.")
+]
+TrackOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TRACKER",
+        help="Also send records of the progress to tensorboard (into DIR.tensorboard), wandb or trackio; may be given "
+        "several times.",
+    ),
+]
+_TRACKERS = ("tensorboard", "wandb", "trackio")
+
+
+def run_mistakes_reported() -> contextlib.AbstractContextManager[None]:
+    """Reports mistakes in a config, or in the data or the packages that it needs, as :func:`reported` does."""
+    mistakes = (configs.ConfigError, checkpoints.ChangedError, MemoryError, OSError, ImportError)
+    return reported(*mistakes, interrupted="the same command goes on where this one stopped")
+
+
+def run_config(
+    config: configs.Config, *, out: Path | None, dry_run: bool, profile: bool, trackers: Sequence[str]
+) -> None:
+    """Runs a config and prints its claims and files, or prints what it would run.
+
+    Args:
+        config: from :func:`mixjax.runner.configs.load`.
+        out: the folder to write; None for ``results/NAME``.
+        dry_run: only say what would be run.
+        profile: trace the run.
+        trackers: names of trackers.
+
+    Raises:
+        ConfigError: an unknown tracker, or ``out`` holds something that is no result.
+        typer.Exit: with code 1, if the figure, the claims or the summary failed.
+    """
+    from mixjax.runner import experiment, results
+
+    unknown = [name for name in trackers if name not in _TRACKERS]
+    if unknown:
+        raise configs.ConfigError(f"--track {unknown[0]}: unknown tracker; known: {', '.join(_TRACKERS)}")
+    target = results.check_out(Path("results", config.name) if out is None else out)
+    if dry_run:
+        _show_dry_run(experiment.plans(config))
+        chunks = target.with_name(f"{target.name}.chunks")
+        if chunks.exists():
+            typer.echo(f"{_shown(chunks)} has chunks of an earlier run: if it was the same, that many runs less")
+        return
+    trace = jax.profiler.trace(target.with_name(f"{target.name}.profile")) if profile else contextlib.nullcontext()
+    try:
+        with _bars() as progress, trace, _opened(trackers, target, config) as tracker:
+            path = experiment.run(config, out=target, callback=progress, track=tracker)
+    except experiment.ReportError as error:
+        typer.echo("\n".join([*error.failures.values(), f"mixjax: {error}"]), err=True)
+        raise typer.Exit(1) from error
+    if jax.process_index() == 0:
+        _show_result(path)
+        if profile:
+            typer.echo(f"{_shown(target)}.profile")
+
+
+@contextlib.contextmanager
+def _bars() -> Iterator[Callable[[str, float, int], None]]:
+    """Yields a callback that draws a progress bar for each run, and closes the bars at the end."""
+    from tqdm import tqdm
+
+    bars: list[tqdm] = []
+
+    def progress(name: str, done: float, total: int) -> None:
+        if not bars or bars[-1].desc != name:
+            # disable=None: no bar where stderr is no terminal.
+            bars.append(tqdm(total=total, desc=name, unit="run", disable=None))
+            # A disabled bar forgets its description, by which the bar of this run is known.
+            bars[-1].desc = name
+        bars[-1].update(done - bars[-1].n)
+
+    try:
+        yield progress
+    finally:
+        for bar in bars:
+            bar.close()
+
+
+@contextlib.contextmanager
+def _opened(names: Sequence[str], target: Path, config: configs.Config) -> Iterator[Callable | None]:
+    """Opens all trackers asked for, and yields them as one; on hosts other than the first one, none."""
+    from mixjax.runner import tracking
+
+    with contextlib.ExitStack() as stack:
+        opened = []
+        for name in () if jax.process_index() else names:
+            if name == "tensorboard":
+                tracker = tracking.tensorboard(target.with_name(f"{target.name}.tensorboard"))
+            else:
+                project = os.environ.get("WANDB_PROJECT", "mixjax")
+                resolved = tomllib.loads(config.to_toml())
+                tracker = tracking.wandb(name, project=project, name=target.name, config=resolved)
+            opened.append(stack.enter_context(tracker))
+        yield tracking.together(*opened) if opened else None
+
+
+def _show_dry_run(runs: Mapping[str, Any]) -> None:
+    """Prints the size and the time of each run."""
+    rows = [("run", "runs", "chunks", "memory of a device", "operations a run", "compilation", "time")]
+    for name, sized in runs.items():
+        rows.append(
+            (
+                name,
+                str(sized.num_runs),
+                f"{sized.num_chunks} of {sized.chunk} on {sized.num_devices} devices",
+                f"{sized.bytes_per_device / 1e9:.3g} GB of {sized.free_bytes / 1e9:.3g} GB free",
+                f"{sized.flops / 1e9:.3g} GFLOP",
+                f"{sized.compile_seconds:.3g} s",
+                f"{sized.run_seconds:.3g} s",
+            )
+        )
+    for line in aligned(rows):
+        typer.echo(line)
+    seconds = sum(sized.compile_seconds + sized.run_seconds for sized in runs.values())
+    total = sum(sized.num_runs for sized in runs.values())
+    typer.echo(f"\n{total} runs in about {seconds:.3g} s; nothing was written")
+
+
+def _show_result(path: Path) -> None:
+    """Prints the claims and the files of a result."""
+    from mixjax.runner.results import FILES
+
+    claims = claim_texts(json.loads((path / "claims.json").read_text(encoding="utf-8")))
+    if claims:
+        rows = [(claim.name, claim.value, claim.holds) for claim in claims]
+        for line in aligned([("claim", "value", "holds"), *rows]):
+            typer.echo(line)
+    for name in FILES:
+        typer.echo(_shown(path) / name)
+
+
+def _shown(path: Path) -> Path:
+    """Returns a path relative to the current folder where it is below it, and else as it is."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

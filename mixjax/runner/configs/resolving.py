@@ -1,0 +1,108 @@
+"""The experiment that a config names: its function is imported, and the function's dataclass is read."""
+
+import dataclasses
+import importlib.machinery
+import sys
+import types
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mixjax.checks import nearest
+from mixjax.runner.configs.fields import ConfigError
+from mixjax.runner.configs.overrides import RESERVED
+
+__all__ = ["Resolved", "resolve"]
+
+
+class Resolved(NamedTuple):
+    """Holds the experiment that a config names.
+
+    Attributes:
+        experiment: "module:function", as written.
+        function: that function.
+        cls: the frozen dataclass that the function takes.
+    """
+
+    experiment: str
+    function: Callable
+    cls: type
+
+
+def resolve(experiment: Any, path: Path) -> Resolved:
+    """Imports the function that a config names as "module:function".
+
+    The module is looked for in the config's project root, the nearest folder above it with a ``pyproject.toml``, or
+    else its own folder; then in the current folder; then among the installed packages. The first two are put in front
+    of ``sys.path``.
+
+    Args:
+        experiment: the value of the config's key, whatever its type; None where there is none.
+        path: the config file.
+
+    Returns:
+        The function, and the frozen dataclass that its first parameter is annotated with.
+
+    Raises:
+        ConfigError: there is no such function, or it takes no frozen dataclass.
+    """
+    if experiment is None:
+        raise ConfigError(f'{path}: no experiment; write experiment = "module:function" at the top')
+    where = f"{path}: experiment = {experiment!r}"
+    module_name, _, name = experiment.partition(":") if isinstance(experiment, str) else ("", "", "")
+    if not all(module_name.split(".")) or not name:
+        raise ConfigError(f'{where}: must be a string "module:function"')
+    module = _import(module_name, _folders(path), where)
+    function = getattr(module, name, None)
+    if not callable(function):
+        functions = [n for n, v in vars(module).items() if isinstance(v, types.FunctionType) and n[0] != "_"]
+        raise ConfigError(f"{where}: {module_name} has no function {name!r}; {nearest(name, functions)}")
+    return Resolved(experiment, function, _dataclass_of(function, name, where))
+
+
+def _folders(path: Path) -> list[Path]:
+    """Returns the folders in which a config's module is looked for first."""
+    own = path.resolve()
+    root = next((parent for parent in own.parents if (parent / "pyproject.toml").is_file()), own.parent)
+    here = Path.cwd()
+    return [root] if here == root else [root, here]
+
+
+def _import(module_name: str, folders: Sequence[Path], where: str) -> types.ModuleType:
+    names = [str(folder) for folder in folders]
+    sys.path[:] = [*names, *(p for p in sys.path if p not in names)]
+    # A module that was written while this process runs would else not be seen.
+    importlib.invalidate_caches()
+    # A module of this name from another folder may have been imported before: Python would hand it out again.
+    top = module_name.partition(".")[0]
+    spec, loaded = importlib.machinery.PathFinder.find_spec(top, names), sys.modules.get(top)
+    if spec and loaded and loaded.__spec__ and spec.origin != loaded.__spec__.origin:
+        raise ConfigError(f"{where}: this process has already imported another {top!r}, {loaded.__spec__.origin}")
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as exc:
+        if exc.name is None or not f"{module_name}.".startswith(f"{exc.name}."):
+            raise  # the module is there, and one that it imports is missing
+        looked = " and ".join(names)
+        raise ConfigError(f"{where}: no module {exc.name!r} in {looked}, nor among the installed packages") from exc
+
+
+def _dataclass_of(function: Callable, name: str, where: str) -> type:
+    """Returns the frozen dataclass that the function's first parameter is annotated with."""
+    try:
+        annotations = [hint for key, hint in typing.get_type_hints(function).items() if key != "return"]
+    except NameError as exc:
+        raise ConfigError(f"{where}: cannot read the annotations of {name}: {exc}") from exc
+    cls = annotations[0] if annotations else None
+    if not _is_frozen_dataclass(cls):
+        raise ConfigError(f"{where}: {name} must take one argument annotated with a frozen dataclass, got {cls}")
+    clash = {f.name for f in dataclasses.fields(cls)} & {*RESERVED, "name"}
+    if clash:
+        raise ConfigError(f"{where}: {cls.__name__} has a field {clash.pop()!r}, a name that configs reserve")
+    return cls
+
+
+def _is_frozen_dataclass(cls: Any) -> typing.TypeGuard[type]:
+    # Not in typeshed: the arguments that a class was decorated with.
+    return isinstance(cls, type) and dataclasses.is_dataclass(cls) and getattr(cls, "__dataclass_params__").frozen  # noqa: B009
