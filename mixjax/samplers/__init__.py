@@ -22,8 +22,8 @@ from mixjax.samplers.examples import (
 from mixjax.samplers.scored.hardness import hardness, proportional
 from mixjax.samplers.scored.history import AgedState, effective_sample_size, hardest, with_ages
 from mixjax.samplers.scored.host import HostSampler
-from mixjax.samplers.scored.stale import ExampleSampler, SamplerState
 from mixjax.samplers.scored.switch import SwitchState, when_it_pays
+from mixjax.samplers.scored.types import ExampleSampler, SamplerState
 
 __all__ = [
     "AgedState",

@@ -1,12 +1,18 @@
-"""Exact integer counts: the apportionment of a batch among domains."""
+"""Splits a batch among domains into exact integer counts."""
+
+from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mixjax.checks import as_simplex
+from mixjax.samplers.inverse_cdf import owners
 
-_FEW = 32  # domains up to which the greedy alone is quicker
+__all__ = ["allocate", "counts_to_ids"]
+
+# Up to so many domains the greedy alone is quicker than a bisection before it.
+_FEW = 32
 
 
 def allocate(weights: ArrayLike, batch_size: int) -> jax.Array:
@@ -16,11 +22,13 @@ def allocate(weights: ArrayLike, batch_size: int) -> jax.Array:
 
     .. math:: \min_n \sum_d q_d^2 / n_d \quad \text{s.t.} \quad \sum_d n_d = B, \; n_d \ge 1 \text{ where } q_d > 0.
 
-    The sum is separable and convex, so giving the next example to the domain where it helps most,
-    ``argmax q_d / sqrt(n_d (n_d + 1))``, is optimal: the apportionment of Huntington and Hill ("equal proportions").
-    The greedy's counts at any moment are ``q_d m`` rounded at the geometric mean of its neighbours, for some multiplier
-    ``m``, and ``m = B - D`` cannot exceed the batch: so it starts there and takes at most ``2 D`` turns, whatever the
-    batch size. For more than 32 domains ``m`` is bisected first, which leaves only ties: O(D log D).
+    The sum is separable and convex. So it is optimal to give one example after another to the domain where it helps
+    most, ``argmax q_d / sqrt(n_d (n_d + 1))``: the apportionment of Huntington and Hill ("equal proportions").
+
+    At any moment the counts of this greedy method are ``q_d m`` for some multiplier ``m``, rounded at the geometric
+    mean of the neighbouring integers. The counts of ``m = B - D`` cannot exceed the batch. So the greedy starts with
+    these counts and takes at most ``2 D`` turns, whatever the batch size. For more than 32 domains ``m`` is bisected
+    first, which leaves only ties: O(D log D).
 
     Args:
         weights: sampling weights ``[D]``, non-negative; normalised here.
@@ -47,7 +55,7 @@ def allocate(weights: ArrayLike, batch_size: int) -> jax.Array:
         raise ValueError(f"batch_size must be in [{q.size}, 2^24), one example per domain at least, got {batch_size}.")
 
     def rounded(multiplier):
-        """``multiplier * q`` rounded up where it exceeds the geometric mean of its neighbours."""
+        """Rounds ``multiplier * q`` up where it exceeds the geometric mean of its neighbours, and to at least 1."""
         x = q * multiplier
         below = jnp.floor(x)
         n = (below + (x > jnp.sqrt(below * (below + 1.0)))).astype(jnp.int32)
@@ -65,10 +73,11 @@ def allocate(weights: ArrayLike, batch_size: int) -> jax.Array:
         left = batch_size - counts.sum()
         if q.size <= _FEW:
             return counts.at[jnp.argmax(gain)].add(1)
+        # After the bisection only ties are left, and each of the first of them gets one.
         rank = jnp.zeros(q.size, jnp.int32).at[jnp.argsort(-gain, stable=True)].set(jnp.arange(q.size))
-        return counts + (rank < left)  # what is left is a tie: one each
+        return counts + (rank < left)
 
-    # Below B - D (a little, for rounding) the rounded counts never exceed B.
+    # The rounded counts of B - D never exceed B; a little less is taken because the product is rounded too.
     low = jnp.float32((batch_size - q.size) * (1.0 - 1e-6))
     if q.size > _FEW:
         (low, _), _ = jax.lax.scan(halve, (low, jnp.float32(batch_size + q.size)), length=40)
@@ -76,7 +85,7 @@ def allocate(weights: ArrayLike, batch_size: int) -> jax.Array:
 
 
 def counts_to_ids(counts: ArrayLike, batch_size: int) -> jax.Array:
-    """Domain ids of a batch with the given counts, in order of domain.
+    """Lists the domain ids of a batch with the given counts, in order of domain.
 
     Args:
         counts: int ``[D]`` that sums to ``batch_size``.
@@ -90,5 +99,4 @@ def counts_to_ids(counts: ArrayLike, batch_size: int) -> jax.Array:
         >>> mixjax.samplers.counts_to_ids(jnp.array([2, 0, 1]), batch_size=3).tolist()
         [0, 0, 2]
     """
-    ends = jnp.cumsum(jnp.asarray(counts, jnp.int32))
-    return jnp.searchsorted(ends, jnp.arange(batch_size, dtype=jnp.int32), side="right").astype(jnp.int32)
+    return owners(jnp.cumsum(jnp.asarray(counts, jnp.int32)), jnp.arange(batch_size, dtype=jnp.int32))

@@ -1,18 +1,23 @@
-"""Random domain ids with ``E[n_d] = B q_d``, by inverse transform: O(D + B log D), no Gumbel per category.
+"""Draws random domain ids with ``E[n_d] = B q_d`` by inverse transform: O(D + B log D), no Gumbel per category.
 
-The distribution function is one of integers, ``q_d`` in units of 2^-30 and at least one unit where ``q_d > 0``: every
-such domain can be drawn, which sums and uniforms in float32 do not ensure from 10^5 domains on.
+The cumulative distribution is one of integers: ``q_d`` in units of 2^-30, and at least one unit where ``q_d > 0``. So
+every such domain can be drawn, which sums and uniform numbers in float32 do not ensure from 10^5 domains on.
 """
+
+from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mixjax.checks import as_simplex
+from mixjax.samplers import inverse_cdf
+
+__all__ = ["choose", "multinomial", "stratified", "systematic"]
 
 
 def systematic(key: jax.Array, weights: ArrayLike, n: int) -> jax.Array:
-    """Domain ids at ``n`` evenly spaced quantiles with one random offset: each count is within 1 of ``n q_d``.
+    """Draws domain ids at ``n`` evenly spaced quantiles with one random offset: each count is within 1 of ``n q_d``.
 
     Args:
         key: a ``jax.random.key``.
@@ -32,11 +37,12 @@ def systematic(key: jax.Array, weights: ArrayLike, n: int) -> jax.Array:
     """
     cdf = _integer_cdf(weights)
     offset = jax.random.randint(key, (), 0, cdf[-1], jnp.uint32)
-    return _find(cdf, _quantiles(cdf, n, offset)[:-1])
+    starts = _quantiles(cdf, n, offset)[:-1]
+    return _find(cdf, starts)
 
 
 def stratified(key: jax.Array, weights: ArrayLike, n: int) -> jax.Array:
-    """Domain ids at one uniform quantile in each of ``n`` equal strata: counts within 2 of ``n q_d``.
+    """Draws domain ids at one uniform quantile in each of ``n`` equal strata: each count is within 2 of ``n q_d``.
 
     Args:
         key: a ``jax.random.key``.
@@ -60,7 +66,7 @@ def stratified(key: jax.Array, weights: ArrayLike, n: int) -> jax.Array:
 
 
 def multinomial(key: jax.Array, weights: ArrayLike, n: int) -> jax.Array:
-    """Independent domain ids, each ``d`` with probability ``q_d``.
+    """Draws independent domain ids, each ``d`` with probability ``q_d``.
 
     Args:
         key: a ``jax.random.key``.
@@ -83,19 +89,46 @@ def multinomial(key: jax.Array, weights: ArrayLike, n: int) -> jax.Array:
     return _find(cdf, jax.random.randint(key, (n,), 0, cdf[-1], jnp.uint32))
 
 
+def choose(key: jax.Array, weights: ArrayLike) -> jax.Array:
+    """Draws one index in proportion to weights, by one float32 uniform number; see :func:`multinomial` for batches.
+
+    A uniform number has 2^23 values, so this serves up to thousands of indices. Beyond, and to draw again and again
+    while few weights change, :func:`mixjax.samplers.proportional` is exact.
+
+    Args:
+        key: a ``jax.random.key``.
+        weights: ``[n]``, non-negative; need not be normalised.
+
+    Returns:
+        An int32 scalar; never an index of weight zero, unless all are zero.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from mixjax.samplers import draws
+        >>> draws.choose(jax.random.key(0), jnp.array([0.0, 2.0, 0.0])).tolist()
+        1
+    """
+    ends = inverse_cdf.ends_of(jnp.asarray(weights, jnp.float32))
+    return inverse_cdf.choose(jax.random.uniform(key), ends)
+
+
 def _integer_cdf(weights):
+    """Returns the cumulative sum of ``weights`` in units of 2^-30, uint32 ``[D]``."""
     q = as_simplex("weights", weights)
+    # At least one unit for a tiny weight. 2^30 units and not 2^32, so that these extra ones fit into 32 bits too.
     units = jnp.maximum(jnp.round(q * 2.0**30), jnp.where(q > 0, 1.0, 0.0))
     return jnp.cumsum(units.astype(jnp.uint32), dtype=jnp.uint32)
 
 
-def _quantiles(cdf, n, offset=0):
-    """``(i * total + offset) // n`` for ``i = 0 .. n``, in 32 bits: quotients exactly, what is left in float32."""
+def _quantiles(cdf, n, offset: ArrayLike = 0):
+    """Returns ``(i * total + offset) // n`` for ``i = 0 .. n``."""
     total, i = cdf[-1], jnp.arange(n + 1)
+    # The product does not fit into 32 bits. So the quotients are multiplied as integers, and only what the remainders
+    # add, which is small, is computed in float32.
     rest = (total % n) / n * i + (offset % n) / n
     return i.astype(jnp.uint32) * (total // n) + offset // n + rest.astype(jnp.uint32)
 
 
 def _find(cdf, points):
-    points = jnp.minimum(points, cdf[-1] - 1)
-    return jnp.searchsorted(cdf, points, side="right").astype(jnp.int32)
+    # Rounding of the remainders can lead past the last unit.
+    return inverse_cdf.owners(cdf, jnp.minimum(points, cdf[-1] - 1))

@@ -1,4 +1,6 @@
-"""From domain ids to example indices: with replacement, and without replacement per epoch."""
+"""Draws examples of given domains, with replacement or once per epoch."""
+
+from __future__ import annotations
 
 from typing import NamedTuple
 
@@ -7,14 +9,25 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+__all__ = [
+    "EpochState",
+    "Partition",
+    "partition",
+    "split",
+    "start_epochs",
+    "with_replacement",
+    "without_replacement",
+]
+
+# Rounds of the Feistel network, so many that domains of two to eight examples are shuffled evenly too.
 _ROUNDS = 24
 
 
 class Partition(NamedTuple):
-    """Examples grouped by domain: domain ``d`` owns ``order[starts[d] : starts[d] + sizes[d]]``.
+    """Groups examples by domain: domain ``d`` owns ``order[starts[d] : starts[d] + sizes[d]]``.
 
-    :func:`partition` makes it of NumPy arrays, so that sizes are known where shapes depend on them; any field may be
-    replaced by a traced array (``order`` by a shuffle of each run, say) for the functions that draw.
+    :func:`partition` makes it of NumPy arrays, so that sizes are known where shapes depend on them. For the functions
+    that draw, any field may be replaced by a traced array: ``order`` by a shuffle of each run, say.
 
     Attributes:
         order: int32 ``[N]``, example indices.
@@ -28,7 +41,7 @@ class Partition(NamedTuple):
 
 
 class EpochState(NamedTuple):
-    """Where each domain stands in its current epoch.
+    """Holds where each domain stands in its current epoch.
 
     Attributes:
         key: the ``jax.random.key`` of all shuffles.
@@ -49,7 +62,7 @@ def partition(domain_ids: ArrayLike, num_domains: int | None = None) -> Partitio
         num_domains: ``D``; the largest id plus one if left out.
 
     Returns:
-        A :class:`Partition`; examples of a domain keep their order.
+        A :class:`Partition`, in which the examples of a domain keep their order.
 
     Raises:
         ValueError: ids out of range, or a domain without examples (it could never be drawn from).
@@ -71,7 +84,7 @@ def partition(domain_ids: ArrayLike, num_domains: int | None = None) -> Partitio
         raise ValueError(f"domains {np.flatnonzero(sizes == 0).tolist()} have no examples.")
     starts = np.cumsum(sizes) - sizes
     order = np.argsort(ids, kind="stable")
-    return Partition(*(x.astype(np.int32) for x in (order, starts, sizes)))
+    return Partition(order=order.astype(np.int32), starts=starts.astype(np.int32), sizes=sizes.astype(np.int32))
 
 
 def split(groups: Partition, fraction: float) -> tuple[Partition, Partition]:
@@ -103,7 +116,7 @@ def split(groups: Partition, fraction: float) -> tuple[Partition, Partition]:
         raise ValueError(f"domains {np.flatnonzero(sizes < 2).tolist()} have fewer than two examples to split.")
     first = np.clip(np.round(fraction * sizes), 1, sizes - 1).astype(np.int32)
     train = groups._replace(sizes=first)
-    rest = groups._replace(starts=groups.starts + first, sizes=groups.sizes - first)
+    rest = groups._replace(starts=np.asarray(groups.starts) + first, sizes=sizes - first)
     return train, rest
 
 
@@ -129,18 +142,19 @@ def with_replacement(key: jax.Array, groups: Partition, domain_ids: ArrayLike) -
     domain_ids = jnp.asarray(domain_ids)
     size = sizes[domain_ids]
     offset = jnp.floor(jax.random.uniform(key, domain_ids.shape) * size).astype(jnp.int32)
+    # The product may be rounded up to the size.
     return order[starts[domain_ids] + jnp.minimum(offset, size - 1)]
 
 
 def start_epochs(key: jax.Array, num_domains: int) -> EpochState:
-    """State of :func:`without_replacement` before the first draw.
+    """Makes the state of :func:`without_replacement` before the first draw.
 
     Args:
         key: a ``jax.random.key``; decides every shuffle of every domain.
         num_domains: ``D``.
 
     Returns:
-        An :class:`EpochState`: epoch 0, nothing drawn; see :func:`without_replacement` for an example.
+        An :class:`EpochState` of epoch 0 with nothing drawn; see :func:`without_replacement` for an example.
     """
     zeros = jnp.zeros(num_domains, jnp.int32)
     return EpochState(key, zeros, zeros)
@@ -149,9 +163,9 @@ def start_epochs(key: jax.Array, num_domains: int) -> EpochState:
 def without_replacement(state: EpochState, groups: Partition, domain_ids: ArrayLike) -> tuple[jax.Array, EpochState]:
     """Draws from each domain without replacement, reshuffling a domain when its epoch is over.
 
-    A domain's shuffle is a keyed permutation evaluated only where it is needed (a Feistel network with cycle walking),
-    so the state is O(D), a draw costs one sort of the batch's ids, and ``vmap`` over runs is cheap. Its shuffles are
-    pseudo-random permutations, each exactly once through the domain; not every one of the ``n!`` occurs.
+    A domain's shuffle is a keyed permutation (a Feistel network with cycle walking), evaluated only where it is needed.
+    So the state is O(D), a draw costs one sort of the batch's ids, and ``vmap`` over runs is cheap. The shuffles are
+    pseudo-random permutations: each goes exactly once through the domain, but not every one of the ``n!`` occurs.
 
     Args:
         state: where each domain stands; see :func:`start_epochs`.
@@ -174,6 +188,8 @@ def without_replacement(state: EpochState, groups: Partition, domain_ids: ArrayL
     """
     order, starts, sizes = map(jnp.asarray, groups)
     domain_ids = jnp.asarray(domain_ids)
+    # The rank of each draw among the batch's draws of its domain: its place in the sorted batch, less where the domain
+    # begins there.
     by_domain = jnp.argsort(domain_ids, stable=True)
     sorted_ids = domain_ids[by_domain]
     first = jnp.searchsorted(sorted_ids, sorted_ids, side="left")
@@ -187,9 +203,10 @@ def without_replacement(state: EpochState, groups: Partition, domain_ids: ArrayL
 
 
 def _permute(key, domain, epoch, index, size):
-    """``index`` under a permutation of ``range(size)`` fixed by ``(key, domain, epoch)``, elementwise."""
+    """Applies to ``index`` a permutation of ``range(size)`` that ``(key, domain, epoch)`` fixes, elementwise."""
     round_keys = jax.random.bits(key, (_ROUNDS,), jnp.uint32)
     tweak = _mix(_mix(domain.astype(jnp.uint32) + 1) ^ epoch.astype(jnp.uint32))
+    # The network permutes a power of four that holds the domain; both halves have as many bits.
     bits = jnp.maximum(32 - jax.lax.clz(jnp.maximum(size - 1, 1)), 2)
     half = ((bits + 1) // 2).astype(jnp.uint32)
     low = (jnp.uint32(1) << half) - 1
@@ -201,6 +218,8 @@ def _permute(key, domain, epoch, index, size):
         return (left << half) | right
 
     size = size.astype(jnp.uint32)
+    # Cycle walking: what lands outside the domain is encrypted again, until it is inside. The power of four is at most
+    # four times the size, so this takes few turns.
     walk = jax.lax.while_loop(
         lambda x: jnp.any(x >= size), lambda x: jnp.where(x >= size, encrypt(x), x), encrypt(index.astype(jnp.uint32))
     )
@@ -208,7 +227,7 @@ def _permute(key, domain, epoch, index, size):
 
 
 def _mix(x):
-    """A bijective mixing of 32 bits: two rounds of multiply and xor-shift."""
+    """Mixes 32 bits, bijectively: two rounds of multiply and xor-shift."""
     for shift, factor in ((16, 0x9E3779B1), (15, 0x85EBCA77)):
         x = (x ^ (x >> shift)) * jnp.uint32(factor)
     return x ^ (x >> 16)

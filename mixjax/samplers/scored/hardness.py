@@ -1,12 +1,17 @@
-"""Hardness weighted sampling (paper 004, algorithm 1), and sampling in proportion to a positive score."""
+"""Samplers of examples by how hard they are (paper 004, algorithm 1), and in proportion to a positive score."""
 
+from __future__ import annotations
+
+import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
-from mixjax.checks import is_concrete
-from mixjax.samplers.scored.stale import ExampleSampler, example_sampler
+from mixjax.samplers.scored.checks import LARGEST, check_beta
+from mixjax.samplers.scored.sampler import ScoredSampler
 from mixjax.samplers.scored.tree import Nodes
+from mixjax.samplers.scored.types import ExampleSampler
+
+__all__ = ["hardness", "proportional"]
 
 
 def hardness(
@@ -15,20 +20,21 @@ def hardness(
     *,
     prior: ArrayLike | None = None,
     replacement: bool = True,
-    momentum: ArrayLike = 0.0,
+    decay: ArrayLike = 0.0,
     floor: ArrayLike | None = None,
     clip: tuple[ArrayLike, ArrayLike] = (0.1, 10.0),
     fanout: int = 8,
     axis_name: str | None = None,
 ) -> ExampleSampler:
-    r"""Hardness weighted sampling: examples in proportion to the exponential of their stale loss.
+    r"""Draws examples in proportion to the exponential of their stale loss: hardness weighted sampling.
 
     .. math:: p_i \propto \pi_i \exp(\beta L_i), \qquad L_i \leftarrow m L_i + (1 - m) \, \ell_i
               \text{ for the examples of the batch}
 
-    ``L`` is ``state.values``, the last seen loss of each example, whatever the augmentation under which it was seen.
-    A draw and an update of a batch of ``B`` touch O(B log n) numbers. ``beta = 0`` is the prior, exactly; an infinite
-    ``beta``, counted as 1e30, is the prior on the largest stale losses.
+    ``L`` is ``state.values``, the last seen loss of each example, whatever the augmentation under which it was seen;
+    ``π`` is ``prior`` and ``m`` is ``decay``. A draw and an update of a batch of ``B`` touch O(B log n) numbers.
+    ``beta = 0`` gives the prior, exactly. An infinite ``beta`` counts as 1e30 and gives the prior on the largest stale
+    losses.
 
     One step of algorithm 1::
 
@@ -38,45 +44,49 @@ def hardness(
         state = sampler.update(state, indices, losses)
 
     *With replacement* the draws are independent, as in algorithm 1 and lemma 3.2: an unweighted batch mean estimates
-    ``E_p[loss]``. From ``beta = 10`` on, draws pile up on few examples and the other losses go stale. *Without
-    replacement* the examples of a batch are distinct, each next one drawn from ``p`` among those left, as the authors'
-    code does; training is steadier, but the unweighted batch mean is not ``E_p[loss]``. It becomes so with
+    ``E_p[loss]``. From ``beta = 10`` on, draws pile up on few examples and the other losses go stale.
+
+    *Without replacement* the examples of a batch are distinct, each next one drawn from ``p`` among those left, as the
+    authors' code does. Training is steadier, but the unweighted batch mean is not ``E_p[loss]``. It becomes so with
     ``weights * p / prior`` in place of 1. (Where ``beta`` times a gap between losses is so large that float32 loses the
     noise of the draw, from about 1e7, examples that tie below the hardest ones are taken in order.)
 
     Args:
         n: number of examples, a Python integer; of this device's share where ``axis_name`` is given.
         beta: scalar in [0, inf], in 1 / loss: the robustness parameter.
-        prior: ``[n]``, non-negative, normalised here; uniform if left out. Zero: never drawn.
+        prior: ``[n]``, non-negative, normalised here; uniform if left out. An example of prior zero is never drawn.
         replacement: a Python bool, see above.
-        momentum: ``m``, scalar in [0, 1].
-        floor: scalar in [0, 1]; draw from ``(1 - floor) p + floor prior``. (The authors' code raises each probability
-            to at least 1e-4 / n instead.)
+        decay: ``m``, scalar in [0, 1], the weight of the old loss.
+        floor: scalar in [0, 1]; draws follow ``(1 - floor) p + floor prior``. (The authors' code raises each
+            probability to at least 1e-4 / n instead.)
         clip: lowest and highest importance weight of kind ``"clipped"``, the paper's ``w_min`` and ``w_max``.
         fanout: children of a node of the tree below its root, at least 2.
         axis_name: mesh axis over which the examples are split, under ``shard_map`` (with ``check_vma=False`` where
-            indices leave it): every device holds the state of its ``n``, and its own part of ``prior`` and of the
-            initial losses; ``indices`` are global and, like ``key`` and the batch's losses, the same on every device.
-            Sampling needs one all-gather of O(B) numbers, and one more of two scalars with a floor.
+            indices leave it). Every device holds the state of its ``n`` examples, and its own part of ``prior`` and of
+            the initial losses. ``indices`` are global and, like ``key`` and the batch's losses, the same on every
+            device. Sampling needs one all-gather of O(B) numbers, and one more of two scalars with a floor.
 
     Returns:
         An :class:`ExampleSampler` whose functions run under ``jit``, ``scan`` and ``vmap``:
 
-        - ``init(losses, key=None)``: a scalar for all, or ``[n]``; with a key, normal noise of a thousandth of the
-          value is added, to break ties. Losses that are not finite count as the largest finite one.
-        - ``sample(state, key, batch_size)``: int32 ``indices [B]`` and float32 ``weights [B]``, with which
-          ``mean(weights * losses)`` estimates ``sum_i prior_i loss_i`` without bias, if ``p > 0`` where ``prior > 0``:
-          ``prior / p``, or without replacement ``B prior / P(drawn | threshold)``, the threshold being the perturbed
-          log-probability of the first example left out. Ignore them for the robust objective. Where fewer than ``B``
-          examples can be drawn without replacement, the first is repeated with weight 0.
-        - ``update(state, indices, losses)``: losses that are not finite are kept out, several of one example averaged,
-          magnitudes capped at 1e30; indices outside ``[0, n)`` are ignored.
-        - ``importance_weights(state, indices, losses, kind)``, of the refreshed batch against the history it was drawn
-          with: ``"clipped"``, ``exp(beta (L_new - L_old))`` within ``clip``; ``"self_normalised"``, the same divided by
-          its batch mean, not clipped; ``"tree"``, the exact ratio ``p_new / p_old``, ``p_new`` being the distribution
-          after ``update`` (this batch refreshed, the rest as stale as before: not ``softmax(beta L)`` of fresh losses),
-          at most exp(80). The first two take a ratio of 1 for a loss that is not finite, and ignore ``floor``.
-        - ``rebuild(state)``: for a schedule of ``beta``, which should step and not glide: 1 to 2 ns an example.
+        - ``init(losses, key=None)``: takes a scalar for all, or ``[n]``. With a key, normal noise of a thousandth of
+          the value is added, to break ties. Losses that are not finite count as the largest finite one.
+        - ``sample(state, key, batch_size)``: returns int32 ``indices [B]`` and float32 ``weights [B]``, with which
+          ``mean(weights * losses)`` estimates ``sum_i prior_i loss_i`` without bias, if ``p > 0`` where ``prior > 0``.
+          Ignore the weights for the robust objective. They are ``prior / p`` with replacement. Without, they are
+          ``B prior / P(drawn | threshold)``, the threshold being the perturbed log-probability of the first example
+          left out. Where fewer than ``B`` examples can be drawn without replacement, the first is repeated with weight
+          0.
+        - ``update(state, indices, losses)``: keeps out losses that are not finite, averages several of one example,
+          caps magnitudes at 1e30, and ignores indices outside ``[0, n)``.
+        - ``importance_weights(state, indices, losses, kind)``: compares the refreshed batch with the history that it
+          was drawn by. Kind ``"clipped"`` is ``exp(beta (L_new - L_old))`` within ``clip``. Kind ``"self_normalised"``
+          is the same divided by its batch mean, not clipped. Kind ``"tree"`` is the exact ratio ``p_new / p_old``, at
+          most exp(80), ``p_new`` being the distribution after ``update`` (this batch refreshed, the rest as stale as
+          before: not ``softmax(beta L)`` of fresh losses). The first two take a ratio of 1 for a loss that is not
+          finite, and ignore ``floor``.
+        - ``rebuild(state)``: serves a schedule of ``beta``, which should step and not glide: it takes 1 to 2 ns an
+          example.
 
     Raises:
         ValueError: hyperparameters out of range; ``n`` below 1, or 2^31 and more; a prior or losses of another shape;
@@ -95,21 +105,32 @@ def hardness(
         [0.2, 0.2, 0.4, 0.2]
 
     References:
-        Paper 004, algorithm 1 and appendix 9. Deviations: eq. 13's exact ratio refreshes one example at a time, kind
-        ``"tree"`` the batch (for ``B = 1`` they are the same); the prior; ``momentum``, ``floor`` and the noise are
-        the authors' code's, not the paper's (which prints "without replacement" above eq. 51 and an i.i.d. draw in it);
-        ``clip`` defaults to the values of appendix 8.2.1; with momentum, importance weights are those of the smoothed
-        loss. Weights without replacement: Kool, van Hoof and Welling, "Estimating gradients for discrete random
-        variables by sampling without replacement", ICLR 2020, section 3.
+        Paper 004, algorithm 1 and appendix 9. Deviations:
+
+        - Eq. 13's exact ratio refreshes one example at a time, kind ``"tree"`` the batch; for ``B = 1`` they are the
+          same.
+        - The prior is ours.
+        - ``decay`` (a momentum there), ``floor`` and the noise are the authors' code's, not the paper's, which prints
+          "without replacement" above eq. 51 and an i.i.d. draw in it. With a decay, importance weights are those of
+          the smoothed loss.
+        - ``clip`` defaults to the values of appendix 8.2.1.
+
+        Weights without replacement: Kool, van Hoof and Welling, "Estimating gradients for discrete random variables by
+        sampling without replacement", ICLR 2020, section 3.
     """
-    if is_concrete(beta) and not (np.asarray(beta, np.float32) >= 0).all():
-        raise ValueError(f"beta must be in [0, inf], got {beta}.")
-
-    def score(losses):
-        return Nodes(losses, jnp.zeros_like(losses))
-
-    heat = jnp.minimum(jnp.asarray(beta, jnp.float32), 1e30)
-    return example_sampler(n, score, heat, prior, replacement, momentum, floor, clip, fanout, axis_name)
+    check_beta(beta)
+    return ScoredSampler(
+        n,
+        _score_of_loss,
+        jnp.minimum(jnp.asarray(beta, jnp.float32), LARGEST),
+        prior=prior,
+        replacement=replacement,
+        decay=decay,
+        floor=floor,
+        clip=clip,
+        fanout=fanout,
+        axis_name=axis_name,
+    ).functions()
 
 
 def proportional(
@@ -117,33 +138,33 @@ def proportional(
     *,
     prior: ArrayLike | None = None,
     replacement: bool = True,
-    momentum: ArrayLike = 0.0,
+    decay: ArrayLike = 0.0,
     floor: ArrayLike | None = None,
     clip: tuple[ArrayLike, ArrayLike] = (0.1, 10.0),
     fanout: int = 8,
     axis_name: str | None = None,
 ) -> ExampleSampler:
-    r"""Examples in proportion to the prior times a stale positive score, such as a gradient norm.
+    r"""Draws examples in proportion to the prior times a stale positive score, such as a gradient norm.
 
     .. math:: p_i \propto \pi_i s_i
 
-    The same tree as :func:`hardness`, with ``state.values`` the scores. Scores that are all zero fall back to the
-    prior. An example whose score is 0 is not drawn and so never seen again, and weighted means are biased by
-    leaving it out: give a ``floor``, the defensive mixture, where scores may vanish.
+    The sampler keeps the same tree as :func:`hardness`, and ``state.values`` are the scores ``s``. Scores that are all
+    zero fall back to the prior. An example whose score is 0 is not drawn and so never seen again, and weighted means
+    are biased by leaving it out: give a ``floor`` where scores may vanish.
 
     Args:
         n: number of examples.
-        prior: as for :func:`hardness`, like all that follow.
+        prior: ``π``, as for :func:`hardness`, like all that follow.
         replacement: see there.
-        momentum: see there.
+        decay: see there.
         floor: see there.
         clip: see there.
         fanout: see there.
         axis_name: see there.
 
     Returns:
-        An :class:`ExampleSampler`; where :func:`hardness` has losses it takes scores, finite and non-negative (negative
-        ones count as 0). With the ``weights`` of ``sample``, ``mean(weights * losses)`` is unbiased for the prior's
+        An :class:`ExampleSampler`. Where :func:`hardness` has losses it takes scores, finite and non-negative; negative
+        ones count as 0. With the ``weights`` of ``sample``, ``mean(weights * losses)`` is unbiased for the prior's
         mean loss.
 
     Raises:
@@ -159,8 +180,25 @@ def proportional(
     References:
         Paper 003, eq. 3.5 (scores are gradient norms, refreshed for the batch only).
     """
+    return ScoredSampler(
+        n,
+        _positive_score,
+        0.0,
+        prior=prior,
+        replacement=replacement,
+        decay=decay,
+        floor=floor,
+        clip=clip,
+        fanout=fanout,
+        axis_name=axis_name,
+        fallback=True,
+    ).functions()
 
-    def score(scores):
-        return Nodes(jnp.zeros_like(scores), jnp.log(jnp.maximum(scores, 0.0)))
 
-    return example_sampler(n, score, 0.0, prior, replacement, momentum, floor, clip, fanout, axis_name, fallback=True)
+def _score_of_loss(losses: jax.Array) -> Nodes:
+    # The heat multiplies differences of losses only, so nothing overflows; see the tree.
+    return Nodes(losses, jnp.zeros_like(losses))
+
+
+def _positive_score(scores: jax.Array) -> Nodes:
+    return Nodes(jnp.zeros_like(scores), jnp.log(jnp.maximum(scores, 0.0)))

@@ -1,15 +1,19 @@
-"""What a stale history looks like: effective sample size, ages, and the hardest examples."""
+"""Looks at a sampler's history: how old each value is, how even the draws are, and which examples are hardest."""
+
+from __future__ import annotations
 
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from mixjax.samplers.scored.stale import ExampleSampler
+from mixjax.samplers.scored.types import ExampleSampler, ImportanceKind
+
+__all__ = ["AgedState", "effective_sample_size", "hardest", "with_ages"]
 
 
 class AgedState(NamedTuple):
-    """State of :func:`with_ages`.
+    """Holds the state of :func:`with_ages`.
 
     Attributes:
         inner: the wrapped sampler's state.
@@ -25,19 +29,20 @@ class AgedState(NamedTuple):
 
     @property
     def values(self) -> jax.Array:
-        """float32 ``[n]``, the wrapped state's values."""
+        """Returns the wrapped state's values, float32 ``[n]``."""
         return self.inner.values
 
     @property
     def ages(self) -> jax.Array:
-        """int32 ``[n]``: updates since each example was last seen; all of them for one never seen."""
+        """Counts the updates since each example was last seen, int32 ``[n]``; all updates for one never seen."""
         return self.step - 1 - self.last_update
 
 
 def with_ages(sampler: ExampleSampler) -> ExampleSampler:
-    """Counts how long ago each example was in a batch; two integers an example beside the wrapped state.
+    """Wraps a sampler so that it counts how long ago each example was in a batch.
 
-    A loss that is not finite counts as seen, although it is not stored.
+    This takes two integers an example beside the wrapped state. A loss that is not finite counts as seen, although it
+    is not stored.
 
     Args:
         sampler: the sampler to wrap, not sharded.
@@ -58,42 +63,56 @@ def with_ages(sampler: ExampleSampler) -> ExampleSampler:
     def init(values, key=None):
         inner = sampler.init(values, key)
         return AgedState(
-            inner,
-            jnp.zeros((), jnp.int32),
-            jnp.full(inner.values.shape, -1, jnp.int32),
-            jnp.zeros(inner.values.shape, jnp.int32),
+            inner=inner,
+            step=jnp.zeros((), jnp.int32),
+            last_update=jnp.full(inner.values.shape, -1, jnp.int32),
+            visits=jnp.zeros(inner.values.shape, jnp.int32),
         )
+
+    def sample(state, key, batch_size):
+        return sampler.sample(state.inner, key, batch_size)
 
     def update(state, indices, values):
         indices = jnp.asarray(indices, jnp.int32)
         n = state.visits.size
-        rows = jnp.where((indices >= 0) & (indices < n), indices, n)  # n: dropped
-        visits = state.visits.at[rows].get(mode="clip") + 1  # equal for an index that occurs twice
+        # Indices from elsewhere become n, which is dropped below; a negative one would count from the end.
+        rows = jnp.where((indices >= 0) & (indices < n), indices, n)
+        # Set, not added to: an index that occurs twice in the batch counts as one visit.
+        visits = state.visits.at[rows].get(mode="clip") + 1
         return AgedState(
-            sampler.update(state.inner, indices, values),
-            state.step + 1,
-            state.last_update.at[rows].set(state.step, mode="drop"),
-            state.visits.at[rows].set(visits, mode="drop"),
+            inner=sampler.update(state.inner, indices, values),
+            step=state.step + 1,
+            last_update=state.last_update.at[rows].set(state.step, mode="drop"),
+            visits=state.visits.at[rows].set(visits, mode="drop"),
         )
 
+    def importance_weights(state, indices, values, kind: ImportanceKind = "clipped"):
+        return sampler.importance_weights(state.inner, indices, values, kind)
+
+    def log_probs(state, indices=None):
+        return sampler.log_probs(state.inner, indices)
+
+    def rebuild(state):
+        return state._replace(inner=sampler.rebuild(state.inner))
+
     return ExampleSampler(
-        init,
-        lambda state, key, batch_size: sampler.sample(state.inner, key, batch_size),
-        update,
-        lambda state, *args, **kwargs: sampler.importance_weights(state.inner, *args, **kwargs),
-        lambda state, *args, **kwargs: sampler.log_probs(state.inner, *args, **kwargs),
-        lambda state: state._replace(inner=sampler.rebuild(state.inner)),
+        init=init,
+        sample=sample,
+        update=update,
+        importance_weights=importance_weights,
+        log_probs=log_probs,
+        rebuild=rebuild,
     )
 
 
 def effective_sample_size(log_probs: jax.Array) -> jax.Array:
-    r"""``1 / sum_i p_i^2``: how many examples equally likely would be drawn as evenly; ``n`` for uniform draws.
+    r"""Counts how many examples, if all were equally likely, would be drawn as evenly: ``1 / sum_i p_i^2``.
 
     Args:
         log_probs: ``[n]``, from ``sampler.log_probs(state)``.
 
     Returns:
-        float32 scalar in [1, n]. O(n), for probes.
+        float32 scalar in [1, n], ``n`` for uniform draws. It takes O(n), so call it now and then, not in every step.
 
     Example:
         >>> import jax.numpy as jnp, mixjax
@@ -104,9 +123,9 @@ def effective_sample_size(log_probs: jax.Array) -> jax.Array:
 
 
 def hardest(values: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-    """The ``k`` examples of largest value, without sorting all of them.
+    """Finds the ``k`` examples of largest value without sorting all of them.
 
-    They lie in the ``k`` blocks of largest maximum, so only these are sorted.
+    The examples lie in the ``k`` blocks of largest maximum, so only these blocks are sorted.
 
     Args:
         values: ``[n]``, such as ``state.values``.
@@ -131,6 +150,7 @@ def hardest(values: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     if len(blocks) <= k:
         top, indices = jax.lax.top_k(values, k)
         return indices, top
-    chosen = jnp.sort(jax.lax.top_k(blocks.max(1), k)[1])  # ascending: ties go to the lower index
+    # Ascending, so that ties between blocks go to the lower index, as within a block.
+    chosen = jnp.sort(jax.lax.top_k(blocks.max(1), k)[1])
     top, position = jax.lax.top_k(blocks[chosen].reshape(-1), k)
     return chosen[position // width] * width + position % width, top

@@ -1,25 +1,48 @@
-""":mod:`mixjax.samplers.scored.tree` in NumPy, operation by operation, so that the same key gives the same draws.
+"""Mirrors :mod:`mixjax.samplers.scored.tree` in NumPy, operation by operation: the same key gives the same draws.
 
-Siblings are stored as a row: a level is ``[ceil(nodes / fanout), fanout]``, filled up with masses of zero. So where the
-functions of ``tree`` look up the children of nodes one by one, these take rows, and ``masses(level, nodes)`` is
-``[B, fanout]``, the log-masses of the nodes' children, which are at that level; the root's children are all rows of
-theirs. Callers silence NumPy's warnings on infinities.
+Siblings are stored as a row: a level is ``[ceil(nodes / fanout), fanout]``, filled up with masses of zero. Where the
+functions of ``tree`` look up the children of nodes one by one, the functions here take whole rows. The root's children
+are all rows of their level. Callers silence NumPy's warnings on infinities.
 """
+
+from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mixjax.samplers.scored import threefry
 from mixjax.samplers.scored.tree import Nodes
 
+if TYPE_CHECKING:
+    import jax
+
+__all__ = [
+    "Masses",
+    "as_rows",
+    "build",
+    "combine",
+    "draw",
+    "draw_distinct",
+    "nodes_as_rows",
+    "refresh",
+    "relative",
+    "root",
+    "top_k",
+    "write",
+]
+
 Masses = Callable[[int, np.ndarray], np.ndarray]
-_NONE = np.float32(-np.inf)
+"""Maps a level and ids of parents to the log-masses of their children, ``[B, fanout]``, which are of that level."""
+
+_NO_MASS = np.float32(-np.inf)
 
 
-def as_rows(flat: np.ndarray, fanout: int, fill: float) -> np.ndarray:
-    """A copy of ``[n]`` as float32 ``[ceil(n / fanout), fanout]``."""
+def as_rows(flat: jax.Array | np.ndarray, fanout: int, fill: float) -> np.ndarray:
+    """Copies ``[n]`` into rows, float32 ``[ceil(n / fanout), fanout]``; ``fill`` fills up the last one."""
     rows = np.full((-(-len(flat) // fanout), fanout), fill, np.float32)
     rows.reshape(-1)[: len(flat)] = flat
     return rows
@@ -31,21 +54,21 @@ def nodes_as_rows(nodes: Nodes, fanout: int) -> Nodes:
 
 
 def combine(nodes: Nodes, heat: np.float32) -> Nodes:
-    """The sums of the rows' masses; ``[rows]``."""
-    top = np.where(nodes.log > _NONE, nodes.top, _NONE).max(-1)
-    top = np.where(top > _NONE, top, np.float32(0))
+    """Adds up the masses of each row; ``[rows]``."""
+    top = np.where(nodes.log > _NO_MASS, nodes.top, _NO_MASS).max(-1)
+    top = np.where(top > _NO_MASS, top, np.float32(0))
     logs = relative(nodes, top[:, None], np.float32(0), heat)
     largest = _largest(logs)
     return Nodes(top, np.log(np.exp(logs - largest).sum(-1)) + largest[:, 0])
 
 
-def relative(nodes: Nodes, top: np.ndarray, log: np.ndarray, heat: np.float32) -> np.ndarray:
-    """Log of the ratio of masses to ``exp(log + heat * top)``, ``log`` being finite; -inf where the mass is zero."""
-    return np.where(nodes.log > _NONE, nodes.log + heat * (nodes.top - top) - log, _NONE)
+def relative(nodes: Nodes, top: ArrayLike, log: ArrayLike, heat: np.float32) -> np.ndarray:
+    """Returns the log of masses over ``exp(log + heat * top)``, ``log`` being finite; -inf where a mass is zero."""
+    return np.where(nodes.log > _NO_MASS, nodes.log + heat * (nodes.top - top) - log, _NO_MASS)
 
 
 def build(leaves: Nodes, levels: int, heat: np.float32) -> tuple[Nodes, ...]:
-    """The levels above the leaves, which are rows, in O(n)."""
+    """Computes the levels above the leaves in O(n); all levels, the leaves too, are rows."""
     sums, below = [], leaves
     for _ in range(levels):
         below = nodes_as_rows(combine(below, heat), below.log.shape[1])
@@ -53,36 +76,37 @@ def build(leaves: Nodes, levels: int, heat: np.float32) -> tuple[Nodes, ...]:
     return tuple(sums)
 
 
-def root(rows: Nodes, heat: np.float32) -> tuple[np.float32, np.float32]:
-    """The sum of the masses of a whole level: its ``top`` and ``log``."""
-    top, log = combine(Nodes(*(x.reshape(1, -1) for x in rows)), heat)
-    return top[0], log[0]
+def root(rows: Nodes, heat: np.float32) -> Nodes:
+    """Adds up the masses of a whole level."""
+    top, log = combine(Nodes(rows.top.reshape(1, -1), rows.log.reshape(1, -1)), heat)
+    return Nodes(top[0], log[0])
 
 
 def refresh(
     sums: tuple[Nodes, ...], leaves: Callable[[np.ndarray | slice], Nodes], ids: np.ndarray, heat: np.float32
-) -> list[tuple]:
-    """Recomputes in place the ancestors of some leaves.
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Recomputes in place the sums above some leaves.
 
     Args:
         sums: the levels above the leaves.
-        leaves: rows to their leaves.
-        ids: ``[B]``, leaves that changed.
+        leaves: maps numbers of rows to their leaves.
+        ids: ``[B]``, the leaves that changed.
         heat: scalar in [0, 1e30].
 
     Returns:
-        What it overwrote: ``(array, positions, old)``, as :func:`write` returns it.
+        A list of ``(array, positions, old)``, which undo the writes, as :func:`write` returns them.
     """
     undo = []
     for level, above in enumerate(sums):
         ids = ids // above.log.shape[1]
-        below = Nodes(*(x.take(ids, 0) for x in sums[level - 1])) if level else leaves(ids)
-        undo += [write(rows, ids, new) for rows, new in zip(above, combine(below, heat), strict=True)]
+        below = _rows_of(sums[level - 1], ids) if level else leaves(ids)
+        new = combine(below, heat)
+        undo += [write(above.top, ids, new.top), write(above.log, ids, new.log)]
     return undo
 
 
 def write(rows: np.ndarray, ids: np.ndarray, new: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """``rows.flat[ids] = new`` in place; returns ``(array, positions, old)`` to undo it."""
+    """Writes ``rows.flat[ids] = new`` in place; returns ``(array, positions, old)``, with which to undo it."""
     flat = rows.reshape(-1)
     old = flat[ids]
     flat[ids] = new
@@ -92,17 +116,18 @@ def write(rows: np.ndarray, ids: np.ndarray, new: np.ndarray) -> tuple[np.ndarra
 def draw(
     key: np.ndarray, masses: Masses, sizes: tuple[int, ...], fanout: int, batch_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Independent leaves: ``(ids, log_masses)``, each ``[B]``."""
+    """Draws leaves independently: ``(ids, log_masses)``, each ``[B]``."""
     *below, width = sizes
     uniforms = threefry.uniform(key, (len(below) + 2, batch_size, 1))
-    logs, side = _top(masses, sizes, fanout), math.isqrt(width - 1) + 1
-    shares = as_rows(np.exp(logs - _largest(logs)), side, 0.0)
-    row = _choose(uniforms[-1], _ends(shares.sum(-1)))
-    nodes = row * side + _choose(uniforms[-2], _ends(shares)[row])
+    logs = _root_children(masses, sizes, fanout)
+    side = math.isqrt(width - 1) + 1
+    shares = as_rows(_shares(logs), side, 0.0)
+    row = _choose(uniforms[-1], _ends_of(shares.sum(-1)))
+    nodes = row * side + _choose(uniforms[-2], _ends_of(shares)[row])
     logs = logs[nodes]
     for level in reversed(range(len(below))):
         siblings = masses(level, nodes)
-        chosen = _choose(uniforms[level], _ends(np.exp(siblings - _largest(siblings))))
+        chosen = _choose(uniforms[level], _ends_of(_shares(siblings)))
         nodes = nodes * fanout + chosen
         logs = siblings[np.arange(batch_size), chosen]
     return nodes, logs
@@ -111,50 +136,74 @@ def draw(
 def draw_distinct(
     key: np.ndarray, masses: Masses, sizes: tuple[int, ...], fanout: int, k: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The ``k`` leaves of largest perturbed log-mass: ``(ids, log_masses, perturbed)``, each ``[k]``, descending."""
-    *below, width = sizes
+    """Draws the ``k`` leaves of largest perturbed log-mass: ``(ids, log_masses, perturbed)``, ``[k]``, descending."""
+    *below, _ = sizes
     descent = np.arange(len(below) + 1)[::-1]
-    counts = [width]  # numbers drawn, level after level, all of them at once
-    for _ in below:
-        counts.append(min(counts[-1], k) * fanout)
-    keys = np.repeat(threefry.fold_in(key, descent) if below else key[None], counts, axis=0)
-    counters = np.concatenate([np.arange(count, dtype=np.uint32) for count in counts])
-    gumbels = threefry.to_gumbel(threefry.random_bits(keys, counters))
-    first, *gumbels = np.split(gumbels, np.cumsum(counts)[:-1])
-    logs = _top(masses, sizes, fanout)
+    first, *gumbels = _gumbels(key, sizes, fanout, k)
+    logs = _root_children(masses, sizes, fanout)
     perturbed = logs + first
     nodes = _drawn(perturbed, k)
     logs, maxima = logs[nodes], perturbed[nodes]
     for level, gumbel in zip(descent[1:], gumbels, strict=True):
         logs = masses(level, nodes)
         perturbed = logs + gumbel[: logs.size].reshape(logs.shape)
-        perturbed = np.where(logs > _NONE, _condition(perturbed, maxima[:, None]), _NONE).ravel()
+        perturbed = np.where(logs > _NO_MASS, _condition(perturbed, maxima[:, None]), _NO_MASS).reshape(-1)
         chosen = _drawn(perturbed, k)
         nodes = nodes[chosen // fanout] * fanout + chosen % fanout
-        logs, maxima = logs.ravel()[chosen], perturbed[chosen]
-    if missing := k - nodes.size:
+        logs, maxima = logs.reshape(-1)[chosen], perturbed[chosen]
+    missing = k - nodes.size
+    if missing:
         nodes = np.pad(nodes, (0, missing))
-        logs, maxima = (np.pad(x, (0, missing), constant_values=-np.inf) for x in (logs, maxima))
+        logs = np.pad(logs, (0, missing), constant_values=_NO_MASS)
+        maxima = np.pad(maxima, (0, missing), constant_values=_NO_MASS)
     return nodes, logs, maxima
 
 
 def top_k(x: np.ndarray, k: int) -> np.ndarray:
-    """Positions of the ``k`` largest, descending; equal ones in their order, as in ``jax.lax.top_k``."""
+    """Finds the positions of the ``k`` largest, descending; equal ones in their order, as in ``jax.lax.top_k``."""
+    # Only what could be among them is sorted.
     candidates = np.flatnonzero(x >= np.partition(x, -k)[-k]) if k < x.size else np.arange(x.size)
     return candidates[np.argsort(-x[candidates], kind="stable")[:k]]
 
 
+def _gumbels(key, sizes, fanout, k):
+    """Returns Gumbel variables for the children of each level's followed nodes, from the root's children down."""
+    *below, width = sizes
+    descent = np.arange(len(below) + 1)[::-1]
+    counts = [width]
+    for _ in below:
+        counts.append(min(counts[-1], k) * fanout)
+    # All levels in one call of the cipher, which costs as much for a few numbers as for a thousand.
+    keys = np.repeat(threefry.fold_in(key, descent) if below else key[None], counts, axis=0)
+    counters = np.concatenate([np.arange(count, dtype=np.uint32) for count in counts])
+    numbers = threefry.to_gumbel(threefry.random_bits(keys, counters))
+    return np.split(numbers, np.cumsum(counts)[:-1])
+
+
 def _drawn(perturbed, k):
+    """Finds the ``k`` largest, or fewer where fewer have a mass."""
     chosen = top_k(perturbed, k)
-    return chosen[perturbed[chosen] > _NONE]
+    return chosen[perturbed[chosen] > _NO_MASS]
 
 
-def _top(masses, sizes, fanout):
+def _root_children(masses, sizes, fanout):
     *below, width = sizes
     return masses(len(below), np.arange(-(-width // fanout))).ravel()[:width]
 
 
-def _ends(shares):
+def _rows_of(nodes, ids):
+    # take is quicker than an index for many short rows.
+    return Nodes(nodes.top.take(ids, 0), nodes.log.take(ids, 0))
+
+
+def _shares(logs):
+    return np.exp(logs - _largest(logs))
+
+
+# In JAX the next two are mixjax.samplers.inverse_cdf.
+
+
+def _ends_of(shares):
     return np.where(shares > 0, np.cumsum(shares, -1), np.float32(-1))
 
 
@@ -170,4 +219,4 @@ def _condition(perturbed, maximum):
 
 def _largest(logs):
     largest = logs.max(-1, keepdims=True)
-    return np.where(largest > _NONE, largest, np.float32(0))
+    return np.where(largest > _NO_MASS, largest, np.float32(0))

@@ -1,4 +1,6 @@
-"""Importance sampling only while it pays."""
+"""Switches importance sampling off while it does not lower the variance enough to pay for itself."""
+
+from __future__ import annotations
 
 from typing import Any, NamedTuple
 
@@ -8,19 +10,24 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from mixjax.checks import check_positive, check_range, is_concrete
-from mixjax.samplers.scored.stale import ExampleSampler, SamplerState
+from mixjax.samplers.scored.types import ExampleSampler, ImportanceKind, SamplerState
+
+__all__ = ["SwitchState", "when_it_pays"]
 
 
 class SwitchState(NamedTuple):
-    """State of :func:`when_it_pays`.
+    """Holds the state of :func:`when_it_pays`.
+
+    The running means start at zero, so each is too small by the same factor, ``mass``, until enough batches were seen.
 
     Attributes:
         inner: the wrapped sampler's state.
         on: bool scalar, whether draws are the wrapped sampler's.
-        mass: float32 scalar, what the running means' weights sum to.
+        mass: float32 scalar, the sum of the weights that the batches so far have in a running mean.
         norm: float32 scalar, running mean of the gradient norm under uniform draws.
-        uniform: float32 scalar, of its square.
-        drawn: float32 scalar, of its weighted square as drawn, or, while off, as the best weights would draw.
+        uniform: float32 scalar, running mean of the squared gradient norm under uniform draws.
+        drawn: float32 scalar, running mean of the squared weighted gradient norm: as drawn while the sampler is on, as
+            the best weights would have it while it is off.
     """
 
     inner: Any
@@ -32,37 +39,39 @@ class SwitchState(NamedTuple):
 
     @property
     def values(self) -> jax.Array:
-        """float32 ``[n]``, the wrapped state's values."""
+        """Returns the wrapped state's values, float32 ``[n]``."""
         return self.inner.values
 
     @property
     def ratio(self) -> jax.Array:
-        """Second moment of the gradient's estimate over that of uniform draws; 1 before the first update."""
+        """Compares the second moments of the gradient's estimate, as drawn over uniform; 1 before the first update."""
+        # The denominator is guarded too: 0 / 0 that a where hides still trips jax_debug_nans.
         return jnp.where(self.uniform > 0, self.drawn / jnp.where(self.uniform > 0, self.uniform, 1.0), 1.0)
 
 
 def when_it_pays(sampler: ExampleSampler, threshold: ArrayLike = 0.9, decay: ArrayLike = 0.95) -> ExampleSampler:
-    r"""Draws by the wrapped sampler while that lowers the gradient's second moment enough, else uniformly, of weight 1.
+    r"""Draws by the wrapped sampler while that lowers the gradient's second moment enough, else uniformly.
 
-    With scores ``s`` that are gradient norms and importance weights ``w``, a batch tells the second moment of the
-    gradient's estimate under uniform draws, and as it was drawn, the history being stale,
+    A batch of scores ``s``, which are gradient norms, with importance weights ``w`` tells two second moments of the
+    gradient's estimate: ``U`` under uniform draws, and ``D`` as the batch was drawn, by a history that is stale.
 
-    .. math:: U = \frac1B \sum_b w_b s_b^2, \qquad D = \frac1B \sum_b w_b^2 s_b^2;
+    .. math:: U = \frac1B \sum_b w_b s_b^2, \qquad D = \frac1B \sum_b w_b^2 s_b^2
 
-    while draws are uniform, ``D`` is what the best weights would give, the square of the mean norm. The sampler is on
-    while the ratio of their running means is below the threshold. Either way ``mean(weights * losses)`` is unbiased.
+    While draws are uniform, with weights of 1, ``D`` is taken to be the square of the mean norm instead, which is what
+    the best weights would give. The sampler is on while the ratio of the running means of ``D`` and ``U`` is below the
+    threshold. Either way ``mean(weights * losses)`` is unbiased.
 
     Args:
-        sampler: of gradient norms, with replacement and a uniform prior, such as ``proportional(n, floor=0.1)``; not
-            sharded.
+        sampler: draws by gradient norms, with replacement and a uniform prior, such as ``proportional(n, floor=0.1)``;
+            not sharded.
         threshold: scalar above 0, the ratio below which importance sampling is worth the cost of the norms. At ratio
-            ``r``, and where the mean gradient is small beside single ones, a batch of ``B`` has the noise of a uniform
-            one of ``B / r``; else that of a larger one.
-        decay: scalar in [0, 1), of the running means, per update.
+            ``r`` a batch of ``B`` has the noise of a uniform batch of ``B / r`` where the mean gradient is small beside
+            single ones, and of a larger batch elsewhere.
+        decay: scalar in [0, 1), the weight of the old value in the running means, per update.
 
     Returns:
         An :class:`mixjax.samplers.ExampleSampler` with state :class:`SwitchState`; ``update`` takes the batch's fresh
-        gradient norms. ``importance_weights`` are 1 while it is off.
+        gradient norms. ``importance_weights`` are 1 while the sampler is off.
 
     Raises:
         ValueError: a threshold or decay out of range, or, in ``init``, a sampler whose prior is not uniform.
@@ -96,44 +105,65 @@ def when_it_pays(sampler: ExampleSampler, threshold: ArrayLike = 0.9, decay: Arr
         inner, zero = sampler.init(values, key), jnp.zeros((), jnp.float32)
         if isinstance(inner, SamplerState) and inner.log_prior.ndim:
             raise ValueError("when_it_pays draws uniformly while it is off: the sampler's prior must be uniform too.")
-        return SwitchState(inner, jnp.zeros((), bool), zero, zero, zero, zero)
+        return SwitchState(inner=inner, on=jnp.zeros((), bool), mass=zero, norm=zero, uniform=zero, drawn=zero)
 
     def sample(state, key, batch_size):
         n = state.values.size
 
-        def uniform(inner):
+        def as_wrapped(inner):
+            return sampler.sample(inner, key, batch_size)
+
+        def uniformly(inner):
             return jax.random.randint(key, (batch_size,), 0, n, jnp.int32), jnp.ones(batch_size, jnp.float32)
 
-        return jax.lax.cond(state.on, lambda inner: sampler.sample(inner, key, batch_size), uniform, state.inner)
+        return jax.lax.cond(state.on, as_wrapped, uniformly, state.inner)
 
     def log_probs(state, indices=None):
         return jnp.where(state.on, sampler.log_probs(state.inner, indices), -jnp.log(jnp.float32(state.values.size)))
 
-    def importance_weights(state, *args, **kwargs):
-        return jnp.where(state.on, sampler.importance_weights(state.inner, *args, **kwargs), 1.0)
+    def importance_weights(state, indices, values, kind: ImportanceKind = "clipped"):
+        return jnp.where(state.on, sampler.importance_weights(state.inner, indices, values, kind), 1.0)
 
     def update(state, indices, values):
         scores = jax.lax.stop_gradient(jnp.asarray(values).astype(jnp.float32))
-        known = jnp.isfinite(scores)
-        scores, count = jnp.where(known, scores, 0.0), jnp.maximum(known.sum(), 1)
         weights = jnp.exp(-jnp.log(jnp.float32(state.values.size)) - log_probs(state, indices))
-        now = [(w.sum() / count) for w in (weights * scores, weights * scores**2, (weights * scores) ** 2)]
-        fresh = jnp.isfinite(jnp.stack(now)).all() & known.any()
+        moments, known = _moments(scores, weights)
 
         def follow(mean, value):
-            return jnp.where(fresh, decay * mean + (1.0 - decay) * value, mean)
+            return jnp.where(known, decay * mean + (1.0 - decay) * value, mean)
 
-        mass, norm, uniform = follow(state.mass, 1.0), follow(state.norm, now[0]), follow(state.uniform, now[1])
+        mass = follow(state.mass, 1.0)
+        norm = follow(state.norm, moments.norm)
+        uniform = follow(state.uniform, moments.uniform)
         best = jnp.square(norm / jnp.where(mass > 0, mass, 1.0))
-        drawn = follow(state.drawn, jnp.where(state.on, now[2], best))
-        new = SwitchState(sampler.update(state.inner, indices, values), state.on, mass, norm, uniform, drawn)
+        drawn = follow(state.drawn, jnp.where(state.on, moments.drawn, best))
+        inner = sampler.update(state.inner, indices, values)
+        new = SwitchState(inner=inner, on=state.on, mass=mass, norm=norm, uniform=uniform, drawn=drawn)
         return new._replace(on=new.ratio < threshold)
 
+    def rebuild(state):
+        return state._replace(inner=sampler.rebuild(state.inner))
+
     return ExampleSampler(
-        init,
-        sample,
-        update,
-        importance_weights,
-        log_probs,
-        lambda state: state._replace(inner=sampler.rebuild(state.inner)),
+        init=init,
+        sample=sample,
+        update=update,
+        importance_weights=importance_weights,
+        log_probs=log_probs,
+        rebuild=rebuild,
     )
+
+
+class _Moments(NamedTuple):
+    norm: jax.Array
+    uniform: jax.Array
+    drawn: jax.Array
+
+
+def _moments(scores, weights):
+    """Returns a batch's three means over its finite scores, and whether they say anything."""
+    finite = jnp.isfinite(scores)
+    scores, count = jnp.where(finite, scores, 0.0), jnp.maximum(finite.sum(), 1)
+    means = [(x.sum() / count) for x in (weights * scores, weights * scores**2, (weights * scores) ** 2)]
+    # Finite scores may still overflow when squared, or meet an infinite weight.
+    return _Moments(*means), jnp.isfinite(jnp.stack(means)).all() & finite.any()

@@ -1,65 +1,90 @@
-"""A tree of sums over the scores of n examples: draws and updates that touch O(log n) numbers.
+"""Keeps sums over the scores of n examples in a tree, so that draws and updates touch O(log n) numbers.
 
-Level 0 is the leaves, one an example; the mass of a node of the next level is the sum of its ``fanout`` children's, and
-so on up to a level of at most ``WIDEST`` nodes, which are the children of the root. The root itself is not kept: a draw
-reads all its children anyway. Up to ``WIDEST`` examples these are the leaves, and the tree is a plain softmax.
+*Levels.* Level 0 is the leaves, one an example. The mass of a node of the next level is the sum of the masses of its
+``fanout`` children, and so on up to a level of at most ``WIDEST`` nodes, which are the children of the root. The root
+itself is not kept: a draw reads all its children anyway. Up to ``WIDEST`` examples the root's children are the leaves,
+and the tree is a plain softmax.
 
-A child is chosen in proportion to its mass among its siblings, with a random number of its own at every level, so that
-every example can be drawn however many there are (one float32 uniform has 2^23 values and cannot tell more items
-apart). A parent is always recomputed from its children: sums do not drift, and an index that occurs twice in a batch
-does no harm.
+*Draws.* A child is chosen in proportion to its mass among its siblings, with a random number of its own at every level.
+So every example can be drawn, however many there are. (One float32 uniform has 2^23 values and cannot tell more items
+apart.)
 
-A mass is kept as ``exp(log + heat * top)``, ``top`` being the largest loss below the node. Only differences of losses
-are ever multiplied by the heat: nothing overflows, a heat of 0 or of 1e30 is exact, and losses that tie share evenly.
+*Updates.* A parent is always recomputed from its children. So sums do not drift, and an index that occurs twice in a
+batch does no harm.
 
-Nothing here stores the leaves: they are computed from what a sampler keeps. The levels above take at most about
-``2 n / (fanout - 1)`` floats. With ``fanout = ceil(sqrt(n))`` this is the two-level block sampler; 8 is the default
-everywhere.
+*Masses.* A mass is kept as ``exp(log + heat * top)``, ``top`` being the largest loss below the node. Only differences
+of losses are ever multiplied by the heat. So nothing overflows, a heat of 0 or of 1e30 is exact, and losses that tie
+share evenly.
+
+*Memory.* Nothing here stores the leaves: a sampler computes them from what it keeps. The levels above take at most
+about ``2 n / (fanout - 1)`` floats. With ``fanout = ceil(sqrt(n))`` the tree is the two-level block sampler. The
+default is 8 everywhere.
 """
 
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from mixjax.samplers.inverse_cdf import choose, ends_of_rows
+
+__all__ = [
+    "WIDEST",
+    "Masses",
+    "Nodes",
+    "build",
+    "combine",
+    "draw",
+    "draw_distinct",
+    "refresh",
+    "relative",
+    "sizes",
+    "take",
+]
+
 Masses = Callable[[int, jax.Array], jax.Array]
+"""Maps a level and ids of its nodes to their log-masses: additive over children, and -inf past the end of a level."""
 
 WIDEST = 1024
 """Largest number of the root's children, unless the fanout is larger."""
 
 
 class Nodes(NamedTuple):
-    """Masses ``exp(log + heat * top)``.
+    """Holds masses ``exp(log + heat * top)``, one a node, in arrays of JAX or, for the host's sampler, of NumPy.
 
     Attributes:
         top: float32, finite: the largest loss below each node.
-        log: float32: log of the sum of ``exp(heat * (loss - top))`` times the prior; -inf is a mass of zero.
+        log: float32: the log of the sum of ``prior * exp(heat * (loss - top))``; -inf is a mass of zero.
     """
 
-    top: jax.Array
-    log: jax.Array
+    top: Any
+    log: Any
 
 
 def combine(nodes: Nodes, heat: jax.Array) -> Nodes:
-    """The sum of masses along the last axis."""
-    there = nodes.log > -jnp.inf
-    top = jnp.where(there, nodes.top, -jnp.inf).max(-1)
-    top = jnp.where(there.any(-1), top, 0.0)
+    """Adds up masses along the last axis."""
+    positive = nodes.log > -jnp.inf
+    # The largest loss among nodes of some mass: a node of mass zero may have any loss. 0 where there is none.
+    top = jnp.where(positive, nodes.top, -jnp.inf).max(-1)
+    top = jnp.where(positive.any(-1), top, 0.0)
     logs = relative(nodes, Nodes(top[..., None], jnp.zeros((), jnp.float32)), heat)
     return Nodes(top, jnp.log(jnp.exp(logs - _largest(logs)).sum(-1)) + _largest(logs)[..., 0])
 
 
 def relative(nodes: Nodes, to: Nodes, heat: jax.Array) -> jax.Array:
-    """Log of the ratio of masses; -inf where the mass is zero, and not relative to a mass of zero."""
+    """Returns the log of masses over the mass ``to``; -inf where a mass is zero.
+
+    Where ``to`` is zero, its ``log`` counts as 0: the result is relative to ``exp(heat * to.top)``.
+    """
     logs = nodes.log + heat * (nodes.top - to.top) - jnp.where(to.log > -jnp.inf, to.log, 0.0)
     return jnp.where(nodes.log > -jnp.inf, logs, -jnp.inf)
 
 
 def sizes(n: int, fanout: int) -> tuple[int, ...]:
-    """Number of nodes of each level, from the ``n`` leaves to the root's children."""
+    """Counts the nodes of each level, from the ``n`` leaves to the root's children."""
     counts = [n]
     while counts[-1] > max(WIDEST, fanout):
         counts.append(-(-counts[-1] // fanout))
@@ -67,7 +92,7 @@ def sizes(n: int, fanout: int) -> tuple[int, ...]:
 
 
 def build(leaves: Nodes, heat: jax.Array, fanout: int) -> tuple[Nodes, ...]:
-    """The levels above the leaves, in O(n).
+    """Computes the levels above the leaves, in O(n).
 
     Args:
         leaves: ``[n]``.
@@ -75,10 +100,11 @@ def build(leaves: Nodes, heat: jax.Array, fanout: int) -> tuple[Nodes, ...]:
         fanout: children of a node below the root, at least 2.
 
     Returns:
-        For each level its nodes, ``sizes(n, fanout)[1:]`` of them.
+        A level an entry, of ``sizes(n, fanout)[1:]`` nodes.
     """
     sums, below = [], leaves
     for _ in sizes(leaves.log.size, fanout)[1:]:
+        # Padding has a mass of zero, hence no influence on its siblings.
         padding = (0, -below.log.size % fanout)
         padded = Nodes(jnp.pad(below.top, padding), jnp.pad(below.log, padding, constant_values=-jnp.inf))
         below = combine(jax.tree.map(lambda x: x.reshape(-1, fanout), padded), heat)
@@ -89,12 +115,12 @@ def build(leaves: Nodes, heat: jax.Array, fanout: int) -> tuple[Nodes, ...]:
 def refresh(
     sums: tuple[Nodes, ...], leaves: Callable[[jax.Array], Nodes], ids: jax.Array, heat: jax.Array, fanout: int
 ) -> tuple[Nodes, ...]:
-    """Recomputes the ancestors of some leaves.
+    """Recomputes the sums above some leaves, in O(B log n).
 
     Args:
         sums: the levels above the leaves.
-        leaves: ids to the new leaves; ``log`` is -inf past the end.
-        ids: int ``[B]``, leaves that changed; ids past the end change nothing.
+        leaves: maps ids to the new leaves; ``log`` is -inf past the end.
+        ids: int ``[B]``, the leaves that changed; ids past the end change nothing.
         heat: scalar in [0, 1e30].
         fanout: children of a node below the root.
 
@@ -106,12 +132,16 @@ def refresh(
         nodes = nodes // fanout
         children = _children(nodes, fanout)
         below = take(new[-1], children) if new else leaves(children)
-        new.append(jax.tree.map(lambda a, b, i=nodes: a.at[i].set(b, mode="drop"), old, combine(below, heat)))
+        parents = combine(below, heat)
+        # An ancestor that occurs twice is written twice, with equal values.
+        top = old.top.at[nodes].set(parents.top, mode="drop")
+        log = old.log.at[nodes].set(parents.log, mode="drop")
+        new.append(Nodes(top, log))
     return tuple(new)
 
 
 def take(nodes: Nodes, ids: jax.Array) -> Nodes:
-    """The nodes ``ids``, of mass zero past the end."""
+    """Looks up the nodes ``ids`` of a level; past the end they have a mass of zero."""
     inside = ids < nodes.log.size
     ids = jnp.where(inside, ids, 0)
     return Nodes(nodes.top[ids], jnp.where(inside, nodes.log[ids], -jnp.inf))
@@ -120,14 +150,14 @@ def take(nodes: Nodes, ids: jax.Array) -> Nodes:
 def draw(
     key: jax.Array, masses: Masses, sizes: tuple[int, ...], fanout: int, batch_size: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Independent leaves, each in proportion to its mass: inverse transform among the children of every node.
+    """Draws leaves independently, each in proportion to its mass: inverse transform among the children of every node.
 
-    The root's children are taken as the cells of a square: first the row, then the cell.
+    The root's children are taken as the cells of a square: first the row is chosen, then the cell.
 
     Args:
         key: a ``jax.random.key``.
-        masses: ``(level, ids) -> log-masses``, additive over children; -inf past the end of a level.
-        sizes: nodes of each level, see :func:`sizes`.
+        masses: see :data:`Masses`.
+        sizes: numbers of nodes of each level, see :func:`sizes`.
         fanout: children of a node below the root.
         batch_size: ``B``.
 
@@ -136,14 +166,15 @@ def draw(
     """
     *below, width = sizes
     uniforms = jax.random.uniform(key, (len(below) + 2, batch_size), jnp.float32)
-    logs, side = masses(len(below), jnp.arange(width, dtype=jnp.int32)), math.isqrt(width - 1) + 1
-    shares = jnp.pad(jnp.exp(logs - _largest(logs)), (0, -width % side)).reshape(-1, side)
-    row = _choose(uniforms[-1], _ends(shares.sum(-1)))
-    nodes = row * side + _choose(uniforms[-2], _ends(shares)[row])
+    logs = masses(len(below), jnp.arange(width, dtype=jnp.int32))
+    side = math.isqrt(width - 1) + 1
+    shares = jnp.pad(_shares(logs), (0, -width % side)).reshape(-1, side)
+    row = choose(uniforms[-1], ends_of_rows(shares.sum(-1)))
+    nodes = row * side + choose(uniforms[-2], ends_of_rows(shares)[row])
     logs = logs[nodes]
     for level in reversed(range(len(below))):
         siblings = masses(level, _children(nodes, fanout))
-        chosen = _choose(uniforms[level], _ends(jnp.exp(siblings - _largest(siblings))))
+        chosen = choose(uniforms[level], ends_of_rows(_shares(siblings)))
         # A barrier, or XLA computes the path anew for every number that is looked up by it: a batch's features, say.
         nodes = jax.lax.optimization_barrier(nodes * fanout + chosen)
         # Not masses(0, nodes): a second look at the leaves, which an update after the draw need not wait for, makes XLA
@@ -155,17 +186,17 @@ def draw(
 def draw_distinct(
     key: jax.Array, masses: Masses, sizes: tuple[int, ...], fanout: int, k: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    r"""The ``k`` leaves of largest perturbed log-mass: Gumbel top-k without a Gumbel variable for every leaf.
+    r"""Draws the ``k`` leaves of largest perturbed log-mass: Gumbel top-k without a Gumbel variable for every leaf.
 
     The largest of the perturbed log-masses ``log m_i + G_i`` below a node is Gumbel distributed around the node's own
-    log-mass. So these are drawn for the root's children; from there down, the perturbed maxima of the children are
-    drawn given that of their parent, and only the ``k`` largest of a level are followed. In this order the leaves are
-    successive draws in proportion to the mass among those not drawn yet.
+    log-mass. So these maxima are drawn for the root's children. From there down, the maxima of the children are drawn
+    given the maximum of their parent, and only the ``k`` largest of a level are followed. In descending order the
+    leaves are successive draws in proportion to the mass among those not drawn yet.
 
     Args:
         key: a ``jax.random.key``.
-        masses: ``(level, ids) -> log-masses``, additive over children; -inf past the end of a level.
-        sizes: nodes of each level, see :func:`sizes`.
+        masses: see :data:`Masses`.
+        sizes: numbers of nodes of each level, see :func:`sizes`.
         fanout: children of a node below the root.
         k: number of leaves.
 
@@ -195,30 +226,16 @@ def draw_distinct(
     return pad(nodes), pad(logs, constant_values=-jnp.inf), pad(maxima, constant_values=-jnp.inf)
 
 
-def _ends(shares):
-    """Where each share ends when they are laid side by side; -1 for shares of zero, which are not to be reached."""
-    size = shares.shape[-1]
-    if size <= 64:  # a product, since XLA's cumsum of many short rows takes twice the time
-        upper = jnp.triu(jnp.ones((size, size), shares.dtype))
-        sums = jnp.matmul(shares, upper, precision=jax.lax.Precision.HIGHEST)
-    else:
-        sums = jnp.cumsum(shares, -1)
-    return jnp.where(shares > 0, sums, -1.0)
-
-
-def _choose(uniforms, ends):
-    """The share that each uniform number falls into; the first where none is positive."""
-    # The largest end, not the last: rounded sums are not monotone to the last bit. The least position that fits, not an
-    # argmax: XLA does not vectorise that on a CPU.
-    positions = jnp.arange(ends.shape[-1], dtype=jnp.int32)
-    fits = ends > uniforms[:, None] * ends.max(-1, keepdims=True)
-    chosen = jnp.where(fits, positions, positions.size).min(-1)
-    return jnp.where(chosen < positions.size, chosen, 0)
+def _shares(logs):
+    """Returns masses in proportion to their largest sibling's, so that none overflows."""
+    return jnp.exp(logs - _largest(logs))
 
 
 def _condition(perturbed, maximum):
-    """Moves Gumbel variables, row by row, to what they are given that their largest is ``maximum``."""
-    gap = jnp.log(-jnp.expm1(perturbed - perturbed.max(-1, keepdims=True)))  # -inf for the largest
+    """Moves the Gumbel variables of each row to what they are given that their largest is ``maximum``."""
+    # -inf for the largest one itself, which becomes the maximum exactly.
+    gap = jnp.log(-jnp.expm1(perturbed - perturbed.max(-1, keepdims=True)))
+    # v = T - g + log(1 - exp(g - Z)), and then T - max(v, 0) - log(1 + exp(-|v|)): appendix B.3 of the paper above.
     excess = maximum - perturbed + gap
     return maximum - jnp.maximum(excess, 0.0) - jnp.log1p(jnp.exp(-jnp.abs(excess)))
 
@@ -231,7 +248,7 @@ def _top_k(x, k):
 
 
 def _largest(logs):
-    """The largest along the last axis, kept; 0 where all are -inf."""
+    """Returns the largest along the last axis, kept; 0 where all are -inf, lest differences be NaN."""
     largest = logs.max(-1, keepdims=True)
     return jnp.where(largest > -jnp.inf, largest, 0.0)
 

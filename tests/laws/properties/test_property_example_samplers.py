@@ -44,13 +44,13 @@ def program(name):
     make, replacement, with_floor = VARIANTS[name]
 
     @jax.jit
-    def run(beta, prior, momentum, floor, values, indices, new, seed):
+    def run(beta, prior, decay, floor, values, indices, new, seed):
         args = (beta,) if make is samplers.hardness else ()
         sampler = make(
             N,
             *args,
             prior=prior,
-            momentum=momentum,
+            decay=decay,
             floor=floor if with_floor else None,
             replacement=replacement,
             fanout=FANOUT,
@@ -75,9 +75,9 @@ def program(name):
     return run
 
 
-def expected_values(before, indices, new, momentum):
+def expected_values(before, indices, new, decay):
     """What the store holds after an update, in float64: the mean of an example's finite values, smoothed."""
-    after, m = np.float64(before), np.float64(momentum)
+    after, m = np.float64(before), np.float64(decay)
     for i in set(indices.tolist()) & set(range(N)):
         finite = np.float64(new[(indices == i) & np.isfinite(new)]).clip(-LARGEST, LARGEST)
         if finite.size:
@@ -109,7 +109,7 @@ UNIT = st.sampled_from([0.0, 1.0]) | st.floats(0, 1, width=32, allow_subnormal=F
     150,
     beta=st.sampled_from([0.0, 1e-6, 1.0, 1e4, 1e30, np.inf]) | st.floats(0, 100, width=32, allow_subnormal=False),
     prior=rows(N, 0.0, 0.0, 1e-6, 1.0, low=2.0**-20).filter(any),
-    momentum=UNIT,
+    decay=UNIT,
     floor=UNIT,
     values=rows(N, *LOSSES, high=4.0).filter(lambda values: np.isfinite(values).any()),
     indices=st.lists(st.integers(-2, N + 1), min_size=B, max_size=B).map(np.int32),
@@ -117,9 +117,9 @@ UNIT = st.sampled_from([0.0, 1.0]) | st.floats(0, 1, width=32, allow_subnormal=F
     seed=st.integers(0, 2**31 - 1),
 )
 def test_the_distribution_is_what_it_says_before_and_after_an_update(
-    name, beta, prior, momentum, floor, values, indices, new, seed
+    name, beta, prior, decay, floor, values, indices, new, seed
 ):
-    numbers = np.float32(beta), prior, np.float32(momentum), np.float32(floor)
+    numbers = np.float32(beta), prior, np.float32(decay), np.float32(floor)
     out = jax.tree.map(np.asarray, program(name)(*numbers, values, indices, new, seed))
     largest = values[np.isfinite(values)].max()
     np.testing.assert_array_equal(out["before"], np.where(np.isfinite(values), values, largest).clip(-LARGEST, LARGEST))

@@ -33,7 +33,7 @@ def test_hardest_among_ties_are_the_first():
 
 
 def test_ages_and_visits():
-    sampler = with_ages(hardness(4, 1.0, momentum=0.5))
+    sampler = with_ages(hardness(4, 1.0, decay=0.5))
     state = sampler.init(jnp.zeros(4), jax.random.key(0))
     assert state.ages.tolist() == [0, 0, 0, 0]
     for batch in ([0, 1], [1, 1], [3, -1], [0, 9]):

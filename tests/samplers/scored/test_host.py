@@ -10,35 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mixjax.samplers import HostSampler, hardest, hardness, proportional
+from mixjax.samplers import HostSampler, hardest, proportional
 from mixjax.samplers.scored import threefry
+from tests.samplers.scored.host_cases import LOSSES, PRIOR, ROUNDING, N, assert_states_agree, twins
 
-N = 300
-RANDOM = np.random.default_rng(0)
-LOSSES = RANDOM.gamma(2.0, 1.0, N).astype(np.float32)
-PRIOR = np.where(np.arange(N) % 7 == 0, 0.0, RANDOM.uniform(0.5, 1.5, N)).astype(np.float32)
-# Log-masses and Gumbel variables are below 32, and a few roundings make each: they agree within 4 ulps.
-ROUNDING = 4 * 2.0**-19
 KINDS = ("clipped", "self_normalised", "tree")
 both_betas = pytest.mark.parametrize("beta", [1.5, None], ids=["hardness", "proportional"])
 both_modes = pytest.mark.parametrize("replacement", [True, False], ids=["with", "without"])
 
 
-def twins(n, beta, losses, **kwargs):
-    sampler = proportional(n, **kwargs) if beta is None else hardness(n, beta, **kwargs)
-    return sampler, jax.jit(sampler.init)(losses), HostSampler(n, losses, beta, **kwargs)
-
-
 def most_events(rate, trials):
     """Four standard deviations above the mean."""
     return rate * trials + 4 * (rate * trials) ** 0.5
-
-
-def assert_states_agree(ours, theirs):
-    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        assert a.dtype == b.dtype == np.float32 and a.shape == b.shape
-        np.testing.assert_allclose(a, b, rtol=1e-6, atol=ROUNDING)
 
 
 @pytest.mark.parametrize("widest", [1024], indirect=True)
@@ -83,10 +66,10 @@ def test_batches_without_replacement_differ_at_ties_only(n, beta):
     ("beta", "settings"),
     [
         (1.0, {"replacement": False, "prior": PRIOR, "floor": 0.2}),
-        (1.0, {"prior": PRIOR, "momentum": 0.6, "fanout": 18}),
-        (1.0, {"replacement": False, "momentum": 0.6, "floor": 0.2, "fanout": 512}),
+        (1.0, {"prior": PRIOR, "decay": 0.6, "fanout": 18}),
+        (1.0, {"replacement": False, "decay": 0.6, "floor": 0.2, "fanout": 512}),
         (None, {"prior": PRIOR, "floor": 0.2, "fanout": 3}),
-        (None, {"replacement": False, "prior": PRIOR, "momentum": 0.6}),
+        (None, {"replacement": False, "prior": PRIOR, "decay": 0.6}),
     ],
 )
 def test_twins_stay_twins_in_training(beta, settings):
@@ -123,7 +106,7 @@ def test_twins_stay_twins_in_training(beta, settings):
 
 
 def test_update_by_hand():
-    host = HostSampler(4, [1.0, 2.0, 3.0, 4.0], beta=1.0, momentum=0.5)
+    host = HostSampler(4, [1.0, 2.0, 3.0, 4.0], beta=1.0, decay=0.5)
     host.update([0, 2, 2, 1, 3, 9], [3.0, 5.0, 9.0, np.nan, -np.inf, 1.0])
     assert host.values.tolist() == [2.0, 2.0, 5.0, 4.0]
     np.testing.assert_allclose(host.log_probs(), np.array([2, 2, 5, 4]) - np.log(np.exp([2, 2, 5, 4]).sum()), rtol=1e-6)
@@ -164,41 +147,6 @@ def test_fewer_examples_than_slots():
         (indices, weights), jax.jit(sampler.sample, static_argnums=2)(state, jax.random.key(2), 4), strict=True
     ):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5)
-
-
-def test_state_goes_both_ways():
-    sampler, _, host = twins(N, 1.0, 1.0, prior=PRIOR, floor=0.1, replacement=False)
-    state = jax.jit(sampler.init)(2.0, jax.random.key(1))  # with noise
-    host.state = state
-    jax.tree.map(np.testing.assert_array_equal, host.state, state)
-    host.update(np.arange(20), LOSSES[:20])
-    back = jax.device_put(host.state)
-    indices, weights = jax.jit(sampler.sample, static_argnums=2)(back, jax.random.key(4), 16)
-    np.testing.assert_array_equal(host.sample(4, 16)[0], indices)
-    np.testing.assert_allclose(host.sample(4, 16)[1], weights, rtol=1e-4)
-    assert_states_agree(host.state, jax.jit(sampler.rebuild)(back))
-    with pytest.raises(ValueError, match="state must have the shapes"):
-        host.state = hardness(N + 1, 1.0).init(1.0)
-    with pytest.raises(ValueError, match="state must have the shapes"):
-        host.state = hardness(N, 1.0).init(1.0)  # no prior
-
-
-def test_state_and_values_are_safe():
-    host = HostSampler(N, LOSSES, beta=1.0)
-    host.state.values[:] = 0.0
-    np.testing.assert_array_equal(host.values, LOSSES)
-    with pytest.raises(ValueError, match="read-only"):
-        host.values[0] = 1.0
-    host.sample(0, 4)
-    host.update([0], [7.0])
-    assert LOSSES[0] != 7.0
-
-
-def test_rebuild_after_a_change_of_beta():
-    host, wanted = HostSampler(N, LOSSES, beta=1.0), HostSampler(N, LOSSES, beta=3.0)
-    host.beta = 3.0
-    host.rebuild()
-    jax.tree.map(np.testing.assert_array_equal, host.state, wanted.state)
 
 
 @pytest.mark.parametrize("k", [1, 70, N])
@@ -269,7 +217,7 @@ def test_checkpoint_by_savez_resumes_bit_by_bit(replacement):
         ({"fanout": 1}, "fanout >= 2"),
         ({"beta": -1.0}, r"beta must be in \[0, inf\], got -1.0"),
         ({"beta": np.nan}, r"beta must be in \[0, inf\]"),
-        ({"momentum": 1.5}, r"momentum must be in \[0, 1\]"),
+        ({"decay": 1.5}, r"decay must be in \[0, 1\]"),
         ({"floor": -0.1}, r"floor must be in \[0, 1\]"),
         ({"clip": (0.0, 1.0)}, "clip must be positive"),
         ({"values": np.ones(3)}, r"initial values must be a scalar or have shape \(4,\), got \(3,\)"),

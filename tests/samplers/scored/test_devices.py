@@ -1,4 +1,4 @@
-"""Hardness weighted sampling with the history split over eight simulated devices."""
+"""What devices tell a sampler, alone and on a mesh; hardness sampling with the history split over eight devices."""
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ from jax.sharding import PartitionSpec as P
 
 from mixjax import samplers
 from mixjax.samplers import hardness
+from mixjax.samplers.scored import devices, tree
 
 KEY = jax.random.key(0)
 both_modes = pytest.mark.parametrize("replacement", [True, False])
@@ -91,3 +92,59 @@ def test_a_device_whose_examples_all_have_no_prior_is_left_out(replacement):
     losses = np.where(prior > 0, -4e8, 0.0).astype(np.float32)
     indices, weights = on_mesh(run, (P(), P()))((losses, prior), KEY)
     assert (np.asarray(indices) >= PER_DEVICE).all() and np.isfinite(weights).all()
+
+
+HEAT = jnp.float32(1.0)
+
+
+def test_one_device_has_nothing_to_ask():
+    alone, own = devices.OneDevice(PER_DEVICE, HEAT), tree.Nodes(jnp.float32(2.0), jnp.float32(-1.0))
+    values = jnp.arange(3.0)
+    assert alone.num_examples() == PER_DEVICE and alone.offset() == 0
+    assert alone.own_key(KEY) is KEY and alone.largest(values) is values and alone.sum_of(values) is values
+    assert alone.total_mass(own) is own
+    np.testing.assert_allclose(alone.prior_shares([1.0, 3.0]), [0.25, 0.75], rtol=1e-6)
+
+
+def test_devices_count_order_and_add_up():
+    def ask(losses, key):
+        axis = devices.OnMesh(PER_DEVICE, HEAT, "data")
+        own = tree.combine(tree.Nodes(losses, jnp.zeros_like(losses)), HEAT)
+        total = axis.total_mass(own)
+        numbers = axis.num_examples(), axis.largest(losses.max()), axis.sum_of(losses.sum()), total.top + total.log
+        return numbers, (jnp.full(1, axis.offset()), jax.random.key_data(axis.own_key(key))[None])
+
+    numbers, (offsets, keys) = on_mesh(ask, (P(), P("data")))(SHARDED, KEY)
+    assert offsets.tolist() == list(range(0, DEVICES * PER_DEVICE, PER_DEVICE))
+    assert len({tuple(key) for key in keys.tolist()}) == DEVICES
+    expected = SHARDED.size, SHARDED.max(), SHARDED.sum(), np.logaddexp.reduce(SHARDED)
+    np.testing.assert_allclose(numbers, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_winners_have_global_ids_and_one_unit(relative):
+    """Two devices of one example each: their log-masses come back relative to the sum of both."""
+    losses = np.float32([1.0, 3.0])
+
+    def settle(losses, key):
+        axis = devices.OnMesh(1, HEAT, "data")
+        own = tree.Nodes(losses[0], jnp.float32(0.0))
+        logs = jnp.zeros(1) if relative else losses - jnp.float32(np.logaddexp.reduce([1.0, 3.0]))
+        candidates = devices.Candidates(jnp.zeros(1, jnp.int32), logs, -jnp.log(2.0)[None], logs)
+        return axis.settle_distinct(candidates, own if relative else None)
+
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])
+    run = jax.shard_map(settle, mesh=mesh, in_specs=(SPLIT, P()), out_specs=P(), check_vma=False)
+    winners = jax.jit(run)(losses, KEY)
+    assert winners.ids.tolist() == [1]
+    np.testing.assert_allclose(np.exp(winners.log_masses), 1 / (1 + np.exp(-2.0)), rtol=1e-5)
+
+
+def test_more_examples_than_int32_counts_are_refused():
+    with pytest.raises(ValueError, match="at most 2\\^31 - 1 examples, got 2147483648"):
+        devices.OneDevice(2**31, HEAT).num_examples()
+
+
+def test_the_axis_decides():
+    assert type(devices.devices_of(3, HEAT, None)) is devices.OneDevice
+    assert type(devices.devices_of(3, HEAT, "data")) is devices.OnMesh

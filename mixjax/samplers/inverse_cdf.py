@@ -1,0 +1,76 @@
+"""Choices in proportion to shares by inverse transform: lay the shares end to end and see where a point falls.
+
+Two kinds of shares are in use. Shares in float32 may be rounded, so a choice among them has guards. Shares that are
+integers add up exactly, so a binary search does.
+"""
+
+import jax
+import jax.numpy as jnp
+
+__all__ = ["choose", "ends_of", "ends_of_rows", "owners"]
+
+_SHORT = 64
+
+
+def ends_of(shares: jax.Array) -> jax.Array:
+    """Computes where each share ends when the shares are laid end to end.
+
+    Args:
+        shares: float32 ``[..., n]``, non-negative.
+
+    Returns:
+        float32 ``[..., n]``, and -1 for a share of zero, so that no point falls into it.
+    """
+    return _without_zeros(shares, jnp.cumsum(shares, -1))
+
+
+def ends_of_rows(shares: jax.Array) -> jax.Array:
+    """Does the same as :func:`ends_of`, up to rounding, and is quicker for many short rows.
+
+    Args:
+        shares: float32 ``[rows, n]``, non-negative.
+
+    Returns:
+        float32 ``[rows, n]``.
+    """
+    size = shares.shape[-1]
+    if size > _SHORT:
+        return ends_of(shares)
+    # A product with a triangle of ones, since XLA's cumsum of many short rows takes twice the time.
+    upper = jnp.triu(jnp.ones((size, size), shares.dtype))
+    return _without_zeros(shares, jnp.matmul(shares, upper, precision=jax.lax.Precision.HIGHEST))
+
+
+def choose(uniforms: jax.Array, ends: jax.Array) -> jax.Array:
+    """Finds the share that each uniform number falls into.
+
+    Args:
+        uniforms: float32 ``[...]``, in [0, 1).
+        ends: float32 ``[..., n]`` or ``[n]``, from :func:`ends_of`.
+
+    Returns:
+        int32 ``[...]``: positions of shares; 0 where no share is positive.
+    """
+    positions = jnp.arange(ends.shape[-1], dtype=jnp.int32)
+    # The largest end, not the last one: rounded sums are not monotone to the last bit.
+    fits = ends > uniforms[..., None] * ends.max(-1, keepdims=True)
+    # The least position that fits, not an argmax, which XLA does not vectorise on a CPU.
+    chosen = jnp.where(fits, positions, positions.size).min(-1)
+    return jnp.where(chosen < positions.size, chosen, 0)
+
+
+def owners(ends: jax.Array, points: jax.Array) -> jax.Array:
+    """Finds the share that each point falls into, among shares that are integers.
+
+    Args:
+        ends: int ``[n]``, the cumulative sum of the shares; a share of zero owns no point.
+        points: int ``[...]``, of the same type, in ``[0, ends[-1])``.
+
+    Returns:
+        int32 ``[...]``.
+    """
+    return jnp.searchsorted(ends, points, side="right").astype(jnp.int32)
+
+
+def _without_zeros(shares, ends):
+    return jnp.where(shares > 0, ends, -1.0)

@@ -1,0 +1,94 @@
+"""Limits of the example samplers, and checks of the arguments that the JAX and the NumPy sampler share."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import numpy as np
+from jax.typing import ArrayLike
+
+from mixjax.checks import check_positive, check_range, is_concrete
+from mixjax.samplers.scored.types import ImportanceKind
+
+__all__ = [
+    "LARGEST",
+    "LARGEST_LOG_WEIGHT",
+    "check_batch",
+    "check_batch_size",
+    "check_beta",
+    "check_kind",
+    "check_settings",
+    "check_values",
+]
+
+# Where arguments below are Any, they are array-likes of JAX or of NumPy. The latter may be lists.
+
+LARGEST = 1e30
+"""Largest magnitude of a stored value, of a heat and of a log-ratio: finite in float32, and so are differences."""
+
+LARGEST_LOG_WEIGHT = 80.0
+"""Largest log of an importance weight of kind ``"tree"``: exp(80) is within float32."""
+
+LARGEST_BATCH = 2**24
+"""Largest batch of an update: positions in the batch are kept as float32 for a moment, exact up to here."""
+
+
+def check_settings(
+    n: int,
+    *,
+    prior: Any,
+    decay: ArrayLike,
+    floor: ArrayLike | None,
+    clip: tuple[ArrayLike, ArrayLike],
+    fanout: int,
+) -> None:
+    """Raises a ValueError where an argument that every example sampler has is out of range."""
+    if n < 1 or fanout < 2:
+        raise ValueError(f"need n >= 1 and fanout >= 2, got {n} and {fanout}.")
+    check_range("decay", decay, 0.0, 1.0)
+    if floor is not None:
+        check_range("floor", floor, 0.0, 1.0)
+    for bound in clip:
+        check_positive("clip", bound)
+    low, high = clip
+    if is_concrete(low) and is_concrete(high) and not np.all(np.asarray(low) <= np.asarray(high)):
+        raise ValueError(f"clip must be a lowest and a highest weight, got {clip}.")
+    if prior is not None and np.shape(prior) != (n,):
+        raise ValueError(f"prior must have shape {(n,)}, got {np.shape(prior)}.")
+
+
+def check_beta(beta: ArrayLike) -> None:
+    """Raises a ValueError where a concrete ``beta`` is negative or NaN; ``inf`` passes."""
+    if is_concrete(beta) and not (np.asarray(beta, np.float32) >= 0).all():
+        raise ValueError(f"beta must be in [0, inf], got {beta}.")
+
+
+def check_values(n: int, values: Any) -> None:
+    """Raises a ValueError where initial values have another shape, or are concrete and none of them is finite."""
+    if np.shape(values) not in ((), (n,)):
+        raise ValueError(f"initial values must be a scalar or have shape {(n,)}, got {np.shape(values)}.")
+    if is_concrete(values) and not np.isfinite(np.asarray(values, np.float32)).any():
+        raise ValueError("initial values must be finite, but not one of them is.")
+
+
+def check_batch_size(batch_size: int, n: int, replacement: bool) -> None:
+    """Raises a ValueError for a batch of no examples, or of more than can be drawn without replacement."""
+    largest = "inf" if replacement else n
+    if batch_size < 1 or not (replacement or batch_size <= n):
+        raise ValueError(f"batch_size must be in [1, {largest}], got {batch_size}.")
+
+
+def check_batch(indices: ArrayLike, values: ArrayLike) -> None:
+    """Raises a ValueError unless a batch's indices and values are vectors of one length, of at most 2^24."""
+    if np.ndim(indices) != 1 or np.shape(indices) != np.shape(values):
+        raise ValueError(
+            f"indices and values must be vectors of one length, got {np.shape(indices)} and {np.shape(values)}."
+        )
+    if np.shape(indices)[0] > LARGEST_BATCH:
+        raise ValueError(f"a batch has at most {LARGEST_BATCH} examples, got {np.shape(indices)[0]}.")
+
+
+def check_kind(kind: str) -> None:
+    """Raises a ValueError for an unknown kind of importance weights."""
+    if kind not in get_args(ImportanceKind):
+        raise ValueError(f"kind must be one of {get_args(ImportanceKind)}, got {kind!r}.")

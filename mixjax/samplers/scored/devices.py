@@ -1,0 +1,199 @@
+"""The same questions to one device that holds all examples, and to the devices of a mesh axis that share them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from mixjax.checks import as_simplex
+from mixjax.samplers.scored import tree
+
+__all__ = ["Candidates", "OnMesh", "OneDevice", "devices_of"]
+
+
+class Candidates(NamedTuple):
+    """Holds drawn examples, one a slot of the batch.
+
+    Attributes:
+        ids: int32 ``[k]``, positions among a device's own examples, or indices among all once devices have settled.
+        log_masses: float32 ``[k]``, the examples' log-masses.
+        log_prior: float32 ``[k]``.
+        perturbed: float32 ``[k]``, log-masses plus Gumbel noise: the largest wins. None where nothing competes.
+    """
+
+    ids: jax.Array
+    log_masses: jax.Array
+    log_prior: jax.Array
+    perturbed: Any = None
+
+
+class OneDevice:
+    """Answers for a sampler whose ``n`` examples are all on one device."""
+
+    def __init__(self, n: int, heat: jax.Array):
+        """Takes the number of examples and the heat of their masses, see :mod:`mixjax.samplers.scored.tree`."""
+        self.n, self.heat = n, heat
+
+    def num_examples(self) -> int:
+        """Counts the examples of all devices."""
+        return _int32_sized(self.n)
+
+    def offset(self) -> ArrayLike:
+        """Returns the index of this device's first example."""
+        return 0
+
+    def own_key(self, key: jax.Array) -> jax.Array:
+        """Returns a key that no other device has."""
+        return key
+
+    def largest(self, value: jax.Array) -> jax.Array:
+        """Returns the largest of all devices' values."""
+        return value
+
+    def sum_of(self, values: jax.Array) -> jax.Array:
+        """Adds up all devices' arrays."""
+        return values
+
+    def total_mass(self, own: tree.Nodes) -> tree.Nodes:
+        """Adds up all devices' masses."""
+        return own
+
+    def prior_shares(self, prior: ArrayLike) -> jax.Array:
+        """Returns this device's part of the prior, up to a factor that is the same on all devices."""
+        return as_simplex("prior", prior)
+
+    def settle_independent(
+        self,
+        key: jax.Array,
+        candidates: Candidates,
+        own: tree.Nodes | None,
+        log_mass: Callable[[], jax.Array],
+    ) -> Candidates:
+        """Picks the examples of a batch from those that every device has drawn independently, slot by slot.
+
+        Args:
+            key: this device's own key.
+            candidates: this device's draws.
+            own: the mass of this device's examples where ``candidates.log_masses`` are relative to one example of its
+                largest loss; None where they are relative to the total of all devices already.
+            log_mass: computes the log-mass of all examples of this device, in the units of the candidates'.
+
+        Returns:
+            The winners, the same on every device, with log-masses relative to the total of all devices.
+        """
+        if own is None:
+            return candidates
+        return candidates._replace(log_masses=candidates.log_masses - own.log)
+
+    def settle_distinct(self, candidates: Candidates, own: tree.Nodes | None) -> Candidates:
+        """Picks the examples of a batch from the distinct ones that every device proposes.
+
+        Args:
+            candidates: this device's, by descending ``perturbed``.
+            own: as for :meth:`settle_independent`.
+
+        Returns:
+            The winners by descending ``perturbed``, the same on every device. Log-masses and perturbed log-masses have
+            one unit, and only their differences have a meaning.
+        """
+        return candidates
+
+
+class OnMesh:
+    """Answers for a sampler whose examples are split over a mesh axis, ``n`` a device, under ``shard_map``.
+
+    The methods are those of :class:`OneDevice`, and every device calls them together.
+    """
+
+    def __init__(self, n: int, heat: jax.Array, axis_name: str):
+        """Takes the number of a device's examples, the heat of their masses, and the axis."""
+        self.n, self.heat, self.axis_name = n, heat, axis_name
+
+    def num_examples(self) -> int:
+        """Counts the examples of all devices."""
+        return _int32_sized(self.n * jax.lax.axis_size(self.axis_name))
+
+    def offset(self) -> ArrayLike:
+        """Returns the index of this device's first example."""
+        return jax.lax.axis_index(self.axis_name) * self.n
+
+    def own_key(self, key: jax.Array) -> jax.Array:
+        """Returns a key that no other device has."""
+        return jax.random.fold_in(key, jax.lax.axis_index(self.axis_name))
+
+    def largest(self, value: jax.Array) -> jax.Array:
+        """Returns the largest of all devices' values."""
+        return jax.lax.pmax(value, self.axis_name)
+
+    def sum_of(self, values: jax.Array) -> jax.Array:
+        """Adds up all devices' arrays."""
+        return jax.lax.psum(values, self.axis_name)
+
+    def total_mass(self, own: tree.Nodes) -> tree.Nodes:
+        """Adds up all devices' masses."""
+        return tree.combine(jax.tree.map(lambda x: jax.lax.all_gather(x, self.axis_name), own), self.heat)
+
+    def prior_shares(self, prior: ArrayLike) -> jax.Array:
+        """Returns this device's part of the prior, up to a factor that is the same on all devices."""
+        # Not normalised here: a device's part does not sum to one, and may be all zero.
+        return jnp.asarray(prior, jnp.float32)
+
+    def settle_independent(
+        self,
+        key: jax.Array,
+        candidates: Candidates,
+        own: tree.Nodes | None,
+        log_mass: Callable[[], jax.Array],
+    ) -> Candidates:
+        """Picks the examples of a batch from those that every device has drawn independently, slot by slot."""
+        # The device of largest perturbed log-mass wins a slot, so each wins in proportion to its mass.
+        noise = jax.random.gumbel(key, candidates.ids.shape, jnp.float32)
+        rivals = self._gather(candidates._replace(perturbed=log_mass() + noise), own)
+        slots = jnp.arange(candidates.ids.size)
+        winners = jnp.argmax(rivals.perturbed, 0)
+        return jax.tree.map(lambda x: x[winners, slots], rivals)
+
+    def settle_distinct(self, candidates: Candidates, own: tree.Nodes | None) -> Candidates:
+        """Picks the examples of a batch from the distinct ones that every device proposes."""
+        rivals = self._gather(candidates, own)
+        winners = jax.lax.top_k(rivals.perturbed.reshape(-1), candidates.ids.size)[1]
+        return jax.tree.map(lambda x: x.reshape(-1)[winners], rivals)
+
+    def _gather(self, candidates: Candidates, own: tree.Nodes | None) -> Candidates:
+        """Returns all devices' candidates, ``[devices, k]``, with global ids and one unit of mass."""
+        ids, logs, log_prior, perturbed = candidates
+        ids = ids + self.offset()
+        masses = () if own is None else [jnp.full(ids.shape, x) for x in own]
+        floats = jnp.stack([perturbed, logs, log_prior, *masses])
+        # One all-gather of int32 for everything: several small collectives cost several latencies.
+        packed = jnp.concatenate([ids[None], jax.lax.bitcast_convert_type(floats, jnp.int32)])
+        packed = jax.lax.all_gather(packed, self.axis_name, axis=1)
+        ids, floats = packed[0], jax.lax.bitcast_convert_type(packed[1:], jnp.float32)
+        perturbed, logs, log_prior, *masses = floats
+        if own is not None:
+            tops, sums = masses
+            shift = self._log_unit(tree.Nodes(tops[:, :1], sums[:, :1]))
+            perturbed, logs = perturbed + shift, logs + shift
+        return Candidates(ids, logs, log_prior, perturbed)
+
+    def _log_unit(self, masses: tree.Nodes) -> jax.Array:
+        """Returns each device's unit, one example of its largest loss, relative to the total: ``[devices, 1]``."""
+        total = tree.combine(tree.Nodes(masses.top[:, 0], masses.log[:, 0]), self.heat)
+        # A device of no mass has a unit of zero, or its loss could be the largest and drown the others.
+        log_of_one = jnp.where(masses.log > -jnp.inf, 0.0, -jnp.inf)
+        return tree.relative(tree.Nodes(masses.top, log_of_one), total, self.heat)
+
+
+def devices_of(n: int, heat: jax.Array, axis_name: str | None) -> OneDevice | OnMesh:
+    """Returns the devices that hold a sampler's examples: one, or those of a mesh axis."""
+    return OneDevice(n, heat) if axis_name is None else OnMesh(n, heat, axis_name)
+
+
+def _int32_sized(total: int) -> int:
+    if total >= 2**31:
+        raise ValueError(f"indices are int32: at most 2^31 - 1 examples, got {total}.")
+    return total

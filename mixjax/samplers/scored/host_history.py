@@ -1,0 +1,197 @@
+"""The stale values, the prior and the sums of a :class:`HostSampler`, in NumPy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mixjax.samplers.scored import host_tree, tree
+from mixjax.samplers.scored.checks import LARGEST, check_batch
+from mixjax.samplers.scored.types import SamplerState
+
+__all__ = ["HostHistory", "quiet"]
+
+quiet = np.errstate(divide="ignore", invalid="ignore", over="ignore")
+"""Silences NumPy where logs of zero and differences of infinities are meant; decorates whole methods."""
+
+
+class HostHistory:
+    """Keeps what changes while a :class:`HostSampler` is in use, and computes masses from it.
+
+    The methods mirror those of :class:`mixjax.samplers.scored.sampler.ScoredSampler`, operation by operation, so that
+    the same key gives the same draws. Levels are stored as rows of siblings, see
+    :mod:`mixjax.samplers.scored.host_tree`.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        values: ArrayLike,
+        beta: float | None,
+        *,
+        prior: ArrayLike | None,
+        decay: float,
+        floor: float | None,
+        fanout: int,
+    ):
+        """Takes arguments of :class:`HostSampler` that have been checked."""
+        self.n, self.beta, self.decay, self.floor, self.fanout = n, beta, decay, floor, fanout
+        self._sizes = tree.sizes(n, fanout)
+        values = np.atleast_1d(np.asarray(values, np.float32))
+        finite = np.isfinite(values)
+        values = np.where(finite, values, values[finite].max()).clip(-LARGEST, LARGEST)
+        # NaN marks the places past the end of the last row, which get a mass of zero.
+        self._values = host_tree.as_rows(np.broadcast_to(values, (n,)), fanout, np.nan)
+        self._sums: tuple[tree.Nodes, ...] = ()
+        self._log_prior: Any = -np.log(np.float32(n))
+        self._prior_sums: tuple[tree.Nodes, ...] = ()
+        if prior is not None:
+            log_prior = host_tree.as_rows(log_simplex(prior), fanout, -np.inf)
+            flat = np.zeros_like(log_prior)
+            self._log_prior = log_prior - host_tree.root(tree.Nodes(flat, log_prior), self._heat)[1]
+            if self._mixes:
+                self._prior_sums = self._build(tree.Nodes(flat, self._log_prior))
+        self.rebuild()
+
+    @quiet
+    def rebuild(self) -> None:
+        """Computes the sums anew, in O(n): after a change of ``beta``."""
+        self._sums = self._build(self._leaves(slice(None)))
+
+    @property
+    def values(self) -> np.ndarray:
+        """Returns the stored losses or scores, float32 ``[n]``: a view, for reading."""
+        view = self._values.reshape(-1)[: self.n]
+        view.flags.writeable = False
+        return view
+
+    @property
+    def state(self) -> SamplerState:
+        """Returns a copy of all that changes, in the JAX sampler's type and shapes. Setting it copies too."""
+
+        def flat(rows, level):
+            return rows.reshape(-1)[: self._sizes[level]].copy()
+
+        def trim(levels):
+            return tuple(
+                tree.Nodes(flat(nodes.top, level), flat(nodes.log, level))
+                for level, nodes in enumerate(levels, start=1)
+            )
+
+        log_prior = flat(self._log_prior, 0) if self._log_prior.ndim else self._log_prior
+        values: Any = flat(self._values, 0)
+        return SamplerState(values, trim(self._sums), log_prior, trim(self._prior_sums))
+
+    @state.setter
+    def state(self, state: SamplerState) -> None:
+        state, shapes = jax.tree.map(np.asarray, state), jax.tree.map(np.shape, self.state)
+        if jax.tree.map(np.shape, state) != shapes:
+            raise ValueError(f"state must have the shapes {shapes}, got {jax.tree.map(np.shape, state)}.")
+        self._values = host_tree.as_rows(state.values, self.fanout, np.nan)
+        self._sums = tuple(host_tree.nodes_as_rows(nodes, self.fanout) for nodes in state.sums)
+        prior = state.log_prior
+        self._log_prior = host_tree.as_rows(prior, self.fanout, -np.inf) if prior.ndim else np.float32(prior)
+        self._prior_sums = tuple(host_tree.nodes_as_rows(nodes, self.fanout) for nodes in state.prior_sums)
+
+    @property
+    def _mixes(self):
+        return self.beta is None or self.floor is not None
+
+    @property
+    def _heat(self):
+        return np.float32(0.0 if self.beta is None else min(self.beta, LARGEST))
+
+    def _root(self):
+        return host_tree.root(self._sums[-1] if self._sums else self._leaves(slice(None)), self._heat)
+
+    def _build(self, leaves):
+        return host_tree.build(leaves, len(self._sizes) - 1, self._heat)
+
+    def _score(self, values):
+        if self.beta is None:
+            return tree.Nodes(np.zeros_like(values), np.log(np.maximum(values, np.float32(0))))
+        return tree.Nodes(values, np.zeros_like(values))
+
+    def _leaves(self, rows):
+        values = self._values[rows]
+        top, log = self._score(values)
+        log = log + (self._log_prior[rows] if self._log_prior.ndim else self._log_prior)
+        return tree.Nodes(top, np.where(np.isnan(values), np.float32(-np.inf), log))
+
+    def _relative(self, nodes, unit):
+        return host_tree.relative(nodes, unit.top, finite_or_zero(unit.log), self._heat)
+
+    def _log_masses(self, unit, level: int, parents):
+        """Returns the log-masses by which draws descend, of the children of nodes; the children are of that level."""
+        if level == 0:
+            nodes = self._leaves(parents)
+        else:
+            sums = self._sums[level - 1]
+            nodes = tree.Nodes(sums.top.take(parents, 0), sums.log.take(parents, 0))
+        logs = self._relative(nodes, unit)
+        if self.floor is None and unit.log > -np.inf:
+            return logs
+        return self._mix(logs, self._prior_masses(level, parents), unit)
+
+    def _prior_masses(self, level: int, parents):
+        if self._log_prior.ndim:
+            return self._prior_sums[level - 1].log[parents] if level else self._log_prior[parents]
+        # A uniform prior has no sums: the examples below a node are counted, fewer below the last node.
+        width = self.fanout**level
+        starts = (parents[:, None] * self.fanout + np.arange(self.fanout)) * width
+        below = (self.n - starts).clip(0, width).astype(np.float32)
+        return self._log_prior + np.log(below)
+
+    def _mix(self, log_probs, log_prior, total):
+        if total.log == -np.inf:
+            return np.broadcast_to(log_prior, log_probs.shape)
+        if self.floor is None:
+            return log_probs
+        floor = np.float32(self.floor)
+        return np.logaddexp(np.log1p(-floor) + log_probs, np.log(floor) + log_prior)
+
+    def _prior_of(self, indices):
+        return self._log_prior.reshape(-1)[indices] if self._log_prior.ndim else self._log_prior
+
+    def _values_of(self, indices):
+        inside = (indices >= 0) & (indices < self.n)
+        return np.where(inside, self._values.reshape(-1)[np.where(inside, indices, 0)], np.float32(0))
+
+    def _smoothed(self, indices, values):
+        """Returns indices, what the store would hold by each occurrence, and which values are finite."""
+        check_batch(indices, values)
+        indices, new = np.asarray(indices, np.intp), np.asarray(values, np.float32)
+        finite, decay = np.isfinite(new), np.float32(self.decay)
+        new = np.where(finite, new, np.float32(0)).clip(-LARGEST, LARGEST)
+        return indices, decay * self._values_of(indices) + (1 - decay) * new, finite
+
+    def _store(self, indices, new, finite):
+        """Writes values and the sums above them; returns what was overwritten, see :func:`host_tree.write`."""
+        kept = finite & (indices >= 0) & (indices < self.n)
+        ids, slots, counts = np.unique(indices[kept], return_inverse=True, return_counts=True)
+        means = np.bincount(slots, new[kept], len(ids)).astype(np.float32) / counts.astype(np.float32)
+        undo = [host_tree.write(self._values, ids, means)]
+        return undo + host_tree.refresh(self._sums, self._leaves, ids, self._heat)
+
+
+def finite_or_zero(log: np.ndarray) -> np.ndarray:
+    """Replaces -inf, the log of a mass of zero, by 0, as ``tree.relative`` does."""
+    return np.where(log > -np.inf, log, np.float32(0))
+
+
+def log_simplex(prior: ArrayLike) -> np.ndarray:
+    """Returns the log of a prior that :func:`mixjax.checks.as_simplex` would make of it, in NumPy.
+
+    Raises:
+        ValueError: a prior that is not finite, non-negative and positive somewhere.
+    """
+    prior = np.asarray(prior, np.float32)
+    if not (np.isfinite(prior).all() and (prior >= 0).all() and prior.any()):
+        raise ValueError(f"prior must be finite, non-negative and not all zero, got {prior}.")
+    scaled = prior / prior.max()
+    # Positive entries stay positive: what gets below the normal floats would be flushed to zero on a device.
+    scaled = np.where(prior > 0, np.maximum(scaled / scaled.sum(), np.finfo(np.float32).tiny), np.float32(0))
+    return np.log(scaled)

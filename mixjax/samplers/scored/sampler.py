@@ -1,0 +1,269 @@
+"""The sampler behind ``hardness`` and ``proportional``: it draws by a score that is refreshed for the batch only."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from mixjax.samplers.scored import tree
+from mixjax.samplers.scored.checks import (
+    LARGEST,
+    LARGEST_LOG_WEIGHT,
+    check_batch,
+    check_batch_size,
+    check_kind,
+    check_settings,
+    check_values,
+)
+from mixjax.samplers.scored.devices import Candidates, devices_of
+from mixjax.samplers.scored.tree import Nodes
+from mixjax.samplers.scored.types import ExampleSampler, ImportanceKind, SamplerState
+
+__all__ = ["ScoredSampler"]
+
+
+class ScoredSampler:
+    """Draws examples in proportion to ``prior * exp(log + heat * top)``, and keeps their stale values and the sums.
+
+    The object holds hyperparameters only and is never changed. Its methods are pure functions of a
+    :class:`SamplerState`, and :meth:`functions` hands them to users. A mass is kept relative, see
+    :mod:`mixjax.samplers.scored.tree`, so every log-mass below has a unit: the total of all examples where the prior is
+    mixed in, else one example of this device's largest loss.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        score: Callable[[jax.Array], Nodes],
+        heat: ArrayLike,
+        *,
+        prior: ArrayLike | None,
+        replacement: bool,
+        decay: ArrayLike,
+        floor: ArrayLike | None,
+        clip: tuple[ArrayLike, ArrayLike],
+        fanout: int,
+        axis_name: str | None,
+        fallback: bool = False,
+    ):
+        """Checks and keeps the hyperparameters.
+
+        Args:
+            n: number of examples of this device.
+            score: maps stored values to ``top`` and ``log``, elementwise; a ``log`` of -inf is a score of zero.
+            heat: scalar in [0, 1e30].
+            prior: see :func:`mixjax.samplers.hardness`, like all that follow.
+            replacement: see there.
+            decay: see there.
+            floor: see there.
+            clip: see there.
+            fanout: see there.
+            axis_name: see there.
+            fallback: whether to draw from the prior where all scores are zero.
+
+        Raises:
+            ValueError: see there.
+        """
+        check_settings(n, prior=prior, decay=decay, floor=floor, clip=clip, fanout=fanout)
+        self.n, self.score, self.heat = n, score, jnp.asarray(heat, jnp.float32)
+        self.prior, self.replacement, self.decay, self.floor = prior, replacement, decay, floor
+        self.clip, self.fanout = clip, fanout
+        self.sizes = tree.sizes(n, fanout)
+        self.devices = devices_of(n, self.heat, axis_name)
+        # Where draws mix the prior in, they look at the prior's sums too.
+        self.mixes = fallback or floor is not None
+
+    def functions(self) -> ExampleSampler:
+        """Returns the pure functions that users get."""
+        return ExampleSampler(
+            init=self.init,
+            sample=self.sample,
+            update=self.update,
+            importance_weights=self.importance_weights,
+            log_probs=self.log_probs,
+            rebuild=self.rebuild,
+        )
+
+    def init(self, values: ArrayLike, key: jax.Array | None = None) -> SamplerState:
+        """Makes a state of initial values, a scalar or ``[n]``; with a key, noise breaks their ties."""
+        check_values(self.n, values)
+        # Cast before the gradient is stopped: integers are values too, and have none.
+        values = jnp.broadcast_to(jax.lax.stop_gradient(jnp.asarray(values).astype(jnp.float32)), (self.n,))
+        largest = self.devices.largest(jnp.where(jnp.isfinite(values), values, -jnp.inf).max())
+        values = jnp.where(jnp.isfinite(values), values, jnp.where(jnp.isfinite(largest), largest, 0.0))
+        if key is not None:
+            noise = jax.random.normal(self.devices.own_key(key), (self.n,), jnp.float32)
+            values += 1e-3 * jnp.abs(values) * noise
+        log_prior, prior_sums = self._init_prior()
+        return self.rebuild(SamplerState(jnp.clip(values, -LARGEST, LARGEST), (), log_prior, prior_sums))
+
+    def rebuild(self, state: SamplerState) -> SamplerState:
+        """Computes the sums anew."""
+        return state._replace(sums=tree.build(self._leaves(state, jnp.arange(self.n)), self.heat, self.fanout))
+
+    def log_probs(self, state: SamplerState, indices: ArrayLike | None = None) -> jax.Array:
+        """Computes log-probabilities of one draw, of all examples of this device or of those at global ``indices``."""
+        total = self.devices.total_mass(self._own_mass(state))
+        if indices is None:
+            values, log_prior = state.values, jnp.broadcast_to(state.log_prior, (self.n,))
+        else:
+            local = self._local(indices)
+            values, log_prior = self._pick(state.values, local), self._pick(state.log_prior, local)
+        log_probs = tree.relative(self._nodes(values, log_prior), total, self.heat)
+        return self._mix(log_probs, log_prior, total) if self.mixes else log_probs
+
+    def sample(self, state: SamplerState, key: jax.Array, batch_size: int) -> tuple[jax.Array, jax.Array]:
+        """Draws a batch: its indices, and weights with which means are unbiased for the prior."""
+        check_batch_size(batch_size, self.devices.num_examples(), self.replacement)
+        own = self._own_mass(state)
+        if self.mixes:
+            unit, own = self.devices.total_mass(own), None
+        else:
+            # Not the total: only the weights need it, and on a mesh it comes with the gathered candidates for free.
+            unit = Nodes(own.top, jnp.zeros((), jnp.float32))
+        masses = functools.partial(self._log_masses, state, unit)
+        draw = self._draw_independent if self.replacement else self._draw_distinct
+        return draw(state, self.devices.own_key(key), batch_size, masses=masses, own=own)
+
+    def update(self, state: SamplerState, indices: ArrayLike, values: ArrayLike) -> SamplerState:
+        """Stores a batch's fresh values, and refreshes the sums above them."""
+        check_batch(indices, values)
+        local = self._local(indices)
+        old, new, finite = self._smoothed(state, local, values)
+        # An example that occurs twice gets the mean of its finite values. Its occurrences find each other at its place
+        # among the stored values, where one of them leaves its position in the batch. (The sum with zero times the new
+        # values has XLA read first whatever these are made of, and then write in place.)
+        positions = jnp.arange(local.size, dtype=jnp.float32) + 0.0 * new
+        held = state.values.at[local].set(positions, mode="drop")
+        slots = jnp.where(local < self.n, held[jnp.minimum(local, self.n - 1)].astype(jnp.int32), local.size)
+        counted = jnp.stack([finite.astype(jnp.float32), jnp.where(finite, new, 0.0)], -1)
+        count, total = jnp.zeros_like(counted).at[slots].add(counted, mode="drop")[slots].T
+        new = jnp.where(count > 0, total / jnp.maximum(count, 1.0), old)
+        state = state._replace(values=held.at[local].set(new, mode="drop"))
+        leaves = functools.partial(self._leaves, state)
+        return state._replace(sums=tree.refresh(state.sums, leaves, local, self.heat, self.fanout))
+
+    def importance_weights(
+        self, state: SamplerState, indices: ArrayLike, values: ArrayLike, kind: ImportanceKind = "clipped"
+    ) -> jax.Array:
+        """Computes the importance weights of a batch whose fresh values are known, before the update."""
+        check_kind(kind)
+        check_batch(indices, values)
+        if kind == "tree":
+            after = self.log_probs(self.update(state, indices, values), indices)
+            before = self.log_probs(state, indices)
+            ratio = jnp.exp(jnp.minimum(after - before, LARGEST_LOG_WEIGHT))
+            # An example that can be drawn neither before nor after has the difference NaN, and the weight 0.
+            return jnp.where(after > -jnp.inf, ratio, 0.0)
+        log_ratio = self._log_ratio(*self._smoothed(state, self._local(indices), values))
+        if kind == "self_normalised":
+            return log_ratio.size * jax.nn.softmax(log_ratio)
+        return jnp.clip(jnp.exp(log_ratio), *self.clip)
+
+    def _init_prior(self):
+        """Returns the normalised log-prior, a scalar where it is uniform, and its sums where draws need them."""
+        if self.prior is None:
+            return -jnp.log(jnp.float32(self.devices.num_examples())), ()
+        log_prior, flat = jnp.log(self.devices.prior_shares(self.prior)), jnp.zeros(self.n, jnp.float32)
+        log_prior -= self.devices.total_mass(tree.combine(Nodes(flat, log_prior), self.heat)).log
+        return log_prior, tree.build(Nodes(flat, log_prior), self.heat, self.fanout) if self.mixes else ()
+
+    def _draw_independent(self, state, key, batch_size, *, masses, own):
+        draw_key, device_key = jax.random.split(key)
+        ids, logs = tree.draw(draw_key, masses, self.sizes, self.fanout, batch_size)
+
+        def log_mass():
+            return jax.nn.logsumexp(masses(len(self.sizes) - 1, jnp.arange(self.sizes[-1])))
+
+        candidates = Candidates(ids, logs, self._prior_of(state, ids))
+        drawn = self.devices.settle_independent(device_key, candidates, own, log_mass)
+        return drawn.ids, jnp.exp(drawn.log_prior - drawn.log_masses)
+
+    def _draw_distinct(self, state, key, batch_size, *, masses, own):
+        # One example more than needed: its perturbed log-mass is the threshold that those of the batch exceed.
+        ids, logs, perturbed = tree.draw_distinct(key, masses, self.sizes, self.fanout, batch_size + 1)
+        candidates = Candidates(ids, logs, self._prior_of(state, ids), perturbed)
+        ids, logs, log_prior, perturbed = self.devices.settle_distinct(candidates, own)
+        drawn, threshold = perturbed[:-1] > -jnp.inf, perturbed[-1]
+        # P(an example's perturbed log-mass exceeds the threshold), for a Gumbel variable around its log-mass.
+        inclusion = -jnp.expm1(-jnp.exp(logs[:-1] - threshold))
+        weights = batch_size * jnp.exp(log_prior[:-1]) / jnp.where(drawn, inclusion, 1.0)
+        # Slots that no example is left for repeat the first one, with weight 0.
+        return jnp.where(drawn, ids[:-1], ids[0]), jnp.where(drawn, weights, 0.0)
+
+    def _log_ratio(self, old, new, finite):
+        """Returns ``log(new score / old score)``; 0 for a new value that is not finite, and for 0 / 0."""
+        old, new = self.score(old), self.score(new)
+        # Only scores of zero, which losses do not have, make these False.
+        was_positive, is_positive = old.log > -jnp.inf, new.log > -jnp.inf
+        change = jnp.clip(tree.relative(new, old, self.heat), -LARGEST, LARGEST)
+        log_ratio = jnp.where(was_positive, change, LARGEST)
+        return jnp.where(finite & (was_positive | is_positive), log_ratio, 0.0)
+
+    def _smoothed(self, state, local, values):
+        """Returns the stored values, what they become by the batch's, and which of the batch's are finite."""
+        old = self._pick(state.values, local)
+        new = jax.lax.stop_gradient(jnp.asarray(values).astype(jnp.float32))
+        finite = jnp.isfinite(new)
+        decay = jnp.asarray(self.decay, jnp.float32)
+        new = decay * old + (1.0 - decay) * jnp.clip(jnp.where(finite, new, 0.0), -LARGEST, LARGEST)
+        return old, new, finite
+
+    def _local(self, indices):
+        """Returns positions on this device, ``n`` for examples that other devices hold or nobody does."""
+        local = jnp.asarray(indices, jnp.int32) - self.devices.offset()
+        return jnp.where((local >= 0) & (local < self.n), local, self.n)
+
+    def _pick(self, x, local):
+        """Looks up ``x [n]`` at local positions, on the device that holds them; leaves a scalar as it is."""
+        if x.ndim == 0:
+            return x
+        # Zero on all devices but one, so that the sum over devices is that one's.
+        return self.devices.sum_of(jnp.where(local < self.n, x[jnp.minimum(local, self.n - 1)], 0.0))
+
+    def _prior_of(self, state, local):
+        """Returns the log-prior of this device's examples, and of anyone past the end."""
+        prior = state.log_prior
+        return jnp.broadcast_to(prior, local.shape) if prior.ndim == 0 else prior[jnp.minimum(local, self.n - 1)]
+
+    def _nodes(self, values, log_prior):
+        top, log = self.score(values)
+        return Nodes(top, log + log_prior)
+
+    def _leaves(self, state, local):
+        """Returns the masses of this device's examples, zero past the end."""
+        nodes = self._nodes(state.values[jnp.minimum(local, self.n - 1)], self._prior_of(state, local))
+        return Nodes(nodes.top, jnp.where(local < self.n, nodes.log, -jnp.inf))
+
+    def _own_mass(self, state):
+        """Returns the mass of all of this device's examples."""
+        return tree.combine(state.sums[-1] if state.sums else self._leaves(state, jnp.arange(self.n)), self.heat)
+
+    def _log_masses(self, state, unit, level, ids):
+        """Returns the log-masses by which draws descend, of the nodes ``ids`` of a level."""
+        nodes = self._leaves(state, ids) if level == 0 else tree.take(state.sums[level - 1], ids)
+        logs = tree.relative(nodes, unit, self.heat)
+        return self._mix(logs, self._prior_masses(state, level, ids), unit) if self.mixes else logs
+
+    def _prior_masses(self, state, level, ids):
+        """Returns the log of the prior's mass below the nodes ``ids`` of a level."""
+        if state.log_prior.ndim and level > 0:
+            return tree.take(state.prior_sums[level - 1], ids).log
+        if state.log_prior.ndim:
+            return jnp.where(ids < self.n, self._prior_of(state, ids), -jnp.inf)
+        # A uniform prior has no sums: the examples below a node are counted, fewer below the last node.
+        width = min(self.fanout**level, self.n)
+        first = jnp.minimum(ids, -(-self.n // width)) * width
+        below = jnp.clip(self.n - first, 0, width)
+        return state.log_prior + jnp.log(below.astype(jnp.float32))
+
+    def _mix(self, log_probs, log_prior, total):
+        """Returns the log of ``(1 - floor) p + floor prior``, and of the prior where all scores are zero."""
+        if self.floor is not None:
+            floor = jnp.asarray(self.floor, jnp.float32)
+            log_probs = jnp.logaddexp(jnp.log1p(-floor) + log_probs, jnp.log(floor) + log_prior)
+        return jnp.where(total.log > -jnp.inf, log_probs, log_prior)

@@ -1,0 +1,78 @@
+"""The state that every example sampler keeps, and the functions that every example sampler has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, Protocol
+
+import jax
+from jax.typing import ArrayLike
+
+from mixjax.samplers.scored.tree import Nodes
+
+__all__ = ["ExampleSampler", "ImportanceKind", "SamplerState"]
+
+ImportanceKind = Literal["clipped", "tree", "self_normalised"]
+"""The kinds of importance weights, see :func:`mixjax.samplers.hardness`."""
+
+
+class SamplerState(NamedTuple):
+    """State of an example sampler: about ``1.3 n`` floats, ``2.6 n`` with a prior and a floor.
+
+    Attributes:
+        values: float32 ``[n]``, each example's last seen signal: its stale loss, or its stale score.
+        sums: the levels above the leaves, see :mod:`mixjax.samplers.scored.tree`.
+        log_prior: float32 ``[n]``, or a scalar where the prior is uniform.
+        prior_sums: the same levels for the prior, or empty where no draw needs them.
+    """
+
+    values: jax.Array
+    sums: tuple[Nodes, ...]
+    log_prior: jax.Array
+    prior_sums: tuple[Nodes, ...]
+
+
+class Init(Protocol):
+    """Makes a state of initial values."""
+
+    def __call__(self, values: ArrayLike, key: jax.Array | None = None) -> Any:
+        """Takes a scalar or ``[n]``, and a key where ties shall be broken."""
+        ...
+
+
+class LogProbs(Protocol):
+    """Computes log-probabilities of one draw."""
+
+    def __call__(self, state: Any, indices: ArrayLike | None = None) -> jax.Array:
+        """Takes the examples ``[B]``; all ``n`` if left out."""
+        ...
+
+
+class ImportanceWeights(Protocol):
+    """Computes importance weights of a batch whose values have just been measured."""
+
+    def __call__(
+        self, state: Any, indices: ArrayLike, values: ArrayLike, kind: ImportanceKind = "clipped"
+    ) -> jax.Array:
+        """Takes the state before the update, the batch, and which weights."""
+        ...
+
+
+class ExampleSampler(NamedTuple):
+    """Pure functions that draw examples and keep track of their signal; see :func:`hardness` for the arguments.
+
+    Attributes:
+        init: ``init(values, key=None) -> state``.
+        sample: ``sample(state, key, batch_size) -> (indices, weights)``.
+        update: ``update(state, indices, values) -> state``.
+        importance_weights: ``importance_weights(state, indices, values, kind="clipped") -> weights``.
+        log_probs: ``log_probs(state, indices=None) -> log-probabilities`` of one draw, ``[n]`` or ``[B]``.
+        rebuild: ``rebuild(state) -> state`` computes the sums anew, in O(n), for a sampler of other hyperparameters.
+    """
+
+    init: Init
+    sample: Callable[[Any, jax.Array, int], tuple[jax.Array, jax.Array]]
+    update: Callable[[Any, ArrayLike, ArrayLike], Any]
+    importance_weights: ImportanceWeights
+    log_probs: LogProbs
+    rebuild: Callable[[Any], Any]
