@@ -1,4 +1,4 @@
-"""Ways to draw a batch for the mean loss: uniformly, by the domains' spread, by gradient norms, by losses."""
+"""The methods of the real-data experiment: they draw batches uniformly, by spread, by gradient norms or by losses."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
@@ -9,18 +9,21 @@ import jax.numpy as jnp
 from experiments.resampling_reweighting.domains import Problem
 from mixjax import grad_norms, objectives, rules, samplers
 
-FLOOR = 0.1  # share of the draws by loss that is uniform, so that no weight exceeds 10
+__all__ = ["Method", "Plan", "Spread", "by_example", "measure", "methods", "uniform", "variance_aware"]
+
+# The share of the draws by loss that is uniform. It keeps every importance weight at most 1 / FLOOR = 10.
+FLOOR = 0.1
 
 
 class Spread(NamedTuple):
-    """Gradients at ``M`` points of each domain.
+    """Holds what the gradients at ``M`` points of each of ``D`` domains tell about their spread.
 
     Attributes:
-        rows: the points, ``[D, M]``.
-        norms: their gradients' norms, ``[D, M]``.
-        stds: the gradient's spread in each domain, ``[D]``.
+        rows: the points, as row numbers of the training set, ``[D, M]``.
+        norms: the norms of the gradients at the points, ``[D, M]``.
+        stds: the standard deviation of the gradient within each domain, ``[D]``.
         square: the squared norm of the mean gradient over the training set, estimated without bias.
-        uniform: ``Tr Σ`` of one example drawn uniformly from the training set.
+        uniform: ``Tr Σ``, the total variance of the gradient of one example drawn uniformly from the training set.
     """
 
     rows: jax.Array
@@ -31,15 +34,18 @@ class Spread(NamedTuple):
 
 
 class Method(NamedTuple):
-    """What a method draws, and what it learns from it.
+    """Draws batches, and learns from each batch how to draw the next one.
 
     Attributes:
-        scores: what ``observe`` is told of a batch: its ``"losses"``, or its gradient ``"norms"``, which cost more.
-        start: ``start(loss, norm) -> state``, given the means of a few examples'.
-        draw: ``draw(state, key) -> (indices, weights)``: a batch, and what to multiply its losses with.
-        observe: ``observe(state, indices, scores) -> state``, after each step.
-        probe: ``probe(state, params, key) -> state``, now and then.
-        variance: ``variance(state, spread)``, ``B Tr Σ`` of the mean over a batch of ``B``.
+        scores: the scores of a batch that ``observe`` reads: its ``"losses"``, or its gradient ``"norms"``, which cost
+            more.
+        start: ``start(loss, norm) -> state`` returns the first state, given the mean loss and the mean gradient norm
+            of a few examples.
+        draw: ``draw(state, key) -> (indices, weights)`` draws a batch and the weights to multiply its losses with.
+        observe: ``observe(state, indices, scores) -> state`` is called after each step.
+        probe: ``probe(state, params, key) -> state`` is called once between two records.
+        variance: ``variance(state, spread)`` returns ``B Tr Σ``, the batch size times the total variance of the
+            gradient estimated from a batch.
     """
 
     scores: Literal["losses", "norms"]
@@ -51,13 +57,13 @@ class Method(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """State of :func:`variance_aware`.
+    """Holds the state of :func:`variance_aware`, which says what the next batches will hold.
 
     Attributes:
-        rule: the rule's state.
-        counts: ``[D]``, examples of each domain in a batch.
-        domain_ids: ``[B]``.
-        weights: ``[B]``.
+        rule: the state of the rule.
+        counts: the number of examples of each domain in a batch, ``[D]``.
+        domain_ids: the domain of each example of a batch, ``[B]``.
+        weights: the weight of each example of a batch, ``[B]``.
     """
 
     rule: Any
@@ -67,14 +73,14 @@ class Plan(NamedTuple):
 
 
 def measure(key: jax.Array, problem: Problem, params: Any, batch_of: Callable, num: int) -> Spread:
-    """Gradients at ``num`` points of each domain, drawn with replacement, by one backward pass a domain.
+    """Measures the gradients at ``num`` points of each domain, with one backward pass a domain.
 
     Args:
-        key: of the draws.
-        problem: whose ``losses`` and domains.
-        params: where.
-        batch_of: indices into the training set to ``(x, y)``.
-        num: points of each domain, at least 2.
+        key: draws the points, with replacement.
+        problem: the domains and the losses.
+        params: the parameters at which gradients are taken.
+        batch_of: maps indices into the training set to ``(x, y)``.
+        num: the number of points of each domain, at least 2.
     """
     count, prior = len(problem.sizes), problem.prior
     rows = samplers.with_replacement(key, problem.groups, jnp.repeat(jnp.arange(count), num)).reshape(count, num)
@@ -85,14 +91,16 @@ def measure(key: jax.Array, problem: Problem, params: Any, batch_of: Callable, n
 
     grads, norms = jax.lax.map(of_domain, rows)
     squares = jnp.square(norms).mean(1)
+    # Rounding can make the difference slightly negative where a domain's gradients are nearly equal.
     variances = jnp.maximum(squares - jnp.square(grad_norms.norm(grads)), 0.0) * num / (num - 1)
     mean = jax.tree.map(lambda g: jnp.tensordot(prior, g, 1), grads)
+    # The square of an estimated mean is too large by the variance of the estimate.
     square = jnp.square(grad_norms.norm(mean, 0)) - jnp.square(prior) @ variances / num
     return Spread(rows, norms, jnp.sqrt(variances), square, prior @ squares - square)
 
 
 def uniform(problem: Problem, batch_size: int) -> Method:
-    """Every example of the training set as likely, with replacement."""
+    """Draws every example of the training set with the same probability, with replacement."""
     n = int(problem.sizes.sum())
     return Method(
         "losses",
@@ -102,7 +110,10 @@ def uniform(problem: Problem, batch_size: int) -> Method:
 
 
 def variance_aware(problem: Problem, batch_size: int, batch_of: Callable, floor: jax.Array, num_probed: int) -> Method:
-    """:func:`mixjax.rules.variance_aware` with the stratified estimator and exact counts, by probes of each domain."""
+    """Draws exact counts of each domain by :func:`mixjax.rules.variance_aware`, which probes of each domain feed.
+
+    Losses are weighted by the stratified estimator.
+    """
     prior, rule = problem.prior, rules.floor(rules.variance_aware(), floor)
 
     def plan(state):
@@ -127,7 +138,11 @@ def variance_aware(problem: Problem, batch_size: int, batch_of: Callable, floor:
 def by_example(
     problem: Problem, batch_size: int, sampler: samplers.ExampleSampler, scores: str, weighted: bool = True
 ) -> Method:
-    """An example sampler fed with what the batch's own pass tells; where it is not weighted, ``variance`` is NaN."""
+    """Draws by an example sampler, which learns from the scores that each batch's backward pass gives anyway.
+
+    Where the draws are not weighted back to the mean loss, the estimate is one of another objective, and ``variance``
+    is NaN.
+    """
     n = int(problem.sizes.sum())
 
     def draw(state, key):
@@ -151,14 +166,15 @@ def by_example(
 def methods(
     problem: Problem, batch_size: int, batch_of: Callable, strengths: Mapping[str, jax.Array], num_probed: int
 ) -> dict[str, Method]:
-    """All of them, by name.
+    """Builds all methods of the experiment and returns them by name.
 
     Args:
-        problem: the training set's domains and losses.
+        problem: the domains and the losses of the training set.
         batch_size: ``B``, at least the number of domains.
-        batch_of: indices into the training set to ``(x, y)``.
-        strengths: ``va``, ``rr`` and ``switch``: the floor; ``by_loss`` and ``hardness``: beta, in 1 / nats.
-        num_probed: points of each domain in a probe.
+        batch_of: maps indices into the training set to ``(x, y)``.
+        strengths: the hyperparameter of each method: the floor for ``va``, ``rr`` and ``switch``, and beta, in 1 /
+            nats, for ``by_loss`` and ``hardness``.
+        num_probed: the number of points of each domain in a probe.
     """
     n = int(problem.sizes.sum())
 

@@ -1,11 +1,15 @@
-r"""Features of norm 1 and ``K`` under a nonlinear model: paper 003, remark 2.2.
+r"""The experiment on features of norm 1 and ``K`` under a nonlinear model: paper 003, remark 2.2.
 
 .. math:: L(\theta) = \frac{1}{2n} \sum_i (f(\theta \cdot x_i) - y_i)^2, \qquad f = \tanh
 
-The remark leaves ``f`` and the targets open. ``tanh`` makes either group blind, as in section 2's example, where the
-other one is fitted: features lie around one axis ``e``, a share of them of norm ``K``, whose targets are
-``f(e · x / K)`` and noise, the others of norm 1 with targets ``f(-b e · x)`` and noise. The loss has a sharp minimum
-near ``e / K`` and a flat one near ``-b e``.
+The remark leaves ``f`` and the targets open. ``tanh`` is chosen here because it saturates: where one group is fitted,
+the gradients of the other group are small, as in section 2's example. All features lie around one axis ``e``. There are
+two groups:
+
+- A share of the features has norm ``K``. Their targets are ``f(e · x / K)`` plus noise.
+- The other features have norm 1. Their targets are ``f(-b e · x)`` plus noise.
+
+The loss has a sharp minimum near ``e / K`` and a flat one near ``-b e``.
 """
 
 import dataclasses
@@ -13,30 +17,38 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.resampling_reweighting import runs
-from experiments.resampling_reweighting.runs import Run, bounds, by_rate, interval
-from experiments.resampling_reweighting.sentences import quote
-from experiments.shared.figures import text
+from experiments.resampling_reweighting.feature_norms_report import METHODS, claims, figure
+from experiments.resampling_reweighting.runs import Run, direction
 from mixjax.grad_norms import norm
 from mixjax.runner import configs
-from mixjax.runner.claims import paired, versus
 from mixjax.runner.experiment import Experiment
 
-METHODS = {
-    "sgd": "SGD",
-    "static": "RR by ‖x‖ (section 2)",
-    "per_term": "RR, all norms (eq. 3.5)",
-    "group": "RR, one element a group",
-}
-COLORS = {"sgd": "C0", "static": "C3", "per_term": "C1", "group": "C2"}
-LINE = 101  # points of the segment between the minima
+__all__ = [
+    "FeatureNorms",
+    "Points",
+    "along_axis",
+    "feature_norms",
+    "gradients",
+    "loss",
+    "problem",
+    "train",
+]
+
+# The number of points on the segment between the minima at which the loss is recorded.
+LINE = 101
 
 
 class Points(NamedTuple):
-    """Features ``[n, d]``, the large ones first, targets ``[n]``, and the parameters that fit either group."""
+    """Holds a data set and the parameters that fit either of its groups.
+
+    Attributes:
+        x: the features ``[n, d]``, the large ones first.
+        y: the targets ``[n]``.
+        sharp: the parameters that fit the large features, ``e / K``.
+        flat: the parameters that fit the other features, ``-b e``.
+    """
 
     x: jax.Array
     y: jax.Array
@@ -46,16 +58,16 @@ class Points(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class FeatureNorms(Run):
-    """Remark 2.2's problem.
+    """Holds the settings of remark 2.2's problem.
 
     Attributes:
-        num_examples: ``n``.
-        dim: ``d``.
-        large: ``K``.
-        share: the share of features of norm ``K``.
-        spread: size of a feature's part across the axis, relative to that along it.
-        noise: standard deviation of the targets' noise.
-        flat: ``b``, the flat minimum's distance from 0.
+        num_examples: ``n``, the number of examples.
+        dim: ``d``, the number of features of an example.
+        large: ``K``, the norm of the large features.
+        share: the share of examples whose features have norm ``K``.
+        spread: the size of a feature's part across the axis, relative to its part along the axis.
+        noise: the standard deviation of the noise in the targets.
+        flat: ``b``, the distance of the flat minimum from 0.
         first: the start, in units of ``e / K``.
     """
 
@@ -73,21 +85,21 @@ class FeatureNorms(Run):
 
 
 def loss(theta: jax.Array, points: Points) -> jax.Array:
-    """Eq. 2.3."""
+    """Returns the loss of eq. 2.3."""
     return jnp.square(jnp.tanh(points.x @ theta) - points.y).mean() / 2
 
 
 def gradients(theta: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
-    """Of eq. 2.3's terms, ``[n, d]``."""
+    """Returns the gradients of the terms of eq. 2.3, ``[n, d]``."""
     fitted = jnp.tanh(x @ theta)
     return ((fitted - y) * (1 - jnp.square(fitted)))[:, None] * x
 
 
 def problem(key: jax.Array, config: FeatureNorms) -> tuple[Points, jax.Array]:
-    """Draws the data.
+    """Draws a data set. ``config.share`` may be traced.
 
     Returns:
-        The points and how many of them are large; ``share`` may be traced.
+        The points, and the number of them that are large.
     """
     across_key, noise_key = jax.random.split(key)
     n, axis = config.num_examples, jnp.eye(config.dim)[0]
@@ -101,18 +113,22 @@ def problem(key: jax.Array, config: FeatureNorms) -> tuple[Points, jax.Array]:
 
 
 def along_axis(points: Points) -> tuple[jax.Array, jax.Array]:
-    """Places from ``e / K`` to ``-b e`` by their coordinate, and the losses there."""
+    """Returns the coordinates of places on the axis from ``e / K`` to ``-b e``, and the losses there."""
     steps = jnp.linspace(0, 1, LINE)[:, None]
     places = (1 - steps) * points.sharp + steps * points.flat
     return places[:, 0], jax.vmap(lambda theta: loss(theta, points))(places)
 
 
 def train(key: jax.Array, config: FeatureNorms) -> dict[str, jax.Array]:
-    """One data set, and every method from the same parameters with the same random numbers.
+    """Draws one data set, and runs every method on it from the same parameters with the same random numbers.
 
     Returns:
-        ``theta`` ``[method, step]``, the coordinate along the axis; ``stayed`` ``[method]``, whether it ends on the
-        sharp minimum's side of the axis's highest point between the minima; ``line`` ``[place]``, the loss along it.
+        A dict of:
+
+        - ``theta`` ``[method, step]``, the coordinate along the axis.
+        - ``stayed`` ``[method]``, 1 where a run ends on the sharp minimum's side of the highest point between the
+          minima, and 0 elsewhere.
+        - ``line`` ``[place]``, the loss along the axis.
     """
     data_key, run_key = jax.random.split(key)
     points, number = problem(data_key, config)
@@ -123,7 +139,7 @@ def train(key: jax.Array, config: FeatureNorms) -> dict[str, jax.Array]:
 
     def run(method):
         def step(theta, key):
-            estimate = runs.direction(
+            estimate = direction(
                 method,
                 key,
                 lambda i: gradients(theta, points.x[i], points.y[i]),
@@ -145,7 +161,7 @@ def train(key: jax.Array, config: FeatureNorms) -> dict[str, jax.Array]:
 
 
 def feature_norms(config: FeatureNorms) -> Experiment:
-    """Who leaves the sharp minimum's basin, by learning rate and by the share of large features."""
+    """Builds the experiment: which methods stay in the sharp minimum's basin, by learning rate and by share."""
     return Experiment(
         train=lambda key, hparams, data: train(key, configs.replace(config, hparams)),
         data=None,
@@ -159,112 +175,3 @@ def feature_norms(config: FeatureNorms) -> Experiment:
         figure=lambda results: figure(next(iter(results.values())), config),
         claims=lambda results: claims(next(iter(results.values())), config),
     )
-
-
-def claims(data, config: FeatureNorms) -> list:
-    """Whether RR stays where SGD leaves, as in section 2's example, for every share of large features."""
-    ours, rows, least = {"source": "paper 003, section 2.1, remark 2.2"}, [], data.share.values.min()
-    for share in data.share.values:
-        stayed = data.stayed.sel(share=share).transpose("learning_rate", "seed", "method")
-        counts = {method: stayed.sel({"method": method}).sum("learning_rate") for method in METHODS}
-        table = (
-            f"number of the grid's learning rates at which a run of {config.num_steps} steps ends in the sharp "
-            f"minimum's basin, RR less SGD; shares of runs that do, {' / '.join(METHODS)}, by learning rate: "
-            f"{by_rate(stayed)}; "
-            + "; ".join(
-                f"{method} by learning rate: {', '.join(map(interval, stayed.sel({'method': method})))}"
-                for method in ("sgd", "per_term")
-            )
-        )
-        name = f"feature_norms_{share:g}".replace(".", "_")
-        rows.append(paired(name, counts["per_term"], ">", counts["sgd"], **quote(name), note=table))
-        rows += [
-            paired(
-                f"{name}_{method}",
-                counts[method],
-                ">",
-                counts["sgd"],
-                statement=f"ours: with large features in {share:.0%} of the examples {METHODS[method]} stays at more "
-                "learning rates than SGD",
-                **ours,
-                note=f"{text(counts[method])} against {text(counts['sgd'])} of {stayed.sizes['learning_rate']}",
-            )
-            for method in ("static", "group")
-        ]
-    own = data.sel(share=least)
-    sgd, rr = (runs.at(own.stayed, config.learning_rate, method) for method in ("sgd", "per_term"))
-    where = f"large features in {least:.0%} of the examples, {config.num_steps} steps at {config.learning_rate:g}"
-    sharper = data.line.isel(place=0, learning_rate=0) < data.line.isel(place=-1, learning_rate=0)
-    return [
-        *rows,
-        versus(
-            "feature_norms_sgd_leaves",
-            1 - sgd,
-            ">=",
-            0.5,
-            statement="ours: as in figure 1, there is a learning rate at which SGD leaves the sharp minimum ...",
-            **ours,
-            note=f"share of runs that end elsewhere, {where}: {interval(1 - sgd)}",
-        ),
-        versus(
-            "feature_norms_rr_stays",
-            rr,
-            ">=",
-            0.95,
-            statement="ours: ... and RR by all norms stays",
-            **ours,
-            note=f"share of runs that end there, {where}: {interval(rr)}",
-        ),
-        versus(
-            "feature_norms_sharp_is_global",
-            sharper.astype(float).mean("share"),
-            ">=",
-            0.95,
-            statement="ours: the loss is lower at the sharp end of the axis, in nearly all data sets",
-            **ours,
-        ),
-    ]
-
-
-def figure(data, config: FeatureNorms):
-    """The loss between the minima, ten runs, and the share in the sharp minimum's basin by learning rate."""
-    shares, least = data.share.values, data.share.values.min()
-    drawn, axes = plt.subplots(2, max(3, len(shares)), figsize=(14, 8.0), layout="constrained", squeeze=False)
-    own = data.sel(share=least).sel(learning_rate=config.learning_rate, method="nearest")
-    for number, share in enumerate(shares):
-        line = data.line.sel(share=share).isel(learning_rate=0).mean("seed")
-        axes[0, 0].plot(data.place, line, color=f"C{4 + number}", label=f"{share:.0%} large features")
-    axes[0, 0].set(xlabel="coordinate along the axis", ylabel="loss (eq. 2.3)")
-    axes[0, 0].set(title="along the axis, mean of the data sets")
-    axes[0, 0].legend(fontsize=8.5)
-    for axis, method in zip(axes[0, 1:], ("sgd", "per_term"), strict=False):
-        paths = own.theta.sel({"method": method}).isel(seed=slice(0, 10))
-        axis.plot(data.step, paths.T, color=COLORS[method], lw=0.7, alpha=0.8)
-        axis.axhline(1 / config.large, color="0.3", lw=0.9, ls=":", label="1/K")
-        axis.axhline(-config.flat, color="0.3", lw=0.9, ls="--", label="-b")
-        axis.set(xlabel="steps", ylabel="coordinate along the axis", ylim=(-0.75, 0.5))
-        axis.set(title=f"{METHODS[method]}: 10 runs,\nη = {config.learning_rate:g}, {least:.0%} large features")
-        axis.legend(fontsize=8.5, loc="lower left")
-    for axis, share in zip(axes[1], shares, strict=False):
-        stayed = data.stayed.sel(share=share)
-        total = stayed.sizes["seed"]
-        for method, label in METHODS.items():
-            counts = stayed.sel({"method": method}).sum("seed").values
-            edges = np.array([bounds(int(count), total) for count in counts]).T
-            style = {"fmt": "o-", "ms": 4, "lw": 1.2, "capsize": 2, "color": COLORS[method], "label": label}
-            axis.errorbar(data.learning_rate, counts / total, abs(edges - counts / total), **style)
-        axis.set(xscale="log", xlabel="learning rate η", ylim=(-0.03, 1.03), title=f"{share:.0%} large features")
-        axis.set(ylabel=f"in the sharp basin after {config.num_steps} steps (share)")
-        axis.set_xticks(data.learning_rate.values, [f"{rate:g}" for rate in data.learning_rate.values])
-        axis.minorticks_off()
-    for axis in axes[0, 3:]:
-        axis.axis("off")
-    for axis in axes.flat:
-        axis.grid(alpha=0.3, lw=0.5)
-    drawn.legend(*axes[1, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(METHODS))
-    drawn.suptitle(
-        f"Paper 003, remark 2.2: features of norm 1 and {config.large:g}, f = tanh; "
-        f"{data.sizes['seed']} runs, a data set each, bars: 95 % intervals",
-        fontsize=11,
-    )
-    return drawn

@@ -1,4 +1,4 @@
-"""Minima of potential energy surfaces: paper 003, section 4.2 and figure 4."""
+"""The experiment on minima of potential energy surfaces: paper 003, section 4.2 and figure 4."""
 
 import dataclasses
 import functools
@@ -18,22 +18,27 @@ from mixjax.runner import configs
 from mixjax.runner.claims import paired, versus
 from mixjax.runner.experiment import Experiment
 
+__all__ = ["FAR", "METHODS", "Molecules", "chosen", "claims", "figure", "molecules", "train"]
+
 METHODS = {"gd": "gradient descent", "sgd": "SGD", "rr": "RR (eq. 3.5)", "defensive": "RR, δ = 0.1"}
 SURFACES = {"mueller_brown": surfaces.mueller_brown, "large_system": surfaces.large_system}
+# The limits of the coordinates in the figure.
 LIMITS = {"mueller_brown": ((-1.6, 1.3), (-0.5, 2.1)), "large_system": ((-2, 4.2), (-2, 3.2))}
-FAR = 10.0  # steps that would lead farther are not taken: term 4 of the first surface grows without bound
+# A step that would lead to a larger coordinate is not taken. Term 4 of the Mueller-Brown surface grows without
+# bound, so one such step would end in infinity.
+FAR = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Molecules(Run):
-    """Section 4.2's problems.
+    """Holds the settings of section 4.2's problems.
 
     Attributes:
-        surface: eq. C.1 or C.2.
+        surface: the surface of eq. C.1 or of eq. C.2.
         first: the first position.
-        minimum: near the global minimum.
-        radius: a run is in the global basin where it is so near the minimum.
-        last_rate: ``η`` at the end; ``learning_rate`` is that at the start, linear in between.
+        minimum: the position of the global minimum.
+        radius: the distance from the minimum within which a run counts as being in the global basin.
+        last_rate: the learning rate at the end. It falls linearly from ``learning_rate`` at the start.
     """
 
     learning_rate: float = 0.002
@@ -50,7 +55,11 @@ def train(key: jax.Array, config: Molecules, surface: surfaces.Surface) -> dict[
     """Runs every method from the same position with the same random numbers.
 
     Returns:
-        ``z`` ``[method, step, 2]``, ``energy`` ``[method, step]``, ``at_minimum`` the same, 0 or 1.
+        A dict of:
+
+        - ``z`` ``[method, step, 2]``, the position.
+        - ``energy`` ``[method, step]``.
+        - ``at_minimum`` ``[method, step]``, 1 where the run is in the global basin and 0 elsewhere.
     """
     n = surface.height.size
     prior = jnp.full(n, 1.0 / n)
@@ -89,17 +98,12 @@ def train(key: jax.Array, config: Molecules, surface: surfaces.Surface) -> dict[
 
 
 def molecules(config: Molecules) -> Experiment:
-    """Figure 4, one surface."""
-    dims = {"z": ("method", "step", "axis"), "energy": ("method", "step"), "at_minimum": ("method", "step")}
+    """Builds the experiment on one surface of figure 4."""
     return Experiment(
         train=lambda key, hparams, data: train(key, configs.replace(config, hparams), data),
         data=SURFACES[config.surface](),
-        dims=dims,
-        coords={
-            "method": list(METHODS),
-            "step": config.steps,
-            "axis": ["x", "y"],
-        },
+        dims={"z": ("method", "step", "axis"), "energy": ("method", "step"), "at_minimum": ("method", "step")},
+        coords={"method": list(METHODS), "step": config.steps, "axis": ["x", "y"]},
         units={"z": "1", "energy": "energy", "at_minimum": "1"},
         figure=lambda results: figure(next(iter(results.values())), config),
         claims=lambda results: claims(next(iter(results.values())), config),
@@ -107,45 +111,58 @@ def molecules(config: Molecules) -> Experiment:
 
 
 def chosen(data, config: Molecules):
-    """The runs at the config's own learning rate."""
-    return data.sel(learning_rate=config.learning_rate, method="nearest") if "learning_rate" in data.dims else data
+    """Returns the runs at the config's own learning rate."""
+    if "learning_rate" not in data.dims:
+        return data
+    return data.sel(learning_rate=config.learning_rate, method="nearest")
 
 
 def claims(data, config: Molecules) -> list:
-    """Whether a run is in the global basin at its end."""
-    whole, data = data, chosen(data, config)
-    ends = {method: data.at_minimum.sel({"method": method}).isel(step=-1) for method in METHODS}
-    energies = {method: data.energy.sel({"method": method}).isel(step=-1) for method in METHODS}
-    ours = {"source": "paper 003, section 4.2"}
-
-    def told():
-        shares = ", ".join(f"{method} {interval(ends[method])}" for method in METHODS)
-        medians = ", ".join(f"{method} {float(energies[method].median()):.4g}" for method in METHODS)
-        where = f"within {config.radius:g} of the global minimum after {config.num_steps} steps"
-        return (
-            f"share of runs {where}: {shares}; median energy {medians}. Gradient descent is there too: what is seen is "
-            "which noise leaves the basin that the drift leads to, not who finds it"
-        )
-
-    def table():
-        if "learning_rate" not in whole.dims:
-            return ""
-        return f"by learning rate, {' / '.join(METHODS)}: {by_rate(whole.at_minimum.isel(step=-1))}"
-
-    name = config.surface
+    """Judges which methods are in the global basin at the end of a run."""
+    name, source = config.surface, "paper 003, section 4.2"
+    own, last = chosen(data, config), {"step": -1}
+    ends = {method: own.at_minimum.sel({"method": method}).isel(last) for method in METHODS}
+    energies = {method: own.energy.sel({"method": method}).isel(last) for method in METHODS}
+    shares = ", ".join(f"{method} {interval(ends[method])}" for method in METHODS)
+    medians = ", ".join(f"{method} {float(energies[method].median()):.4g}" for method in METHODS)
+    where = f"within {config.radius:g} of the global minimum after {config.num_steps} steps"
+    table = ""
+    if "learning_rate" in data.dims:
+        table = f"by learning rate, {' / '.join(METHODS)}: {by_rate(data.at_minimum.isel(last))}"
     return [
-        paired(name, ends["rr"], ">", ends["sgd"], **quote(name), note=told()),
-        versus(
-            f"{name}_sgd_leaves", ends["sgd"], "<=", 0.15, statement="ours: SGD ends elsewhere", **ours, note=table()
+        paired(
+            name,
+            ends["rr"],
+            ">",
+            ends["sgd"],
+            **quote(name),
+            note=f"share of runs {where}: {shares}; median energy {medians}. Gradient descent is there too: what is "
+            "seen is which noise leaves the basin that the drift leads to, not who finds it",
         ),
-        versus(f"{name}_rr_stays", ends["rr"], ">=", 0.85, statement="ours: RR ends in the global basin", **ours),
+        versus(
+            f"{name}_sgd_leaves",
+            ends["sgd"],
+            "<=",
+            0.15,
+            statement="ours: SGD ends elsewhere",
+            source=source,
+            note=table,
+        ),
+        versus(
+            f"{name}_rr_stays",
+            ends["rr"],
+            ">=",
+            0.85,
+            statement="ours: RR ends in the global basin",
+            source=source,
+        ),
         versus(
             f"{name}_gradient_descent",
             ends["gd"],
             ">=",
             0.85,
             statement="ours: so does gradient descent without noise",
-            **ours,
+            source=source,
             note="one run, the same for every seed",
         ),
         paired(
@@ -154,14 +171,14 @@ def claims(data, config: Molecules) -> list:
             "<",
             energies["sgd"],
             statement="ours: RR ends at a lower energy than SGD",
-            **ours,
+            source=source,
             note=f"{text(energies['rr'])} against {text(energies['sgd'])}",
         ),
     ]
 
 
 def figure(data, config: Molecules):
-    """Contours with one run of SGD and of RR, energies of ten runs, and who is in the global basin."""
+    """Draws contours with one run of SGD and of RR, energies of ten runs, and the share of runs in the global basin."""
     data = chosen(data, config)
     drawn, axes = plt.subplots(1, 3, figsize=(14, 4.6), layout="constrained")
     surface = SURFACES[config.surface]()

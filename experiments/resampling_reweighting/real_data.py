@@ -1,20 +1,24 @@
-"""Importance sampling where people would use it: networks on real data of unlike domains, by steps and by the clock.
+"""The experiment on importance sampling for networks on real data: which method reaches a target loss first.
 
-Paper 003 has no network and no real data, so every claim is ours. The methods descend the mean loss over a training
-set, from the same parameters, with batches of one size, and differ in what they draw:
+Paper 003 has no network and no real data, so every claim is ours. All methods descend the mean loss over a training set
+from the same parameters, with batches of one size. They differ in how they draw a batch:
 
 ===================  =================================================================================================
-uniform draws        plain SGD, or Adam
-variance-aware       each domain's share of the batch by the spread of its gradients (paper 000, section 4), stratified;
-                     a probe of some points of each domain every ``record_every`` steps
-RR, stale norms      examples by the norm of their gradient when last drawn (eq. 3.5), from the same backward pass
-RR while it pays     the same behind :func:`mixjax.samplers.when_it_pays`, hence uniform where the norms promise little
-by loss, weighted    examples by the exponential of their loss when last drawn, weighted back to the mean loss
-hardness sampling    the same without weights (paper 004, algorithm 1): another objective, judged by this one
+uniform draws        every example with the same probability, as in plain SGD or Adam
+variance-aware       each domain's share of the batch by the spread of its gradients (paper 000, section 4), with the
+                     stratified estimator; a probe of some points of each domain every ``record_every`` steps
+RR, stale norms      examples by the norm of their gradient when they were last drawn (eq. 3.5), which the same
+                     backward pass gives
+RR while it pays     as RR with stale norms, but through :func:`mixjax.samplers.when_it_pays`, hence uniformly where
+                     the norms promise little
+by loss, weighted    examples by the exponential of their loss when they were last drawn, weighted back to the mean loss
+hardness sampling    as by loss, but without weights (paper 004, algorithm 1); it descends another objective, and is
+                     judged by the mean loss all the same
 ===================  =================================================================================================
 
-Learning rates are constant after a warm-up. Every method's was tuned for the fewest steps to a target loss, together
-with its own hyperparameter where it has one, by as many runs as the others'; the configs say how.
+Learning rates are constant after a warm-up. Each method's learning rate was tuned for the fewest steps to the target
+loss, together with the method's own hyperparameter where it has one. Every method was tuned by the same number of runs;
+the configs say how.
 """
 
 import dataclasses
@@ -34,13 +38,30 @@ from mixjax import grad_norms, resampling
 from mixjax.runner import configs
 from mixjax.runner.experiment import Experiment
 
-TURNS = 15  # measurements of each method's time
-POINTS = 512  # of the training set, by which gains are told
+__all__ = [
+    "POINTS",
+    "TURNS",
+    "Rates",
+    "RealData",
+    "Strengths",
+    "Trainer",
+    "batches",
+    "milliseconds",
+    "real_data",
+    "stack",
+    "train",
+    "trainers",
+]
+
+# The number of measurements of each method's time.
+TURNS = 15
+# The number of training examples by which the possible gain is estimated.
+POINTS = 512
 
 
 @dataclasses.dataclass(frozen=True)
 class Rates:
-    """Each method's learning rate."""
+    """Holds the learning rate of each method."""
 
     sgd: float = 1.0
     va: float = 1.0
@@ -52,14 +73,14 @@ class Rates:
 
 @dataclasses.dataclass(frozen=True)
 class Strengths:
-    """Each method's own hyperparameter.
+    """Holds the hyperparameter that each method has beside the learning rate.
 
     Attributes:
-        va: share of the batch that is spread over the domains by their sizes, whatever their gradients.
-        rr: share of the draws that are uniform.
-        switch: the same while it is on.
+        va: the share of the batch that is spread over the domains by their sizes, whatever their gradients.
+        rr: the share of the draws that are uniform.
+        switch: the share of the draws that are uniform while importance sampling is on.
         by_loss: beta, in 1 / nats.
-        hardness: the same.
+        hardness: beta, in 1 / nats.
     """
 
     va: float = 1.0
@@ -71,25 +92,25 @@ class Strengths:
 
 @dataclasses.dataclass(frozen=True)
 class RealData(Run):
-    """One source of data, one network.
+    """Holds the settings of one source of data and one network.
 
     Attributes:
-        source: a function of :mod:`experiments.resampling_reweighting.domains`.
-        width: of the hidden layers, or of the decoder.
-        layers: how many.
-        num_examples: ``n``, of a seed's training set.
-        num_evaluated: of those, every domain by its size, whose mean loss is recorded.
-        num_probed: points of each domain in a probe of the variance-aware method.
-        num_measured: points of each domain by which variances are recorded.
+        source: the name of a function of :mod:`experiments.resampling_reweighting.domains` that builds the problem.
+        width: the width of the hidden layers, or of the decoder.
+        layers: the number of hidden layers, or of the decoder's blocks.
+        num_examples: ``n``, the number of examples in a seed's training set.
+        num_evaluated: the number of training examples whose mean loss is recorded; each domain has its share of them.
+        num_probed: the number of points of each domain in a probe of the variance-aware method.
+        num_measured: the number of points of each domain by which variances are recorded.
         batch_size: ``B``, at least the number of domains.
-        optimizer: ``"sgd"`` or ``"adam"``.
-        warmup: steps over which the learning rate rises from 0.
+        optimizer: the name of the optimizer.
+        warmup: the number of steps over which the learning rate rises from 0.
         target: the loss to be reached, in nats.
-        rates: each method's learning rate.
-        strengths: each method's own hyperparameter.
-        learning_rate: multiplies every rate: an axis for the grids that chose them.
-        strength: multiplies every strength: another.
-        methods: which of them to run, ``"sgd"`` first.
+        rates: the learning rate of each method.
+        strengths: the own hyperparameter of each method.
+        learning_rate: a factor on every entry of ``rates``. The grids that chose the rates have it as an axis.
+        strength: a factor on every entry of ``strengths``, for the same purpose.
+        methods: the methods to run, ``"sgd"`` first.
     """
 
     learning_rate: float = 1.0
@@ -113,12 +134,14 @@ class RealData(Run):
 
 
 class Trainer(NamedTuple):
-    """One method on one training set; a state is ``(params, optimizer's state, method's state)``.
+    """Trains with one method on one training set.
+
+    A state is the triple of the parameters, the optimizer's state and the method's state.
 
     Attributes:
-        method: a :class:`draws.Method`.
-        start: ``start() -> state``.
-        stage: ``stage(state, key) -> state``, ``record_every`` steps and a probe.
+        method: the method that draws the batches.
+        start: ``start() -> state`` returns the first state.
+        stage: ``stage(state, key) -> state`` takes ``record_every`` steps and makes a probe.
     """
 
     method: draws.Method
@@ -127,17 +150,17 @@ class Trainer(NamedTuple):
 
 
 def stack(*trees):
-    """Pytrees of one structure as one, along a new first axis."""
+    """Stacks pytrees of one structure along a new first axis."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
 def batches(examples) -> Callable[[jax.Array], Any]:
-    """Indices into a training set to ``(x, y)``."""
+    """Returns a function that maps indices into a training set to ``(x, y)``."""
     return lambda indices: jax.tree.map(lambda x: x[indices], examples)
 
 
 def trainers(config: RealData, problem: domains.Problem, examples, params) -> dict[str, Trainer]:
-    """The config's methods on one training set, from the same parameters."""
+    """Builds a trainer for each of the config's methods, all on one training set and from the same parameters."""
     batch_of = batches(examples)
     strengths = {name: value * config.strength for name, value in dataclasses.asdict(config.strengths).items()}
     known = draws.methods(problem, config.batch_size, batch_of, strengths, config.num_probed)
@@ -170,6 +193,7 @@ def trainers(config: RealData, problem: domains.Problem, examples, params) -> di
             return params, opt_state, method.probe(own, params, probe_key)
 
         def start():
+            # The training set is sorted by domain: evenly spaced rows hold every domain by its size.
             few = batch_of(jnp.arange(config.batch_size) * config.num_examples // config.batch_size)
             losses, _, norms = grad_norms.value_grads_and_norms(problem.losses, params, few)
             return params, optimizer.init(params), method.start(losses.mean(), norms.mean())
@@ -180,13 +204,17 @@ def trainers(config: RealData, problem: domains.Problem, examples, params) -> di
 
 
 def train(key: jax.Array, config: RealData, problem: domains.Problem, source) -> dict[str, jax.Array]:
-    """Every method on one seed's training set.
+    """Trains with every method on one seed's training set.
 
     Returns:
-        ``loss`` and ``variance_ratio``, the variance of the method's estimate over that of uniform draws at the
-        method's own parameters, ``[method, step]``, the first before any step. At the first method's first and last
-        parameters (``when``): ``possible_ratio`` ``[when, scheme]``, what all fresh norms, or exact spreads, would
-        give; ``norm`` ``[when, domain]``, the root mean square of the gradient norms.
+        A dict of:
+
+        - ``loss`` ``[method, step]``; the first record is made before any step.
+        - ``variance_ratio`` ``[method, step]``, the variance of the method's estimate over that of uniform draws, both
+          at the method's own parameters.
+        - ``possible_ratio`` ``[when, scheme]``, the ratio that fresh norms of all examples, or exact spreads of the
+          domains, would give. It is measured at the first method's parameters at the start and at the end.
+        - ``norm`` ``[when, domain]``, the root mean square of the gradient norms at the same parameters.
     """
     draw_key, init_key, step_key, measure_key = jax.random.split(key, 4)
     examples, first = problem.draw(draw_key, source), problem.init(init_key)
@@ -205,6 +233,8 @@ def train(key: jax.Array, config: RealData, problem: domains.Problem, source) ->
     def run(trainer):
         def stage(state, keys):
             first, step_key, measure_key = keys
+            # The first turn of the scan only records: `first` is the scan's index, not batched, so this stays a cond
+            # under vmap.
             state = jax.lax.cond(first, lambda s: s, lambda s: trainer.stage(s, step_key), state)
             return state, record(trainer.method, state, measure_key)
 
@@ -213,23 +243,26 @@ def train(key: jax.Array, config: RealData, problem: domains.Problem, source) ->
         (params, *_), records = jax.lax.scan(stage, trainer.start(), (jnp.arange(count) == 0, *keys))
         return params, records
 
-    def one(params, example):
+    def loss_of_one(params, example):
         return problem.losses(grad_norms.Tape(), params, jax.tree.map(lambda x: x[None], example))[0]
 
-    def described(params):
+    def describe(params):
         spread = spread_at(params, measure_key)
-        gains = resampling.gains(one, params, batch_of(jnp.arange(POINTS) * n // POINTS))
+        gains = resampling.gains(loss_of_one, params, batch_of(jnp.arange(POINTS) * n // POINTS))
         aware = jnp.square(problem.prior @ spread.stds) / spread.uniform
         norms = jnp.sqrt(jnp.square(spread.norms).mean(1))
         return {"possible_ratio": jnp.stack([gains.per_term_ratio[0], aware]), "norm": norms}
 
     lasts, records = zip(*map(run, trainers(config, problem, examples, first).values()), strict=True)
-    ends = jax.lax.map(described, stack(first, lasts[0]))
+    ends = jax.lax.map(describe, stack(first, lasts[0]))
     return stack(*records) | ends
 
 
 def milliseconds(config: RealData, problem: domains.Problem) -> np.ndarray:
-    """Time of a step, probes included, ``[method, turn]``: the methods in turns, ``record_every`` steps each."""
+    """Measures the time of a step with each method, probes included, in ms, ``[method, turn]``.
+
+    The methods take turns of ``record_every`` steps, so that a load on the machine slows all of them alike.
+    """
     draw_key, init_key, step_key = jax.random.split(jax.random.key(0), 3)
     examples, params = jax.jit(problem.draw)(draw_key, problem.source), jax.jit(problem.init)(init_key)
 
@@ -237,12 +270,15 @@ def milliseconds(config: RealData, problem: domains.Problem) -> np.ndarray:
         def stage(state, examples, key):
             return trainers(config, problem, examples, params)[name].stage(state, key)
 
+        # The state is donated to each call, so the next call must start from the state that this one returned. The list
+        # keeps it between calls.
         held = [jax.jit(lambda examples: trainers(config, problem, examples, params)[name].start())(examples)]
         compiled = jax.jit(stage, donate_argnums=0)
 
         def call():
             held[0] = jax.block_until_ready(compiled(held[0], examples, step_key))
 
+        # The first call compiles, which must not be measured.
         call()
         return call
 
@@ -252,10 +288,10 @@ def milliseconds(config: RealData, problem: domains.Problem) -> np.ndarray:
 
 
 def real_data(config: RealData) -> Experiment:
-    """The methods side by side; their times are measured first, in turns.
+    """Builds the experiment, and measures the methods' times, which are part of its data.
 
     Raises:
-        ValueError: a batch of fewer examples than there are domains.
+        ValueError: ``batch_size`` is less than the number of domains.
     """
     problem = getattr(domains, config.source)(config.num_examples, config.width, config.layers)
     if config.batch_size < len(problem.sizes):

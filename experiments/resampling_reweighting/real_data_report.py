@@ -1,4 +1,4 @@
-"""Figure and claims of importance sampling on real data: steps and time to a target loss, and the reason, variances."""
+"""Judges the methods on real data by steps and time to a target loss and by gradient variance, and draws the figure."""
 
 import re
 
@@ -9,6 +9,18 @@ import xarray
 from experiments.benchmarks import timing
 from experiments.shared.figures import text
 from mixjax.runner.claims import paired, versus
+
+__all__ = [
+    "COLORS",
+    "METHODS",
+    "at_equal_time",
+    "claims",
+    "figure",
+    "first_point",
+    "log_ratios",
+    "slowness",
+    "steps_to_target",
+]
 
 SOURCE = "ours (paper 003 has no network and no real data)"
 METHODS = {
@@ -23,21 +35,23 @@ COLORS = dict(zip(METHODS, ("0.3", "C0", "C1", "C3", "C2", "C4"), strict=True))
 
 
 def first_point(results):
-    """Every run at the first point of its grid: what is judged where one was run."""
+    """Returns every run at the first point of its grid, which is the point that is judged."""
     point = {"learning_rate": 0, "strength": 0}
     return {name: data.isel(point, drop=True, missing_dims="ignore") for name, data in results.items()}
 
 
 def of(dataset, metric: str, method: str):
-    """A method's metric."""
+    """Returns one metric of one method."""
     return dataset[metric].sel({"method": method})
 
 
 def steps_to_target(dataset) -> xarray.DataArray:
-    """Steps after which a run's loss is first at the target, between two records by a straight line.
+    """Returns the number of steps after which each run's loss is first at the target.
+
+    Between two records the loss is taken to be a straight line.
 
     Returns:
-        ``[..., method]`` as ``loss`` without its steps; NaN for a run that does not get there.
+        An array with the dims of ``loss`` but ``step``. It is NaN for a run that does not reach the target.
     """
     return xarray.apply_ufunc(
         _crossing, dataset.loss, dataset.step, dataset.target, input_core_dims=[["step"], ["step"], []], vectorize=True
@@ -56,16 +70,16 @@ def _crossing(losses, steps, target):
 
 
 def slowness(dataset, method: str) -> np.ndarray:
-    """A method's time a step over that of uniform draws, ``[turn]``."""
+    """Returns the time of a method's step over that of a step with uniform draws, ``[turn]``."""
     times = dataset.milliseconds.isel(seed=0)
     return (times.sel({"method": method}) / times.sel({"method": "sgd"})).values
 
 
 def log_ratios(dataset, method: str):
-    """Log of a method's steps to the target over those of uniform draws, ``[seed]``.
+    """Returns the log of a method's steps to the target over those of uniform draws, ``[seed]``.
 
-    A method that does not arrive counts as arriving with its last step, which flatters it; where uniform draws do not,
-    there is no ratio.
+    A run of the method that does not arrive counts as arriving with its last step, which flatters the method. Where the
+    run with uniform draws does not arrive, the ratio is NaN.
     """
     steps = steps_to_target(dataset)
     own = steps.sel({"method": method}).fillna(float(dataset.step[-1]))
@@ -73,94 +87,108 @@ def log_ratios(dataset, method: str):
 
 
 def at_equal_time(dataset, method: str):
-    """A method's loss after as much time as the steps of uniform draws take, and after no more steps, ``[seed]``."""
+    """Returns a method's loss after as much time as all steps with uniform draws take, ``[seed]``.
+
+    A method that is faster than uniform draws is judged after the same number of steps.
+    """
     last = float(dataset.step[-1])
     return of(dataset, "loss", method).interp(step=min(last, last / np.median(slowness(dataset, method))))
 
 
 def claims(results) -> list:
-    """Each method against uniform draws."""
+    """Judges each method against uniform draws, in every run."""
     return [claim for name, data in first_point(results).items() for claim in _claims_of(name, data)]
 
 
 def _claims_of(name, data) -> list:
-    """The rows of one run."""
-    slug, steps, total = re.sub(r"\W+", "_", name.lower()), steps_to_target(data), data.sizes["seed"]
-    late = data.variance_ratio.where(data.step >= data.step[-1] / 2, drop=True).mean("step")
+    """Judges each method of one run against uniform draws."""
+    methods = [method for method in data["method"].values.tolist() if method != "sgd"]
+    return [claim for method in methods for claim in _claims_of_method(name, data, method)]
 
-    def told(method):
-        own = steps.sel({"method": method}).values
-        own = own[np.isfinite(own)]
-        middle = f", in {np.median(own):.0f} steps ({own.min():.0f} to {own.max():.0f})" if own.size else ""
-        return f"{METHODS[method]}: {own.size} of {total} runs{middle}"
 
-    def row(method, kind, sentence):
+def _claims_of_method(name, data, method) -> list:
+    """Judges one method of one run by its steps, time and loss, and by its variance where it has one."""
+    slug = re.sub(r"\W+", "_", name.lower())
+    target = f"{data.target[0]:g} nats"
+    ratios, slower = log_ratios(data, method), slowness(data, method)
+    low, high = timing.median_interval(slower)
+    relative = f"{np.median(slower):.2f} (95 %: {low:.2f} to {high:.2f}) times that of uniform draws"
+    factor = f"{np.exp(float(ratios.mean())):.3f} times the steps"
+
+    def row(kind, sentence):
         return {
             "name": f"{slug}_{method}_{kind}",
             "statement": f"ours: {METHODS[method]} {sentence} ({name})",
             "source": SOURCE,
         }
 
-    found = []
-    for method in (m for m in data["method"].values.tolist() if m != "sgd"):
-        ratios, slower = log_ratios(data, method), slowness(data, method)
-        low, high = timing.median_interval(slower)
-        relative = f"{np.median(slower):.2f} (95 %: {low:.2f} to {high:.2f}) times that of uniform draws"
-        factor = f"{np.exp(float(ratios.mean())):.3f} times the steps"
-        found += [
-            paired(
-                a=ratios,
-                side="<",
-                b=0 * ratios,
-                **row(method, "fewer_steps", f"reaches {data.target[0]:g} nats in fewer steps than uniform draws"),
-                note=f"log of the ratio, {factor}; {told(method)}; {told('sgd')}",
-            ),
-            paired(
-                a=ratios + np.log(np.median(slower)),
-                side="<",
-                b=0 * ratios,
-                **row(method, "less_time", f"reaches {data.target[0]:g} nats in less time than uniform draws"),
-                note=f"log of the ratio; time of a step, whose error is not in the number, {relative}",
-            ),
-            paired(
-                a=at_equal_time(data, method),
-                side="<",
-                b=of(data, "loss", "sgd").isel(step=-1, drop=True),
-                **row(method, "lower_loss", "has a lower loss than uniform draws after equal time"),
-                note=f"nats; uniform draws: {text(of(data, 'loss', 'sgd').isel(step=-1))}",
-            ),
-        ]
-        if method != "hardness":
-            values = of(data, "variance_ratio", method)
-            found.append(
-                versus(
-                    values=late.sel({"method": method}),
-                    side="<=",
-                    threshold=1.0,
-                    **row(method, "less_variance", "has a gradient of less variance in the second half of the run"),
-                    note=f"over that of uniform draws; at the end {text(values.isel(step=-1))}; {_possible(data)}",
-                )
+    found = [
+        paired(
+            a=ratios,
+            side="<",
+            b=0 * ratios,
+            **row("fewer_steps", f"reaches {target} in fewer steps than uniform draws"),
+            note=f"log of the ratio, {factor}; {_arrivals(data, method)}; {_arrivals(data, 'sgd')}",
+        ),
+        paired(
+            a=ratios + np.log(np.median(slower)),
+            side="<",
+            b=0 * ratios,
+            **row("less_time", f"reaches {target} in less time than uniform draws"),
+            note=f"log of the ratio; time of a step, whose error is not in the number, {relative}",
+        ),
+        paired(
+            a=at_equal_time(data, method),
+            side="<",
+            b=of(data, "loss", "sgd").isel(step=-1, drop=True),
+            **row("lower_loss", "has a lower loss than uniform draws after equal time"),
+            note=f"nats; uniform draws: {text(of(data, 'loss', 'sgd').isel(step=-1))}",
+        ),
+    ]
+    # Hardness sampling descends another objective: its estimate has no variance about this one's gradient.
+    if method != "hardness":
+        values = of(data, "variance_ratio", method)
+        found.append(
+            versus(
+                values=values.where(data.step >= data.step[-1] / 2, drop=True).mean("step"),
+                side="<=",
+                threshold=1.0,
+                **row("less_variance", "has a gradient of less variance in the second half of the run"),
+                note=f"over that of uniform draws; at the end {text(values.isel(step=-1))}; {_possible(data)}",
             )
+        )
     return found
 
 
+def _arrivals(data, method) -> str:
+    """Writes how many of a method's runs reach the target, and after how many steps."""
+    steps = steps_to_target(data).sel({"method": method}).values
+    arrived = steps[np.isfinite(steps)]
+    told = f"{METHODS[method]}: {arrived.size} of {data.sizes['seed']} runs"
+    if not arrived.size:
+        return told
+    return f"{told}, in {np.median(arrived):.0f} steps ({arrived.min():.0f} to {arrived.max():.0f})"
+
+
 def _possible(data) -> str:
-    """What fresh norms and exact spreads would give."""
-    told = {
-        label: " to ".join(text(data.possible_ratio.sel(scheme=scheme, when=when), 2) for when in ("start", "end"))
-        for scheme, label in (("rr", "all fresh norms"), ("va", "exact spreads of the domains"))
-    }
-    return "from start to end " + ", ".join(f"{label} would give {values}" for label, values in told.items())
+    """Writes the variance that fresh norms of all examples and exact spreads of the domains would give."""
+
+    def told(scheme, label):
+        start, end = (text(data.possible_ratio.sel(scheme=scheme, when=when), 2) for when in ("start", "end"))
+        return f"{label} would give {start} to {end}"
+
+    return f"from start to end {told('rr', 'all fresh norms')}, {told('va', 'exact spreads of the domains')}"
 
 
 def figure(results):
-    """Losses by steps and by the clock, variances, and what it takes to the target; one row a run."""
+    """Draws losses by steps and by time, variances, and steps and time to the target, with a row for each run."""
     results = first_point(results)
     drawn, rows = plt.subplots(
         len(results), 4, figsize=(16, 3.6 * len(results) + 1.1), layout="constrained", squeeze=False
     )
     for axes, (name, data) in zip(rows, results.items(), strict=True):
         methods = data["method"].values.tolist()
+        # The record before any step is so much higher than the others that it would flatten the curves.
         later = data.isel(step=slice(1, None))
         seconds = data.milliseconds.isel(seed=0).median("turn").sel({"method": "sgd"}).item() / 1e3
         for method in methods:
@@ -198,9 +226,10 @@ def _band(axis, x, values, **style):
 
 
 def _ratios(axis, data, methods):
-    """Steps and time to the target over those of uniform draws, geometric means over the seeds."""
+    """Draws the steps and the time to the target over those of uniform draws, as geometric means over the seeds."""
     for place, method in enumerate(methods):
         ratios, slower = log_ratios(data, method), np.log(np.median(slowness(data, method)))
+        # `max`: there is no ratio at all where uniform draws never arrive.
         mean, error = float(ratios.mean()), 2 * float(ratios.std(ddof=1)) / np.sqrt(max(int(ratios.count()), 1))
         for shift, middle, marker in ((-0.12, mean, "o"), (0.12, mean + slower, "s")):
             low, middle, high = np.exp([middle - error, middle, middle + error])

@@ -1,11 +1,14 @@
-"""Paper 003's sentences that state a comparison or a limit, one row a claim.
+"""Quotes the sentences of paper 003 that state a comparison or a limit; the experiments judge one claim for each.
 
-Source: An, Ying, "Combining resampling and reweighting for faithful stochastic optimization". The key names the row of
-``claims.json`` that judges the sentence; keys with a common stem judge one sentence in several settings. Sentences that
-speak of finding a minimum are judged by what a run shows: whether it leaves a basin within the steps it is given.
+Source: An, Ying, "Combining resampling and reweighting for faithful stochastic optimization". A key is the name of the
+row in ``claims.json`` that judges the sentence. Several keys with a common stem judge one sentence in several settings.
+Some sentences speak of finding a minimum. A run of finite length cannot show that, so their claims ask whether the run
+leaves a basin within the steps it is given.
 """
 
 from experiments.shared.sentences import quoter
+
+__all__ = ["SENTENCES", "quote"]
 
 SENTENCES = {
     # Section 2, figure 1, and appendix C.1, figure 5: piecewise

@@ -1,8 +1,9 @@
-r"""Section 3 of paper 003 in numbers, each seed a problem of its own.
+r"""Measures what section 3 of paper 003 states about bias, variance, stability and convergence.
 
-Terms are quadratic in one dimension, :math:`\ell_i(\theta) = \frac{c_i}{2} (\theta - b_i)^2`, with curvatures between
-0.5 and 1.5 and heavy-tailed centres; lemma 3.2 is looked at on linear models that interpolate, a tenth of whose
-features are five times as large.
+Each seed draws a problem of its own. Its terms are quadratic in one dimension,
+:math:`\ell_i(\theta) = \frac{c_i}{2} (\theta - b_i)^2`, with curvatures ``c_i`` between 0.5 and 1.5 and heavy-tailed
+centres ``b_i``. Lemma 3.2 is measured on linear models that interpolate, a tenth of whose features are five times as
+large as the others.
 """
 
 import dataclasses
@@ -15,42 +16,70 @@ from experiments.resampling_reweighting.stability import eigenvalue_limit, step_
 from mixjax import resampling
 from mixjax.grad_norms import norm
 
+__all__ = [
+    "DIMS",
+    "METHODS",
+    "Terms",
+    "Theory",
+    "beside_flow",
+    "bias",
+    "decaying",
+    "estimate",
+    "interpolating",
+    "limits",
+    "probabilities",
+    "problem",
+    "second_moment",
+    "staying",
+    "staying_gamma",
+    "trace",
+    "train",
+]
+
 METHODS = {"sgd": "SGD", "rr": "RR (eq. 3.5)"}
-DIMS = (1, 5)  # of lemma 3.2's models
-DRAWS = 2000  # one-step draws that estimate a mean square
+# The dimensions of lemma 3.2's models.
+DIMS = (1, 5)
+# The number of one-step draws by which a mean square is estimated.
+DRAWS = 2000
 
 
 class Terms(NamedTuple):
-    """Curvatures and centres ``[n]`` of quadratic terms."""
+    """Holds the quadratic terms of a loss.
+
+    Attributes:
+        curvatures: the terms' curvatures ``c``, ``[n]``.
+        centres: the terms' centres ``b``, ``[n]``.
+    """
 
     curvatures: jax.Array
     centres: jax.Array
 
     @property
     def best(self) -> jax.Array:
-        """The minimum of their mean."""
+        """Returns the parameter at which the mean of the terms is least."""
         return jnp.dot(self.curvatures, self.centres) / self.curvatures.sum()
 
     def gradients(self, theta: jax.Array) -> jax.Array:
-        """``[n, 1]``."""
+        """Returns the gradients of the terms at a parameter, ``[n, 1]``."""
         return (self.curvatures * (theta - self.centres))[:, None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Theory:
-    """What is run.
+    """Holds the settings of the experiment.
 
     Attributes:
-        num_terms: of a problem.
-        runs: from the same start, a problem and method.
-        num_steps: of theorem 3.4's schedule.
-        record_every: steps between records.
-        gain: ``α γ`` in ``η_k = γ / (k + m)``; above 1/2.
-        offset: ``m``.
-        rates: two constant steps, the larger first, at which runs are compared with gradient flow.
-        horizon: the time ``T`` until when they are.
-        epsilon: ``ε`` of eq. 3.28: runs start at ``D_1 = ε``, and are to stay at ``D <= 2 ε + sqrt(ε)``.
-        delta: the ``δ`` of eq. 3.20 that the step is chosen by.
+        num_terms: the number of terms of a problem.
+        runs: the number of runs of each method on a problem, all from the same start.
+        num_steps: the number of steps with theorem 3.4's schedule of learning rates.
+        record_every: the number of steps between two records.
+        gain: ``α γ``, where ``α`` is the loss's curvature and ``η_k = γ / (k + m)`` the schedule; above 1/2.
+        offset: ``m`` of the schedule.
+        rates: two constant learning rates, the larger one first, at which runs are compared with gradient flow.
+        horizon: the time ``T`` until which runs are compared with gradient flow.
+        epsilon: ``ε`` of eq. 3.28. Runs start at the squared distance ``D_1 = ε``, and stay in the neighbourhood as
+            long as ``D <= 2 ε + sqrt(ε)``.
+        delta: ``δ`` of eq. 3.20, the probability to leave by which the learning rate is chosen.
     """
 
     num_terms: int = 20
@@ -66,46 +95,52 @@ class Theory:
 
 
 def problem(key: jax.Array, n: int) -> Terms:
-    """Draws a problem."""
+    """Draws a problem of ``n`` terms."""
     first, second = jax.random.split(key)
     return Terms(jax.random.uniform(first, (n,), minval=0.5, maxval=1.5), jax.random.t(second, 3.0, (n,)))
 
 
 def interpolating(key: jax.Array, dim: int, n: int = 200) -> jax.Array:
-    """Features ``[n, dim]``, a tenth of them five times as large as the others."""
+    """Draws features ``[n, dim]``, a tenth of which are five times as large as the others."""
     return jax.random.normal(key, (n, dim)) * jnp.where(jnp.arange(n) < n / 10, 5.0, 1.0)[:, None]
 
 
 def probabilities(method: str, grads: jax.Array) -> jax.Array:
-    """``[n]``."""
+    """Returns the probabilities ``[n]`` with which a method draws the terms, given their gradients ``[n, d]``."""
     uniform = jnp.full(len(grads), 1.0 / len(grads))
     return resampling.probabilities(norm(grads), uniform) if method == "rr" else uniform
 
 
 def estimate(method: str, key: jax.Array, grads: jax.Array) -> jax.Array:
-    """One step's gradient ``[d]``."""
+    """Draws a method's estimate ``[d]`` of the mean of the gradients ``[n, d]``."""
     uniform = jnp.full(len(grads), 1.0 / len(grads))
     return resampling.estimate(key, grads, uniform, probabilities(method, grads))
 
 
 def trace(method: str, grads: jax.Array) -> jax.Array:
-    """``Tr Σ`` of it."""
+    """Returns ``Tr Σ``, the total variance of a method's estimate of the mean gradient."""
     return resampling.variance(grads, jnp.full(len(grads), 1.0 / len(grads)), probabilities(method, grads))
 
 
 def bias(method: str, grads: jax.Array) -> jax.Array:
-    """Its exact mean less the mean gradient, over the mean norm."""
+    """Returns how far the exact mean of a method's estimate is from the mean gradient, over the mean norm."""
     q = probabilities(method, grads)
     mean = (q[:, None] * (1.0 / len(grads) / q)[:, None] * grads).sum(0)
     return norm(mean - grads.mean(0), 0) / norm(grads).mean()
 
 
 def limits(key: jax.Array, dim: int) -> dict[str, jax.Array]:
-    """Lemma 3.2: steps up to which no direction's mean square grows, the least over directions drawn.
+    """Measures the step sizes of lemma 3.2, up to which the mean square error grows in no direction.
+
+    Every limit is the least over directions that are drawn at random.
 
     Returns:
-        ``limit`` ``[method]``; ``printed``, eq. 3.11's in place of RR's; ``square`` ``[method]``, the mean square after
-        one step at the limit, over draws, relative to that before.
+        A dict of:
+
+        - ``limit`` ``[method]``, the largest stable step size.
+        - ``printed``, the step size that eq. 3.11 gives for RR.
+        - ``square`` ``[method]``, the mean square error after one step of that size, over the one before, estimated
+          from draws.
     """
     data_key, direction_key, draw_key = jax.random.split(key, 3)
     x = interpolating(data_key, dim)
@@ -116,6 +151,7 @@ def limits(key: jax.Array, dim: int) -> dict[str, jax.Array]:
         allowed = jax.vmap(lambda error, m=method: step_limit(x, error, m == "rr"))(errors)
         error, limit = errors[jnp.argmin(allowed)], allowed.min()
         grads = x * (x @ error)[:, None]
+        # `m=method` and `g=grads` bind this turn's values: a lambda looks names up when it is called.
         steps = jax.vmap(lambda key, m=method, g=grads: estimate(m, key, g))(jax.random.split(draw_key, DRAWS))
         found.append(limit)
         squares.append(jnp.square(error - limit * steps).sum(1).mean())
@@ -124,7 +160,7 @@ def limits(key: jax.Array, dim: int) -> dict[str, jax.Array]:
 
 
 def decaying(method: str, key: jax.Array, terms: Terms, config: Theory) -> jax.Array:
-    """Theorem 3.4 with p = 1: squared distances to the minimum ``[step]``, one run from there."""
+    """Runs theorem 3.4's schedule with p = 1 from the minimum, and returns the squared distances to it, ``[step]``."""
     gamma = config.gain / terms.curvatures.mean()
 
     def step(theta, inputs):
@@ -138,8 +174,14 @@ def decaying(method: str, key: jax.Array, terms: Terms, config: Theory) -> jax.A
 
 
 def beside_flow(method: str, key: jax.Array, terms: Terms, rate: float, horizon: float) -> tuple[jax.Array, jax.Array]:
-    """Remark 3.6 and lemma 3.8, one run, 1 from the minimum at first: the largest squared distance to gradient descent
-    with the same steps, and the time integral of that to the minimum."""
+    """Runs a method and gradient descent side by side, for remark 3.6 and lemma 3.8.
+
+    Both start at a distance of 1 from the minimum and take steps of the same learning rate.
+
+    Returns:
+        The largest squared distance between the two, and the time integral of the method's squared distance to the
+        minimum.
+    """
 
     def step(carry, key):
         theta, flow = carry
@@ -154,19 +196,35 @@ def beside_flow(method: str, key: jax.Array, terms: Terms, rate: float, horizon:
 
 
 def second_moment(method: str, terms: Terms, epsilon: float) -> jax.Array:
-    """The largest ``E‖V‖²`` in the neighbourhood, which is at its ends: that is convex in the parameter."""
+    """Returns the largest ``E‖V‖²``, the mean square of a method's estimate, in theorem 3.4's neighbourhood."""
+    # The mean square is convex in the parameter, so that it is largest at one of the ends.
     ends = terms.best + jnp.array([-1.0, 1.0]) * jnp.sqrt(2 * epsilon + jnp.sqrt(epsilon))
     lengths = jax.vmap(lambda theta: norm(terms.gradients(theta)))(ends)
     return (jnp.square(lengths.mean(1)) if method == "rr" else jnp.square(lengths).mean(1)).max()
 
 
-def staying_gamma(method, terms, config: Theory, power=1.0, steps=None) -> jax.Array:
-    r"""The ``γ`` for which :func:`staying`'s bound of the probability to leave is ``δ``.
+def staying_gamma(
+    method: str, terms: Terms, config: Theory, *, power: float = 1.0, steps: int | None = None
+) -> jax.Array:
+    r"""Returns the ``γ`` with which :func:`staying` leaves its neighbourhood with a probability of at most ``δ``.
+
+    It solves the bound of theorem 3.4's proof for ``γ``, with ``η_k = γ / (k + m)^p``:
 
     .. math:: \delta = \frac{R_*}{\epsilon} \sum_{k} \eta_k^2, \qquad R_* = (4 r^2 + 1) \sup_{\mathcal U} E\|V\|^2
 
-    Deviations from eq. 3.35 to 3.37: there ``‖∇L‖²`` is bounded by ``sum σ_i²`` and not by their mean, ``E ξ²`` by
-    twice what ``E‖V‖²`` gives, and SGD's ``E‖V‖²`` by the largest term; all of it makes the printed ``R_*`` larger.
+    Here ``r²`` is the largest squared distance to the minimum in the neighbourhood. The bound is tighter than eq. 3.35
+    to 3.37, whose ``R_*`` is larger for three reasons:
+
+    - They bound ``‖∇L‖²`` by ``sum σ_i²``, not by the mean of the ``σ_i²``.
+    - They bound ``E ξ²`` by twice what ``E‖V‖²`` gives.
+    - They bound the ``E‖V‖²`` of SGD by the largest term.
+
+    Args:
+        method: a key of ``METHODS``.
+        terms: the problem.
+        config: the settings.
+        power: the exponent ``p`` of the schedule.
+        steps: the number of steps; ``config.num_steps`` where it is None.
     """
     k = jnp.arange(1.0, (steps or config.num_steps) + 1)
     reach = 2 * config.epsilon + jnp.sqrt(config.epsilon)
@@ -174,11 +232,33 @@ def staying_gamma(method, terms, config: Theory, power=1.0, steps=None) -> jax.A
     return jnp.sqrt(config.delta * config.epsilon / (most * jnp.sum((k + config.offset) ** (-2.0 * power))))
 
 
-def staying(method, key, terms: Terms, gamma, config: Theory, power=1.0, steps=None) -> tuple[jax.Array, jax.Array]:
-    r"""Eq. 3.20 by one run: whether ``D_k <= 2 ε + sqrt(ε)`` throughout, and whether ``R_k <= ε`` (eq. 3.28) did.
+def staying(
+    method: str,
+    key: jax.Array,
+    terms: Terms,
+    gamma: jax.Array,
+    config: Theory,
+    *,
+    power: float = 1.0,
+    steps: int | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    r"""Runs a method once to see whether it stays in the neighbourhood of eq. 3.20.
 
-    The theorem leaves its neighbourhoods open; they follow from eq. 3.25, by which ``D_{k+1} <= D_1 + M_k + S_k`` and
-    so ``D_{k+1} <= 2 ε + sqrt(ε)`` as long as ``R_k = M_k^2 + S_k <= ε`` and ``D_1 <= ε``.
+    The theorem leaves its neighbourhoods open. They follow from eq. 3.25, by which ``D_{k+1} <= D_1 + M_k + S_k``. Here
+    ``D_k`` is the squared distance to the minimum. Hence ``D_{k+1} <= 2 ε + sqrt(ε)`` as long as ``D_1 <= ε`` and
+    ``R_k = M_k^2 + S_k <= ε``.
+
+    Args:
+        method: a key of ``METHODS``.
+        key: a ``jax.random.key``.
+        terms: the problem.
+        gamma: ``γ`` of the schedule ``η_k = γ / (k + m)^p``.
+        config: the settings.
+        power: the exponent ``p`` of the schedule.
+        steps: the number of steps; ``config.num_steps`` where it is None.
+
+    Returns:
+        Two booleans: ``D_k <= 2 ε + sqrt(ε)`` at every step, and ``R_k <= ε`` (eq. 3.28) at every step.
     """
 
     def step(carry, inputs):
@@ -195,19 +275,26 @@ def staying(method, key, terms: Terms, gamma, config: Theory, power=1.0, steps=N
     steps = steps or config.num_steps
     inputs = jax.random.split(key, steps), jnp.arange(1.0, steps + 1)
     start = terms.best + jnp.sqrt(config.epsilon)
+    # `0.0 * start` is a zero of start's dtype and batch shape, which the scan's carry must keep.
     inside, small = jax.lax.scan(step, (start, 0.0 * start, 0.0 * start), inputs)[1]
     return inside.all(), small.all()
 
 
 def train(key: jax.Array, config: Theory) -> dict[str, jax.Array]:
-    """Everything, on one problem.
+    """Draws one problem and measures everything on it.
 
     Returns:
-        By method: ``bias`` and ``trace`` of the estimate at the minimum; ``limit`` and ``square`` ``[method, dim]``;
-        ``error`` ``[method, step]``, the step number times theorem 3.4's mean square; ``rate`` ``[method]``, its exact
-        limit; ``deviation`` and ``area`` ``[method, rate]``, the first over the step; ``stayed``, ``small``
-        ``[method]``. Besides ``printed`` ``[dim]`` and ``bound`` ``[kind]``, theorem 3.4's, by the largest squared
-        gradient and by their mean, both with ``δ = 0``.
+        A dict of:
+
+        - ``bias`` and ``trace`` ``[method]``, the bias and the variance of the estimate at the minimum.
+        - ``error`` ``[method, step]``, theorem 3.4's mean square times ``k + m``, and ``rate`` ``[method]``, its exact
+          limit.
+        - ``deviation`` ``[method, rate]``, the largest squared distance to gradient descent over the learning rate,
+          and ``area`` ``[method, rate]``, the time integral of the squared distance to the minimum.
+        - ``stayed`` and ``small`` ``[method]``, the shares of runs for which :func:`staying` returns True.
+        - ``limit`` and ``square`` ``[method, dim]``, and ``printed`` ``[dim]``, as :func:`limits` returns them.
+        - ``bound`` ``[kind]``, theorem 3.4's bound of ``error`` with ``δ = 0``, by the largest squared gradient and by
+          the mean of the squared gradients.
     """
     problem_key, limit_key, run_key = jax.random.split(key, 3)
     terms = problem(problem_key, config.num_terms)
@@ -217,6 +304,7 @@ def train(key: jax.Array, config: Theory) -> dict[str, jax.Array]:
     k = jnp.arange(config.record_every, config.num_steps + 1, config.record_every) + config.offset
     rows = []
     for method in METHODS:
+        # Lambdas take this turn's values as defaults: a lambda looks names up when it is called.
         path = jax.vmap(lambda key, m=method: decaying(m, key, terms, config))(keys).mean(0)
         flows = [
             jax.vmap(lambda key, m=method, r=rate: beside_flow(m, key, terms, r, config.horizon))(keys)

@@ -1,28 +1,28 @@
-"""Robust statistics with two groups of unequal features: paper 003, section 4.1 (figures 2 and 3)."""
+"""The experiment on robust statistics with two groups of unequal features: paper 003, section 4.1, figures 2 and 3."""
 
 import dataclasses
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import matplotlib.pyplot as plt
-import numpy as np
 
-from experiments.resampling_reweighting import runs
-from experiments.resampling_reweighting.runs import Run, by_rate, interval, swept
-from experiments.resampling_reweighting.sentences import quote
-from experiments.shared.figures import text
+from experiments.resampling_reweighting.runs import Run, direction, swept
+from experiments.resampling_reweighting.welsch_report import METHODS, claims, figure
 from mixjax.runner import configs
-from mixjax.runner.claims import paired, versus
 from mixjax.runner.experiment import Experiment
 
-METHODS = {"sgd": "SGD", "per_term": "RR, all norms (eq. 3.5)", "group": "RR, one element a group"}
-GAIN = 0.1  # share of the way to the best loss that counts as better
-COLORS = {"sgd": "C0", "per_term": "C1", "group": "C2"}
+__all__ = ["Points", "Welsch", "classification", "gradients", "loss", "regression", "train", "welsch"]
 
 
 class Points(NamedTuple):
-    """Features ``[n, d]``, targets ``[n]``, the first parameters, and those of the best fit or the truth."""
+    """Holds a data set with the parameters that runs start from and those they should find.
+
+    Attributes:
+        x: the features ``[n, d]``.
+        y: the targets ``[n]``.
+        first: the first parameters ``[d]``.
+        best: the parameters of least loss in the classification, and the true ones in the regression, ``[d]``.
+    """
 
     x: jax.Array
     y: jax.Array
@@ -32,17 +32,18 @@ class Points(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Welsch(Run):
-    """Section 4.1's problems.
+    """Holds the settings of section 4.1's problems.
 
     Attributes:
-        problem: ``classification``, section 4.1.1; ``regression``, 4.1.2.
-        sizes: points of the first group, of large features, and of the second.
-        spread: standard deviation of the second group's features in the classification.
-        corrupted: share of the regression's targets that are corrupted; the paper's text reads as 1.
-        offset: the regression starts at ``beta* + offset e + start_noise N(0, I)``.
-        start_noise: see ``offset``.
-        margin: a run has ended in the global basin if its loss is at most that of the best parameters plus so much of
-            the way from there to 1.
+        problem: ``classification`` for section 4.1.1, or ``regression`` for section 4.1.2.
+        sizes: the number of points in the first group, whose features are large, and in the second group.
+        spread: the standard deviation of the second group's features in the classification.
+        corrupted: the share of the regression's targets that are corrupted. The paper's text reads as if it were 1.
+        offset: the distance in each coordinate at which the regression starts from the true parameters ``beta*``. The
+            start is ``beta* + offset (1, ..., 1) + start_noise N(0, I)``.
+        start_noise: the standard deviation of the noise in the regression's start.
+        margin: a share of the way from the best parameters' loss to 1. A run has ended in the global basin if its loss
+            is no farther from the best one than that.
         first: the classification's first parameter.
     """
 
@@ -60,18 +61,21 @@ class Welsch(Run):
 
 
 def loss(theta: jax.Array, points: Points) -> jax.Array:
-    """Eq. 4.1, mean over the points."""
+    """Returns the loss of eq. 4.1, the mean over the points."""
     return jnp.mean(-jnp.expm1(-jnp.square(points.y - points.x @ theta) / 2))
 
 
 def gradients(theta: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
-    """Of eq. 4.1, ``[n, d]``; exactly zero where the residual is beyond float32's exponential."""
+    """Returns the gradients of eq. 4.1's terms, ``[n, d]``.
+
+    They are exactly zero where a residual is so large that its exponential underflows in float32.
+    """
     residuals = y - x @ theta
     return -(residuals * jnp.exp(-jnp.square(residuals) / 2))[:, None] * x
 
 
 def classification(key: jax.Array, config: Welsch) -> Points:
-    """Section 4.1.1; the best parameter is that of least loss on a grid."""
+    """Draws section 4.1.1's data. The best parameter is the one of least loss on a grid."""
     keys = jax.random.split(key, 3)
     first = 20 + jax.random.normal(keys[0], (config.sizes[0], 1))
     second = 0.5 + config.spread * jax.random.normal(keys[1], (config.sizes[1], 1))
@@ -84,7 +88,7 @@ def classification(key: jax.Array, config: Welsch) -> Points:
 
 
 def regression(key: jax.Array, config: Welsch, dim: int = 10) -> Points:
-    """Section 4.1.2; the best parameters are the true ones."""
+    """Draws section 4.1.2's data. The best parameters are the true ones."""
     keys = jax.random.split(key, 7)
     first = 20 + jax.random.normal(keys[0], (config.sizes[0], dim))
     second = 0.25 + 0.5 * jax.random.normal(keys[1], (config.sizes[1], dim))
@@ -98,10 +102,14 @@ def regression(key: jax.Array, config: Welsch, dim: int = 10) -> Points:
 
 
 def train(key: jax.Array, config: Welsch) -> dict[str, jax.Array]:
-    """One data set, and every method from the same parameters with the same random numbers.
+    """Draws one data set, and runs every method on it from the same parameters with the same random numbers.
 
     Returns:
-        ``theta`` ``[method, step]``, the first coordinate; ``loss`` the same; ``best_loss``, a scalar.
+        A dict of:
+
+        - ``theta`` ``[method, step]``, the first coordinate.
+        - ``loss`` ``[method, step]``.
+        - ``best_loss``, a scalar, the loss of the best parameters.
     """
     data_key, run_key = jax.random.split(key)
     points = {"classification": classification, "regression": regression}[config.problem](data_key, config)
@@ -109,7 +117,7 @@ def train(key: jax.Array, config: Welsch) -> dict[str, jax.Array]:
 
     def run(method):
         def step(theta, key):
-            estimate = runs.direction(method, key, lambda i: gradients(theta, points.x[i], points.y[i]), sizes, n)
+            estimate = direction(method, key, lambda i: gradients(theta, points.x[i], points.y[i]), sizes, n)
             return theta - config.learning_rate * estimate, None
 
         def stage(theta, keys):
@@ -124,7 +132,7 @@ def train(key: jax.Array, config: Welsch) -> dict[str, jax.Array]:
 
 
 def welsch(config: Welsch) -> Experiment:
-    """Figure 2 or figure 3."""
+    """Builds the experiment that shows figure 2 or figure 3, by the config's problem."""
     return Experiment(
         train=lambda key, hparams, data: train(key, configs.replace(config, hparams)),
         data=None,
@@ -134,141 +142,3 @@ def welsch(config: Welsch) -> Experiment:
         figure=lambda results: figure(swept(results, config.learning_rate), config),
         claims=lambda results: claims(swept(results, config.learning_rate), config),
     )
-
-
-def arrived(data, config: Welsch):
-    """Whether a run's last loss is near the best one, ``[learning_rate, seed, method]``."""
-    return (data.loss.isel(step=-1) <= data.best_loss + config.margin * (1 - data.best_loss)).astype(float)
-
-
-def claims(data, config: Welsch) -> list:
-    """Who is in the global basin at the end, and whose loss is lower, at the config's own learning rate."""
-    near, last, ours = arrived(data, config), data.loss.isel(step=-1), {"source": "paper 003, section 4.1"}
-    own = config.learning_rate
-
-    def at(values, method):
-        return runs.at(values, own, method)
-
-    def lower(name, method, **sentence):
-        """At the learning rate of the grid where it is least so, by a share of what there is to gain."""
-        gaps = last.sel({"method": method}) - last.sel({"method": "sgd"})
-        weakest = gaps.isel(learning_rate=int(gaps.mean("seed").argmax("learning_rate")))
-        wanted = -GAIN * float((1 - data.best_loss).mean())
-        truth = text(data.best_loss.isel(learning_rate=0))
-        note = (
-            f"last loss less SGD's after {config.num_steps} steps, at the grid's learning rate where RR gains least, "
-            f"{weakest.learning_rate.item():g}; asked for: {GAIN:g} of the way from 1 to the loss of the true "
-            f"coefficients ({truth}); mean last losses, {table(last, 4)}; in the global basin, {table(near, 3)}"
-        )
-        return paired(name, weakest, "<", 0.0 * weakest, threshold=wanted, **sentence, note=note)
-
-    def table(values, digits):
-        return f"{' / '.join(METHODS)} by learning rate: {by_rate(values, digits)}"
-
-    steps = f"after {config.num_steps} steps at learning rate {own:g}"
-    if config.problem == "classification":
-        where = f"share of runs whose loss is within {config.margin:g} of the way from the least loss to 1, {steps}"
-        return [
-            versus(
-                "classification_sgd_escapes",
-                1 - at(near, "sgd"),
-                ">=",
-                0.95,
-                **quote("classification_sgd_escapes"),
-                note=f"1 - {where}; in the global basin {interval(at(near, 'sgd'))}",
-            ),
-            versus(
-                "classification_rr_stays",
-                at(near, "group"),
-                ">=",
-                0.95,
-                **quote("classification_rr_stays"),
-                note=f"{where}, one element a group; {interval(at(near, 'group'))}; shares, {table(near, 3)}",
-            ),
-            versus(
-                "classification_rr_stays_per_term",
-                at(near, "per_term"),
-                ">=",
-                0.95,
-                statement="ours: so does RR by all gradient norms",
-                **ours,
-                note=interval(at(near, "per_term")),
-            ),
-            paired(
-                "classification_lower_loss",
-                at(last, "group"),
-                "<",
-                at(last, "sgd"),
-                statement="ours: RR ends at a lower loss than SGD",
-                **ours,
-                note=f"mean last losses, {table(last, 4)}",
-            ),
-        ]
-    variant = config.corrupted != 1.0
-    return [
-        lower(f"regression_better{_suffix(config)}", "per_term", **_sentence(config)),
-        lower(
-            f"regression_better_group{_suffix(config)}",
-            "group",
-            statement=f"ours: so does RR by one element a group{', in the variant' if variant else ''}",
-            **ours,
-        ),
-        versus(
-            f"regression_arrives{_suffix(config)}",
-            at(near, "per_term"),
-            ">=",
-            0.85,
-            statement="ours: RR ends near the loss of the true coefficients",
-            **ours,
-            note=f"share of runs {steps}",
-        ),
-    ]
-
-
-def _suffix(config):
-    return "" if config.corrupted == 1.0 else "_variant"
-
-
-def _sentence(config):
-    if config.corrupted == 1.0:
-        return quote("regression_better")
-    what = f"with {config.corrupted:.0%} of the targets corrupted and a start near the truth"
-    return {"statement": f"ours, a variant: {what}, RR ends lower", "source": "paper 003, section 4.1"}
-
-
-def figure(data, config: Welsch):
-    """Trajectories of ten runs, losses, and the share of runs in the global basin against the learning rate."""
-    drawn, axes = plt.subplots(1, 3, figsize=(14, 4.8), layout="constrained")
-    shown = data.sel(learning_rate=config.learning_rate, method="nearest")
-    near, seeds = arrived(data, config), data.sizes["seed"]
-    for method, label in METHODS.items():
-        color = COLORS[method]
-        paths = shown.theta.sel({"method": method}).isel(seed=slice(0, 10))
-        axes[0].plot(shown.step, paths.T, color=color, lw=0.6, alpha=0.7)
-        values = shown.loss.sel({"method": method})
-        middle, low, high = (values.quantile(q, "seed") for q in (0.5, 0.1, 0.9))
-        axes[1].plot(shown.step, middle, color=color, lw=1.4, label=label)
-        axes[1].fill_between(shown.step, low, high, color=color, alpha=0.2, lw=0)
-        share = near.sel({"method": method}).mean("seed")
-        error = 2 * np.sqrt(share * (1 - share) / seeds)
-        style = {"fmt": "o-", "ms": 4, "lw": 1.2, "capsize": 2, "color": color, "label": label}
-        axes[2].errorbar(data.learning_rate, share, error, **style)
-    axes[1].axhline(float(shown.best_loss.mean()), color="0.4", lw=1, ls=":", label="best parameters")
-    name = "θ" if config.problem == "classification" else "first coefficient"
-    axes[0].set(xlabel="steps", ylabel=name, title=f"10 runs, η = {config.learning_rate:g}")
-    axes[1].set(xlabel="steps", ylabel="loss (eq. 4.1)", title="median, 10 to 90 % of the runs")
-    axes[2].set(xlabel="learning rate η", ylabel="in the global basin at the end (share)", ylim=(-0.03, 1.03))
-    axes[2].set(title=f"{seeds} runs, a data set each, ±2 errors", xscale="log")
-    axes[2].set_xticks(data.learning_rate.values, [f"{rate:g}" for rate in data.learning_rate.values])
-    axes[2].minorticks_off()
-    for axis in axes:
-        axis.grid(alpha=0.3, lw=0.5)
-    drawn.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=len(METHODS) + 1)
-    number = 2 if config.problem == "classification" else 3
-    drawn.suptitle(
-        f"Paper 003, figure {number}: Welsch {config.problem}, {config.corrupted:.0%} of the targets corrupted"
-        if number == 3
-        else "Paper 003, figure 2: Welsch classification",
-        fontsize=11,
-    )
-    return drawn

@@ -112,9 +112,9 @@ def test_eq_3_20_bounds_the_probability_to_leave(method):
     @jax.jit
     @functools.partial(jax.vmap, in_axes=(None, 0, 0))
     def simulate(keys, gamma, power):
-        return jax.vmap(lambda key: theory.staying(method, key, terms, gamma, config, power, steps))(keys)
+        return jax.vmap(lambda key: theory.staying(method, key, terms, gamma, config, power=power, steps=steps))(keys)
 
-    gammas = jnp.stack([theory.staying_gamma(method, terms, config, power, steps) for power in powers])
+    gammas = jnp.stack([theory.staying_gamma(method, terms, config, power=power, steps=steps) for power in powers])
     factors = jnp.array([1.0, 1.0, 16.0, 16.0])
     inside, small = simulate(jax.random.split(KEY, 1000), jnp.tile(gammas, 2) * factors, jnp.array(powers * 2))
     assert (inside | ~small).all()  # path by path: where R_k <= ε the run is in the neighbourhood
