@@ -1,7 +1,7 @@
 """The command ``mixjax data``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -35,5 +35,8 @@ def data(
     """
     with reported(ValueError, RuntimeError, OSError, ImportError):
         from mixjax.data import fetch
+        from mixjax.data.catalogue import FetchedName
+        from mixjax.data.files import Source
 
-        typer.echo(fetch(name, source=source, folder=folder))
+        # `fetch` checks both names itself, and its errors suggest the nearest one.
+        typer.echo(fetch(cast(FetchedName, name), source=cast(Source | None, source), folder=folder))

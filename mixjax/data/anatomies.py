@@ -1,12 +1,12 @@
-"""Real brains as maps of three tissues, each a data set of its own that one command fetches from a package.
+"""Real brains as maps of three tissues. Each brain is a data set that one command fetches from a package.
 
 - "mni152": the average of 152 adults (ICBM 2009a, symmetric) with its grey- and white-matter maps, inside the PyPI
   package nilearn;
 - "colin27": the average of 27 scans of one man, without the skull, and
 - "inia19": the average of 19 macaques, without the skull, both inside the Debian package mricron-data.
 
-A Debian package can be downloaded where there is apt-get: on Debian and its relatives. Elsewhere its volumes come from
-a folder (`mixjax data colin27 --from FOLDER`), such as /usr/share/mricron/templates where it is installed.
+A Debian package can be downloaded where there is apt-get: on Debian and its relatives. Elsewhere, give a folder that
+holds its volumes (``mixjax data colin27 --from FOLDER``), such as /usr/share/mricron/templates where it is installed.
 
 References:
     Fonov et al., "Unbiased nonlinear average age-appropriate brain templates from birth to adulthood", 2009 (MNI152);
@@ -15,32 +15,38 @@ References:
     normalization", 2012 (INIA19).
 """
 
+from __future__ import annotations
+
 import gzip
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
+from mixjax.checks import requires
 from mixjax.data import files, packages
-from mixjax.data.segmentation import need, to_cube
+from mixjax.data.segmentation import ndimage_for, to_cube
+
+__all__ = ["ANATOMIES", "COLIN27", "INIA19", "MNI152", "Anatomy", "AnatomyName", "load"]
+
+AnatomyName = Literal["mni152", "colin27", "inia19"]
 
 WHEEL = "nilearn==0.14.1"
 DEBIAN = "mricron-data"
 
 
 def _from_nilearn() -> dict[str, bytes]:
-    """The volumes of MNI152, out of nilearn's wheel."""
+    """Reads the volumes of MNI152 out of nilearn's wheel."""
     members = {name: f"nilearn/datasets/data/{name}.gz" for name in MNI152.checksums}
     return {name: gzip.decompress(data) for name, data in packages.from_wheel(WHEEL, members).items()}
 
 
 def _from_debian(names: Iterable[str]) -> dict[str, bytes]:
-    """Volumes of the Debian package: downloaded and unpacked in a temporary folder; nothing is installed or run."""
+    """Reads volumes out of the Debian package, which is unpacked in a temporary folder; nothing is installed or run."""
     for tool in ("apt-get", "dpkg-deb"):
         if shutil.which(tool) is None:
             raise FileNotFoundError(
@@ -48,26 +54,19 @@ def _from_debian(names: Iterable[str]) -> dict[str, bytes]:
                 "a folder that holds its volumes with --from"
             )
     with tempfile.TemporaryDirectory() as folder:
-        _run(["apt-get", "download", "--quiet", DEBIAN], folder)
-        packages = list(Path(folder).glob("*.deb"))
-        if len(packages) != 1:
-            raise RuntimeError(f"apt-get download {DEBIAN} left {len(packages)} packages, expected 1")
-        _run(["dpkg-deb", "--extract", packages[0].name, "unpacked"], folder)
+        title = f"apt-get download {DEBIAN}"
+        packages.run(["apt-get", "download", "--quiet", DEBIAN], folder, title)
+        package = packages.the_file(Path(folder), ".deb", title)
+        packages.run(["dpkg-deb", "--extract", package.name, "unpacked"], folder, f"dpkg-deb --extract {package.name}")
         templates = Path(folder) / "unpacked/usr/share/mricron/templates"
         return {name: gzip.decompress((templates / f"{name}.gz").read_bytes()) for name in names}
-
-
-def _run(command: list[str], folder: str) -> None:
-    """Run a command in a folder; a RuntimeError with its last words if it fails."""
-    done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600)
-    if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)} exited with {done.returncode}: {done.stderr.strip()[-1000:]}")
 
 
 MNI152 = files.PinnedFiles(
     "mni152",
     "MNI152",
-    {  # T1, grey matter, white matter
+    # T1, grey matter, white matter.
+    {
         f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii": checksum
         for name, checksum in (
             ("t1", "eeb8a792a93948c83462305c71db783800e95eb3f6ce35975a4dd0f374f79bff"),
@@ -94,12 +93,12 @@ ANATOMIES = {pinned.name: pinned for pinned in (MNI152, COLIN27, INIA19)}
 
 
 class Anatomy(NamedTuple):
-    """A brain on a cubic grid.
+    """Holds a brain on a cubic grid.
 
     Attributes:
-        name: a key of `ANATOMIES`.
+        name: a key of :data:`ANATOMIES`.
         tissues: float32 [grid, grid, grid, 3], the fractions of cerebrospinal fluid, grey and white matter in each
-            voxel, from 0 to 1; their sum is the fraction of the voxel inside the brain.
+            voxel, from 0 to 1. The three sum to the fraction of the voxel that is inside the brain.
     """
 
     name: str
@@ -107,24 +106,26 @@ class Anatomy(NamedTuple):
 
 
 def load(
-    names: Iterable[str] = ("mni152", "colin27"), *, grid: int = 48, root: str | os.PathLike | None = None
+    names: Iterable[AnatomyName] = ("mni152", "colin27"), *, grid: int = 48, root: str | os.PathLike | None = None
 ) -> list[Anatomy]:
-    """Load anatomies from the cache, on a cubic grid. Never downloads.
+    """Loads anatomies from the cache, on a cubic grid. Never downloads.
 
     The volumes are verified by SHA-256, turned to the orientation right-anterior-superior, and resampled to a cube
-    that just holds the brain: about 4 mm a voxel for a human brain at grid 48; the macaque's is as large in voxels.
-    The tissues of "mni152" are its own grey- and white-matter maps and, in the rest of the brain, fluid. The others
-    have only a T1 image `v`; their tissues follow from a partial-volume model: with `m` the three means of a k-means
-    clustering of the image's values inside the brain, a voxel with `m_k <= v <= m_{k+1}` holds
-    `(m_{k+1} - v) / (m_{k+1} - m_k)` of tissue `k` and the rest of tissue `k + 1`.
+    that just holds the brain. At grid 48 a voxel is about 4 mm wide for a human brain; the macaque's brain fills as
+    many voxels.
+
+    The tissues of "mni152" are its own grey- and white-matter maps and, in the rest of the brain, fluid. The other
+    anatomies have only a T1 image ``v``, and their tissues follow from a partial-volume model. With ``m`` the three
+    means of a k-means clustering of the image's values inside the brain, a voxel with ``m_k <= v <= m_{k+1}`` holds
+    ``(m_{k+1} - v) / (m_{k+1} - m_k)`` of tissue ``k`` and the rest of tissue ``k + 1``.
 
     Args:
-        names: keys of `ANATOMIES`.
+        names: keys of :data:`ANATOMIES`.
         grid: number of voxels along each side, at least 8.
-        root: folder of the cache; `mixjax.data.cache_dir()` when None.
+        root: folder of the cache; :func:`mixjax.data.cache_dir` when None.
 
     Returns:
-        One `Anatomy` per name.
+        One :class:`Anatomy` per name.
 
     Raises:
         ValueError: if a name is unknown, or a cached volume is not the pinned one.
@@ -138,8 +139,9 @@ def load(
 
 
 def _load(name: str, folder: Path, grid: int) -> Anatomy:
-    """One anatomy on its cube."""
-    nibabel = need("nibabel")
+    """Loads one anatomy on its cube."""
+    with requires("segmentation", "mixjax.data.anatomies.load"):
+        import nibabel
     volumes = files.read(ANATOMIES[name], folder).values()
     images = [nibabel.as_closest_canonical(nibabel.Nifti1Image.from_bytes(data)) for data in volumes]
     t1, *maps = (image.get_fdata(dtype=np.float32) for image in images)
@@ -153,20 +155,30 @@ def _load(name: str, folder: Path, grid: int) -> Anatomy:
 
 
 def _brain(t1: np.ndarray) -> np.ndarray:
-    """The brain in a T1 image without skull: the largest piece, rid of thin streaks, its furrows and holes filled."""
-    ndimage = need("scipy.ndimage")
+    """Returns the brain's mask in a T1 image without skull, from the image's voxels above 0.
+
+    The mask is their largest piece, without thin streaks, and with its furrows and holes filled.
+    """
+    ndimage = ndimage_for("mixjax.data.anatomies.load")
     pieces, _ = ndimage.label(ndimage.binary_opening(t1 > 0, iterations=2))
-    brain = np.pad(pieces == np.bincount(pieces.ravel())[1:].argmax() + 1, 5)
+    # Piece 0 is the background.
+    largest = np.bincount(pieces.ravel())[1:].argmax() + 1
+    # Closing erodes from the volume's border, so the volume gets a border of its own.
+    brain = np.pad(pieces == largest, 5)
     return ndimage.binary_fill_holes(ndimage.binary_closing(brain, iterations=5))[5:-5, 5:-5, 5:-5]
 
 
 def _partial_volumes(t1: np.ndarray, brain: np.ndarray) -> np.ndarray:
-    """Fractions [x, y, z, 3] of fluid, grey and white matter from one T1 image: see `load`."""
+    """Returns fractions [x, y, z, 3] of fluid, grey and white matter from one T1 image: see :func:`load`."""
     values = np.sort(t1[brain])
     sums = np.concatenate([[0], np.cumsum(values, dtype=float)])
-    means = np.linspace(*np.quantile(values, [0.02, 0.98]), 3)
-    for _ in range(50):  # Lloyd's iteration; on sorted values each cluster is a slice
+    low, high = np.quantile(values, [0.02, 0.98])
+    means = np.linspace(low, high, 3)
+    # Lloyd's iteration. On sorted values each cluster is a slice, so a cluster's sum is a difference of two sums.
+    for _ in range(50):
         edges = np.concatenate([[0], np.searchsorted(values, (means[1:] + means[:-1]) / 2), [len(values)]])
         sizes = np.diff(edges)
+        # A cluster without a value keeps its mean.
         means = np.where(sizes > 0, np.diff(sums[edges]) / np.maximum(sizes, 1), means)
+    # Interpolating the k-th unit vector over the means gives tissue k's share.
     return np.stack([np.interp(t1, means, unit) * brain for unit in np.eye(3)], -1).astype(np.float32)

@@ -1,7 +1,7 @@
-"""BraTS brain tumour cases in the folders in which the challenge hands them out, read one at a time.
+"""Reading BraTS brain tumour cases, one at a time, from the folders in which the challenge hands them out.
 
-The data need a registration and are never fetched. A case is a folder, anywhere below the one that is given (BraTS 2019
-has HGG/ and LGG/ between them), with five volumes, each as .nii.gz or .nii:
+The data need a registration and are never fetched. A case is a folder anywhere below the given one; BraTS 2019 has HGG/
+and LGG/ between them. It holds five volumes, each as .nii.gz or .nii:
 
     CASE/CASE_t1  CASE/CASE_t1ce  CASE/CASE_t2  CASE/CASE_flair  CASE/CASE_seg
 
@@ -9,34 +9,41 @@ The segmentation's values are 0 background, 1 necrotic and non-enhancing core, 2
 regions that are scored are nested: whole = 1, 2 or 4; core = 1 or 4; enhancing = 4.
 """
 
+from __future__ import annotations
+
 import csv
 import itertools
 import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from mixjax.data.segmentation import CHANNELS, REGIONS, Cases, bounding_box, need, standardise, to_cube
+from mixjax.checks import requires
+from mixjax.data.segmentation import CHANNELS, REGIONS, Cases, bounding_box, ndimage_for, standardise, to_cube
+
+__all__ = ["LABELS", "UNKNOWN", "Case", "centre_names", "list_cases", "load", "load_case"]
 
 LABELS = {0: 0, 2: 1, 1: 2, 4: 3}
-"""A value of the segmentation file -> the label of `Cases`, in which the regions are nested by order."""
+"""Value of the segmentation file -> label of :class:`Cases`, whose regions are nested in the order of the labels."""
 
 UNKNOWN = "unknown"
-_CENTRE = re.compile(r"BraTS\d+_(2013|[A-Z]+)", re.IGNORECASE)  # BraTS19_TCIA01_201_1; Brats17_2013_2_1
-_NOT_A_CENTRE = ("Training", "Validation", "Testing")  # BraTS20_Training_001
-_TOLERANCE = 1e-3  # mm by which the affines of one case may differ
+# Names with a centre are BraTS19_TCIA01_201_1 or Brats17_2013_2_1, names without one BraTS20_Training_001.
+_CENTRE = re.compile(r"BraTS\d+_(2013|[A-Z]+)", re.IGNORECASE)
+_NOT_A_CENTRE = ("Training", "Validation", "Testing")
+# The affines of one case may differ by so many mm.
+_TOLERANCE = 1e-3
 
 
 class Case(NamedTuple):
-    """Where a case lies.
+    """Names a case, its folder and its centre.
 
     Attributes:
-        name: the name of its folder, such as "BraTS19_TCIA01_201_1".
-        folder: the folder with its volumes.
-        centre: where it was acquired, such as "TCIA", or "unknown".
+        name: the name of the folder, such as "BraTS19_TCIA01_201_1".
+        folder: the folder with the case's volumes.
+        centre: the centre that acquired the case, such as "TCIA", or "unknown".
     """
 
     name: str
@@ -45,18 +52,23 @@ class Case(NamedTuple):
 
 
 def list_cases(folder: str | os.PathLike) -> list[Case]:
-    """Find the cases below a folder, without reading a volume.
+    """Finds the cases below a folder, without reading a volume.
 
     A case's centre is the part of its name after the year, without the number that TCIA gives its collections:
-    "BraTS19_TCIA01_201_1" is of "TCIA", "BraTS19_CBICA_AAB_1" of "CBICA", "BraTS19_2013_2_1" of "2013". The names of
-    later years say nothing ("BraTS20_Training_001"); then the row of a `name_mapping.csv` below the folder that holds
-    the name may give the name of an earlier year, and if it does not the centre is "unknown".
+
+    - "BraTS19_TCIA01_201_1" comes from "TCIA",
+    - "BraTS19_CBICA_AAB_1" from "CBICA",
+    - "BraTS19_2013_2_1" from "2013".
+
+    The names of later years, such as "BraTS20_Training_001", do not name a centre. For these, a file
+    ``name_mapping.csv`` below the folder may have a row with the case's name of an earlier year. Without such a row the
+    centre is "unknown".
 
     Args:
         folder: the folder of the challenge, of a grade, or any other that holds the cases.
 
     Returns:
-        The cases, by name.
+        The cases, sorted by name.
 
     Raises:
         FileNotFoundError: if the folder does not exist or holds no case.
@@ -77,15 +89,20 @@ def list_cases(folder: str | os.PathLike) -> list[Case]:
 
 
 def load_case(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Read one case at its own resolution, cut to the box around the head.
+    """Reads one case at its own resolution, cut to the box around the head.
 
     Args:
-        case: one of `list_cases`.
+        case: one of :func:`list_cases`.
 
     Returns:
-        image float32 [x, y, z, 4], the channels of `mixjax.data.segmentation.CHANNELS`, as stored but turned to the
-        orientation right-anterior-superior; label int8 [x, y, z], as in `Cases`; spacing float [3], mm. The head is
-        where any channel is not 0, and the box the smallest that holds it.
+        A tuple of
+
+        - image: float32 [x, y, z, 4], the channels of :data:`mixjax.data.segmentation.CHANNELS`, as stored but turned
+          to the orientation right-anterior-superior;
+        - label: int8 [x, y, z], as in :class:`Cases`;
+        - spacing: float [3], the width of a voxel along each axis, mm.
+
+        The head is where any channel is not 0, and the box is the smallest that holds it.
 
     Raises:
         FileNotFoundError: if a volume is missing.
@@ -117,27 +134,28 @@ def load_case(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def load(folder: str | os.PathLike, *, grid: int = 48, cases: Iterable[Case] | None = None) -> Cases:
-    """Load cases on one cubic grid, reading one at a time: the record that the simulated lesions give, too.
+    """Loads cases on one cubic grid, reading one at a time.
 
-    Each case is resampled to a cube that just holds its head (`mixjax.data.segmentation.to_cube`), then standardised
-    inside the head, as nnU-Net does. A voxel is in a region if at least half of it is; so the regions stay nested, but
-    one thinner than a voxel may vanish.
+    Each case is resampled by :func:`mixjax.data.segmentation.to_cube` to a cube that just holds its head, then
+    standardised inside the head, as nnU-Net does. A voxel belongs to a region if at least half of it does. The regions
+    therefore stay nested, but a region thinner than a voxel may vanish.
 
     Args:
-        folder: where the cases lie; see `list_cases`.
+        folder: the folder that holds the cases; see :func:`list_cases`.
         grid: number of voxels along each side, at least 8.
-        cases: which of `list_cases(folder)`, in which order; all when None.
+        cases: some of ``list_cases(folder)``, in any order; all when None.
 
     Returns:
-        The cases. `centres` are positions in the sorted list of the centres' names, `centre_names(list_cases(folder))`,
-        whatever `cases` are.
+        The cases. Their ``centres`` are positions in ``centre_names(list_cases(folder))``, the sorted names of all
+        centres below the folder, whatever ``cases`` are.
 
     Raises:
-        FileNotFoundError, ValueError, ImportError: as `list_cases` and `load_case`.
+        FileNotFoundError, ValueError, ImportError: as :func:`list_cases` and :func:`load_case`.
     """
     listed = list_cases(folder)
     names = centre_names(listed)
     chosen = listed if cases is None else list(cases)
+    ndimage = ndimage_for("mixjax.data.brats.load")
     loaded = Cases(
         np.empty((len(chosen), grid, grid, grid, len(CHANNELS)), np.float32),
         np.zeros((len(chosen), grid, grid, grid), np.int8),
@@ -145,7 +163,8 @@ def load(folder: str | os.PathLike, *, grid: int = 48, cases: Iterable[Case] | N
     )
     for i, case in enumerate(chosen):
         image, label, spacing = load_case(case)
-        head = need("scipy.ndimage").binary_fill_holes((image != 0).any(-1))
+        head = ndimage.binary_fill_holes((image != 0).any(-1))
+        # All masks are resampled together, so that they are cut from the same cube.
         regions = np.stack([head, *(label >= value for value in REGIONS.values())], -1)
         inside = to_cube(regions, head, spacing, grid) >= 0.5
         loaded.images[i] = standardise(to_cube(image, head, spacing, grid), inside[..., 0])
@@ -154,12 +173,12 @@ def load(folder: str | os.PathLike, *, grid: int = 48, cases: Iterable[Case] | N
 
 
 def centre_names(cases: Iterable[Case]) -> list[str]:
-    """The names of the cases' centres, each once, sorted."""
+    """Returns the names of the cases' centres, each once, sorted."""
     return sorted({case.centre for case in cases})
 
 
 def _centre(names: Iterable[str]) -> str:
-    """The centre that the first telling one of a case's names gives."""
+    """Returns the centre in the first of a case's names that has one."""
     for name in names:
         found = _CENTRE.match(name)
         if found and found[1] not in _NOT_A_CENTRE:
@@ -168,28 +187,34 @@ def _centre(names: Iterable[str]) -> str:
 
 
 def _earlier_names(folder: Path) -> dict[str, list[str]]:
-    """Each case's name -> its names of all years, from its row of a name_mapping.csv: one column a year."""
-    rows = []
+    """Returns each case's name -> its names of all years, from the files name_mapping.csv, with a column a year."""
+    earlier = {}
     for path in sorted(folder.rglob("name_mapping.csv")):
         with open(path, newline="", encoding="utf-8-sig") as file:
-            rows += [[name for name in row if _CENTRE.match(name)] for row in list(csv.reader(file))[1:]]
-    return {name: row for row in rows for name in row}
+            rows = list(csv.reader(file))[1:]
+        for row in rows:
+            names = [name for name in row if _CENTRE.match(name)]
+            earlier |= dict.fromkeys(names, names)
+    return earlier
 
 
 def _read(case: Case, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """One volume of a case and its affine, turned to right-anterior-superior."""
-    nibabel = need("nibabel")
+    """Reads one volume of a case and its affine, turned to right-anterior-superior."""
+    with requires("segmentation", "mixjax.data.brats.load_case"):
+        import nibabel
+        from nibabel.filebasedimages import ImageFileError
     paths = [case.folder / f"{case.name}_{name}{ending}" for ending in (".nii.gz", ".nii")]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
         raise FileNotFoundError(f"BraTS case {case.name}: neither {paths[0]} nor {paths[1].name} is there")
     try:
-        image = nibabel.load(path)
+        # pyright takes the result for the base class of all formats, which has neither shape nor data.
+        image: Any = nibabel.load(path)
         if len(image.shape) != 3:
             raise ValueError(f"must be 3-D, got shape {image.shape}")
         image = nibabel.as_closest_canonical(image)
         values = image.get_fdata(dtype=np.float32)
-    except (nibabel.filebasedimages.ImageFileError, OSError, EOFError, ValueError) as error:
+    except (ImageFileError, OSError, EOFError, ValueError) as error:
         raise ValueError(f"BraTS case {case.name}: {path}: {error}") from error
     if not np.isfinite(values).all():
         raise ValueError(f"BraTS case {case.name}: {path}: {(~np.isfinite(values)).sum()} voxels are not finite")
@@ -197,5 +222,5 @@ def _read(case: Case, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _about(case: Case, name: str, message: str) -> str:
-    """An error message that names the case and the volume."""
+    """Returns an error message that names the case and the volume."""
     return f"BraTS case {case.name}: {case.folder / f'{case.name}_{name}'}: {message}"

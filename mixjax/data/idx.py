@@ -1,6 +1,7 @@
-"""The IDX format of the MNIST files, unsigned bytes only: a header of big-endian integers, then the raw values.
+"""Reading and writing the IDX format of the MNIST files, for unsigned bytes.
 
-The header is two zero bytes, the type code (8 for unsigned bytes), the number of axes, and one 32-bit size per axis.
+A file is a header of big-endian integers, then the raw values. The header is two zero bytes, the type code (8 for
+unsigned bytes), the number of axes, and one 32-bit size per axis.
 """
 
 import math
@@ -8,22 +9,24 @@ import struct
 
 import numpy as np
 
+__all__ = ["decode", "encode"]
+
 _UBYTE = 8
 
 
 def decode(data: bytes, name: str = "IDX data") -> np.ndarray:
-    """Parse the bytes of one uncompressed IDX file.
+    """Parses the bytes of one uncompressed IDX file.
 
     Args:
         data: the whole file.
-        name: what errors call it, e.g. its path.
+        name: the name of the file in errors, such as its path.
 
     Returns:
-        uint8 array with the axes that the header declares; a read-only view of `data`.
+        uint8 array with the axes that the header declares; a read-only view of ``data``.
 
     Raises:
-        ValueError: if the magic number is not that of unsigned bytes with at least one axis, or if the length does
-            not match the header.
+        ValueError: if the magic number does not stand for unsigned bytes with at least one axis, or if the length
+            does not match the header.
 
     Example:
         >>> decode(b"\\0\\0\\x08\\x01" + b"\\0\\0\\0\\x03" + b"abc")
@@ -42,7 +45,7 @@ def decode(data: bytes, name: str = "IDX data") -> np.ndarray:
 
 
 def encode(array: np.ndarray) -> bytes:
-    """Write an array as the bytes of one IDX file: the inverse of `decode`.
+    """Writes an array as the bytes of one IDX file; the inverse of :func:`decode`.
 
     Args:
         array: uint8, one to 255 axes, each shorter than 2³².

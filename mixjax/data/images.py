@@ -1,29 +1,37 @@
-"""Two real image sets through one loader: `load("digits")` is always at hand, `load("mnist")` is fetched once."""
+"""Two real image sets behind one loader: "digits" comes with scikit-learn, "mnist" is fetched once."""
+
+from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
+from mixjax.checks import requires
 from mixjax.data import mnist
 from mixjax.data.files import check_name, folder_of
 
-NAMES = ("digits", "mnist")
+__all__ = ["NAMES", "ImageSet", "Images", "load"]
+
+ImageSet = Literal["digits", "mnist"]
+NAMES: tuple[ImageSet, ...] = get_args(ImageSet)
+"""The names that :func:`load` takes."""
+
 _TEST_PER_CLASS = 40
 
 
 class Images(NamedTuple):
-    """A labelled image set, split into training and test examples; all arrays are numpy's.
+    """Holds a labelled image set, split into training and test examples, as NumPy arrays.
 
     Attributes:
         train_images: float32 [n, height * width], grey values from 0 (background) to 1 (full ink), row by row.
         train_labels: int32 [n], from 0 to num_classes - 1.
-        test_images: float32 [m, height * width], as `train_images`.
-        test_labels: int32 [m], as `train_labels`.
-        shape: (height, width) in pixels; `images.reshape(-1, *shape)` gives them back their two axes.
+        test_images: float32 [m, height * width], scaled like ``train_images``.
+        test_labels: int32 [m], from 0 to num_classes - 1.
+        shape: (height, width) in pixels; ``images.reshape(-1, *shape)`` restores the two axes.
         num_classes: number of classes.
-        source: where the data come from, in words.
+        source: a sentence that says where the data come from.
     """
 
     train_images: np.ndarray
@@ -35,25 +43,25 @@ class Images(NamedTuple):
     source: str
 
 
-def load(name: str, *, root: str | os.PathLike | None = None) -> Images:
-    """Load a real image set. Never downloads, and never puts one data set in the place of another.
+def load(name: ImageSet, *, root: str | os.PathLike | None = None) -> Images:
+    """Loads a real image set. Never downloads, and never puts one data set in the place of another.
 
     - "digits": 1,797 handwritten digits of 8 x 8 pixels with 17 grey values, inside the scikit-learn package. The
       split is fixed and stratified: of each class, 40 examples evenly spaced in the package's order are test
       examples (400 in all), the other 1,397 are for training. Both parts keep the package's order.
     - "mnist": 60,000 training and 10,000 test digits of 28 x 28 pixels with 256 grey values, in the canonical order
-      and split. They come only from the cache that the command `mixjax data mnist` fills, and each file's SHA-256 is
-      verified at every load.
+      and split. They come only from the cache that the command ``mixjax data mnist`` fills, and each file's SHA-256
+      is verified at every load.
 
     Args:
         name: "digits" or "mnist".
-        root: folder of the cache; `cache_dir()` when None. "digits" needs no cache and ignores it.
+        root: folder of the cache; :func:`cache_dir` when None. "digits" needs no cache and ignores it.
 
     Returns:
-        The images, flat, float32 in [0, 1], with int32 labels: see `Images`.
+        The images, flat, float32 in [0, 1], with int32 labels: see :class:`Images`.
 
     Raises:
-        ValueError: if `name` is unknown, or a cached file is not the canonical one.
+        ValueError: if ``name`` is unknown, or a cached file is not the canonical one.
         FileNotFoundError: if "mnist" is not cached; names the command that fetches it.
         ImportError: if "digits" finds no scikit-learn; names the extra that brings it.
 
@@ -70,36 +78,45 @@ def load(name: str, *, root: str | os.PathLike | None = None) -> Images:
 
 
 def _load_digits() -> Images:
-    """The digits of scikit-learn, with the split that `load` documents."""
-    try:
+    """Loads the digits of scikit-learn, with the split that :func:`load` documents."""
+    with requires("experiments", "mixjax.data.load('digits')"):
         import sklearn
         from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise ImportError("load('digits') needs scikit-learn: pip install 'mixjax[experiments]'") from error
-    bunch = load_digits()
+    # pyright takes the result for the tuple that `return_X_y=True` gives.
+    bunch: Any = load_digits()
     is_test = np.zeros(len(bunch.target), bool)
     for label in range(10):
         rows = np.flatnonzero(bunch.target == label)
-        is_test[rows[np.arange(_TEST_PER_CLASS) * len(rows) // _TEST_PER_CLASS]] = True
+        evenly_spaced = np.arange(_TEST_PER_CLASS) * len(rows) // _TEST_PER_CLASS
+        is_test[rows[evenly_spaced]] = True
     images, labels = _scale(bunch.images, 16), bunch.target.astype(np.int32)
     source = f"the 8 x 8 digits of scikit-learn {sklearn.__version__} (load_digits)"
-    return Images(images[~is_test], labels[~is_test], images[is_test], labels[is_test], (8, 8), 10, source)
+    return Images(
+        train_images=images[~is_test],
+        train_labels=labels[~is_test],
+        test_images=images[is_test],
+        test_labels=labels[is_test],
+        shape=(8, 8),
+        num_classes=10,
+        source=source,
+    )
 
 
 def _load_mnist(folder: Path) -> Images:
-    """The verified MNIST files of the cache."""
-    train_images, train_labels, test_images, test_labels = mnist.read(folder)
+    """Loads the verified MNIST files of the cache."""
+    digits = mnist.read(folder)
+    height, width = digits.train_images.shape[1:]
     return Images(
-        _scale(train_images, 255),
-        train_labels.astype(np.int32),
-        _scale(test_images, 255),
-        test_labels.astype(np.int32),
-        shape=train_images.shape[1:],
+        train_images=_scale(digits.train_images, 255),
+        train_labels=digits.train_labels.astype(np.int32),
+        test_images=_scale(digits.test_images, 255),
+        test_labels=digits.test_labels.astype(np.int32),
+        shape=(height, width),
         num_classes=10,
         source="MNIST: the canonical IDX files, 60,000 + 10,000 digits, verified by SHA-256",
     )
 
 
 def _scale(pixels: np.ndarray, maximum: int) -> np.ndarray:
-    """Grey values [n, height, width] from 0 to `maximum`, as flat float32 images from 0 to 1."""
+    """Turns grey values [n, height, width] from 0 to ``maximum`` into flat float32 images from 0 to 1."""
     return np.divide(pixels.reshape(len(pixels), -1), maximum, dtype=np.float32)

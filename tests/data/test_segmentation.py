@@ -5,7 +5,6 @@ import sys
 import numpy as np
 import pytest
 
-from mixjax.data import segmentation
 from mixjax.data.segmentation import bounding_box, standardise, to_cube
 
 
@@ -97,6 +96,6 @@ def test_bounding_box():
 
 
 def test_a_missing_package_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "nibabel", None)
-    with pytest.raises(ImportError, match=r"need nibabel: pip install 'mixjax\[segmentation\]'"):
-        segmentation.need("nibabel")
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    with pytest.raises(ImportError, match=r"to_cube needs scipy: pip install 'mixjax\[segmentation\]'"):
+        to_cube(np.ones((4, 4, 4, 1)), np.ones((4, 4, 4), bool), np.ones(3), 8)
