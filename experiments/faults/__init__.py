@@ -1,1 +1,1 @@
-"""Faults done to a sweep on purpose."""
+"""Faults done to a sweep on purpose, and a table of what became of it."""

@@ -1,9 +1,9 @@
-"""What faults do to a sweep: kills, Ctrl-C, two at once, bad disks, damaged files, lost hosts, NaN, no memory.
+"""Does faults to a sweep: kills, Ctrl-C, two at once, bad disks, damaged files, lost hosts, NaN, no memory.
 
-``python -m experiments.faults`` runs the quickstart's sweep under each of them, by the command `mixjax run` in a
-process of its own, and writes the table ``RESULTS.md`` beside it. A fault is survived if the same command, given again,
-ends with arrays that equal those of an undisturbed run bit by bit, and no chunk that was on disk was computed again.
-Disks are small or read-only file systems in memory, which only root may mount.
+``python -m experiments.faults`` runs the quickstart's sweep under each fault, by the command ``mixjax run`` in a
+process of its own, and writes the table ``RESULTS.md`` beside this file. A sweep survives a fault if two things hold
+when the same command is given again. Its arrays equal those of an undisturbed run bit by bit, and no chunk that was on
+disk is computed again. Disks are small or read-only file systems in memory, which only root may mount.
 """
 
 import argparse
@@ -24,7 +24,7 @@ TABLE = Path(__file__).with_name("RESULTS.md")
 
 
 def main() -> None:
-    """Runs all of them and writes the table."""
+    """Does every fault and writes the table."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.faults", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def write(rows: list[Row]) -> None:
-    """The table, as Markdown."""
+    """Writes the table as Markdown, below this module's docstring."""
     head = (__doc__ or "").partition("\n\n")
     lines = ["# Faults", "", f"{head[0].splitlines()[0]}", "", *head[2].rstrip().splitlines(), ""]
     lines += ["| fault | times | what happened | lost |", "| --- | --- | --- | --- |"]

@@ -1,4 +1,4 @@
-"""The command `mixjax run` in a process of its own, and what it left on disk."""
+"""Runs the command ``mixjax run`` in a process of its own, and reads the files that it left."""
 
 import dataclasses
 import os
@@ -18,7 +18,14 @@ cli.main()
 
 @dataclasses.dataclass
 class Row:
-    """A line of the table."""
+    """Holds a line of the table.
+
+    Attributes:
+        fault: the fault's name.
+        times: how often it was done.
+        happened: a sentence that says what the sweep did.
+        lost: "nothing", or what was lost.
+    """
 
     fault: str
     times: int
@@ -27,7 +34,7 @@ class Row:
 
 
 def start(out: Path) -> subprocess.Popen:
-    """The command, writing to ``out``."""
+    """Starts the command, which writes to ``out``."""
     paths = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
     command = [sys.executable, "-c", CHILD, *COMMAND, "--out", str(out)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -35,24 +42,24 @@ def start(out: Path) -> subprocess.Popen:
 
 
 def finish(process: subprocess.Popen) -> tuple[int, str]:
-    """Exit code, and the last line that it had to say."""
+    """Waits for the end of a process; returns its exit code and the last line that it wrote to stderr."""
     _, err = process.communicate(timeout=300)
     lines = [line for line in err.splitlines() if line.strip()]
     return process.returncode, lines[-1] if lines else ""
 
 
 def arrays(out: Path) -> dict[str, np.ndarray]:
-    """Those of a result."""
+    """Reads the arrays of a finished result."""
     with np.load(out / "metrics.npz") as file:
         return {name: file[name] for name in file}
 
 
 def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
-    """Equal names, types and bits."""
+    """Returns True if two results have equal names, types and bits."""
     return set(a) == set(b) and all(a[n].dtype == b[n].dtype and a[n].tobytes() == b[n].tobytes() for n in a)
 
 
 def chunks(out: Path) -> dict[str, int]:
-    """The checkpoints of an unfinished run, and when each was written."""
+    """Returns the checkpoints of an unfinished run: name -> time of writing, in nanoseconds."""
     found = out.with_name(f"{out.name}.chunks").glob("*/chunk_*")
     return {path.name: path.stat().st_mtime_ns for path in found if path.name[6:].isdigit()}

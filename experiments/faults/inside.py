@@ -1,4 +1,4 @@
-"""Faults inside the process: runs that diverge, memory that is not there."""
+"""Does faults inside this process: runs that diverge, and memory that is not there."""
 
 import resource
 from pathlib import Path
@@ -13,14 +13,14 @@ from mixjax.sweeps import plans, programs
 
 
 def _descent(key, hparams, data):
-    """Gradient descent on a quadratic of curvature 1: diverges for rates above 2."""
+    """Descends a quadratic of curvature 1, which diverges for rates above 2."""
     start = jax.random.normal(key, (8,))
     x = jax.lax.fori_loop(0, 4000, lambda _, x: x - hparams["rate"] * x, start)
     return {"x": x}
 
 
 def nan_runs() -> Row:
-    """Runs that diverge beside others that do not."""
+    """Sweeps over runs that diverge and others that do not, and compares the latter with a sweep of their own."""
     rates, alone = [0.5, 3.0, 1.5, 40.0], [0.5, 1.5]
     lost, diverged = [], 0
     for vectorize in ("map", "vmap"):
@@ -34,12 +34,13 @@ def nan_runs() -> Row:
 
 
 def _large(key, hparams, data):
-    x = jnp.cumsum(jax.random.normal(key, (10_000_000,)))  # 40 MB, twice
+    # 40 MB for the numbers, and as much for their sums.
+    x = jnp.cumsum(jax.random.normal(key, (10_000_000,)))
     return {"x": x[::1_000_000] * hparams["scale"]}
 
 
 def no_memory() -> Row:
-    """A process that may not have the memory that the analysis promised."""
+    """Sweeps in a process that may not have the memory that was found free."""
     small = mixjax.sweep(_large, seeds=32, axes={"scale": [1.0]}, vectorize="vmap", chunk=2)
     sizes, build = [], programs.Program.__init__
 

@@ -1,4 +1,4 @@
-"""Faults from outside the process: signals, damaged files, disks, hosts."""
+"""Does faults from outside the process: signals, damaged files, bad disks, lost hosts."""
 
 import os
 import random
@@ -30,10 +30,16 @@ experiment.run(configs.load(*sys.argv[5:6], sys.argv[6:]), out=out, callback=lam
 
 
 class Judge:
-    """Compares results with the undisturbed one and keeps count."""
+    """Disturbs the command in every way, and compares each result with that of an undisturbed run.
+
+    Attributes:
+        folder: the folder that all runs write below.
+        seconds: the time of the undisturbed run.
+        whole: the arrays of the undisturbed run.
+    """
 
     def __init__(self, folder: Path):
-        """Runs it undisturbed."""
+        """Runs the command undisturbed, below ``folder``."""
         self.folder, begin = folder, time.perf_counter()
         code, said = finish(start(folder / "undisturbed"))
         if code:
@@ -41,14 +47,14 @@ class Judge:
         self.seconds, self.whole = time.perf_counter() - begin, arrays(folder / "undisturbed")
 
     def ends_well(self, out: Path) -> str:
-        """Gives the command again, and says what is not as it should be."""
+        """Gives the command again; returns "nothing", or a sentence that says what was lost."""
         code, said = finish(start(out))
         if code:
             return f"the same command failed: {said}"
         return "nothing" if same(arrays(out), self.whole) else "the result differs"
 
     def killed(self, times: int, number: signal.Signals, seed: int) -> Row:
-        """Signals at random moments, until the command has been stopped ``times`` times."""
+        """Sends signals at random moments, until the command has been stopped ``times`` times."""
         draw, codes, kept, lost, results = random.Random(seed), Counter(), [], [], 0
         out = self.folder / f"signal_{number}"
         while sum(codes.values()) < times:
@@ -68,14 +74,16 @@ class Judge:
                 results += 1
                 lost += [] if same(arrays(out), self.whole) else ["a result differs"]
                 subprocess.run(["rm", "-r", str(out)], check=True)
-        lost += [said] if (said := self.ends_well(out)) != "nothing" else []
+        at_the_end = self.ends_well(out)
+        if at_the_end != "nothing":
+            lost.append(at_the_end)
         ended = ", ".join(f"{count} with exit code {code}" for code, count in sorted(codes.items()))
         some = f"{sum(count > 0 for count in kept)} with chunks on disk ({max(kept)} at most)"
         said = f"stopped {times} times, {ended}; {some}; went on each time, to {results + 1} whole results"
         return Row(f"{number.name} at random moments", times, said, "; ".join(sorted(set(lost))) or "nothing")
 
     def stopped_once(self, out: Path) -> None:
-        """Leaves an unfinished run with chunks on disk."""
+        """Kills the command in the middle, so that an unfinished run with chunks on disk is left."""
         process = start(out)
         while len(chunks(out)) < 3 and process.poll() is None:
             time.sleep(0.005)
@@ -85,7 +93,7 @@ class Judge:
             raise RuntimeError("no chunk was kept")
 
     def damaged(self) -> Row:
-        """Every file of a checkpoint cut, altered, emptied or deleted in turn."""
+        """Cuts, alters, empties or deletes every file of a checkpoint, and gives the command again."""
         count, warned, lost = 0, 0, []
         for how in ("cut", "altered", "emptied", "deleted"):
             out = self.folder / f"damaged_{how}"
@@ -102,7 +110,7 @@ class Judge:
         return Row("checkpoint cut, altered, emptied, deleted", count, said, "; ".join(lost) or "nothing")
 
     def given_twice(self, times: int) -> Row:
-        """The command given again in the middle of a run, which stands still meanwhile."""
+        """Gives the command again in the middle of a run, which stands still meanwhile."""
         said, lost = Counter(), []
         for trial in range(times):
             out = self.folder / f"twice_{trial}"
@@ -120,7 +128,7 @@ class Judge:
         return Row("the command given twice", times, f"the second one: {said}; the first went on", worst(lost))
 
     def full_disk(self) -> Row:
-        """A disk that is full while the run goes on, and then has room again."""
+        """Runs on a disk that gets full, then gives the command again when there is room."""
         said, lost = [], []
         for size in (40, 120):
             with mounted(f"size={size}k") as disk:
@@ -131,7 +139,7 @@ class Judge:
         return Row("full disk", 2, "; ".join(said), worst(lost))
 
     def read_only(self) -> Row:
-        """A folder that cannot be written, from the start and from the middle of the run."""
+        """Runs in a folder that cannot be written, from the start and from the middle of the run."""
         with mounted("size=100m,ro") as disk:
             code, line = finish(start(disk / "out"))
             said = [f'from the start: exit code {code}, "{line.replace(str(disk), "DIR")}", nothing was computed']
@@ -139,14 +147,15 @@ class Judge:
         process = start(out)
         while not chunks(out) and process.poll() is None:
             time.sleep(0.005)
-        with mounted("ro", out.with_name(f"{out.name}.chunks") / "run_000"):  # over what is there, which stays below
+        # The mount hides the chunks that are there; they come back when it ends.
+        with mounted("ro", out.with_name(f"{out.name}.chunks") / "run_000"):
             code, line = finish(process)
         said.append(f'in the middle: exit code {code}, "{line.replace(str(self.folder), "DIR")}"')
         lost = self.ends_well(out) if code else "the command did not notice"
         return Row("read-only folder", 2, "; ".join(said), lost)
 
     def host_dies(self, times: int) -> Row:
-        """One of two hosts is killed in the middle; both start again."""
+        """Kills one of two hosts in the middle, then starts both again."""
         config, *overrides = COMMAND[1], *COMMAND[3::2]
         alone = self.folder / "two_undisturbed"
         self._hosts(alone, 0.0, config, overrides)
@@ -204,13 +213,13 @@ def damage(path: Path, how: str) -> None:
 
 
 def worst(lost: list[str]) -> str:
-    """What was lost in any of the trials."""
+    """Joins the losses of several trials, each once; "nothing" where no trial lost anything."""
     return "; ".join(sorted({said for said in lost if said != "nothing"})) or "nothing"
 
 
 @contextmanager
 def mounted(options: str, over: Path | None = None) -> Iterator[Path]:
-    """A file system in memory: over a folder, or a temporary one."""
+    """Mounts a file system in memory over a folder, or over a temporary one."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = str(over or temporary)
         subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=True, capture_output=True)

@@ -1,8 +1,8 @@
-"""The best T against the budget N, on strongly convex quadratics: full_gradients.toml and stochastic_gradients.toml.
+"""Trains on random quadratics with every budget N and horizon T: full_gradients.toml and stochastic_gradients.toml.
 
-A seed is an instance. On each, every (N, T) of a grid is a run of N // T rounds; the best T at N is that of the least
-excess validation loss, mean over instances (their arithmetic mean: the geometric one lets instances count in which two
-biases happen to cancel), between grid points by a parabola in log T.
+A seed is an instance. On each instance, every (N, T) of a grid is a run of N // T rounds. The best T at N has the least
+excess validation loss, averaged over instances. Between grid points it is the lowest point of a parabola in log T. The
+average is the arithmetic mean: the geometric mean is ruled by instances in which two biases happen to cancel.
 """
 
 import dataclasses
@@ -25,27 +25,29 @@ METRICS = {
     "last_weights": "last weights",
     "params": "last parameters",
 }
-CONSECUTIVE = 20  # the grid has every T up to here, and 6 % steps beyond
+# The grid has every T up to here, and steps of 6 % beyond.
+CONSECUTIVE = 20
 
 
 @dataclasses.dataclass(frozen=True)
 class Budgets:
-    """Random instances, one setting of learning rate and weight rule.
+    """Sets the size of the random instances, one learning rate and one weight rule.
 
     Attributes:
-        num_domains: ``D``.
-        dim: of the parameters.
-        learning_rate: ``η`` where it is fixed.
-        tied: ``η_T = min(1 / L, log(T + 1) / (2 μ T))`` in its place.
-        rule: mirror descent with a step of ``step_size / (G sqrt(R))``, R the number of rounds and G the instance's
-            largest slope, the step of theory; ``constant``, of ``step_size / G``; ``adaptive``, the library's default.
+        num_domains: ``D``, the number of domains.
+        dim: the number of parameters.
+        learning_rate: ``η``, if it does not depend on T.
+        tied: True for ``η_T = min(1 / L, log(T + 1) / (2 μ T))`` in place of ``learning_rate``.
+        rule: the step of mirror descent. ``sqrt`` is the step of theory, ``step_size / (G sqrt(R))``, with R the number
+            of rounds and G the instance's largest slope; ``constant`` is ``step_size / G``; ``adaptive`` is the
+            library's default.
         step_size: see ``rule``.
         sigma: standard deviation of the noise in each coordinate of each domain's gradient.
-        repeats: with noise, runs of an instance with noise of their own; metrics are their means. A repeat's rounds see
-            the same normal numbers at every N and T.
+        repeats: number of runs of an instance, each with noise of its own; metrics are their means. A repeat's rounds
+            see the same normal numbers at every N and T.
         budgets: the ``N``.
-        shortest: least T of the grid.
-        longest: largest T of the grid.
+        shortest: the least T of the grid.
+        longest: the largest T of the grid.
     """
 
     num_domains: int = 3
@@ -70,19 +72,22 @@ class Budgets:
 
     @property
     def horizons(self) -> np.ndarray:
-        """The grid of T."""
+        """Returns the grid of T."""
         beyond = np.geomspace(CONSECUTIVE, self.longest, round(np.log(self.longest / CONSECUTIVE) / 0.06) + 1)
         grid = np.unique(np.concatenate([np.arange(1, CONSECUTIVE), beyond.round()]).astype(int))
         return grid[(grid >= self.shortest) & (grid <= self.longest)]
 
 
 def train(key: jax.Array, config: Budgets) -> dict[str, jax.Array]:
-    """Every run of one instance.
+    """Trains one instance with every budget and horizon.
 
     Returns:
-        Excess validation losses ``[budget, horizon]`` by ``METRICS``; ``rate`` ``[budget]``, the contraction that
-        ``mixing.fit(T="auto")`` would measure on its first steps, 1 (none) where the learning rate depends on T;
-        ``eta`` ``[horizon]``, the learning rate.
+        A dictionary of
+
+        - the excess validation losses ``[budget, horizon]``, one entry for each of ``METRICS``;
+        - ``rate`` ``[budget]``, the contraction that ``mixing.fit(T="auto")`` would measure on its first steps, or 1
+          (no contraction) where the learning rate depends on T;
+        - ``eta`` ``[horizon]``, the learning rate.
     """
     instance_key, noise_key, pilot_key = jax.random.split(key, 3)
     problem = quadratics.instance(instance_key, config.num_domains, config.dim)
@@ -120,7 +125,7 @@ def train(key: jax.Array, config: Budgets) -> dict[str, jax.Array]:
 
 
 def pilot(problem: quadratics.Quadratics, key: jax.Array, config: Budgets) -> jax.Array:
-    """The contraction on the first ``min(64, N / 16)`` steps, for every N."""
+    """Measures the contraction on the first ``min(64, N / 16)`` steps, for every N."""
     if config.tied:
         return jnp.ones(len(config.budgets))
     tx = optax.sgd(config.learning_rate)
@@ -135,7 +140,7 @@ def pilot(problem: quadratics.Quadratics, key: jax.Array, config: Budgets) -> ja
 
 
 def experiment(config: Budgets, figure, claims) -> Experiment:
-    """What both experiments share."""
+    """Builds the experiment from its settings, its figure and its claims, which differ between the two configs."""
     return Experiment(
         train=lambda key, hparams, data: train(key, configs.replace(config, hparams)),
         data=None,

@@ -1,4 +1,4 @@
-"""The best T grows like log N: strongly convex quadratics, full gradients (full_gradients.toml)."""
+"""Judges whether the best T grows like log N, on quadratics with full gradients (full_gradients.toml)."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,36 +19,40 @@ from experiments.fewer_weight_updates.laws import (
 from experiments.fewer_weight_updates.sentences import quote
 from mixjax.runner.experiment import Experiment
 
-RULES = {  # names of runs
+# Names of the runs.
+RULES = {
     "sqrt": "α ~ 1 / √R",
     "smaller": "α ~ 1 / √R, half the step",
     "larger": "α ~ 1 / √R, twice the step",
     "constant": "constant α",
     "adaptive": "AdaGrad-norm, the default",
 }
-TOO_LARGE = "too_large"  # a constant α at which the weights do not settle
-TOLERANCE = 0.25  # of a slope, as a share of the predicted one
-NEAR_BEST = 1.5  # times the loss of the best T: what horizon's T may cost
+# The run with a constant α at which the weights do not settle.
+TOO_LARGE = "too_large"
+# A slope may differ from the predicted one by this share of it.
+TOLERANCE = 0.25
+# The T of mixing.horizon may have this many times the loss of the best T.
+NEAR_BEST = 1.5
 OURS = {"source": "paper 001, abstract"}
 
 
 def full_gradients(config: Budgets) -> Experiment:
-    """Learning rates are the sweep's axis, weight rules the runs."""
+    """Builds the experiment: learning rates are the sweep's axis, weight rules the runs."""
     return budgets.experiment(config, figure, claims)
 
 
 def by_rate(data) -> dict[float, object]:
-    """Data sets by learning rate, the largest first."""
+    """Returns the data set of each learning rate, in the order of the sweep: the largest first."""
     return {round(float(eta), 6): data.sel(learning_rate=eta) for eta in data.learning_rate}
 
 
 def law(best: Best) -> np.ndarray:
-    """How much better ``a + b log N`` explains T than any ``a N^b``."""
+    """Returns the R² of ``a + b log N`` less that of the best ``a N^b``: above 0 where T grows like log N."""
     return explained(best, "log") - explained(best, "power")
 
 
 def claims(results) -> list:
-    """The law, its constant, where it is not to be seen, and the library's choice of T."""
+    """Judges the law, its constant, the settings in which there is no law, and the library's choice of T."""
     seeds = results["sqrt"].sizes["seed"]
     best = {
         name: {eta: settled(best_horizons(data, "mean_weights")) for eta, data in by_rate(results[name]).items()}
@@ -58,7 +62,7 @@ def claims(results) -> list:
     largest = next(iter(decay))
 
     def told(name):
-        """Best T, slopes and powers by learning rate."""
+        """Writes best T, slopes and powers for each learning rate."""
         return "; ".join(
             f"η = {eta:g}: best T at N = {listed(b.budgets)}: {listed(b.horizons[0])}, slope {interval(log_slope(b))}, "
             f"q = {interval(laws.order(b))}, R² of log N {explained(b, 'log')[0]:.4f}, of a power "
@@ -187,7 +191,7 @@ def claims(results) -> list:
 
 
 def figure(results):
-    """The loss against T; the best T against N, three rules; where there is no law; what horizon's T costs."""
+    """Draws the loss against T, the best T against N, settings without a law, and the cost of horizon's T."""
     drawn, axes = plt.subplots(2, 3, figsize=(14, 8), layout="constrained")
     rates = by_rate(results["sqrt"])
     laws.losses(axes[0, 0], next(iter(rates.values())), "mean_weights")

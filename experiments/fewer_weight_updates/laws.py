@@ -1,6 +1,6 @@
-"""Best T, laws fitted to it over resampled instances, claims and panels about them."""
+"""Finds the best T for each budget, fits laws to it over resampled instances, and draws and judges them."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,11 +10,14 @@ from mixjax import mixing
 from mixjax.mixing.horizons import ROUNDS, pilot_steps
 from mixjax.runner.claims import Claim
 
-RESAMPLES = 1000  # of the instances, for intervals
+# The intervals come from so many resamplings of the instances.
+RESAMPLES = 1000
 
 
 class Best(NamedTuple):
-    """The best T by budget: row 0 for the mean over all instances, the others for instances drawn with replacement.
+    """Holds the best T of each budget.
+
+    Row 0 is for the mean over all instances, the others for instances drawn with replacement.
 
     Attributes:
         budgets: ``[N]``.
@@ -28,7 +31,7 @@ class Best(NamedTuple):
 
 
 def resampled_means(excess) -> np.ndarray:
-    """Means ``[1 + RESAMPLES, ...]`` of ``[seed, ...]``; the first one over all seeds as they are."""
+    """Returns means ``[1 + RESAMPLES, ...]`` of ``[seed, ...]``: over all seeds, then over seeds drawn again."""
     values = np.asarray(excess, np.float64)
     count = len(values)
     shares = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), RESAMPLES) / count
@@ -36,20 +39,30 @@ def resampled_means(excess) -> np.ndarray:
 
 
 def best_horizons(data, metric: str) -> Best:
-    """Of a metric, in a data set with dims ``seed``, ``budget`` and ``horizon``."""
+    """Finds the best T for a metric of a data set with dims ``seed``, ``budget`` and ``horizon``."""
     means = resampled_means(data[metric].transpose("seed", "budget", "horizon"))
     return Best(data.budget.values, refined(means, data.horizon.values), means.min(-1))
 
 
 def settled(best: Best) -> Best:
-    """Budgets in which the best T leaves as many rounds as ``mixing.horizon`` asks for, and the three largest ones."""
+    """Keeps the budgets whose best T leaves enough rounds, as many as ``mixing.horizon`` asks for.
+
+    The three largest budgets are always kept, so that there is something to fit.
+    """
     kept = best.budgets >= ROUNDS * best.horizons[0]
     kept[-3:] = True
     return Best(best.budgets[kept], best.horizons[:, kept], best.losses[:, kept])
 
 
 def refined(losses: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """The T of least loss ``[..., horizon]``: of the parabola in log T through the least and its neighbours."""
+    """Finds the T of least loss between grid points.
+
+    It is the lowest point of the parabola in log T through the least loss and its neighbours.
+
+    Args:
+        losses: ``[..., horizon]``.
+        grid: ``[horizon]``, the T.
+    """
     x, least = np.log(grid), losses.argmin(-1)
     middle = np.clip(least, 1, len(grid) - 2)
     (x0, y0), (x1, y1), (x2, y2) = (
@@ -63,29 +76,30 @@ def refined(losses: np.ndarray, grid: np.ndarray) -> np.ndarray:
 
 
 def slope(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Least squares slope of ``y`` over ``x``, along the last axis."""
+    """Returns the least squares slope of ``y`` over ``x``, along the last axis."""
     x = x - x.mean(-1, keepdims=True)
     return (x * y).sum(-1) / (x * x).sum(-1)
 
 
 def log_slope(best: Best) -> np.ndarray:
-    """Of T over log N."""
+    """Returns the slope of the best T over log N."""
     return slope(np.log(best.budgets), best.horizons)
 
 
 def exponent(best: Best) -> np.ndarray:
-    """Of T as a power of N."""
+    """Returns the exponent of the best T as a power of N."""
     return slope(np.log(best.budgets), np.log(best.horizons))
 
 
 def order(best: Best) -> np.ndarray:
-    """``q``, where the excess at the best T falls like ``(T / N)^q``."""
-    with np.errstate(invalid="ignore"):  # last parameters can have less than the best weights' loss
+    """Returns ``q``, where the excess at the best T falls like ``(T / N)^q``."""
+    # The last parameters can have less loss than the best weights' optimum, whose logarithm is NaN.
+    with np.errstate(invalid="ignore"):
         return slope(np.log(best.horizons / best.budgets), np.log(best.losses))
 
 
-def explained(best: Best, law: str) -> np.ndarray:
-    """R² of T over budgets: of ``a + b log N`` (``log``), or of the best ``a N^b`` (``power``)."""
+def explained(best: Best, law: Literal["log", "power"]) -> np.ndarray:
+    """Returns the R² of T over budgets, of ``a + b log N`` (``log``) or of the best ``a N^b`` (``power``)."""
     T, n = best.horizons, best.budgets
     spread = np.square(T - T.mean(-1, keepdims=True)).sum(-1)
     spread = np.where(spread > 0, spread, np.nan)
@@ -97,12 +111,12 @@ def explained(best: Best, law: str) -> np.ndarray:
 
 
 def contraction(data) -> float:
-    """``c_η = -log(1 - ημ)`` of a fixed learning rate."""
+    """Returns ``c_η = -log(1 - ημ)`` of a fixed learning rate."""
     return -float(np.log1p(-data.eta.mean() * SPECTRUM[0]))
 
 
 def auto_horizons(data) -> np.ndarray:
-    """What ``mixing.horizon`` takes for each instance and N, ``[seed, budget]``, as positions in the grid of T."""
+    """Returns the T that ``mixing.horizon`` takes, ``[seed, budget]``, as the nearest positions in the grid of T."""
     steps = [n - pilot_steps(n) for n in data.budget.values.tolist()]
     rates = data.rate.transpose("seed", "budget").values.tolist()
     chosen = [[mixing.horizon(n, rate) for n, rate in zip(steps, row, strict=True)] for row in rates]
@@ -110,27 +124,34 @@ def auto_horizons(data) -> np.ndarray:
 
 
 def auto_ratio(data, metric: str) -> np.ndarray:
-    """The mean loss at ``mixing.horizon``'s T over that at the best T, ``[1 + RESAMPLES, N]``."""
+    """Returns the mean loss at ``mixing.horizon``'s T over that at the best T, ``[1 + RESAMPLES, N]``."""
     values = data[metric].transpose("seed", "budget", "horizon").values
     auto = np.take_along_axis(values, auto_horizons(data)[..., None], -1)[..., 0]
     return resampled_means(auto) / resampled_means(values).min(-1)
 
 
 def judged(name: str, values: np.ndarray, low: float, high: float, target: float, seeds: int, note: str, **sentence):
-    """A claim that a number is within bounds: it holds if the number's 95 % interval is, and fails if none of it is.
+    """Judges the claim that a number is within bounds.
+
+    The claim holds if the number's whole 95 % interval is within the bounds. It fails if none of the interval is.
 
     Args:
-        name: slug.
+        name: the row's name.
         values: ``[1 + RESAMPLES]``, the number and its values over resampled instances.
-        low: bound, may be -inf.
-        high: bound, may be inf.
-        target: shown as the threshold.
-        seeds: instances.
-        note: more words.
+        low: the lower bound; may be -inf.
+        high: the upper bound; may be inf.
+        target: the number that is shown as the threshold.
+        seeds: the number of instances.
+        note: words to add to the row's note.
         **sentence: ``statement`` and ``source``.
     """
     lower, upper = np.quantile(values[1:], [0.025, 0.975])
-    holds = True if low <= lower and upper <= high else False if upper < low or high < lower else None
+    if low <= lower and upper <= high:
+        holds = True
+    elif upper < low or high < lower:
+        holds = False
+    else:
+        holds = None
     note = f"{interval(values)}, asked for: {low:.3g} to {high:.3g}; {note}"
     return Claim(
         name,
@@ -145,18 +166,18 @@ def judged(name: str, values: np.ndarray, low: float, high: float, target: float
 
 
 def interval(values: np.ndarray, digits: int = 3) -> str:
-    """The number with its 95 % interval over resampled instances."""
+    """Writes a number with its 95 % interval over resampled instances."""
     lower, upper = np.quantile(values[1:], [0.025, 0.975])
     return f"{values[0]:.{digits}g} [{lower:.{digits}g}, {upper:.{digits}g}]"
 
 
 def listed(values) -> str:
-    """Numbers by budget."""
+    """Writes numbers, one for each budget, with spaces between them."""
     return " ".join(str(value) if isinstance(value, np.integer) else f"{value:.3g}" for value in values)
 
 
 def losses(axis, data, metric: str) -> None:
-    """The mean excess against T, a line for each budget, with the best T."""
+    """Draws the mean excess against T, a line for each budget, with the best T."""
     means, best = data[metric].mean("seed"), best_horizons(data, metric)
     colors = plt.cm.viridis(np.linspace(0, 0.9, data.sizes["budget"]))
     for number, (budget, color) in enumerate(zip(data.budget.values, colors, strict=True)):
@@ -168,7 +189,7 @@ def losses(axis, data, metric: str) -> None:
 
 
 def best_with_bars(axis, best: Best, **style) -> None:
-    """The best T against N, with 95 % intervals."""
+    """Draws the best T against N, with 95 % intervals."""
     low, high = np.quantile(best.horizons[1:], [0.025, 0.975], axis=0)
     T = best.horizons[0]
     bars = np.maximum([T - low, high - T], 0)
@@ -176,13 +197,13 @@ def best_with_bars(axis, best: Best, **style) -> None:
 
 
 def band(axis, x, values: np.ndarray, **style) -> None:
-    """A line with its 95 % band, of ``[1 + RESAMPLES, N]``."""
+    """Draws a line with its 95 % band, from values ``[1 + RESAMPLES, N]``."""
     axis.plot(x, values[0], **{"lw": 1.4, **style})
     axis.fill_between(x, *np.quantile(values[1:], [0.025, 0.975], axis=0), color=style["color"], alpha=0.2, lw=0)
 
 
 def finish(drawn, data, what: str):
-    """Grids, legends and the title."""
+    """Adds grids, legends and the title to a figure."""
     for axis in drawn.axes:
         axis.grid(alpha=0.3, lw=0.5)
         if axis.get_legend() is None and axis.get_legend_handles_labels()[0]:

@@ -1,11 +1,11 @@
-"""MNIST in clean, noisy, skewed and swapped domains: weights that move every T steps, and every baseline.
+"""Trains on clean, noisy, skewed and swapped domains of MNIST, with weights that move every T steps and baselines.
 
-A few hundred images of each domain, pooled to 14 x 14, a clean validation set, MNIST's test set. Multinomial logistic
-regression has 1,970 weights, the MLP with 64 ReLUs 13,258; both have an L2 term and plain SGD. The methods of one seed
-share the split, the initial model and the batches.
+Each domain has a few hundred images, pooled to 14 x 14. The validation set is clean, and the test set is MNIST's. The
+model is multinomial logistic regression with 1,970 weights, or an MLP with 64 ReLUs and 13,258 weights. Both are
+trained with an L2 term and plain SGD. The methods of one seed share the split, the initial model and the batches.
 
-Two budgets: *updates* is N steps for every method; *compute* is as many steps as take the time of N plain ones
-(``COSTS``). Retraining, and the model that DoReMi refers to, count in neither.
+There are two budgets. *Updates* is N steps for every method. *Compute* is as many steps as take the time of N plain
+ones (``COSTS``). Retraining, and the model that DoReMi refers to, count in neither.
 """
 
 import dataclasses
@@ -37,34 +37,35 @@ COSTS = {
     "logistic": {"reverse": (2.3, 0.7), "alignment": (1.0, 2.1), "norms": (1.0, 3.0), "reference": (1.0, 0.6)},
     "mlp": {"reverse": (2.9, 0.6), "alignment": (1.0, 2.7), "norms": (1.0, 4.4), "reference": (1.0, 0.8)},
 }
-"""Time of a step and of what a round adds to its steps, in units of a plain step, as ``mnist_costs`` measured it.
+"""The time of a step, and the time that a round adds to its steps, in units of a plain step.
 
-Group DRO and EXP3, at 1.1, count as plain training. Drawing and gathering a batch is a good part of a plain step here.
+``mnist_costs`` measured both. Group DRO and EXP3 take 1.1 and count as plain training. Drawing and gathering a batch is
+a good part of a plain step here.
 """
 
 
 @dataclasses.dataclass(frozen=True)
 class Mnist:
-    """One model on one set of domains.
+    """Sets one model on one set of domains.
 
     Attributes:
         model: logistic regression or MLP.
-        domains: which ones.
-        sizes: images of each; the proportional weights.
+        domains: the domains to train on.
+        sizes: number of images of each domain; also the proportional weights.
         flip: share of wrong labels in the noisy domain.
-        validation: clean images that the weights are to fit, all of which every hypergradient looks at.
-        hidden: ReLUs of the MLP.
+        validation: number of clean images that the weights are to fit. Every hypergradient looks at all of them.
+        hidden: number of ReLUs of the MLP.
         l2: half of it times the squared norm of all weights is part of the training loss.
-        batch_size: images of each domain in a step.
-        learning_rate: of SGD.
-        num_steps: ``N``.
+        batch_size: number of images of each domain in a step.
+        learning_rate: learning rate of SGD.
+        num_steps: ``N``, the number of training steps.
         horizons: each ``T`` of the T-step hypergradients.
         alignments: each ``T`` of the first-order hypergradients.
-        step_size: of the mirror descent on either.
-        doge: step size.
-        doremi: step size.
-        group_dro: step size.
-        exp3: decay.
+        step_size: step size of mirror descent on either hypergradient.
+        doge: step size of DoGE.
+        doremi: step size of DoReMi.
+        group_dro: step size of group DRO.
+        exp3: decay of EXP3.
         grid: fixed weights are taken from the simplex's grid of step 1 / grid, and every method's mean weights are held
             fixed for another training run; 0 for neither.
     """
@@ -90,7 +91,14 @@ class Mnist:
 
 
 class Method(NamedTuple):
-    """How weights move: by a rule, on hypergradients of a mode, every T steps, and on which other signals."""
+    """Says how the weights move.
+
+    Attributes:
+        rule: the rule that moves them.
+        mode: the mode of the hypergradient, as in ``mixing.fit``; None for no hypergradient.
+        T: steps from one update of the weights to the next.
+        signals: the other signals that the rule is told; see :func:`signals`.
+    """
 
     rule: WeightRule
     mode: str | None = None
@@ -99,7 +107,7 @@ class Method(NamedTuple):
 
 
 def methods(config: Mnist, auto: int) -> dict[str, Method]:
-    """Every method by name; ``auto`` is the horizon that the library chooses."""
+    """Returns every method by name; ``auto`` is the horizon that the library chooses."""
     descent = rules.mirror_descent(config.step_size)
     found = {"uniform": Method(rules.fixed()), "proportional": Method(rules.fixed(config.sizes))}
     found |= {f"T={T}": Method(descent, "reverse", T) for T in config.horizons}
@@ -114,19 +122,19 @@ def methods(config: Mnist, auto: int) -> dict[str, Method]:
 
 
 def affordable(config: Mnist, method: Method) -> int:
-    """Steps, in whole rounds, that take the time of N plain ones."""
+    """Returns the number of steps, in whole rounds, that take the time of N plain ones."""
     step, round_ = COSTS[config.model].get(method.signals or method.mode, (1.0, 0.0))
     return int(config.num_steps / (step + round_ / method.T)) // method.T * method.T
 
 
 def grid(config: Mnist) -> np.ndarray:
-    """Fixed weights ``[point, domain]``."""
+    """Returns the grid of fixed weights ``[point, domain]``."""
     parts = itertools.product(range(config.grid + 1), repeat=len(config.sizes))
     return np.array([point for point in parts if sum(point) == config.grid]) / config.grid
 
 
 def horizon(config: Mnist, data: dict[str, Batch]) -> int:
-    """What ``T="auto"`` gives on seed 0: a run that is compiled has to know it before."""
+    """Returns the T of ``T="auto"`` on seed 0. It must be known before a run is compiled, so all seeds share it."""
     count = horizons.pilot_steps(config.num_steps)
 
     @jax.jit
@@ -141,7 +149,7 @@ def horizon(config: Mnist, data: dict[str, Batch]) -> int:
 
 
 def signals(problem: Setup, kind: str | None, reference):
-    """What a rule is told beside losses and hypergradients, on a batch of its own."""
+    """Returns the function that measures a rule's other signals, beside losses and hypergradients, on its own batch."""
 
     def norms(state, key):
         grads = jax.vmap(jax.grad(problem.loss), (None, 0))(state.params, problem.draw(key))
@@ -160,7 +168,7 @@ def signals(problem: Setup, kind: str | None, reference):
 
 
 def fit(config: Mnist, problem: Setup, method: Method, key: jax.Array, reference=None, **options):
-    """N steps with one method: ``mixing.fit``."""
+    """Trains N steps with one method, by ``mixing.fit``."""
     options |= {"segment": 1} if method.mode == "reverse" else {}
     state = mixing.init_state(problem.params, problem.optimizer, np.ones(len(config.sizes)), method.rule)
     return mixing.fit(
@@ -220,7 +228,7 @@ def train(key: jax.Array, config: Mnist, auto: int, data: dict[str, Batch]) -> d
 
 
 def mnist(config: Mnist) -> Experiment:
-    """Accuracy, losses and weights by method.
+    """Builds the experiment: accuracy, losses and weights by method.
 
     Raises:
         ValueError: sizes that are not one for each domain; a horizon that is longer than its share of the budget.

@@ -1,4 +1,4 @@
-"""What is measured on MNIST's domains, run by run. Every row is ours: the abstract is about quadratics and rates."""
+"""Judges what is measured on MNIST's domains, run by run. Every row is ours: the abstract is about quadratics."""
 
 import functools
 import re
@@ -7,18 +7,20 @@ from experiments.fewer_weight_updates.mnist_figure import BASELINES, best_of_gri
 from experiments.shared.figures import text
 from mixjax.runner.claims import Claim, near, paired, versus
 
-T = 16  # compared with T = 1
+# The T that is compared with T = 1.
+T = 16
 
-# Fixed on seeds below 1000, before the judging seeds were run.
-NOT_WORSE = 1.0  # percentage points of test accuracy
-NO_EFFECT = 1.0  # percentage points of test accuracy
-NOT_WORSE_LOSS = 0.02  # nats of validation loss
-MOVED = 0.1  # sum over domains of absolute differences of weights
+# The bounds were fixed on seeds below 1000, before the judging seeds were run. The first two are percentage points of
+# test accuracy, the third nats of validation loss, the last a sum over domains of absolute differences of weights.
+NOT_WORSE = 1.0
+NO_EFFECT = 1.0
+NOT_WORSE_LOSS = 0.02
+MOVED = 0.1
 POINTS, NATS = "percentage points of test accuracy", "nats of validation loss"
 
 
 def claims(results) -> list[Claim]:
-    """The same rows for every run; with the grid there are more."""
+    """Judges the same rows for every run, and more rows for a run with the grid."""
     found = []
     for name, data in results.items():
         row = functools.partial(_row, name)
@@ -28,7 +30,7 @@ def claims(results) -> list[Claim]:
 
 
 def best(data, names, metric: str = "accuracy", budget: str = "updates") -> str:
-    """The method of highest mean accuracy, or of lowest mean loss."""
+    """Returns the method of highest mean accuracy, or of lowest mean loss."""
     sign = 1 if metric == "accuracy" else -1
     return max(names, key=lambda name: sign * float(of(data, metric, name, budget).mean()))
 

@@ -13,11 +13,11 @@ LONG = 64
 
 
 def costs(model: str, data, num_steps: int = 256, repeats: int = 21) -> dict[str, tuple[float, float]]:
-    """A step's and a round's time in plain steps, of each kind of method.
+    """Measures the time of a step and of a round, in plain steps, for each kind of method.
 
-    Every kind runs ``num_steps`` at T = 1 and at T = 64, all in turns, and the median over the turns of its time in
-    plain runs of the same turn counts. Both numbers follow from ``cost(T) = step + round / T``. Time is processor time,
-    all threads together, which other programs on the machine disturb the least.
+    Every kind runs ``num_steps`` at T = 1 and at T = 64, all in turns. Its time is divided by that of a plain run of
+    the same turn, and the median over the turns counts. Both numbers follow from ``cost(T) = step + round / T``. Time
+    is processor time, all threads together, which other programs on the machine disturb the least.
     """
     config = mnist.Mnist(model=model, num_steps=num_steps)
     problem = setup(jax.random.key(0), config, data)

@@ -1,4 +1,4 @@
-"""MNIST in noisy, skewed, swapped and clean domains: images, models, batches, and what a model is worth."""
+"""Draws MNIST's noisy, skewed, swapped and clean domains, builds models and batches, and tests a model."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,20 +14,20 @@ from mixjax import hypergrad
 
 NUM_CLASSES = 10
 SKEWED = 4
-"""Skewed images show the digits below it."""
+"""Skewed images show the digits below this one."""
 SWAPPED = np.array([0, 7, 2, 8, 9, 6, 5, 1, 3, 4])
 """The label that a swapped image of each digit gets: 1 and 7, 3 and 8, 4 and 9, 5 and 6 change places."""
 
 
 class Split(NamedTuple):
-    """One seed's images: ``train`` holds the domains one after the other, ``validation`` is clean."""
+    """Holds one seed's images: ``train`` has the domains one after the other, ``validation`` is clean."""
 
     train: Batch
     validation: Batch
 
 
 class Setup(NamedTuple):
-    """One seed's split, what :func:`mixjax.mixing.fit` asks for, and the test images."""
+    """Holds one seed's split, the arguments that :func:`mixjax.mixing.fit` asks for, and the test images."""
 
     split: Split
     loss: Callable[[Any, Batch], jax.Array]
@@ -38,7 +38,7 @@ class Setup(NamedTuple):
 
 
 def load() -> dict[str, Batch]:
-    """MNIST's training and test images, pooled to 14 x 14."""
+    """Loads MNIST's training and test images, pooled to 14 x 14."""
     images = datasets.load("mnist")
     return {
         "train": Batch(pool(images.train_images), images.train_labels),
@@ -47,7 +47,7 @@ def load() -> dict[str, Batch]:
 
 
 def pool(images: np.ndarray) -> np.ndarray:
-    """Means over 2 x 2 pixels, ``[n, 784] -> [n, 196]``."""
+    """Averages over 2 x 2 pixels, ``[n, 784] -> [n, 196]``."""
     return images.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)).reshape(len(images), -1)
 
 
@@ -58,7 +58,8 @@ def split(key: jax.Array, config, images: Batch) -> Split:
     validation, free = free[: config.validation], free[config.validation :]
     indices, labels = [], []
     for domain, size in zip(config.domains, config.sizes, strict=True):
-        if domain == "skewed":  # the last ones, so that the digits at the front stay as mixed as they are
+        # Skewed images are taken from the end, so that the digits at the front stay as mixed as they are.
+        if domain == "skewed":
             order = jnp.argsort(images.labels[free] < SKEWED, stable=True)
             chosen, free = free[order[-size:]], free[jnp.sort(order[:-size])]
         else:
@@ -73,7 +74,7 @@ def split(key: jax.Array, config, images: Batch) -> Split:
 
 
 def init(key: jax.Array, config, pixels: int) -> list[tuple[jax.Array, jax.Array]]:
-    """A kernel and a bias a layer: hidden ones normal of variance 2 / inputs, the last one zero."""
+    """Returns a kernel and a bias for each layer: hidden kernels normal of variance 2 / inputs, the last one zero."""
     if config.model == "logistic":
         return [(jnp.zeros((pixels, NUM_CLASSES)), jnp.zeros(NUM_CLASSES))]
     hidden = jnp.sqrt(2.0 / pixels) * jax.random.normal(key, (pixels, config.hidden))
@@ -81,7 +82,7 @@ def init(key: jax.Array, config, pixels: int) -> list[tuple[jax.Array, jax.Array
 
 
 def scores(params, images: jax.Array) -> jax.Array:
-    """Class scores ``[..., 10]``."""
+    """Returns class scores ``[..., 10]``."""
     *hidden, (kernel, bias) = params
     for w, b in hidden:
         images = jax.nn.relu(images @ w + b)
@@ -89,12 +90,12 @@ def scores(params, images: jax.Array) -> jax.Array:
 
 
 def cross_entropy(params, batch: Batch) -> jax.Array:
-    """Mean over a batch, in nats."""
+    """Returns the mean cross-entropy of a batch, in nats."""
     return optax.softmax_cross_entropy_with_integer_labels(scores(params, batch.images), batch.labels).mean()
 
 
 def setup(key: jax.Array, config, data: dict[str, Batch]) -> Setup:
-    """One seed's problem: ``batch_size`` images of each domain a step, drawn with replacement, L2 and plain SGD."""
+    """Sets up one seed: ``batch_size`` images of each domain a step, drawn with replacement, L2 and plain SGD."""
     split_key, init_key = jax.random.split(key)
     parts = split(split_key, config, data["train"])
     sizes = np.array(config.sizes)
@@ -112,7 +113,7 @@ def setup(key: jax.Array, config, data: dict[str, Batch]) -> Setup:
 
 
 def worth(problem: Setup, params) -> dict[str, jax.Array]:
-    """Test accuracy, test loss and validation loss, without the L2 term."""
+    """Measures a model's test accuracy, test loss and validation loss, without the L2 term."""
     right = jnp.argmax(scores(params, problem.test.images), axis=-1) == problem.test.labels
     return {
         "accuracy": 100.0 * right.mean(),
@@ -122,7 +123,7 @@ def worth(problem: Setup, params) -> dict[str, jax.Array]:
 
 
 def on_validation_alone(problem: Setup, num_steps: int) -> Any:
-    """The model after so many steps on the whole validation set, with no domain at all."""
+    """Trains a model on the whole validation set, with no domain at all."""
     alone = jax.tree.map(lambda x: x[None], problem.split.validation)
     run = hypergrad.unroll(problem.loss, problem.optimizer, draw=lambda step: alone)
     return run(jnp.ones(1), problem.params, problem.optimizer.init(problem.params), jnp.arange(num_steps))[0]

@@ -1,4 +1,4 @@
-"""MNIST's domains: accuracy, validation loss and weights against T, baselines as levels."""
+"""Draws accuracy, validation loss and weights on MNIST's domains against T, with baselines as levels."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,32 +17,32 @@ DOMAINS = {"noisy": "C3", "skewed": "C0", "swapped": "C1", "clean": "C2"}
 
 
 def of(data, metric: str, method: str, budget: str = "updates"):
-    """A method's metric, one value a seed (and a domain)."""
+    """Returns a method's metric, one value for each seed (and each domain, where the metric has domains)."""
     return data[metric].sel({"method": method, "budget": budget}, drop=True)
 
 
 def horizons(data, kind: str = "T=") -> dict[int, str]:
-    """T -> method, of a kind."""
+    """Returns T -> method, for the methods of one kind."""
     return {int(name.removeprefix(kind)): name for name in data["method"].values if name.startswith(kind)}
 
 
 def steps_a_round(data, method: str) -> int:
-    """The method's T."""
+    """Returns the method's T."""
     return int(data["T"].sel({"method": method}).isel(seed=0))
 
 
 def best_of_grid(data, metric: str):
-    """Of the fixed weights with each seed's lowest validation loss, one value a seed."""
+    """Returns a metric of the fixed weights with each seed's lowest validation loss, one value for each seed."""
     return data[f"grid_{metric}"].isel(point=data["grid_validation_loss"].argmin("point"))
 
 
 def shares(data):
-    """The grid's points, ``[point, domain]``."""
+    """Returns the grid's points, ``[point, domain]``."""
     return np.array([[float(share) for share in point.split()] for point in data["point"].values])
 
 
 def figure(results):
-    """A row a run: accuracy at equal updates and at equal compute, validation loss, weights."""
+    """Draws a row for each run: accuracy at equal updates and at equal compute, validation loss, weights."""
     drawn, axes = plt.subplots(
         len(results), 4, figsize=(17, 3.3 * len(results) + 1.6), squeeze=False, layout="constrained"
     )
@@ -73,7 +73,7 @@ def figure(results):
 
 
 def against_horizon(axis, data, metric, budget):
-    """Hypergradients over T, baselines as levels."""
+    """Draws a metric of the hypergradient methods over T, and the baselines as levels."""
     for method, (label, style) in BASELINES.items():
         _level(axis, of(data, metric, method, budget), label=label, **style)
     if "point" in data.dims:
@@ -101,7 +101,7 @@ def _level(axis, values, **style):
 
 
 def weights(axis, data):
-    """Last and mean weights over T; crosses at the right: the grid's best."""
+    """Draws last and mean weights over T, and the grid's best weights as crosses at the right."""
     found = horizons(data)
     for domain in data["domain"].values:
         for metric, ls, label in (("weights", "-", domain), ("mean_weights", ":", f"{domain}, mean over the run")):

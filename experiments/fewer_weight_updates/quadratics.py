@@ -1,4 +1,4 @@
-r"""Strongly convex quadratics of one Hessian, where T inner steps and their hypergradient are a formula.
+r"""Random strongly convex quadratics of one Hessian, for which T inner steps and their hypergradient are a formula.
 
 In the Hessian's eigenbasis, with curvatures ``λ``, domain minima ``m_k``, the learning rate ``η`` and ``s = 1 - ηλ``:
 
@@ -7,10 +7,11 @@ In the Hessian's eigenbasis, with curvatures ``λ``, domain minima ``m_k``, the 
 .. math:: x_T = s^T x_0 + (1 - s^T) \textstyle\sum_k c_k m_k - η \sum_k c_k Z_k, \qquad
           g_k = \langle (1 - s^T) m_k - η Z_k,\; x_T - u \rangle + \text{const}
 
-where ``Z_k = Σ_t s^(T-1-t) ξ_k,t`` gathers the noise of domain ``k``'s gradients: normal, with variance
-``σ² (1 - s^2T) / (1 - s²)`` in each coordinate. The constant is the same for all ``k``, which no rule sees. A round of
-any T thus costs as much as one step, and a run is that of :func:`mixjax.mixing.fit` (up to rounding; with noise, in
-law).
+where ``Z_k = Σ_t s^(T-1-t) ξ_k,t`` gathers the noise of domain ``k``'s gradients. It is normal, with variance
+``σ² (1 - s^2T) / (1 - s²)`` in each coordinate. The constant is the same for all ``k``, so no rule sees it.
+
+A round of any T thus costs as much as one step. A run without noise equals that of :func:`mixjax.mixing.fit` up to
+rounding; with noise, the two have the same distribution.
 """
 
 from typing import NamedTuple
@@ -21,12 +22,14 @@ from jax.typing import ArrayLike
 
 from mixjax.types import WeightRule
 
-SPECTRUM = (0.2, 1.0)  # smallest and largest curvature, μ and L
-LEAST_SHARE = 0.15  # of a domain in the best weights
+# The smallest and the largest curvature, μ and L.
+SPECTRUM = (0.2, 1.0)
+# Every domain has at least this share in the best weights.
+LEAST_SHARE = 0.15
 
 
 class Quadratics(NamedTuple):
-    """One instance.
+    """Holds one instance.
 
     Attributes:
         curvatures: ``[d]``, ``λ``, the same in every domain.
@@ -42,7 +45,13 @@ class Quadratics(NamedTuple):
 
 
 class Run(NamedTuple):
-    """Where a run ends: the mean of the weights trained with, the last weights ``[D]``, the parameters ``[d]``."""
+    """Holds the end of a run.
+
+    Attributes:
+        mean_weights: ``[D]``, the mean of the weights of all rounds.
+        last_weights: ``[D]``, the weights after the last round.
+        params: ``[d]``, the parameters after the last round.
+    """
 
     mean_weights: jax.Array
     last_weights: jax.Array
@@ -50,12 +59,13 @@ class Run(NamedTuple):
 
 
 def instance(key: jax.Array, num_domains: int, dim: int) -> Quadratics:
-    """Minima 2 N(0, I); best weights inside the simplex, the validation loss's gradient there of norm 1."""
+    """Draws an instance: minima 2 N(0, I), best weights inside the simplex, a gradient of norm 1 at their optimum."""
     keys = jax.random.split(key, 3)
     minima = 2 * jax.random.normal(keys[0], (num_domains, dim))
     free = jax.random.exponential(keys[1], (num_domains,))
     best = LEAST_SHARE + (1 - num_domains * LEAST_SHARE) * free / free.sum()
-    across, _ = jnp.linalg.qr((minima[1:] - minima[0]).T)  # the gradient must be orthogonal to all that weights can do
+    # At the best weights the validation loss's gradient is orthogonal to every direction in which weights can move.
+    across, _ = jnp.linalg.qr((minima[1:] - minima[0]).T)
     slope = jax.random.normal(keys[2], (dim,))
     slope -= across @ (across.T @ slope)
     target = best @ minima - slope / jnp.linalg.norm(slope)
@@ -63,24 +73,30 @@ def instance(key: jax.Array, num_domains: int, dim: int) -> Quadratics:
 
 
 def excess(problem: Quadratics, weights: jax.Array) -> jax.Array:
-    """The validation loss at the optimum for ``weights`` less that for the best ones; exact in small differences."""
+    """Returns the validation loss at the optimum for ``weights`` less that for the best weights.
+
+    It is computed from the difference of the weights, so that small differences are exact.
+    """
     return jnp.square((weights - problem.best) @ problem.minima).sum(-1) / 2
 
 
 def excess_of(problem: Quadratics, params: jax.Array) -> jax.Array:
-    """The validation loss at ``params`` less that at the optimum for the best weights."""
+    """Returns the validation loss at ``params`` less that at the optimum for the best weights."""
     best = problem.best @ problem.minima
     return jnp.square(params - best).sum(-1) / 2 + (params - best) @ (best - problem.target)
 
 
 def largest_slope(problem: Quadratics) -> jax.Array:
-    """``G``: the largest entry that a centred hypergradient can have at an inner optimum; it is so at a vertex."""
+    """Returns ``G``, the largest entry that a centred hypergradient can have at the optimum of some weights.
+
+    The entries are linear in the weights, so the largest one is at a vertex of the simplex.
+    """
     slopes = problem.minima @ (problem.minima - problem.target).T
     return jnp.abs(slopes - slopes.mean(0)).max()
 
 
 def loss_of(problem: Quadratics):
-    """A domain's loss, ``loss(params, minimum)``."""
+    """Returns the function of a domain's loss, ``loss(params, minimum)``."""
 
     def loss(params, minimum):
         return jnp.sum(problem.curvatures * jnp.square(params - minimum)) / 2
@@ -89,12 +105,12 @@ def loss_of(problem: Quadratics):
 
 
 def noise_scale(shrink: jax.Array, T: ArrayLike) -> jax.Array:
-    """The standard deviation of ``Z_k`` in each coordinate, for unit noise."""
+    """Returns the standard deviation of ``Z_k`` in each coordinate, for noise of standard deviation 1."""
     return jnp.sqrt((1 - shrink ** (2 * T)) / (1 - shrink**2))
 
 
 def steps(problem: Quadratics, rate: ArrayLike, T: ArrayLike, weights, params, noise) -> tuple[jax.Array, jax.Array]:
-    """T inner steps from ``params``, with the noise ``Z`` ``[D, d]``: the parameters after them, the hypergradients."""
+    """Takes T inner steps with the noise ``Z`` ``[D, d]``; returns the parameters and the hypergradients ``[D]``."""
     left = (1 - rate * problem.curvatures) ** T
     columns = (1 - left) * problem.minima - rate * noise
     params = left * params + weights @ columns
@@ -109,15 +125,15 @@ def run(
     num_rounds: ArrayLike,
     noise: jax.Array | None = None,
 ) -> Run:
-    """Rounds of T steps and one update of the weights, from 0 and uniform weights.
+    """Runs rounds of T steps and one update of the weights, from parameters 0 and uniform weights.
 
     Args:
         problem: an instance.
-        rule: for the weights.
-        rate: ``η``.
+        rule: the rule that moves the weights.
+        rate: ``η``, the learning rate.
         T: steps a round; may be traced.
-        num_rounds: may be traced.
-        noise: ``[at least num_rounds, D, d]``, ``Z`` over its :func:`noise_scale`; None for full gradients.
+        num_rounds: number of rounds; may be traced.
+        noise: ``[at least num_rounds, D, d]``, ``Z`` divided by its :func:`noise_scale`; None for full gradients.
 
     Returns:
         A :class:`Run`.

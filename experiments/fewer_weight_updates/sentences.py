@@ -1,8 +1,8 @@
-"""The sentences of the abstract of papers 001 and 002 that state a result, one row a claim.
+"""Quotes the sentences of the abstract of papers 001 and 002 that state a result, one for each claim.
 
 Source: Das, Patel, Razaviyayn and Mirrokni, "Less is More: Convergence Benefits of Fewer Data Weight Updates over
-Longer Horizon" (arXiv:2602.19510), of which we have the abstract only (paper 002's file holds it whole). The key names
-the row of ``claims.json`` that judges the sentence. Problems, step sizes and what is measured are ours.
+Longer Horizon" (arXiv:2602.19510). We have the abstract only; paper 002's file holds it whole. The key names the row of
+``claims.json`` that judges the sentence. The problems, the step sizes and the measured quantities are ours.
 """
 
 from experiments.shared.sentences import quoter

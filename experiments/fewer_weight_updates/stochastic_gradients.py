@@ -1,4 +1,4 @@
-"""The best T with stochastic gradients, against √(N log N): strongly convex quadratics (stochastic_gradients.toml)."""
+"""Judges whether the best T with stochastic gradients grows like √(N log N) (stochastic_gradients.toml)."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,29 +9,33 @@ from experiments.fewer_weight_updates.laws import Best, best_horizons, explained
 from experiments.fewer_weight_updates.sentences import quote
 from mixjax.runner.experiment import Experiment
 
-RULES = {  # names of runs whose learning rate falls with T
+# Names of the runs whose learning rate falls with T.
+RULES = {
     "sqrt": "α ~ 1 / √R",
     "constant": "constant α",
     "adaptive": "AdaGrad-norm, the default",
 }
-FIXED = ("fixed", "fixed_large")  # names of runs of one learning rate
-TOLERANCE = 0.1  # of an exponent
-NEAR_BEST = 1.5  # times the loss of the best T: what horizon's T may cost
+# Names of the runs of one learning rate.
+FIXED = ("fixed", "fixed_large")
+# An exponent may differ from the predicted one by this much.
+TOLERANCE = 0.1
+# The T of mixing.horizon may have this many times the loss of the best T.
+NEAR_BEST = 1.5
 OURS = {"source": "paper 001, abstract"}
 
 
 def stochastic_gradients(config: Budgets) -> Experiment:
-    """Learning rates and weight rules are the runs."""
+    """Builds the experiment: learning rates and weight rules are the runs."""
     return budgets.experiment(config, figure, claims)
 
 
 def root(n) -> np.ndarray:
-    """√(N log N)."""
+    """Returns √(N log N)."""
     return np.sqrt(n * np.log(n))
 
 
 def claims(results) -> list:
-    """The law, the contrast with a fixed learning rate, and the library's choice of T."""
+    """Judges the law, the contrast with a fixed learning rate, and the library's choice of T."""
     seeds = results["sqrt"].sizes["seed"]
     best = {name: best_horizons(results[name], "mean_weights") for name in (*RULES, *FIXED)}
     budget = best["sqrt"].budgets
@@ -125,7 +129,7 @@ def claims(results) -> list:
 
 
 def figure(results):
-    """The loss against T; the best T against N; over √(N log N); a fixed learning rate; what horizon's T costs."""
+    """Draws the loss against T, the best T against N and over √(N log N), and the cost of horizon's T."""
     drawn, axes = plt.subplots(2, 3, figsize=(14, 8), layout="constrained")
     budget = results["sqrt"].budget.values
     laws.losses(axes[0, 0], results["sqrt"], "mean_weights")

@@ -1,15 +1,16 @@
-"""A language model of bytes over six domains of text, mixed for a seventh that it is not trained on.
+"""Trains a language model of bytes on six domains of text, mixed for a seventh that it is not trained on.
 
-The validation loss is that of the target, Python's language reference by default: English prose about code. English
-is in the training domains only as verse (Shakespeare) and in code (comments and docstrings of Python's library); C and
-three families of other languages are there too. Every method has the same batches: so many windows of every domain at
-each step. The hypergradient sees the target's validation part; all losses reported are those of the test parts.
+The target is Python's language reference by default, which is English prose about code. The training domains hold
+English only as verse (Shakespeare) and in code (comments and docstrings of Python's library). The others are C and
+three families of other languages. Every method has the same batches, with ``batch_size`` windows of every domain at
+each step. The hypergradient sees the target's validation part. All losses reported are those of the test parts.
 
-What the weights are worth is told twice: by the model that was trained while they moved, and by one trained anew, from
+The weights are judged twice: by the model that was trained while they moved, and by a model that is trained anew, from
 the same start and on the same batches, with the mean of the weights over the run.
 
-ERMA is run beside it, on a few kilobytes a domain, where a model can overfit. Its variance of the loss is measured over
-sequences, or over bytes as if those of a sequence were independent; paper 000, section 6, leaves dependence open.
+ERMA is run beside these methods, on a few kilobytes of each domain, where a model can overfit. Its variance of the loss
+is measured over sequences, or over bytes as if the bytes of a sequence were independent. Paper 000, section 6, leaves
+dependence open.
 """
 
 import dataclasses
@@ -30,36 +31,39 @@ from mixjax.runner import configs
 from mixjax.runner.experiment import Experiment
 
 DOMAINS = ("python", "c", "shakespeare", "european", "cyrillic", "indic")
-EPS_ROOT = 1e-10  # inside Adam's root, whose derivative at 0 is infinite: a byte not yet seen has gradient 0
-EXCERPT = 256  # bytes
-PROBE = 32  # windows a domain behind ERMA's signals
+# Inside Adam's root, whose derivative at 0 is infinite: a byte that was not yet seen has gradient 0.
+EPS_ROOT = 1e-10
+# Length of an excerpt, in bytes.
+EXCERPT = 256
+# Number of windows of each domain that ERMA's signals are measured on.
+PROBE = 32
 
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """One method on one model.
+    """Sets one method on one model.
 
     Attributes:
-        method: what moves the weights. Both ``erma`` read held-out losses of the training domains.
+        method: the method that moves the weights. Both ``erma`` read held-out losses of the training domains.
         T: steps a round.
         every: rounds from one update of the weights to the next.
         domains: names of ``mixjax.data.load_text`` to train on.
         target: name of the domain whose loss is to be low.
-        train_bytes: how much of each domain's training part is used, a multiple of 256; 0 for all.
-        layers: of the decoder.
-        width: of the decoder.
-        heads: of the decoder.
-        length: bytes the decoder reads.
-        batch_size: windows of each domain in a step.
-        val_batch_size: windows of the target at an update of the weights.
-        test_windows: windows of each domain that losses are measured on.
-        num_steps: ``N``.
+        train_bytes: number of bytes used of each domain's training part, a multiple of 256; 0 for all.
+        layers: number of the decoder's layers.
+        width: width of the decoder.
+        heads: number of the decoder's attention heads.
+        length: number of bytes that the decoder reads.
+        batch_size: number of windows of each domain in a step.
+        val_batch_size: number of windows of the target at an update of the weights.
+        test_windows: number of windows of each domain that losses are measured on.
+        num_steps: ``N``, the number of training steps.
         num_records: how often the target's loss is measured, at equal intervals of a multiple of ``T * every`` steps.
-        learning_rate: of Adam.
-        step_size: of mirror descent.
-        doge_step_size: of DoGE.
-        gamma1: of ERMA.
-        gamma2: of ERMA.
+        learning_rate: learning rate of Adam.
+        step_size: step size of mirror descent.
+        doge_step_size: step size of DoGE.
+        gamma1: ``gamma1`` of ERMA.
+        gamma2: ``gamma2`` of ERMA.
     """
 
     method: Literal["uniform", "hypergradient", "alignment", "doge", "erma_sequences", "erma_bytes"] = "uniform"
@@ -97,25 +101,25 @@ class Text:
 
     @property
     def steps(self) -> range:
-        """After which the target's loss is measured."""
+        """Returns the steps after which the target's loss is measured."""
         interval = self.num_steps // self.num_records
         return range(interval, self.num_steps + 1, interval)
 
     @property
     def blocks(self) -> list[int]:
-        """Block lengths of the design effects: powers of 2 up to ``length``."""
+        """Returns the block lengths of the design effects: the powers of 2 that divide ``length``."""
         return [2**i for i in range(self.length.bit_length()) if self.length % 2**i == 0]
 
 
 class Texts(NamedTuple):
-    """One part of every domain, and the target's; uint8 ``[number of bytes]`` each."""
+    """Holds one part of every domain and of the target, uint8 ``[number of bytes]`` each."""
 
     domains: tuple[jax.Array, ...]
     target: jax.Array
 
 
 def load(config: Text) -> dict[str, Texts]:
-    """The three parts: ``train``, ``validation`` and ``test``."""
+    """Loads the three parts of all texts: ``train``, ``validation`` and ``test``."""
     texts = {name: data.load_text(name) for name in (*config.domains, config.target)}
     parts = {
         part: Texts(tuple(getattr(texts[name], part) for name in config.domains), getattr(texts[config.target], part))
@@ -128,19 +132,19 @@ def load(config: Text) -> dict[str, Texts]:
 
 
 def excerpts(text: np.ndarray, number: int) -> np.ndarray:
-    """So many pieces of a text, of 256 bytes, at equal distances from its beginning to its end."""
+    """Cuts ``number`` pieces of 256 bytes out of a text, at equal distances from its beginning to its end."""
     starts = np.linspace(0, len(text) - EXCERPT, number).astype(int)
     return np.concatenate([text[start : start + EXCERPT] for start in starts])
 
 
 def draw(key: jax.Array, texts: Sequence[jax.Array], length: int, batch_size: int) -> jax.Array:
-    """Windows of every domain, ``[D, batch_size, length + 1]``."""
+    """Draws windows of every domain, ``[D, batch_size, length + 1]``."""
     keys = jax.random.split(key, len(texts))
     return jnp.stack([data.windows(k, text, length + 1, batch_size) for k, text in zip(keys, texts, strict=True)])
 
 
 def rule_of(config: Text) -> WeightRule:
-    """The rule of the method."""
+    """Returns the rule of the method."""
     return {
         "uniform": rules.fixed(),
         "hypergradient": rules.mirror_descent(config.step_size),
@@ -152,25 +156,25 @@ def rule_of(config: Text) -> WeightRule:
 
 
 def mode_of(config: Text) -> str | None:
-    """How the method gets its hypergradient."""
+    """Returns the mode of the method's hypergradient, or None if it has none."""
     return {"hypergradient": "reverse", "alignment": "alignment", "doge": "alignment"}.get(config.method)
 
 
 def start(config: Text, key: jax.Array) -> tuple[Any, Any, optax.GradientTransformation]:
-    """The model's graph and first parameters, and its optimizer."""
+    """Returns the model's graph, its first parameters and its optimizer."""
     model = Decoder(config.layers, config.width, config.heads, config.length, rngs=nnx.Rngs(key))
     return *nnx.split(model), optax.adam(config.learning_rate, b2=0.99, eps_root=EPS_ROOT)
 
 
 def losses_of(graphdef: Any) -> Callable[[Any, jax.Array], jax.Array]:
-    """``losses(params, windows)``: see ``byte_losses``."""
+    """Returns the function ``losses(params, windows)`` of a model: see ``byte_losses``."""
     return lambda params, windows: byte_losses(nnx.merge(graphdef, params), windows)
 
 
 def fit_of(
     config: Text, graphdef: Any, optimizer: optax.GradientTransformation, parts: Mapping[str, Texts], key: jax.Array
 ) -> Callable[..., mixing.MixingState]:
-    """``fit(rule, state, **how)``: ``mixing.fit`` on these texts, with the signals of the method."""
+    """Returns ``fit(rule, state, **how)``, which is ``mixing.fit`` on these texts with the signals of the method."""
     losses = losses_of(graphdef)
 
     def loss(params, windows):
@@ -203,7 +207,7 @@ def fit_of(
 
 
 def train(key: jax.Array, config: Text, parts: Mapping[str, Texts]) -> dict[str, jax.Array]:
-    """One seed: trains while the weights move, then anew with their mean."""
+    """Trains one seed while the weights move, then anew with their mean."""
     init_key, fit_key, test_key, target_key, train_key = jax.random.split(key, 5)
     graphdef, params, optimizer = start(config, init_key)
     prior, rule, losses = jnp.ones(len(config.domains)), rule_of(config), losses_of(graphdef)
@@ -236,7 +240,7 @@ def train(key: jax.Array, config: Text, parts: Mapping[str, Texts]) -> dict[str,
 
 
 def text(config: Text) -> Experiment:
-    """One method on one model."""
+    """Builds the experiment of one method on one model."""
     losses = ("target_loss", "retrained_loss", "test_losses", "train_losses")
     return Experiment(
         train=lambda key, hparams, parts: train(key, configs.replace(config, hparams), parts),

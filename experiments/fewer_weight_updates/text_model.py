@@ -1,4 +1,4 @@
-"""A small decoder of bytes, and what its losses say about the dependence of the bytes of one sequence."""
+"""Defines a small decoder of bytes, and measures how its losses on the bytes of one sequence depend on each other."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,10 @@ VOCABULARY = 256
 
 
 class Block(nnx.Module):
-    """Causal attention and an MLP of 4 widths, each with its norm before it and the input added."""
+    """Applies causal attention and an MLP of 4 widths, each with a norm before it and its input added."""
 
     def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
-        """Parameters without biases."""
+        """Creates the parameters, without biases."""
         self.heads = heads
         self.norms = nnx.List([nnx.RMSNorm(width, rngs=rngs) for _ in range(2)])
         self.qkv = nnx.Linear(width, 3 * width, use_bias=False, rngs=rngs)
@@ -23,7 +23,7 @@ class Block(nnx.Module):
         self.down = nnx.Linear(4 * width, width, use_bias=False, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """``[n, length, width]`` to the same."""
+        """Maps ``[n, length, width]`` to the same shape."""
         heads = self.qkv(self.norms[0](x)).reshape(*x.shape[:-1], self.heads, -1)
         mixed = jax.nn.dot_product_attention(*jnp.split(heads, 3, axis=-1), is_causal=True)
         x += self.mix(mixed.reshape(x.shape))
@@ -31,10 +31,10 @@ class Block(nnx.Module):
 
 
 class Decoder(nnx.Module):
-    """Bytes ``[n, length]`` to logits of the next ones ``[n, length, 256]``, with learned positions."""
+    """Maps bytes ``[n, length]`` to logits of the next bytes ``[n, length, 256]``, with learned positions."""
 
     def __init__(self, layers: int, width: int, heads: int, length: int, *, rngs: nnx.Rngs):
-        """Parameters for windows of ``length`` bytes."""
+        """Creates the parameters for windows of ``length`` bytes."""
         self.bytes = nnx.Embed(VOCABULARY, width, rngs=rngs)
         self.positions = nnx.Embed(length, width, rngs=rngs)
         self.blocks = nnx.List([Block(width, heads, rngs=rngs) for _ in range(layers)])
@@ -42,7 +42,7 @@ class Decoder(nnx.Module):
         self.out = nnx.Linear(width, VOCABULARY, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Logits; those of a place depend on the bytes up to it."""
+        """Returns the logits; the logits of a place depend only on the bytes up to it."""
         x = self.bytes(x.astype(jnp.int32)) + self.positions(jnp.arange(x.shape[-1]))
         for block in self.blocks:
             x = block(x)
@@ -50,7 +50,7 @@ class Decoder(nnx.Module):
 
 
 def byte_losses(model: Decoder, windows: jax.Array) -> jax.Array:
-    """Cross-entropy of each byte given those before it in its window, in nats.
+    """Returns the cross-entropy of each byte given the bytes before it in its window, in nats.
 
     Args:
         model: a decoder of ``length`` bytes.
@@ -64,10 +64,10 @@ def byte_losses(model: Decoder, windows: jax.Array) -> jax.Array:
 
 
 def loss_variances(losses: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The variance of a sequence's mean loss: as it is, and as it would be if its bytes were independent.
+    """Returns the variance of a sequence's mean loss: as it is, and as it would be if its bytes were independent.
 
     Args:
-        losses: ``[..., n, length]``, of n sequences.
+        losses: ``[..., n, length]``, the losses of n sequences.
 
     Returns:
         ``[...]``, in nats²: the variance over the sequences of their means, and that of all bytes over ``length``.
@@ -77,7 +77,7 @@ def loss_variances(losses: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def design_effects(losses: jax.Array, sizes: Sequence[int]) -> jax.Array:
-    r"""How much more the mean loss of k bytes in a row varies than that of k independent bytes.
+    r"""Returns how much more the mean loss of k bytes in a row varies than that of k independent bytes.
 
     .. math:: e_k = k \operatorname{Var}(\bar\ell_{\text{block of } k}) / \operatorname{Var}(\ell)
 

@@ -1,8 +1,8 @@
-"""What the hypergradient adds to the wall time of text.toml's training, beside uniform mixing, side by side.
+"""Measures what the hypergradient adds to the wall time of text.toml's training, beside uniform mixing.
 
-``python -m experiments.fewer_weight_updates.text_overhead`` prints the table. The sides take turns, each so many steps
-of its compiled training from the same state; nothing but training is in them. Two of them are uniform mixing, which
-shows the noise.
+``python -m experiments.fewer_weight_updates.text_overhead`` prints the table. The sides take turns. In a turn a side
+runs ``NUM_STEPS`` steps of its compiled training from the same state, and nothing else. Two of the sides are uniform
+mixing, so that their ratio shows the noise.
 """
 
 import argparse
@@ -19,11 +19,14 @@ from mixjax import mixing
 
 LIMIT = 1.25
 BASELINE = "uniform mixing"
-NUM_STEPS, EVERY = 256, 16  # of a turn; rounds from one differentiated to the next
+# Steps of a turn.
+NUM_STEPS = 256
+# Rounds from one that is differentiated to the next.
+EVERY = 16
 
 
 def sides() -> dict[str, Text]:
-    """Each side's settings, by name."""
+    """Returns each side's settings by name."""
     found = {BASELINE: {}, "uniform mixing again": {}}
     for T, every in ((16, 1), (16, EVERY), (4, EVERY)):
         found[f"T = {T}, one round in {every}"] = {"method": "hypergradient", "T": T, "every": every}
@@ -31,7 +34,7 @@ def sides() -> dict[str, Text]:
 
 
 def compile_run(config: Text) -> Callable[[], Any]:
-    """A function of no arguments that trains for ``num_steps``, and is done when it returns."""
+    """Compiles the training; returns a function without arguments that trains ``num_steps`` and waits for the end."""
     graphdef, params, optimizer = start(config, jax.random.key(0))
     parts, rule = jax.tree.map(jnp.asarray, load(config)), rule_of(config)
     state = mixing.init_state(params, optimizer, jnp.ones(len(config.domains)), rule)
@@ -45,14 +48,14 @@ def compile_run(config: Text) -> Callable[[], Any]:
 
 
 def measure(settings: Mapping[str, Text], turns: int) -> dict[str, list[float]]:
-    """Seconds of each side, one a turn."""
+    """Measures the seconds of each side, one number for each turn."""
     runs = {name: compile_run(config) for name, config in settings.items()}
     timing.interleave(runs, 1)
     return timing.interleave(runs, turns)
 
 
 def report(seconds: Mapping[str, Sequence[float]]) -> str:
-    """Wall time over that of uniform mixing in the same turn: the median, and a 95 % interval of it."""
+    """Writes each side's time over that of uniform mixing in the same turn: the median with a 95 % interval."""
     rows = []
     for name, own in seconds.items():
         ratios = [a / b for a, b in zip(own, seconds[BASELINE], strict=True)]
@@ -70,7 +73,7 @@ def report(seconds: Mapping[str, Sequence[float]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Runs the command."""
     parser = argparse.ArgumentParser(description="Overhead of hypergradients on text.toml's model.")
     parser.add_argument("--turns", type=int, default=25)
     print(report(measure(sides(), parser.parse_args(arguments).turns)))

@@ -1,4 +1,4 @@
-"""Claims and figure of text.toml."""
+"""Judges the claims of text.toml and draws its figure."""
 
 import re
 from collections.abc import Mapping
@@ -12,38 +12,42 @@ from mixjax.runner.claims import Claim, paired, versus
 
 SOURCE = "ours (not in the abstract of papers 001 and 002)"
 OPEN = "ours (paper 000, section 6, leaves dependent samples open)"
-UNIFORM, ALIGNMENT, DOGE = "uniform", "alignment, T = 16", "DoGE"  # the runs of the config, beside T = 1, 4, ...
+# The runs of the config, beside T = 1, 4, ...
+UNIFORM, ALIGNMENT, DOGE = "uniform", "alignment, T = 16", "DoGE"
 SPARSE, FULL = "T = 4, one round in 16", "T = 4"
 FEW, SEQUENCES, BYTES = "few bytes: uniform", "few bytes: ERMA, sequences", "few bytes: ERMA, bytes"
-ENGLISH = ["python", "shakespeare"]  # the domains that hold some
-COST = 0.02  # nats/byte that the cheap hypergradient may cost: fixed before the judging seeds were run
-APART = 0.02  # of the weight on other domains, for two methods' weights to differ: fixed likewise
+# The domains that hold some English.
+ENGLISH = ["python", "shakespeare"]
+# The cheap hypergradient may cost so many nats a byte. Fixed before the judging seeds were run, as is the next bound.
+COST = 0.02
+# Two methods' weights differ if at least this share of the weight is on other domains.
+APART = 0.02
 
 
 def horizons(results) -> dict[int, xarray.Dataset]:
-    """The runs named after their T alone."""
+    """Returns T -> data set, for the runs that are named after their T alone."""
     found = {re.fullmatch(r"T = (\d+)", name): data for name, data in results.items()}
     return {int(match[1]): data for match, data in found.items() if match}
 
 
 def final(data) -> xarray.DataArray:
-    """The target's test loss of the model trained while the weights moved, one value a seed."""
+    """Returns the target's test loss of the model trained while the weights moved, one value for each seed."""
     return data["target_loss"].isel(step=-1)
 
 
 def mean_loss(data) -> xarray.DataArray:
-    """Mean test loss of the domains trained on, one value a seed."""
+    """Returns the mean test loss of the domains trained on, one value for each seed."""
     return data["test_losses"].mean("domain")
 
 
 def weights(data) -> str:
-    """The mean weights, for a note."""
+    """Writes the mean weights, for a note."""
     mean = data["mean_weights"].mean("seed")
     return ", ".join(f"{name} {value:.2f}" for name, value in zip(mean.domain.values, mean.values, strict=True))
 
 
 def claims(results) -> list[Claim]:
-    """What the horizon does, what the cheap hypergradient costs, and what ERMA makes of dependent bytes."""
+    """Judges the horizon, the cost of the cheap hypergradient, and ERMA on dependent bytes."""
     return [*_mixing(results), *_erma(results)]
 
 
@@ -181,7 +185,7 @@ def _band(axis, values, **style):
 
 
 def figure(results):
-    """The target's loss and the weights by method; the dependence of bytes, and ERMA's weights and losses."""
+    """Draws the target's loss and the weights by method, the dependence of bytes, and ERMA's weights and losses."""
     uniform, runs = results[UNIFORM], horizons(results)
     mixing = {UNIFORM: uniform, **{f"T = {T}": d for T, d in runs.items()}}
     mixing |= {name: results[name] for name in (SPARSE, ALIGNMENT, DOGE)}
@@ -244,7 +248,7 @@ def _retrained(data) -> xarray.DataArray:
 
 
 def _by_domain(axis, datasets: Mapping[str, xarray.Dataset], metric, colors, label):
-    """One mark a run for each domain, side by side."""
+    """Draws one mark for each run and domain, side by side."""
     shifts = np.linspace(-0.3, 0.3, len(datasets)) if len(datasets) > 1 else [0.0]
     for shift, (name, data) in zip(shifts, datasets.items(), strict=True):
         x = np.arange(data.sizes["domain"]) + shift

@@ -1,14 +1,14 @@
-r"""Two domains whose optimal weights T = 1 misses: a quadratic in the plane.
+r"""Trains on two quadratics in the plane, whose optimal weights T = 1 misses.
 
 Domains ``f_k(θ) = (θ - m_k)' diag(1, ε) (θ - m_k) / 2`` with ``m_1 = (1, 1)`` and ``m_2 = (0, 0)``, validation loss
 ``F(θ) = |θ - u|^2 / 2``, plain gradient descent with the learning rate 1. Weights ``(p, 1 - p)`` have their optimum at
-``(p, p)``. After T steps a coordinate of curvature ``λ`` shows a share ``π = 1 - (1 - λ)^T`` of its response, and where
-the weights stop moving,
+``(p, p)``. After T steps a coordinate of curvature ``λ`` shows a share ``π = 1 - (1 - λ)^T`` of its response. The
+weights stop moving at
 
 .. math:: p_T = \Bigl[\frac{u_1 + π_2 u_2}{1 + π_2}\Bigr]_0^1 \quad\text{instead of}\quad
           p^* = \Bigl[\frac{u_1 + u_2}{2}\Bigr]_0^1.
 
-The example is ours: of papers 001 and 002 we have the abstract.
+The example is ours, because of papers 001 and 002 we have only the abstract.
 """
 
 import dataclasses
@@ -28,22 +28,25 @@ METHODS = {
     "alignment": "curvature dropped (alignment)",
     "implicit": "implicit function theorem",
 }
-MODES = {"alignment": "alignment", "implicit": "implicit"}  # the others differentiate the steps
+# The other methods differentiate the steps.
+MODES = {"alignment": "alignment", "implicit": "implicit"}
 MINIMA = jnp.array([[1.0, 1.0], [0.0, 0.0]])
-OTHERS = np.linspace(0, 1, 11)  # weights p' of the counterfactual, whose steps are taken with p = 1/2
-FIRST_SHARES = 0.1, 0.9  # range of the first weights
+# The weights p' of the counterfactual, whose steps are taken with p = 1/2.
+OTHERS = np.linspace(0, 1, 11)
+# The first weights p are drawn from this range.
+FIRST_SHARES = 0.1, 0.9
 
 
 @dataclasses.dataclass(frozen=True)
 class TwoDomains:
-    """The example; a seed is a start, of weights and of parameters.
+    """Sets the example. A seed draws the first weights and parameters.
 
     Attributes:
         epsilon: ``ε``, curvature of the second coordinate, in (0, 1).
-        targets: the ``u``; the first has its best weights inside, the second at a vertex.
-        horizons: the T, the first of them 1.
-        num_steps: ``N``.
-        num_rounds: rounds whose weights and parameters are kept for the figure.
+        targets: the ``u``. The first has its best weights inside the simplex, the second at a vertex.
+        horizons: the T; the first of them is 1.
+        num_steps: ``N``, the number of training steps.
+        num_rounds: number of first rounds whose weights and parameters are kept for the figure.
     """
 
     epsilon: float = 0.1
@@ -62,12 +65,16 @@ class TwoDomains:
 
 
 def train(key: jax.Array, config: TwoDomains) -> dict[str, jax.Array]:
-    """Every method at every T on both targets, from one start.
+    """Trains with every method at every T on both targets, from one start.
 
     Returns:
-        ``share``, the last ``p``, and ``rounds`` and ``theta``, ``p`` and parameters after each of the first rounds;
-        ``response`` ``[horizon, coordinate]``, what T steps show of what weights do in the end; ``predicted`` and
-        ``actual`` ``[horizon, other]``, the validation loss had other weights been used.
+        For each target, a dictionary of
+
+        - ``share`` ``[method, horizon]``: the last ``p``;
+        - ``rounds`` and ``theta``: ``p`` and the parameters after each of the first rounds;
+        - ``response`` ``[horizon, coordinate]``: how far T steps move the parameters when all weight moves from the
+          second domain to the first;
+        - ``predicted`` and ``actual`` ``[horizon, other]``: the validation loss after T steps with other weights.
     """
     share_key, params_key = jax.random.split(key)
     share = jax.random.uniform(share_key, minval=FIRST_SHARES[0], maxval=FIRST_SHARES[1])
@@ -76,7 +83,7 @@ def train(key: jax.Array, config: TwoDomains) -> dict[str, jax.Array]:
 
 
 def all_runs(target: jax.Array, weights: jax.Array, params: jax.Array, config: TwoDomains) -> dict[str, jax.Array]:
-    """See :func:`train`; one target."""
+    """Trains on one target: see :func:`train`."""
     curvatures, tx = jnp.array([1.0, config.epsilon]), optax.sgd(1.0)
 
     def loss(theta, minimum):
@@ -136,12 +143,12 @@ def all_runs(target: jax.Array, weights: jax.Array, params: jax.Array, config: T
 
 
 def best_share(target) -> float:
-    """``p*``."""
+    """Returns ``p*``, the best share of the first domain."""
     return float(np.clip(np.mean(target), 0, 1))
 
 
 def last_share(method: str, target, T: int, epsilon: float) -> float:
-    """Where a method's weights stop moving."""
+    """Returns the closed form of ``p`` where a method's weights stop moving."""
     (first, second), shown = target, 1 - (1 - epsilon) ** T
     if method == "implicit":
         return best_share(target)
@@ -151,7 +158,7 @@ def last_share(method: str, target, T: int, epsilon: float) -> float:
 
 
 def excess(share, target):
-    """The validation loss at the optimum for ``p``, less that at ``p*``."""
+    """Returns the validation loss at the optimum for ``p``, less that at ``p*``."""
 
     def value(p):
         return sum((p - u) ** 2 for u in target) / 2

@@ -1,4 +1,4 @@
-"""Claims and figure of two_domains.toml."""
+"""Builds the experiment of two_domains.toml with its claims and its figure."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,13 +10,15 @@ from experiments.shared.figures import text
 from mixjax.runner.claims import near, versus
 from mixjax.runner.experiment import Experiment
 
-INSIDE, VERTEX = 0, 1  # positions of the targets
-CLOSE = 1e-3  # of a share of weight: "equals its closed form"
+# The positions of the targets.
+INSIDE, VERTEX = 0, 1
+# A share of weight equals its closed form if it is this close to it.
+CLOSE = 1e-3
 OURS = {"source": "paper 001, abstract"}
 
 
 def experiment(config: TwoDomains) -> Experiment:
-    """The example of two_domains.toml."""
+    """Builds the experiment."""
     runs, rounds = ("target", "method", "horizon"), range(1, config.num_rounds + 1)
     return Experiment(
         train=lambda key, hparams, data: two_domains.train(key, config),
@@ -37,7 +39,7 @@ def experiment(config: TwoDomains) -> Experiment:
 
 
 def claims(data, config: TwoDomains) -> list:
-    """The abstract's sentence on T = 1; the closed forms; the vertex; the counterfactual."""
+    """Judges the abstract's sentence on T = 1, the closed forms, the vertex and the counterfactual."""
     inside = data.isel(target=INSIDE)
     target, longest = config.targets[INSIDE], max(config.horizons)
 
@@ -45,7 +47,7 @@ def claims(data, config: TwoDomains) -> list:
         return data.share.isel(target=where).sel({"method": method, "horizon": T})
 
     def off(method):
-        """The largest distance from the closed forms, over targets and T."""
+        """Returns the largest distance from the closed forms, over targets and T."""
         closed = np.array([[last_share(method, u, T, config.epsilon) for T in config.horizons] for u in config.targets])
         return abs(data.share.sel({"method": method}).transpose("seed", "target", "horizon") - closed).max(
             ("target", "horizon")
@@ -118,7 +120,7 @@ def claims(data, config: TwoDomains) -> list:
 
 
 def figure(data, config: TwoDomains):
-    """What T steps show; where weights end; their way there; parameters in the plane; the vertex; other weights."""
+    """Draws what T steps show, the weights and their way to the end, the parameters, the vertex and other weights."""
     drawn, axes = plt.subplots(2, 3, figsize=(14, 8.4), layout="constrained")
     fine = np.unique(np.geomspace(1, max(config.horizons), 60).round().astype(int))
     colors = dict(zip(config.horizons, plt.cm.viridis(np.linspace(0, 0.9, len(config.horizons))), strict=True))
