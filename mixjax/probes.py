@@ -1,42 +1,49 @@
-"""Where the signals come from: the points on which losses, variances and gradient spreads are estimated.
+"""Chooses the examples on which losses, variances and gradient spreads are estimated.
 
-Paper 000 is of two minds. Algorithm 1 draws ``M |S_d|`` points of a hold-out at each update; its section 5.1 uses
-"a small subset of approximately 100 training points for all estimations"; and where data are seen once, the incoming
-points will do. Each source here is a function ``source(key) -> (indices, domain_ids)`` with fixed shapes, so that they
-are interchangeable; what differs is whether the points are independent of the parameters (section 3.1.1 asks for that)
-and how many there are. A source holds the partition's indices as constants: where ``order`` is large or differs from
-run to run, make the source inside the traced function from ``groups._replace(order=...)``.
+A *source* is a function ``source(key) -> (indices, domain_ids)`` with results of fixed shapes, so that sources can be
+exchanged for one another. They differ in how many examples they give, and in whether these are independent of the
+parameters, as paper 000, section 3.1.1 asks. The paper uses two kinds:
+
+- Algorithm 1 draws ``M |S_d|`` held-out examples at each update: :func:`hold_out_draws`.
+- Section 5.1 uses "a small subset of approximately 100 training points for all estimations": :func:`fixed_points`.
+
+Where every example is seen once, the examples that come next will do as well.
+
+A source holds the partition's indices as constants of the compiled program. Where ``order`` is large or differs from
+run to run, make the source inside the traced function, from ``groups._replace(order=...)``.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
+from mixjax.checks import check_integer
 from mixjax.samplers import Partition, start_epochs, with_replacement, without_replacement
 
 __all__ = ["fixed_points", "fresh_draws", "hold_out_draws", "whole_hold_out"]
 
 Source = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
-
-
-def _per_domain(numbers) -> jax.Array:
-    return jnp.asarray(np.repeat(np.arange(len(numbers)), numbers), jnp.int32)
+"""The type of a source: ``source(key) -> (indices, domain_ids)``."""
 
 
 def fixed_points(groups: Partition, num: int = 100) -> Source:
-    """The first ``num`` examples of each domain, at every update (all of a domain that has fewer).
+    """Makes a source of the first ``num`` examples of each domain, the same at every update.
 
     Args:
-        groups: concrete :class:`mixjax.samplers.Partition`: the training part for the paper's section 5.1.
-        num: points a domain, at least 1.
+        groups: concrete :class:`mixjax.samplers.Partition` of the examples. For the paper's section 5.1, this is the
+            training part.
+        num: the number of examples of each domain, at least 1. A domain that has fewer gives all of them.
 
     Returns:
         A source that ignores its key.
 
     Raises:
-        ValueError: ``num`` below 1.
+        ValueError: ``num`` is below 1.
 
     Example:
         >>> import jax, mixjax
@@ -47,23 +54,24 @@ def fixed_points(groups: Partition, num: int = 100) -> Source:
     References:
         Paper 000, section 5.1.
     """
-    if num < 1:
-        raise ValueError(f"num must be at least 1, got {num}.")
-    sizes = np.minimum(np.asarray(groups.sizes), num)
-    rows = np.concatenate([start + np.arange(size) for start, size in zip(groups.starts, sizes, strict=True)])
-    indices, domain_ids = jnp.asarray(groups.order)[rows], _per_domain(sizes)
+    check_integer("num", num, 1)
+    sizes, starts = np.minimum(np.asarray(groups.sizes), num), np.asarray(groups.starts)
+    places = np.concatenate([start + np.arange(size) for start, size in zip(starts, sizes, strict=True)])
+    indices, domain_ids = jnp.asarray(groups.order)[places], _repeated_ids(sizes)
     return lambda key: (indices, domain_ids)
 
 
 def whole_hold_out(held_out: Partition) -> Source:
-    """Every held-out example, at every update.
+    """Makes a source of all held-out examples, the same at every update.
+
+    Later updates use the same examples again, so only the first update's estimate is independent of how the weights
+    moved before. In our trials it is nevertheless much better than the paper's split where data are few.
 
     Args:
         held_out: concrete :class:`mixjax.samplers.Partition`, the second part of :func:`mixjax.samplers.split`.
 
     Returns:
-        A source that ignores its key. Its points are reused by later updates, so that only the first is independent of
-        the weights' past; in our trials it is nonetheless much better than the literal split where data are few.
+        A source that ignores its key.
 
     Example:
         >>> import jax, mixjax
@@ -74,21 +82,24 @@ def whole_hold_out(held_out: Partition) -> Source:
     return fixed_points(held_out, int(np.max(held_out.sizes)))
 
 
-def hold_out_draws(held_out: Partition, total_sizes: jax.typing.ArrayLike, rho: float, rounds: int) -> Source:
-    """Algorithm 1 to the letter: ``M |S_d|`` held-out points at each update, ``M = (1 - rho) T₀ / T``.
+def hold_out_draws(held_out: Partition, total_sizes: ArrayLike, rho: float, rounds: int) -> Source:
+    """Makes a source that draws ``M |S_d|`` held-out examples at each update, ``M = (1 - rho) T₀ / T``.
+
+    This is algorithm 1 to the letter.
 
     Args:
-        held_out: concrete :class:`mixjax.samplers.Partition` of the ``R_d = S_d \\ S_d^train``.
-        total_sizes: int ``[D]``, ``|S_d|``, training part included.
-        rho: training fraction, in (0, 1).
-        rounds: number of updates ``T / T₀``, at least 1.
+        held_out: concrete :class:`mixjax.samplers.Partition` of the held-out examples, ``R_d = S_d \\ S_d^train``.
+        total_sizes: int ``[D]``, the domains' sizes ``|S_d|`` with the training part.
+        rho: the training part's share of the examples, in (0, 1).
+        rounds: the number of updates ``T / T₀``, at least 1.
 
     Returns:
-        A source that draws ``max(1, round(M |S_d|))`` points without replacement within an update, independently from
-        update to update (as written, ``R_d`` does not shrink and the points do not join the training set).
+        A source that draws ``max(1, round(M |S_d|))`` examples of domain d. Within an update they are drawn without
+        replacement. Different updates draw independently: as the algorithm is written, ``R_d`` does not shrink and the
+        examples do not join the training set.
 
     Raises:
-        ValueError: ``rho`` outside (0, 1) or ``rounds`` below 1.
+        ValueError: ``rho`` is outside (0, 1), or ``rounds`` is below 1.
 
     Example:
         >>> import jax, mixjax
@@ -99,14 +110,15 @@ def hold_out_draws(held_out: Partition, total_sizes: jax.typing.ArrayLike, rho: 
 
     References:
         Paper 000, algorithm 1, lines 1, 9 and 10. With ``rho = 1 - 1/sqrt|S|`` (theorem A.4) this is a handful of
-        points for ``|S| <= 1000``, and the weights are then noise.
+        examples for ``|S| <= 1000``, and the weights are then noise.
     """
     if not 0.0 < rho < 1.0 or rounds < 1:
         raise ValueError(f"need rho in (0, 1) and rounds >= 1, got {rho} and {rounds}.")
     numbers = np.maximum(np.round((1.0 - rho) / rounds * np.asarray(total_sizes)).astype(int), 1)
-    domain_ids = _per_domain(np.minimum(numbers, np.asarray(held_out.sizes)))
+    domain_ids = _repeated_ids(np.minimum(numbers, np.asarray(held_out.sizes)))
 
     def source(key):
+        # Each update starts an epoch of its own, so the first draws of it repeat no example.
         indices, _ = without_replacement(start_epochs(key, len(numbers)), held_out, domain_ids)
         return indices, domain_ids
 
@@ -114,17 +126,17 @@ def hold_out_draws(held_out: Partition, total_sizes: jax.typing.ArrayLike, rho: 
 
 
 def fresh_draws(groups: Partition, num: int) -> Source:
-    """``num`` examples of each domain drawn with replacement, anew at each update: algorithm 2's ``B'_d``.
+    """Makes a source that draws ``num`` examples of each domain with replacement, anew at each update.
 
     Args:
-        groups: the examples by domain.
-        num: draws a domain ``B_e``, at least 1.
+        groups: :class:`mixjax.samplers.Partition` of the examples.
+        num: the number of draws of each domain, ``B_e``, at least 1.
 
     Returns:
-        A source.
+        A source: algorithm 2's ``B'_d``.
 
     Raises:
-        ValueError: ``num`` below 1.
+        ValueError: ``num`` is below 1.
 
     Example:
         >>> import jax, mixjax
@@ -135,7 +147,11 @@ def fresh_draws(groups: Partition, num: int) -> Source:
     References:
         Paper 000, algorithm 2, line 8.
     """
-    if num < 1:
-        raise ValueError(f"num must be at least 1, got {num}.")
-    domain_ids = _per_domain([num] * len(groups.sizes))
+    check_integer("num", num, 1)
+    domain_ids = _repeated_ids([num] * np.size(groups.sizes))
     return lambda key: (with_replacement(key, groups, domain_ids), domain_ids)
+
+
+def _repeated_ids(numbers: Sequence[int] | np.ndarray) -> jax.Array:
+    """Returns domain ids with id ``d`` repeated ``numbers[d]`` times."""
+    return jnp.asarray(np.repeat(np.arange(len(numbers)), numbers), jnp.int32)

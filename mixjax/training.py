@@ -1,16 +1,22 @@
-"""Training with a rule for the loss weights and a rule for the sampling weights.
+"""Trains with a rule for the loss weights and a rule for the sampling weights.
 
-The papers move weights on a held-out probe every T₀ steps and use them afterwards. :func:`fit` is that loop, as two
-nested scans: rounds of ``probe_every`` cheap steps, each round ended by one probe, so that nothing costly hides behind
-a branch. Every part is an ordinary pure function that a loop of your own can call as well.
+The papers measure signals on a held-out probe every T₀ steps, move both weights, and use them afterwards. :func:`fit`
+is that loop, as two nested scans. The outer one goes over rounds of ``probe_every`` cheap steps that end in one probe
+each. So the costly probe is not behind a branch, which ``vmap`` would take at every step.
+
+:func:`make_step` and :func:`make_probe` make pure functions that a loop of your own can call as well.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, Literal
+
+import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 from mixjax.objectives import weighted_loss
 from mixjax.types import WeightRule
@@ -18,15 +24,17 @@ from mixjax.types import WeightRule
 __all__ = ["TrainState", "fit", "init_state", "make_probe", "make_step"]
 
 
-class TrainState(NamedTuple):
-    """What training carries from step to step.
+class TrainState(flax.struct.PyTreeNode):
+    """Holds everything that training carries from step to step.
+
+    It is a flax dataclass: ``state.replace(params=...)`` returns a changed copy, and ``flax.serialization`` saves it.
 
     Attributes:
         params: pytree of parameters.
         opt_state: the optimizer's state.
         loss_state: state of the rule for the loss weights ``c``.
         sampling_state: state of the rule for the sampling weights ``q``.
-        step: int32 scalar, steps taken.
+        step: int32 scalar, the number of steps taken.
     """
 
     params: Any
@@ -39,38 +47,48 @@ class TrainState(NamedTuple):
 def init_state(
     params: Any,
     optimizer: optax.GradientTransformation,
-    prior: jax.typing.ArrayLike,
+    prior: ArrayLike,
     loss_rule: WeightRule,
     sampling_rule: WeightRule,
 ) -> TrainState:
-    """The state before the first step.
+    """Returns the state before the first step.
 
     Args:
         params: pytree of parameters.
         optimizer: an optax transformation.
-        prior: non-negative ``[D]``.
-        loss_rule: rule for the loss weights.
-        sampling_rule: rule for the sampling weights.
+        prior: ``[D]``, non-negative.
+        loss_rule: the rule for the loss weights.
+        sampling_rule: the rule for the sampling weights.
 
     Returns:
-        A :class:`TrainState`; see :func:`fit` for an example.
+        A :class:`TrainState`. :func:`fit` has an example.
 
     Raises:
-        ValueError: a prior that is no non-negative vector.
+        ValueError: the prior is not a non-negative vector.
     """
-    step = jnp.zeros((), jnp.int32)
-    return TrainState(params, optimizer.init(params), loss_rule.init(prior), sampling_rule.init(prior), step)
+    # A rule's first weights and its prior may be one buffer, which could not be donated: every field gets a copy.
+    loss_state, sampling_state = jax.tree.map(jnp.copy, (loss_rule.init(prior), sampling_rule.init(prior)))
+    return TrainState(
+        params=params,
+        opt_state=optimizer.init(params),
+        loss_state=loss_state,
+        sampling_state=sampling_state,
+        step=jnp.zeros((), jnp.int32),
+    )
 
 
 def make_step(
-    losses: Callable[[Any, Any], jax.Array], optimizer: optax.GradientTransformation, *, estimator: str = "stratified"
+    losses: Callable[[Any, Any], jax.Array],
+    optimizer: optax.GradientTransformation,
+    *,
+    estimator: Literal["stratified", "horvitz_thompson"] = "stratified",
 ) -> Callable[[TrainState, Any, jax.Array], tuple[TrainState, jax.Array]]:
-    """One optimizer step on a batch, with the weights the state holds.
+    """Makes a function that takes one optimizer step on a batch, with the weights that the state holds.
 
     Args:
-        losses: ``losses(params, batch) -> [B]``, per example.
+        losses: ``losses(params, batch) -> [B]``, one loss for each example.
         optimizer: an optax transformation of ordinary (not stacked) gradients.
-        estimator: as for :func:`mixjax.weighted_loss`; Horvitz-Thompson takes ``q`` from the state.
+        estimator: as for :func:`mixjax.weighted_loss`. Horvitz-Thompson takes ``q`` from the state.
 
     Returns:
         ``step(state, batch, domain_ids) -> (state, objective)``.
@@ -91,20 +109,22 @@ def make_step(
 
     def step(state, batch, domain_ids):
         def objective(params):
-            return weighted_loss(
-                None,  # no update: the state's weights are used as they are
+            # No rule, because nothing is updated: the state's weights are used as they are.
+            value, _ = weighted_loss(
+                None,
                 state.loss_state,
                 losses(params, batch),
                 domain_ids,
                 update=False,
                 estimator=estimator,
                 sampling_weights=state.sampling_state.weights if estimator == "horvitz_thompson" else None,
-            )[0]
+            )
+            return value
 
         value, grads = jax.value_and_grad(objective)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        return state._replace(params=params, opt_state=opt_state, step=state.step + 1), value
+        return state.replace(params=params, opt_state=opt_state, step=state.step + 1), value
 
     return step
 
@@ -112,30 +132,31 @@ def make_step(
 def make_probe(
     measure: Callable[[Any, jax.Array], dict[str, jax.Array]], loss_rule: WeightRule, sampling_rule: WeightRule
 ) -> Callable[[TrainState, jax.Array], TrainState]:
-    """Measures signals and moves both weights: first ``c``, then ``q``, which sees the new ``c``.
+    """Makes a function that measures signals and moves both weights.
+
+    The loss weights ``c`` move first, so that the rule for the sampling weights ``q`` sees the new ``c``.
 
     Args:
-        measure: ``measure(params, key) -> signals``, keyword arguments of the rules, ``counts`` among them. Where the
-            points come from is its choice: see :mod:`mixjax.probes`.
-        loss_rule: rule for the loss weights.
-        sampling_rule: rule for the sampling weights; also gets ``loss_weights``.
+        measure: ``measure(params, key) -> signals``, a dictionary with the rules' keyword arguments, ``counts`` among
+            them. It chooses the points on which it measures. :mod:`mixjax.probes` has ways to choose them.
+        loss_rule: the rule for the loss weights.
+        sampling_rule: the rule for the sampling weights. It gets ``loss_weights`` in addition.
 
     Returns:
-        ``probe(state, key) -> state``; see :func:`fit` for an example. A signal that a rule needs and ``measure`` does
-        not give is the rule's TypeError.
+        ``probe(state, key) -> state``. :func:`fit` has an example. If ``measure`` leaves out a signal that a rule
+        needs, the rule raises a TypeError that names it.
 
     References:
-        Paper 000, algorithm 1, lines 8-11 (at the new parameters), and algorithm 2, lines 7-10. Algorithm 2 as printed
-        estimates ``v`` before the step it follows; here both estimates are made at the new parameters.
+        Paper 000, algorithm 1, lines 8-11, and algorithm 2, lines 7-10. Deviation: both algorithms' estimates are made
+        at the parameters after the step. Algorithm 2 as printed estimates ``v`` before the step.
     """
 
     def probe(state, key):
         signals = measure(state.params, key)
         loss_state = loss_rule.update(state.loss_state, **signals)
         signals = {**signals, "loss_weights": loss_state.weights}
-        return state._replace(
-            loss_state=loss_state, sampling_state=sampling_rule.update(state.sampling_state, **signals)
-        )
+        sampling_state = sampling_rule.update(state.sampling_state, **signals)
+        return state.replace(loss_state=loss_state, sampling_state=sampling_state)
 
     return probe
 
@@ -152,29 +173,29 @@ def fit(
     probe_every: int,
     record: Callable[[TrainState], Any] = lambda state: None,
 ) -> tuple[TrainState, Any]:
-    """Rounds of ``probe_every`` steps and one probe, as nested scans; steps left over come last, without a probe.
+    """Trains in rounds of ``probe_every`` steps and one probe. Steps left over come last, without a probe.
 
     Args:
-        step: ``step(state, batch, domain_ids) -> (state, objective)``.
-        probe: ``probe(state, key) -> state``.
-        plan: ``plan(sampling_weights) -> plan``, what a round's draws need; computed once a round. For example
-            ``lambda q: mixjax.samplers.allocate(q, batch_size)``.
-        draw: ``draw(key, plan) -> (batch, domain_ids)``, every step.
-        state: the first state.
-        key: a ``jax.random.key``; the step and the probe after ``t`` steps have keys of their own, so that a run cut
-            after a round and continued with the same key is the run without the cut.
-        num_steps: number of steps ``T``, a Python integer of at least 0.
-        probe_every: steps between probes ``T₀``, a Python integer of at least 1.
+        step: ``step(state, batch, domain_ids) -> (state, objective)``, from :func:`make_step` for example.
+        probe: ``probe(state, key) -> state``, from :func:`make_probe` for example.
+        plan: ``plan(sampling_weights) -> plan``, says what a round's batches will hold. It is computed once a round. An
+            example is ``lambda q: mixjax.samplers.allocate(q, batch_size)``.
+        draw: ``draw(key, plan) -> (batch, domain_ids)``, draws the batch of a step.
+        state: the first state, from :func:`init_state`, or the state in which an earlier call ended.
+        key: a ``jax.random.key``. The step and the probe after ``t`` steps derive keys of their own from it and ``t``.
+            So a run that stops after a round and goes on with the same key equals the run without the stop.
+        num_steps: the number of steps ``T``, a Python integer of at least 0.
+        probe_every: the number of steps between probes ``T₀``, a Python integer of at least 1.
         record: ``record(state) -> pytree``, kept at the end of each round.
 
     Returns:
         ``(state, records)``: the last state, and records with a leading axis of ``num_steps // probe_every`` rounds.
 
     Raises:
-        ValueError: ``num_steps`` below 0 or ``probe_every`` below 1.
+        ValueError: ``num_steps`` is below 0, or ``probe_every`` is below 1.
 
     Example:
-        The mean of two domains whose noise has variance 0.01 and 1, weighted by one-shot FGLS:
+        Estimate the mean of two domains, whose noise has variance 0.01 and 1, with the weights of one-shot FGLS:
 
         >>> import jax, jax.numpy as jnp, mixjax, optax
         >>> from mixjax import samplers, signals, training
@@ -209,20 +230,22 @@ def fit(
         raise ValueError(f"need num_steps >= 0 and probe_every >= 1, got {num_steps} and {probe_every}.")
     step_key, probe_key = jax.random.split(key)
 
-    def steps(state, length):
+    def take_steps(state, count):
         planned = plan(state.sampling_state.weights)
 
         def body(state, _):
             batch, domain_ids = draw(jax.random.fold_in(step_key, state.step), planned)
             return step(state, batch, domain_ids)[0], None
 
-        return jax.lax.scan(body, state, length=length)[0]
+        return jax.lax.scan(body, state, length=count)[0]
 
-    def round_(state, _):
-        state = steps(state, probe_every)
+    def take_round(state, _):
+        state = take_steps(state, probe_every)
         state = probe(state, jax.random.fold_in(probe_key, state.step))
         return state, record(state)
 
-    rounds, rest = divmod(num_steps, probe_every)
-    state, records = jax.lax.scan(round_, state, length=rounds)
-    return steps(state, rest) if rest else state, records
+    rounds, steps_left_over = divmod(num_steps, probe_every)
+    state, records = jax.lax.scan(take_round, state, length=rounds)
+    if steps_left_over:
+        state = take_steps(state, steps_left_over)
+    return state, records

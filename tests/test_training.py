@@ -1,3 +1,6 @@
+"""Training on two linear domains: the loop against its algorithm, resuming, the state, and errors."""
+
+import flax.serialization
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -133,3 +136,44 @@ def test_a_nan_probe_does_not_poison_the_weights():
     )
     state = bad(state, jax.random.key(0))
     assert bool(jnp.isfinite(state.loss_state.weights).all()) and float(state.loss_state.weights.sum()) == 1.0
+
+
+def test_the_first_state_can_be_donated():
+    (state, step, _), (again, _, _) = build(), build()
+    batch, ids = draw(jax.random.key(0), jnp.array([0, 1, 1]))
+    expected, _ = step(state, batch, ids)
+    donated, _ = jax.jit(step, donate_argnums=0)(again, batch, ids)
+    assert isinstance(donated, training.TrainState)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), donated, expected)
+
+
+def test_the_state_is_a_pytree_under_jit_scan_and_vmap():
+    state, step, _ = build()
+    batch, ids = draw(jax.random.key(0), jnp.array([0, 1, 1]))
+
+    @jax.jit
+    @jax.vmap
+    def run_from(params):
+        return jax.lax.scan(lambda s, _: step(s, batch, ids), state.replace(params=params), length=2)
+
+    starts = jnp.array([0.0, 1.0, 2.0])
+    last, objectives = run_from(starts)
+    assert objectives.shape == (3, 2) and last.step.tolist() == [2] * 3
+    for i, params in enumerate(starts):
+        alone = state.replace(params=params)
+        for _ in range(2):
+            alone, _ = step(alone, batch, ids)
+        np.testing.assert_allclose(last.params[i], alone.params, rtol=1e-5)
+
+
+def test_the_fields_keep_their_order():
+    assert jax.tree.leaves(training.TrainState(*"abcde")) == [*"abcde"]
+
+
+def test_the_state_can_be_saved_and_read_back():
+    first, step, probe = build()
+    batch, ids = draw(jax.random.key(0), jnp.array([0, 1, 1]))
+    state = probe(step(first, batch, ids)[0], jax.random.key(1))
+    read = flax.serialization.from_bytes(first, flax.serialization.to_bytes(state))
+    assert isinstance(read, training.TrainState) and isinstance(read.loss_state, type(state.loss_state))
+    jax.tree.map(np.testing.assert_array_equal, read, state)

@@ -19,7 +19,7 @@ PIXELS, CLASSES, RATE, BATCH = 64, 10, 0.1, 8
 LONGEST = 20.0
 """Seconds above which a cell is not timed; its memory is known from the compiled program."""
 MODES = {
-    "reverse, every state kept": {"mode": "reverse", "segment": 1},
+    "reverse, every state kept": {"mode": "reverse", "checkpoint_every": 1},
     "reverse, square root": {"mode": "reverse"},
     "forward": {"mode": "forward"},
     "implicit, 10 iterations": {"mode": "implicit", "max_iterations": 10, "tolerance": 0.0, "ridge": 0.01},
@@ -106,8 +106,8 @@ def amortised(quick: bool) -> dict[str, tuple[dict[str, Any], list[float], list[
     domains, width, num_steps, seeds = (4, 8, 256, 2) if quick else (8, 128, 6144, 8)
     horizon, rares, optimizer = (8, (4,), optax.sgd(RATE)) if quick else (64, (4, 8, 12, 16), optax.sgd(RATE))
     ways = {"plain, uniform weights": {"T": horizon, "mode": None}, f"T = {horizon}, every round": {"T": horizon}}
-    ways |= {f"T = {horizon}, every {r}th round": {"T": horizon, "every": r} for r in rares}
-    ways[f"T = {horizon // 12 or 1}, every 12th round"] = {"T": horizon // 12 or 1, "every": 12}
+    ways |= {f"T = {horizon}, every {r}th round": {"T": horizon, "rounds_per_update": r} for r in rares}
+    ways[f"T = {horizon // 12 or 1}, every 12th round"] = {"T": horizon // 12 or 1, "rounds_per_update": 12}
 
     def side(options):
         rule = rules.fixed() if options.get("mode", "") is None else rules.mirror_descent()
@@ -193,7 +193,7 @@ def run(quick: bool) -> timing.Report:
         error = change.std(ddof=1) / len(change) ** 0.5
         more.append((name, ratio, f"{np.mean(losses):.4f}", f"{change.mean():+.4f} ± {error:.4f}"))
         data[name] = {"seconds": seconds, "validation losses": losses}
-        if options.get("every", 1) > 1 and ratio.median <= AMORTISED:
+        if options.get("rounds_per_update", 1) > 1 and ratio.median <= AMORTISED:
             cheap.append((float(np.mean(losses)), name, ratio, change.mean(), error))
     best = min(cheap, default=None)
     measured_text = "none" if best is None else f"{best[1]}: {best[2]} times, loss {best[3]:+.4f} ± {best[4]:.4f}"

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks import draws, samplers, timing
-from mixjax import resampling
+from experiments.resampling_reweighting import schemes
 from mixjax.samplers import proportional
 
 SIZES = (10**3, 10**5, 10**7)
@@ -25,7 +25,7 @@ def by_rejection(n: int, skew: int):
     """Every example of the batch proposes until it is accepted; the scores are an array and nothing else."""
 
     def step(scores, key):
-        draw = functools.partial(resampling.draw_by_rejection, score=lambda i: scores[i], n=n, largest=1.0)
+        draw = functools.partial(schemes.draw_by_rejection, score=lambda i: scores[i], n=n, largest=1.0)
         indices, _, _ = jax.vmap(draw)(jax.random.split(key, BATCH))
         return scores.at[indices].set(scores[indices])
 

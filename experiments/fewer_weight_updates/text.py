@@ -46,7 +46,7 @@ class Text:
     Attributes:
         method: the method that moves the weights. Both ``erma`` read held-out losses of the training domains.
         T: steps a round.
-        every: rounds from one update of the weights to the next.
+        rounds_per_update: rounds from one update of the weights to the next.
         domains: names of ``mixjax.data.load_text`` to train on.
         target: name of the domain whose loss is to be low.
         train_bytes: number of bytes used of each domain's training part, a multiple of 256; 0 for all.
@@ -58,7 +58,8 @@ class Text:
         val_batch_size: number of windows of the target at an update of the weights.
         test_windows: number of windows of each domain that losses are measured on.
         num_steps: ``N``, the number of training steps.
-        num_records: how often the target's loss is measured, at equal intervals of a multiple of ``T * every`` steps.
+        num_records: how often the target's loss is measured, at equal intervals of a multiple of
+            ``T * rounds_per_update`` steps.
         learning_rate: learning rate of Adam.
         step_size: step size of mirror descent.
         doge_step_size: step size of DoGE.
@@ -68,7 +69,7 @@ class Text:
 
     method: Literal["uniform", "hypergradient", "alignment", "doge", "erma_sequences", "erma_bytes"] = "uniform"
     T: int = 16
-    every: int = 1
+    rounds_per_update: int = 1
     domains: tuple[str, ...] = DOMAINS
     target: str = "reference"
     train_bytes: int = 0
@@ -89,10 +90,10 @@ class Text:
 
     def __post_init__(self):
         """Raises a ValueError for numbers that do not fit, or a target to train on."""
-        if self.num_steps % (self.num_records * self.T * self.every):
+        if self.num_steps % (self.num_records * self.T * self.rounds_per_update):
             raise ValueError(
-                "num_steps must be a multiple of num_records * T * every = "
-                f"{self.num_records * self.T * self.every}, got {self.num_steps}."
+                "num_steps must be a multiple of num_records * T * rounds_per_update = "
+                f"{self.num_records * self.T * self.rounds_per_update}, got {self.num_steps}."
             )
         if self.train_bytes % EXCERPT:
             raise ValueError(f"train_bytes must be a multiple of {EXCERPT}, got {self.train_bytes}.")
@@ -218,7 +219,14 @@ def train(key: jax.Array, config: Text, parts: Mapping[str, Texts]) -> dict[str,
 
     def interval(state, _):
         steps = config.num_steps // config.num_records
-        state = fit(rule, state, num_steps=steps, T=config.T, every=config.every, mode=mode_of(config))
+        state = fit(
+            rule,
+            state,
+            num_steps=steps,
+            T=config.T,
+            rounds_per_update=config.rounds_per_update,
+            mode=mode_of(config),
+        )
         return state, {"target_loss": losses(state.params, target).mean(), "weights": state.rule_state.weights}
 
     state = mixing.init_state(params, optimizer, prior, rule)

@@ -29,7 +29,7 @@ def sides() -> dict[str, Text]:
     """Returns each side's settings by name."""
     found = {BASELINE: {}, "uniform mixing again": {}}
     for T, every in ((16, 1), (16, EVERY), (4, EVERY)):
-        found[f"T = {T}, one round in {every}"] = {"method": "hypergradient", "T": T, "every": every}
+        found[f"T = {T}, one round in {every}"] = {"method": "hypergradient", "T": T, "rounds_per_update": every}
     return {name: Text(num_steps=NUM_STEPS, num_records=1, **settings) for name, settings in found.items()}
 
 
@@ -41,7 +41,14 @@ def compile_run(config: Text) -> Callable[[], Any]:
 
     def run(state, parts):
         fit = fit_of(config, graphdef, optimizer, parts, jax.random.key(1))
-        return fit(rule, state, num_steps=config.num_steps, T=config.T, every=config.every, mode=mode_of(config))
+        return fit(
+            rule,
+            state,
+            num_steps=config.num_steps,
+            T=config.T,
+            rounds_per_update=config.rounds_per_update,
+            mode=mode_of(config),
+        )
 
     program = jax.jit(run).lower(state, parts).compile()
     return lambda: jax.block_until_ready(program(state, parts))

@@ -113,11 +113,11 @@ def all_runs(target: jax.Array, weights: jax.Array, params: jax.Array, config: T
             )
 
         def fresh(state, _):
-            state, records = fit(state._replace(params=jnp.zeros(2)), T)
+            state, records = fit(state.replace(params=jnp.zeros(2)), T)
             return state, jax.tree.map(lambda x: x[0], records)
 
         if method == "reset":
-            state, (shares, thetas) = jax.lax.scan(fresh, state._replace(T=jnp.int32(T)), length=rounds)
+            state, (shares, thetas) = jax.lax.scan(fresh, state.replace(T=jnp.int32(T)), length=rounds)
         else:
             state, (shares, thetas) = fit(state, rounds * T)
         kept = config.num_rounds

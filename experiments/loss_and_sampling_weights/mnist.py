@@ -63,7 +63,7 @@ def train(key: jax.Array, config: Mnist, data: dict[str, Batch]) -> dict[str, ja
             gap = jnp.dot(state.loss_state.prior - state.loss_state.weights, found["losses"])
             loss_state = loss_rule.update(state.loss_state, **found)
             sampling_state = sampling_rule.update(state.sampling_state, loss_weights=loss_state.weights, **found)
-            state = state._replace(loss_state=loss_state, sampling_state=sampling_state)
+            state = state.replace(loss_state=loss_state, sampling_state=sampling_state)
 
             counts = samplers.allocate(sampling_state.weights, size)
             used = jnp.arange(size) < counts[:, None]

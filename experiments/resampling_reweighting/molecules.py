@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.resampling_reweighting import surfaces
+from experiments.resampling_reweighting import schemes, surfaces
 from experiments.resampling_reweighting.runs import Run, by_rate, interval
 from experiments.resampling_reweighting.sentences import quote
 from experiments.shared.figures import text
-from mixjax import grad_norms, resampling
+from mixjax import grad_norms
 from mixjax.runner import configs
 from mixjax.runner.claims import paired, versus
 from mixjax.runner.experiment import Experiment
@@ -70,9 +70,9 @@ def train(key: jax.Array, config: Molecules, surface: surfaces.Surface) -> dict[
         if method == "gd":
             return grads.mean(0)
         if method == "sgd":
-            return resampling.estimate(key, grads, prior, prior)
-        q = resampling.probabilities(grad_norms.norm(grads), prior, 0.1 if method == "defensive" else 0.0)
-        return resampling.estimate(key, grads, prior, q)
+            return schemes.estimate(key, grads, prior, prior)
+        q = schemes.probabilities(grad_norms.norm(grads), prior, 0.1 if method == "defensive" else 0.0)
+        return schemes.estimate(key, grads, prior, q)
 
     def step(method, z, inputs):
         key, rate = inputs

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from mixjax import grad_norms, resampling
+from experiments.resampling_reweighting import schemes
+from mixjax import grad_norms
 
 __all__ = ["Run", "at", "bounds", "by_rate", "direction", "interval", "swept"]
 
@@ -73,10 +74,10 @@ def direction(
         return gradients(jax.random.randint(draw_key, (1,), 0, n))[0]
     if method == "group":
         elements = jnp.cumsum(sizes) - sizes + jax.random.randint(element_key, sizes.shape, 0, sizes)
-        return resampling.group_estimate(draw_key, gradients(elements), sizes / n)
+        return schemes.group_estimate(draw_key, gradients(elements), sizes / n)
     grads, uniform = gradients(slice(None)), jnp.full(n, 1.0 / n)
     scores = grad_norms.norm(grads) if method == "per_term" else lipschitz
-    return resampling.estimate(draw_key, grads, uniform, resampling.probabilities(scores, uniform))
+    return schemes.estimate(draw_key, grads, uniform, schemes.probabilities(scores, uniform))
 
 
 def bounds(count: int, total: int) -> tuple[float, float]:

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from experiments.resampling_reweighting import schemes
 from experiments.resampling_reweighting.stability import eigenvalue_limit, step_limit
-from mixjax import resampling
 from mixjax.grad_norms import norm
 
 __all__ = [
@@ -108,18 +108,18 @@ def interpolating(key: jax.Array, dim: int, n: int = 200) -> jax.Array:
 def probabilities(method: str, grads: jax.Array) -> jax.Array:
     """Returns the probabilities ``[n]`` with which a method draws the terms, given their gradients ``[n, d]``."""
     uniform = jnp.full(len(grads), 1.0 / len(grads))
-    return resampling.probabilities(norm(grads), uniform) if method == "rr" else uniform
+    return schemes.probabilities(norm(grads), uniform) if method == "rr" else uniform
 
 
 def estimate(method: str, key: jax.Array, grads: jax.Array) -> jax.Array:
     """Draws a method's estimate ``[d]`` of the mean of the gradients ``[n, d]``."""
     uniform = jnp.full(len(grads), 1.0 / len(grads))
-    return resampling.estimate(key, grads, uniform, probabilities(method, grads))
+    return schemes.estimate(key, grads, uniform, probabilities(method, grads))
 
 
 def trace(method: str, grads: jax.Array) -> jax.Array:
     """Returns ``Tr Σ``, the total variance of a method's estimate of the mean gradient."""
-    return resampling.variance(grads, jnp.full(len(grads), 1.0 / len(grads)), probabilities(method, grads))
+    return schemes.variance(grads, jnp.full(len(grads), 1.0 / len(grads)), probabilities(method, grads))
 
 
 def bias(method: str, grads: jax.Array) -> jax.Array:

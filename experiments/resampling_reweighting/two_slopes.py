@@ -7,9 +7,9 @@ from fractions import Fraction
 import jax
 import jax.numpy as jnp
 
-from experiments.resampling_reweighting import lattice
+from experiments.resampling_reweighting import lattice, schemes
 from experiments.resampling_reweighting.runs import Run, swept
-from mixjax import grad_norms, resampling
+from mixjax import grad_norms
 from mixjax.runner import configs
 from mixjax.runner.experiment import Experiment
 
@@ -84,8 +84,8 @@ def train(key: jax.Array, config: Piecewise) -> dict[str, jax.Array]:
 
     def step(method, theta, key):
         grads = slopes(theta, config)
-        q = resampling.probabilities(scores(method, grads), prior)
-        theta = theta - config.learning_rate * resampling.estimate(key, grads, prior, q)[0]
+        q = schemes.probabilities(scores(method, grads), prior)
+        theta = theta - config.learning_rate * schemes.estimate(key, grads, prior, q)[0]
         return theta, theta
 
     def run(method):

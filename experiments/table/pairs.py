@@ -244,7 +244,7 @@ def make_probe(
             needs_spread, spread, lambda params: dict.fromkeys(("grad_norms", "grad_stds"), nothing), state.params
         )
         found |= {**spreads, "loss_weights": loss_state.weights}
-        return state._replace(loss_state=loss_state, sampling_state=sampling_rule.update(state.sampling_state, **found))
+        return state.replace(loss_state=loss_state, sampling_state=sampling_rule.update(state.sampling_state, **found))
 
     return probe
 

@@ -1,39 +1,43 @@
-r"""Hypergradients: how a validation loss after T training steps depends on the loss weights of those steps.
+r"""Computes hypergradients: how a validation loss after T training steps changes with the loss weights of those steps.
 
-Training minimises :math:`\sum_d c_d f_d(\theta)`; what one wants is a low validation loss :math:`F`. A *hypergradient*
-is
+Training minimises :math:`\sum_d c_d f_d(\theta)`, where :math:`f_d` is the loss of domain d and :math:`c_d` its weight.
+The aim is a low validation loss :math:`F`. The *hypergradient* is
 
 .. math:: g = \frac{d F(\theta_T(c))}{d c}, \qquad
           \theta_{t+1}, s_{t+1} = \text{optimizer}\Bigl(\theta_t, s_t, \textstyle\sum_d c_d \nabla f_d(\theta_t)\Bigr)
 
-with the start :math:`\theta_0, s_0` held fixed (a warm start) and the optimizer's state :math:`s` differentiated too.
+The start :math:`\theta_0, s_0` is held fixed (a warm start). The optimizer's state :math:`s` is differentiated too.
 Four modes share one signature::
 
-    gradient = hypergrad(loss, val_loss, optax.adam(1e-3), mode="reverse")
-    result = gradient(weights, params, opt_state, batches, val_batch)       # batches: leading axes [T, D]
-    result.hypergrads, result.params, result.opt_state                      # [D], and where training goes on
+    gradient = hypergrad(loss, val_loss, optax.adam(1e-3, eps_root=1e-12), mode="reverse")
+    result = gradient(weights, params, opt_state, batches, val_batch)       # leaves of batches begin with axes [T, D]
+    result.hypergrads                                                       # [D]
+    result.params, result.opt_state                                         # the state after the T steps
 
-========= ============================================= =================== ========================================
-mode      computes                                      time                memory beyond training's
-========= ============================================= =================== ========================================
-reverse   g, backwards through the T steps              2 to 4.5 times      T or 2 sqrt(T) copies of the state
-forward   g, with D tangents carried along              D / 2 to 2 D times  D copies, whatever T; T may be traced
-implicit  g of an inner optimum (T infinite)            and its iterations  a few copies
-alignment :math:`-\langle\nabla F, \nabla f_d\rangle`   and a step or two   one copy
-========= ============================================= =================== ========================================
+========= =============================================== =========================== ==================================
+mode      computes                                        time                        memory beyond training's
+========= =============================================== =========================== ==================================
+reverse   g, backwards through the T steps                2 to 4.5 times plain steps  T or 2 sqrt(T) copies of the state
+forward   g, with D tangents carried along                D / 2 to 2 D times          D copies, whatever T is
+implicit  g of a fully trained model (T infinite)         T steps and the solver's    a few copies
+alignment :math:`-\langle\nabla F, \nabla f_d\rangle`     T steps and about two more  one copy
+========= =============================================== =========================== ==================================
 
-Times are those of training with T plain steps, as measured on an MLP (experiments/fewer_weight_updates/benchmarks).
+The first two times are multiples of the time of T plain training steps, measured on an MLP. The solver of ``implicit``
+computes one Hessian product per iteration. In ``forward`` the number of steps may be traced.
 
-``g`` matters up to a constant added to all entries: on the simplex, only differences move weights.
+Adding a constant to all entries of ``g`` changes nothing: on the simplex, only their differences move weights.
 
 ``params`` may be any pytree of floats. A ``flax.nnx`` model takes part as its parameters: ``graphdef, params, rest =
-nnx.split(model, nnx.Param, ...)``, with ``nnx.merge(graphdef, params, rest)`` inside the loss. What the model keeps
-besides (statistics of batch normalisation, random number generators) does not move.
+nnx.split(model, nnx.Param, ...)``, with ``nnx.merge(graphdef, params, rest)`` inside the loss. Everything else that the
+model holds, such as the statistics of batch normalisation and random number generators, stays as it is.
 
 References:
     Papers 001 and 002: Das, Patel, Razaviyayn and Mirrokni, "Less is more: convergence benefits of fewer data weight
-    updates over longer horizon" (arXiv:2602.19510). We have its abstract only; the recursions are the chain rule.
+    updates over longer horizon" (arXiv:2602.19510). We have its abstract only. The recursions are the chain rule.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
@@ -41,12 +45,13 @@ from typing import Any
 import optax
 
 from mixjax.hypergrad.endpoint import alignment, implicit
-from mixjax.hypergrad.steps import Hypergradient, Loss, same, unroll
+from mixjax.hypergrad.steps import Hypergradient, Loss, Mode, same, unroll
 from mixjax.hypergrad.unrolled import counterfactual, forward, reverse
 
 __all__ = [
     "MODES",
     "Hypergradient",
+    "Mode",
     "alignment",
     "counterfactual",
     "forward",
@@ -62,43 +67,54 @@ def hypergrad(
     val_loss: Loss,
     optimizer: optax.GradientTransformation,
     *,
-    mode: str = "reverse",
+    mode: Mode = "reverse",
     draw: Callable[[Any], Any] = same,
-    **options,
+    **options: Any,
 ) -> Callable[..., Hypergradient]:
-    """The derivative of a validation loss after T optimizer steps, with respect to the loss weights of those steps.
+    """Makes a function that takes T training steps and differentiates the validation loss after them.
+
+    The derivative is with respect to the loss weights of those steps.
 
     Args:
-        loss: ``loss(params, batch) -> scalar``, the mean loss of one domain; it is vmapped over the domains. Loss and
-            gradient have to be finite in every domain, of weight 0 too: a mask's sum goes over ``max(n, 1)``. All modes
-            but ``alignment`` need its forward derivative, which ``jax.custom_vjp`` does not have.
+        loss: ``loss(params, batch) -> scalar``, the mean loss of one domain. It is vmapped over the domains. Its value
+            and gradient have to be finite in every domain, also in one of weight 0: a masked mean has to divide by
+            ``max(n, 1)``, where n is the number of examples. All modes but ``alignment`` take forward derivatives of
+            its gradient, which functions with a ``jax.custom_vjp`` do not have.
         val_loss: ``val_loss(params, val_batch) -> scalar``.
-        optimizer: an optax transformation of ordinary gradients. What it does has to be differentiable where it goes:
+        optimizer: an optax transformation of ordinary gradients. ``reverse`` and ``forward`` differentiate it:
 
-            - Adam and its like need ``eps_root > 0`` (1e-12, say): the root of a second moment that is exactly 0, of a
-              dead pixel or a row not embedded, has an infinite slope, and the hypergradient is NaN;
-            - steps by the gradient's sign (``lion``) have the hypergradient 0;
-            - ``optax.MultiSteps(k)`` moves parameters every k steps: let T be a multiple of k;
-            - ``optax.contrib.schedule_free``'s parameters are where gradients are taken, and ``val_loss`` sees those;
-            - ``optax.lbfgs`` and others that want more than gradients and parameters cannot be used.
-        mode: ``"reverse"``, ``"forward"``, ``"implicit"`` or ``"alignment"``: the function of that name, whose
-            ``options`` follow.
-        draw: makes of one entry of ``batches`` the batch, inside the step. With keys or indices for ``batches`` the T
-            batches need not be in memory together: ``draw=lambda key: sample(key, data)``.
-        **options: the mode's own.
+            - Adam and similar optimizers need ``eps_root > 0``, for example 1e-12. A second moment that is exactly 0,
+              as of a pixel that is always black, otherwise makes the hypergradient NaN, because the slope of the root
+              is infinite at 0.
+            - For optimizers that step by the gradient's sign (``lion``) the hypergradient is 0.
+            - ``optax.MultiSteps(k)`` moves parameters every k steps, so T should be a multiple of k.
+            - ``optax.contrib.schedule_free`` keeps two sets of parameters. ``val_loss`` sees the set at which gradients
+              are taken.
+            - ``optax.lbfgs``, and any other that needs more than gradients and parameters, cannot be used.
+        mode: ``"reverse"``, ``"forward"``, ``"implicit"`` or ``"alignment"``. The function of that name says how it
+            works and which ``options`` it takes.
+        draw: ``draw(entry) -> batch``, applied inside each step to that step's entry of ``batches``. It lets
+            ``batches`` hold keys or indices, as in ``draw=lambda key: sample(key, data)``, so that the T batches need
+            not be in memory together.
+        **options: keyword arguments of the mode's own function.
 
     Returns:
-        A pure function ``gradient(weights, params, opt_state, batches, val_batch)`` that gives a
-        :class:`Hypergradient`. ``weights`` is ``[D]``; ``batches`` a pytree whose leaves begin with axes ``[T, D]``
-        (with ``draw``: with ``[T]``, and what it returns with ``[D]``). Domains get equally many examples, or masks in
-        their batches. Params and state are those that T plain steps would give, in every mode.
+        A pure function ``gradient(weights, params, opt_state, batches, val_batch)`` that returns a
+        :class:`Hypergradient`. In every mode its params and opt_state are those of T plain steps. The arguments are
+
+        - ``weights``: ``[D]``;
+        - ``batches``: a pytree whose leaves begin with axes ``[T, D]``. If ``draw`` is given they begin with ``[T]``,
+          and what ``draw`` returns begins with ``[D]``. All domains have equally many examples in a batch, or the
+          batch holds masks.
 
     Raises:
-        ValueError: an unknown mode; no step; leaves of ``batches`` that disagree about T; weights that are not ``[D]``.
-        TypeError: an option that the mode does not have.
+        ValueError: the mode is unknown, there is no step, the leaves of ``batches`` disagree about T, or the weights
+            are not ``[D]``.
+        TypeError: the mode does not have an option.
 
     Example:
-        Two domains with the optima 0 and 1, a validation loss with the optimum 1; more of the second is better:
+        Two domains have their optima at 0 and 1. The optimum of the validation loss is 1, so more of the second domain
+        is better:
 
         >>> import jax.numpy as jnp, optax
         >>> from mixjax.hypergrad import hypergrad
@@ -110,12 +126,20 @@ def hypergrad(
         >>> [round(float(g), 4) for g in result.hypergrads], float(result.params)
         ([0.2344, -0.2344], 0.5)
 
-        By hand: x_T depends on c_d as 1 - 2^-4 = 0.9375 times (target_d - 0.5), and dF/dx is -0.5.
+        By hand: dx_T/dc_d is 1 - 2^-4 = 0.9375 times (target_d - 0.5), and dF/dx is -0.5.
+
+    References:
+        Papers 001 and 002, see the module's docstring.
     """
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}.")
     return MODES[mode](loss, val_loss, optimizer, draw=draw, **options)
 
 
-MODES = {"reverse": reverse, "forward": forward, "implicit": implicit, "alignment": alignment}
-"""Every mode's function by name."""
+MODES: dict[Mode, Callable[..., Callable[..., Hypergradient]]] = {
+    "reverse": reverse,
+    "forward": forward,
+    "implicit": implicit,
+    "alignment": alignment,
+}
+"""Maps each mode's name to the function that makes its hypergradient."""

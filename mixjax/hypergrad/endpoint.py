@@ -1,4 +1,6 @@
-"""Derivatives at the last parameters: of an inner optimum, and to first order."""
+"""Computes hypergradients from derivatives at the last parameters only, without differentiating the steps."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +11,9 @@ import optax
 from jax.typing import ArrayLike
 
 from mixjax.checks import check_integer, check_positive, check_range
-from mixjax.hypergrad.steps import Hypergradient, Loss, as_floats, gradient_of, known, same, unroll
+from mixjax.hypergrad.steps import Hypergradient, Loss, as_floats, gradient_of, nan_unless_finite, same, unroll
+
+__all__ = ["alignment", "implicit"]
 
 
 def implicit(
@@ -23,31 +27,37 @@ def implicit(
     max_iterations: int = 100,
     neumann_step: ArrayLike | None = None,
 ) -> Callable[..., Hypergradient]:
-    r"""The hypergradient of the inner optimum, by the implicit function theorem. For convex losses only.
+    r"""Makes a function for the hypergradient of a fully trained model, by the implicit function theorem.
+
+    Use it for convex losses only. After T plain steps it computes, on the batch of the last step,
 
     .. math:: g_d = -\langle \nabla f_d(\theta_T),\;
               (\nabla^2 \textstyle\sum_d c_d f_d(\theta_T) + \rho I)^{-1} \nabla F(\theta_T) \rangle
 
-    after T plain steps, on the batch of the last of them. It is right where :math:`\theta_T` is the optimum and that
-    batch stands for the whole data. Far from the optimum, on small batches, and for losses that are not convex, where
-    the Hessian has negative eigenvalues, it can have any sign.
+    This is the hypergradient where :math:`\theta_T` is the optimum and that batch stands for the whole data. It can
+    have any sign far from the optimum, on small batches, and for losses that are not convex, because the Hessian then
+    has negative eigenvalues.
 
     Args:
-        loss: see :func:`hypergrad`; so are ``val_loss``, ``optimizer``, ``draw`` and what is returned. All losses have
-            to be convex in ``params``; this is not checked.
-        val_loss: likewise.
-        optimizer: likewise; it makes the steps, and does not enter ``g``.
-        draw: likewise.
-        ridge: ``ρ``, non-negative, in the units of the Hessian.
-        tolerance: non-negative: stop when the residual's norm is below ``tolerance`` times that of ``∇F``.
-        max_iterations: Hessian products at most, an integer of at least 1.
-        neumann_step: None solves by conjugate gradients (JAX's, which want ``check_vma=False`` under ``shard_map``). A
-            positive number ``α`` below 2 / (L + ridge), L the largest curvature, takes the Neumann series
-            ``α Σ_j (I - α (H + ρ I))^j ∇F``, which with ``max_iterations`` terms and ``α`` SGD's learning rate is what
-            ``max_iterations`` of its steps from the optimum would see.
+        loss: the training loss ``f_d``, as in :func:`mixjax.hypergrad.hypergrad`. Each domain's loss has to be convex
+            in ``params``. This is not checked.
+        val_loss: the validation loss ``F``, as there.
+        optimizer: takes the T steps. It has no part in ``g``.
+        draw: turns one entry of ``batches`` into a batch, as there.
+        ridge: ``ρ``, a non-negative number in the units of the Hessian.
+        tolerance: a non-negative number. The solver stops when the residual's norm is below ``tolerance`` times the
+            norm of ``∇F``.
+        max_iterations: the largest number of Hessian products, an integer of at least 1.
+        neumann_step: chooses the solver. None solves by conjugate gradients, with JAX's function, which under
+            ``shard_map`` needs ``check_vma=False``. A positive number ``α`` below 2 / (L + ρ), where L is the largest
+            curvature, sums the Neumann series ``α Σ_j (I - α (H + ρ I))^j ∇F``, where H is the Hessian. If ``α`` is
+            SGD's learning rate, ``k`` terms of it give the hypergradient of ``k`` steps of SGD from the optimum.
+
+    Returns:
+        The function that :func:`mixjax.hypergrad.hypergrad` describes.
 
     Raises:
-        ValueError: an option out of range.
+        ValueError: an option is out of range.
     """
     check_range("ridge", ridge, 0.0)
     check_range("tolerance", tolerance, 0.0)
@@ -59,23 +69,17 @@ def implicit(
 
     def direction(weights, params, batch, slope):
         def curvature(v):
+            """Multiplies ``v`` by the Hessian plus the ridge."""
             _, product = jax.jvp(lambda params: gradient(weights, params, batch)[0], (params,), (v,))
             return jax.tree.map(lambda h, x: h + jnp.asarray(ridge, x.dtype) * x, product, v)
 
         if neumann_step is None:
-            solution, _ = jax.scipy.sparse.linalg.cg(curvature, slope, tol=tolerance, maxiter=max_iterations)
+            # JAX annotates `tol` as a float, and takes a traced scalar as well.
+            tol: Any = tolerance
+            solution, _ = jax.scipy.sparse.linalg.cg(curvature, slope, tol=tol, maxiter=max_iterations)
             return solution
         limit = tolerance * optax.tree.norm(slope)
-
-        def add(carry):
-            solution, residual, count = carry
-            solution = jax.tree.map(lambda x, r: x + jnp.asarray(neumann_step, x.dtype) * r, solution, residual)
-            return solution, optax.tree.sub(slope, curvature(solution)), count + 1
-
-        def more(carry):
-            return (carry[2] < max_iterations) & (optax.tree.norm(carry[1]) > limit)
-
-        return jax.lax.while_loop(more, add, (optax.tree.zeros_like(slope), slope, 0))[0]
+        return _neumann_series(curvature, slope, neumann_step, limit, max_iterations)
 
     return _after_training(loss, val_loss, optimizer, draw, direction)
 
@@ -83,22 +87,28 @@ def implicit(
 def alignment(
     loss: Loss, val_loss: Loss, optimizer: optax.GradientTransformation, *, draw: Callable[[Any], Any] = same
 ) -> Callable[..., Hypergradient]:
-    r"""First order: how well each domain's gradient points down the validation loss.
+    r"""Makes a function that measures how well each domain's gradient points down the validation loss.
+
+    After T plain steps it computes, on the batch of the last step,
 
     .. math:: g_d = -\langle \nabla F(\theta_T), \nabla f_d(\theta_T) \rangle
 
-    after T plain steps, on the batch of the last of them. It is what DoGE and other methods with T = 1 use, in units of
-    loss per unit of learning rate: without the step's η, and with both gradients at the same parameters, where one step
-    of SGD would have ∇F after it. Its fixed points are those of T = 1, whatever T is.
+    DoGE and other methods with T = 1 use this first-order score. It differs from the hypergradient of one SGD step in
+    two ways. It leaves out the step's learning rate, so its unit is loss per unit of learning rate. It takes both
+    gradients at the same parameters, where one step of SGD would take ∇F after the step. Weights that follow it settle
+    where they would for T = 1, whatever T is.
 
     Args:
-        loss: see :func:`hypergrad`; so are ``val_loss``, ``optimizer``, ``draw`` and what is returned.
-        val_loss: likewise.
-        optimizer: likewise; it makes the steps, and does not enter ``g``.
-        draw: likewise.
+        loss: the training loss ``f_d``, as in :func:`mixjax.hypergrad.hypergrad`.
+        val_loss: the validation loss ``F``, as there.
+        optimizer: takes the T steps. It has no part in ``g``.
+        draw: turns one entry of ``batches`` into a batch, as there.
+
+    Returns:
+        The function that :func:`mixjax.hypergrad.hypergrad` describes.
 
     Raises:
-        ValueError: as :func:`hypergrad`.
+        ValueError: the inputs' shapes do not fit, as in :func:`mixjax.hypergrad.hypergrad`.
 
     References:
         Fan, Pagliardini and Jaggi, "DoGE: domain reweighting with generalization estimation" (ICML 2024).
@@ -107,7 +117,10 @@ def alignment(
 
 
 def _after_training(loss, val_loss, optimizer, draw, direction):
-    """``g_d = -<grad f_d, v>`` after T plain steps, with ``v = direction(weights, params, batch, grad F)``."""
+    """Makes a function that trains for T steps and then computes ``g_d = -<grad f_d, v>``.
+
+    ``v`` is what ``direction(weights, params, batch, slope)`` returns, ``slope`` being ``grad F``.
+    """
     train = unroll(loss, optimizer, draw=draw)
 
     def run(weights, params, opt_state, batches, val_batch):
@@ -117,6 +130,28 @@ def _after_training(loss, val_loss, optimizer, draw, direction):
         value, slope = jax.value_and_grad(val_loss)(params, val_batch)
         v = direction(weights, params, batch, slope)
         slopes = jax.vmap(lambda own: optax.tree.vdot(jax.grad(loss)(params, own), v))(batch)
-        return Hypergradient(known(-slopes.astype(weights.dtype), value), params, opt_state, losses, value)
+        # `vdot` has the parameters' type, which may be narrower than that of the weights.
+        hypergrads = nan_unless_finite(-jnp.asarray(slopes, weights.dtype), value)
+        return Hypergradient(hypergrads, params, opt_state, losses, value)
 
     return run
+
+
+def _neumann_series(curvature, slope, step, limit, max_iterations):
+    """Solves ``curvature(x) = slope`` by gradient steps ``x += step * residual`` from 0.
+
+    It stops when the residual's norm is at most ``limit``, or after ``max_iterations`` steps.
+    """
+
+    def add_term(carry):
+        solution, residual, count = carry
+        # A float32 step would widen bfloat16 parameters, and the loop's carry must keep its types.
+        solution = jax.tree.map(lambda x, r: x + jnp.asarray(step, x.dtype) * r, solution, residual)
+        return solution, optax.tree.sub(slope, curvature(solution)), count + 1
+
+    def unsolved(carry):
+        _, residual, count = carry
+        return (count < max_iterations) & (optax.tree.norm(residual) > limit)
+
+    solution, _, _ = jax.lax.while_loop(unsolved, add_term, (optax.tree.zeros_like(slope), slope, 0))
+    return solution

@@ -1,26 +1,51 @@
-"""Plain steps on weighted losses, and what the derivatives of such steps are made of."""
+"""Takes optimizer steps on weighted losses, and prepares those steps for differentiation.
+
+A *state* in this package is a pair ``(params, opt_state)``. The *slots* are the floating-point leaves of ``opt_state``
+(momenta, second moments, a learning rate kept there). Derivatives pass through them, and not through counters and keys.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
+__all__ = [
+    "Hypergradient",
+    "Loss",
+    "Mode",
+    "as_floats",
+    "float_leaves",
+    "gradient_of",
+    "length_of",
+    "nan_unless_finite",
+    "same",
+    "step_of",
+    "take_step",
+    "unroll",
+]
+
 Loss = Callable[[Any, Any], jax.Array]
+"""The type of a loss: ``loss(params, batch) -> scalar``."""
+Mode = Literal["reverse", "forward", "implicit", "alignment"]
+"""The names of the ways to compute a hypergradient."""
 
 
 class Hypergradient(NamedTuple):
-    """What T steps of training bring.
+    """Holds a hypergradient and the state that T training steps ended in.
 
     Attributes:
-        hypergrads: ``[D]``, dF/dc, in units of the validation loss; NaN, which rules take for unseen, where that is
-            not finite.
+        hypergrads: ``[D]``, dF/dc, in units of the validation loss. Entries that are not finite are NaN, which rules
+            take as "not seen".
         params: the parameters after the T steps.
-        opt_state: the optimizer's state after them.
-        losses: ``[D]``, each domain's training loss, mean over the T steps, each before its update.
-        val_loss: scalar ``F`` at ``params``.
+        opt_state: the optimizer's state after the T steps.
+        losses: ``[D]``, each domain's training loss, averaged over the T steps. Each step's loss is taken before its
+            update.
+        val_loss: scalar, the validation loss ``F`` at ``params``.
     """
 
     hypergrads: jax.Array
@@ -30,26 +55,27 @@ class Hypergradient(NamedTuple):
     val_loss: jax.Array
 
 
-def same(batch):
-    """The batch as it is."""
+def same(batch: Any) -> Any:
+    """Returns the batch as it is: the default ``draw``, for entries of ``batches`` that are batches already."""
     return batch
 
 
 def unroll(
     loss: Loss, optimizer: optax.GradientTransformation, *, draw: Callable[[Any], Any] = same
 ) -> Callable[..., tuple[Any, Any, jax.Array]]:
-    """T plain steps, with nothing differentiated.
+    """Makes a function that takes T plain training steps and differentiates nothing with respect to the weights.
 
     Args:
-        loss: see :func:`hypergrad`; so are ``optimizer`` and ``draw``.
-        optimizer: likewise.
-        draw: likewise.
+        loss: ``loss(params, batch) -> scalar``, as in :func:`mixjax.hypergrad.hypergrad`.
+        optimizer: an optax transformation of ordinary gradients.
+        draw: turns one entry of ``batches`` into a batch, as in :func:`mixjax.hypergrad.hypergrad`.
 
     Returns:
-        ``run(weights, params, opt_state, batches) -> (params, opt_state, losses)``, as in :class:`Hypergradient`.
+        ``run(weights, params, opt_state, batches) -> (params, opt_state, losses)``. The results mean what the fields of
+        :class:`Hypergradient` with the same names mean.
 
     Raises:
-        ValueError: no step, leaves of ``batches`` that disagree about T, weights that are not ``[D]``.
+        ValueError: there is no step, the leaves of ``batches`` disagree about T, or the weights are not ``[D]``.
 
     Example:
         >>> import jax.numpy as jnp, optax
@@ -60,7 +86,7 @@ def unroll(
         >>> float(x), losses.tolist()
         (1.0, [0.0, 8.0])
     """
-    gradient, advance = gradient_of(loss), advance_of(optimizer)
+    gradient = gradient_of(loss)
 
     def run(weights, params, opt_state, batches):
         weights, num_steps = as_floats(weights), length_of(batches)
@@ -68,7 +94,7 @@ def unroll(
         def step(carry, x):
             state, total = carry
             grads, losses = gradient(weights, state[0], draw(x))
-            return (advance(state, grads), total + losses), None
+            return (take_step(optimizer, state, grads), total + losses), None
 
         start = (params, opt_state), jnp.zeros_like(weights)
         (state, total), _ = jax.lax.scan(step, start, batches)
@@ -77,27 +103,33 @@ def unroll(
     return run
 
 
-def known(hypergrads, value):
-    """NaN where the validation loss is not finite: its derivative can be, and would lead nowhere."""
-    return jnp.where(jnp.isfinite(value), hypergrads, jnp.nan)
+def nan_unless_finite(hypergrads: jax.Array, val_loss: jax.Array) -> jax.Array:
+    """Returns the hypergradient, or NaN where the validation loss is not finite.
+
+    The derivative of a diverged loss can be finite. A rule would follow it, though it means nothing.
+    """
+    return jnp.where(jnp.isfinite(val_loss), hypergrads, jnp.nan)
 
 
 def as_floats(weights: ArrayLike) -> jax.Array:
-    """Weights in a floating-point type; derivatives have theirs."""
+    """Casts weights to a floating-point type, because their derivative has the weights' type."""
     weights = jnp.asarray(weights)
     return weights.astype(jnp.result_type(weights, float))
 
 
-def gradient_of(loss):
-    """``gradient(weights, params, batch) -> (sum_d c_d grad f_d, [f_d])``: one backward pass for all domains."""
+def gradient_of(loss: Loss) -> Callable[[jax.Array, Any, Any], tuple[Any, jax.Array]]:
+    """Makes ``gradient(weights, params, batch) -> (sum_d c_d grad f_d, [f_d])``.
+
+    One backward pass serves all domains.
+    """
 
     def gradient(weights, params, batch):
         def objective(params):
             losses = jax.vmap(loss, (None, 0))(params, batch)
             if losses.shape != weights.shape:
                 raise ValueError(
-                    "loss must give a scalar for each domain and weights one number for each, got losses of shape "
-                    f"{losses.shape} and weights of shape {weights.shape}."
+                    "loss must return one scalar for each domain, and weights must have one number for each domain; "
+                    f"got losses of shape {losses.shape} and weights of shape {weights.shape}."
                 )
             losses = losses.astype(weights.dtype)
             return weights @ losses, losses
@@ -107,19 +139,19 @@ def gradient_of(loss):
     return gradient
 
 
-def advance_of(optimizer):
-    """``advance((params, opt_state), grads) -> (params, opt_state)``."""
-
-    def advance(state, grads):
-        params, opt_state = state
-        updates, opt_state = optimizer.update(grads, opt_state, params)
-        return optax.apply_updates(params, updates), opt_state
-
-    return advance
+def take_step(optimizer: optax.GradientTransformation, state: tuple[Any, Any], grads: Any) -> tuple[Any, Any]:
+    """Takes one optimizer step: ``((params, opt_state), grads) -> (params, opt_state)``."""
+    params, opt_state = state
+    updates, opt_state = optimizer.update(grads, opt_state, params)
+    return optax.apply_updates(params, updates), opt_state
 
 
-def float_leaves(opt_state):
-    """The leaves that derivatives pass through, and the way back; counters and keys stay as they are."""
+def float_leaves(opt_state: Any) -> tuple[list[jax.Array], Callable[[list[jax.Array]], Any]]:
+    """Splits the slots from an optimizer's state.
+
+    Returns:
+        The floating-point leaves, and a function that puts others in their place and gives the whole state back.
+    """
     leaves, structure = jax.tree.flatten(opt_state)
     floats = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.inexact)]
 
@@ -132,25 +164,30 @@ def float_leaves(opt_state):
     return [leaves[i] for i in floats], rebuild
 
 
-def move_of(optimizer, opt_state):
-    """A step as a function of what derivatives pass through.
+def step_of(
+    optimizer: optax.GradientTransformation, opt_state: Any
+) -> tuple[list[jax.Array], Callable[[Any, list[jax.Array], Any], tuple[tuple[Any, list[jax.Array]], Any]]]:
+    """Makes an optimizer step that can be differentiated with respect to everything it takes.
 
     Returns:
-        The state's float leaves, and ``move(params, slots, grads) -> (params, slots), opt_state``, to be differentiated
-        with ``has_aux=True``.
+        The slots of ``opt_state``, and ``step(params, slots, grads) -> ((params, slots), opt_state)``. JAX
+        differentiates the pair and carries the whole new ``opt_state`` along if told ``has_aux=True``.
     """
-    advance, (slots, rebuild) = advance_of(optimizer), float_leaves(opt_state)
+    slots, rebuild = float_leaves(opt_state)
 
-    def move(params, slots, grads):
-        params, opt_state = advance((params, rebuild(slots)), grads)
-        return (params, float_leaves(opt_state)[0]), opt_state
+    def step(params, slots, grads):
+        params, new_state = take_step(optimizer, (params, rebuild(slots)), grads)
+        return (params, float_leaves(new_state)[0]), new_state
 
-    return slots, move
+    return slots, step
 
 
-def length_of(batches) -> int:
-    """T, the leading axis of every leaf."""
+def length_of(batches: Any) -> int:
+    """Returns T, the length of the leading axis that all leaves of ``batches`` share."""
     lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(batches)}
     if len(lengths) != 1 or () in lengths or (0,) in lengths:
-        raise ValueError(f"batches must have one leading axis of at least one step, got axes {sorted(lengths)}.")
+        raise ValueError(
+            "the leaves of batches must share one leading axis of at least one step, got leading axes "
+            f"{sorted(lengths)}."
+        )
     return lengths.pop()[0]

@@ -1,5 +1,8 @@
-"""Derivatives through the steps: backwards, and forwards."""
+"""Computes hypergradients by differentiating through the training steps, backwards or forwards."""
 
+from __future__ import annotations
+
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -13,15 +16,20 @@ from mixjax.checks import check_integer
 from mixjax.hypergrad.steps import (
     Hypergradient,
     Loss,
-    advance_of,
     as_floats,
     float_leaves,
     gradient_of,
-    known,
     length_of,
-    move_of,
+    nan_unless_finite,
     same,
+    step_of,
+    take_step,
 )
+
+__all__ = ["counterfactual", "forward", "reverse"]
+
+KEEP_ALL = 64
+"""The largest number of steps for which :func:`reverse` saves the state before every step unless told otherwise."""
 
 
 def reverse(
@@ -30,115 +38,166 @@ def reverse(
     optimizer: optax.GradientTransformation,
     *,
     draw: Callable[[Any], Any] = same,
-    segment: int | None = None,
+    checkpoint_every: int | None = None,
 ) -> Callable[..., Hypergradient]:
-    r"""Backwards through the steps; its cost does not depend on D. The default.
+    r"""Makes a function for the hypergradient that goes backwards through the steps.
 
-    For SGD with learning rate η:
+    Its cost does not depend on D. This is the default mode. For SGD with learning rate η it computes
 
     .. math:: \lambda_T = \nabla F(\theta_T), \quad
               g_d \mathrel{-}= \eta \langle \nabla f_d(\theta_t), \lambda_{t+1} \rangle, \quad
               \lambda_t = (I - \eta \nabla^2 \textstyle\sum_d c_d f_d(\theta_t)) \lambda_{t+1}
 
-    and for any other optimizer the same with its own pullback in place of η. Hessian products and all D inner products
-    of a step come from one forward derivative of its gradient.
+    For any other optimizer the pullback of its own step takes the place of η. One forward derivative of a step's
+    gradient gives both the Hessian product and all D inner products.
 
     Args:
-        loss: see :func:`hypergrad`; so are ``val_loss``, ``optimizer``, ``draw`` and what is returned.
-        val_loss: likewise.
-        optimizer: likewise.
-        draw: likewise.
-        segment: steps from one kept state (params and optimizer state) to the next, an integer of at least 1. Between,
-            states are computed again. 1 keeps all T; ``None`` does so up to T = 64, and takes the square root of T
-            beyond it, for 2 sqrt(T) states at once and one more pass of training.
+        loss: the training loss ``f_d``, as in :func:`mixjax.hypergrad.hypergrad`.
+        val_loss: the validation loss ``F``, as there.
+        optimizer: takes the T steps and is differentiated, as there.
+        draw: turns one entry of ``batches`` into a batch, as there.
+        checkpoint_every: the number of steps from one saved state (parameters and optimizer state) to the next, an
+            integer of at least 1. The states between two saved ones are computed again on the way back. With 1 all T
+            states are saved and no step is taken twice. None saves all states up to T = 64. Beyond, it takes the square
+            root of T, which holds 2 sqrt(T) states in memory at once and trains a second time.
+
+    Returns:
+        The function that :func:`mixjax.hypergrad.hypergrad` describes.
 
     Raises:
-        ValueError: a ``segment`` that is not an integer of at least 1.
+        ValueError: ``checkpoint_every`` is not an integer of at least 1.
     """
-    if segment is not None:
-        check_integer("segment", segment, 1)
-    gradient, advance = gradient_of(loss), advance_of(optimizer)
-
-    def adjoint(weights, state, x, cotangent):
-        """The cotangent of a step's state and its part of g, from the cotangent of the step's result."""
-        (params, opt_state), batch = state, draw(x)
-        slots, move = move_of(optimizer, opt_state)
-        grads, _ = gradient(weights, params, batch)
-        _, pull, _ = jax.vjp(move, params, slots, grads, has_aux=True)
-        direct, slots_cotangent, grads_cotangent = pull(cotangent)
-        # The Hessian is symmetric: its product, and <grad f_d, u> for every d, are forward derivatives along u.
-        _, (curved, slopes) = jax.jvp(lambda params: gradient(weights, params, batch), (params,), (grads_cotangent,))
-        return (jax.tree.map(jnp.add, direct, curved), slots_cotangent), slopes
+    if checkpoint_every is not None:
+        check_integer("checkpoint_every", checkpoint_every, 1)
 
     def run(weights, params, opt_state, batches, val_batch):
         weights, num_steps = as_floats(weights), length_of(batches)
-        length = segment or (1 if num_steps <= 64 else math.isqrt(num_steps))
-        rest = num_steps % length
-        head = jax.tree.map(lambda x: x[: num_steps - rest].reshape(num_steps // length, length, *x.shape[1:]), batches)
-        tail = jax.tree.map(lambda x: x[num_steps - rest :], batches)
+        length = checkpoint_every or _steps_between_checkpoints(num_steps)
+        segments = _Segments(loss, optimizer, draw, weights)
+        whole, rest = _in_segments(batches, num_steps, length)
 
-        def step(state, x):
-            grads, losses = gradient(weights, state[0], draw(x))
-            return advance(state, grads), losses
+        middle, (starts, losses) = jax.lax.scan(segments.forth, (params, opt_state), whole)
+        end, losses = middle, losses.sum(axis=0)
+        if rest is not None:
+            end, (_, last_losses) = segments.forth(middle, rest)
+            losses += last_losses
 
-        def forth(state, xs):
-            end, losses = jax.lax.scan(step, state, xs)
-            return end, (state, losses.sum(axis=0))
-
-        def back(carry, start_and_xs):
-            start, xs = start_and_xs
-
-            def one(carry, state_and_x):
-                cotangent, total = carry
-                cotangent, slopes = adjoint(weights, *state_and_x, cotangent)
-                return (cotangent, total + slopes), None
-
-            if length == 1:
-                states = jax.tree.map(lambda x: x[None], start)
-            else:
-                _, states = jax.lax.scan(lambda state, x: (step(state, x)[0], state), start, xs)
-            return jax.lax.scan(one, carry, (states, xs), reverse=True)
-
-        middle, (starts, sums) = jax.lax.scan(forth, (params, opt_state), head)
-        end, losses = middle, sums.sum(axis=0)
-        if rest:
-            end, (_, sums) = forth(middle, tail)
-            losses += sums
         value, slope = jax.value_and_grad(val_loss)(end[0], val_batch)
-        carry = (slope, jax.tree.map(jnp.zeros_like, float_leaves(opt_state)[0])), jnp.zeros_like(weights)
-        if rest:
-            carry, _ = back(carry, (middle, tail))
-        (_, total), _ = jax.lax.scan(back, carry, (starts, head), reverse=True)
-        return Hypergradient(known(total, value), *end, losses / num_steps, value)
+        # The validation loss sees the last parameters, and the last slots not at all.
+        cotangent = slope, jax.tree.map(jnp.zeros_like, float_leaves(opt_state)[0])
+        carry = cotangent, jnp.zeros_like(weights)
+        if rest is not None:
+            carry, _ = segments.back(carry, (middle, rest))
+        (_, hypergrads), _ = jax.lax.scan(segments.back, carry, (starts, whole), reverse=True)
+        return Hypergradient(nan_unless_finite(hypergrads, value), *end, losses / num_steps, value)
 
     return run
+
+
+@dataclasses.dataclass(frozen=True)
+class _Segments:
+    """Takes segments of training steps forth, and cotangents through them back.
+
+    A segment is the steps from one saved state to the next. ``xs`` holds the entries of ``batches`` for its steps.
+    """
+
+    loss: Loss
+    optimizer: optax.GradientTransformation
+    draw: Callable[[Any], Any]
+    weights: jax.Array
+
+    def gradient(self, params, batch):
+        """Returns the weighted gradient and each domain's loss."""
+        return gradient_of(self.loss)(self.weights, params, batch)
+
+    def step(self, state, x):
+        """Takes one training step. Returns the new state and each domain's loss before the step."""
+        grads, losses = self.gradient(state[0], self.draw(x))
+        return take_step(self.optimizer, state, grads), losses
+
+    def forth(self, state, xs):
+        """Takes a segment's steps. Returns its end, its start (the state to save) and each domain's summed losses."""
+        end, losses = jax.lax.scan(self.step, state, xs)
+        return end, (state, losses.sum(axis=0))
+
+    def states(self, start, xs):
+        """Computes the state before each step of a segment again, from the saved one."""
+        if length_of(xs) == 1:
+            # The only such state is the saved one: no step is taken twice where every state is saved.
+            return jax.tree.map(lambda x: x[None], start)
+        _, states = jax.lax.scan(lambda state, x: (self.step(state, x)[0], state), start, xs)
+        return states
+
+    def back(self, carry, start_and_xs):
+        """Carries the cotangent from a segment's end to its start, and adds up the hypergradient."""
+        start, xs = start_and_xs
+
+        def one_step_back(carry, state_and_x):
+            (cotangent, hypergrads), (state, x) = carry, state_and_x
+            cotangent, slopes = self.pull_back(state, x, cotangent)
+            return (cotangent, hypergrads + slopes), None
+
+        return jax.lax.scan(one_step_back, carry, (self.states(start, xs), xs), reverse=True)
+
+    def pull_back(self, state, x, cotangent):
+        """Computes one step's part of the recursion from the cotangent of the state after the step.
+
+        Returns:
+            The cotangent of the state before the step, and the step's part of the hypergradient.
+        """
+        (params, opt_state), batch = state, self.draw(x)
+        slots, step = step_of(self.optimizer, opt_state)
+        grads, _ = self.gradient(params, batch)
+        _, pull, _ = jax.vjp(step, params, slots, grads, has_aux=True)
+        direct, slots_cotangent, grads_cotangent = pull(cotangent)
+        # The Hessian is symmetric, so its product with u = grads_cotangent is a forward derivative along u. The same
+        # derivative of the losses is <grad f_d, u>, for every d.
+        _, (curved, slopes) = jax.jvp(lambda params: self.gradient(params, batch), (params,), (grads_cotangent,))
+        return (jax.tree.map(jnp.add, direct, curved), slots_cotangent), slopes
+
+
+def _steps_between_checkpoints(num_steps):
+    return 1 if num_steps <= KEEP_ALL else math.isqrt(num_steps)
+
+
+def _in_segments(batches, num_steps, length):
+    """Splits ``batches`` into whole segments and the steps left over.
+
+    Returns:
+        A tree with leading axes ``[num_steps // length, length]``, and the rest, which is None where no step is left.
+    """
+    count, left_over = divmod(num_steps, length)
+    whole = jax.tree.map(lambda x: x[: count * length].reshape(count, length, *x.shape[1:]), batches)
+    rest = jax.tree.map(lambda x: x[count * length :], batches) if left_over else None
+    return whole, rest
 
 
 def forward(
     loss: Loss, val_loss: Loss, optimizer: optax.GradientTransformation, *, draw: Callable[[Any], Any] = same
 ) -> Callable[..., Hypergradient]:
-    r"""D tangents carried along with the steps: memory does not grow with T, and T may be traced.
+    r"""Makes a function for the hypergradient that carries D tangents along with the steps.
 
-    For SGD with learning rate η:
+    Its memory does not grow with T, and T may be traced. For SGD with learning rate η it computes
 
     .. math:: J_{t+1} = (I - \eta \nabla^2 \textstyle\sum_d c_d f_d(\theta_t)) J_t
               - \eta [\nabla f_1, \ldots, \nabla f_D](\theta_t), \quad J_0 = 0, \quad g = J_T^\top \nabla F(\theta_T)
 
-    and for any other optimizer the same with its own derivative in place of η. Both terms of a step are one forward
-    derivative of its gradient in ``(c, θ)``, along the unit vectors and ``J``.
+    For any other optimizer the derivative of its own step takes the place of η. Both terms of a step are one forward
+    derivative of its gradient with respect to ``(c, θ)``, along the unit vectors and ``J``.
 
     Args:
-        loss: see :func:`hypergrad`; so are ``val_loss``, ``optimizer`` and ``draw``.
-        val_loss: likewise.
-        optimizer: likewise.
-        draw: likewise.
+        loss: the training loss ``f_d``, as in :func:`mixjax.hypergrad.hypergrad`.
+        val_loss: the validation loss ``F``, as there.
+        optimizer: takes the T steps and is differentiated, as there.
+        draw: turns one entry of ``batches`` into a batch, as there.
 
     Returns:
-        The function of :func:`hypergrad`, with one more argument, ``num_steps=None``: how many of the T batches to use,
-        an integer scalar in [1, T] that may be traced (clamped into it).
+        The function that :func:`mixjax.hypergrad.hypergrad` describes, with one more argument ``num_steps=None``. It
+        says how many of the T batches to use: an integer scalar, clamped into [1, T], that may be traced. None uses
+        all.
 
     Raises:
-        ValueError: as :func:`hypergrad`.
+        ValueError: the inputs' shapes do not fit, as in :func:`mixjax.hypergrad.hypergrad`.
     """
     gradient = gradient_of(loss)
 
@@ -150,43 +209,48 @@ def forward(
         def step(t, carry):
             (params, opt_state), (tangents, slot_tangents), total = carry
             batch = draw(jax.tree.map(lambda x: x[t], batches))
-            slots, move = move_of(optimizer, opt_state)
+            slots, move = step_of(optimizer, opt_state)
+            # Linearising once and pushing all D tangents through it computes each step only once.
             (grads, losses), along = jax.linearize(lambda c, params: gradient(c, params, batch), weights, params)
             grad_tangents = jax.vmap(lambda unit, j: along(unit, j)[0])(units, tangents)
             (params, _), push, opt_state = jax.linearize(move, params, slots, grads, has_aux=True)
             return (params, opt_state), jax.vmap(push)(tangents, slot_tangents, grad_tangents), total + losses
 
-        def columns(tree):
-            return jax.tree.map(lambda x: jnp.broadcast_to(jnp.zeros_like(x), (weights.size, *jnp.shape(x))), tree)
-
-        start = (params, opt_state), (columns(params), columns(float_leaves(opt_state)[0])), jnp.zeros_like(weights)
+        zeros = _zero_tangents(params, weights.size), _zero_tangents(float_leaves(opt_state)[0], weights.size)
+        start = (params, opt_state), zeros, jnp.zeros_like(weights)
+        # A fori_loop, unlike a scan, takes a traced number of steps.
         (params, opt_state), (tangents, _), total = jax.lax.fori_loop(0, num_steps, step, start)
         value, slope = jax.value_and_grad(val_loss)(params, val_batch)
         hypergrads = jax.vmap(lambda tangent: optax.tree.vdot(tangent, slope))(tangents)
-        hypergrads = known(hypergrads.astype(weights.dtype), value)
+        # `vdot` has the parameters' type, which may be narrower than that of the weights.
+        hypergrads = nan_unless_finite(jnp.asarray(hypergrads, weights.dtype), value)
         return Hypergradient(hypergrads, params, opt_state, total / num_steps, value)
 
     return run
 
 
+def _zero_tangents(tree, num_domains):
+    return jax.tree.map(lambda x: jnp.broadcast_to(jnp.zeros_like(x), (num_domains, *jnp.shape(x))), tree)
+
+
 def counterfactual(result: Hypergradient, weights: ArrayLike, other: ArrayLike) -> jax.Array:
-    r"""The validation loss there would be, to first order, had the T steps been taken with other weights.
+    r"""Estimates the validation loss that other weights would have led to, to first order.
 
     .. math:: F(\theta_T(c')) \approx F(\theta_T(c)) + \langle g, c' - c \rangle
 
-    The error is of second order in ``c' - c``. Only modes that differentiate the steps, ``reverse`` and ``forward``,
-    say this.
+    The error is of second order in ``c' - c``. Only ``reverse`` and ``forward`` differentiate the steps, so only their
+    results can be used here.
 
     Args:
-        result: of the steps that were taken.
-        weights: ``c`` ``[D]``, what they were taken with.
-        other: ``c'``, ``[..., D]``.
+        result: the hypergradient of the T steps that were taken.
+        weights: ``c`` ``[D]``, the weights of those steps.
+        other: ``c'`` ``[..., D]``, the weights to compare with.
 
     Returns:
         ``[...]``, in units of the validation loss.
 
     Raises:
-        ValueError: weights that do not fit the hypergradient.
+        ValueError: the weights' shapes do not fit the hypergradient's.
 
     Example:
         >>> import jax.numpy as jnp

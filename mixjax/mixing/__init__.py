@@ -1,30 +1,30 @@
-r"""Data mixing: move the loss weights every T training steps, by the hypergradient of a validation loss.
+r"""Trains on a mix of domains whose loss weights move every T steps, down the hypergradient of a validation loss.
 
-One *round* is T optimizer steps on :math:`\sum_d c_d f_d` from where the last round ended, then one update of the
-weights. T = 1, what most methods do, sees a domain's effect one step ahead, which favours what acts fast over what acts
-in the end; it can end in weights worse than those it started from. A long T sees further, and leaves fewer updates in a
-budget of N steps: :func:`horizon` chooses.
+A *round* is T optimizer steps on :math:`\sum_d c_d f_d`, which start where the last round ended. An *update* of the
+weights follows. Most methods have T = 1. They see the effect of a domain one step ahead, so they favour domains that
+act fast over domains that help in the end, and can end in worse weights than those they started from. A long T sees
+further, but leaves fewer updates in a budget of N steps. :func:`horizon` chooses T.
 
-:func:`fit` takes any rule, so that methods are compared by swapping it and what it looks at:
+:func:`fit` takes any rule. To compare methods, change the rule and what it looks at:
 
 ====================================== ===================== ========================================================
-rule                                   ``mode``              ``signals`` of one's own
+rule                                   ``mode``              ``signals`` that you have to give
 ====================================== ===================== ========================================================
 ``mirror_descent, projected_gradient`` any but None          none
-``doge``                               ``"alignment"``       ``grad_norms``, of the domains' mean gradients
+``doge``                               ``"alignment"``       ``grad_norms``, the norms of the domains' mean gradients
 ``fixed``, ``group_dro``               None                  none
 ``doremi``                             None                  ``losses`` and ``reference_losses``, on the same examples
-``exp3``                               None                  ``counts``, which domain was drawn:
+``exp3``                               None                  ``counts``, a one-hot vector of the domain that was drawn:
                                                              ``jax.nn.one_hot(jax.random.categorical(key,
                                                              jnp.log(state.rule_state.weights)), D)``
 ====================================== ===================== ========================================================
 
-Every step sees every domain, with equally many examples, and weights their losses: a weight is a share of the loss, not
-of the batch. In expectation that is what drawing examples in proportion to the weights gives.
+Every step sees equally many examples of every domain and weights their losses. So a weight is a share of the loss and
+not of the batch. In expectation this equals drawing the examples in proportion to the weights.
 
 References:
     Papers 001 and 002: Das, Patel, Razaviyayn and Mirrokni, "Less is more: convergence benefits of fewer data weight
-    updates over longer horizon" (arXiv:2602.19510), of which we have the abstract: the loop is our reconstruction.
+    updates over longer horizon" (arXiv:2602.19510). We have its abstract only. The loop is our reconstruction.
 """
 
 from mixjax.mixing.horizons import contraction, horizon

@@ -1,16 +1,20 @@
-"""The loop of data mixing: T optimizer steps, then one update of the weights."""
+"""Runs the loop of data mixing: rounds of T optimizer steps, and updates of the loss weights between them."""
 
+from __future__ import annotations
+
+import dataclasses
 import logging
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
 from mixjax.checks import check_integer, is_concrete
-from mixjax.hypergrad import Hypergradient, hypergrad, unroll
+from mixjax.hypergrad import Hypergradient, Mode, hypergrad, unroll
 from mixjax.hypergrad.steps import Loss
 from mixjax.mixing.horizons import contraction, horizon, pilot_steps
 from mixjax.types import WeightRule
@@ -20,18 +24,20 @@ __all__ = ["MixingState", "fit", "init_state"]
 _LOG = logging.getLogger(__name__)
 
 
-class MixingState(NamedTuple):
-    """What data mixing carries from round to round.
+class MixingState(flax.struct.PyTreeNode):
+    """Holds everything that data mixing carries from round to round.
+
+    It is a flax dataclass: ``state.replace(params=...)`` returns a changed copy, and ``flax.serialization`` saves it.
 
     Attributes:
         params: pytree of parameters.
         opt_state: the optimizer's state.
-        rule_state: the rule's state; ``rule_state.weights`` are the last weights.
-        mean_weights: float32 ``[D]``, mean over the updates of the weights before each: what theory speaks of, and what
-            to train another model with.
-        round: int32 scalar, updates of the weights so far.
-        step: int32 scalar, optimizer steps so far.
-        T: int32 scalar, steps a round; 0 before :func:`fit` has chosen it.
+        rule_state: the rule's state. ``rule_state.weights`` are the latest weights.
+        mean_weights: float32 ``[D]``, the mean over all updates of the weights before each. The theory speaks of these
+            weights, and another model should be trained with them.
+        round: int32 scalar, the number of updates of the weights so far.
+        step: int32 scalar, the number of optimizer steps so far.
+        T: int32 scalar, the number of steps in a round. It is 0 before :func:`fit` has chosen it.
     """
 
     params: Any
@@ -44,23 +50,32 @@ class MixingState(NamedTuple):
 
 
 def init_state(params: Any, optimizer: optax.GradientTransformation, prior: ArrayLike, rule: WeightRule) -> MixingState:
-    """The state before the first round.
+    """Returns the state before the first round.
 
     Args:
         params: pytree of parameters.
         optimizer: an optax transformation.
-        prior: non-negative ``[D]``; uniform over the domains, or in proportion to their sizes.
-        rule: rule for the loss weights.
+        prior: ``[D]``, non-negative. Usual choices are uniform over the domains, or in proportion to their sizes.
+        rule: the rule for the loss weights.
 
     Returns:
-        A :class:`MixingState`; see :func:`fit` for an example.
+        A :class:`MixingState`. :func:`fit` has an example.
 
     Raises:
-        ValueError: a prior that is no non-negative vector.
+        ValueError: the prior is not a non-negative vector.
     """
     rule_state, zero = rule.init(prior), jnp.zeros((), jnp.int32)
-    own = jax.tree.map(jnp.copy, (rule_state, rule_state.weights, zero, zero, zero))  # so that it can be donated
-    return MixingState(params, optimizer.init(params), *own)
+    # A buffer that two fields share could not be donated, so every field gets a copy of its own.
+    rule_state, mean_weights = jax.tree.map(jnp.copy, (rule_state, rule_state.weights))
+    return MixingState(
+        params=params,
+        opt_state=optimizer.init(params),
+        rule_state=rule_state,
+        mean_weights=mean_weights,
+        round=jnp.copy(zero),
+        step=jnp.copy(zero),
+        T=jnp.copy(zero),
+    )
 
 
 def fit(
@@ -74,55 +89,57 @@ def fit(
     key: jax.Array,
     *,
     num_steps: int,
-    T: int | str = "auto",
-    mode: str | None = "reverse",
-    every: int = 1,
+    T: int | Literal["auto"] = "auto",
+    mode: Mode | None = "reverse",
+    rounds_per_update: int = 1,
     signals: Callable[[MixingState, jax.Array], dict[str, ArrayLike]] = lambda state, key: {},
     record: Callable[[MixingState, Hypergradient], Any] = lambda state, result: None,
-    **options,
+    **options: Any,
 ) -> tuple[MixingState, Any]:
-    r"""Trains with weights that move every T steps.
+    r"""Trains with loss weights that a rule moves after every round of T steps.
 
     Args:
-        loss: ``loss(params, batch) -> scalar``, the mean loss of one domain; it is vmapped over the domains.
-        val_loss: ``val_loss(params, val_batch) -> scalar``, what the weights are to lower.
+        loss: ``loss(params, batch) -> scalar``, the mean loss of one domain. It is vmapped over the domains.
+        val_loss: ``val_loss(params, val_batch) -> scalar``, the loss that the weights are to lower.
         optimizer: any optax transformation of ordinary gradients.
-        rule: rule for the loss weights. It gets the signals ``counts`` (all 1), ``losses`` (mean over the round's
-            differentiated steps), ``loss_weights`` and, unless ``mode`` is None, ``hypergrads``.
-        draw: ``draw(key) -> batch``, leaves ``[D, ...]``; called inside the step.
-        draw_val: ``draw_val(key) -> val_batch``, once a round.
-        state: from :func:`init_state`, or where a run stopped.
-        key: a ``jax.random.key``. Every step has a key of its own, so that a run cut after a round and gone on with,
-            with the same key, is the run without the cut.
-        num_steps: ``N``, optimizer steps to take now, at least ``T * every``. Steps left over after the last round are
-            taken with the last weights.
-        T: steps a round, an integer of at least 1, not traced. ``"auto"``: the first ``min(64, N / 16)`` steps, with
-            the first weights, measure the :func:`contraction` (if that is at least two), and the :func:`horizon` is
-            taken for it and the N that is left, over ``every``; a state that has a ``T`` keeps it. That needs values:
-            in jit or vmap T is to be given, ``int(state.T)`` of an earlier call for example.
-        mode: of :func:`mixjax.hypergrad.hypergrad`; None computes no hypergradient.
-        every: rounds from one update of the weights to the next, an integer of at least 1. Only the last of them, its T
-            steps, is differentiated: at ``every = r`` the hypergradient's cost is divided by r, and so is the number of
-            updates.
-        signals: ``signals(state, key) -> dict``, more signals for the rule or others in place of the above, measured
-            before each update, ``state`` being the one after the round's steps. It does not see their batches: what is
-            to be compared on the same examples, it draws itself.
-        record: ``record(state, result) -> pytree``, kept for each update; ``state`` is the one after it, ``result``
-            what the rule saw.
-        **options: the mode's.
+        rule: the rule for the loss weights. It gets the signals ``counts`` (all 1), ``losses`` (means over the steps of
+            the update's last round), ``loss_weights`` and, unless ``mode`` is None, ``hypergrads``.
+        draw: ``draw(key) -> batch``, with leaves ``[D, ...]``. It is called inside the step.
+        draw_val: ``draw_val(key) -> val_batch``, called once for each hypergradient.
+        state: from :func:`init_state`, or the state in which an earlier call ended.
+        key: a ``jax.random.key``. Each step derives a key of its own from it. So a run that stops after an update and
+            goes on with the same key equals the run without the stop.
+        num_steps: ``N``, the number of optimizer steps to take now: 0, or at least ``T * rounds_per_update``. Steps
+            left over after the last update are taken with the last weights.
+        T: the number of steps in a round, an integer of at least 1 that is not traced. ``"auto"`` takes ``state.T`` if
+            the state has one. Otherwise it measures the :func:`contraction` on the first ``min(64, N / 16)`` steps, if
+            these are at least two, which are taken with the first weights. Then it asks :func:`horizon` with this rate,
+            and with the steps left divided by ``rounds_per_update``. It needs concrete values. Inside jit or vmap give
+            T yourself, for example ``int(state.T)`` of an earlier call.
+        mode: of :func:`mixjax.hypergrad.hypergrad`. None computes no hypergradient.
+        rounds_per_update: rounds from one update of the weights to the next, an integer of at least 1. Only the last
+            of them is differentiated, so ``rounds_per_update=r`` divides the cost of hypergradients by r, and the
+            number of updates too.
+        signals: ``signals(state, key) -> dict``, signals of your own for the rule. They are measured before each
+            update, on the state after its steps, and replace the signals above that have the same names. The function
+            does not see the batches of the steps. If two signals are to be compared on the same examples, it has to
+            draw those examples itself.
+        record: ``record(state, result) -> pytree``, kept for each update. ``state`` is the one after the update, and
+            ``result`` the :class:`mixjax.hypergrad.Hypergradient` that the rule saw.
+        **options: keyword arguments of the mode's own function.
 
     Returns:
-        ``(state, records)``: the last state, with the last weights and the mean of all updates' weights, and records
-        with a leading axis of one for each update. Call it inside ``jax.jit`` where it is called more than once: each
-        call outside compiles anew.
+        ``(state, records)``: the last state, and records with a leading axis of one entry for each update. If you call
+        it more than once, call it inside ``jax.jit``, because each call outside compiles anew.
 
     Raises:
-        ValueError: T, ``every`` or ``num_steps`` out of range, an unknown mode, ``"auto"`` or a traced T inside jit.
-        TypeError: a signal that the rule needs and that is not there; options that the mode does not have.
+        ValueError: T, ``rounds_per_update`` or ``num_steps`` is out of range, the mode is unknown, or T is ``"auto"``
+            or traced inside jit.
+        TypeError: a signal that the rule needs is missing, or the mode does not have an option.
 
     Example:
-        Two domains with optima (1, 1) and (0, 0); a weight of p on the first leads to (p, p), and p = 0.25 is best. One
-        step ahead, the stiff first coordinate looks more important than it is:
+        Two domains have their optima at (1, 1) and (0, 0). A weight of p on the first leads to (p, p), and p = 0.25 is
+        best. With T = 1 the first coordinate, which is stiff, looks more important than it is:
 
         >>> import jax, jax.numpy as jnp, mixjax, optax
         >>> from mixjax import mixing
@@ -145,70 +162,142 @@ def fit(
         80 [0.25, 0.75]
 
     References:
-        Papers 001 and 002. The warm start, and dropping what earlier rounds owe to the weights, are our choices.
+        Papers 001 and 002. The warm start is our choice, and so is that a hypergradient leaves out how the round's
+        start depends on the weights.
     """
     check_integer("num_steps", num_steps, 0)
-    check_integer("every", every, 1)
-    step_key, val_key, signal_key, pilot_key = jax.random.split(key, 4)
-    plain = unroll(loss, optimizer, draw=draw)
-
-    def keys(state, count):
-        return jax.vmap(lambda i: jax.random.fold_in(step_key, state.step + i))(jnp.arange(count))
-
-    def train(state, count):
-        trained = plain(state.rule_state.weights, state.params, state.opt_state, keys(state, count))
-        return state._replace(params=trained[0], opt_state=trained[1], step=state.step + count), trained[2]
-
+    check_integer("rounds_per_update", rounds_per_update, 1)
+    keys = _Keys(*jax.random.split(key, 4))
     if T == "auto":
-        state, num_steps, T = _pilot(loss, optimizer, draw, state, keys, pilot_key, num_steps, every)
+        measure = contraction(loss, optimizer, draw=draw)
+        state, num_steps, T = _choose_horizon(measure, state, keys, num_steps, rounds_per_update)
     if not is_concrete(T):
         raise ValueError("T is the length of a loop that is differentiated backwards: it cannot be traced.")
     check_integer("T", T, 1)
-    if num_steps and num_steps < T * every:
-        raise ValueError(f"num_steps must be at least T * every = {T * every}, one update, got {num_steps}.")
-    state = state._replace(T=jnp.asarray(T, jnp.int32))
-    if mode is not None:
-        gradient = hypergrad(loss, val_loss, optimizer, mode=mode, draw=draw, **options)
-    elif options:
+    if num_steps and num_steps < T * rounds_per_update:
+        raise ValueError(
+            f"num_steps must be at least T * rounds_per_update = {T * rounds_per_update}, the steps of one update, "
+            f"got {num_steps}."
+        )
+    if mode is None and options:
         raise TypeError(f"mode None takes no options, got {', '.join(options)}.")
+    loop = _Loop(
+        plain=unroll(loss, optimizer, draw=draw),
+        gradient=None if mode is None else hypergrad(loss, val_loss, optimizer, mode=mode, draw=draw, **options),
+        draw_val=draw_val,
+        rule=rule,
+        signals=signals,
+        record=record,
+        keys=keys,
+        T=T,
+        rounds_per_update=rounds_per_update,
+    )
+    updates, steps_left_over = divmod(num_steps, T * rounds_per_update)
+    state, records = jax.lax.scan(loop.update, state.replace(T=jnp.asarray(T, jnp.int32)), length=updates)
+    if steps_left_over:
+        state, _ = loop.train(state, steps_left_over)
+    return state, records
 
-    def update(state, _):
+
+class _Keys(NamedTuple):
+    """Holds a run's keys, one for each thing that is drawn at random."""
+
+    step: jax.Array
+    val: jax.Array
+    signal: jax.Array
+    pilot: jax.Array
+
+    def steps(self, state: MixingState, count: int) -> jax.Array:
+        """Returns the keys of the next ``count`` steps, derived from the number of steps taken before each."""
+        return jax.vmap(lambda i: jax.random.fold_in(self.step, state.step + i))(jnp.arange(count))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Loop:
+    """Takes a mixing state through rounds and updates, with the arguments of :func:`fit` held fixed.
+
+    Attributes:
+        plain: trains and differentiates nothing.
+        gradient: trains and computes the hypergradient, None if there is to be none.
+    """
+
+    plain: Callable[..., tuple[Any, Any, jax.Array]]
+    gradient: Callable[..., Hypergradient] | None
+    draw_val: Callable[[jax.Array], Any]
+    rule: WeightRule
+    signals: Callable[[MixingState, jax.Array], dict[str, ArrayLike]]
+    record: Callable[[MixingState, Hypergradient], Any]
+    keys: _Keys
+    T: int
+    rounds_per_update: int
+
+    def update(self, state: MixingState, x: None) -> tuple[MixingState, Any]:
+        """Trains until the next update of the weights and makes it: the body of a scan."""
         weights = state.rule_state.weights
-        if every > 1:
-            state, _ = train(state, (every - 1) * T)
-        if mode is None:
-            state, losses = train(state, T)
-            result, seen = Hypergradient(None, state.params, state.opt_state, losses, None), {}
-        else:
-            val_batch = draw_val(jax.random.fold_in(val_key, state.step))
-            result = gradient(weights, state.params, state.opt_state, keys(state, T), val_batch)
-            state = state._replace(params=result.params, opt_state=result.opt_state, step=state.step + T)
-            seen = {"hypergrads": result.hypergrads}
-        seen |= {"counts": jnp.ones_like(weights), "losses": result.losses, "loss_weights": weights}
-        seen |= signals(state, jax.random.fold_in(signal_key, state.step))
+        if self.rounds_per_update > 1:
+            state, _ = self.train(state, (self.rounds_per_update - 1) * self.T)
+        state, result = self.last_round(state)
+        seen = self.seen_by_the_rule(state, weights, result)
         mean = state.mean_weights + (weights - state.mean_weights) / (state.round + 1)
-        rule_state = rule.update(state.rule_state, **seen)
-        state = state._replace(rule_state=rule_state, mean_weights=mean, round=state.round + 1)
-        return state, record(state, result)
+        rule_state = self.rule.update(state.rule_state, **seen)
+        state = state.replace(rule_state=rule_state, mean_weights=mean, round=state.round + 1)
+        return state, self.record(state, result)
 
-    rounds, rest = divmod(num_steps, T * every)
-    state, records = jax.lax.scan(update, state, length=rounds)
-    return train(state, rest)[0] if rest else state, records
+    def train(self, state: MixingState, count: int) -> tuple[MixingState, jax.Array]:
+        """Takes ``count`` steps. Returns each domain's mean loss too."""
+        params, opt_state, losses = self.plain(
+            state.rule_state.weights, state.params, state.opt_state, self.keys.steps(state, count)
+        )
+        return state.replace(params=params, opt_state=opt_state, step=state.step + count), losses
+
+    def last_round(self, state: MixingState) -> tuple[MixingState, Hypergradient]:
+        """Takes the round before an update, and differentiates it unless the mode is None."""
+        if self.gradient is None:
+            state, losses = self.train(state, self.T)
+            # `record` gets the same class in every mode; here nothing is differentiated or validated.
+            missing: Any = None
+            return state, Hypergradient(missing, state.params, state.opt_state, losses, missing)
+        val_batch = self.draw_val(jax.random.fold_in(self.keys.val, state.step))
+        result = self.gradient(
+            state.rule_state.weights, state.params, state.opt_state, self.keys.steps(state, self.T), val_batch
+        )
+        return state.replace(params=result.params, opt_state=result.opt_state, step=state.step + self.T), result
+
+    def seen_by_the_rule(
+        self, state: MixingState, weights: jax.Array, result: Hypergradient
+    ) -> dict[str, ArrayLike]:
+        """Gathers the signals of one update; the user's own replace those of the loop."""
+        seen = {"counts": jnp.ones_like(weights), "losses": result.losses, "loss_weights": weights}
+        if self.gradient is not None:
+            seen["hypergrads"] = result.hypergrads
+        return {**seen, **self.signals(state, jax.random.fold_in(self.keys.signal, state.step))}
 
 
-def _pilot(loss, optimizer, draw, state, keys, key, num_steps, every):
-    """The state, the steps left, and T: from the state, or by measuring the contraction on the first steps."""
-    if not is_concrete((state, num_steps)):
+def _choose_horizon(
+    measure: Callable[..., tuple[jax.Array, Any, Any]],
+    state: MixingState,
+    keys: _Keys,
+    num_steps: int,
+    rounds_per_update: int,
+) -> tuple[MixingState, int, int]:
+    """Chooses T: the state's own, or the horizon for the contraction measured on the first steps.
+
+    Returns:
+        The state after the steps that this took, the number of steps left, and T.
+    """
+    if not all(is_concrete(leaf) for leaf in jax.tree.leaves((state, num_steps))):
         raise ValueError("T='auto' needs values, outside jit and vmap: take T from mixing.horizon and give it.")
     if state.T > 0 or num_steps == 0:
         return state, num_steps, max(int(state.T), 1)
     count, rate = pilot_steps(num_steps), None
     if count > 1:
-        run = jax.jit(contraction(loss, optimizer, draw=draw))
-        weights, pilot_keys = state.rule_state.weights, keys(state, count)
-        rate, params, opt_state = run(weights, state.params, state.opt_state, pilot_keys, key)
-        state = state._replace(params=params, opt_state=opt_state, step=state.step + count)
+        rate, params, opt_state = jax.jit(measure)(
+            state.rule_state.weights, state.params, state.opt_state, keys.steps(state, count), keys.pilot
+        )
+        state = state.replace(params=params, opt_state=opt_state, step=state.step + count)
         num_steps, rate = num_steps - count, float(rate)
-    T = horizon(max(num_steps // every, 1), rate)
-    _LOG.info("T = %d for %d steps and %d rounds an update; contraction a step: %s", T, num_steps, every, rate)
+    T = horizon(max(num_steps // rounds_per_update, 1), rate)
+    _LOG.info(
+        "T = %d for %d steps, %d rounds per update, contraction per step %s", T, num_steps, rounds_per_update, rate
+    )
     return state, num_steps, T

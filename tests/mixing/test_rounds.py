@@ -1,49 +1,25 @@
-"""The data-mixing loop: fixed points in closed form, budgets, resuming, the choice of T, and errors."""
+"""The data-mixing loop: fixed points in closed form, budgets, resuming, the choice of T, its state, and errors."""
 
 import functools
 
+import flax.serialization
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from mixjax import mixing, rules
+from tests.mixing.problems import EPS, SGD, TARGET, draw, draw_val, loss, noisy, val_loss
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-CENTERS = np.array([[1.0, 1.0], [0.0, 0.0]], np.float32)
-EPS = 0.1  # the flat direction's curvature; the stiff one's is 1
-TARGET = np.array([1.0, -0.5], np.float32)
-SGD = optax.sgd(1.0)
-
-
-def loss(x, center):
-    return 0.5 * jnp.sum(jnp.array([1.0, EPS]) * (x - center) ** 2)
-
-
-def val_loss(x, target):
-    return 0.5 * jnp.sum((x - target) ** 2)
-
-
-def draw(key):
-    return jnp.asarray(CENTERS)
-
-
-def draw_val(key):
-    return jnp.asarray(TARGET)
-
-
-def noisy(key):
-    return jnp.asarray(CENTERS) + 0.3 * jax.random.normal(key, (2, 2))
 
 
 def start(rule=None, optimizer=SGD):
     return mixing.init_state(jnp.zeros(2), optimizer, [0.5, 0.5], rule or rules.mirror_descent())
 
 
-@functools.partial(jax.jit, static_argnames=("T", "num_steps", "mode", "every", "draws"))
-def run(state, key, num_steps, T, mode="reverse", every=1, draws=draw):
+@functools.partial(jax.jit, static_argnames=("T", "num_steps", "mode", "rounds_per_update", "draws"))
+def run(state, key, num_steps, T, mode="reverse", rounds_per_update=1, draws=draw):
     return mixing.fit(
         loss,
         val_loss,
@@ -56,7 +32,7 @@ def run(state, key, num_steps, T, mode="reverse", every=1, draws=draw):
         num_steps=num_steps,
         T=T,
         mode=mode,
-        every=every,
+        rounds_per_update=rounds_per_update,
         record=lambda state, result: (state.rule_state.weights, result.val_loss),
     )
 
@@ -127,8 +103,8 @@ def test_a_run_cut_after_a_round_goes_on_as_if_it_had_not_been():
     assert np.abs(whole.params - half.params).max() > 1e-3
 
 
-def test_every_differentiates_the_last_rounds_only():
-    state, (weights, _) = run(start(), jax.random.key(0), 6000, 5, every=3)
+def test_only_the_last_round_of_an_update_is_differentiated():
+    state, (weights, _) = run(start(), jax.random.key(0), 6000, 5, rounds_per_update=3)
     assert len(weights) == 400 and int(state.round) == 400 and int(state.step) == 6000
     np.testing.assert_allclose(state.rule_state.weights[0], fixed_point(5), atol=2e-3)
 
@@ -196,56 +172,6 @@ def test_a_diverged_validation_loss_leaves_the_weights():
     assert np.isfinite(state.params).all()
 
 
-# The contraction, and the horizon.
-
-
-@pytest.mark.parametrize("learning_rate", [1.0, 0.25])
-@pytest.mark.parametrize("draws", [draw, noisy])
-def test_contraction_of_a_quadratic_is_its_slowest_direction(learning_rate, draws):
-    optimizer = optax.sgd(learning_rate)
-    x, keys = jnp.zeros(2), jax.random.split(jax.random.key(1), 64)
-    measure = jax.jit(mixing.contraction(loss, optimizer, draw=draws))
-    rate, params, _ = measure(jnp.array([0.5, 0.5]), x, optimizer.init(x), keys, jax.random.key(2))
-    np.testing.assert_allclose(rate, 1 - learning_rate * EPS, atol=2e-3)
-    assert np.abs(params - x).max() > 0.1
-
-
-def test_contraction_of_momentum_is_the_spectral_radius():
-    optimizer = optax.sgd(0.5, momentum=0.3)
-    x, keys = jnp.zeros(2), jax.random.split(jax.random.key(1), 64)
-    rate, *_ = jax.jit(mixing.contraction(loss, optimizer, draw=draw))(
-        jnp.array([0.5, 0.5]), x, optimizer.init(x), keys, jax.random.key(2)
-    )
-    joint = np.array([[1 - 0.5 * EPS, -0.5 * 0.3], [EPS, 0.3]])  # theta, trace <- theta - .5 trace', .3 trace + grad
-    np.testing.assert_allclose(rate, np.abs(np.linalg.eigvals(joint)).max(), atol=2e-3)
-
-
-def test_contraction_does_not_measure_what_the_optimizer_keeps():
-    optimizer = optax.inject_hyperparams(optax.sgd)(1.0)  # its state holds the learning rate
-    x, keys = jnp.zeros(2), jax.random.split(jax.random.key(1), 64)
-    rate, *_ = jax.jit(mixing.contraction(loss, optimizer, draw=draw))(
-        jnp.array([0.5, 0.5]), x, optimizer.init(x), keys, jax.random.key(2)
-    )
-    np.testing.assert_allclose(rate, 1 - EPS, atol=2e-3)
-
-
-def test_contraction_sees_where_nothing_contracts():
-    def flat(x, center):
-        return jnp.sum(x * center)
-
-    x, keys = jnp.zeros(2), jax.random.split(jax.random.key(1), 8)
-    rate, *_ = mixing.contraction(flat, SGD, draw=draw)(jnp.array([0.5, 0.5]), x, SGD.init(x), keys, jax.random.key(2))
-    np.testing.assert_allclose(rate, 1.0, rtol=1e-6)
-
-
-def test_horizon_by_hand():
-    assert mixing.horizon(16384, 0.8) == round(np.log(16384) / (-2 * np.log(0.8))) == 22
-    assert mixing.horizon(4096) == mixing.horizon(4096, 1.2) == mixing.horizon(4096, float("nan")) == 92
-    assert mixing.horizon(4096, 0.999) == 92  # the law for noisy gradients is the shorter
-    assert mixing.horizon(4096, 0.0) == 1
-    assert mixing.horizon(64) == 4 and mixing.horizon(10) == 1  # at least 16 updates, where there is a budget for them
-
-
 def test_auto_measures_on_the_first_steps_and_takes_the_horizon_for_the_rest():
     rule = rules.mirror_descent()
     arguments = loss, val_loss, SGD, rule, draw, draw_val
@@ -260,7 +186,17 @@ def test_auto_measures_on_the_first_steps_and_takes_the_horizon_for_the_rest():
 def test_auto_counts_updates_where_few_rounds_are_differentiated():
     rule = rules.mirror_descent()
     state, _ = mixing.fit(
-        loss, val_loss, SGD, rule, draw, draw_val, start(), jax.random.key(0), num_steps=512, T="auto", every=8
+        loss,
+        val_loss,
+        SGD,
+        rule,
+        draw,
+        draw_val,
+        start(),
+        jax.random.key(0),
+        num_steps=512,
+        T="auto",
+        rounds_per_update=8,
     )
     assert int(state.T) == mixing.horizon((512 - 32) // 8, 1 - EPS) == 3
     assert int(state.round) == 480 // 24 and int(state.step) == 512
@@ -285,8 +221,38 @@ def test_a_traced_t_is_refused():
 
 
 def test_the_first_state_can_be_donated():
-    go = jax.jit(lambda state: state._replace(params=state.params + 1), donate_argnums=0)
+    go = jax.jit(lambda state: state.replace(params=state.params + 1), donate_argnums=0)
     assert go(start(rules.projected_gradient())).params.tolist() == [1.0, 1.0]
+
+
+def test_the_state_is_a_pytree_under_jit_scan_and_vmap():
+    state = start()
+
+    def step(state, _):
+        return state.replace(params=state.params + 1, step=state.step + 1), state.step
+
+    @jax.jit
+    @jax.vmap
+    def run(params):
+        return jax.lax.scan(step, state.replace(params=params), length=3)
+
+    last, steps = run(jnp.arange(8.0).reshape(4, 2))
+    assert isinstance(last, mixing.MixingState)
+    assert last.params.tolist() == (np.arange(8.0).reshape(4, 2) + 3).tolist()
+    assert steps.tolist() == [[0, 1, 2]] * 4 and last.step.tolist() == [3] * 4
+
+
+def test_the_fields_keep_their_order():
+    state = mixing.MixingState(*"abcdefg")
+    assert jax.tree.leaves(state) == [*"abcdefg"]
+    assert state.params == "a" and state.T == "g"
+
+
+def test_the_state_can_be_saved_and_read_back():
+    state, _ = run(start(), jax.random.key(0), 10, 5)
+    read = flax.serialization.from_bytes(start(), flax.serialization.to_bytes(state))
+    assert isinstance(read, mixing.MixingState) and isinstance(read.rule_state, type(state.rule_state))
+    jax.tree.map(np.testing.assert_array_equal, read, state)
 
 
 @pytest.mark.parametrize(
@@ -294,29 +260,18 @@ def test_the_first_state_can_be_donated():
     [
         ({"T": 0}, ValueError, "T must be"),
         ({"T": 2.5}, ValueError, "T must be"),
-        ({"every": 0}, ValueError, "every"),
+        ({"rounds_per_update": 0}, ValueError, "rounds_per_update"),
         ({"num_steps": -1}, ValueError, "num_steps"),
-        ({"num_steps": 9}, ValueError, r"T \* every = 10, one update, got 9"),
+        ({"num_steps": 9}, ValueError, r"T \* rounds_per_update = 10, the steps of one update, got 9"),
         ({"mode": "backward"}, ValueError, "mode"),
-        ({"segment": 0}, ValueError, "segment"),
-        ({"mode": None, "segment": 2}, TypeError, "segment"),
+        ({"checkpoint_every": 0}, ValueError, "checkpoint_every"),
+        ({"mode": None, "checkpoint_every": 2}, TypeError, "checkpoint_every"),
     ],
 )
 def test_arguments_out_of_range(changes, kind, match):
-    arguments = {"num_steps": 20, "T": 5, "every": 2} | changes
+    arguments = {"num_steps": 20, "T": 5, "rounds_per_update": 2} | changes
     with pytest.raises(kind, match=match):
         mixing.fit(loss, val_loss, SGD, rules.mirror_descent(), draw, draw_val, start(), jax.random.key(0), **arguments)
-
-
-@pytest.mark.parametrize(("num_steps", "rate", "match"), [(0, None, "num_steps"), (10, -0.1, "rate")])
-def test_horizon_out_of_range(num_steps, rate, match):
-    with pytest.raises(ValueError, match=match):
-        mixing.horizon(num_steps, rate)
-
-
-def test_contraction_of_one_step_is_refused():
-    with pytest.raises(ValueError, match="two steps"):
-        mixing.contraction(loss, SGD)(jnp.array([0.5, 0.5]), jnp.zeros(2), (), CENTERS[None], jax.random.key(0))
 
 
 def test_prior_is_checked():

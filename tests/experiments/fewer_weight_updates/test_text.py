@@ -93,7 +93,7 @@ def test_signals_are_those_the_method_is_named_after(monkeypatch, method):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"T": 3}, r"multiple of num_records \* T \* every = 6, got 64"),
+        ({"T": 3}, r"multiple of num_records \* T \* rounds_per_update = 6, got 64"),
         ({"train_bytes": 100}, "train_bytes must be a multiple of 256, got 100"),
         ({"target": "c"}, "target must not be among the domains, got 'c'"),
     ],

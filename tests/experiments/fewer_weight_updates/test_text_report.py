@@ -18,7 +18,7 @@ def made_up_results(gain):
     for run in config.runs:
         values, seeds = run.values, 4
         strength = {"uniform": 0, "hypergradient": values.T**0.5, "erma_sequences": 2}.get(values.method, 1)
-        lower = gain * strength * (3 if values.every > 1 and gain < 0 else 1)
+        lower = gain * strength * (3 if values.rounds_per_update > 1 and gain < 0 else 1)
         losses = 2.8 - lower + rng.normal(0, 1e-3, (seeds, len(values.steps)))
         share = np.full(6, 1 / 6) + lower * np.array([1, -1, 1, -1, 0, 0])
         blocks = np.array(values.blocks)

@@ -7,9 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.resampling_reweighting import theory
+from experiments.resampling_reweighting import schemes, theory
 from experiments.resampling_reweighting.stability import eigenvalue_limit, step_limit
-from mixjax import resampling
 from mixjax.grad_norms import norm
 
 KEY = jax.random.key(0)
@@ -22,8 +21,8 @@ def one_in(share, size, n=1000):
 
 def estimate(key, grads, resample):
     prior = jnp.full(len(grads), 1.0 / len(grads))
-    q = resampling.probabilities(norm(grads), prior) if resample else prior
-    return resampling.estimate(key, grads, prior, q)
+    q = schemes.probabilities(norm(grads), prior) if resample else prior
+    return schemes.estimate(key, grads, prior, q)
 
 
 @pytest.mark.parametrize(("share", "size", "sgd", "rr"), [(0.1, 5.0, 0.1073, 0.5882), (0.01, 20.0, 0.006234, 0.4008)])
@@ -83,8 +82,8 @@ def test_theorem_3_4_as_a_limit(power, resample):
     mean_square = float(jnp.square(last - best).mean())
     prior = np.full(20, 1 / 20, np.float32)
     at_best = np.asarray(grads(best))
-    q = resampling.probabilities(norm(at_best), prior) if resample else prior
-    trace, last_step = float(resampling.variance(at_best, prior, q)), gamma / (steps + offset) ** power
+    q = schemes.probabilities(norm(at_best), prior) if resample else prior
+    trace, last_step = float(schemes.variance(at_best, prior, q)), gamma / (steps + offset) ** power
     limit = (
         gamma**2 * trace / (2 * alpha * gamma - 1) / (steps + offset) if power == 1 else last_step * trace / (2 * alpha)
     )
@@ -95,7 +94,7 @@ def test_theorem_3_4_as_a_limit(power, resample):
     for bound in (np.square(at_best).max(), np.square(at_best).mean()):
         assert limit <= factor * bound / (steps + offset) ** power * (1 + 1e-5)
     if resample:
-        assert trace < float(resampling.variance(at_best, prior, prior))
+        assert trace < float(schemes.variance(at_best, prior, prior))
 
 
 @pytest.mark.parametrize("method", theory.METHODS)

@@ -1,0 +1,10 @@
+"""Hypergradients are compared with finite differences, which needs float64."""
+
+import jax
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _float64():
+    with jax.enable_x64(True):
+        yield
