@@ -169,7 +169,7 @@ def signals(problem: Setup, kind: str | None, reference):
 
 def fit(config: Mnist, problem: Setup, method: Method, key: jax.Array, reference=None, **options):
     """Trains N steps with one method, by ``mixing.fit``."""
-    options |= {"segment": 1} if method.mode == "reverse" else {}
+    options |= {"checkpoint_every": 1} if method.mode == "reverse" else {}
     state = mixing.init_state(problem.params, problem.optimizer, np.ones(len(config.sizes)), method.rule)
     return mixing.fit(
         problem.loss,

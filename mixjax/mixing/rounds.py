@@ -263,9 +263,7 @@ class _Loop:
         )
         return state.replace(params=result.params, opt_state=result.opt_state, step=state.step + self.T), result
 
-    def seen_by_the_rule(
-        self, state: MixingState, weights: jax.Array, result: Hypergradient
-    ) -> dict[str, ArrayLike]:
+    def seen_by_the_rule(self, state: MixingState, weights: jax.Array, result: Hypergradient) -> dict[str, ArrayLike]:
         """Gathers the signals of one update; the user's own replace those of the loop."""
         seen = {"counts": jnp.ones_like(weights), "losses": result.losses, "loss_weights": weights}
         if self.gradient is not None:
