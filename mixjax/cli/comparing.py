@@ -185,7 +185,7 @@ def _forest(table: pd.DataFrame, xlabel: str, title: str) -> Any:
     from matplotlib.figure import Figure
 
     dims = _label_columns(table)
-    labels = [", ".join(_named(dim, text) for dim, text in row[dims].items() if text) for _, row in table.iterrows()]
+    labels = [_row_label(dims, texts) for texts in table[dims].to_numpy().tolist()]
     rows = np.arange(len(labels))
     width = 6 + 0.075 * max(map(len, labels))
     figure = Figure(figsize=(width, 1.5 + 0.3 * len(labels)), layout="constrained")
@@ -202,6 +202,11 @@ def _forest(table: pd.DataFrame, xlabel: str, title: str) -> Any:
     caption = textwrap.wrap(f"{title}; {count} paired seeds, 95 % interval of each", int(13 * width))
     figure.suptitle("\n".join(caption), fontsize=10)
     return figure
+
+
+def _row_label(dims: Sequence[str], texts: Sequence[str]) -> str:
+    """Returns what the figure writes beside a row; a dimension that the row does not have is left out."""
+    return ", ".join(_named(dim, text) for dim, text in zip(dims, texts, strict=True) if text)
 
 
 def _named(dim: str, text: str) -> str:

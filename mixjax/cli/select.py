@@ -257,6 +257,7 @@ def settle(
     frame[dims] = frame[dims].fillna("")  # a dimension that this run does not have
     settled = [f"{dim} = {', '.join(labels)} (last)" for dim, labels in last.items()]
     settled += [f"mean over {dim}" for dim in mean]
-    constant = [dim for dim in dims if frame[dim].nunique() == 1 and dim != along]
-    settled += [f"{dim} = {frame[dim][0]}" for dim in constant if dim != "result" and frame[dim][0] != DEFAULT_RUN]
-    return frame.drop(columns=constant), settled
+    labels = {dim: list(dict.fromkeys(frame[dim])) for dim in dims if dim != along}
+    constant = {dim: found[0] for dim, found in labels.items() if len(found) == 1}
+    settled += [f"{dim} = {label}" for dim, label in constant.items() if dim != "result" and label != DEFAULT_RUN]
+    return frame.drop(columns=list(constant)), settled

@@ -144,7 +144,8 @@ def _column(values: xr.DataArray, name: str) -> tuple[tuple[str, ...], _Cells]:
     for labels, group in frame.groupby(dims, sort=False) if dims else [((), frame)]:
         mean, stderr, count = mean_stderr(group[name])
         finite = f" ({count} of {len(group)})" if count < len(group) else ""
-        cells[tuple(labels)] = mean_text(mean, stderr) + finite
+        row = tuple(map(str, labels)) if isinstance(labels, tuple) else (str(labels),)
+        cells[row] = mean_text(mean, stderr) + finite
     return tuple(dims), cells
 
 

@@ -148,8 +148,9 @@ def _series(frame: pd.DataFrame, metric: str, along: str, others: list[str]) -> 
     """Returns, for each combination of the other columns, label -> values by seed."""
     found: dict[tuple, dict[Any, pd.Series]] = {}
     for names, rows in frame.groupby([*others, along], sort=False, dropna=False):
-        *where, label = names
-        found.setdefault(tuple(where), {})[label] = rows.set_index("seed")[metric].astype(np.float64)
+        *where, label = names if isinstance(names, tuple) else (names,)
+        values = pd.Series(rows[metric].to_numpy(np.float64), index=rows["seed"].to_numpy())
+        found.setdefault(tuple(where), {})[label] = values
     return found
 
 
@@ -157,9 +158,9 @@ def _statistics(values: pd.Series, baseline: pd.Series, *, higher_is_better: boo
     """Returns the statistics of one row of the table, from two series indexed by seed."""
     shared = values.index.intersection(baseline.index, sort=False)
     unpaired = len(values) + len(baseline) - 2 * len(shared)
-    values, baseline = values[shared], baseline[shared]
-    finite = np.isfinite(values) & np.isfinite(baseline)
-    values, baseline = values[finite], baseline[finite]
+    values, baseline = values.reindex(shared), baseline.reindex(shared)
+    finite = np.isfinite(values.to_numpy()) & np.isfinite(baseline.to_numpy())
+    values, baseline = values.iloc[finite], baseline.iloc[finite]
     difference = values - baseline
     mean, stderr, n = mean_stderr(difference)
     half_width = stderr * scipy.special.stdtrit(n - 1, 0.975)

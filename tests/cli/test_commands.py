@@ -1,0 +1,38 @@
+"""The commands by name, and the examples of their help."""
+
+import re
+import shlex
+
+import pytest
+import typer.main
+
+from mixjax.cli.commands import make_app
+
+APP = typer.main.get_command(make_app())
+HELPS = {"mixjax": APP.help, **{name: command.help for name, command in APP.commands.items()}}
+EXAMPLES = sorted(
+    {re.split(r" {3,}", line.strip())[0] for text in HELPS.values() for line in re.findall("  mixjax .*", text)}
+)
+
+
+def test_every_command_shows_what_it_does_in_one_line(command):
+    out = command("--help")[1]
+    assert [line.split()[0] for line in out.partition("Commands:")[2].splitlines() if line] == list(APP.commands)
+    assert "..." not in out.partition("Commands:")[2]
+    for text in (
+        "Compare with a baseline over paired seeds: a table, a figure.",
+        "Show what a result holds: runs, claims, time, final metrics.",
+        "List experiments, weight rules and samplers, with a line each.",
+    ):
+        assert text in out
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_examples_of_the_help_have_only_options_that_exist(example):
+    name, *words = shlex.split(example)[1:]
+    if "--help" not in words:
+        APP.commands[name].make_context(name, words)
+
+
+def test_there_are_examples_of_every_command():
+    assert {example.split()[1] for example in EXAMPLES} == set(APP.commands)

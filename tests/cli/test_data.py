@@ -1,0 +1,28 @@
+"""``mixjax data``."""
+
+import pytest
+
+import mixjax
+import mixjax.data
+
+
+def test_data(mixjax_command, monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr(mixjax.data, "fetch", lambda *args, **kwargs: calls.append((args, kwargs)) or tmp_path)
+    assert mixjax_command("data", "mnist", "--from", "folder") == (0, f"{tmp_path}\n", "")
+    assert mixjax_command("data", "mnist", "--source", "openml")[0] == 0
+    assert [(a, str(k["folder"]), k["source"]) for a, k in calls] == [
+        (("mnist",), "folder", None),
+        (("mnist",), "None", "openml"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["data", "mnits"], "did you mean 'mnist'?"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_2(mixjax_command, argv, message):
+    code, out, err = mixjax_command(*argv)
+    assert (code, out) == (2, "") and message in err and err.count("\n") == 1

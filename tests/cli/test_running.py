@@ -1,0 +1,56 @@
+"""The options that ``mixjax run`` and ``sweep`` share: dry runs, profiles, trackers, progress."""
+
+import io
+import sys
+import types
+
+from tests.cli.toy import TOY
+
+
+def test_dry_run_counts_and_writes_nothing(mixjax_command, project):
+    code, out, err = mixjax_command("run", TOY, "--set", "sweep.seeds=300", "--dry-run")
+    assert (code, err) == (0, "") and not (project / "results").exists()
+    assert out.splitlines()[1].split()[:3] == ["run", "300", "3"] and "3 of 128 on 8 devices" in out
+    assert "300 runs in about" in out and "nothing was written" in out and "earlier run" not in out
+    (project / "results/toy.chunks").mkdir(parents=True)
+    assert "results/toy.chunks has chunks of an earlier run" in mixjax_command("run", TOY, "--dry-run")[1]
+    for argv, message in ((["--track", "mlflow"], "unknown tracker"), (["--out", "configs"], "no part of a result")):
+        code, _, err = mixjax_command("run", TOY, "--dry-run", *argv)
+        assert code == 2 and message in err
+
+
+def test_profile(mixjax_command, project):
+    code, out, _ = mixjax_command("run", TOY, "--profile")
+    assert code == 0 and out.splitlines()[-1] == "results/toy.profile"
+    assert list((project / "results/toy.profile").rglob("*.xplane.pb"))
+
+
+def test_trackers(mixjax_command, project, monkeypatch):
+    heard = []
+    trackio = types.SimpleNamespace(
+        init=lambda **settings: heard.append(settings), log=heard.append, finish=lambda: heard.append("finish")
+    )
+    monkeypatch.setitem(sys.modules, "trackio", trackio)
+    code, _, err = mixjax_command("run", TOY, "--track", "trackio", "--track", "tensorboard", "--set", "shift=2.0")
+    assert (code, err) == (0, "") and len(list((project / "results/toy.tensorboard").iterdir())) == 1
+    settings, record, end = heard
+    assert settings["project"] == "mixjax" and settings["name"] == "toy" and settings["config"]["shift"] == 2.0
+    assert record["run/done"] == 4 and "run/value" in record and end == "finish"
+    code, _, err = mixjax_command("run", TOY, "--track", "mlflow")
+    assert (code, err) == (2, "mixjax: --track mlflow: unknown tracker; known: tensorboard, wandb, trackio\n")
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    code, _, err = mixjax_command("sweep", TOY, "--vary", "shift=0,1", "--track", "wandb")
+    assert code == 2 and "pip install 'mixjax[wandb]'" in err
+
+
+def test_progress_on_a_terminal(mixjax_command, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert mixjax_command("run", TOY, "--set", "sweep.chunk=1", "--set", 'run=[{name="a"},{name="b"}]')[0] == 0
+    text = terminal.getvalue()
+    assert "a:   0%" in text and "a: 100%" in text and "b: 100%" in text
+    assert "4/4" in text and "run/s" in text and "<00:00" in text  # rate and time left

@@ -1,0 +1,54 @@
+"""--set: what it replaces, and mistakes in it."""
+
+import pytest
+
+from mixjax.runner.configs import ConfigError, load
+
+
+def test_set(make):
+    text = "steps = 2\n[[run]]\nname = 'a'\nscales = [9.0]\n[sweep]\nseeds = 2"
+    config = make(
+        text, "steps=20", "sweep.seeds=100", "kind=b", "inner.width = 5", "run.0.scales=[1, 2]", "sweep.beta=[1.5]"
+    )
+    values = config.runs[0].values
+    assert (values.steps, values.kind, values.inner.width, values.scales) == (20, "b", 5, (1.0, 2.0))
+    assert (config.sweep.seeds, config.sweep.axes) == (100, {"beta": (1.5,)})
+    assert config.overrides[0] == "steps=20"
+    assert make("steps = 2", f"experiment={config.experiment}", function=None).runs[0].values.steps == 2
+
+
+ERRORS = [  # config text, --set arguments, what the message must contain
+    ("steps = 2", ["sweep.sedes=1"], ["--set sweep.sedes=1", "unknown key 'sedes'", "'seeds'"]),
+    ("steps = 2", ["stpes=1"], ["--set stpes=1", "unknown key 'stpes'", "'steps'"]),
+    ("steps = 2", ["inner.widht=1"], ["--set inner.widht=1", "inner: unknown key 'widht'"]),
+    ("steps = 2\n[[run]]\nname = 'r'", ["run.0.stpes=1"], ["--set run.0.stpes=1", "unknown key 'stpes'"]),
+    ("steps = 2\n[[run]]\nname = 'r'", ["run.1.steps=1"], ["--set run.1.steps=1", "no such place"]),
+    ("steps = 2", ["steps.x=1"], ["--set steps.x=1", "no such place"]),
+    ("steps = 2", ["steps"], ["--set steps", "key=value"]),
+    ("steps = 2", ["=3"], ["key=value"]),
+    ("steps = 2\n[[run]]\nname = 'r'\nsteps = 3", ["steps=9"], ["no effect on [[run]] 'r'", "--set run.0.steps="]),
+    ("steps = 2\nsweep.gamma = [1]", ["gamma=9"], ["no effect", "--set sweep.gamma=[...]"]),
+    ("steps = 2\nsweep.inner.width = [1]", ["inner.width=2"], ["no effect", "--set sweep.inner.width=[...]"]),
+    ("steps = 2\nsweep.points = {gamma = [1]}", ["gamma=2"], ["--set sweep.points.gamma=[...]"]),
+]
+
+
+@pytest.mark.parametrize(("text", "overrides", "parts"), ERRORS)
+def test_errors(make, text, overrides, parts):
+    with pytest.raises(ConfigError) as error:
+        make(text, *overrides)
+    for part in parts:
+        assert part in str(error.value)
+
+
+def test_a_field_may_share_its_name_with_a_key_of_the_sweep(tmp_path):
+    (tmp_path / "named.py").write_text(
+        "import dataclasses\n"
+        "@dataclasses.dataclass(frozen=True)\n"
+        "class Named:\n    chunk: int = 8\n"
+        "def named(config: Named):\n    return config\n"
+    )
+    path = tmp_path / "config.toml"
+    path.write_text('experiment = "named:named"\n[sweep]\nseeds = 2\nchunk = 4\n')
+    config = load(path, ["chunk=16", "sweep.chunk=1"])
+    assert config.runs[0].values.chunk == 16 and config.sweep.chunk == 1
