@@ -35,6 +35,7 @@ PACKAGES = (
     "mixjax.runner.figures",
     "mixjax.runner.frames",
     "mixjax.runner.launch",
+    "mixjax.runner.metadata",
     "mixjax.runner.report",
     "mixjax.runner.results",
     "mixjax.runner.texts",

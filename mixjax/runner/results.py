@@ -14,12 +14,9 @@ A result is a folder:
     results["(100, 1)"].error.mean("seed")
 """
 
-import importlib.metadata
 import io
 import json
-import math
 import os
-import platform
 import shutil
 import zipfile
 import zlib
@@ -27,12 +24,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from mixjax.checks import requires
 from mixjax.runner.configs import Config, ConfigError
-from mixjax.runner.frames import holds_text
+from mixjax.runner.metadata import ATTRS, metadata
 from mixjax.runner.report import Report, path_in_project
 from mixjax.sweeps.arrays import as_computable
 
@@ -46,9 +42,6 @@ Results = dict[str, xr.Dataset]
 
 FILES = ("config.toml", "metrics.npz", "metrics.json", "figure.png", "claims.json", "report.md", "progress.jsonl")
 """The files of a result."""
-
-_SUMS = ("num_runs", "num_computed", "compile_seconds", "run_seconds")
-_ATTRS = (*_SUMS, "chunk", "vectorize")
 
 
 def read(path: str | Path) -> Results:
@@ -86,7 +79,7 @@ def _dataset(name: str, run: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
         for metric, info in run["metrics"].items()
     }
     coords = {k: (c["dims"], np.asarray(c["values"], dtype=c["dtype"])) for k, c in run["coords"].items()}
-    return xr.Dataset(variables, coords, {key: run[key] for key in _ATTRS if run.get(key) is not None})
+    return xr.Dataset(variables, coords, {key: run[key] for key in ATTRS if run.get(key) is not None})
 
 
 def write(
@@ -125,7 +118,7 @@ def write(
     new, old = (out.with_name(f".{out.name}.{os.getpid()}.{kind}") for kind in ("new", "old"))
     try:
         new.mkdir()
-        meta = _meta(results)
+        meta = metadata(results)
         _write_config(new / "config.toml", config, meta["versions"]["mixjax"])
         _write_arrays(new / "metrics.npz", results)
         _write_json(new / "metrics.json", meta)
@@ -230,49 +223,3 @@ def render(figure: Any) -> bytes:
     figure.savefig(buffer, format="png", dpi=150, bbox_inches="tight")
     plt.close(figure)
     return buffer.getvalue()
-
-
-def _meta(results: Results) -> dict[str, Any]:
-    """Collects the content of ``metrics.json``."""
-    runs = {name: _run_meta(dataset) for name, dataset in results.items()}
-    devices = jax.devices()
-    cores = f", {os.cpu_count()} cores" if devices[0].platform == "cpu" else ""
-    libraries = ("mixjax", "jax", "jaxlib", "flax", "optax", "numpy", "xarray")
-    return {
-        **{key: sum(run[key] or 0 for run in runs.values()) for key in _SUMS},
-        "device": f"{len(devices)} x {devices[0].device_kind} ({platform.machine()}{cores})",
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in libraries}},
-        "runs": runs,
-    }
-
-
-def _run_meta(dataset: xr.Dataset) -> dict[str, Any]:
-    metrics = {
-        metric: {"dims": list(values.dims), "units": values.attrs.get("units", "")}
-        for metric, values in dataset.data_vars.items()
-    }
-    coords = {
-        name: {"dims": list(coord.dims), "values": _coordinate(coord.values), "dtype": _dtype(coord.values)}
-        for name, coord in dataset.coords.items()
-    }
-    return {"metrics": metrics, "coords": coords, **{key: dataset.attrs.get(key) for key in _ATTRS}}
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _dtype(values: np.ndarray) -> str:
-    return "str" if holds_text(values) else str(values.dtype)
-
-
-def _coordinate(values: Any) -> Any:
-    """Returns a coordinate as JSON can hold it: an infinity, which is a valid beta, as the text "inf"."""
-    if isinstance(values, np.ndarray):
-        values = (values.astype(str) if holds_text(values) else values).tolist()
-    if isinstance(values, list):
-        return [_coordinate(v) for v in values]
-    return str(values) if isinstance(values, float) and not math.isfinite(values) else values

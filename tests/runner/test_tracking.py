@@ -23,16 +23,16 @@ def train(key, hparams, data):
     return {"loss": hparams["rate"] * jnp.arange(3.0), "none": jnp.zeros(0), "wave": jnp.complex64(1j)}
 
 
-def sweep(track):
-    return mixjax.sweep(train, seeds=2, axes={"rate": [1.0, 2.0, jnp.inf]}, chunk=2, track=track)
+def sweep(tracker):
+    return mixjax.sweep(train, seeds=2, axes={"rate": [1.0, 2.0, jnp.inf]}, chunk=2, track=tracker)
 
 
 def test_json_lines_append_and_drop_a_line_cut_off(tmp_path):
     path = tmp_path / "progress.jsonl"
     for cut in ('{"done": 2.', '{"done": 1.', ""):
-        track = tracking.json_lines(path)
-        track(RECORD)
-        track(RECORD | {"done": 2})
+        tracker = tracking.json_lines(path)
+        tracker(RECORD)
+        tracker(RECORD | {"done": 2})
         with open(path, "a") as file:
             file.write(cut)
     assert [json.loads(line) for line in path.read_text().splitlines()] == [RECORD, RECORD | {"done": 2}] * 3
@@ -47,9 +47,9 @@ def test_the_records_of_a_sweep_are_json(tmp_path):
 
 
 def test_tensorboard(tmp_path):
-    with tracking.tensorboard(tmp_path / "logs") as track:
-        track(RECORD)
-        track(RECORD | {"done": 3})
+    with tracking.tensorboard(tmp_path / "logs") as tracker:
+        tracker(RECORD)
+        tracker(RECORD | {"done": 3})
     (path,) = glob.glob(str(tmp_path / "logs" / "events.*"))
     found = {}
     for event in _events(path):
@@ -60,7 +60,7 @@ def test_tensorboard(tmp_path):
 
 
 def _events(path):
-    """Of a TensorBoard file: length, its checksum, the event, its checksum."""
+    """Yields the events of a TensorBoard file, which holds length, its checksum, event, its checksum, and so on."""
     from tensorboardX.proto.event_pb2 import Event
 
     data = pathlib.Path(path).read_bytes()
@@ -77,23 +77,23 @@ def test_a_library_like_wandb(monkeypatch, module):
         init=lambda **settings: calls.append(settings), log=calls.append, finish=lambda: calls.append("finish")
     )
     monkeypatch.setitem(sys.modules, module, library)
-    with pytest.raises(KeyboardInterrupt), tracking.wandb(module, project="p", config={"x": 1}) as track:
-        track(RECORD)
+    with pytest.raises(KeyboardInterrupt), tracking.wandb(module, project="p", config={"x": 1}) as tracker:
+        tracker(RECORD)
         raise KeyboardInterrupt
     assert calls == [{"project": "p", "config": {"x": 1}}, SCALARS, "finish"]
 
 
 @pytest.mark.parametrize(
-    ("tracker", "package", "message"),
+    ("opened", "package", "message"),
     [
         (lambda: tracking.tensorboard("x"), "tensorboardX", r"mixjax\[tensorboard\]"),
         (lambda: tracking.wandb(), "wandb", r"mixjax\[wandb\]"),
         (lambda: tracking.wandb("trackio"), "trackio", "pip install 'trackio'"),
     ],
 )
-def test_a_missing_package_is_named(monkeypatch, tracker, package, message):
+def test_a_missing_package_is_named(monkeypatch, opened, package, message):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match=message), tracker():
+    with pytest.raises(ImportError, match=message), opened():
         pass
 
 

@@ -1,4 +1,4 @@
-"""Configs of every kind, whole and broken: what loads can be written and read again, what does not says where it is."""
+"""Configs of every kind, whole and broken: one that loads can be written and read again, one that does not says why."""
 
 import copy
 import json
@@ -52,7 +52,7 @@ def toy(config: Toy):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with an experiment, which is imported once; those of the repository are found in the current folder."""
+    """Yields a folder with an experiment. The repository is the current folder, where its experiments are found."""
     folder = tmp_path_factory.mktemp("configs")
     (folder / f"{MODULE}.py").write_text(SOURCE)
     with pytest.MonkeyPatch.context() as patch:
@@ -63,7 +63,10 @@ def folder(tmp_path_factory):
 
 
 def load_or_say_why(path, overrides=()):
-    """The config, or None where there is a mistake, which the message must place; nothing else may be raised."""
+    """Returns the config, or None where there is a mistake.
+
+    The message must say where the mistake is, and no other error may be raised.
+    """
     try:
         return load(path, overrides)
     except ConfigError as error:
@@ -78,7 +81,7 @@ def in_json(values):
 
 
 def check_round_trip(config, folder):
-    """What a config resolves to, written as TOML, resolves to itself."""
+    """Checks that a resolved config, written as TOML and read again, is the same config."""
     path = folder / "again.toml"
     text = config.to_toml()
     path.write_bytes(text.encode())
@@ -126,7 +129,7 @@ def put(table, name, value):
 
 
 def spaced(name):
-    """An axis by its ends, that the field takes."""
+    """Draws an axis {start, stop, num, scale} whose values the field takes."""
     if name in ("steps", "inner.width"):
         return st.integers(1, 5).map(lambda n: {"start": 1, "stop": n, "num": n})
     ends = {"start": st.floats(0.25, 4), "stop": st.floats(4.5, 8), "num": st.integers(1, 4)}
@@ -135,7 +138,7 @@ def spaced(name):
 
 @st.composite
 def documents(draw):
-    """A document that is right, with runs, axes and points."""
+    """Draws a document without mistakes, with runs, axes and points."""
     document = draw(st.fixed_dictionaries({}, optional=FIELDS))
     sweep = draw(
         st.fixed_dictionaries(
@@ -209,7 +212,7 @@ KEYS = st.sampled_from(
 
 
 def places(node):
-    """Every ``(container, key)`` of a document."""
+    """Yields every ``(container, key)`` of a document."""
     items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for key, value in list(items):
         yield node, key
@@ -218,7 +221,7 @@ def places(node):
 
 @st.composite
 def broken_documents(draw):
-    """A document that was right, with one to three mistakes."""
+    """Draws a document and makes one to three mistakes in it."""
     document = json.loads(json.dumps(draw(documents())))
     document.setdefault("sweep", {})
     for _ in range(draw(st.integers(1, 3))):

@@ -1,0 +1,78 @@
+"""The description of a result's arrays, ``metrics.json``: dimensions, coordinates, units, times, device, versions."""
+
+import importlib.metadata
+import math
+import os
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from mixjax.checks import requires
+from mixjax.runner.frames import holds_text
+
+with requires("experiments", "mixjax.runner.metadata"):
+    import xarray as xr
+
+__all__ = ["ATTRS", "metadata"]
+
+_SUMS = ("num_runs", "num_computed", "compile_seconds", "run_seconds")
+
+ATTRS = (*_SUMS, "chunk", "vectorize")
+"""Attributes of a sweep's dataset that a result keeps."""
+
+
+def metadata(results: Mapping[str, xr.Dataset]) -> dict[str, Any]:
+    """Collects the content of ``metrics.json``.
+
+    Args:
+        results: run name -> metrics.
+
+    Returns:
+        Counts and times of all runs together, the device, versions, and for each run the dimensions and units of its
+        metrics and the values of its coordinates; all of it in types that JSON has.
+    """
+    runs = {name: _run_meta(dataset) for name, dataset in results.items()}
+    devices = jax.devices()
+    cores = f", {os.cpu_count()} cores" if devices[0].platform == "cpu" else ""
+    libraries = ("mixjax", "jax", "jaxlib", "flax", "optax", "numpy", "xarray")
+    return {
+        **{key: sum(run[key] or 0 for run in runs.values()) for key in _SUMS},
+        "device": f"{len(devices)} x {devices[0].device_kind} ({platform.machine()}{cores})",
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in libraries}},
+        "runs": runs,
+    }
+
+
+def _run_meta(dataset: xr.Dataset) -> dict[str, Any]:
+    metrics = {
+        metric: {"dims": list(values.dims), "units": values.attrs.get("units", "")}
+        for metric, values in dataset.data_vars.items()
+    }
+    coords = {
+        name: {"dims": list(coord.dims), "values": _coordinate(coord.values), "dtype": _dtype(coord.values)}
+        for name, coord in dataset.coords.items()
+    }
+    return {"metrics": metrics, "coords": coords, **{key: dataset.attrs.get(key) for key in ATTRS}}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _dtype(values: np.ndarray) -> str:
+    return "str" if holds_text(values) else str(values.dtype)
+
+
+def _coordinate(values: Any) -> Any:
+    """Returns a coordinate as JSON can hold it: an infinity, which is a valid beta, as the text "inf"."""
+    if isinstance(values, np.ndarray):
+        values = (values.astype(str) if holds_text(values) else values).tolist()
+    if isinstance(values, list):
+        return [_coordinate(v) for v in values]
+    return str(values) if isinstance(values, float) and not math.isfinite(values) else values
