@@ -69,9 +69,7 @@ def block_side(n, batch, replacement):
 
 def host_side(n, batch, replacement):
     """Ours on the host."""
-    from mixjax.samplers.scored.host import HostSampler
-
-    sampler, key = HostSampler(n, losses_of(n), beta=BETA, replacement=replacement), [0]
+    sampler, key = samplers.HostSampler(n, losses_of(n), beta=BETA, replacement=replacement), [0]
 
     def run_steps(steps):
         for _ in range(steps):

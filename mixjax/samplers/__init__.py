@@ -1,11 +1,11 @@
-"""From sampling weights to examples: weights to counts, to domain ids, to example indices.
+"""Turns sampling weights into examples: weights to counts, counts to domain ids, domain ids to example indices.
 
-Exact counts: :func:`allocate`, then :func:`counts_to_ids`. Random counts: :func:`systematic`, :func:`stratified` or
-:func:`multinomial`, which go to domain ids at once. Then, within each domain, :func:`with_replacement` or
-:func:`without_replacement` go to indices of examples.
+- Exact counts: :func:`allocate`, then :func:`counts_to_ids`.
+- Random counts: :func:`systematic`, :func:`stratified` or :func:`multinomial`, which return domain ids at once.
+- Examples of the domains: :func:`with_replacement` or :func:`without_replacement`.
 
 Where every example has a weight of its own, :func:`hardness` and :func:`proportional` draw examples at once, in
-O(log n), by a signal that is refreshed for the batch only; :class:`HostSampler` does so outside JAX, for data loaders.
+O(log n), by a signal that is refreshed for the batch only. :class:`HostSampler` does so outside JAX, for data loaders.
 """
 
 from mixjax.samplers.allocation import allocate, counts_to_ids

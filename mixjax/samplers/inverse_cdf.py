@@ -1,4 +1,4 @@
-"""Choices in proportion to shares by inverse transform: lay the shares end to end and see where a point falls.
+"""Chooses in proportion to shares by inverse transform: it lays the shares end to end and sees where a point falls.
 
 Two kinds of shares are in use. Shares in float32 may be rounded, so a choice among them has guards. Shares that are
 integers add up exactly, so a binary search does.

@@ -1,4 +1,4 @@
-"""Samplers for examples that each have a weight of their own: draws and updates in O(log n).
+"""Draws examples that each have a weight of their own, with draws and updates in O(log n).
 
 The public names are exported by :mod:`mixjax.samplers`.
 """

@@ -1,4 +1,4 @@
-"""Limits of the example samplers, and checks of the arguments that the JAX and the NumPy sampler share."""
+"""Checks the arguments that the JAX and the NumPy sampler share, and holds the limits that both keep to."""
 
 from __future__ import annotations
 
@@ -46,6 +46,7 @@ def check_settings(
     if n < 1 or fanout < 2:
         raise ValueError(f"need n >= 1 and fanout >= 2, got {n} and {fanout}.")
     check_range("decay", decay, 0.0, 1.0)
+    # None is not 0: without a floor draws need not look at the prior's sums, and a floor may be traced.
     if floor is not None:
         check_range("floor", floor, 0.0, 1.0)
     for bound in clip:
@@ -67,6 +68,7 @@ def check_values(n: int, values: Any) -> None:
     """Raises a ValueError where initial values have another shape, or are concrete and none of them is finite."""
     if np.shape(values) not in ((), (n,)):
         raise ValueError(f"initial values must be a scalar or have shape {(n,)}, got {np.shape(values)}.")
+    # One finite value is enough: the others count as the largest finite one.
     if is_concrete(values) and not np.isfinite(np.asarray(values, np.float32)).any():
         raise ValueError("initial values must be finite, but not one of them is.")
 
@@ -74,12 +76,14 @@ def check_values(n: int, values: Any) -> None:
 def check_batch_size(batch_size: int, n: int, replacement: bool) -> None:
     """Raises a ValueError for a batch of no examples, or of more than can be drawn without replacement."""
     largest = "inf" if replacement else n
+    # A batch size is static, since it is a shape; so this check sees every call.
     if batch_size < 1 or not (replacement or batch_size <= n):
         raise ValueError(f"batch_size must be in [1, {largest}], got {batch_size}.")
 
 
 def check_batch(indices: ArrayLike, values: ArrayLike) -> None:
     """Raises a ValueError unless a batch's indices and values are vectors of one length, of at most 2^24."""
+    # A loss that was averaged over the batch already would be broadcast silently, hence the check of its shape.
     if np.ndim(indices) != 1 or np.shape(indices) != np.shape(values):
         raise ValueError(
             f"indices and values must be vectors of one length, got {np.shape(indices)} and {np.shape(values)}."

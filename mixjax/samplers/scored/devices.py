@@ -1,4 +1,4 @@
-"""The same questions to one device that holds all examples, and to the devices of a mesh axis that share them."""
+"""Answers for a sampler what differs between one device with all examples and the devices of a mesh axis."""
 
 from __future__ import annotations
 
@@ -64,6 +64,7 @@ class OneDevice:
 
     def prior_shares(self, prior: ArrayLike) -> jax.Array:
         """Returns this device's part of the prior, up to a factor that is the same on all devices."""
+        # The sampler subtracts the log of the total anyway; this also checks the prior, and keeps tiny shares.
         return as_simplex("prior", prior)
 
     def settle_independent(
@@ -85,6 +86,7 @@ class OneDevice:
         Returns:
             The winners, the same on every device, with log-masses relative to the total of all devices.
         """
+        # Nothing competes. Only the unit changes, where it is not the total yet.
         if own is None:
             return candidates
         return candidates._replace(log_masses=candidates.log_masses - own.log)
@@ -123,6 +125,8 @@ class OnMesh:
 
     def own_key(self, key: jax.Array) -> jax.Array:
         """Returns a key that no other device has."""
+        # The key is the same on every device. With equal draws on all of them, devices of one size would draw the same
+        # positions.
         return jax.random.fold_in(key, jax.lax.axis_index(self.axis_name))
 
     def largest(self, value: jax.Array) -> jax.Array:
@@ -159,6 +163,7 @@ class OnMesh:
 
     def settle_distinct(self, candidates: Candidates, own: tree.Nodes | None) -> Candidates:
         """Picks the examples of a batch from the distinct ones that every device proposes."""
+        # The k largest of all are among the k largest of each device.
         rivals = self._gather(candidates, own)
         winners = jax.lax.top_k(rivals.perturbed.reshape(-1), candidates.ids.size)[1]
         return jax.tree.map(lambda x: x.reshape(-1)[winners], rivals)

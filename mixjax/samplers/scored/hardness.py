@@ -1,4 +1,4 @@
-"""Samplers of examples by how hard they are (paper 004, algorithm 1), and in proportion to a positive score."""
+"""Samples examples by how hard they are (paper 004, algorithm 1), or in proportion to a positive score."""
 
 from __future__ import annotations
 
@@ -122,6 +122,7 @@ def hardness(
     return ScoredSampler(
         n,
         _score_of_loss,
+        # An infinite heat times a difference of 0 would be NaN.
         jnp.minimum(jnp.asarray(beta, jnp.float32), LARGEST),
         prior=prior,
         replacement=replacement,
@@ -201,4 +202,5 @@ def _score_of_loss(losses: jax.Array) -> Nodes:
 
 
 def _positive_score(scores: jax.Array) -> Nodes:
+    # With a heat of 0 and a top of 0 the mass is the score itself; a log of -inf is a score of zero.
     return Nodes(jnp.zeros_like(scores), jnp.log(jnp.maximum(scores, 0.0)))

@@ -147,6 +147,7 @@ def hardest(values: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     if not 1 <= k <= n:
         raise ValueError(f"k must be in [1, {n}], got {k}.")
     blocks = jnp.pad(values, (0, -n % width), constant_values=-jnp.inf).reshape(-1, width)
+    # With as many blocks asked for as there are, nothing would be left out.
     if len(blocks) <= k:
         top, indices = jax.lax.top_k(values, k)
         return indices, top

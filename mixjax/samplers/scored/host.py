@@ -137,9 +137,11 @@ class HostSampler(HostHistory):
         """
         check_batch_size(batch_size, self.n, self.replacement)
         key, total = _key_data(key), self._root()
+        # As in ScoredSampler.sample: relative to the total only where the prior is mixed in.
         unit = total if self._mixes else tree.Nodes(total.top, np.float32(0))
         masses = functools.partial(self._log_masses, unit)
         if self.replacement:
+            # The JAX sampler draws by the first half of its key, the second is for devices of a mesh.
             ids, logs = host_tree.draw(threefry.split(key)[0], masses, self._sizes, self.fanout, batch_size)
             log_probs = logs if self._mixes else logs - total.log
             return ids.astype(np.int32), np.exp(self._prior_of(ids) - log_probs)
@@ -175,6 +177,7 @@ class HostSampler(HostHistory):
             return np.where(after > -np.inf, ratio, np.float32(0))
         log_ratio = self._log_ratio(indices, new, finite)
         if kind == "self_normalised":
+            # The largest is subtracted so that none overflows; it cancels in the mean.
             ratio = np.exp(log_ratio - log_ratio.max())
             return ratio / ratio.mean()
         return np.exp(log_ratio).clip(*self.clip)
@@ -204,6 +207,7 @@ class HostSampler(HostHistory):
 
     def _log_probs_around_update(self, indices, new, finite):
         """Returns the batch's log-probabilities before and after an update, which is undone."""
+        # The store is changed in place, so what the update overwrites is kept and written back.
         before = self.log_probs(indices)
         undo = self._store(indices, new, finite)
         after = self.log_probs(indices)
@@ -222,6 +226,7 @@ class HostSampler(HostHistory):
 
 
 def _key_data(key):
+    # Not jax.random.key_data: reading a key's words would make a JAX array, and claim a device.
     if isinstance(key, int | np.integer):
         return threefry.key(int(key))
     if getattr(key, "dtype", None) != np.uint32 or key.shape != (2,):

@@ -1,4 +1,4 @@
-"""The stale values, the prior and the sums of a :class:`HostSampler`, in NumPy."""
+"""Keeps the stale values, the prior and the sums of a :class:`HostSampler`, in NumPy."""
 
 from __future__ import annotations
 
@@ -50,6 +50,7 @@ class HostHistory:
         self._prior_sums: tuple[tree.Nodes, ...] = ()
         if prior is not None:
             log_prior = host_tree.as_rows(log_simplex(prior), fanout, -np.inf)
+            # With tops of 0 the tree adds up the prior as it adds up scores.
             flat = np.zeros_like(log_prior)
             self._log_prior = log_prior - host_tree.root(tree.Nodes(flat, log_prior), self._heat)[1]
             if self._mixes:
@@ -65,6 +66,7 @@ class HostHistory:
     def values(self) -> np.ndarray:
         """Returns the stored losses or scores, float32 ``[n]``: a view, for reading."""
         view = self._values.reshape(-1)[: self.n]
+        # Writing a value here would leave the sums behind.
         view.flags.writeable = False
         return view
 
@@ -82,11 +84,13 @@ class HostHistory:
             )
 
         log_prior = flat(self._log_prior, 0) if self._log_prior.ndim else self._log_prior
+        # Any: SamplerState is typed for JAX, and here its leaves are NumPy's.
         values: Any = flat(self._values, 0)
         return SamplerState(values, trim(self._sums), log_prior, trim(self._prior_sums))
 
     @state.setter
     def state(self, state: SamplerState) -> None:
+        # A state of another n, fanout or prior would be taken without complaint and draw nonsense.
         state, shapes = jax.tree.map(np.asarray, state), jax.tree.map(np.shape, self.state)
         if jax.tree.map(np.shape, state) != shapes:
             raise ValueError(f"state must have the shapes {shapes}, got {jax.tree.map(np.shape, state)}.")
@@ -119,6 +123,7 @@ class HostHistory:
         values = self._values[rows]
         top, log = self._score(values)
         log = log + (self._log_prior[rows] if self._log_prior.ndim else self._log_prior)
+        # A stored value is never NaN: these are the places past the end.
         return tree.Nodes(top, np.where(np.isnan(values), np.float32(-np.inf), log))
 
     def _relative(self, nodes, unit):
@@ -132,6 +137,7 @@ class HostHistory:
             sums = self._sums[level - 1]
             nodes = tree.Nodes(sums.top.take(parents, 0), sums.log.take(parents, 0))
         logs = self._relative(nodes, unit)
+        # unit.log is finite unless all scores are zero, which is the other reason to look at the prior.
         if self.floor is None and unit.log > -np.inf:
             return logs
         return self._mix(logs, self._prior_masses(level, parents), unit)
@@ -157,6 +163,7 @@ class HostHistory:
         return self._log_prior.reshape(-1)[indices] if self._log_prior.ndim else self._log_prior
 
     def _values_of(self, indices):
+        # Examples from elsewhere read as 0, as in the JAX sampler, and are not stored.
         inside = (indices >= 0) & (indices < self.n)
         return np.where(inside, self._values.reshape(-1)[np.where(inside, indices, 0)], np.float32(0))
 
@@ -171,6 +178,7 @@ class HostHistory:
     def _store(self, indices, new, finite):
         """Writes values and the sums above them; returns what was overwritten, see :func:`host_tree.write`."""
         kept = finite & (indices >= 0) & (indices < self.n)
+        # An example that occurs twice gets the mean of its finite values.
         ids, slots, counts = np.unique(indices[kept], return_inverse=True, return_counts=True)
         means = np.bincount(slots, new[kept], len(ids)).astype(np.float32) / counts.astype(np.float32)
         undo = [host_tree.write(self._values, ids, means)]

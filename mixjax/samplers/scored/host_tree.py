@@ -49,7 +49,7 @@ def as_rows(flat: jax.Array | np.ndarray, fanout: int, fill: float) -> np.ndarra
 
 
 def nodes_as_rows(nodes: Nodes, fanout: int) -> Nodes:
-    """:func:`as_rows` of a level, masses of zero past its end."""
+    """Copies a level into rows, filled up with masses of zero."""
     return Nodes(as_rows(nodes.top, fanout, 0.0), as_rows(nodes.log, fanout, -np.inf))
 
 
@@ -107,6 +107,7 @@ def refresh(
 
 def write(rows: np.ndarray, ids: np.ndarray, new: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Writes ``rows.flat[ids] = new`` in place; returns ``(array, positions, old)``, with which to undo it."""
+    # A reshape of contiguous rows is a view, so this writes through; the index copies what was there.
     flat = rows.reshape(-1)
     old = flat[ids]
     flat[ids] = new
@@ -117,6 +118,7 @@ def draw(
     key: np.ndarray, masses: Masses, sizes: tuple[int, ...], fanout: int, batch_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draws leaves independently: ``(ids, log_masses)``, each ``[B]``."""
+    # As in tree.draw: a number for each level below, and two for the root's children, which form a square.
     *below, width = sizes
     uniforms = threefry.uniform(key, (len(below) + 2, batch_size, 1))
     logs = _root_children(masses, sizes, fanout)
@@ -151,6 +153,7 @@ def draw_distinct(
         chosen = _drawn(perturbed, k)
         nodes = nodes[chosen // fanout] * fanout + chosen % fanout
         logs, maxima = logs.reshape(-1)[chosen], perturbed[chosen]
+    # Fewer leaves of some mass than asked for: the rest is padding, told by its perturbed log-mass of -inf.
     missing = k - nodes.size
     if missing:
         nodes = np.pad(nodes, (0, missing))
@@ -212,11 +215,13 @@ def _choose(uniforms, ends):
 
 
 def _condition(perturbed, maximum):
+    # As in tree: a numerically safe form of -log(exp(-maximum) - exp(-largest) + exp(-perturbed)).
     gap = np.log(-np.expm1(perturbed - perturbed.max(-1, keepdims=True)))
     excess = maximum - perturbed + gap
     return maximum - np.maximum(excess, np.float32(0)) - np.log1p(np.exp(-np.abs(excess)))
 
 
 def _largest(logs):
+    # 0 where all are -inf, lest differences be NaN.
     largest = logs.max(-1, keepdims=True)
     return np.where(largest > _NO_MASS, largest, np.float32(0))

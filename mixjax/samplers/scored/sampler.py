@@ -1,4 +1,4 @@
-"""The sampler behind ``hardness`` and ``proportional``: it draws by a score that is refreshed for the batch only."""
+"""Implements the sampler behind ``hardness`` and ``proportional``, by a score that is refreshed for the batch only."""
 
 from __future__ import annotations
 
@@ -69,6 +69,7 @@ class ScoredSampler:
             ValueError: see there.
         """
         check_settings(n, prior=prior, decay=decay, floor=floor, clip=clip, fanout=fanout)
+        # The heat and the floor may be traced: a sampler can be made inside jit and vmap.
         self.n, self.score, self.heat = n, score, jnp.asarray(heat, jnp.float32)
         self.prior, self.replacement, self.decay, self.floor = prior, replacement, decay, floor
         self.clip, self.fanout = clip, fanout
@@ -95,6 +96,7 @@ class ScoredSampler:
         values = jnp.broadcast_to(jax.lax.stop_gradient(jnp.asarray(values).astype(jnp.float32)), (self.n,))
         largest = self.devices.largest(jnp.where(jnp.isfinite(values), values, -jnp.inf).max())
         values = jnp.where(jnp.isfinite(values), values, jnp.where(jnp.isfinite(largest), largest, 0.0))
+        # Relative noise: it breaks ties whatever the unit of the loss.
         if key is not None:
             noise = jax.random.normal(self.devices.own_key(key), (self.n,), jnp.float32)
             values += 1e-3 * jnp.abs(values) * noise
@@ -168,11 +170,13 @@ class ScoredSampler:
         """Returns the normalised log-prior, a scalar where it is uniform, and its sums where draws need them."""
         if self.prior is None:
             return -jnp.log(jnp.float32(self.devices.num_examples())), ()
+        # A heat times a top of 0 leaves the prior alone, so the tree adds up the prior as it adds up scores.
         log_prior, flat = jnp.log(self.devices.prior_shares(self.prior)), jnp.zeros(self.n, jnp.float32)
         log_prior -= self.devices.total_mass(tree.combine(Nodes(flat, log_prior), self.heat)).log
         return log_prior, tree.build(Nodes(flat, log_prior), self.heat, self.fanout) if self.mixes else ()
 
     def _draw_independent(self, state, key, batch_size, *, masses, own):
+        # Split on one device too, which needs one key only, so that draws do not depend on how devices settle.
         draw_key, device_key = jax.random.split(key)
         ids, logs = tree.draw(draw_key, masses, self.sizes, self.fanout, batch_size)
 
@@ -206,6 +210,7 @@ class ScoredSampler:
 
     def _smoothed(self, state, local, values):
         """Returns the stored values, what they become by the batch's, and which of the batch's are finite."""
+        # No gradient flows through the history, hence through draws and importance weights.
         old = self._pick(state.values, local)
         new = jax.lax.stop_gradient(jnp.asarray(values).astype(jnp.float32))
         finite = jnp.isfinite(new)
@@ -266,4 +271,5 @@ class ScoredSampler:
         if self.floor is not None:
             floor = jnp.asarray(self.floor, jnp.float32)
             log_probs = jnp.logaddexp(jnp.log1p(-floor) + log_probs, jnp.log(floor) + log_prior)
+        # Where all scores are zero, log_probs have no unit, and whatever they are is replaced.
         return jnp.where(total.log > -jnp.inf, log_probs, log_prior)

@@ -103,6 +103,7 @@ def when_it_pays(sampler: ExampleSampler, threshold: ArrayLike = 0.9, decay: Arr
 
     def init(values, key=None):
         inner, zero = sampler.init(values, key), jnp.zeros((), jnp.float32)
+        # A wrapper's state hides its prior; then the caller answers for it.
         if isinstance(inner, SamplerState) and inner.log_prior.ndim:
             raise ValueError("when_it_pays draws uniformly while it is off: the sampler's prior must be uniform too.")
         return SwitchState(inner=inner, on=jnp.zeros((), bool), mass=zero, norm=zero, uniform=zero, drawn=zero)
@@ -116,6 +117,7 @@ def when_it_pays(sampler: ExampleSampler, threshold: ArrayLike = 0.9, decay: Arr
         def uniformly(inner):
             return jax.random.randint(key, (batch_size,), 0, n, jnp.int32), jnp.ones(batch_size, jnp.float32)
 
+        # A cond, not a where: while the switch is off, no draw descends the tree.
         return jax.lax.cond(state.on, as_wrapped, uniformly, state.inner)
 
     def log_probs(state, indices=None):
@@ -127,6 +129,7 @@ def when_it_pays(sampler: ExampleSampler, threshold: ArrayLike = 0.9, decay: Arr
     def update(state, indices, values):
         scores = jax.lax.stop_gradient(jnp.asarray(values).astype(jnp.float32))
         weights = jnp.exp(-jnp.log(jnp.float32(state.values.size)) - log_probs(state, indices))
+        # By the probabilities in force, so 1 while the switch is off.
         moments, known = _moments(scores, weights)
 
         def follow(mean, value):
@@ -135,6 +138,7 @@ def when_it_pays(sampler: ExampleSampler, threshold: ArrayLike = 0.9, decay: Arr
         mass = follow(state.mass, 1.0)
         norm = follow(state.norm, moments.norm)
         uniform = follow(state.uniform, moments.uniform)
+        # All running means are short by the factor mass. The ratio of two cancels it, the square of one does not.
         best = jnp.square(norm / jnp.where(mass > 0, mass, 1.0))
         drawn = follow(state.drawn, jnp.where(state.on, moments.drawn, best))
         inner = sampler.update(state.inner, indices, values)

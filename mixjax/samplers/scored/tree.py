@@ -216,9 +216,11 @@ def draw_distinct(
     logs = masses(len(below), jnp.arange(width, dtype=jnp.int32))
     maxima, nodes = _top_k(perturb(len(below), logs), k)
     logs = logs[nodes]
+    # Only the k largest maxima of a level can have one of the k largest leaves below them.
     for level in reversed(range(len(below))):
         children = _children(nodes, fanout)
         logs = masses(level, children)
+        # Children of a parent of mass zero would be NaN.
         perturbed = jnp.where(logs > -jnp.inf, _condition(perturb(level, logs), maxima[:, None]), -jnp.inf)
         maxima, chosen = _top_k(perturbed.reshape(-1), k)
         nodes, logs = children.reshape(-1)[chosen], logs.reshape(-1)[chosen]
@@ -235,7 +237,7 @@ def _condition(perturbed, maximum):
     """Moves the Gumbel variables of each row to what they are given that their largest is ``maximum``."""
     # -inf for the largest one itself, which becomes the maximum exactly.
     gap = jnp.log(-jnp.expm1(perturbed - perturbed.max(-1, keepdims=True)))
-    # v = T - g + log(1 - exp(g - Z)), and then T - max(v, 0) - log(1 + exp(-|v|)): appendix B.3 of the paper above.
+    # A numerically safe form of -log(exp(-maximum) - exp(-largest) + exp(-perturbed)), see appendix B of the paper.
     excess = maximum - perturbed + gap
     return maximum - jnp.maximum(excess, 0.0) - jnp.log1p(jnp.exp(-jnp.abs(excess)))
 

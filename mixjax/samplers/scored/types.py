@@ -1,4 +1,4 @@
-"""The state that every example sampler keeps, and the functions that every example sampler has."""
+"""Defines the state that every example sampler keeps, and the functions that every example sampler has."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ ImportanceKind = Literal["clipped", "tree", "self_normalised"]
 """The kinds of importance weights, see :func:`mixjax.samplers.hardness`."""
 
 
+# The order of the fields is the order of the leaves in a checkpoint.
 class SamplerState(NamedTuple):
-    """State of an example sampler: about ``1.3 n`` floats, ``2.6 n`` with a prior and a floor.
+    """Holds the state of an example sampler: about ``1.3 n`` floats, ``2.6 n`` with a prior and a floor.
 
     Attributes:
         values: float32 ``[n]``, each example's last seen signal: its stale loss, or its stale score.
@@ -30,6 +31,9 @@ class SamplerState(NamedTuple):
     sums: tuple[Nodes, ...]
     log_prior: jax.Array
     prior_sums: tuple[Nodes, ...]
+
+
+# Any below: wrappers such as with_ages have states of their own.
 
 
 class Init(Protocol):
@@ -59,7 +63,7 @@ class ImportanceWeights(Protocol):
 
 
 class ExampleSampler(NamedTuple):
-    """Pure functions that draw examples and keep track of their signal; see :func:`hardness` for the arguments.
+    """Holds the pure functions that draw examples and keep track of their signal; see :func:`hardness` for arguments.
 
     Attributes:
         init: ``init(values, key=None) -> state``.
