@@ -21,6 +21,7 @@ def make_app() -> typer.Typer:
     Returns:
         The application; it is called with the arguments.
     """
+    # Plain text: rich would rewrap the examples, and its tracebacks would hide where an experiment failed.
     app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.callback()(_top)
     app.command("run")(run)

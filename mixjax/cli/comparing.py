@@ -66,6 +66,7 @@ def compare_results(
     baseline = labels[0] if baseline is None else known_label(f"--baseline {baseline}", along, baseline, labels)
     if len(labels) < 2:
         raise Mistake(f"--along {along}: nothing to compare, its only label is {baseline}")
+    # The labels are known to be right by now; what is left is seeds that cannot be paired.
     try:
         table = paired_table(frame, metric, along, baseline=baseline, better=better)
     except ValueError as error:
@@ -188,6 +189,7 @@ def _forest(table: pd.DataFrame, xlabel: str, title: str) -> Any:
     labels = [_row_label(dims, texts) for texts in table[dims].to_numpy().tolist()]
     rows = np.arange(len(labels))
     width = 6 + 0.075 * max(map(len, labels))
+    # Not by pyplot, which would keep the figure.
     figure = Figure(figsize=(width, 1.5 + 0.3 * len(labels)), layout="constrained")
     axis = figure.subplots()
     axis.axvline(0.0, color="0.4", lw=1)

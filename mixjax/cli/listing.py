@@ -28,6 +28,7 @@ def list_() -> None:
     configs = list(_configs(Path("configs")))
     _show("Experiments: mixjax run FILE", configs, otherwise="none: no *.toml under ./configs")
     _show("Rules: mixjax.rules.NAME", [(name, _first_line(rule)) for name, rule in rules.RULES.items()])
+    # Classes among the public names are what samplers return, not samplers.
     public = [(name, getattr(samplers, name)) for name in samplers.__all__]
     functions = [(name, _first_line(value)) for name, value in public if inspect.isfunction(value)]
     _show("Samplers: mixjax.samplers.NAME", functions)
@@ -36,6 +37,7 @@ def list_() -> None:
 def _configs(folder: Path) -> Iterator[tuple[str, str]]:
     """Yields the path of each config under a folder, and its first comment with the name of its experiment."""
     for path in sorted(folder.rglob("*.toml")):
+        # A broken config must not keep the others from being listed.
         text = path.read_text(encoding="utf-8", errors="replace")
         comment = next((line.lstrip("# ").rstrip() for line in text.splitlines() if line.startswith("#")), "")
         try:

@@ -78,6 +78,7 @@ def run_config(
     unknown = [name for name in trackers if name not in _TRACKERS]
     if unknown:
         raise configs.ConfigError(f"--track {unknown[0]}: unknown tracker; known: {', '.join(_TRACKERS)}")
+    # Before anything is compiled: a mistake should cost no time.
     target = results.check_out(Path("results", config.name) if out is None else out)
     if dry_run:
         _show_dry_run(experiment.plans(config))
@@ -92,6 +93,7 @@ def run_config(
     except experiment.ReportError as error:
         typer.echo("\n".join([*error.failures.values(), f"mixjax: {error}"]), err=True)
         raise typer.Exit(1) from error
+    # Of several hosts the first one has written the result.
     if jax.process_index() == 0:
         _show_result(path)
         if profile:
@@ -131,6 +133,7 @@ def _opened(names: Sequence[str], target: Path, config: configs.Config) -> Itera
             if name == "tensorboard":
                 tracker = tracking.tensorboard(target.with_name(f"{target.name}.tensorboard"))
             else:
+                # Given explicitly, wandb's own variable would have no effect.
                 project = os.environ.get("WANDB_PROJECT", "mixjax")
                 resolved = tomllib.loads(config.to_toml())
                 tracker = tracking.wandb(name, project=project, name=target.name, config=resolved)

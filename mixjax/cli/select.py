@@ -71,6 +71,7 @@ def metric_arrays(folders: Mapping[str, Results], metric: str | None) -> list[xr
 
 def _labelled(values: xr.DataArray) -> xr.DataArray:
     """Gives dimensions without labels their positions as labels."""
+    # So that --select and --along work for them as for others.
     bare = [dim for dim in values.dims if dim not in values.coords]
     return values.assign_coords({dim: np.arange(values.sizes[dim]) for dim in bare})
 
@@ -168,6 +169,7 @@ def select_labels(
             raise Mistake(f"--select {text}: write DIM=LABEL, for example --select step=100")
         _check_dim(f"--select {text}", dim, choices)
         wanted.setdefault(dim, []).append(known_label(f"--select {text}", dim, label, choices[dim]))
+    # Selecting labels along the compared dimension must not take away what they are compared with.
     if along in wanted and baseline is not None:
         wanted[along].append(known_label(f"--baseline {baseline}", along, baseline, choices[along]))
     kept = list(arrays)
@@ -247,6 +249,7 @@ def settle(
     frames: list[pd.DataFrame] = []
     last: dict[str, dict[str, None]] = {}
     for values in arrays:
+        # A run that diverged in one step has diverged: its mean must not look finite.
         averaged = values.mean([dim for dim in mean if dim in values.dims], skipna=False)
         reduced, at = final_values(averaged, [along, *keep])
         for dim, label in at.items():

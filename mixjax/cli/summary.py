@@ -51,6 +51,7 @@ def summary(path: Path) -> list[str]:
         ("time", _time(meta)),
         ("in Python", [f'import mixjax; runs = mixjax.runner.results.read("{path.as_posix()}")']),
     ]
+    # The name of a part stands before its first line only.
     rows = [(name if i == 0 else "", line) for name, lines in parts for i, line in enumerate(lines)]
     return [*aligned(rows), *_metrics(runs)]
 

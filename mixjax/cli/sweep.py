@@ -73,6 +73,7 @@ def sweep(
     use_all_cores()
     with run_mistakes_reported():
         varied = _overrides_of(vary or (), random=random is not None)
+        # After --set, so that an axis given here replaces the config's.
         texts = [*(set_ or ()), *varied.values()]
         for key, value in (("seeds", seeds), ("first_seed", first_seed), ("chunk", chunk), ("random.num", random)):
             if value is not None:

@@ -134,6 +134,7 @@ def paired(
         raise ValueError(f"a and b must have one value for each seed, got shapes {np.shape(a)} and {np.shape(b)}")
     with np.errstate(invalid="ignore"):  # both runs may have diverged: inf - inf
         differences = np.asarray(a, np.float64) - np.asarray(b, np.float64)
+    # The differences are a plain array; the seeds' names are a's.
     measured = _measure(differences, _coords_of(a))
     margin = measured.mean - threshold if side == ">" else threshold - measured.mean
     holds = measured.decide(margin, z, at_zero=False)
@@ -236,6 +237,7 @@ def _plain(value: Any) -> Any:
     """Returns a number as Python's own, and a NaN or an infinity as None, since JSON has neither."""
     if isinstance(value, (str, type(None))):
         return value
+    # NumPy's and JAX's scalars alike: json knows neither.
     number = np.asarray(value).item()
     return None if isinstance(number, float) and not math.isfinite(number) else number
 
@@ -259,6 +261,7 @@ class _Measured:
 
         ``at_zero`` says if the claim holds where margin and standard error are both zero.
         """
+        # One seed has no standard error, no seed has no mean: neither decides anything.
         if not (math.isfinite(margin) and math.isfinite(self.stderr)) or abs(margin) < z * self.stderr:
             return None
         return margin > 0 or (at_zero and margin == 0)
@@ -273,6 +276,7 @@ class _Measured:
             more = ", ..." if len(self.left_out) > 10 else ""
             total = self.num_seeds + len(self.left_out)
             notes.append(f"{len(self.left_out)} of {total} seeds not finite, left out: {named}{more}")
+        # The mean over a minority that did not diverge says nothing about the method.
         if len(self.left_out) > self.num_seeds:
             holds = None
             notes.append("undecided: the others are fewer than half")

@@ -55,10 +55,12 @@ def holm(p_values: Any) -> np.ndarray:
     p_values = np.asarray(p_values, np.float64)
     if ((p_values < 0) | (p_values > 1)).any():
         raise ValueError(f"p_values must be in [0, 1], got {p_values.tolist()}")
+    # A NaN sorts last, but must not be counted among the m tests.
     tests = np.flatnonzero(~np.isnan(p_values))
     order = tests[np.argsort(p_values.ravel()[tests])]
     steps = (len(order) - np.arange(len(order))) * p_values.ravel()[order]
     corrected = np.full(p_values.size, np.nan)
+    # The running maximum keeps the order: a larger p-value is never corrected to a smaller one.
     corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
     return corrected.reshape(p_values.shape)
 
@@ -122,6 +124,7 @@ def paired_table(
 
     rows = []
     for where, series in _series(frame, metric, along, others).items():
+        # Without a baseline in this combination the row is still shown, with no seed that can be paired.
         reference = series.get(baseline, pd.Series(dtype=np.float64))
         for label, values in series.items():
             if label != baseline:
@@ -131,6 +134,7 @@ def paired_table(
     if not (table.num_seeds + table.left_out).any():
         within = f" within {', '.join(map(repr, others))}" if others else ""
         raise ValueError(f"no seed in common: no label of {along!r} has one that {baseline!r} has too{within}")
+    # Over the whole table: all its rows are tests of one family.
     table.insert(table.columns.tolist().index("p_value") + 1, "p_holm", holm(table.p_value))
     return table
 
@@ -147,6 +151,7 @@ def _check_columns(frame: pd.DataFrame, metric: str, along: str) -> None:
 def _series(frame: pd.DataFrame, metric: str, along: str, others: list[str]) -> dict[tuple, dict[Any, pd.Series]]:
     """Returns, for each combination of the other columns, label -> values by seed."""
     found: dict[tuple, dict[Any, pd.Series]] = {}
+    # Labels in order of appearance; a row without a label in some column (NaN) is a group of its own.
     for names, rows in frame.groupby([*others, along], sort=False, dropna=False):
         *where, label = names if isinstance(names, tuple) else (names,)
         values = pd.Series(rows[metric].to_numpy(np.float64), index=rows["seed"].to_numpy())
@@ -156,6 +161,7 @@ def _series(frame: pd.DataFrame, metric: str, along: str, others: list[str]) -> 
 
 def _statistics(values: pd.Series, baseline: pd.Series, *, higher_is_better: bool) -> dict[str, Any]:
     """Returns the statistics of one row of the table, from two series indexed by seed."""
+    # By name, not by position: the two may have other seeds, or the same in another order.
     shared = values.index.intersection(baseline.index, sort=False)
     unpaired = len(values) + len(baseline) - 2 * len(shared)
     values, baseline = values.reindex(shared), baseline.reindex(shared)

@@ -114,16 +114,18 @@ def _draw(panel: Any, values: xr.DataArray, varied: _Varied, handles: dict[str, 
         values = values.expand_dims("all")
     curves, lost = _curves(values, varied.dim or "all")
     x = np.asarray(values[varied.name].values if varied.name else np.zeros(1), float)
+    # Random points come in no order, and lines would go back and forth.
     order = np.argsort(x)
     # Points are drawn one by one elsewhere; a line through them would suggest that only this column varies.
     style = "" if varied.dim == "point" else "-"
     for curve in curves:
         color = {"color": handles[curve.label].lines[0].get_color()} if curve.label in handles else {}
-        errors = np.nan_to_num(curve.stderr[order])
+        errors = np.nan_to_num(curve.stderr[order])  # one seed: the point alone, no bar
         drawn = panel.errorbar(
             x[order], curve.mean[order], errors, ls=style, marker="o", ms=3, capsize=2, lw=1, **color
         )
         handles.setdefault(curve.label, drawn)
+    # A range of more than a decade or so was most likely chosen evenly in the logarithm.
     if (x > 0).all() and x.max() >= 20 * x.min():
         panel.set_xscale("log")
     panel.set_xlabel(varied.name or "")
@@ -140,6 +142,7 @@ def _curves(values: xr.DataArray, dim: str) -> tuple[list[_Curve], int]:
     seed = dims.index("seed")
     swept = [each for each in dims[:seed] if each not in (dim, "point", "all")]
     labelled = [each for each in dims[seed + 1 :] if each in values.coords]
+    # More than two dimensions would give more lines than a reader can tell apart.
     lines = [each for each in swept + labelled if values.sizes[each] > 1][:2]
 
     kept = values.transpose(dim, "seed", *lines, ...).astype(float)

@@ -61,6 +61,7 @@ def finite_values(values: xr.DataArray) -> xr.DataArray:
         >>> finite_values(xr.DataArray([1.0, float("inf")], dims="seed")).values.tolist()
         [True, False]
     """
+    # NumPy's isfinite knows neither texts nor bfloat16.
     array = values.values
     finite = np.isfinite(as_computable(array)) if can_be_nan(array) else np.ones(array.shape, bool)
     return values.copy(data=finite)
@@ -131,6 +132,7 @@ def label_texts(values: xr.DataArray | xr.Dataset, name: str) -> list[str]:
         ]
     labels = values[name].values
     texts = [label_text(label) for label in labels]
+    # Six digits are easy to read, but two labels must not look alike.
     if len(set(texts)) < len(np.unique(labels)):
         return [str(label) for label in labels]
     return texts
@@ -179,5 +181,6 @@ def long_frame(values: xr.DataArray, metric: str, *, joined: str | None = None) 
             continue
         names = [] if dim == joined else column_names(values, dim)
         for name in names or [dim]:
+            # Objects: strings of one length, NumPy's own, would cost that length for every value.
             frame[name] = np.array(label_texts(values, name), object)[position]
     return pd.DataFrame({**frame, metric: values.values.ravel()})

@@ -36,9 +36,11 @@ def metadata(results: Mapping[str, xr.Dataset]) -> dict[str, Any]:
     """
     runs = {name: _run_meta(dataset) for name, dataset in results.items()}
     devices = jax.devices()
+    # All CPUs have the device kind "cpu"; the number of cores tells more about the times.
     cores = f", {os.cpu_count()} cores" if devices[0].platform == "cpu" else ""
     libraries = ("mixjax", "jax", "jaxlib", "flax", "optax", "numpy", "xarray")
     return {
+        # A dataset that no sweep made has no counts.
         **{key: sum(run[key] or 0 for run in runs.values()) for key in _SUMS},
         "device": f"{len(devices)} x {devices[0].device_kind} ({platform.machine()}{cores})",
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in libraries}},
@@ -66,6 +68,7 @@ def _version(name: str) -> str | None:
 
 
 def _dtype(values: np.ndarray) -> str:
+    # NumPy's name of a string type has a length in it, and "object" could not be read back.
     return "str" if holds_text(values) else str(values.dtype)
 
 

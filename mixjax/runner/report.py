@@ -59,6 +59,7 @@ class Report:
         command = ["mixjax", config.command, path_in_project(config)]
         for override in config.overrides:
             command += ["--set", override]
+        # The command is for a reader in the project's folder: the default of --out need not be said.
         if self.out != Path("results", config.name).resolve():
             here = Path.cwd()
             shown = self.out.relative_to(here) if self.out.is_relative_to(here) else self.out
@@ -105,6 +106,7 @@ class Report:
     def _time(self) -> list[str]:
         num, computed, seconds = (self.meta[key] for key in ("num_runs", "num_computed", "run_seconds"))
         runs = f"{num} runs" if num == computed else f"{num} runs, of which {computed} by this process"
+        # A call that found all chunks on disk computed no run.
         each = 1000 * seconds / max(computed, 1)
         compilation = self.meta["compile_seconds"]
         versions = ", ".join(f"{name} {version}" for name, version in self.meta["versions"].items() if version)
@@ -122,6 +124,7 @@ def _non_finite_rows(run: str, dataset: xr.Dataset) -> list[list[str]]:
     rows = []
     for metric, values in dataset.data_vars.items():
         bad = ~finite_values(values)
+        # A run counts once for each label, however many of its steps are bad.
         labels = [dim for dim in bad.dims if dim in bad.coords and holds_text(bad[dim])]
         own = bad.dims[bad.dims.index("seed") + 1 :] if "seed" in bad.dims else ()
         bad = bad.any([dim for dim in own if dim not in labels])

@@ -69,6 +69,7 @@ def read(path: str | Path) -> Results:
         meta = json.loads((path / "metrics.json").read_text(encoding="utf-8"))
         with np.load(path / "metrics.npz") as arrays:
             return {name: _dataset(name, run, arrays) for name, run in meta["runs"].items()}
+    # A damaged archive raises any of these, depending on where it is cut.
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as exc:
         raise OSError(f"{path}: metrics.json or metrics.npz is damaged; run it again ({exc})") from exc
 
@@ -115,6 +116,7 @@ def write(
     """
     out = check_out(out)
     out.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the target, so that a rename never crosses file systems; by process, so that two writers do not mix.
     new, old = (out.with_name(f".{out.name}.{os.getpid()}.{kind}") for kind in ("new", "old"))
     try:
         new.mkdir()
@@ -135,7 +137,8 @@ def write(
         if out.exists():
             out.rename(old)
         new.rename(out)
-    except BaseException:  # Ctrl-C between the two renames too
+    except BaseException:
+        # Ctrl-C too: between the two renames there is no result at the target.
         if old.exists() and not out.exists():
             old.rename(out)
         raise
@@ -182,6 +185,7 @@ def check_out(out: str | Path) -> Path:
     out = Path(out).resolve()
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out}: is a file; a result is a folder")
+    # A typing error in --out must not cost somebody's files.
     other = sorted(p.name for p in out.iterdir() if p.name not in FILES) if out.exists() else []
     if other:
         raise ConfigError(
@@ -189,6 +193,7 @@ def check_out(out: str | Path) -> Path:
         )
     if Path.cwd().is_relative_to(out):
         raise ConfigError(f"{out}: is the folder you are in, or above it, which a result would replace; give another")
+    # Found out now, not after hours of computing.
     above = next(p for p in out.parents if p.exists())
     if not (above.is_dir() and os.access(above, os.W_OK)):
         raise ConfigError(f"{out}: cannot be made, {above} is no folder that can be written to")
@@ -221,5 +226,6 @@ def render(figure: Any) -> bytes:
         raise TypeError(f"figure must return a matplotlib Figure, got {type(figure).__name__}")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150, bbox_inches="tight")
+    # pyplot keeps every figure that it made until it is closed.
     plt.close(figure)
     return buffer.getvalue()

@@ -43,6 +43,7 @@ def json_lines(path: str | os.PathLike) -> Callable[[Record], None]:
     """
 
     def tracker(record: Record) -> None:
+        # Opened anew for each record: a sweep that is killed then loses none that was written.
         # In append mode every write goes to the end of the file, also after the reads that look for a cut-off line.
         with open(path, "a+b") as file:
             size = file.tell()
@@ -132,6 +133,7 @@ def _library(module: str) -> ModuleType:
 
 def _scalars(record: Record) -> dict[str, float]:
     """Returns a record's numbers in one flat dict, those of a config's run below the run's name."""
+    # The dashboards show one chart a name: runs of one config must not share theirs.
     prefix = f"{record['run']}/" if "run" in record else ""
     numbers = {name: value for name, value in record.items() if name not in ("run", "metrics")} | record["metrics"]
     return {prefix + name: value for name, value in numbers.items() if value is not None}

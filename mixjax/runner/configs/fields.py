@@ -45,6 +45,7 @@ def check_keys(table: Mapping[str, Any], classes: Sequence[type], where: str, ex
     Raises:
         ConfigError: an unknown key.
     """
+    # A key may belong to one of several dataclasses where a field's type is a union of them.
     hints = {f.name: typing.get_type_hints(cls)[f.name] for cls in classes for f in dataclasses.fields(cls) if f.init}
     for key, value in table.items():
         if key not in hints:
@@ -64,6 +65,7 @@ def _dataclasses_in(hint: Any) -> Iterator[type]:
 
 def is_number(hint: Any) -> bool:
     """Tells if a field of this type holds one number."""
+    # A union of numbers, and None, has its members as arguments. A bool is no number here: a flag is a branch.
     return set(typing.get_args(hint) or (hint,)) - {type(None)} <= {int, float}
 
 
@@ -117,7 +119,7 @@ def validate(cls: type, table: Mapping[str, Any], where: str) -> Any:
         ConfigError: a value of another type, or one that the dataclass refuses.
     """
     try:
-        # From JSON, since pydantic's strict mode takes a list for a tuple only there.
+        # From JSON, since pydantic's strict mode takes a list for a tuple only there. TOML's dates become texts.
         return _adapter(cls, where).validate_json(json.dumps(table, default=str), strict=True)
     except pydantic.ValidationError as exc:
         raise ConfigError(f"{where}: " + "; ".join(map(_mistake, exc.errors()))) from exc

@@ -72,6 +72,7 @@ class Config:
         """
         base, rest = self._split()
         table: dict[str, Any] = {"experiment": self.experiment, **base}
+        # The name of the only run of a config without [[run]] was never written there.
         if [run.name for run in self.runs] != [DEFAULT_RUN]:
             table["run"] = [{"name": run.name, **own} for run, own in zip(self.runs, rest, strict=True)]
         sweep = {key: getattr(self.sweep, key) for key in SWEEP_KEYS if getattr(self.sweep, key) is not None}
@@ -137,6 +138,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     sweep = sweep_of(raw.get("sweep", {}), resolved.cls, str(path))
     runs = _runs(raw, sweep, resolved.cls, path)
     sweep = _with_checked_values(sweep, runs[0], resolved.cls, path)
+    # A resolved config stands in the folder of its result, which is named as the first config was.
     name = path.resolve().parent.name if path.name == "config.toml" else path.stem
     return Config(name, resolved.experiment, resolved.function, runs, sweep, path, tuple(overrides))
 
@@ -175,6 +177,7 @@ def _runs(raw: Mapping[str, Any], sweep: Sweep, cls: type, path: Path) -> tuple[
     """Returns the runs of a document; fields that the sweep replaces have its first values."""
     base = {key: value for key, value in raw.items() if key not in RESERVED}
     swept = sweep.axes | sweep.points
+    # A required field may come from the sweep alone, and its dataclass checks the values together.
     for key, values in swept.items():
         base = merge(nest(key.split("."), values[0]), base)
     runs: list[Run] = []
@@ -203,6 +206,7 @@ def _with_checked_values(sweep: Sweep, run: Run, cls: type, path: Path) -> Sweep
         trials = [merge(as_json(run.values), nest(keys, value)) for value in values]
         checked[name] = tuple(at(as_json(validate(cls, trial, where)), keys) for trial in trials)
         twice = [value for i, value in enumerate(checked[name]) if value in checked[name][:i]]
+        # A label of an axis names one slice of the result. A column of points may repeat values.
         if twice and name in sweep.axes:
             raise ConfigError(f"{where}: the values of an axis differ, {twice[0]!r} stands there twice")
     axes = {name: checked[name] for name in sweep.axes}

@@ -31,6 +31,7 @@ def parse(text: str) -> tuple[list[str], Any]:
     if not equals or not all(keys):
         raise ConfigError(f"--set {text}: write key=value, for example --set sweep.seeds=100")
     try:
+        # A value alone is no TOML document.
         return keys, tomllib.loads(f"value = {value}")["value"]
     except (ValueError, RecursionError):
         return keys, value.strip()
@@ -57,6 +58,7 @@ def check_takes_effect(raw: Mapping[str, Any], keys: Sequence[str], where: str) 
         ConfigError: with the override that would have an effect.
     """
     sweep = raw.get("sweep", {})
+    # A field may share its name with a key of [sweep], such as chunk: that is no axis.
     for table, place in ((sweep, "sweep"), *((sweep.get(key, {}), f"sweep.{key}") for key in POINTS)):
         if keys[0] not in RESERVED and at(table, keys) is not None and keys[0] not in (*SWEEP_KEYS, *POINTS):
             name = ".".join(keys)

@@ -70,6 +70,7 @@ def _folders(path: Path) -> list[Path]:
 
 
 def _import(module_name: str, folders: Sequence[Path], where: str) -> types.ModuleType:
+    # In front, so that a project's module wins over an installed one of the same name.
     names = [str(folder) for folder in folders]
     sys.path[:] = [*names, *(p for p in sys.path if p not in names)]
     # A module that was written while this process runs would else not be seen.
@@ -97,6 +98,7 @@ def _dataclass_of(function: Callable, name: str, where: str) -> type:
     cls = annotations[0] if annotations else None
     if not _is_frozen_dataclass(cls):
         raise ConfigError(f"{where}: {name} must take one argument annotated with a frozen dataclass, got {cls}")
+    # Such a field could not be told from the config's own keys.
     clash = {f.name for f in dataclasses.fields(cls)} & {*RESERVED, "name"}
     if clash:
         raise ConfigError(f"{where}: {cls.__name__} has a field {clash.pop()!r}, a name that configs reserve")
