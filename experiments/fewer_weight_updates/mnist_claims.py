@@ -4,7 +4,7 @@ import functools
 import re
 
 from experiments.fewer_weight_updates.mnist_figure import BASELINES, best_of_grid, horizons, of, shares, steps_a_round
-from experiments.shared.figures import text
+from experiments.shared.sentences import text
 from mixjax.runner.claims import Claim, near, paired, versus
 
 # The T that is compared with T = 1.

@@ -2,8 +2,10 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+import xarray
 
-from experiments.shared.figures import points
+from experiments.shared.figures import line, points
+from experiments.shared.statistics import error_bars
 
 BASELINES = {
     "uniform": ("uniform weights", {"color": "0.35", "ls": "-"}),
@@ -95,7 +97,7 @@ def against_horizon(axis, data, metric, budget):
 
 
 def _level(axis, values, **style):
-    mean, error = float(values.mean()), 2 * float(values.std(ddof=1)) / np.sqrt(values.size)
+    mean, error = map(float, error_bars(values))
     axis.axhline(mean, lw=1.4, **style)
     axis.axhspan(mean - error, mean + error, color=style["color"], alpha=0.1, lw=0)
 
@@ -105,13 +107,9 @@ def weights(axis, data):
     found = horizons(data)
     for domain in data["domain"].values:
         for metric, ls, label in (("weights", "-", domain), ("mean_weights", ":", f"{domain}, mean over the run")):
-            values = [of(data, metric, name).sel(domain=domain) for name in found.values()]
-            mean = np.array([value.mean() for value in values])
-            error = np.array([2 * value.std(ddof=1) / np.sqrt(value.size) for value in values])
-            axis.plot(
-                list(found), mean, ls=ls, marker="o" if ls == "-" else None, ms=4, color=DOMAINS[domain], label=label
-            )
-            axis.fill_between(list(found), mean - error, mean + error, color=DOMAINS[domain], alpha=0.15, lw=0)
+            values = xarray.concat([of(data, metric, name).sel(domain=domain) for name in found.values()], "horizon")
+            style = {"ls": ls, "marker": "o" if ls == "-" else None, "ms": 4, "lw": 1.5}
+            line(axis, list(found), values, alpha=0.15, color=DOMAINS[domain], label=label, **style)
     if "point" in data.dims:
         chosen = shares(data)[data["grid_validation_loss"].argmin("point").values].mean(axis=0)
         for domain, share in zip(data["domain"].values, chosen, strict=True):

@@ -7,7 +7,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray
 
-from experiments.shared.figures import points, text
+from experiments.shared.figures import line, points
+from experiments.shared.sentences import text
 from mixjax.runner.claims import Claim, paired, versus
 
 SOURCE = "ours (not in the abstract of papers 001 and 002)"
@@ -178,12 +179,6 @@ def _erma(results) -> list[Claim]:
     ]
 
 
-def _band(axis, values, **style):
-    mean, error = values.mean("seed"), 2 * values.std("seed", ddof=1) / np.sqrt(values.sizes["seed"])
-    axis.plot(values.step, mean, lw=1.3, **style)
-    axis.fill_between(values.step, mean - error, mean + error, color=style["color"], alpha=0.2, lw=0)
-
-
 def figure(results):
     """Draws the target's loss and the weights by method, the dependence of bytes, and ERMA's weights and losses."""
     uniform, runs = results[UNIFORM], horizons(results)
@@ -193,7 +188,8 @@ def figure(results):
     colors = {name: f"C{i}" for i, name in enumerate(mixing)}
     for name, data in mixing.items():
         if name != UNIFORM:
-            _band(axes[0, 0], data["target_loss"] - uniform["target_loss"], color=colors[name], label=name)
+            gain = data["target_loss"] - uniform["target_loss"]
+            line(axes[0, 0], gain.step, gain, alpha=0.2, lw=1.3, color=colors[name], label=name)
     axes[0, 0].axhline(0, color="0.4", lw=1, ls=":")
     axes[0, 0].set(xlabel="training steps", ylabel="target's test loss - uniform mixing's (nats/byte)")
     axes[0, 0].set_title("trained while the weights move")

@@ -6,7 +6,8 @@ import numpy as np
 from experiments.fewer_weight_updates import two_domains
 from experiments.fewer_weight_updates.sentences import quote
 from experiments.fewer_weight_updates.two_domains import METHODS, OTHERS, TwoDomains, best_share, excess, last_share
-from experiments.shared.figures import text
+from experiments.shared.figures import points
+from experiments.shared.sentences import text
 from mixjax.runner.claims import near, versus
 from mixjax.runner.experiment import Experiment
 
@@ -130,8 +131,8 @@ def figure(data, config: TwoDomains):
     for coordinate, curvature in enumerate((1.0, config.epsilon)):
         color = f"C{coordinate}"
         axes[0, 0].plot(fine, 1 - (1 - curvature) ** fine, color=color, lw=1.2, label=f"curvature λ = {curvature:g}")
-        points = data.response.isel(target=INSIDE, coordinate=coordinate).mean("seed")
-        axes[0, 0].plot(data.horizon, points, "o", ms=5, color=color)
+        measured = data.response.isel(target=INSIDE, coordinate=coordinate).mean("seed")
+        axes[0, 0].plot(data.horizon, measured, "o", ms=5, color=color)
     axes[0, 0].set(
         xscale="log", xlabel="T (steps a round)", ylabel="share of the response seen after T steps", ylim=(0, 1.05)
     )
@@ -141,9 +142,8 @@ def figure(data, config: TwoDomains):
         u = config.targets[where]
         for number, (method, label) in enumerate(METHODS.items()):
             shares, color = data.share.isel(target=where).sel({"method": method}), f"C{number}"
-            error = 2 * shares.std("seed", ddof=1) / np.sqrt(shares.sizes["seed"])
             style = {"fmt": "osD^v"[number], "ms": 9 - 1.4 * number, "color": color, "label": label, "mfc": "none"}
-            axis.errorbar(data.horizon, shares.mean("seed"), error, **style)
+            points(axis, data.horizon, shares, **style)
             axis.plot(fine, [last_share(method, u, T, config.epsilon) for T in fine], color=color, lw=1)
         axis.axhline(best_share(u), color="0.3", ls="--", lw=1)
         axis.axhline(0.5, color="0.6", ls=":", lw=1)

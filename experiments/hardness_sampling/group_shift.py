@@ -32,7 +32,8 @@ from experiments.hardness_sampling.tabular import (
     train_with_rule,
     train_with_sampler,
 )
-from experiments.shared.figures import text
+from experiments.shared.sentences import text
+from experiments.shared.statistics import error_bars
 from mixjax import data, rules, samplers
 from mixjax.runner import configs
 from mixjax.runner.claims import paired, versus
@@ -195,8 +196,7 @@ def figure(results):
         for number, (method, label) in enumerate(METHODS.items()):
             x, y = (of(dataset, metric, method) for metric in ("accuracy", "worst_accuracy"))
             x_error, y_error = (
-                2 * (v - of(dataset, metric, "erm")).std("seed", ddof=1) / np.sqrt(dataset.sizes["seed"])
-                for v, metric in ((x, "accuracy"), (y, "worst_accuracy"))
+                error_bars(v - of(dataset, metric, "erm"))[1] for v, metric in ((x, "accuracy"), (y, "worst_accuracy"))
             )
             style = {"color": f"C{number}", "marker": "os^vDPXdh"[number], "ms": 6, "capsize": 2, "lw": 1, "ls": "none"}
             axis.errorbar(x.mean(), y.mean(), y_error, x_error, label=label if axis is axes.flat[0] else None, **style)

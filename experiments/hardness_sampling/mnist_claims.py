@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.hardness_sampling import curves
 from experiments.hardness_sampling.sentences import quote
-from experiments.shared.figures import told
+from experiments.shared.sentences import verdict
 from mixjax.runner.claims import Claim, near, paired, versus
 
 SOURCE = "paper 004, section 4.1 and appendix 8.1"
@@ -60,7 +60,7 @@ def judged(results, judge: Callable[..., Claim], note: str) -> Claim:
     main, other = judge(first), judge(second)
     note = f"{note}, after {int(first.step[-1])} steps"
     also = f" ({other.note})" if other.note else ""
-    parts = [note, main.note, f"{name}, after {int(second.step[-1])} steps: {told(other)}{also}"]
+    parts = [note, main.note, f"{name}, after {int(second.step[-1])} steps: {verdict(other)}{also}"]
     return dataclasses.replace(main, note="; ".join(filter(None, parts)))
 
 
@@ -116,7 +116,7 @@ def _optima(results):
         f"{name}: percentage points on class 3, without replacement - ERM, after {int(data.step[-1])} steps; different "
         f"optima would keep {OPTIMA:g} points apart"
     )
-    also = [f"{name}: {told(claim)}, {claim.note}" for name, claim in ((n, optima(d)) for n, d in others)]
+    also = [f"{name}: {verdict(claim)}, {claim.note}" for name, claim in ((n, optima(d)) for n, d in others)]
     return [dataclasses.replace(main, note="; ".join([note, main.note, *also]))]
 
 

@@ -3,6 +3,9 @@
 import matplotlib.pyplot as plt
 import numpy as np
 
+from experiments.shared.figures import points
+from experiments.shared.statistics import error_bars
+
 LABELS = {
     "erm": ("ERM", {"color": "C0", "lw": 2.0}),
     "wr_0.1": ("β = 0.1", {"color": "#fdbe85"}),
@@ -73,7 +76,7 @@ def figure(results):
 
 def curve(axis, values, method, **style):
     """Mean and band over seeds."""
-    mean, error = values.mean("seed"), 2 * values.std("seed", ddof=1) / np.sqrt(values.sizes["seed"])
+    mean, error = error_bars(values)
     style = {"lw": 1.3, **LABELS[method][1], **style}
     axis.plot(values.step, mean, **style)
     low = np.maximum(mean - error, 0.5 * mean if axis.get_yscale() == "log" else 0.0)
@@ -103,10 +106,7 @@ def _points(axis, data, metric, methods, fmt, label, **style):
     """Means over checkpoints and seeds, with two standard errors to each side, over the methods' beta."""
     values = data.sel({"method": list(methods)})[metric].mean("checkpoint")
     betas = [float(method.partition("_")[2]) for method in methods]
-    error = 2 * values.std("seed", ddof=1) / np.sqrt(values.sizes["seed"])
-    axis.errorbar(
-        betas, values.mean("seed"), error, fmt=fmt, label=label, **{"ms": 5, "lw": 1.2, "capsize": 2, **style}
-    )
+    points(axis, betas, values, **{"fmt": fmt, "label": label, "ms": 5, **style})
 
 
 def distances(axis, data, name):

@@ -10,7 +10,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.lines import Line2D
 
 from experiments.hardness_sampling.sentences import quote
-from experiments.shared.figures import text
+from experiments.shared.sentences import text
 from mixjax.data.segmentation import REGIONS
 from mixjax.runner.claims import Claim, paired
 

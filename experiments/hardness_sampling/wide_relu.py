@@ -19,7 +19,8 @@ import numpy as np
 
 from experiments.hardness_sampling.sentences import quote
 from experiments.hardness_sampling.wide_network import WideReLU, data_set, laws, train_both
-from experiments.shared.figures import text, told
+from experiments.shared.sentences import text, verdict
+from experiments.shared.statistics import error_bars
 from mixjax.runner import configs
 from mixjax.runner.claims import near, paired, versus
 from mixjax.runner.experiment import Experiment
@@ -93,7 +94,7 @@ def judged(results, note: str, judge):
     main, *others = [judge(data) for data in results.values()]
     first, *names = results
     rest = [
-        f"{name}: {told(claim)}{claim.note and ', ' + claim.note}"
+        f"{name}: {verdict(claim)}{claim.note and ', ' + claim.note}"
         for name, claim in zip(names, others, strict=True)
         if claim.stderr is not None
     ]
@@ -208,8 +209,8 @@ def claims(results, config: WideReLU) -> list:
 
 
 def _band(log_values, base):
-    """Geometric mean over seeds and two standard errors to each side, of logarithms to a base."""
-    mean, error = log_values.mean("seed"), 2 * log_values.std("seed", ddof=1) / np.sqrt(log_values.sizes["seed"])
+    """Returns the geometric mean over the seeds and its error bar's ends, from logarithms to a base."""
+    mean, error = error_bars(log_values)
     return (base**edge for edge in (mean, mean - error, mean + error))
 
 

@@ -98,11 +98,6 @@ def one_shot(key: jax.Array, choose, x: jax.Array, y: jax.Array, train: Moments,
     return path, state.weights
 
 
-def mean_stderr(values) -> tuple:
-    """Mean and standard error over seeds."""
-    return values.mean("seed"), values.std("seed", ddof=1) / math.sqrt(values.sizes["seed"])
-
-
 def ratio(a, b):
     """Values, one a seed, whose mean is ``mean(a) / mean(b)`` and whose standard error is that of the ratio."""
     a, b = a.astype(float), b.astype(float)

@@ -9,7 +9,8 @@ import numpy as np
 
 from experiments.loss_and_sampling_weights import glm, logistic
 from experiments.loss_and_sampling_weights.sentences import quote
-from experiments.shared.figures import finish, text
+from experiments.shared.figures import finish, quantile_band
+from experiments.shared.sentences import text
 from mixjax.runner import configs
 from mixjax.runner.claims import versus
 from mixjax.runner.experiment import Experiment
@@ -147,8 +148,7 @@ def figure(results, config: GapSign):
     """``G(t)`` over training, one line a setting."""
     drawn, axis = plt.subplots(figsize=(6.4, 4.6), layout="constrained")
     for number, (setting, data) in enumerate(results.items()):
-        low, high = (data.gap.quantile(q, "seed") for q in (0.1, 0.9))
-        axis.fill_between(data.step, low, high, color=f"C{number}", alpha=0.2, lw=0)
+        quantile_band(axis, data.step, data.gap, color=f"C{number}")
         axis.plot(data.step, data.gap.mean("seed"), color=f"C{number}", lw=1.4, label=f"scales {setting}")
     axis.axhline(0.0, color="0.2", lw=1, ls=":")
     axis.axvspan(0, config.warmup_rounds * config.probe_every, color="0.92", zorder=0, label="warm-up, w = 1")

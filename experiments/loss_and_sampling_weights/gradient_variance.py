@@ -15,7 +15,8 @@ import optax
 
 from experiments.loss_and_sampling_weights import glm, linear
 from experiments.loss_and_sampling_weights.sentences import quote
-from experiments.shared.figures import finish, points, text
+from experiments.shared.figures import finish, points
+from experiments.shared.sentences import text
 from mixjax import objectives, rules, samplers, signals
 from mixjax.runner import configs
 from mixjax.runner.claims import Claim, near, paired, versus

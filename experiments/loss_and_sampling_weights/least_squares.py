@@ -18,14 +18,14 @@ from experiments.loss_and_sampling_weights.exact_fits import (
     draw,
     fit,
     hold_out,
-    mean_stderr,
     one_shot,
     ratio,
     squared_error,
     summarise,
 )
 from experiments.loss_and_sampling_weights.sentences import quote
-from experiments.shared.figures import text
+from experiments.shared.figures import points
+from experiments.shared.sentences import text
 from mixjax import probes, rules
 from mixjax.runner import configs
 from mixjax.runner.claims import near, paired, versus
@@ -208,16 +208,14 @@ def draw_figure(data, config: LeastSquares):
     """The error against the loss weight, and theorem 3.3's ratio against the number of examples."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
     left.plot(data.share, data.grid_expected_error.mean("seed"), color="0.3", lw=1.4, label="expected, given features")
-    mean, stderr = mean_stderr(data.grid_error)
-    left.errorbar(data.share, mean, 2 * stderr, fmt=".", color="0.5", ms=4, lw=0.8, label="measured")
+    points(left, data.share, data.grid_error, fmt=".", color="0.5", lw=0.8, capsize=0, label="measured")
     for name, label in METHODS.items():
         row = data.sel({"method": name, "n": config.shown_size})
-        mean, stderr = mean_stderr(row.error)
-        left.errorbar(float(row.loss_weight.mean()), mean, 2 * stderr, ms=8, ls="", label=label, **STYLES[name])
+        style = {"fmt": "", "ms": 8, "lw": 1.5, "ls": "", "capsize": 0, "label": label, **STYLES[name]}
+        points(left, float(row.loss_weight.mean()), row.error, **style)
         if name != "gls":
-            mean, stderr = mean_stderr(error_ratio(data, name))
-            line = {"lw": 1.2, "ls": "--" if name == "fgls" else "-", "label": label, **STYLES[name]}
-            right.errorbar(config.sizes, mean, 2 * stderr, ms=6, capsize=2, **line)
+            style = {"fmt": "", "ms": 6, "ls": "--" if name == "fgls" else "-", "label": label, **STYLES[name]}
+            points(right, config.sizes, error_ratio(data, name), **style)
     right.axhline(1.0, color="0.4", lw=1, ls=":", label="GLS on the training part")
     left.set(
         xlabel="loss weight, domain one (methods: mean over seeds)",

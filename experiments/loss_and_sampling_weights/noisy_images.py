@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.shared.figures import told
+from experiments.shared.sentences import verdict
 from mixjax import data, rules
 from mixjax.runner.claims import Claim
 from mixjax.runner.results import Results
@@ -220,5 +220,5 @@ def judged(results: Results, judge: Callable[..., Claim], note: str = "") -> Cla
     shown = points(results)
     main, *others = [judge(dataset) for dataset in shown.values()]
     names = list(shown)[1:]
-    rest = [f"{name}: {told(claim)}" for name, claim in zip(names, others, strict=True) if claim.stderr is not None]
+    rest = [f"{name}: {verdict(claim)}" for name, claim in zip(names, others, strict=True) if claim.stderr is not None]
     return dataclasses.replace(main, note="; ".join(filter(None, [note, main.note, *rest])))

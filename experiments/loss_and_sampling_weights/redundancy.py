@@ -9,7 +9,8 @@ import numpy as np
 import optax
 
 from experiments.loss_and_sampling_weights.sentences import quote
-from experiments.shared.figures import finish, points, text
+from experiments.shared.figures import finish, points
+from experiments.shared.sentences import text
 from mixjax import probes, rules, samplers, training
 from mixjax.data import load
 from mixjax.runner import configs

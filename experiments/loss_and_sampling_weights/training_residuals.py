@@ -13,9 +13,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from experiments.loss_and_sampling_weights import glm, linear
-from experiments.loss_and_sampling_weights.exact_fits import PRIOR, Problem, draw, mean_stderr, ratio
+from experiments.loss_and_sampling_weights.exact_fits import PRIOR, Problem, draw, ratio
 from experiments.loss_and_sampling_weights.sentences import quote
-from experiments.shared.figures import text
+from experiments.shared.figures import grid, points, quantile_band
+from experiments.shared.sentences import text
 from mixjax import rules
 from mixjax.runner import configs
 from mixjax.runner.claims import versus
@@ -224,12 +225,10 @@ def draw_figure(data, config: TrainingResiduals):
     for axis, (at, estimate) in zip(axes, panels, strict=True):
         for number, (source, label) in enumerate(SOURCES.items()):
             values, color = estimate.sel(source=source), f"C{number}"
-            mean, stderr = mean_stderr(values)
-            low, high = values.quantile([0.1, 0.9], "seed")
-            axis.fill_between(at, low, high, color=color, alpha=0.2, lw=0, label=f"10 to 90 % of the seeds, {label}")
-            axis.errorbar(at, mean, 2 * stderr, fmt="o-", ms=3, lw=1.2, color=color, label=label)
+            quantile_band(axis, at, values, color=color, label=f"10 to 90 % of the seeds, {label}")
+            points(axis, at, values, ms=3, capsize=0, color=color, label=label)
         axis.axhline(config.best, color="0.4", lw=1, ls=":", label=f"Aitken's weight, {config.best:.3g}")
-        axis.grid(alpha=0.3, lw=0.5)
+    grid(axes)
     limits = (x[0] / 1.15, x[-1] * 1.15)
     axes[0].axvspan(limits[0], 1.0, color="0.9", zorder=0, label="d > |S|: training residuals vanish")
     axes[0].set(xlabel="examples per dimension, |S| / d", xscale="log", xlim=limits, ylim=(0, 1))

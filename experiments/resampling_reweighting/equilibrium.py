@@ -9,7 +9,8 @@ import numpy as np
 from experiments.resampling_reweighting import lattice
 from experiments.resampling_reweighting.sentences import quote
 from experiments.resampling_reweighting.two_slopes import METHODS, SOURCE, Piecewise, experiment_of, mass_right
-from experiments.shared.figures import text
+from experiments.shared.figures import points
+from experiments.shared.sentences import text
 from mixjax.runner.claims import Claim, near, versus
 from mixjax.runner.experiment import Experiment
 
@@ -113,10 +114,8 @@ def figure(data, config: Piecewise):
     rates = data.learning_rate.values
     fine = np.geomspace(rates[0], rates[-1], 100)
     for number, (method, label) in enumerate(METHODS.items()):
-        values = data.right.sel({"method": method})
-        error = 2 * values.std("seed", ddof=1) / np.sqrt(values.sizes["seed"])
-        style = {"fmt": "o", "ms": 4, "lw": 1, "capsize": 2, "color": f"C{number}", "label": label}
-        axis.errorbar(rates, values.mean("seed"), error, **style)
+        style = {"fmt": "o", "lw": 1, "color": f"C{number}", "label": label}
+        points(axis, rates, data.right.sel({"method": method}), **style)
         exact = [mass_right(method, config, eta) for eta in rates]
         axis.plot(rates, exact, "_", ms=14, color=f"C{number}", label="exact" if number == 0 else None)
     axis.plot(

@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.resampling_reweighting.runs import at, bounds, by_rate, interval
 from experiments.resampling_reweighting.sentences import quote
-from experiments.shared.figures import text
+from experiments.shared.sentences import text
 from mixjax.runner.claims import paired, versus
 
 __all__ = ["METHODS", "claims", "figure"]

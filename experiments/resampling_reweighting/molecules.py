@@ -12,7 +12,8 @@ import numpy as np
 from experiments.resampling_reweighting import schemes, surfaces
 from experiments.resampling_reweighting.runs import Run, by_rate, interval
 from experiments.resampling_reweighting.sentences import quote
-from experiments.shared.figures import text
+from experiments.shared.sentences import text
+from experiments.shared.statistics import share_error_bars
 from mixjax import grad_norms
 from mixjax.runner import configs
 from mixjax.runner.claims import paired, versus
@@ -203,8 +204,7 @@ def figure(data, config: Molecules):
     axes[1].set(xlabel="steps", ylabel="energy", title="10 runs")
     axes[1].legend(fontsize=8.5)
     for method, label in METHODS.items():
-        share = data.at_minimum.sel({"method": method}).mean("seed")
-        error = 2 * np.sqrt(share * (1 - share) / seeds)
+        share, error = share_error_bars(data.at_minimum.sel({"method": method}))
         axes[2].plot(data.step, share, color=colors[method], lw=1.4, label=label)
         axes[2].fill_between(data.step, share - error, share + error, color=colors[method], alpha=0.25, lw=0)
     axes[2].set(

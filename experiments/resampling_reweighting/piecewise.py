@@ -10,7 +10,7 @@ from scipy import stats
 from experiments.resampling_reweighting.runs import at, by_rate, interval
 from experiments.resampling_reweighting.sentences import quote
 from experiments.resampling_reweighting.two_slopes import LEFT, METHODS, SOURCE, Piecewise, exits, experiment_of
-from experiments.shared.figures import text
+from experiments.shared.sentences import text
 from mixjax.runner.claims import Claim, near, paired, versus
 from mixjax.runner.experiment import Experiment
 

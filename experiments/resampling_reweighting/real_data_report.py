@@ -7,8 +7,9 @@ import numpy as np
 import xarray
 
 from experiments.benchmarks import timing
-from experiments.shared.figures import text
-from mixjax.runner.claims import paired, versus
+from experiments.shared.figures import quantile_band
+from experiments.shared.sentences import text
+from mixjax.runner.claims import mean_stderr, paired, versus
 
 __all__ = [
     "COLORS",
@@ -220,17 +221,17 @@ def figure(results):
 
 
 def _band(axis, x, values, **style):
-    middle, low, high = (values.quantile(q, "seed") for q in (0.5, 0.1, 0.9))
-    axis.plot(x, middle, lw=1.3, **style)
-    axis.fill_between(x, low, high, color=style["color"], alpha=0.15, lw=0)
+    axis.plot(x, values.quantile(0.5, "seed"), lw=1.3, **style)
+    quantile_band(axis, x, values, alpha=0.15, color=style["color"])
 
 
 def _ratios(axis, data, methods):
     """Draws the steps and the time to the target over those of uniform draws, as geometric means over the seeds."""
     for place, method in enumerate(methods):
         ratios, slower = log_ratios(data, method), np.log(np.median(slowness(data, method)))
-        # `max`: there is no ratio at all where uniform draws never arrive.
-        mean, error = float(ratios.mean()), 2 * float(ratios.std(ddof=1)) / np.sqrt(max(int(ratios.count()), 1))
+        # only seeds where both arrive have a ratio
+        mean, stderr, _ = mean_stderr(ratios)
+        error = 2 * stderr
         for shift, middle, marker in ((-0.12, mean, "o"), (0.12, mean + slower, "s")):
             low, middle, high = np.exp([middle - error, middle, middle + error])
             bar = [[middle - low], [high - middle]]

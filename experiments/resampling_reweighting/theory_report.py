@@ -1,11 +1,11 @@
 """The experiment on section 3 of paper 003: it judges the section's sentences on random problems and draws a figure."""
 
 import matplotlib.pyplot as plt
-import numpy as np
 
 from experiments.resampling_reweighting.sentences import quote
 from experiments.resampling_reweighting.theory import DIMS, METHODS, Theory, train
-from experiments.shared.figures import text
+from experiments.shared.figures import line, points
+from experiments.shared.sentences import text
 from mixjax.runner import configs
 from mixjax.runner.claims import near, paired, versus
 from mixjax.runner.experiment import Experiment
@@ -194,10 +194,8 @@ def figure(data, config: Theory):
         axis.legend(fontsize=8.5)
     for number, (method, label) in enumerate(METHODS.items()):
         _draw_errors(errors, data, method, f"C{number}", label)
-        values = data.deviation.sel({"method": method})
-        error = 2 * values.std("seed", ddof=1) / np.sqrt(values.sizes["seed"])
-        style = {"fmt": "o-", "ms": 4, "lw": 1.2, "capsize": 2, "color": f"C{number}", "label": label}
-        deviations.errorbar(data.learning_rate, values.mean("seed"), error, **style)
+        deviation = data.deviation.sel({"method": method})
+        points(deviations, data.learning_rate, deviation, color=f"C{number}", label=label)
     errors.set(xlabel="steps k", ylabel="k times mean square, over its limit", yscale="log", ylim=(0.5, None))
     errors.set(title="theorem 3.4, p = 1, δ = 0")
     errors.legend(fontsize=8.5, loc="center right", bbox_to_anchor=(1.0, 0.7))
@@ -218,8 +216,6 @@ def _draw_errors(axis, data, method, color, label):
     """Draws a method's mean square over its exact limit, with theorem 3.4's bound."""
     side = data.sel({"method": method})
     curve = side.error / side.rate
-    mean, error = curve.mean("seed"), curve.std("seed", ddof=1) / np.sqrt(curve.sizes["seed"])
-    axis.plot(data.step, mean, color=color, lw=1.4, label=label)
-    axis.fill_between(data.step, mean - 2 * error, mean + 2 * error, color=color, alpha=0.25, lw=0)
+    line(axis, data.step, curve, color=color, label=label)
     bound = data.bound.sel(kind="largest" if method == "sgd" else "mean") / side.rate
     axis.axhline(float(bound.median()), color=color, lw=1, ls="--", label=f"the theorem's bound, {label.split()[0]}")

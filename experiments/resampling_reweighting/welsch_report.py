@@ -4,11 +4,12 @@ The config that the functions take is a :class:`experiments.resampling_reweighti
 """
 
 import matplotlib.pyplot as plt
-import numpy as np
 
 from experiments.resampling_reweighting.runs import at, by_rate, interval
 from experiments.resampling_reweighting.sentences import quote
-from experiments.shared.figures import text
+from experiments.shared.figures import quantile_band
+from experiments.shared.sentences import text
+from experiments.shared.statistics import share_error_bars
 from mixjax.runner.claims import Claim, paired, versus
 
 __all__ = ["METHODS", "arrived", "claims", "figure"]
@@ -142,11 +143,9 @@ def figure(data, config):
         paths = shown.theta.sel({"method": method}).isel(seed=slice(0, 10))
         axes[0].plot(shown.step, paths.T, color=color, lw=0.6, alpha=0.7)
         values = shown.loss.sel({"method": method})
-        middle, low, high = (values.quantile(q, "seed") for q in (0.5, 0.1, 0.9))
-        axes[1].plot(shown.step, middle, color=color, lw=1.4, label=label)
-        axes[1].fill_between(shown.step, low, high, color=color, alpha=0.2, lw=0)
-        share = near.sel({"method": method}).mean("seed")
-        error = 2 * np.sqrt(share * (1 - share) / seeds)
+        axes[1].plot(shown.step, values.quantile(0.5, "seed"), color=color, lw=1.4, label=label)
+        quantile_band(axes[1], shown.step, values, color=color)
+        share, error = share_error_bars(near.sel({"method": method}))
         style = {"fmt": "o-", "ms": 4, "lw": 1.2, "capsize": 2, "color": color, "label": label}
         axes[2].errorbar(data.learning_rate, share, error, **style)
     axes[1].axhline(float(shown.best_loss.mean()), color="0.4", lw=1, ls=":", label="best parameters")

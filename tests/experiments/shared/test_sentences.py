@@ -1,5 +1,6 @@
-"""Every sentence of a paper that states a comparison or a limit has a row in some config's claims."""
+"""Tests that every sentence of a paper that states a comparison or a limit has a row in some config's claims."""
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -14,8 +15,10 @@ from experiments.fewer_weight_updates import sentences as mixing_sentences
 from experiments.hardness_sampling import sentences as hardness_sentences
 from experiments.loss_and_sampling_weights import sentences
 from experiments.resampling_reweighting import sentences as resampling_sentences
+from experiments.shared import sentences as shared_sentences
 from mixjax.data import anatomies
 from mixjax.runner import configs
+from mixjax.runner.claims import Claim
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 FEW_SEEDS = {  # where a run is long; every other config has at least 100
@@ -158,3 +161,26 @@ def test_judging_seeds_are_not_those_that_chose_the_settings(paper):
         least = FEW_SEEDS.get(f"{path.parent.name}/{path.stem}", FEW_SEEDS.get(path.stem, 100))
         assert sweep.first_seed >= 1000, path
         assert sweep.seeds >= least, path
+
+
+@pytest.mark.parametrize(
+    ("section", "source"),
+    [
+        ("3.1, theorem 3.1", "paper 009, section 3.1, theorem 3.1"),
+        ("8.2", "paper 009, appendix 8.2"),
+        ("C", "paper 009, appendix C"),
+        ("abstract", "paper 009, abstract"),
+    ],
+)
+def test_quotations_name_their_place(section, source):
+    quote = shared_sentences.quoter("009", {"name": (section, "as printed")})
+    assert quote("name") == {"statement": "as printed", "source": source}
+    with pytest.raises(KeyError, match="other"):
+        quote("other")
+
+
+def test_verdicts_tell_what_there_is_to_tell():
+    claim = Claim("name", "statement", "source", 5.0, 0.577, 0.0, 3, True)
+    assert shared_sentences.verdict(claim) == "5 ± 0.58, holds"
+    assert shared_sentences.verdict(dataclasses.replace(claim, stderr=None, holds=False)) == "5, does not hold"
+    assert shared_sentences.verdict(dataclasses.replace(claim, value=None, holds=None)) == "no number, undecided"
