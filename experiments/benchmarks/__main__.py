@@ -20,7 +20,7 @@ from experiments.benchmarks import (
     timing,
 )
 
-__all__ = ["BENCHMARKS", "Session", "main", "write"]
+__all__ = ["BENCHMARKS", "RESULTS", "VERDICTS", "Session", "main", "write"]
 
 BENCHMARKS = {
     "figure_1": figure_1.run,

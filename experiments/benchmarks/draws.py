@@ -15,24 +15,43 @@ import numpy as np
 from experiments.hardness_sampling import classifiers
 from mixjax import samplers
 
+__all__ = [
+    "BETA",
+    "DISTINCT",
+    "INDEPENDENT",
+    "NUMPY",
+    "OURS",
+    "categorical_draw",
+    "cumsum_draw",
+    "loop",
+    "losses_of",
+    "mixjax_side",
+    "stateless_side",
+    "wrn_side",
+]
+
 BETA = 10.0
 OURS = {True: "mixjax, in jit", False: "mixjax, in jit, distinct"}
 NUMPY = "NumPy choice(replace=False, p), losses written one by one"
-_LARGEST_MATRIX = 10**9  # bytes
+# bytes of the draws' matrix above which a side is left out
+_LARGEST_MATRIX = 10**9
 
 
 def losses_of(n: int) -> np.ndarray:
-    """The stale losses, float32 ``[n]``."""
+    """Returns stale losses of ``n`` examples, float32 ``[n]``."""
     return np.random.default_rng(n).normal(size=n).astype(np.float32)
 
 
 def fresh(indices):
-    """The "new losses" of a batch: something that depends on the indices."""
+    """Returns the "new losses" of a batch, numbers that depend on its indices and cost nothing."""
     return jnp.sin(indices.astype(jnp.float32))
 
 
 def loop(step: Callable, state: Any, seeds: int | None = None) -> Callable[[int], None]:
-    """``run(steps)``: that many steps in one compiled program, from where the last call ended."""
+    """Returns ``run(steps)``, which takes that many steps in one compiled program.
+
+    Every call goes on from the state in which the last one ended.
+    """
     one = jax.vmap(step) if seeds else step
 
     @functools.partial(jax.jit, donate_argnums=0)
@@ -43,16 +62,20 @@ def loop(step: Callable, state: Any, seeds: int | None = None) -> Callable[[int]
 
         return jax.lax.fori_loop(0, steps, body, state)
 
-    held = [jax.tree.map(lambda x: jnp.repeat(x[None], seeds, 0) if seeds else jnp.copy(x), state), 0]
+    # buffers of its own: the program donates them
+    state = jax.tree.map(lambda x: jnp.repeat(x[None], seeds, 0) if seeds else jnp.copy(x), state)
+    seed = 0
 
     def run_steps(steps):
-        held[:] = jax.block_until_ready(program(held[0], jax.random.key(held[1]), steps)), held[1] + 1
+        nonlocal state, seed
+        state = jax.block_until_ready(program(state, jax.random.key(seed), steps))
+        seed += 1
 
     return run_steps
 
 
 def mixjax_side(n, batch, replacement, fanout=8, seeds=None):
-    """Ours, in jit."""
+    """Draws from the tree of ``samplers.hardness``, in jit."""
     sampler = samplers.hardness(n, BETA, replacement=replacement, fanout=fanout)
 
     def step(state, key):
@@ -63,25 +86,26 @@ def mixjax_side(n, batch, replacement, fanout=8, seeds=None):
 
 
 def block_side(n, batch, replacement):
-    """Ours with two levels of sqrt(n) children."""
+    """Draws from a tree of two levels, with ``√n`` children each, in jit."""
     return mixjax_side(n, batch, replacement, fanout=math.ceil(n**0.5))
 
 
 def host_side(n, batch, replacement):
-    """Ours on the host."""
-    sampler, key = samplers.HostSampler(n, losses_of(n), beta=BETA, replacement=replacement), [0]
+    """Draws by ``HostSampler``, without JAX."""
+    sampler, key = samplers.HostSampler(n, losses_of(n), beta=BETA, replacement=replacement), 0
 
     def run_steps(steps):
+        nonlocal key
         for _ in range(steps):
-            indices, _ = sampler.sample(key[0], batch)
+            indices, _ = sampler.sample(key, batch)
             sampler.update(indices, np.sin(indices, dtype=np.float32))
-            key[0] += 1
+            key += 1
 
     return run_steps
 
 
 def stateless_side(n, batch, draw, seeds=None):
-    """JAX without a tree: the whole softmax every step."""
+    """Draws by JAX without a tree, from the whole softmax in every step; None where that needs too much memory."""
     if draw in (categorical_draw, top_k_draw) and n * batch * 4 * (seeds or 1) > _LARGEST_MATRIX:
         return None
 
@@ -93,23 +117,23 @@ def stateless_side(n, batch, draw, seeds=None):
 
 
 def cumsum_draw(losses, key, batch):
-    """Inverse transform over all examples; one float32 uniform a draw."""
+    """Draws by the inverse of the cumulative sum over all examples, with one float32 uniform for each draw."""
     cdf = jnp.cumsum(jnp.exp(BETA * (losses - losses.max())))
     return jnp.searchsorted(cdf, jax.random.uniform(key, (batch,)) * cdf[-1])
 
 
 def categorical_draw(losses, key, batch):
-    """``jax.random.categorical``: a Gumbel variable for every draw and example."""
+    """Draws by ``jax.random.categorical``, which makes a Gumbel variable for every draw and example."""
     return jax.random.categorical(key, BETA * losses, shape=(batch,))
 
 
 def top_k_draw(losses, key, batch):
-    """Distinct: the largest of the perturbed losses."""
+    """Draws distinct examples: the largest of the losses with Gumbel noise."""
     return jax.lax.top_k(BETA * losses + jax.random.gumbel(key, losses.shape), batch)[1]
 
 
 def numpy_side(n, batch, draw):
-    """NumPy: ``draw(rng, losses, batch)`` from the whole vector; new losses by one assignment."""
+    """Draws by NumPy, with ``draw(rng, losses, batch)``, and writes new losses by one assignment."""
     losses, rng = losses_of(n), np.random.default_rng(0)
 
     def run_steps(steps):
@@ -121,13 +145,13 @@ def numpy_side(n, batch, draw):
 
 
 def softmax(losses):
-    """Probabilities in float64, as ``choice`` wants them."""
+    """Returns the probabilities in float64, as ``choice`` wants them."""
     p = np.exp(BETA * (losses - losses.max()), dtype=np.float64)
     return p / p.sum()
 
 
 def numpy_one_by_one(n, batch):
-    """What a plain NumPy sampler does: softmax, floor, ``choice`` without replacement, losses in a Python loop."""
+    """Draws as a plain NumPy sampler does: softmax, floor, ``choice``, and losses written in a Python loop."""
     losses, rng = losses_of(n), np.random.default_rng(0)
 
     def run_steps(steps):
@@ -141,7 +165,7 @@ def numpy_one_by_one(n, batch):
 
 
 def torch_side(n, batch, replacement):
-    """PyTorch: softmax and ``multinomial``, which stops at 2^24 examples."""
+    """Draws by PyTorch's softmax and ``multinomial``, which stops at 2^24 examples."""
     from experiments.benchmarks import pytorch
 
     torch = pytorch.load()
@@ -156,11 +180,12 @@ def torch_side(n, batch, replacement):
 
 
 def wrn_side(batch):
-    """Steps of plain SGD on one batch of noise, one call a step: XLA's CPU convolutions are slow inside a loop."""
+    """Trains WRN-16-1 by plain SGD on one batch of noise, with one call for each step."""
     model = classifiers.build("wrn")
     rng = np.random.default_rng(0)
     images, labels = jnp.asarray(rng.random((batch, 784)), jnp.float32), jnp.asarray(rng.integers(10, size=batch))
 
+    # one call for each step: XLA's convolutions on CPU are slow inside a loop
     @jax.jit
     def step(params, stats):
         def objective(params):
@@ -181,7 +206,7 @@ def wrn_side(batch):
 
 
 def numpy_draws(draw):
-    """A side's maker for a way to draw."""
+    """Returns the maker of a side that draws by NumPy."""
     return functools.partial(numpy_side, draw=draw)
 
 
@@ -191,6 +216,7 @@ INDEPENDENT = {
     "mixjax, on the host": functools.partial(host_side, replacement=True),
     "NumPy choice(p)": numpy_draws(lambda rng, x, b: rng.choice(x.size, b, p=softmax(x))),
     "NumPy cumsum + searchsorted": numpy_draws(
+        # the last sum may round to less than 1, and a draw then fall behind the last example
         lambda rng, x, b: np.searchsorted(np.cumsum(softmax(x)), rng.random(b)).clip(max=x.size - 1)
     ),
     "PyTorch multinomial": functools.partial(torch_side, replacement=True),

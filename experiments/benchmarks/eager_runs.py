@@ -1,7 +1,7 @@
-"""The runs of ``short_runs`` in PyTorch eager on CPU, one after the other.
+"""Trains the runs of ``short_runs`` in PyTorch eager on CPU, one after the other.
 
-Written to be fast: ERMA's few numbers are Python floats (half the time of tensors of two elements), nothing else is
-read back; ``by_hand`` writes the linear model's gradient out and updates in place.
+This rival is written to be fast. ERMA's few numbers are Python floats, which takes half the time of tensors of two
+elements, and nothing else is read back. ``by_hand`` writes the linear model's gradient out and updates in place.
 """
 
 import math
@@ -13,11 +13,13 @@ import numpy as np
 from experiments.benchmarks import pytorch
 from experiments.benchmarks.short_runs import Problem, data
 
+__all__ = ["erma", "tensors", "train"]
+
 GAMMA2, MAX_LOG_STEP = 0.05, 5.0  # ERMA's defaults
 
 
 def erma(weights: list[float], losses: list[float], variances: list[float], gamma1: float) -> list[float]:
-    """The loss weights after a step from a uniform prior (paper 000, eq. 12, normalised)."""
+    """Returns the loss weights after one step from a uniform prior (paper 000, eq. 12, normalised)."""
     prior = 1 / len(weights)
     w = [c / prior for c in weights]
     gap = sum(prior * (1 - a) * loss for a, loss in zip(w, losses, strict=True))
@@ -29,7 +31,7 @@ def erma(weights: list[float], losses: list[float], variances: list[float], gamm
 
 
 def tensors(problem: Problem, seed: int) -> tuple[Any, Any, Any]:
-    """``(data, params, rows)``: those of the sweep's run with this seed."""
+    """Returns ``(data, params, rows)`` of the sweep's run with this seed, as tensors."""
     torch = pytorch.load()
 
     def tensor(array):
@@ -41,13 +43,13 @@ def tensors(problem: Problem, seed: int) -> tuple[Any, Any, Any]:
 
 
 def train(problem: Problem, inputs: tuple[Any, Any, Any], gamma1: float, *, by_hand: bool) -> dict[str, np.ndarray]:
-    """One run.
+    """Trains one run.
 
     Args:
         problem: what to train.
-        inputs: of :func:`tensors`; not changed.
-        gamma1: of ERMA.
-        by_hand: the linear model's gradient, without autograd.
+        inputs: what :func:`tensors` returns; not changed.
+        gamma1: ERMA's ``gamma1``.
+        by_hand: whether the linear model's gradient is written out, without autograd.
 
     Returns:
         As ``Problem.train``.

@@ -16,6 +16,8 @@ from experiments.benchmarks import jitted_loop, pytorch, timing
 from experiments.loss_and_sampling_weights import glm, linear
 from mixjax.runner import configs
 
+__all__ = ["DATA_SETS", "data_sets", "describe", "differences", "run", "settings", "sweep_side", "trainer"]
+
 CONFIG = Path(__file__).parents[2] / "configs" / "loss_and_sampling_weights" / "linear.toml"
 SETTING = "(100, 1)"
 DATA_SETS = 4
@@ -23,7 +25,7 @@ TOLERANCE = 1e-3
 
 
 def settings(quick: bool = False) -> tuple[linear.Linear, int | None]:
-    """The configured problem (scaled down where ``quick``) and the sweep's ``chunk``."""
+    """Returns the configured problem, scaled down where ``quick``, and the sweep's ``chunk``."""
     config = configs.load(CONFIG)
     problem = next(run.values for run in config.runs if run.name == SETTING)
     small = {"dim": 50, "num_examples": 100, "num_steps": 60, "learning_rate": 1e-3, "probe_every": 4}
@@ -37,7 +39,7 @@ def _generator(config: linear.Linear) -> Callable[[jax.Array], glm.Batch]:
 
 
 def data_sets(config: linear.Linear, number: int) -> glm.Batch:
-    """``number`` data sets, stacked."""
+    """Returns ``number`` data sets, stacked."""
     sets = [_generator(config)(seed) for seed in range(number)]
     return jax.block_until_ready(jax.tree.map(lambda *leaves: jnp.stack(leaves), *sets))
 
@@ -47,7 +49,10 @@ _loop = functools.cache(jitted_loop.make)
 
 @functools.cache
 def trainer(config: linear.Linear, keep_params: bool = False) -> Callable:
-    """``train(key, hparams, data)`` for ``mixjax.sweep``: all methods on the data set ``seed mod number of sets``."""
+    """Returns ``train(key, hparams, data)`` for ``mixjax.sweep``, which trains all methods on one of the data sets.
+
+    The data set is the one at ``seed mod number of sets``.
+    """
 
     def train(key, hparams, data):
         del hparams
@@ -55,7 +60,8 @@ def trainer(config: linear.Linear, keep_params: bool = False) -> Callable:
         data = jax.tree.map(lambda leaf: leaf[index], data)
         if not keep_params:
             return linear.train_on(data, key, config)
-        return glm.train_methods(  # as train_on, which keeps the distance from the truth instead
+        # as train_on does, which keeps the distance from the truth instead of the parameters
+        return glm.train_methods(
             jax.random.split(key)[1],
             config,
             linear.methods(config),
@@ -68,7 +74,7 @@ def trainer(config: linear.Linear, keep_params: bool = False) -> Callable:
 
 
 def uniforms(config: linear.Linear, key: jax.Array) -> tuple[np.ndarray, np.ndarray]:
-    """The uniform random numbers that ``linear.train_on`` uses with ``key``: for the steps, and for the probes."""
+    """Returns the uniform random numbers that ``linear.train_on`` uses with ``key``, for steps and for probes."""
     step_key, probe_key = jax.random.split(jax.random.split(key)[1])
 
     def step(t):
@@ -83,7 +89,7 @@ def uniforms(config: linear.Linear, key: jax.Array) -> tuple[np.ndarray, np.ndar
 
 
 def final_params(config: linear.Linear, side: str, data: glm.Batch, key: jax.Array) -> dict[str, np.ndarray]:
-    """Each method's final parameters, with the random numbers that ``key`` gives the sweep.
+    """Returns each method's final parameters, with the random numbers that ``key`` gives the sweep.
 
     Args:
         config: the problem.
@@ -105,7 +111,7 @@ def final_params(config: linear.Linear, side: str, data: glm.Batch, key: jax.Arr
 
 
 def differences(config: linear.Linear, sides: Sequence[str], seed: int = 0) -> dict[str, float]:
-    """How far each side's final parameters are from the sweep's, on one data set and the same random numbers.
+    """Returns how far each side's final parameters are from the sweep's, on the same data and random numbers.
 
     Args:
         config: the problem.
@@ -131,14 +137,14 @@ def differences(config: linear.Linear, sides: Sequence[str], seed: int = 0) -> d
 
 
 def sweep_side(config: linear.Linear, data: glm.Batch, seeds: int, chunk: int | str) -> Callable[[], Any]:
-    """A function that runs the sweep; compiled beforehand."""
+    """Returns a function that runs the sweep, compiled beforehand."""
     run = functools.partial(mixjax.sweep, trainer(config), data=data, chunk=chunk)
     run(seeds=1)
     return functools.partial(run, seeds=seeds)
 
 
 def loop_side(config: linear.Linear, data: glm.Batch) -> Callable[[], Any]:
-    """A function that runs one seed of all methods in a Python loop of jitted steps; compiled beforehand."""
+    """Returns a function that runs one seed of all methods in a Python loop of jitted steps, compiled beforehand."""
     trainers, seeds = _loop(config), itertools.count()
 
     def side():
@@ -151,7 +157,7 @@ def loop_side(config: linear.Linear, data: glm.Batch) -> Callable[[], Any]:
 
 
 def torch_side(config: linear.Linear, data: Any, methods: Sequence[str], threads: int, autograd: bool) -> Callable:
-    """A function that runs one seed of some methods in PyTorch."""
+    """Returns a function that runs one seed of some methods in PyTorch."""
 
     def side():
         pytorch.load().set_num_threads(threads)
@@ -163,7 +169,8 @@ def torch_side(config: linear.Linear, data: Any, methods: Sequence[str], threads
 
 
 def run(quick: bool = False) -> timing.Report:
-    """Checks the sides equal, then times them in turns."""
+    """Checks that the sides train the same, then times them in turns."""
+    # fails before anything is measured where PyTorch is missing
     pytorch.load()
     config, chunk = settings(quick)
     seeds, repeats, thread_counts = (8, 2, (1,)) if quick else (100, 3, (1, 2))
@@ -234,7 +241,7 @@ def run(quick: bool = False) -> timing.Report:
 
 
 def describe(config: linear.Linear) -> str:
-    """The problem's sizes, for a reader."""
+    """Returns the problem's sizes, for a reader."""
     return (
         f"d = {config.dim}, {config.num_examples} examples a domain, {config.num_steps} steps of B = "
         f"{config.batch_size}, a probe every {config.probe_every} (losses on {config.estimation_size} points a domain, "

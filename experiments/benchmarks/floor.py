@@ -9,12 +9,14 @@ import numpy as np
 from experiments.benchmarks import figure_1, timing
 from experiments.loss_and_sampling_weights import linear
 
+__all__ = ["rows_and_flops", "run"]
+
 TARGET = 3.0
 ROWS = "rows", "copied row by row in random order, NumPy, one core"
 
 
 def rows_and_flops(config: linear.Linear) -> tuple[int, int]:
-    """Rows of ``d`` features a run reads, and the floating point operations on them.
+    """Counts the rows of ``d`` features that a run reads, and the floating point operations on them.
 
     A row of a batch is multiplied with the parameters and added to the gradient: ``4 d``. A row of the losses' probe is
     multiplied with the parameters: ``2 d``. One of the probe for ``v`` is also added to a mean gradient, and squared:
@@ -28,7 +30,7 @@ def rows_and_flops(config: linear.Linear) -> tuple[int, int]:
 
 
 def readers(array: jax.Array, times: int) -> dict[str, Callable[[], None]]:
-    """Functions that read the whole matrix ``times`` times, each in its own way."""
+    """Returns functions that read the whole matrix ``times`` times, each in its own way."""
     matvec = jax.jit(lambda matrix, vector: matrix @ vector)
     host, ones = np.asarray(array), jnp.ones(array.shape[1])
     host_ones = np.asarray(ones)
@@ -48,7 +50,10 @@ def readers(array: jax.Array, times: int) -> dict[str, Callable[[], None]]:
 
 
 def row_reader(array: jax.Array, times: int, batch: int = 96) -> Callable[[], None]:
-    """Copies all rows ``times`` times, a batch at a time, in random order, by NumPy on one core: what a gather does."""
+    """Returns a function that copies all rows ``times`` times in random order, a batch at a time, as a gather does.
+
+    NumPy copies them, on one core.
+    """
     host, order = np.asarray(array), np.random.default_rng(0).permutation(len(array))
     batches = [order[i : i + batch] for i in range(0, len(order), batch)]
     space = np.empty((batch, array.shape[1]), array.dtype)

@@ -13,11 +13,15 @@ from sklearn.datasets import load_digits
 from experiments.benchmarks import timing
 from mixjax import mixing, rules
 from mixjax.hypergrad import hypergrad, unroll
+from mixjax.runner.claims import mean_stderr
 
-STEPWISE, NESTED, FLAT, AMORTISED = 4.0, 5.0, 1.1, 1.25  # what was asked for, times plain training (FLAT: memory)
+__all__ = ["MODES", "TRACED", "at_most", "cell", "digits", "measured", "run"]
+
+# what was asked for, times plain training (FLAT: memory)
+STEPWISE, NESTED, FLAT, AMORTISED = 4.0, 5.0, 1.1, 1.25
 PIXELS, CLASSES, RATE, BATCH = 64, 10, 0.1, 8
+# seconds above which a cell is not timed; its memory is known from the compiled program
 LONGEST = 20.0
-"""Seconds above which a cell is not timed; its memory is known from the compiled program."""
 MODES = {
     "reverse, every state kept": {"mode": "reverse", "checkpoint_every": 1},
     "reverse, square root": {"mode": "reverse"},
@@ -26,12 +30,12 @@ MODES = {
     "alignment": {"mode": "alignment"},
 }
 
+# as "forward", with T an argument of the program and not a constant in it
 TRACED = "forward, T traced"
-"""As ``forward``, with T an argument of the program and not a constant in it."""
 
 
 def init(key: jax.Array, width: int) -> dict[str, jax.Array]:
-    """An MLP with one hidden layer."""
+    """Draws the parameters of an MLP with one hidden layer."""
     keys = jax.random.split(key)
     return {
         "in": jax.random.normal(keys[0], (PIXELS, width)) / PIXELS**0.5,
@@ -42,14 +46,19 @@ def init(key: jax.Array, width: int) -> dict[str, jax.Array]:
 
 
 def loss(params, batch) -> jax.Array:
-    """Mean cross entropy."""
+    """Returns the mean cross entropy of a batch."""
     images, labels = batch
     logits = jax.nn.relu(images @ params["in"] + params["bias"]) @ params["out"] + params["shift"]
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
 def cell(domains: int, num_steps: int, width: int) -> tuple[dict[str, Callable[[], None]], dict[str, int], int]:
-    """Each side's call, its temporary bytes and those of ``TRACED``, and the number of parameters."""
+    """Compiles every side of one cell of the table.
+
+    Returns:
+        ``(sides, memory, size)``: each side's call; the temporary bytes of each side and of ``TRACED``; the number of
+        parameters.
+    """
     key, optimizer = jax.random.key(0), optax.sgd(RATE)
     params, images = init(key, width), jnp.asarray(load_digits().data[:64] / 16, jnp.float32)
     labels = jnp.asarray(load_digits().target[:64])
@@ -68,14 +77,16 @@ def cell(domains: int, num_steps: int, width: int) -> tuple[dict[str, Callable[[
         compiled = jax.jit(function).lower(*arguments).compile()
         memory[name] = compiled.memory_analysis().temp_size_in_bytes
         sides[name] = functools.partial(lambda f, x: jax.block_until_ready(f(*x)), compiled, arguments)
-    del sides[TRACED]  # its memory is what is asked for
+    # only the memory of the traced length is asked for
+    del sides[TRACED]
     return sides, memory, sum(x.size for x in jax.tree.leaves(params))
 
 
 def measured(sides: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Seconds in turns, of those that take less than ``LONGEST`` seconds as the first call tells."""
+    """Times the sides in turns, without those that took ``LONGEST`` seconds or more in the first call."""
     first = {}
     for name, side in sides.items():
+        # forward mode may take 60 times as long as plain training: even its first call would be too long
         if name == "forward" and first["plain"] * 60 > LONGEST:
             continue
         side()
@@ -84,7 +95,11 @@ def measured(sides: dict[str, Callable[[], Any]], repeats: int) -> dict[str, lis
 
 
 def digits(seed: int, domains: int, size: int = 150):
-    """Domains with ever more labels at random, then ever narrower ones with the right labels; and clean digits."""
+    """Returns domains of digits, and clean held-out digits.
+
+    The first half of the domains has fewer and fewer wrong labels, the second half has right labels and fewer and fewer
+    classes.
+    """
     data, rng = load_digits(), np.random.default_rng(seed)
     order = rng.permutation(len(data.target))
     images, labels = data.data[order] / 16, data.target[order]
@@ -102,7 +117,11 @@ def digits(seed: int, domains: int, size: int = 150):
 
 
 def amortised(quick: bool) -> dict[str, tuple[dict[str, Any], list[float], list[float]]]:
-    """For every way to differentiate rarely: seconds and final validation loss, one pair for each seed, in turns."""
+    """Times every way to differentiate rarely.
+
+    Returns:
+        For each way its options, and the seconds and the final validation losses, one for each seed, in turns.
+    """
     domains, width, num_steps, seeds = (4, 8, 256, 2) if quick else (8, 128, 6144, 8)
     horizon, rares, optimizer = (8, (4,), optax.sgd(RATE)) if quick else (64, (4, 8, 12, 16), optax.sgd(RATE))
     ways = {"plain, uniform weights": {"T": horizon, "mode": None}, f"T = {horizon}, every round": {"T": horizon}}
@@ -136,7 +155,8 @@ def amortised(quick: bool) -> dict[str, tuple[dict[str, Any], list[float], list[
             losses[name] = float(run(*inputs))
 
         seconds = timing.interleave({name: functools.partial(call, name, run) for name, run in runs.items()}, 1)
-        if seed:  # the first compiles
+        # the first turn compiles
+        if seed:
             for name, (_, times, values) in outcomes.items():
                 times.append(seconds[name][0])
                 values.append(losses[name])
@@ -144,7 +164,7 @@ def amortised(quick: bool) -> dict[str, tuple[dict[str, Any], list[float], list[
 
 
 def run(quick: bool) -> timing.Report:
-    """The benchmark."""
+    """Measures every cell, then every way to differentiate rarely."""
     repeats, shapes = (1, [(2, 1, 8), (2, 66, 8)]) if quick else (
         5, [(k, t, width) for width in (13, 1333) for k in (2, 8, 32) for t in (1, 16, 256, 1024)]
     )  # fmt: skip
@@ -189,14 +209,13 @@ def run(quick: bool) -> timing.Report:
     cheap, more = [], []
     for name, (options, seconds, losses) in outcomes.items():
         ratio = timing.ratios(seconds, outcomes[plain][1])
-        change = np.subtract(losses, outcomes[full][2])
-        error = change.std(ddof=1) / len(change) ** 0.5
-        more.append((name, ratio, f"{np.mean(losses):.4f}", f"{change.mean():+.4f} ± {error:.4f}"))
+        change, error, _ = mean_stderr(np.subtract(losses, outcomes[full][2]))
+        more.append((name, ratio, f"{np.mean(losses):.4f}", f"{change:+.4f} ± {error:.4f}"))
         data[name] = {"seconds": seconds, "validation losses": losses}
         if options.get("rounds_per_update", 1) > 1 and ratio.median <= AMORTISED:
-            cheap.append((float(np.mean(losses)), name, ratio, change.mean(), error))
+            cheap.append((float(np.mean(losses)), f"{name}: {ratio} times, loss {change:+.4f} ± {error:.4f}"))
     best = min(cheap, default=None)
-    measured_text = "none" if best is None else f"{best[1]}: {best[2]} times, loss {best[3]:+.4f} ± {best[4]:.4f}"
+    measured_text = "none" if best is None else best[1]
     statement = f"some way to differentiate rarely at most {AMORTISED} times plain training; its validation loss"
     targets.append(timing.Target(statement, measured_text, best is not None))
     text = [
@@ -212,6 +231,6 @@ def run(quick: bool) -> timing.Report:
 
 
 def at_most(statement: str, values: list[float], limit: float) -> timing.Target:
-    """A target that every cell has to meet."""
+    """Returns a target that every cell has to meet."""
     spread = timing.summarize(values)
     return timing.Target(f"{statement}: at most {limit}", f"{spread} over {len(values)} cells", spread.high <= limit)

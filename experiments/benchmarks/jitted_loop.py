@@ -1,4 +1,4 @@
-"""The first rival: jitted JAX steps in a Python loop, one run at a time, as one writes it without a sweep."""
+"""Trains by jitted JAX steps in a Python loop, one run at a time, as one writes it without a sweep."""
 
 import functools
 from collections.abc import Callable
@@ -11,13 +11,15 @@ import optax
 from experiments.loss_and_sampling_weights import glm, linear
 from mixjax import probes, samplers, training
 
+__all__ = ["make"]
+
 
 def make(config: linear.Linear) -> dict[str, Callable[[glm.Batch, jax.Array], dict[str, np.ndarray]]]:
-    """For each method a function ``train(data, key)`` that does what ``linear.train_on`` does for that method.
+    """Returns for each method a function ``train(data, key)`` that does what ``linear.train_on`` does for the method.
 
-    The state is donated, the data are an argument, the next round's counts come out of the probe: two compiled
-    functions a method, 2000 calls of one and 50 of the other at figure 1's settings, and nothing is read back before
-    the end.
+    The state is donated, the data are an argument, and the next round's counts come out of the probe. Each method has
+    two compiled functions, of which figure 1's settings call one 2000 times and the other 50 times. Nothing is read
+    back before the end.
     """
     groups = samplers.partition(np.repeat(np.arange(2), config.num_examples))
     points, point_ids = probes.fixed_points(groups, config.estimation_size)(jax.random.key(0))
@@ -57,12 +59,14 @@ def make(config: linear.Linear) -> dict[str, Callable[[glm.Batch, jax.Array], di
             return state, plan(state), (error, state.loss_state.weights[0], state.sampling_state.weights[0])
 
         def train(data, key):
-            step_key, probe_key = jax.random.split(jax.random.split(key)[1])  # as train_on and fit derive theirs
+            # the keys that train_on and fit derive, so that all sides see the same random numbers
+            step_key, probe_key = jax.random.split(jax.random.split(key)[1])
             probe_data, records = take(data, points), []
             state = training.init_state(
                 jnp.zeros(config.dim), optimizer, [0.5, 0.5], method.loss_rule, method.sampling_rule
             )
-            state = jax.tree.map(jnp.copy, state)  # the rules' states share buffers, which cannot be donated twice
+            # the rules' states share buffers, which cannot be donated twice
+            state = jax.tree.map(jnp.copy, state)
             ids = plan(state)
             for t in range(config.num_steps):
                 state = step(state, ids, step_key, data)

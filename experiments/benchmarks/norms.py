@@ -10,15 +10,27 @@ import optax
 from experiments.benchmarks import overhead, rejection, timing
 from mixjax import grad_norms, samplers
 
-NORMS, STEP = 1.5, 1.05  # what was asked for, times the plain pass and the plain step
-EVERY = 8  # steps between refreshed norms, where a step refreshes them now and then
+__all__ = ["losses_of", "mlp", "models", "passes", "run", "steps", "transformer"]
+
+# what was asked for, times the plain pass and the plain step
+NORMS, STEP = 1.5, 1.05
+# steps between refreshed norms, where a step refreshes them now and then
+EVERY = 8
 RATE = 0.01
 
 
 class Model(NamedTuple):
-    """``outputs(tape, params, x) -> (features of the last layer, logits)``, parameters, data, turns to time its steps.
+    """Holds a model, its data and how often its steps are timed.
 
-    Features and logits are ``[B, ..., in]`` and ``[B, ..., out]``; a loss is the mean cross entropy over the places.
+    Attributes:
+        name: for the tables.
+        outputs: ``outputs(tape, params, x) -> (features of the last layer, logits)``, ``[B, ..., in]`` and
+            ``[B, ..., out]``. A loss is the mean cross entropy over the places between.
+        params: the first parameters.
+        x: inputs, one row an example.
+        y: labels.
+        batch_size: ``B``.
+        turns: how many turns time the steps.
     """
 
     name: str
@@ -31,25 +43,25 @@ class Model(NamedTuple):
 
 
 def losses_of(model: Model, tape, params, batch) -> jax.Array:
-    """``[B]``."""
+    """Returns the batch's losses ``[B]``."""
     x, y = batch
     return cross_entropies(model.outputs(tape, params, x)[1], y)
 
 
 def cross_entropies(logits: jax.Array, y: jax.Array) -> jax.Array:
-    """``[B]``, means over the places."""
+    """Returns the cross entropies ``[B]``, means over the places."""
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
     return losses.reshape(len(losses), -1).mean(1)
 
 
 def last_layer_norms(features: jax.Array, logits: jax.Array, y: jax.Array) -> jax.Array:
-    """Norms of the last layer's gradient alone: what stands in where all norms cost too much."""
+    """Returns the norms of the last layer's gradient alone, which stand in where all norms cost too much."""
     errors = jax.nn.softmax(logits) - jax.nn.one_hot(y, logits.shape[-1])
     return grad_norms.last_layer(errors * (len(y) / y.size), features)
 
 
 def mlp(widths: tuple[int, ...], batch_size: int, n: int) -> Model:
-    """A classifier with ReLU layers."""
+    """Makes a classifier with ReLU layers and random data."""
     keys = jax.random.split(jax.random.key(0), len(widths) + 1)
     params = overhead.mlp_params(keys, widths)
 
@@ -63,7 +75,7 @@ def mlp(widths: tuple[int, ...], batch_size: int, n: int) -> Model:
 
 
 def transformer(layers: int, width: int, heads: int, length: int, batch_size: int, vocabulary: int, n: int) -> Model:
-    """A decoder (pre-norm, learned positions, MLP of 4 widths); a sequence is an example."""
+    """Makes a decoder (pre-norm, learned positions, MLP of 4 widths) and random data; a sequence is an example."""
     keys = iter(jax.random.split(jax.random.key(0), 4 * layers + 4))
     params = overhead.decoder_params(keys, layers, width, length, vocabulary)
 
@@ -85,14 +97,14 @@ def transformer(layers: int, width: int, heads: int, length: int, batch_size: in
 
 
 def models(quick: bool) -> list[Model]:
-    """The two models."""
+    """Returns the two models."""
     if quick:
         return [mlp((16, 32, 10), 16, 100), transformer(1, 16, 2, 8, 16, 32, 100)]
     return [mlp((784, 512, 512, 10), 256, 50_000), transformer(2, 128, 4, 32, 256, 512, 20_000)]
 
 
 def passes(model: Model) -> dict[str, Callable[[Any, Any], Any]]:
-    """Ways to the gradient of the mean loss, the norms, or both."""
+    """Returns ways to compute the gradient of the mean loss, the norms, or both."""
 
     def one(params, example):
         return losses_of(model, grad_norms.Tape(), params, jax.tree.map(lambda x: x[None], example))[0]
@@ -115,7 +127,7 @@ def passes(model: Model) -> dict[str, Callable[[Any, Any], Any]]:
 
 
 def steps(model: Model) -> dict[str, Callable[[Any, jax.Array], Any]]:
-    """Training steps: SGD on uniform draws, and RR with stale norms in the tree."""
+    """Returns training steps: SGD on uniform draws, and RR with stale norms in the tree."""
     n, size = len(model.x), model.batch_size
     sampler = samplers.proportional(n, floor=0.1)
 
@@ -168,7 +180,7 @@ def steps(model: Model) -> dict[str, Callable[[Any, jax.Array], Any]]:
 
 
 def runners(model: Model) -> dict[str, Callable[[], None]]:
-    """Each side's ``EVERY`` steps, compiled one by one and called in turn."""
+    """Returns functions that take ``EVERY`` steps of each side, compiled one by one and called in turn."""
     made = steps(model)
     start = made.pop("start")
     compiled = {name: jax.jit(step, donate_argnums=0) for name, step in made.items()}
@@ -185,6 +197,7 @@ def runners(model: Model) -> dict[str, Callable[[], None]]:
 
         return run
 
+    # a turn has EVERY steps on all sides, so that refreshing now and then is compared fairly
     return {
         "SGD": runner(["sgd"] * EVERY),
         "RR, norms every step": runner(["rr"] * EVERY),
@@ -243,7 +256,7 @@ def run(quick: bool) -> timing.Report:
 
 
 def measured(sides: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each side in turns, after two calls that compile and warm up."""
+    """Times the sides in turns, after two calls that compile and warm up."""
     for side in sides.values():
         side()
         side()
@@ -251,11 +264,11 @@ def measured(sides: dict[str, Callable[[], Any]], repeats: int) -> dict[str, lis
 
 
 def interval(of: list[float], over: list[float]) -> str:
-    """That of the median ratio within a turn."""
+    """Returns the 95 % interval of the median ratio within a turn, as text."""
     low, high = timing.median_interval([a / b for a, b in zip(of, over, strict=True)])
     return f"{low:.3f} to {high:.3f}"
 
 
 def milliseconds(seconds: list[float], count: int = 1) -> timing.Summary:
-    """Of ``count`` steps."""
+    """Summarises the milliseconds of one step, from seconds of ``count`` steps."""
     return timing.summarize([1e3 * second / count for second in seconds])

@@ -14,12 +14,24 @@ import optax
 import mixjax
 from experiments.benchmarks import timing
 
+__all__ = ["decoder_params", "mlp_params", "num_operations", "run"]
+
 LIMIT = 1.02
 SIDES = ("plain", "plain again", "update=False", "update=True")
 
 
 class Model(NamedTuple):
-    """A model: ``losses(params, batch) -> [B]``, its first parameters, a batch, the domains of its examples."""
+    """Holds a model and one batch.
+
+    Attributes:
+        name: for the tables.
+        losses: ``losses(params, batch) -> [B]``.
+        params: the first parameters.
+        batch: the batch that every step takes.
+        domain_ids: the domains of its examples.
+        num_domains: ``D``.
+        turns: how many turns time the steps.
+    """
 
     name: str
     losses: Callable[[Any, Any], jax.Array]
@@ -31,7 +43,7 @@ class Model(NamedTuple):
 
 
 def mlp_params(keys: Iterable[jax.Array], widths: tuple[int, ...]) -> list[tuple[jax.Array, jax.Array]]:
-    """A kernel and a bias for each layer."""
+    """Draws a kernel and a bias for each layer."""
     return [
         (jax.random.normal(key, shape) * (2 / shape[0]) ** 0.5, jnp.zeros(shape[1]))
         for key, shape in zip(keys, itertools.pairwise(widths), strict=False)
@@ -39,7 +51,7 @@ def mlp_params(keys: Iterable[jax.Array], widths: tuple[int, ...]) -> list[tuple
 
 
 def decoder_params(keys: Iterator[jax.Array], layers: int, width: int, length: int, vocabulary: int) -> dict[str, Any]:
-    """Embeddings, blocks and output of a decoder whose MLPs have 4 widths."""
+    """Draws embeddings, blocks and output of a decoder whose MLPs have 4 widths."""
 
     def matrix(*shape):
         return jax.random.normal(next(keys), shape) * shape[0] ** -0.5
@@ -62,7 +74,7 @@ def decoder_params(keys: Iterator[jax.Array], layers: int, width: int, length: i
 
 
 def mlp(widths: tuple[int, ...], batch_size: int, turns: int) -> Model:
-    """A classifier with ReLU layers."""
+    """Makes a classifier with ReLU layers and a random batch."""
     keys = jax.random.split(jax.random.key(0), len(widths))
     params = mlp_params(keys, widths)
     batch = {
@@ -84,7 +96,10 @@ def mlp(widths: tuple[int, ...], batch_size: int, turns: int) -> Model:
 def transformer(
     layers: int, width: int, heads: int, length: int, batch_size: int, vocabulary: int, turns: int
 ) -> Model:
-    """A decoder (pre-norm, learned positions, MLP of 4 widths); a sequence is an example, its source the domain."""
+    """Makes a decoder (pre-norm, learned positions, MLP of 4 widths) and a random batch.
+
+    A sequence is an example, and its source the domain.
+    """
     keys = iter(jax.random.split(jax.random.key(0), 4 * layers + 4))
     params = decoder_params(keys, layers, width, length, vocabulary)
     tokens = jax.random.randint(next(keys), (batch_size, length + 1), 0, vocabulary)
@@ -112,20 +127,20 @@ def transformer(
 
 
 def models(quick: bool) -> list[Model]:
-    """The two models."""
+    """Returns the two models."""
     if quick:
         return [mlp((16, 32, 10), 32, 10), transformer(1, 16, 2, 8, 8, 32, 10)]
     return [mlp((784, 512, 512, 10), 256, 800), transformer(4, 128, 4, 128, 8, 512, 150)]
 
 
 def first_state(model: Model, side: str) -> tuple:
-    """Parameters, Adam's state, and the rule's state where there is one; buffers of its own."""
+    """Returns the parameters, Adam's state, and the rule's state where there is one, in buffers of their own."""
     rule_state = () if side.startswith("plain") else mixjax.rules.erma().init(jnp.ones(model.num_domains))
     return jax.tree.map(jnp.copy, (model.params, optax.adam(1e-5).init(model.params), rule_state))
 
 
 def compile_step(model: Model, side: str) -> jax.stages.Compiled:
-    """A training step with donated state, ``step(state, batch, domain_ids) -> (state, objective)``."""
+    """Compiles a training step with donated state, ``step(state, batch, domain_ids) -> (state, objective)``."""
     optimizer, rule = optax.adam(1e-5), mixjax.rules.erma()
 
     def objective(params, rule_state, batch, domain_ids):
@@ -144,7 +159,7 @@ def compile_step(model: Model, side: str) -> jax.stages.Compiled:
 
 
 def num_operations(program: jax.stages.Compiled) -> int:
-    """Operations the compiled program's entry launches one by one: its instructions but the bookkeeping ones."""
+    """Counts the operations that the compiled program's entry launches one by one, without the bookkeeping ones."""
     entry = program.as_text().split("\nENTRY ", 1)[1].split("\n}", 1)[0]
     kinds = re.findall(r"= .*? ([a-z][a-z0-9\-]*)\(", entry)
     return sum(kind not in {"parameter", "constant", "get-tuple-element", "tuple", "bitcast"} for kind in kinds)
@@ -153,6 +168,7 @@ def num_operations(program: jax.stages.Compiled) -> int:
 def measure(model: Model) -> dict[str, Any]:
     """Times the sides step by step in turns."""
     programs = {side: compile_step(model, side) for side in SIDES if side != "plain again"}
+    # the plain step against itself shows the noise
     programs["plain again"] = programs["plain"]
     states = {side: first_state(model, side) for side in SIDES}
 

@@ -1,8 +1,11 @@
-"""The second rival: PyTorch eager on CPU, one run at a time, with the same rules, probes and warm-up.
+"""Trains figure 1's runs in PyTorch eager on CPU, one at a time, with the same rules, probes and warm-up: a rival.
 
-Written to be fast: batches by ``index_select``, counts and coefficients once a round, nothing read back but 2 numbers a
-round. ``autograd=False`` writes the gradient of the linear model by hand and updates in place (5 operations a step),
-``autograd=True`` calls ``torch.autograd.grad``, which is faster here than ``loss.backward()`` and ``torch.optim.SGD``.
+This rival is written to be fast. Batches are taken by ``index_select``, counts and coefficients are computed once a
+round, and only two numbers a round are read back.
+
+- ``autograd=False`` writes the gradient of the linear model by hand and updates in place, in 5 operations a step.
+- ``autograd=True`` calls ``torch.autograd.grad``, which is faster here than ``loss.backward()`` and
+  ``torch.optim.SGD``.
 """
 
 import math
@@ -12,16 +15,19 @@ import numpy as np
 
 from experiments.loss_and_sampling_weights.linear import Linear
 
+__all__ = ["allocate", "generate", "load", "train", "uniforms"]
+
 
 def load():
-    """The module ``torch``, with OpenMP threads that wait without spinning.
+    """Imports ``torch``, with OpenMP threads that wait without spinning.
 
     By default they spin, and where another process has one of the cores, two threads then take 1 ms an operation.
 
     Raises:
         ImportError: it is not installed; names the extra.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is first imported
+    # OpenMP reads this when torch is first imported, and never again
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         import torch
     except ImportError as error:
@@ -30,7 +36,7 @@ def load():
 
 
 def generate(config: Linear, seed: int):
-    """A data set ``(x, y)`` of the figure's problem by PyTorch's generator."""
+    """Draws a data set ``(x, y)`` of the figure's problem by PyTorch's generator."""
     torch = load()
     generator = torch.Generator().manual_seed(seed)
     size = 2 * config.num_examples
@@ -41,14 +47,14 @@ def generate(config: Linear, seed: int):
 
 
 def uniforms(config: Linear):
-    """The random numbers of one run: one a draw, for the steps ``[T, B]`` and for the probes ``[rounds, 2 B_e]``."""
+    """Draws the random numbers of one run: for the steps ``[T, B]`` and for the probes ``[rounds, 2 B_e]``."""
     torch = load()
     rounds = config.num_steps // config.probe_every
     return torch.rand(config.num_steps, config.batch_size), torch.rand(rounds, 2 * config.gradient_size)
 
 
 def allocate(weights: list[float], batch_size: int) -> list[int]:
-    """Huntington-Hill: the next example to the domain of the largest ``q / sqrt(n (n + 1))``, from one each."""
+    """Allocates by Huntington-Hill: from one each, the next example goes to the largest ``q / sqrt(n (n + 1))``."""
     counts = [1] * len(weights)
     for _ in range(batch_size - len(weights)):
         gains = [q / math.sqrt(n * (n + 1)) for q, n in zip(weights, counts, strict=True)]
@@ -57,7 +63,7 @@ def allocate(weights: list[float], batch_size: int) -> list[int]:
 
 
 def train(config: Linear, method: str, data, draws, *, autograd: bool) -> dict[str, np.ndarray]:
-    """One run of one method.
+    """Trains one run of one method.
 
     Args:
         config: figure 1's settings.

@@ -11,18 +11,21 @@ from experiments.benchmarks import draws, samplers, timing
 from experiments.resampling_reweighting import schemes
 from mixjax.samplers import proportional
 
+__all__ = ["SIDES", "SKEWS", "run", "scores_of"]
+
 SIZES = (10**3, 10**5, 10**7)
-SKEWS = (2, 100)  # largest score over the mean, the tries a draw takes
+# largest score over the mean, which is the number of tries a draw takes
+SKEWS = (2, 100)
 BATCH = 64
 
 
 def scores_of(n: int, skew: int) -> np.ndarray:
-    """Scores in [0, 1] with mean ``1 / skew``."""
+    """Draws scores in [0, 1] with mean ``1 / skew``."""
     return np.random.default_rng(n).uniform(size=n).astype(np.float32) ** (skew - 1)
 
 
 def by_rejection(n: int, skew: int):
-    """Every example of the batch proposes until it is accepted; the scores are an array and nothing else."""
+    """Draws by rejection: every example of the batch proposes until it is accepted, from an array of scores alone."""
 
     def step(scores, key):
         draw = functools.partial(schemes.draw_by_rejection, score=lambda i: scores[i], n=n, largest=1.0)
@@ -33,7 +36,7 @@ def by_rejection(n: int, skew: int):
 
 
 def from_tree(n: int, skew: int):
-    """The sampler's sums, which are kept up."""
+    """Draws from the sampler's tree of sums, and keeps the sums up."""
     sampler = proportional(n)
 
     def step(state, key):
@@ -47,7 +50,7 @@ SIDES = {"by rejection": by_rejection, "samplers.proportional": from_tree}
 
 
 def run(quick: bool) -> tuple[str, dict]:
-    """Measures both.
+    """Measures both ways.
 
     Args:
         quick: small sizes.

@@ -1,4 +1,4 @@
-"""What the machine can do at most, what the sweeps' steps ask for, and the two in one figure."""
+"""Measures what the machine can do at most, and draws the sweeps' steps below it."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -12,9 +12,17 @@ import mixjax
 from experiments.benchmarks import short_runs, timing
 from experiments.benchmarks.short_runs import Problem
 
+__all__ = ["Point", "bandwidth", "demand", "figure", "peaks", "product_side", "sweep_alone"]
+
 
 class Point(NamedTuple):
-    """A sweep in the figure: floating point operations a byte, and operations a second."""
+    """Places a sweep in the figure.
+
+    Attributes:
+        label: for the legend.
+        intensity: floating point operations a byte.
+        rate: floating point operations a second.
+    """
 
     label: str
     intensity: float
@@ -22,12 +30,12 @@ class Point(NamedTuple):
 
 
 class Demand(NamedTuple):
-    """What a step of all rows of a device asks for.
+    """Holds what a step of all runs of a device asks of the machine.
 
     Attributes:
-        flops: of its matrix products.
-        bytes: that its operations read and write, by XLA's analysis, from whatever cache.
-        working_set: arguments, results and temporaries, bytes.
+        flops: the operations of its matrix products.
+        bytes: what its operations read and write, by XLA's analysis, from whatever cache.
+        working_set: bytes of arguments, results and temporaries.
     """
 
     flops: float
@@ -36,11 +44,13 @@ class Demand(NamedTuple):
 
 
 def demand(problem: Problem, rows: int) -> Demand:
-    """That of one step, lowered alone: XLA's analysis counts a loop's body once, and here there is no loop.
+    """Returns what one step asks for, compiled alone.
+
+    XLA's analysis counts a loop's body once, so the step is measured outside its loop.
 
     Args:
-        problem: whose step.
-        rows: under one ``vmap``, as many as a device has; 1 for ``"map"``.
+        problem: the problem whose step it is.
+        rows: runs under one ``vmap``, as many as a device has; 1 for ``"map"``.
     """
 
     keys = jax.random.split(jax.random.key(0), rows)
@@ -56,15 +66,16 @@ def demand(problem: Problem, rows: int) -> Demand:
 
 @functools.cache
 def products_alone(problem: Problem) -> Callable:
-    """A ``train`` that does the matrix products of ``problem``'s steps, of the same shapes, and nothing else.
+    """Returns a ``train`` that does the matrix products of ``problem``'s steps, of the same shapes, and nothing else.
 
-    Each product's result is an operand of the next step's, so that none can be left out. All numbers are 0: the
-    operands are a run's own where they are so in ``problem``.
+    Each product's result is an operand of the next step's, so that XLA can leave none out. All numbers are 0. The
+    operands are a run's own where they are a run's own in ``problem``.
     """
     sizes = list(zip(problem.widths[:-1], problem.widths[1:], strict=True))
 
     def train(key, hparams, data):
         del hparams
+        # a zero that depends on the key, so that vmap gives every run operands of its own
         own = data["zero"] * jax.random.uniform(key)
 
         def full(*shape):
@@ -87,7 +98,7 @@ def products_alone(problem: Problem) -> Callable:
 
 
 def sweep_alone(problem: Problem, runs: int, chunk: int, vectorize: str):
-    """A sweep of :func:`products_alone`."""
+    """Runs a sweep of :func:`products_alone`."""
     x = jnp.zeros((problem.rows, problem.widths[0]))
     given = {"zero": jnp.float32(0), "x": x}
     return mixjax.sweep(products_alone(problem), seeds=runs, data=given, chunk=chunk, vectorize=vectorize)
@@ -95,7 +106,7 @@ def sweep_alone(problem: Problem, runs: int, chunk: int, vectorize: str):
 
 @functools.cache
 def _on_devices(function, times):
-    """``function(times, arrays)`` of each device's arrays, compiled."""
+    """Compiles ``function(times, arrays)`` for the arrays of each device."""
     mesh = jax.sharding.Mesh(np.array(jax.devices()), ("rows",))
     split = jax.sharding.PartitionSpec("rows")
 
@@ -120,21 +131,24 @@ def _triad(times, arrays):
 
 
 def product_side(size: int, quick: bool) -> tuple[Callable[[], Any], float]:
-    """Products ``x <- x x`` of float32 matrices on every device at once, and their operations."""
+    """Returns a function that multiplies float32 matrices, ``x <- x x``, on every device, and its operations."""
     count = len(jax.devices())
     times = 2 if quick else max(2 * 10**10 // (2 * size**3), 1)
     return _side(_multiplied, times, jnp.full((count, size, size), 1 / size)), count * times * 2 * size**3
 
 
 def triad_side(space: int, quick: bool) -> tuple[Callable[[], Any], float]:
-    """The triad ``z <- x + s z`` in so many bytes on every device at once, and the bytes it moves, 12 a number."""
+    """Returns a function that computes the triad ``z <- x + s z`` on every device, and the bytes it moves.
+
+    The arrays take ``space`` bytes on a device, and a number moves 12.
+    """
     count, length = len(jax.devices()), space // 8
     times = max((10**7 if quick else 4 * 10**9) // (12 * length), 1)
     return _side(_triad, times, jnp.ones((count, 2, length))), count * times * 12 * length
 
 
 def peaks(quick: bool) -> dict[str, dict[int, dict[str, Any]]]:
-    """Operations a second of matrix products by size, and bytes a second of triads by bytes a device, in turns."""
+    """Measures operations a second of matrix products by size, and bytes a second of triads by bytes a device."""
     sizes, spaces = ((64, 128), (2**14, 2**20)) if quick else ((512, 1024, 2048), tuple(4**k for k in range(7, 15)))
     sides = {("products", size): product_side(size, quick) for size in sizes}
     sides |= {("triad", space): triad_side(space, quick) for space in spaces}
@@ -146,13 +160,13 @@ def peaks(quick: bool) -> dict[str, dict[int, dict[str, Any]]]:
 
 
 def bandwidth(triads: dict[int, dict[str, Any]], working_set: float) -> float:
-    """That of the least space measured that holds a working set, or of the largest."""
+    """Returns the bandwidth of the least space measured that holds a working set, or of the largest."""
     space = min((space for space in triads if space >= working_set), default=max(triads))
     return triads[space]["median"]
 
 
 def figure(points: Sequence[Point], ceilings: dict[str, float], bandwidths: dict[str, float], device: str) -> Any:
-    """The roofline: ``min(product rate, intensity times bandwidth)``, and the sweeps below it.
+    """Draws the roofline, ``min(product rate, intensity times bandwidth)``, and the sweeps below it.
 
     Args:
         points: the sweeps.
@@ -172,9 +186,10 @@ def figure(points: Sequence[Point], ceilings: dict[str, float], bandwidths: dict
         axes.plot(x, line, f"C{number}", label=f"{name}: {timing.number(speed / 1e9)} GB/s")
     for style, (name, rate) in zip(("-", "--"), ceilings.items(), strict=False):
         axes.axhline(rate / 1e9, color="black", ls=style, lw=1, label=f"{name}: {timing.number(rate / 1e9)} GFLOP/s")
-    for number, point in enumerate(points):  # pairs: "map" filled, "vmap" open
-        style = {"marker": "os"[number % 2], "ls": "", "ms": 6 + 3 * (number % 2), "color": f"C{4 + number // 2}"}
-        style |= {"mfc": "none"} if number % 2 else {}
+    # points come in pairs, one problem's "map" and "vmap"
+    for number, point in enumerate(points):
+        style = {"ls": "", "color": f"C{4 + number // 2}"}
+        style |= {"marker": "o", "ms": 6} if number % 2 == 0 else {"marker": "s", "ms": 9, "mfc": "none"}
         axes.plot(point.intensity, point.rate / 1e9, label=point.label, **style)
     axes.set(xscale="log", yscale="log", xlim=(left, right))
     axes.set(xlabel="matrix products' operations a byte moved, FLOP/byte", ylabel="matrix products, GFLOP/s")

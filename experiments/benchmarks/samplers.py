@@ -11,10 +11,13 @@ import jax
 from experiments.benchmarks import draws, timing
 from mixjax import samplers
 
+__all__ = ["BATCHES", "run", "summaries", "targets", "timed"]
+
 SIZES = (10**3, 10**4, 10**5, 10**6, 10**7)
 BATCHES = (64, 2)
 VMAPPED = 32
-PAPER = 268, 2  # examples and batch size of section 4.2
+# paper 004's examples and batch size, section 4.2
+PAPER = 268, 2
 
 
 def run(quick: bool) -> timing.Report:
@@ -28,7 +31,8 @@ def run(quick: bool) -> timing.Report:
     """
     sizes, repeats = (SIZES[:2], 3) if quick else (SIZES, 7)
 
-    def turns(n):  # steps of few microseconds feel what else the machine does
+    # steps of few microseconds feel what else the machine does, and take more turns
+    def turns(n):
         return 31 if n <= 10**4 and not quick else repeats
 
     measured = {
@@ -82,18 +86,20 @@ def run(quick: bool) -> timing.Report:
 
 
 def step_times(n: int, batch: int, replacement: bool, repeats: int) -> dict[str, list[float]]:
-    """Seconds of a step for every side of one law, in turns."""
+    """Times a step of every side of one law, in turns; seconds."""
     makers = draws.INDEPENDENT if replacement else draws.DISTINCT
     return timed({name: make(n, batch) for name, make in makers.items()}, repeats)
 
 
 def timed(sides: dict[str, Callable[[int], None] | None], repeats: int) -> dict[str, list[float]]:
-    """Seconds of a step of each side that can be run, in turns of about 30 ms each."""
+    """Times a step of each side that can be run, in turns of about 30 ms each; seconds."""
     sides, steps = {name: side for name, side in sides.items() if side is not None}, {}
     for name, side in sides.items():
-        side(1)  # compilation, and the pages touched
+        # the first call compiles and touches the pages
+        side(1)
         steps[name] = 3
-        for _ in range(2):  # the first few steps, and a call's start, take longer than the rest
+        # twice, since the first few steps and a call's start take longer than the rest
+        for _ in range(2):
             start = time.perf_counter()
             side(steps[name])
             steps[name] = max(1, round(0.03 * steps[name] / (time.perf_counter() - start)))
@@ -103,7 +109,7 @@ def timed(sides: dict[str, Callable[[int], None] | None], repeats: int) -> dict[
 
 
 def vmapped_times(n: int, repeats: int) -> dict[str, list[float]]:
-    """Seconds of a step of all seeds, for ours and for the stateless way of JAX."""
+    """Times a step of all seeds under ``vmap``, for our samplers and for the stateless ways of JAX; seconds."""
     makers = {
         "mixjax": functools.partial(draws.mixjax_side, replacement=True),
         "mixjax, distinct": functools.partial(draws.mixjax_side, replacement=False),
@@ -114,7 +120,7 @@ def vmapped_times(n: int, repeats: int) -> dict[str, list[float]]:
 
 
 def training_step(quick: bool, repeats: int) -> dict[str, Any]:
-    """A training step of WRN-16-1, and what a step of the sampler takes beside it."""
+    """Times a training step of WRN-16-1, and a step of the sampler beside it."""
     n, batch = (1000, 4) if quick else (53_930, 64)
     train, draw = draws.wrn_side(batch), draws.mixjax_side(n, batch, True)
     train(1)
@@ -130,25 +136,25 @@ def training_step(quick: bool, repeats: int) -> dict[str, Any]:
 
 
 def state_bytes(n: int) -> int:
-    """Bytes of the sampler's state."""
+    """Returns the bytes of the sampler's state."""
     leaves = jax.tree.leaves(jax.eval_shape(samplers.hardness(n, draws.BETA).init, 0.0))
     return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 
 def summaries(values: dict[str, list[float]]) -> dict[str, timing.Summary]:
-    """Microseconds."""
+    """Summarises seconds as microseconds."""
     return {name: timing.summarize([1e6 * second for second in seconds]) for name, seconds in values.items()}
 
 
 def side_table(columns: dict[int, dict[str, timing.Summary]]) -> str:
-    """One row a side, one column a size."""
+    """Writes a table with one row for each side and one column for each size."""
     names = list(dict.fromkeys(name for column in columns.values() for name in column))
     rows = [(name, *(column.get(name, "not run") for column in columns.values())) for name in names]
     return timing.table(["side", *(f"n = 10^{round(math.log10(n))}" for n in columns)], rows)
 
 
 def targets(measured, share: timing.Summary, bytes_an_example) -> list[timing.Target]:
-    """What was asked for."""
+    """Compares what was asked for with what was measured."""
     largest = max(n for n, _, _ in measured)
     rows = []
     for law, name in draws.OURS.items():

@@ -10,12 +10,22 @@ import mixjax
 from experiments.benchmarks import figure_1, timing
 from experiments.loss_and_sampling_weights import linear
 
+__all__ = ["run"]
+
 MODES = ("map", "vmap")
-TOLERANCE = 1.1  # of "linear or better", for the noise
+# "linear or better" within the noise
+TOLERANCE = 1.1
 
 
 class Case(NamedTuple):
-    """A problem, its numbers of seeds, and how many seeds a compiled call runs."""
+    """Holds a problem and how many seeds of it are run.
+
+    Attributes:
+        name: for the tables.
+        config: the problem.
+        seeds: the numbers of seeds.
+        chunk: how many seeds a compiled call runs.
+    """
 
     name: str
     config: linear.Linear
@@ -24,7 +34,7 @@ class Case(NamedTuple):
 
 
 def cases(quick: bool) -> list[Case]:
-    """Figure 1's problem scaled down tenfold, which has the same dynamics, and at full size."""
+    """Returns figure 1's problem scaled down tenfold, which has the same dynamics, and at full size."""
     full, chunk = figure_1.settings(quick)
     if quick:
         return [Case("tiny", full, (1, 4, 16), 4)]
@@ -65,7 +75,8 @@ def _measure(case: Case, repeats: int) -> dict:
     sets = figure_1.data_sets(case.config, figure_1.DATA_SETS)
     train = figure_1.trainer(case.config)
 
-    def fresh(key, hparams, data):  # a function no sweep has seen, so that compiling it is seen here
+    # a function that no sweep has seen, so that compiling it is seen here
+    def fresh(key, hparams, data):
         return train(key, hparams, data)
 
     sweeps = {

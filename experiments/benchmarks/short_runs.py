@@ -2,11 +2,13 @@
 
 Each is an ordinary ``train(key, hparams, data)`` with learnt loss weights.
 
-Every step measures the batch's losses by domain, moves ERMA's weights and takes a step of SGD on the weighted loss. The
-linear problem is paper 000's, scaled down tenfold; over all examples, the runs of a chunk share the matrix of features,
-and ``vmap`` makes their matrix-vector products one matrix product. The larger network has the layers of paper 000's
-section 5.3 (two domains, images of 28 x 28) and the batches of this project's reproduction; the smaller one is as for
-tables, with four domains.
+Every step measures the batch's losses by domain, moves ERMA's weights and takes a step of SGD on the weighted loss.
+
+- The linear problem is paper 000's, scaled down tenfold. Where a step takes all examples, the runs of a chunk share the
+  matrix of features, and ``vmap`` makes their matrix-vector products one matrix product.
+- The larger network has the layers of paper 000's section 5.3 (two domains, images of 28 x 28) and the batches of this
+  project's reproduction.
+- The smaller network has the sizes that tables ask for, with four domains.
 """
 
 import dataclasses
@@ -24,22 +26,24 @@ from experiments.benchmarks import figure_1
 from experiments.loss_and_sampling_weights import glm, linear
 from mixjax import rules, samplers
 
+__all__ = ["GAMMA1", "Problem", "data", "loop", "problems", "sweep"]
+
+# the sweep's axis; gamma2 is ERMA's default
 GAMMA1 = (0.0, 1e-4, 1e-3, 1e-2)
-"""The sweep's axis; ``gamma2`` is ERMA's default."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """A training.
+    """Describes a training.
 
     Attributes:
         name: for the tables.
-        domains: ``D``, each with as many examples, one after the other.
-        widths: of the layers; two numbers ``(d, 1)`` are the linear model, whose parameters are a vector.
-        examples: of a domain.
-        batch: examples of a domain in a step, drawn with replacement; 0 takes all.
-        num_steps: of a run.
-        learning_rate: of SGD.
+        domains: ``D``. Each has as many examples, and they stand one after the other.
+        widths: the layers' widths. Two numbers ``(d, 1)`` are the linear model, whose parameters are a vector.
+        examples: examples of each domain.
+        batch: examples of each domain in a step, drawn with replacement; 0 takes all.
+        num_steps: steps of a run.
+        learning_rate: SGD's step size.
     """
 
     name: str
@@ -52,23 +56,29 @@ class Problem:
 
     @property
     def linear(self) -> bool:
-        """Whether it is regression with a linear model."""
+        """Tells whether it is regression with a linear model."""
         return self.widths[1:] == (1,)
 
     @property
     def rows(self) -> int:
-        """Examples in a step."""
+        """Counts the examples in a step."""
         return self.domains * (self.batch or self.examples)
 
     @property
     def product_flops(self) -> int:
-        """Of a step's matrix products: ``2 B m n`` forward, for the kernel's and (not in the first layer) the input's
-        gradient."""
+        """Counts the operations of a step's matrix products.
+
+        A layer takes ``2 B m n`` forward, as many for the kernel's gradient and, but for the first layer, as many for
+        the input's.
+        """
         sizes = [m * n for m, n in zip(self.widths[:-1], self.widths[1:], strict=True)]
         return 2 * self.rows * (3 * sum(sizes) - sizes[0])
 
     def start(self, key: jax.Array) -> tuple[Any, jax.Array]:
-        """A run's first parameters, and the examples of its steps ``[T, B]`` (``[T, 0]`` where a step takes all)."""
+        """Draws a run's first parameters and the examples of its steps.
+
+        The examples are ``[T, B]``, or ``[T, 0]`` where a step takes all.
+        """
         *keys, row_key = jax.random.split(key, len(self.widths))
         if self.linear:
             params = jax.random.normal(keys[0], self.widths[:1]) / self.widths[0] ** 0.5
@@ -83,7 +93,7 @@ class Problem:
         return params, samplers.with_replacement(row_key, groups, jnp.tile(ids, (self.num_steps, 1)))
 
     def losses(self, params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
-        """One an example."""
+        """Returns the losses, one for each example."""
         if self.linear:
             return linear.squared_error(x @ params, y)
         for kernel, bias in params[:-1]:
@@ -91,7 +101,7 @@ class Problem:
         return optax.softmax_cross_entropy_with_integer_labels(x @ params[-1][0] + params[-1][1], y)
 
     def step(self, carry: tuple[Any, Any], rows: jax.Array, gamma1: jax.Array, data: Any) -> tuple[Any, Any]:
-        """``(params, weights' state)`` after a step."""
+        """Returns ``(params, weights' state)`` after a step."""
         (params, state), rule = carry, rules.erma(gamma1)
         x, y = jax.tree.map(lambda leaf: leaf[rows], data) if self.batch else data
         ids = jnp.repeat(jnp.arange(self.domains), self.rows // self.domains)
@@ -103,7 +113,7 @@ class Problem:
         return jax.tree.map(lambda p, g: p - self.learning_rate * g, params, grads), state
 
     def train(self, key: jax.Array, hparams: dict[str, jax.Array], data: Any) -> dict[str, jax.Array]:
-        """What :func:`mixjax.sweep` takes: domains' mean losses and loss weights at the end."""
+        """Trains one run, as :func:`mixjax.sweep` asks; gives the domains' mean losses and loss weights at the end."""
         params, rows = self.start(key)
         state = rules.erma().init(jnp.ones(self.domains))
         (params, state), _ = jax.lax.scan(
@@ -114,7 +124,7 @@ class Problem:
 
 
 def problems(quick: bool) -> list[Problem]:
-    """All of them; two tiny ones where ``quick``."""
+    """Returns all problems, or two tiny ones where ``quick``."""
     if quick:
         return [
             Problem("linear, all examples", 2, (20, 1), 20, 0, 10, 5e-4),
@@ -130,8 +140,11 @@ def problems(quick: bool) -> list[Problem]:
 
 @functools.cache
 def data(problem: Problem) -> tuple[jax.Array, jax.Array]:
-    """Features and targets: paper 000's two Gaussian domains, or classes around centres with more and more wrong labels
-    from domain to domain."""
+    """Returns features and targets.
+
+    The linear model has paper 000's two Gaussian domains. The networks have classes around centres, with more and more
+    wrong labels from domain to domain.
+    """
     key, size = jax.random.key(0), problem.domains * problem.examples
     if problem.linear:
         config, _ = figure_1.settings()
@@ -148,12 +161,12 @@ def data(problem: Problem) -> tuple[jax.Array, jax.Array]:
 
 @functools.cache
 def trainer(problem: Problem) -> Callable:
-    """``problem.train``, the same object each time, so that its compiled sweeps are found again."""
+    """Returns ``problem.train``, the same object each time, so that its compiled sweeps are found again."""
     return problem.train
 
 
 def sweep(problem: Problem, runs: int, chunk: int, vectorize: str, **options: Any) -> Any:
-    """``runs`` runs: four values of ``gamma1`` and seeds where 4 divides ``runs``, else one of them."""
+    """Sweeps ``runs`` runs: four values of ``gamma1`` and seeds where 4 divides ``runs``, else one value."""
     axis = GAMMA1 if runs % len(GAMMA1) == 0 else GAMMA1[-1:]
     return mixjax.sweep(
         trainer(problem),
@@ -172,6 +185,6 @@ def _jitted(problem: Problem) -> Callable:
 
 
 def loop(problem: Problem, runs: int) -> list[dict[str, np.ndarray]]:
-    """A loop of jitted runs, one after the other, on one device; nothing is read back before the end."""
+    """Runs jitted runs one after the other on one device, and reads nothing back before the end."""
     run, made = _jitted(problem), data(problem)
     return jax.device_get([run(jax.random.key(seed), {"gamma1": GAMMA1[-1]}, made) for seed in range(runs)])

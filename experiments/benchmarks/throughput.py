@@ -1,7 +1,7 @@
 """Measures run-steps a second: by chunk, runs and devices, beside rivals and the machine's peaks.
 
-What depends on the number of simulated CPU devices is measured in processes of their own, since JAX fixes that number
-when it starts.
+Numbers that depend on the number of simulated CPU devices are measured in processes of their own, since JAX fixes that
+number when it starts.
 """
 
 import concurrent.futures
@@ -20,19 +20,24 @@ import numpy as np
 from experiments.benchmarks import eager_runs, pytorch, roofline, short_runs, throughput_report, timing
 from experiments.benchmarks.throughput_report import CHECKED, MODES
 
+__all__ = ["check_equal", "measure", "run"]
+
 TOLERANCE = 2e-3
 CHUNKS = {"linear, all examples": (16, 64, 256, 1024, 4096), "linear, batches": (16, 64, 256, 1024, 4096)}
+# numbers of runs; (1, 16, 256, 4096) for the other problems, whose steps are short
 RUNS = {"MLP 784-100-10": (1, 16, 256)}
-"""Numbers of runs; (1, 16, 256, 4096) for the other problems, whose steps are short."""
 
 
 @contextlib.contextmanager
 def worker(devices: int, quick: bool, cores: Sequence[int] = ()) -> Iterator[Callable[..., Any]]:
-    """``call(function, *arguments)`` in a process of so many simulated devices, on some cores only if they are named.
-
-    Where ``quick``, programs are optimised less, to be compiled sooner.
+    """Opens a process of so many simulated devices and gives ``call(function, *arguments)``, which runs in it.
 
     On an accelerator, whose memory one process takes, the call is made here.
+
+    Args:
+        devices: how many simulated devices.
+        quick: whether programs are optimised less, to be compiled sooner.
+        cores: the only cores that the process may use; all where none are named.
     """
     if jax.default_backend() != "cpu":
         yield lambda function, *arguments: function(*arguments)
@@ -50,19 +55,19 @@ def _start(devices, quick, cores):
 
 
 def cores() -> list[int]:
-    """The cores this process may use."""
+    """Returns the cores this process may use."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
 def per_second(problem: short_runs.Problem, runs: int, seconds: Sequence[float]) -> timing.Summary:
-    """Run-steps a second."""
+    """Summarises run-steps a second."""
     return timing.summarize([runs * problem.num_steps / s for s in seconds])
 
 
 def by_chunk(problem: short_runs.Problem, quick: bool) -> dict[str, dict[int, dict[str, Any]]]:
-    """Run-steps a second and compile seconds, for each mode and chunk.
+    """Measures run-steps a second and compile seconds, for each mode and chunk.
 
-    The sides of a turn must be few: ``sweep`` keeps the last eight programs, and compiles older ones again.
+    The sides of a turn must be few, since ``sweep`` keeps the last eight programs and compiles older ones again.
     """
     chunks = (8,) if quick else CHUNKS.get(problem.name, (4, 16, 64, 256))
     least = 8 if quick else 256
@@ -77,12 +82,16 @@ def by_chunk(problem: short_runs.Problem, quick: bool) -> dict[str, dict[int, di
 
 
 def fastest(chunks: dict[int, dict[str, Any]]) -> int:
-    """The chunk of the largest median rate."""
+    """Returns the chunk of the largest median rate."""
     return max(chunks, key=lambda chunk: chunks[chunk]["rate"]["median"])
 
 
 def check_equal(problem: short_runs.Problem) -> dict[str, float]:
-    """How far the loop's and PyTorch's results are from the sweep's, on a few runs; a large difference is an error."""
+    """Returns how far the loop's and PyTorch's results are from the sweep's, on a few runs.
+
+    Raises:
+        AssertionError: a difference above ``TOLERANCE``: the sides do not train the same.
+    """
     sweep = short_runs.sweep(problem, CHECKED, CHECKED, "vmap").isel(gamma1=0)
     loop = short_runs.loop(problem, CHECKED)
     torch = [eager_runs.train(problem, eager_runs.tensors(problem, s), short_runs.GAMMA1[-1], by_hand=problem.linear)
@@ -100,7 +109,7 @@ def check_equal(problem: short_runs.Problem) -> dict[str, float]:
 
 
 def torch_sides(problem: short_runs.Problem, runs: int) -> dict[str, Callable]:
-    """PyTorch's, with one thread and with one a core."""
+    """Returns PyTorch's sides, with one thread and with one for each core."""
     inputs = eager_runs.tensors(problem, 0)
 
     def side(threads, by_hand):
@@ -117,7 +126,7 @@ def torch_sides(problem: short_runs.Problem, runs: int) -> dict[str, Callable]:
 
 
 def by_runs(problem: short_runs.Problem, chunks: dict[str, int], quick: bool) -> dict[str, Any]:
-    """Milliseconds a run: the sweep's by number of runs, a loop's of jitted runs, PyTorch's; all in turns.
+    """Measures milliseconds a run: the sweep's by number of runs, a loop's of jitted runs, PyTorch's; all in turns.
 
     Also each rival's time over that of the most runs swept by the faster mode, within a turn.
     """
@@ -131,7 +140,8 @@ def by_runs(problem: short_runs.Problem, chunks: dict[str, int], quick: bool) ->
     sides |= rivals
     runs |= dict.fromkeys(rivals, alone)
     for key, side in sides.items():
-        if quick or runs[key] < sizes[-1]:  # the chunk of the most runs is compiled, and they take long
+        # the most runs need no warming up: the chunk is compiled by then, and they take long
+        if quick or runs[key] < sizes[-1]:
             side()
     seconds = timing.interleave(sides, repeats)
     each = {key: [1e3 * s / runs[key] for s in values] for key, values in seconds.items()}
@@ -149,7 +159,10 @@ def by_runs(problem: short_runs.Problem, chunks: dict[str, int], quick: bool) ->
 
 
 def shares(problem: short_runs.Problem, chunks: dict[str, int], peak: dict[int, dict], quick: bool) -> dict[str, Any]:
-    """For each mode: the products' rate within the sweep, alone, and the machine's, in turns; operations a byte."""
+    """Measures for each mode the products' rate within the sweep, alone, and the machine's, in turns.
+
+    Operations a byte are counted beside them.
+    """
     found, (size, _) = {}, max(peak.items(), key=lambda item: item[1]["median"])
     for mode in MODES:
         chunk = chunks[mode]
@@ -178,7 +191,7 @@ def shares(problem: short_runs.Problem, chunks: dict[str, int], peak: dict[int, 
 
 
 def saving(problem: short_runs.Problem, chunk: int, mode: str, rate: float, quick: bool) -> dict[str, Any]:
-    """A sweep with a checkpoint over one without, in turns; also its seconds and runs."""
+    """Times a sweep with a checkpoint over one without, in turns."""
     seconds, repeats = (0.2, 2) if quick else (4.0, 15)
     runs = max(round(seconds * rate / problem.num_steps / chunk), 1) * chunk
 
@@ -196,7 +209,7 @@ def saving(problem: short_runs.Problem, chunk: int, mode: str, rate: float, quic
 
 
 def measure(quick: bool) -> dict[str, Any]:
-    """All that one process measures."""
+    """Measures all that one process measures."""
     found = {"device": jax.devices()[0].device_kind, "devices": len(jax.devices()), "peaks": roofline.peaks(quick)}
     for problem in short_runs.problems(quick):
         own = {"difference": check_equal(problem), "chunks": by_chunk(problem, quick)}
@@ -212,14 +225,17 @@ def measure(quick: bool) -> dict[str, Any]:
 
 
 def timed(problem: short_runs.Problem, runs: int, chunk: int, mode: str) -> float:
-    """Seconds of a sweep."""
+    """Returns the seconds of a sweep."""
     start = time.perf_counter()
     short_runs.sweep(problem, runs, chunk, mode)
     return time.perf_counter() - start
 
 
 def by_devices(found: dict[str, Any], quick: bool) -> dict[str, dict[int, dict[str, Any]]]:
-    """Run-steps a second for 1, 2, 4 and 8 devices, each a process, in turns; and over one device, within a turn."""
+    """Measures run-steps a second for 1, 2, 4 and 8 devices, each number in a process of its own, in turns.
+
+    Each is also divided by the rate of one device within the turn.
+    """
     counts, repeats = ((1, 2), 1) if quick else ((1, 2, 4, 8), 3)
     rates = {}
     with contextlib.ExitStack() as stack:
@@ -245,8 +261,9 @@ def by_devices(found: dict[str, Any], quick: bool) -> dict[str, dict[int, dict[s
 
 
 def run(quick: bool = False) -> timing.Report:
-    """Measures, and writes it down."""
-    pytorch.load()  # fails early where it is missing
+    """Measures everything, and writes the report."""
+    # fails before anything is measured where PyTorch is missing
+    pytorch.load()
     on_cpu = jax.default_backend() == "cpu"
     one_core = None
     if on_cpu and not quick and hasattr(os, "sched_setaffinity"):

@@ -4,10 +4,12 @@ from typing import Any
 
 from experiments.benchmarks import roofline, short_runs, timing
 
+__all__ = ["CHECKED", "MODES", "report", "roof", "targets"]
+
 SPEEDUP, SHARE, SAVING, GPU_SPEEDUP = 50, 0.6, 1.03, 500
 MODES = ("map", "vmap")
+# runs compared with the loop's and PyTorch's: no multiple of the values of gamma1, and so all of the last value
 CHECKED = 10
-"""Runs compared with the loop's and PyTorch's; no multiple of the values of ``gamma1``, and so all of the last one."""
 
 
 def _summary(measured, unit: float = 1.0) -> timing.Summary:
@@ -21,18 +23,18 @@ def _at_least(statement: str, measured: dict, limit: float, unit: str = " times"
 
 
 def peak_of(found: dict[str, Any]) -> dict[str, Any]:
-    """The largest rate of products."""
+    """Returns the largest rate of products."""
     return max(found["peaks"]["products"].values(), key=lambda rate: rate["median"])
 
 
 def roof(found: dict[str, Any], share: dict[str, Any]) -> float:
-    """The attainable rate, as a part of the products': ``min(1, intensity times bandwidth / rate)``."""
+    """Returns the attainable rate, as a part of the products': ``min(1, intensity times bandwidth / rate)``."""
     speed = roofline.bandwidth(found["peaks"]["triad"], share["working_set"])
     return min(1.0, share["intensity"] * speed / peak_of(found)["median"])
 
 
 def targets(found: dict[str, Any], names: list[str], on_cpu: bool) -> list[timing.Target]:
-    """The issue's, one row for each problem and rival."""
+    """Compares what was asked for with what was measured, one row for each problem and rival."""
     rows = []
     for name in names:
         runs = found[name]["runs"]
@@ -85,7 +87,7 @@ def _bytes(number):
 
 
 def report(found: dict[str, Any], quick: bool, on_cpu: bool) -> timing.Report:
-    """The section, with its figure."""
+    """Writes the report, with its figure."""
     problems = short_runs.problems(quick)
     names = [problem.name for problem in problems]
     parts = [

@@ -1,4 +1,4 @@
-"""Measuring in turns, summarising, and describing the machine."""
+"""Measures in turns, summarises, and describes the machine."""
 
 import contextlib
 import math
@@ -15,9 +15,25 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+__all__ = [
+    "Report",
+    "Summary",
+    "Target",
+    "caches",
+    "compilations",
+    "interleave",
+    "machine",
+    "median_interval",
+    "number",
+    "ratios",
+    "summarize",
+    "table",
+    "versions",
+]
+
 
 class Summary(NamedTuple):
-    """Median, least and largest of repeated measurements."""
+    """Holds the median, the least and the largest of repeated measurements."""
 
     median: float
     low: float
@@ -25,7 +41,7 @@ class Summary(NamedTuple):
     repeats: int
 
     def __str__(self):
-        """``median (low to high)``."""
+        """Returns ``median (low to high)``."""
         return f"{number(self.median)} ({number(self.low)} to {number(self.high)})"
 
 
@@ -62,29 +78,32 @@ class Report(NamedTuple):
 
 
 def number(value: float) -> str:
-    """Three significant digits, no exponent for the sizes that occur here."""
+    """Writes a number with three significant digits, without an exponent for the sizes that occur here."""
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def summarize(values: Sequence[float]) -> Summary:
-    """The summary of some measurements."""
+    """Summarises some measurements."""
     return Summary(statistics.median(values), min(values), max(values), len(values))
 
 
 def ratios(of: Sequence[float], over: Sequence[float]) -> Summary:
-    """Summary of ``of / over`` within each turn."""
+    """Summarises ``of / over`` within each turn."""
     return summarize([a / b for a, b in zip(of, over, strict=True)])
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float]:
-    """A 95 % interval of the median, from order statistics: no assumption on how the values are distributed."""
+    """Returns a 95 % interval of the median, from order statistics.
+
+    It assumes nothing of how the values are distributed.
+    """
     ordered, n = sorted(values), len(values)
     reach = 0.98 * n**0.5
     return ordered[max(math.floor(n / 2 - reach), 0)], ordered[min(math.ceil(n / 2 + reach), n - 1)]
 
 
 def interleave(sides: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of wall time of each side, called in turns: A B C, B C A, C A B, ...
+    """Times each side, called in turns: A B C, B C A, C A B, ...
 
     Each turn starts one side later, since what ran before leaves its traces in the caches.
 
@@ -123,13 +142,13 @@ def compilations() -> Iterator[list[float]]:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]], text_columns: int = 1) -> str:
-    """A Markdown table; the first columns are text, the others numbers."""
+    """Writes a Markdown table whose first columns are text and whose others are numbers."""
     rule = ["---"] * text_columns + ["---:"] * (len(header) - text_columns)
     return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in [header, rule, *rows])
 
 
 def machine() -> dict[str, str]:
-    """What the numbers depend on, as far as the system tells."""
+    """Describes what the numbers depend on, as far as the system tells."""
     device = jax.devices()[0]
     load = "{:.1f}, {:.1f}, {:.1f} (1, 5, 15 minutes)".format(*os.getloadavg()) if hasattr(os, "getloadavg") else "?"
     return {
@@ -143,7 +162,7 @@ def machine() -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what was used; to be asked when everything is loaded."""
+    """Returns the versions of what was used; call it when everything is loaded."""
     return {
         "Python": platform.python_version(),
         "jax": f"{jax.__version__}, jaxlib {jax.lib.__version__}",
@@ -153,7 +172,7 @@ def versions() -> dict[str, str]:
 
 
 def caches() -> dict[str, int]:
-    """Bytes of the first core's data caches by level, e.g. ``{"L1d": 32768}``; empty where unknown."""
+    """Returns the bytes of the first core's data caches by level, e.g. ``{"L1d": 32768}``; empty where unknown."""
     found = {}
     for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
         level, kind, size = ((folder / name).read_text().strip() for name in ("level", "type", "size"))

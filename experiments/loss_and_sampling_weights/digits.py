@@ -1,7 +1,7 @@
-"""Handwritten digits, half of them with wrong labels: the quickstart.
+"""Trains on handwritten digits, half of them with wrong labels: the quickstart.
 
-Paper 000's section 5.3 on a small image set that is always at hand. There are too few digits to use each only once:
-batches are drawn with replacement, and the signals come from fresh draws of training examples, once a round.
+This is paper 000's section 5.3 on a small image set that is always at hand. There are too few digits to use each only
+once, so batches are drawn with replacement, and the signals come from fresh draws of training examples, once a round.
 """
 
 import dataclasses
@@ -10,18 +10,21 @@ import jax
 import numpy as np
 import optax
 
-from experiments.loss_and_sampling_weights import noisy_images
-from experiments.loss_and_sampling_weights.noisy_images import METHODS, PRIOR, STYLES, Batch, average, final
+from experiments.loss_and_sampling_weights import glm, noisy_images
+from experiments.loss_and_sampling_weights.noisy_images import METHODS, PRIOR, STYLES, Batch
 from experiments.shared import figures
+from experiments.shared.statistics import average, final
 from mixjax import probes, samplers, training
 from mixjax.runner import configs
 from mixjax.runner.claims import paired, versus
 from mixjax.runner.experiment import Experiment
 
+__all__ = ["digits"]
+
 
 @dataclasses.dataclass(frozen=True)
-class Digits(noisy_images.Problem):
-    """The quickstart's problem.
+class Digits(noisy_images.ImageProblem):
+    """Holds the settings of the quickstart.
 
     Attributes:
         probe_every: steps between two probes, ``T₀``; the weights move at a probe.
@@ -37,7 +40,8 @@ def train(key: jax.Array, config: Digits, data: dict[str, Batch]) -> dict[str, j
     """Trains the four methods on one seed's split; after each probe, tests them on images with their true labels."""
     split_key, init_key, fit_key = jax.random.split(key, 3)
     split = noisy_images.split(split_key, data["train"], config.flip)
-    examples = Batch(data["train"].images[split.indices.reshape(-1)], split.labels.reshape(-1))  # the clean ones first
+    # the clean examples come first
+    examples = Batch(data["train"].images[split.indices.reshape(-1)], split.labels.reshape(-1))
     groups = samplers.partition(np.repeat(np.arange(2), noisy_images.half(data["train"])))
     params = noisy_images.init(init_key, examples.images.shape[1], config.hidden)
     probe_points = probes.fresh_draws(groups, config.probe_size)
@@ -74,14 +78,13 @@ def train(key: jax.Array, config: Digits, data: dict[str, Batch]) -> dict[str, j
 
 
 def digits(config: Digits) -> Experiment:
-    """Test accuracy and weights of four methods, one of them plain SGD."""
-    rounds = config.num_steps // config.probe_every
+    """Compares test accuracy and weights of four methods, one of them plain SGD."""
     units = {"accuracy": "%", "loss_weight": "share", "sampling_weight": "share"}
     return Experiment(
         train=lambda key, hparams, data: train(key, configs.replace(config, hparams), data),
         data=noisy_images.load(config.source),
         dims=dict.fromkeys(units, ("method", "step")),
-        coords={"method": list(METHODS), "step": [config.probe_every * (r + 1) for r in range(rounds)]},
+        coords={"method": list(METHODS), "step": glm.steps(config)},
         units=units,
         figure=lambda results: figure(results, config),
         claims=claims,
@@ -89,7 +92,7 @@ def digits(config: Digits) -> Experiment:
 
 
 def figure(results, config: Digits):
-    """Test accuracy and the two weights, one row for each point of the sweep."""
+    """Draws test accuracy and the two weights, one row for each point of the sweep."""
     shown = noisy_images.points(results)
     panels = [
         figures.Panel(
@@ -103,7 +106,7 @@ def figure(results, config: Digits):
 
 
 def claims(results) -> list:
-    """What the quickstart shows: accuracies after the last step, weights as means over training."""
+    """Judges what the quickstart shows: accuracies after the last step, weights as means over training."""
 
     def better(name, method, than, statement):
         def judge(data):

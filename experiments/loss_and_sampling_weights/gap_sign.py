@@ -1,4 +1,4 @@
-"""The sign of ERMA's ``G(t)``: paper 000's section 3.2, in section 5.2's logistic regression."""
+"""Measures the sign of ERMA's ``G(t)``, paper 000's section 3.2, in section 5.2's logistic regression."""
 
 import dataclasses
 
@@ -15,10 +15,12 @@ from mixjax.runner import configs
 from mixjax.runner.claims import versus
 from mixjax.runner.experiment import Experiment
 
+__all__ = ["GapSign", "gap_sign", "gaps"]
+
 
 @dataclasses.dataclass(frozen=True)
 class GapSign(logistic.Logistic):
-    """Section 5.2's problem, on a stream and with a hold-out that stays.
+    """Holds the settings of section 5.2, on a stream and with a hold-out that stays.
 
     Attributes:
         fresh_size: fresh points a domain on which ``G``'s losses are measured.
@@ -35,7 +37,9 @@ class GapSign(logistic.Logistic):
 
 
 def gaps(loss_weights: jax.Array, losses: jax.Array) -> jax.Array:
-    """Eq. 12's ``G(t) = Σ_d π_d (1 - w_d) ℓ_d``, ``[round]``: this round's losses, last round's weights ``π w``.
+    """Returns eq. 12's ``G(t) = Σ_d π_d (1 - w_d) ℓ_d``, ``[round]``.
+
+    It takes this round's losses and last round's weights ``π w``.
 
     Args:
         loss_weights: ``[round]``, domain one's after each update; ``π`` is uniform.
@@ -56,7 +60,8 @@ def train(key: jax.Array, config: GapSign) -> dict[str, jax.Array]:
     source = glm.stream(source_key, config, logistic.label)
     ids = jnp.repeat(jnp.arange(2), config.fresh_size)
     fresh = glm.generate(fresh_key, config, logistic.label, ids), ids
-    held_out = source.probe(source_key)  # always the same points
+    # always the same points, whatever the key
+    held_out = source.probe(source_key)
 
     def evaluate(params):
         points = {"fresh": fresh, "hold_out": held_out}
@@ -69,7 +74,7 @@ def train(key: jax.Array, config: GapSign) -> dict[str, jax.Array]:
 
 
 def gap_sign(config: GapSign) -> Experiment:
-    """Section 3.2's sentences on ``G(t)``."""
+    """Makes the experiment on section 3.2's sentences about ``G(t)``."""
 
     def train_seed(key, hparams, data):
         del data  # each seed draws its own
@@ -88,7 +93,7 @@ def gap_sign(config: GapSign) -> Experiment:
 
 
 def claims(results, config: GapSign) -> list:
-    """Both signs, the change of sign over training, and where there is none; all after warm-up."""
+    """Judges both signs, the change of sign over training, and where there is none; all after warm-up."""
     moving = {name: data.isel(step=slice(config.warmup_rounds + 1, None)) for name, data in results.items()}
     same, other = moving["(100, 100)"], moving["(10, 100)"]
 
@@ -145,7 +150,7 @@ def claims(results, config: GapSign) -> list:
 
 
 def figure(results, config: GapSign):
-    """``G(t)`` over training, one line a setting."""
+    """Draws ``G(t)`` over training, one line a setting."""
     drawn, axis = plt.subplots(figsize=(6.4, 4.6), layout="constrained")
     for number, (setting, data) in enumerate(results.items()):
         quantile_band(axis, data.step, data.gap, color=f"C{number}")

@@ -1,4 +1,4 @@
-"""ERMA's generalisation bound, theorem 3.4 (A.5 in the appendix) of paper 000, of which it shows no figure.
+"""Tests ERMA's generalisation bound, theorem 3.4 (A.5 in the appendix) of paper 000, of which it shows no figure.
 
 ``(Σ π_d L_d - Σ π_d w_d mean_{V_d})² <= 2 (Σ π_d (1 - w_d) L_d)² + 16 K ln(K T / (T₀ δ)) Σ π_d² w_d² Var_d / |V_d|``
 with probability at least ``1 - δ``, at all ``T / T₀`` iterates at once, where ``L_d`` and ``Var_d`` are the population
@@ -6,11 +6,11 @@ mean and variance of domain ``d``'s losses, ``V_d`` its validation set, and loss
 
 The theorem wants ``|V_d| >= L_max² ln(K T / (T₀ δ)) / (18 Var_max)``, but its proof needs
 ``L_max ln(.) / (3 |V_d|) <= sqrt(2 Var_d ln(.) / |V_d|)`` for every domain and iterate, hence the smallest variance in
-place of ``Var_max``; as printed it is false (tests/theory/test_theory_bounds.py has a counterexample). It is tested
-here under the printed condition, which 100 points meet in every seed. They meet the proof's in none: the shared
-``L_max`` is the noisy domain's, the smallest variance the clean one's. But the proof treats each domain by itself, so
-that each domain's own largest loss may stand for ``L_max``, and then they do in 97 % of the seeds. ``needed_size`` has
-all three readings.
+place of ``Var_max``. As printed it is false: tests/laws/theory/test_theory_bounds.py has a counterexample. The theorem
+is tested here under the printed condition, which 100 points meet in every seed. They meet the proof's condition in
+none, because the shared ``L_max`` is the noisy domain's and the smallest variance the clean one's. But the proof treats
+each domain by itself, so that each domain's own largest loss may stand for ``L_max``, and 100 points meet that
+condition in 97 % of the seeds. ``needed_size`` has all three readings.
 """
 
 import dataclasses
@@ -22,12 +22,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from experiments.loss_and_sampling_weights import glm
-from experiments.loss_and_sampling_weights.exact_fits import PRIOR, UNIT, Problem, draw, hold_out, one_shot, summarise
+from experiments.loss_and_sampling_weights.exact_fits import PRIOR, UNIT, draw, hold_out, one_shot, summarise
 from experiments.loss_and_sampling_weights.sentences import quote
 from mixjax import probes, rules, signals
 from mixjax.runner import configs
 from mixjax.runner.claims import versus
 from mixjax.runner.experiment import Experiment
+
+__all__ = ["GeneralisationBound", "bound", "generalisation_bound", "loss_moments"]
 
 WEIGHTS = {"ones": "w = 1", "erma": "ERMA's w"}
 CONDITIONS = {
@@ -38,16 +40,16 @@ CONDITIONS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class GeneralisationBound(Problem):
-    """The settings; the paper gives the noise and ERMA's only.
+class GeneralisationBound(glm.LinearModel):
+    """Holds the settings; the paper gives the noise and ERMA's only.
 
     Attributes:
         num_examples: examples a domain that one-shot FGLS has for its iterates, held-out ones included.
         updates: ``T / T₀``, the number of iterates.
         hold_out_size: points a domain of the validation sets.
-        delta: of the theorem.
-        gamma1: of ERMA.
-        gamma2: of ERMA.
+        delta: the theorem's ``δ``.
+        gamma1: ERMA's ``gamma1``.
+        gamma2: ERMA's ``gamma2``.
     """
 
     num_examples: int = 100
@@ -59,7 +61,7 @@ class GeneralisationBound(Problem):
 
 
 def iterates(key: jax.Array, config: GeneralisationBound) -> jax.Array:
-    """Algorithm 1's parameters after each update ``[updates, d]``, with exact fits."""
+    """Returns algorithm 1's parameters after each update ``[updates, d]``, with exact fits."""
     data_key, hold_out_key = jax.random.split(key)
     x, y = draw(data_key, config, config.num_examples)
     size, held_out, rho = hold_out(config.num_examples)
@@ -67,8 +69,8 @@ def iterates(key: jax.Array, config: GeneralisationBound) -> jax.Array:
     return one_shot(hold_out_key, choose, x, y, summarise(x[:, :size], y[:, :size]), config.updates)[0]
 
 
-def loss_moments(params: jax.Array, config: Problem) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Population mean and variance of the squared loss, and its largest value, in closed form, ``[2]`` each.
+def loss_moments(params: jax.Array, config: glm.LinearModel) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns the population mean and variance of the squared loss, and its largest value, ``[2]`` each.
 
     The residual is a sum of independent uniforms ``a_j u_j``; their fourth cumulants are ``-1.2 a_j⁴``, so that the
     square has variance ``2 L² - 1.2 Σ a_j⁴``.
@@ -80,7 +82,9 @@ def loss_moments(params: jax.Array, config: Problem) -> tuple[jax.Array, jax.Arr
 
 
 def bound(key: jax.Array, config: GeneralisationBound, params: jax.Array) -> dict[str, jax.Array]:
-    """Theorem A.5 at every iterate, for ``w = 1`` and for ERMA's weights measured on the validation sets themselves.
+    """Evaluates theorem A.5 at every iterate, for ``w = 1`` and for ERMA's weights.
+
+    ERMA's weights are measured on the validation sets themselves.
 
     Args:
         key: decides the validation sets.
@@ -104,7 +108,8 @@ def bound(key: jax.Array, config: GeneralisationBound, params: jax.Array) -> dic
         w = jnp.stack([jnp.ones(2), jnp.exp(state.log_w)])
         gap = jnp.sum(prior * losses) - jnp.sum(prior * w * probe["losses"], axis=1)
         bias = 2.0 * jnp.square(jnp.sum(prior * (1.0 - w) * losses, axis=1))
-        noise = 32.0 * log_term * jnp.sum(jnp.square(prior * w) * loss_vars / num, axis=1)  # 16 K, K = 2
+        # 16 K = 32 for K = 2 domains
+        noise = 32.0 * log_term * jnp.sum(jnp.square(prior * w) * loss_vars / num, axis=1)
         return state, (jnp.square(gap), bias + noise, loss_vars, largest)
 
     gaps, bounds, variances, largest = jax.lax.scan(at, rule.init(PRIOR), params)[1]
@@ -114,12 +119,13 @@ def bound(key: jax.Array, config: GeneralisationBound, params: jax.Array) -> dic
 
 
 def generalisation_bound(config: GeneralisationBound) -> Experiment:
-    """Theorem 3.4 on the iterates of one-shot FGLS."""
+    """Makes the experiment that tests theorem 3.4 on the iterates of one-shot FGLS."""
 
     def train(key, hparams, data):
         del data  # each seed draws its own
         settings = configs.replace(config, hparams)
-        fit_key = jax.random.fold_in(jax.random.fold_in(key, 0), settings.num_examples)  # least_squares' data
+        # the key that least_squares draws its data with
+        fit_key = jax.random.fold_in(jax.random.fold_in(key, 0), settings.num_examples)
         return bound(jax.random.fold_in(key, 2), settings, iterates(fit_key, settings))
 
     both = ("weights", "update")
@@ -139,7 +145,7 @@ def generalisation_bound(config: GeneralisationBound) -> Experiment:
 
 
 def claims(data, config: GeneralisationBound) -> list:
-    """Section 3.2's sentence."""
+    """Judges section 3.2's sentence."""
     largest = (data.squared_gap / data.bound).max(["weights", "update"])
     needed = {label: data.needed_size.sel(condition=name) for name, label in CONDITIONS.items()}
     sizes = "; ".join(
@@ -161,7 +167,7 @@ def claims(data, config: GeneralisationBound) -> list:
 
 
 def draw_figure(data, config: GeneralisationBound):
-    """The bound's two sides against each other, and how often their ratio exceeds a value."""
+    """Draws the bound's two sides against each other, and how often their ratio exceeds a value."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.4), layout="constrained")
     for number, (name, label) in enumerate(WEIGHTS.items()):
         gaps, bounds = (np.asarray(data[side].sel(weights=name)).ravel() for side in ("squared_gap", "bound"))

@@ -1,12 +1,12 @@
-"""Two Gaussian domains, a linear predictor, and paper 000's methods side by side: what sections 5.1 and 5.2 share.
+"""Trains paper 000's methods side by side on two Gaussian domains with a linear predictor, for sections 5.1 and 5.2.
 
-Every method of a figure trains in one program on common random numbers: the methods are an axis under ``vmap``, so that
+Every method of a figure trains in one program on common random numbers. The methods are an axis under ``vmap``, so that
 one pass over a row of data serves all of them.
 """
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,34 +15,71 @@ import optax
 
 from mixjax import WeightRule, probes, rules, samplers, signals, training
 
+__all__ = [
+    "Batch",
+    "Estimation",
+    "GaussianProblem",
+    "LinearModel",
+    "Method",
+    "data_set",
+    "finite",
+    "generate",
+    "measure",
+    "predict",
+    "steps",
+    "stream",
+    "train_methods",
+    "truth",
+]
+
 Estimation = Literal["train", "hold_out_draws", "whole_hold_out", "fresh"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Problem:
-    """The settings sections 5.1 and 5.2 have in common; the paper gives neither n, B, T, T₀ nor the estimation sizes.
+class LinearModel:
+    """Describes two domains that share a linear model; the paper gives the noise only.
+
+    Attributes:
+        noise: label-noise variance of each domain (linear regression) or its flip probability (logistic).
+        dim: ``d``, the number of features. The true parameter is the normalised all-ones vector.
+    """
+
+    noise: tuple[float, float] = (1.0, 20.0)
+    dim: int = 10
+
+    @property
+    def best(self) -> float:
+        """Returns domain one's share under Aitken's weights, where ``noise`` are variances."""
+        return self.noise[1] / (self.noise[0] + self.noise[1])
+
+
+@dataclasses.dataclass(frozen=True)
+class GaussianProblem(LinearModel):
+    """Holds the settings that sections 5.1 and 5.2 have in common.
+
+    The paper gives neither n, B, T, T₀ nor the estimation sizes.
 
     Attributes:
         scales: ``C_d``; features of domain ``d`` are N(0, C_d I).
-        noise: label-noise variances (linear) or flip probabilities (logistic).
-        dim: ``d``.
         num_examples: examples a domain, drawn from with replacement; 0 is a fresh stream.
         batch_size: ``B``.
         num_steps: ``T``.
-        learning_rate: of SGD.
-        probe_every: ``T₀ = T₁``.
+        learning_rate: SGD's step size.
+        probe_every: ``T₀ = T₁``, the steps between two probes.
         warmup: fraction of the steps before loss weights move.
-        estimation: where losses are estimated. ``train``: the first ``estimation_size`` training points a domain
-            (section 5.1). ``hold_out_draws`` and ``whole_hold_out``: a fraction ``1 - rho`` of the examples is held
-            out (algorithm 1); with a stream, ``estimation_size`` points a domain are. ``fresh``: new points each time.
+        estimation: where losses are estimated:
+
+            - ``train``: the first ``estimation_size`` training points of each domain (section 5.1);
+            - ``hold_out_draws`` and ``whole_hold_out``: a fraction ``1 - rho`` of the examples, held out (algorithm 1),
+              or ``estimation_size`` points of each domain where examples are a stream;
+            - ``fresh``: new points each time.
         estimation_size: points a domain.
         rho: training fraction, for the two kinds of hold-out.
         gradient_size: points a domain drawn anew for ``v_d``; 0 takes the points of the losses.
     """
 
-    scales: tuple[float, float] = (100.0, 1.0)
-    noise: tuple[float, float] = (1.0, 20.0)
     dim: int = 1000
+    scales: tuple[float, float] = (100.0, 1.0)
     num_examples: int = 2000
     batch_size: int = 16
     num_steps: int = 2000
@@ -56,12 +93,18 @@ class Problem:
 
     @property
     def warmup_rounds(self) -> int:
-        """Probes before the loss weights may move."""
+        """Counts the probes before the loss weights may move."""
         return round(self.warmup * self.num_steps / self.probe_every)
 
 
 class Batch(NamedTuple):
-    """Examples: ``x`` ``[n, d]``, ``scale`` ``[n]`` (the features are ``scale * x``) and ``target`` ``[n]``."""
+    """Holds examples.
+
+    Attributes:
+        x: ``[n, d]``.
+        scale: ``[n]``; the features are ``scale * x``.
+        target: ``[n]``.
+    """
 
     x: jax.Array
     scale: jax.Array
@@ -69,23 +112,33 @@ class Batch(NamedTuple):
 
 
 class Method(NamedTuple):
-    """A row of a figure's legend: a rule for the loss weights and one for the sampling weights."""
+    """Holds what a row of a figure's legend stands for.
+
+    Attributes:
+        loss_rule: the rule for the loss weights.
+        sampling_rule: the rule for the sampling weights.
+    """
 
     loss_rule: WeightRule
     sampling_rule: WeightRule
 
 
-Loss = Callable[[jax.Array, jax.Array], jax.Array]  # (prediction, target) -> loss, elementwise
-Label = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]  # (key, true prediction, noise) -> target
+# (prediction, target) -> loss, elementwise
+Loss = Callable[[jax.Array, jax.Array], jax.Array]
+# (key, true prediction, noise) -> target
+Label = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def truth(dim: int) -> jax.Array:
-    """The normalised all-ones vector."""
+    """Returns the true parameter, the normalised all-ones vector."""
     return jnp.full((dim,), dim**-0.5, jnp.float32)
 
 
-def generate(key: jax.Array, problem: Problem, label: Label, domain_ids: jax.Array) -> Batch:
-    """Fresh examples of the given domains. The normals do not depend on the ids: methods share them."""
+def generate(key: jax.Array, problem: GaussianProblem, label: Label, domain_ids: jax.Array) -> Batch:
+    """Draws fresh examples of the given domains.
+
+    The normals do not depend on the ids, so that methods share them.
+    """
     x_key, label_key = jax.random.split(key)
     x = jax.random.normal(x_key, (domain_ids.shape[0], problem.dim))
     scale = jnp.sqrt(jnp.asarray(problem.scales))[domain_ids]
@@ -94,12 +147,12 @@ def generate(key: jax.Array, problem: Problem, label: Label, domain_ids: jax.Arr
 
 
 def predict(params: jax.Array, batch: Batch) -> jax.Array:
-    """Linear predictions ``[n]``."""
+    """Returns the linear predictions ``[n]``."""
     return batch.scale * (batch.x @ params)
 
 
 def measure(loss: Loss, params: jax.Array, batch: Batch, domain_ids: jax.Array) -> dict[str, jax.Array]:
-    """``counts``, ``losses``, ``loss_vars`` and ``grad_stds`` of a probe.
+    """Measures ``counts``, ``losses``, ``loss_vars`` and ``grad_stds`` of a probe.
 
     The gradient of one example is ``a x`` with a scalar ``a``, so eq. 15 needs no per-example gradients:
     ``(n - 1) v² = sum a² |x|² - n |mean gradient|²``.
@@ -113,14 +166,17 @@ def measure(loss: Loss, params: jax.Array, batch: Batch, domain_ids: jax.Array) 
     squares = rows @ (jnp.square(slopes) * jnp.square(batch.x).sum(axis=1))
     variances = (squares - counts * jnp.square(means).sum(axis=1)) / (counts - 1.0)
     found = signals.moments(values, domain_ids, 2).signals()
+    # rounding may leave a variance below 0 where all gradients are the same
     return {**found, "grad_stds": jnp.sqrt(jnp.maximum(variances, 0.0))}
 
 
 class Source(NamedTuple):
-    """Where a run's examples come from.
+    """Tells where a run's examples come from.
 
-    ``draw(key, domain_ids)`` gives a training batch, ``probe(key)`` gives the points for the losses and
-    ``gradient_probe(key)`` those for ``v``, or is None where they are the same; both give ``(batch, domain_ids)``.
+    Attributes:
+        draw: ``draw(key, domain_ids)`` gives a training batch.
+        probe: ``probe(key)`` gives the points for the losses, ``(batch, domain_ids)``.
+        gradient_probe: the same for ``v``, or None where its points are those of the losses.
     """
 
     draw: Callable
@@ -128,8 +184,8 @@ class Source(NamedTuple):
     gradient_probe: Callable | None
 
 
-def stream(key: jax.Array, problem: Problem, label: Label) -> Source:
-    """Every batch is new; the hold-out is drawn once."""
+def stream(key: jax.Array, problem: GaussianProblem, label: Label) -> Source:
+    """Returns a source whose batches are all new and whose hold-out is drawn once."""
 
     def draw(key, domain_ids):
         return generate(key, problem, label, domain_ids)
@@ -141,20 +197,23 @@ def stream(key: jax.Array, problem: Problem, label: Label) -> Source:
     held_out = points(key, problem.estimation_size)
     fresh = problem.estimation == "fresh"
     return Source(
-        draw,
-        (lambda key: points(key, problem.estimation_size)) if fresh else (lambda key: held_out),
-        (lambda key: points(key, problem.gradient_size)) if problem.gradient_size else None,
+        draw=draw,
+        probe=(lambda key: points(key, problem.estimation_size)) if fresh else (lambda key: held_out),
+        gradient_probe=(lambda key: points(key, problem.gradient_size)) if problem.gradient_size else None,
     )
 
 
-def data_set(key: jax.Array, problem: Problem, label: Label) -> Batch:
-    """``num_examples`` of each domain, domain by domain, features already scaled."""
+def data_set(key: jax.Array, problem: GaussianProblem, label: Label) -> Batch:
+    """Draws ``num_examples`` of each domain, domain by domain, with the features already scaled."""
     batch = generate(key, problem, label, jnp.repeat(jnp.arange(2), problem.num_examples))
     return Batch(batch.scale[:, None] * batch.x, jnp.ones_like(batch.scale), batch.target)
 
 
-def finite(data: Batch, problem: Problem) -> Source:
-    """Batches with replacement from a data set; estimation by one of algorithm 1's readings."""
+def finite(data: Batch, problem: GaussianProblem) -> Source:
+    """Returns a source that draws batches with replacement from a data set.
+
+    Losses are estimated by one of algorithm 1's readings.
+    """
     groups = samplers.partition(np.repeat(np.arange(2), problem.num_examples))
     if problem.estimation in ("hold_out_draws", "whole_hold_out"):
         groups, held_out = samplers.split(groups, problem.rho)
@@ -178,18 +237,19 @@ def finite(data: Batch, problem: Problem) -> Source:
 
         return points
 
-    once = chosen(choose)(jax.random.key(0))  # gathered once, outside the training loop
+    # points that stay the same are gathered once, outside the training loop
+    once = chosen(choose)(jax.random.key(0))
     constant = problem.estimation in ("train", "whole_hold_out")
     return Source(
-        lambda key, domain_ids: take(samplers.with_replacement(key, groups, domain_ids)),
-        (lambda key: once) if constant else chosen(choose),
-        chosen(probes.fresh_draws(groups, problem.gradient_size)) if problem.gradient_size else None,
+        draw=lambda key, domain_ids: take(samplers.with_replacement(key, groups, domain_ids)),
+        probe=(lambda key: once) if constant else chosen(choose),
+        gradient_probe=chosen(probes.fresh_draws(groups, problem.gradient_size)) if problem.gradient_size else None,
     )
 
 
 def train_methods(
     key: jax.Array,
-    problem: Problem,
+    problem: GaussianProblem,
     methods: Sequence[Method],
     loss: Loss,
     source: Source,
@@ -254,7 +314,7 @@ def train_methods(
     return jax.vmap(run)(jnp.arange(len(methods)))
 
 
-def steps(problem: Problem) -> list[int]:
-    """The number of steps taken when each record was made."""
+def steps(problem: Any) -> list[int]:
+    """Returns the number of steps taken at each record, for settings with ``num_steps`` and ``probe_every``."""
     rounds = problem.num_steps // problem.probe_every
     return [problem.probe_every * (r + 1) for r in range(rounds)]

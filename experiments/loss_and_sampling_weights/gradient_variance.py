@@ -1,7 +1,7 @@
-"""The gradient's variance: paper 000's eq. 14, its dependence on the features' scale, and what its signals cost.
+"""Measures the gradient's variance: paper 000's eq. 14, its dependence on the features' scale, and its signals' cost.
 
-Two domains of section 5.1's linear regression, a fixed parameter and many batches: the measured variance of the
-stratified estimate against the allocation of the batch. One seed is one draw of everything.
+At a fixed parameter of section 5.1's linear regression, many batches are drawn with each allocation of the batch to the
+two domains. The variance of their stratified estimates is compared with eq. 14. One seed is one draw of everything.
 """
 
 import dataclasses
@@ -22,12 +22,23 @@ from mixjax.runner import configs
 from mixjax.runner.claims import Claim, near, paired, versus
 from mixjax.runner.experiment import Experiment
 
+__all__ = [
+    "GradientVariance",
+    "all_counts",
+    "allocation_variances",
+    "data_set",
+    "expected_std",
+    "gradient_variance",
+    "scale_stds",
+    "signal_costs",
+]
+
 ALLOCATIONS = {"va": "VA", "uniform": "uniform", "proportional": "proportional to π"}
 
 
 @dataclasses.dataclass(frozen=True)
 class GradientVariance:
-    """The settings; the paper gives none of them.
+    """Holds the settings; the paper gives none of them.
 
     Attributes:
         prior: ``π``, also the loss weights.
@@ -55,24 +66,24 @@ class GradientVariance:
 
 
 def data_set(key: jax.Array, config: GradientVariance, scales) -> tuple[glm.Batch, np.ndarray]:
-    """Section 5.1's data at this size, domain by domain, and the domain ids."""
-    problem = glm.Problem(scales=scales, noise=config.noise, dim=config.dim, num_examples=config.num_examples)
+    """Draws section 5.1's data at this size, domain by domain, and the domain ids."""
+    problem = glm.GaussianProblem(scales=scales, noise=config.noise, dim=config.dim, num_examples=config.num_examples)
     return glm.data_set(key, problem, linear.label), np.repeat(np.arange(2), config.num_examples)
 
 
 def apart(config: GradientVariance) -> jax.Array:
-    """A parameter at ``distance`` from the true one."""
+    """Returns a parameter at ``distance`` from the true one."""
     signs = jnp.where(jnp.arange(config.dim) % 2 == 0, 1.0, -1.0)
     return glm.truth(config.dim) + config.distance * config.dim**-0.5 * signs
 
 
 def grid_counts(config: GradientVariance) -> list[int]:
-    """Domain one's counts on the grid."""
+    """Returns domain one's counts on the grid."""
     return np.unique(np.linspace(1, config.batch_size - 1, config.num_counts).round().astype(int)).tolist()
 
 
 def all_counts(config: GradientVariance, grad_stds: jax.Array) -> jax.Array:
-    """Counts ``[allocation, 2]``: variance-aware, uniform and proportional sampling, then the grid."""
+    """Returns the counts ``[allocation, 2]``: variance-aware, uniform and proportional sampling, then the grid."""
     prior = jnp.asarray(config.prior)
     rule = rules.variance_aware()
     va = rule.update(rule.init(prior), counts=jnp.ones(2), loss_weights=prior, grad_stds=grad_stds).weights
@@ -82,7 +93,7 @@ def all_counts(config: GradientVariance, grad_stds: jax.Array) -> jax.Array:
 
 
 def allocation_variances(key: jax.Array, config: GradientVariance) -> dict[str, jax.Array]:
-    """Measured and predicted variance of the stratified gradient estimate.
+    """Measures and predicts the variance of the stratified gradient estimate.
 
     Returns:
         ``measured``, ``predicted`` (eq. 14) and domain one's ``counts``, ``[allocation]``; ``grad_stds`` ``[domain]``,
@@ -92,6 +103,7 @@ def allocation_variances(key: jax.Array, config: GradientVariance) -> dict[str, 
     data, ids = data_set(data_key, config, config.scales)
     groups, prior, params = samplers.partition(ids), jnp.asarray(config.prior), apart(config)
     stds = glm.measure(linear.squared_error, params, data, jnp.asarray(ids))["grad_stds"]
+    # eq. 15 divides by n where measure divides by n - 1
     stds *= math.sqrt(1.0 - 1.0 / config.num_examples)
 
     def gradient(rows, domain_ids, counts):
@@ -120,7 +132,7 @@ def allocation_variances(key: jax.Array, config: GradientVariance) -> dict[str, 
 
 
 def scale_stds(key: jax.Array, config: GradientVariance) -> jax.Array:
-    """``v`` of domain one ``[scale]`` as ``C_1`` grows, on the same normals."""
+    """Measures ``v`` of domain one ``[scale]`` as ``C_1`` grows, on the same normals."""
 
     def one(scale):
         data, ids = data_set(key, config, jnp.stack([scale, jnp.float32(config.scales[1])]))
@@ -130,12 +142,15 @@ def scale_stds(key: jax.Array, config: GradientVariance) -> jax.Array:
 
 
 def expected_std(config: GradientVariance, scale: np.ndarray) -> np.ndarray:
-    """``v`` of domain one in closed form: ``v² = 4 [C² (d + 1) s + C d σ²]``, ``s = |θ - θ_gt|²``."""
+    """Returns domain one's ``v`` in closed form: ``v² = 4 [C² (d + 1) s + C d σ²]``, ``s = |θ - θ_gt|²``."""
     return 2.0 * np.sqrt(scale**2 * (config.dim + 1) * config.distance**2 + scale * config.dim * config.noise[0])
 
 
 def signal_costs(num: int = 200, pixels: int = 784, units: int = 100, classes: int = 10) -> dict[str, float]:
-    """FLOPs, by the compiler's count, of the losses' moments, the forward pass and a step of section 5.3's network."""
+    """Counts FLOPs of the losses' moments, of the forward pass and of a step of section 5.3's network.
+
+    The compiler counts them.
+    """
 
     def losses(params, images, labels):
         hidden = jax.nn.relu(images @ params[0] + params[1])
@@ -154,12 +169,13 @@ def signal_costs(num: int = 200, pixels: int = 784, units: int = 100, classes: i
 
 
 def gradient_variance(config: GradientVariance) -> Experiment:
-    """Section 4's eq. 14, section 5.1's sentence on scales and section 3.2's on cost."""
+    """Makes the experiment on section 4's eq. 14, section 5.1's sentence on scales and section 3.2's on cost."""
 
     def train(key, hparams, data):
         del data  # each seed draws its own
         settings = configs.replace(config, hparams)
-        keys = [jax.random.fold_in(key, i) for i in (1, 2)]  # streams apart from those of sgd_rates and the others
+        # streams apart from those of sgd_rates (0), redundancy (3) and gap_sign (4)
+        keys = [jax.random.fold_in(key, i) for i in (1, 2)]
         return {**allocation_variances(keys[0], settings), "scale_std": scale_stds(keys[1], settings)}
 
     allocations = dict.fromkeys(("measured", "predicted", "counts"), ("allocation",))
@@ -183,7 +199,7 @@ def gradient_variance(config: GradientVariance) -> Experiment:
 
 
 def claims(data) -> list:
-    """The three sentences, and that eq. 14 is the variance."""
+    """Judges the three sentences, and that eq. 14 is the variance."""
     va, uniform, proportional = (data.measured.sel(allocation=name) for name in ALLOCATIONS)
     match = data.measured / data.predicted
     worst = float(np.abs(match.mean("seed") - 1.0).max())
@@ -234,7 +250,7 @@ def claims(data) -> list:
 
 
 def figure(data, config: GradientVariance):
-    """Eq. 14 against the allocation, and ``v`` against the scale of the features."""
+    """Draws eq. 14 against the allocation, and ``v`` against the scale of the features."""
     drawn, (left, right) = plt.subplots(1, 2, figsize=(10, 4.4), layout="constrained")
     size = config.batch_size
     share = np.linspace(0.7, size - 0.7, 300) / size

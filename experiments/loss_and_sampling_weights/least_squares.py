@@ -1,4 +1,4 @@
-"""Weighted least squares solved exactly: paper 000, section 3.1, theorems 3.1 and 3.3, of which it shows no figure.
+"""Solves weighted least squares exactly: paper 000, section 3.1, theorems 3.1 and 3.3, of which it shows no figure.
 
 Two domains share a linear model and differ in label noise. Features and noise are uniform, hence bounded as theorem A.4
 asks, and every fit is exact, so that its ``Δ_op`` is 0. One seed is one draw of everything.
@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 
+from experiments.loss_and_sampling_weights import glm
 from experiments.loss_and_sampling_weights.exact_fits import (
     PRIOR,
     Moments,
-    Problem,
     draw,
     fit,
     hold_out,
@@ -31,6 +31,8 @@ from mixjax.runner import configs
 from mixjax.runner.claims import near, paired, versus
 from mixjax.runner.experiment import Experiment
 
+__all__ = ["LeastSquares", "expected_error", "least_squares"]
+
 METHODS = {
     "gls": "GLS (Aitken)",
     "ols": "OLS",
@@ -42,8 +44,8 @@ STYLES = {name: {"marker": "*osDv"[i], "color": f"C{i}", "mfc": "none"} for i, n
 
 
 @dataclasses.dataclass(frozen=True)
-class LeastSquares(Problem):
-    """The settings of the comparison.
+class LeastSquares(glm.LinearModel):
+    """Holds the settings of the comparison.
 
     Attributes:
         sizes: examples a domain, held-out ones included.
@@ -64,14 +66,17 @@ class LeastSquares(Problem):
 
 
 def expected_error(weights: jax.Array, gram: jax.Array, noise: jax.Array, num: int) -> jax.Array:
-    """``E |θ - θ_gt|²`` of :func:`fit` over the label noise, given the features: ``tr A⁻¹ (Σ c² σ² G / n) A⁻¹``."""
+    """Returns ``E |θ - θ_gt|²`` of :func:`fit` over the label noise, given the features.
+
+    It is ``tr A⁻¹ (Σ c² σ² G / n) A⁻¹``, with ``A`` the weighted mean of the Gram matrices ``G``.
+    """
     inverse = jnp.linalg.inv(jnp.tensordot(weights, gram, 1))
     spread = jnp.tensordot(jnp.square(weights) * noise, gram, 1) / num
     return jnp.trace(inverse @ spread @ inverse)
 
 
 def compare(key: jax.Array, config: LeastSquares, num: int) -> tuple[jax.Array, jax.Array, Moments]:
-    """All of ``METHODS`` on one data set with ``num`` examples a domain; all fit the same training part.
+    """Fits all of ``METHODS`` to the same training part of one data set with ``num`` examples a domain.
 
     Returns:
         ``(params [method, d], weights [method, 2], training moments)``.
@@ -95,7 +100,7 @@ def compare(key: jax.Array, config: LeastSquares, num: int) -> tuple[jax.Array, 
 
 
 def least_squares(config: LeastSquares) -> Experiment:
-    """Section 3.1's claims, with exact fits."""
+    """Makes the experiment that tests section 3.1's claims with exact fits."""
 
     def train(key, hparams, data):
         del data  # each seed draws its own
@@ -139,12 +144,12 @@ def least_squares(config: LeastSquares) -> Experiment:
 
 
 def error_ratio(data, method: str):
-    """Mean squared error over that of GLS on the same training part, as :func:`ratio`, ``[seed, n]``."""
+    """Returns the mean squared error over that of GLS on the same training part, as :func:`ratio`, ``[seed, n]``."""
     return ratio(data.error.sel({"method": method}), data.error.sel({"method": "gls"}))
 
 
 def claims(data, config: LeastSquares) -> list:
-    """Section 3.1's sentences, and theorem 3.3's other reading."""
+    """Judges section 3.1's sentences, and theorem 3.3's other reading."""
     shown, largest = data.sel(n=config.shown_size), max(config.sizes)
     ols, literal, whole = (error_ratio(data, name) for name in ("ols", "literal", "whole"))
     noisy = 1.0 - shown.loss_weight.sel({"method": ["fgls", "literal", "whole"]})
@@ -205,7 +210,7 @@ def claims(data, config: LeastSquares) -> list:
 
 
 def draw_figure(data, config: LeastSquares):
-    """The error against the loss weight, and theorem 3.3's ratio against the number of examples."""
+    """Draws the error against the loss weight, and theorem 3.3's ratio against the number of examples."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
     left.plot(data.share, data.grid_expected_error.mean("seed"), color="0.3", lw=1.4, label="expected, given features")
     points(left, data.share, data.grid_error, fmt=".", color="0.5", lw=0.8, capsize=0, label="measured")

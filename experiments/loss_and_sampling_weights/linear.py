@@ -1,4 +1,4 @@
-"""Linear regression with two domains: paper 000, section 5.1 (figure 1) and appendix C (figure 4)."""
+"""Trains linear regression on two domains: paper 000, section 5.1 (figure 1) and appendix C (figure 4)."""
 
 import dataclasses
 
@@ -8,10 +8,13 @@ import jax.numpy as jnp
 from experiments.loss_and_sampling_weights import glm
 from experiments.loss_and_sampling_weights.sentences import quote
 from experiments.shared import figures
+from experiments.shared.statistics import final
 from mixjax import rules
 from mixjax.runner import configs
 from mixjax.runner.claims import near, paired, versus
 from mixjax.runner.experiment import Experiment
+
+__all__ = ["METHODS", "Linear", "label", "linear", "linear_appendix", "methods", "squared_error", "train_on"]
 
 METHODS = {
     "vanilla": "vanilla SGD",
@@ -21,7 +24,8 @@ METHODS = {
     "fgls": "One-shot FGLS",
     "fgls_va": "One-shot FGLS + VA",
 }
-STYLES = {  # a colour for the loss weights, dashes for VA
+# a colour for the loss weights, dashes for VA
+STYLES = {
     name: {"color": f"C{number // 2}", "ls": "--" if name.endswith("va") else "-"}
     for number, name in enumerate(METHODS)
 }
@@ -33,28 +37,31 @@ PANELS = [
 
 
 @dataclasses.dataclass(frozen=True)
-class Linear(glm.Problem):
-    """Section 5.1's problem and its rules.
+class Linear(glm.GaussianProblem):
+    """Holds the settings of section 5.1 and of its rules.
 
     Attributes:
-        gamma: of one-shot FGLS.
+        gamma: one-shot FGLS's ``gamma``.
     """
 
     gamma: float = 1.0
 
 
 def label(key: jax.Array, mean: jax.Array, variance: jax.Array) -> jax.Array:
-    """``y = mean + noise``, noise of the given variance."""
+    """Draws ``y = mean + noise``, noise of the given variance."""
     return mean + jnp.sqrt(variance) * jax.random.normal(key, mean.shape)
 
 
 def squared_error(prediction: jax.Array, target: jax.Array) -> jax.Array:
-    """``(prediction - target)²``, without a factor 1/2, as in section 3.1 (the factor matters at a fixed step size)."""
+    """Returns ``(prediction - target)²``.
+
+    There is no factor 1/2, as in section 3.1: the factor matters at a fixed step size.
+    """
     return jnp.square(prediction - target)
 
 
 def methods(config: Linear) -> list[glm.Method]:
-    """The six methods of figure 1, in the order of ``METHODS``."""
+    """Returns the six methods of figure 1, in the order of ``METHODS``."""
     prior, aitken = rules.fixed(), rules.gls(config.noise)
     fgls = rules.every(rules.one_shot_fgls(config.gamma), 1, start=config.warmup_rounds)
     return [
@@ -96,7 +103,7 @@ def _experiment(config, figure, claims):
 
 
 def linear(config: Linear) -> Experiment:
-    """Figure 1."""
+    """Makes the experiment of figure 1."""
 
     def figure(results):
         shown = {name: results[name] for name in ("(100, 1)", "(1, 100)") if name in results}
@@ -108,7 +115,7 @@ def linear(config: Linear) -> Experiment:
 
 
 def linear_appendix(config: Linear) -> Experiment:
-    """Figure 4."""
+    """Makes the experiment of figure 4."""
 
     def figure(results):
         shown = {name: data for name, data in results.items() if "stream" not in name}
@@ -117,29 +124,24 @@ def linear_appendix(config: Linear) -> Experiment:
     return _experiment(config, figure, figure_4_claims)
 
 
-def last(data, metric: str, method: str):
-    """The metric at the end of training, one value a seed."""
-    return data[metric].sel({"method": method}).isel(step=-1)
-
-
 def after_warmup(data, metric: str, method: str):
-    """The metric's mean over the second half of training, one value a seed."""
+    """Returns the metric's mean over the second half of training, one value a seed."""
     return data[metric].sel({"method": method}).isel(step=slice(data.sizes["step"] // 2, None)).mean("step")
 
 
 def _better(name, data, method, than, *, metric="error", note=""):
-    return paired(name, last(data, metric, method), "<", last(data, metric, than), **quote(name), note=note)
+    return paired(name, final(data, metric, method), "<", final(data, metric, than), **quote(name), note=note)
 
 
 def figure_1_claims(results) -> list:
-    """Section 5.1's sentences. Errors are those at the end of training, weights those of its second half."""
+    """Judges section 5.1's sentences. Errors are those at the end of training, weights those of its second half."""
     one, two = results["(100, 1)"], results["(1, 100)"]
     long, limit = results["(1, 100), four times the steps"], results["(100, 1), fresh data, B = 1024, d = 100"]
 
     def share(name, data, metric, method, side):
         return versus(name, after_warmup(data, metric, method), side, 0.5, **quote(name))
 
-    aitken = 20 / 21
+    aitken = Linear().best
     return [
         _better("va_effective_100_1", one, "va", "vanilla"),
         _better("va_effective_1_100", two, "va", "vanilla"),
@@ -150,9 +152,9 @@ def figure_1_claims(results) -> list:
         *[
             paired(
                 f"combination_best_1_100_{other}",
-                last(two, "error", "fgls_va"),
+                final(two, "error", "fgls_va"),
                 "<",
-                last(two, "error", other),
+                final(two, "error", other),
                 statement=f"ours: VA + one-shot FGLS is best in (1, 100) [against {METHODS[other]}]",
                 source="paper 000, section 5.1",
             )
@@ -160,9 +162,9 @@ def figure_1_claims(results) -> list:
         ],
         paired(
             "combination_over_fgls_100_1",
-            last(one, "error", "fgls_va"),
+            final(one, "error", "fgls_va"),
             "<",
-            last(one, "error", "fgls"),
+            final(one, "error", "fgls"),
             statement="ours: the combination improves on one-shot FGLS in (100, 1) too, which the paper does not say",
             source="paper 000, section 5.1",
         ),
@@ -170,7 +172,7 @@ def figure_1_claims(results) -> list:
         share("fgls_prefers_one_100_1", one, "loss_weight", "fgls", ">="),
         near(
             "fgls_converges_to_aitken",
-            last(limit, "loss_weight", "fgls"),
+            final(limit, "loss_weight", "fgls"),
             aitken,
             0.005,
             **quote("fgls_converges_to_aitken"),
@@ -179,7 +181,7 @@ def figure_1_claims(results) -> list:
         ),
         near(
             "fgls_near_aitken_as_run",
-            last(one, "loss_weight", "fgls"),
+            final(one, "loss_weight", "fgls"),
             aitken,
             0.02,
             statement="ours: the same at figure 1's own settings",
@@ -191,9 +193,9 @@ def figure_1_claims(results) -> list:
         share("fgls_prefers_one_1_100", two, "loss_weight", "fgls", ">="),
         paired(
             "aitken_suboptimal_1_100",
-            last(two, "error", "aitken"),
+            final(two, "error", "aitken"),
             ">",
-            last(two, "error", "vanilla"),
+            final(two, "error", "vanilla"),
             **quote("aitken_suboptimal_1_100"),
         ),
         _better(
@@ -207,7 +209,7 @@ def figure_1_claims(results) -> list:
 
 
 def figure_4_claims(results) -> list:
-    """Appendix C's sentences on linear regression."""
+    """Judges appendix C's sentences on linear regression."""
     noise, scale = results["(i) scales (100, 1), noise (1, 1)"], results["(ii) scales (1, 1), noise (1, 20)"]
     rows = [
         _better("appendix_va_equal_noise", noise, "va", "vanilla"),
@@ -221,9 +223,9 @@ def figure_4_claims(results) -> list:
                 rows.append(
                     paired(
                         f"{'equal_noise' if name.startswith('(i)') else 'equal_scale'}_{method}_stream",
-                        last(data, "error", method),
+                        final(data, "error", method),
                         "<",
-                        last(data, "error", "vanilla"),
+                        final(data, "error", "vanilla"),
                         statement=f"ours: {METHODS[method]} improves upon vanilla on fresh data, {name}",
                         source="paper 000, appendix C",
                     )

@@ -1,4 +1,4 @@
-"""Logistic regression with two domains: paper 000, section 5.2 and appendices C and D (figures 2, 5 and 6)."""
+"""Trains logistic regression on two domains: paper 000, section 5.2 and appendices C and D (figures 2, 5 and 6)."""
 
 import dataclasses
 from typing import NamedTuple
@@ -7,13 +7,25 @@ import jax
 import jax.numpy as jnp
 
 from experiments.loss_and_sampling_weights import glm
-from experiments.loss_and_sampling_weights.linear import last
 from experiments.loss_and_sampling_weights.sentences import quote
 from experiments.shared import figures
+from experiments.shared.statistics import final
 from mixjax import WeightRule, rules, samplers
 from mixjax.runner import configs
 from mixjax.runner.claims import paired, versus
 from mixjax.runner.experiment import Experiment
+
+__all__ = [
+    "FIGURE_6",
+    "Logistic",
+    "accuracy",
+    "cosine_distance",
+    "cross_entropy",
+    "label",
+    "logistic",
+    "methods",
+    "single_weight",
+]
 
 FIGURE_2 = {
     "vanilla": "vanilla SGD",
@@ -33,12 +45,12 @@ SETTINGS = {"(100, 100)": "100_100", "(10, 100)": "10_100"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Logistic(glm.Problem):
-    """Section 5.2's problem and its rules; ``noise`` are flip probabilities.
+class Logistic(glm.GaussianProblem):
+    """Holds the settings of section 5.2 and of its rules; ``noise`` are flip probabilities.
 
     Attributes:
-        gamma1: of ERMA.
-        gamma2: of ERMA.
+        gamma1: ERMA's ``gamma1``.
+        gamma2: ERMA's ``gamma2``.
     """
 
     scales: tuple[float, float] = (100.0, 100.0)
@@ -48,7 +60,7 @@ class Logistic(glm.Problem):
 
 
 class CombinedState(NamedTuple):
-    """State of :func:`combined` and :func:`pooled`."""
+    """Holds the state of :func:`combined` and :func:`pooled`."""
 
     weights: jax.Array
     prior: jax.Array
@@ -57,7 +69,7 @@ class CombinedState(NamedTuple):
 
 
 def combined(loss_rule: WeightRule, sampling_rule: WeightRule) -> WeightRule:
-    """Appendix D's single weight as a sampling rule: ``q`` proportional to the loss rule's ``c`` times the VA factor.
+    """Makes appendix D's single weight a sampling rule: ``q`` in proportion to the loss rule's ``c`` times VA's factor.
 
     The loss rule's weights are used for drawing only; the objective stays uniform.
     """
@@ -78,7 +90,7 @@ def combined(loss_rule: WeightRule, sampling_rule: WeightRule) -> WeightRule:
 
 
 def pooled(rule: WeightRule, batch_size: int) -> WeightRule:
-    """Loss weights that turn the domain-wise mean into the batch's plain mean: ``c_d = n_d / B``."""
+    """Makes loss weights that turn the domain-wise mean into the batch's plain mean, ``c_d = n_d / B``."""
 
     def share(state):
         counts = samplers.allocate(state.sampling_state.weights, batch_size)
@@ -90,25 +102,26 @@ def pooled(rule: WeightRule, batch_size: int) -> WeightRule:
 
 
 def label(key: jax.Array, logit: jax.Array, flip: jax.Array) -> jax.Array:
-    """``y ~ Bernoulli(sigmoid(logit))``, then flipped with probability ``flip``."""
+    """Draws ``y ~ Bernoulli(sigmoid(logit))`` and flips it with probability ``flip``."""
     label_key, flip_key = jax.random.split(key)
     y = jax.random.uniform(label_key, logit.shape) < jax.nn.sigmoid(logit)
     return jnp.logical_xor(y, jax.random.uniform(flip_key, logit.shape) < flip).astype(jnp.float32)
 
 
 def cross_entropy(logit: jax.Array, y: jax.Array) -> jax.Array:
-    """``-log p(y)`` in nats."""
+    """Returns ``-log p(y)`` in nats."""
     return jnp.logaddexp(0.0, logit) - y * logit
 
 
 def cosine_distance(params: jax.Array) -> jax.Array:
-    """Eq. 17 to the true parameter; 1 for the zero vector, where it is 0/0."""
+    """Returns eq. 17's distance to the true parameter, and 1 for the zero vector, where eq. 17 is 0/0."""
     norm = jnp.linalg.norm(params)
+    # the inner where keeps 0/0 out of both branches
     return jnp.where(norm > 0, 1.0 - params @ glm.truth(params.size) / jnp.where(norm > 0, norm, 1.0), 1.0)
 
 
 def accuracy(distance: jax.Array, scales: tuple[float, float]) -> jax.Array:
-    """Accuracy on labels before flipping, mean over the domains, in closed form from the cosine distance.
+    """Returns the accuracy on labels before flipping, mean over the domains, from the cosine distance.
 
     With ``u`` the standardised true logit and ``r`` the cosine, the prediction is 1 with probability
     ``Phi(r u / sqrt(1 - r²))``; the integral over ``u`` is a sum over 400 midpoints.
@@ -126,7 +139,7 @@ def accuracy(distance: jax.Array, scales: tuple[float, float]) -> jax.Array:
 
 
 def methods(config: Logistic, names: tuple[str, ...]) -> list[glm.Method]:
-    """The named methods."""
+    """Returns the named methods."""
 
     def erma(normalised=True):
         rule = rules.erma(config.gamma1, config.gamma2, normalised=normalised)
@@ -183,7 +196,7 @@ PANELS = [
 
 
 def logistic(config: Logistic) -> Experiment:
-    """Figures 2 and 5."""
+    """Makes the experiment of figures 2 and 5."""
     styles = {"va": {"color": "C0", "ls": "--"}, "erma": {"color": "C1"}, "erma_va": {"color": "C1", "ls": "--"}}
 
     def figure(results):
@@ -195,7 +208,7 @@ def logistic(config: Logistic) -> Experiment:
 
 
 def single_weight(config: Logistic) -> Experiment:
-    """Figure 6."""
+    """Makes the experiment of figure 6."""
 
     def figure(results):
         return figures.curves(results, PANELS, FIGURE_6, "One weight in place of two, paper 000 figure 6")
@@ -204,36 +217,36 @@ def single_weight(config: Logistic) -> Experiment:
 
 
 def _lower(name, data, method, than):
-    a, b = (last(data, "cosine_distance", m) for m in (method, than))
+    a, b = (final(data, "cosine_distance", m) for m in (method, than))
     return paired(name, a, "<", b, **quote(name))
 
 
 def _share(name, data, metric, method, side):
-    return versus(name, last(data, metric, method), side, 0.5, **quote(name))
+    return versus(name, final(data, metric, method), side, 0.5, **quote(name))
 
 
 def figure_2_claims(results) -> list:
-    """Section 5.2's and appendix C's sentences, at the end of training."""
+    """Judges section 5.2's and appendix C's sentences, at the end of training."""
     rows = []
     for setting, stem in SETTINGS.items():
         data = results[setting]
         for method in ("va", "erma"):
             rows.append(_lower(f"{method}_improves_{stem}", data, method, "vanilla"))
-            accuracies = [last(data, "accuracy", m) for m in (method, "vanilla")]
+            accuracies = [final(data, "accuracy", m) for m in (method, "vanilla")]
             name = f"accuracy_{method}_{stem}"
             rows.append(paired(name, accuracies[0], ">", accuracies[1], **quote(name)))
         rows.append(
             paired(
                 f"erma_va_over_erma_{stem}",
-                last(data, "cosine_distance", "erma_va"),
+                final(data, "cosine_distance", "erma_va"),
                 "<",
-                last(data, "cosine_distance", "erma"),
+                final(data, "cosine_distance", "erma"),
                 statement=f"ours: ERMA + VA improves on ERMA alone, {setting}",
                 source="paper 000, section 5.2",
             )
         )
     same, other = results["(100, 100)"], results["(10, 100)"]
-    relative = 1.0 - last(other, "cosine_distance", "erma") / last(other, "cosine_distance", "vanilla")
+    relative = 1.0 - final(other, "cosine_distance", "erma") / final(other, "cosine_distance", "vanilla")
     return [
         *rows,
         _share("erma_prefers_clean_100_100", same, "loss_weight", "erma", ">="),
@@ -250,9 +263,9 @@ def figure_2_claims(results) -> list:
         *[
             paired(
                 f"erma_even_more_weight_{kind}",
-                last(other, "loss_weight", method),
+                final(other, "loss_weight", method),
                 ">",
-                last(same, "loss_weight", method),
+                final(same, "loss_weight", method),
                 **quote(f"erma_even_more_weight_{kind}"),
             )
             for kind, method in (("normalised", "erma"), ("unnormalised", "erma_unnormalised"))
@@ -261,21 +274,21 @@ def figure_2_claims(results) -> list:
 
 
 def figure_6_claims(results) -> list:
-    """Appendix D's sentence, in both readings and both settings: against ERMA + VA, its two-weight counterpart."""
+    """Judges appendix D's sentence, in both readings and both settings, against ERMA + VA with its two weights."""
     rows = []
     for setting, stem in SETTINGS.items():
         data = results[setting]
         for kind in ("mean", "pooled"):
             name = f"single_{kind}_suboptimal_{stem}"
-            single = last(data, "cosine_distance", f"single_{kind}")
-            rows.append(paired(name, single, ">", last(data, "cosine_distance", "erma_va"), **quote(name)))
+            single = final(data, "cosine_distance", f"single_{kind}")
+            rows.append(paired(name, single, ">", final(data, "cosine_distance", "erma_va"), **quote(name)))
             for than in ("vanilla", "erma"):
                 rows.append(
                     paired(
                         f"single_{kind}_against_{than}_{stem}",
                         single,
                         ">",
-                        last(data, "cosine_distance", than),
+                        final(data, "cosine_distance", than),
                         statement=f"ours: the single weight ({FIGURE_6[f'single_{kind}'].split(', ')[1]}) is worse "
                         f"than {FIGURE_6[than]} too, {setting}",
                         source="paper 000, appendix D",

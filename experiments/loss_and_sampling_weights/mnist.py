@@ -1,4 +1,4 @@
-"""MNIST with labels flipped in one half: paper 000, section 5.3 (figure 3)."""
+"""Trains on MNIST with labels flipped in one half: paper 000, section 5.3 (figure 3)."""
 
 import dataclasses
 import functools
@@ -8,24 +8,31 @@ import jax.numpy as jnp
 import optax
 
 from experiments.loss_and_sampling_weights import noisy_images
-from experiments.loss_and_sampling_weights.noisy_images import METHODS, PRIOR, STYLES, Batch, Split, average, final
+from experiments.loss_and_sampling_weights.noisy_images import METHODS, PRIOR, STYLES, Batch, Split
 from experiments.loss_and_sampling_weights.sentences import quote
 from experiments.shared import figures
+from experiments.shared.statistics import average, final
 from mixjax import samplers, training
 from mixjax.runner import configs
 from mixjax.runner.claims import near, paired, versus
 from mixjax.runner.experiment import Experiment
 
+__all__ = ["Mnist", "block", "mnist", "train"]
+
 SOURCE = "paper 000, section 5.3"
-NOT_WORSE = 0.2  # percentage points of clean test accuracy; these four were fixed before the judging seeds were run
-NO_EFFECT = 0.5  # percentage points
-SIMILAR = 2.0  # ratio of gradient spreads; VA then saves a tenth of the gradient's variance
+# the next four were fixed before the judging seeds were run
+# percentage points of clean test accuracy
+NOT_WORSE = 0.2
+# percentage points of clean test accuracy
+NO_EFFECT = 0.5
+# ratio of gradient spreads; VA then saves a tenth of the gradient's variance
+SIMILAR = 2.0
 SHARE_TOLERANCE = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
-class Mnist(noisy_images.Problem):
-    """Section 5.3's problem.
+class Mnist(noisy_images.ImageProblem):
+    """Holds the settings of section 5.3.
 
     Attributes:
         record_every: steps between two evaluations on the test images; signals and weights are means over these steps.
@@ -36,7 +43,7 @@ class Mnist(noisy_images.Problem):
 
 
 def block(split: Split, images: jax.Array, number: jax.typing.ArrayLike, size: int) -> Batch:
-    """Examples ``number * size`` and following of each domain, ``[2, size, ...]``: no two blocks share one."""
+    """Returns examples ``number * size`` and following of each domain, ``[2, size, ...]``; no two blocks share one."""
     indices, labels = (jax.lax.dynamic_slice_in_dim(part, number * size, size, axis=1) for part in split)
     return Batch(images[indices], labels)
 
@@ -67,7 +74,8 @@ def train(key: jax.Array, config: Mnist, data: dict[str, Batch]) -> dict[str, ja
 
             counts = samplers.allocate(sampling_state.weights, size)
             used = jnp.arange(size) < counts[:, None]
-            domain_ids = jnp.where(used, jnp.arange(2)[:, None], -1)  # -1 marks what the step must not see
+            # -1 marks the examples that the step must not see; the batch's shape stays the same that way
+            domain_ids = jnp.where(used, jnp.arange(2)[:, None], -1)
             flat = jax.tree.map(lambda x: x.reshape(2 * size, *x.shape[2:]), (points, domain_ids))
             state, _ = step(state, *flat)
             return state, {
@@ -92,7 +100,7 @@ def train(key: jax.Array, config: Mnist, data: dict[str, Batch]) -> dict[str, ja
 
 
 def mnist(config: Mnist) -> Experiment:
-    """Figure 3.
+    """Makes the experiment of figure 3.
 
     Raises:
         ValueError: more steps than there are new examples for, or steps that are no multiple of ``record_every``.
@@ -124,7 +132,7 @@ def mnist(config: Mnist) -> Experiment:
 
 
 def figure(results):
-    """Test accuracies and weights at every point of the first run's sweep."""
+    """Draws test accuracies and weights at every point of the first run's sweep."""
     name = next(iter(results))
     shown = {where: with_gain(dataset) for where, dataset in noisy_images.points({name: results[name]}).items()}
 
@@ -150,7 +158,7 @@ def with_gain(dataset):
 
 
 def claims(results) -> list:
-    """Section 5.3's sentences, judged at the first point of the sweep; the notes tell the others."""
+    """Judges section 5.3's sentences at the first point of the sweep; the notes tell the others."""
 
     def difference(data, a, b):
         return final(data, "clean_accuracy", a) - final(data, "clean_accuracy", b)

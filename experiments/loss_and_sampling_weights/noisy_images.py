@@ -1,8 +1,8 @@
-"""Real images in two domains, one of which has wrong labels: what the quickstart and paper 000's section 5.3 share.
+"""Trains on real images in two domains, one of which has wrong labels: the quickstart and paper 000's section 5.3.
 
 Each seed splits the images at random into a clean and a noisy half and gives a fraction of the noisy half's labels to
-another class. The model is a network with one hidden layer; its four methods train side by side under ``vmap`` on
-common random numbers.
+another class. The model is a network with one hidden layer. Four methods train side by side under ``vmap`` on common
+random numbers.
 """
 
 import dataclasses
@@ -19,15 +19,39 @@ from mixjax import data, rules
 from mixjax.runner.claims import Claim
 from mixjax.runner.results import Results
 
+__all__ = [
+    "METHODS",
+    "PRIOR",
+    "STYLES",
+    "Batch",
+    "ImageProblem",
+    "Source",
+    "Split",
+    "accuracy",
+    "flip_labels",
+    "for_methods",
+    "half",
+    "init",
+    "judged",
+    "limits",
+    "load",
+    "losses",
+    "measure",
+    "points",
+    "predict",
+    "split",
+]
+
 METHODS = {"vanilla": "vanilla SGD", "va": "VA", "erma": "ERMA", "erma_va": "ERMA + VA"}
-STYLES = {"va": {"ls": "--"}, "erma_va": {"ls": "--"}}  # with and without VA, loss weights are nearly the same
+# dashed, since loss weights with and without VA are nearly the same
+STYLES = {"va": {"ls": "--"}, "erma_va": {"ls": "--"}}
 PRIOR = (0.5, 0.5)
 Source = Literal["digits", "mnist"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Problem:
-    """What every experiment on noisy images has to say.
+class ImageProblem:
+    """Holds the settings of an experiment on noisy images.
 
     Attributes:
         source: the image set, a name of ``mixjax.data.load``.
@@ -35,9 +59,9 @@ class Problem:
         hidden: number of ReLU units.
         batch_size: ``B``.
         num_steps: ``T``.
-        learning_rate: of SGD.
-        gamma1: of ERMA.
-        gamma2: of ERMA.
+        learning_rate: SGD's step size.
+        gamma1: ERMA's ``gamma1``.
+        gamma2: ERMA's ``gamma2``.
         normalised: whether ERMA rescales w to mean 1 after each update, or is eq. 12 without its proportionality.
     """
 
@@ -53,21 +77,31 @@ class Problem:
 
 
 class Batch(NamedTuple):
-    """Examples: ``images`` ``[..., pixels]`` and ``labels`` ``[...]``."""
+    """Holds examples.
+
+    Attributes:
+        images: ``[..., pixels]``.
+        labels: ``[...]``.
+    """
 
     images: jax.Array
     labels: jax.Array
 
 
 class Split(NamedTuple):
-    """Which images belong to the clean (row 0) and the noisy domain (row 1), ``[2, half]``, and their labels."""
+    """Holds one seed's two domains, the clean one in row 0 and the noisy one in row 1.
+
+    Attributes:
+        indices: ``[2, half]``, which images belong to the domain.
+        labels: ``[2, half]``, their labels as they are given.
+    """
 
     indices: jax.Array
     labels: jax.Array
 
 
 class Network(NamedTuple):
-    """Parameters: ``relu(x @ w1 + b1) @ w2 + b2``."""
+    """Holds the parameters of ``relu(x @ w1 + b1) @ w2 + b2``."""
 
     w1: jax.Array
     b1: jax.Array
@@ -76,7 +110,7 @@ class Network(NamedTuple):
 
 
 def load(source: str) -> dict[str, Batch]:
-    """The training and the test images, for the ``data`` of an experiment."""
+    """Loads the training and the test images, for the ``data`` of an experiment."""
     images = data.load(source)
     return {
         "train": Batch(images.train_images, images.train_labels),
@@ -85,7 +119,7 @@ def load(source: str) -> dict[str, Batch]:
 
 
 def half(images: Batch) -> int:
-    """Number of examples of each domain; an odd one out is left out."""
+    """Returns the number of examples of each domain; an odd one out is left out."""
     return images.labels.shape[0] // 2
 
 
@@ -106,7 +140,7 @@ def split(key: jax.Array, images: Batch, probability: jax.typing.ArrayLike) -> S
 
 
 def init(key: jax.Array, num_pixels: int, hidden: int, num_classes: int = 10) -> Network:
-    """Normal weights of variance 2 / inputs (hidden layer) and 1 / inputs (output), biases zero."""
+    """Draws normal weights of variance 2 / inputs (hidden layer) and 1 / inputs (output); biases are zero."""
     first, second = jax.random.split(key)
     return Network(
         jnp.sqrt(2.0 / num_pixels) * jax.random.normal(first, (num_pixels, hidden)),
@@ -122,24 +156,27 @@ def _activations(params: Network, images: jax.Array) -> tuple[jax.Array, jax.Arr
 
 
 def losses(params: Network, batch: Batch) -> jax.Array:
-    """Cross-entropy of each example, in nats."""
+    """Returns the cross-entropy of each example, in nats."""
     return optax.softmax_cross_entropy_with_integer_labels(_activations(params, batch.images)[1], batch.labels)
 
 
 def predict(params: Network, images: jax.Array) -> jax.Array:
-    """The class of highest score."""
+    """Returns the class of highest score."""
     return jnp.argmax(_activations(params, images)[1], axis=-1)
 
 
 def accuracy(params: Network, batch: Batch) -> jax.Array:
-    """Share of images whose class of highest score is the label, in percent; NaN of a network that has diverged."""
+    """Returns the share of images whose class of highest score is the label, in percent.
+
+    It is NaN for a network that has diverged.
+    """
     scores = _activations(params, batch.images)[1]
     right = jnp.argmax(scores, axis=-1) == batch.labels
     return jnp.where(jnp.isfinite(scores).all(), 100.0 * jnp.mean(right), jnp.nan)
 
 
 def measure(params: Network, batch: Batch) -> dict[str, jax.Array]:
-    """``counts``, ``losses``, ``loss_vars`` and ``grad_stds`` of ``n`` examples of each domain, ``[domain, n, ...]``.
+    """Measures ``counts``, ``losses``, ``loss_vars`` and ``grad_stds`` of examples ``[domain, n, ...]``.
 
     A layer's gradient for one example is the outer product of what enters the layer (with a 1 for the bias) and the
     error that comes back to it, so that the inner product of two examples' gradients is a product of two inner products
@@ -157,6 +194,7 @@ def measure(params: Network, batch: Batch) -> dict[str, jax.Array]:
     grams = (inner(batch.images) + 1.0) * inner(errors1) + (inner(hidden) + 1.0) * inner(errors2)
     num = values.shape[-1]
     squares = jnp.trace(grams, axis1=-2, axis2=-1) - grams.sum(axis=(-2, -1)) / num
+    # rounding may leave the sum of squares below 0 where all gradients are the same
     return {
         "counts": jnp.full(values.shape[:1], num),
         "losses": values.mean(axis=-1),
@@ -165,7 +203,7 @@ def measure(params: Network, batch: Batch) -> dict[str, jax.Array]:
     }
 
 
-def for_methods(problem: Problem, run: Callable) -> dict[str, jax.Array]:
+def for_methods(problem: ImageProblem, run: Callable) -> dict[str, jax.Array]:
     """Calls ``run(loss_rule, sampling_rule)`` for every method, in the order of ``METHODS``, as one batch."""
     uniform, va = rules.fixed(), rules.variance_aware()
     erma = rules.erma(problem.gamma1, problem.gamma2, normalised=problem.normalised)
@@ -176,25 +214,18 @@ def for_methods(problem: Problem, run: Callable) -> dict[str, jax.Array]:
     return jax.vmap(one)(jnp.array([0, 0, 1, 1]), jnp.array([0, 1, 0, 1]))
 
 
-def final(dataset, metric: str, method: str):
-    """The metric at the end of training, one value a seed."""
-    return dataset[metric].sel({"method": method}).isel(step=-1)
-
-
-def average(dataset, metric: str, method: str):
-    """The metric's mean over training, one value a seed."""
-    return dataset[metric].sel({"method": method}).mean("step")
-
-
 def limits(datasets: Iterable, metric: str, skip: float = 0.1) -> tuple[float, float]:
-    """Limits for an axis, in whole numbers, that leave out the first tenth of training's steep rise."""
+    """Returns limits for an axis, in whole numbers, that leave out the steep rise of the first tenth of training."""
     means = [d[metric].mean("seed").isel(step=slice(round(skip * d.sizes["step"]), None)).values for d in datasets]
-    finite = [value for mean in means for value in mean[np.isfinite(mean)]] or [0.0, 1.0]  # all may have diverged
+    finite = [value for mean in means for value in mean[np.isfinite(mean)]]
+    # all runs may have diverged
+    if not finite:
+        return 0.0, 1.0
     return float(np.floor(min(finite))), float(np.ceil(max(finite)))
 
 
 def points(results: Results) -> Results:
-    """Every run at every point of its sweep, by a name that says which."""
+    """Returns the results of every run at every point of its sweep, by a name that says which."""
     found = {}
     for name, dataset in results.items():
         axes = list(dataset["loss_weight"].dims[: dataset["loss_weight"].dims.index("seed")])
@@ -202,20 +233,21 @@ def points(results: Results) -> Results:
         for number in range(stacked.sizes["point"]):
             one = stacked.isel(point=number)
             where = [f"{axis.replace('_', ' ')} {one[axis].item():g}" for axis in axes]
-            found[", ".join([name] * (len(results) > 1) + where)] = one.reset_coords(drop=True)
+            named = [name, *where] if len(results) > 1 else where
+            found[", ".join(named)] = one.reset_coords(drop=True)
     return found
 
 
 def judged(results: Results, judge: Callable[..., Claim], note: str = "") -> Claim:
-    """The claim at the first point of the first run; its note tells how it fares at the others.
+    """Judges a claim at the first point of the first run; its note tells how it fares at the others.
 
     Args:
-        results: run name to data set.
+        results: from a run's name to its data set.
         judge: ``judge(dataset) -> claim``.
-        note: what the numbers are.
+        note: says what the numbers are.
 
     Returns:
-        The claim.
+        The claim. Where another point has one seed only, its note leaves the point out.
     """
     shown = points(results)
     main, *others = [judge(dataset) for dataset in shown.values()]

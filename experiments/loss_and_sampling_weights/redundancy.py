@@ -1,4 +1,4 @@
-"""Redundancy: paper 000's sections 4 and 6 on handwritten digits, where domain two repeats a few images."""
+"""Trains on handwritten digits where domain two repeats a few images: redundancy, paper 000's sections 4 and 6."""
 
 import dataclasses
 
@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 
+from experiments.loss_and_sampling_weights import glm
 from experiments.loss_and_sampling_weights.sentences import quote
 from experiments.shared.figures import finish, points
 from experiments.shared.sentences import text
@@ -17,12 +18,14 @@ from mixjax.runner import configs
 from mixjax.runner.claims import versus
 from mixjax.runner.experiment import Experiment
 
+__all__ = ["Redundancy", "cross_entropies", "grad_stds", "redundancy", "train"]
+
 NUM_CLASSES = 10
 
 
 @dataclasses.dataclass(frozen=True)
 class Redundancy:
-    """Softmax regression under VA; the paper gives no settings.
+    """Holds the settings of softmax regression under VA; the paper gives none.
 
     Attributes:
         distinct: numbers of distinct images in domain two; both domains hold ``num_examples``.
@@ -30,7 +33,7 @@ class Redundancy:
         jitter: standard deviation of the noise added to every pixel of a copy, in grey values from 0 to 1.
         batch_size: ``B``.
         num_steps: ``T``.
-        learning_rate: of SGD.
+        learning_rate: SGD's step size.
         probe_every: ``T₁``.
         gradient_size: points a domain for each estimate of ``v``.
     """
@@ -46,13 +49,19 @@ class Redundancy:
 
 
 def cross_entropies(params: jax.Array, batch: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Losses ``[B]`` in nats of softmax regression, parameters ``[pixels + 1, classes]``; the last input is 1."""
+    """Returns the losses ``[B]`` in nats of softmax regression.
+
+    The parameters are ``[pixels + 1, classes]``, and the last input is 1.
+    """
     inputs, labels = batch
     return optax.softmax_cross_entropy_with_integer_labels(inputs @ params, labels)
 
 
 def grad_stds(params: jax.Array, batch: tuple[jax.Array, jax.Array], domain_ids: jax.Array) -> jax.Array:
-    """Exact ``v`` ``[domain]`` without per-example gradients: that of one is an outer product, ``x (p - onehot)ᵀ``."""
+    """Returns the exact ``v`` ``[domain]`` without per-example gradients.
+
+    An example's gradient is an outer product, ``x (p - onehot)ᵀ``.
+    """
     inputs, labels = batch
     slopes = jax.nn.softmax(inputs @ params) - jax.nn.one_hot(labels, NUM_CLASSES)
     belongs = jax.nn.one_hot(domain_ids, 2, axis=0)
@@ -115,13 +124,12 @@ def train(key: jax.Array, config: Redundancy, data: tuple[jax.Array, jax.Array])
 
 
 def redundancy(config: Redundancy) -> Experiment:
-    """Sections 4 and 6 on redundant domains."""
+    """Makes the experiment on sections 4 and 6, redundant domains."""
     digits = load("digits")
 
     def train_seed(key, hparams, data):
         return train(jax.random.fold_in(key, 3), configs.replace(config, hparams), data)
 
-    rounds = config.num_steps // config.probe_every
     return Experiment(
         train=train_seed,
         data=(digits.train_images, digits.train_labels),
@@ -133,7 +141,7 @@ def redundancy(config: Redundancy) -> Experiment:
         coords={
             "domain": ["one", "two"],
             "distinct": list(config.distinct),
-            "round": [config.probe_every * (r + 1) for r in range(rounds)],
+            "round": glm.steps(config),
         },
         units={"grad_std": "gradient units", "sampling_share": "share", "first_std": "gradient units"},
         figure=lambda results: figure(next(iter(results.values())), config),
@@ -142,7 +150,7 @@ def redundancy(config: Redundancy) -> Experiment:
 
 
 def claims(data, config: Redundancy) -> list:
-    """Section 4's sentence and section 6's."""
+    """Judges section 4's sentence and section 6's."""
     x = np.log2(data.distinct.values)
     slope = (x - x.mean()) / np.square(x - x.mean()).sum()
     spread = data.grad_std.sel(domain="two").mean("round")
@@ -175,7 +183,7 @@ def claims(data, config: Redundancy) -> list:
 
 
 def figure(data, config: Redundancy):
-    """Spread of gradients and domain two's share against the number of distinct images."""
+    """Draws the spread of gradients and domain two's share against the number of distinct images."""
     drawn, (left, right) = plt.subplots(1, 2, figsize=(10, 4.4), layout="constrained")
     x = data.distinct.values
     spread, share = data.grad_std.mean("round"), data.sampling_share

@@ -1,10 +1,12 @@
-"""Paper 000's sentences that state a comparison or a limit, sections 3 to 6 and appendices C and D, one row a claim.
+"""Quotes paper 000's sentences that state a comparison or a limit, sections 3 to 6 and appendices C and D.
 
 Source: Salmani, Worah, Razaviyayn, Mirrokni, "Sampling and Loss Weights in Multi-Domain Training". The key names the
 row of ``claims.json`` that judges the sentence; keys with a common stem judge one sentence in several settings.
 """
 
 from experiments.shared.sentences import quoter
+
+__all__ = ["SENTENCES", "quote"]
 
 SENTENCES = {
     # Section 3.1

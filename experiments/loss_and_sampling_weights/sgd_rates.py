@@ -1,4 +1,4 @@
-"""SGD's error against the variance of its gradients: paper 000's table 1, on a strongly convex quadratic."""
+"""Measures SGD's error against the variance of its gradients: paper 000's table 1, on a strongly convex quadratic."""
 
 import dataclasses
 
@@ -13,18 +13,22 @@ from mixjax.runner import configs
 from mixjax.runner.claims import near
 from mixjax.runner.experiment import Experiment
 
+__all__ = ["SGDRates", "errors", "log_slope", "sgd_rates"]
+
 SCHEDULES = {"constant": "constant step", "decaying": "step 1 / (μ t)"}
 
 
 @dataclasses.dataclass(frozen=True)
 class SGDRates:
-    """SGD on ``½ θᵀ H θ`` with Gaussian gradient noise of total variance ``σ²``, from ``|θ| = 1``.
+    """Holds the settings of SGD on ``½ θᵀ H θ`` from ``|θ| = 1``.
+
+    The gradients have Gaussian noise of total variance ``σ²``.
 
     Attributes:
         variances: values of ``σ²``.
         dim: number of parameters; ``H``'s eigenvalues are evenly spaced on a log scale.
         curvature: ``(μ, L)``, the smallest and the largest eigenvalue.
-        step_size: of the constant schedule, in units of 1 / L.
+        step_size: the constant schedule's step, in units of 1 / L.
         num_steps: ``T``.
         num_records: evenly spaced times at which the error is kept.
     """
@@ -38,7 +42,10 @@ class SGDRates:
 
 
 def errors(key: jax.Array, config: SGDRates) -> jax.Array:
-    """Excess loss ``½ θᵀ H θ``, mean over each of ``num_records`` stretches: ``[schedule, variance, record]``."""
+    """Returns the excess loss ``½ θᵀ H θ``, ``[schedule, variance, record]``.
+
+    Each record is the mean over one of ``num_records`` stretches of the steps.
+    """
     low, high = config.curvature
     eigenvalues = jnp.geomspace(low, high, config.dim)
     scale = jnp.sqrt(jnp.asarray(config.variances) / config.dim)[:, None]
@@ -56,7 +63,7 @@ def errors(key: jax.Array, config: SGDRates) -> jax.Array:
 
 
 def sgd_rates(config: SGDRates) -> Experiment:
-    """Table 1."""
+    """Makes the experiment on table 1."""
 
     def train(key, hparams, data):
         del data
@@ -79,12 +86,12 @@ def sgd_rates(config: SGDRates) -> Experiment:
 
 
 def later(data):
-    """The errors after the first quarter of the steps."""
+    """Returns the errors after the first quarter of the steps."""
     return data.error.isel(time=slice(data.sizes["time"] // 4, None))
 
 
 def log_slope(x, values) -> np.ndarray:
-    """Slope of ``log mean(values)`` against ``log x``, as values a seed with its mean and its standard error.
+    """Returns the slope of ``log mean(values)`` against ``log x``, as values a seed with its mean and standard error.
 
     Args:
         x: ``[point]``.
@@ -97,7 +104,7 @@ def log_slope(x, values) -> np.ndarray:
 
 
 def claims(data) -> list:
-    """Table 1's sentence, and its rates in the variance and in time."""
+    """Judges table 1's sentence, and its rates in the variance and in time."""
     error = later(data)
     by_variance = {name: log_slope(data.variance, error.sel(schedule=name).mean("time")) for name in SCHEDULES}
     relative = (error / error.variance).mean("variance")
@@ -142,7 +149,7 @@ def claims(data) -> list:
 
 
 def figure(data):
-    """The excess loss against the variance and, in units of it, against time; dotted: table 1's slopes."""
+    """Draws the excess loss against the variance and, in units of it, against time; dotted: table 1's slopes."""
     drawn, (left, right) = plt.subplots(1, 2, figsize=(10, 4.4), layout="constrained")
     by_variance, by_time = later(data).mean("time"), (data.error / data.variance).mean("variance")
     panels = ((left, by_variance, (1, 1)), (right, by_time, (0, -1)))

@@ -1,8 +1,8 @@
-"""FGLS on training residuals: what paper 000 says against it in section 3.1, and of early estimates in section 5.1.
+"""Tests what paper 000 says against FGLS on training residuals (section 3.1) and of early estimates (section 5.1).
 
-Two studies of the weight that FGLS would give domain one. In the first, least squares is solved exactly on a few to
-many examples, and residuals are those of the training examples or of a hold-out. In the second, vanilla SGD trains on
-section 5.1's problem, and the weight is estimated after each round. One seed is one draw of everything.
+Two studies measure the weight that FGLS would give domain one. In the first, least squares is solved exactly on a few
+to many examples, and residuals are those of the training examples or of a hold-out. In the second, vanilla SGD trains
+on section 5.1's problem, and the weight is estimated after each round. One seed is one draw of everything.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from experiments.loss_and_sampling_weights import glm, linear
-from experiments.loss_and_sampling_weights.exact_fits import PRIOR, Problem, draw, ratio
+from experiments.loss_and_sampling_weights.exact_fits import PRIOR, draw, ratio
 from experiments.loss_and_sampling_weights.sentences import quote
 from experiments.shared.figures import grid, points, quantile_band
 from experiments.shared.sentences import text
@@ -22,9 +22,11 @@ from mixjax.runner import configs
 from mixjax.runner.claims import versus
 from mixjax.runner.experiment import Experiment
 
+__all__ = ["EARLY", "SETTINGS", "TrainingResiduals", "training_residuals"]
+
 SOURCES = {"train": "training residuals", "hold_out": "hold-out residuals"}
 SETTINGS = {"(100, 1)": (100.0, 1.0), "(1, 100)": (1.0, 100.0)}
-EARLY = glm.Problem(
+EARLY = glm.GaussianProblem(
     dim=100,
     num_examples=200,
     num_steps=200,
@@ -33,12 +35,13 @@ EARLY = glm.Problem(
     estimation_size=50,
     gradient_size=0,
 )
-_FLOOR = 1e-30  # FGLS to the letter: no floor that float32 could notice
+# FGLS to the letter: no floor that float32 could notice
+_FLOOR = 1e-30
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainingResiduals(Problem):
-    """The settings; the paper gives the noise only.
+class TrainingResiduals(glm.LinearModel):
+    """Holds the settings; the paper gives the noise only.
 
     Attributes:
         small_sizes: examples a domain of the exact fits; from below ``d / 2`` upwards.
@@ -48,7 +51,7 @@ class TrainingResiduals(Problem):
 
     small_sizes: tuple[int, ...] = (2, 4, 6, 8, 10, 15, 25, 50, 100, 250)
     hold_out_size: int = 100
-    early: glm.Problem = EARLY
+    early: glm.GaussianProblem = EARLY
 
     def __post_init__(self):
         """Raises a ValueError where no fit is over-parameterised."""
@@ -57,7 +60,7 @@ class TrainingResiduals(Problem):
 
 
 def residuals(key: jax.Array, config: TrainingResiduals) -> dict[str, jax.Array]:
-    """Mean squared residuals and FGLS weights of the unweighted (minimum-norm) fit to the first few examples.
+    """Measures squared residuals and FGLS weights of the unweighted (minimum-norm) fit to the first few examples.
 
     Returns:
         One row for each of ``small_sizes``. ``residual`` ``[size, source]``, the mean over domains;
@@ -71,7 +74,8 @@ def residuals(key: jax.Array, config: TrainingResiduals) -> dict[str, jax.Array]
     rule = rules.fgls(min_loss=_FLOOR)
 
     def measure(num, order):
-        used = jnp.arange(x.shape[1]) < num  # rows of zeros leave the minimum-norm fit as it is
+        # rows of zeros leave the minimum-norm fit as it is, and give all sizes one shape
+        used = jnp.arange(x.shape[1]) < num
         near_x, near_y = used[:, None] * x[..., order], used * y
         params = jnp.linalg.lstsq(near_x.reshape(-1, config.dim), near_y.reshape(-1))[0]
         train = jnp.square(near_x @ params - near_y).sum(axis=1) / num
@@ -90,7 +94,7 @@ def residuals(key: jax.Array, config: TrainingResiduals) -> dict[str, jax.Array]
 
 
 def early_estimates(key: jax.Array, config: TrainingResiduals) -> jax.Array:
-    """Domain one's FGLS weight, were it estimated after each round of vanilla SGD: ``[setting, source, round]``."""
+    """Estimates domain one's FGLS weight after each round of vanilla SGD, ``[setting, source, round]``."""
     rule, vanilla = rules.fgls(), glm.Method(rules.fixed(), rules.fixed())
     data_key, hold_out_key, train_key = jax.random.split(key, 3)
 
@@ -111,7 +115,7 @@ def early_estimates(key: jax.Array, config: TrainingResiduals) -> jax.Array:
 
 
 def training_residuals(config: TrainingResiduals) -> Experiment:
-    """What section 3.1 says against training residuals, and section 5.1 of early estimates."""
+    """Makes the experiment on training residuals (section 3.1) and early estimates (section 5.1)."""
 
     def train(key, hparams, data):
         del data  # each seed draws its own
@@ -150,7 +154,7 @@ def training_residuals(config: TrainingResiduals) -> Experiment:
 
 
 def claims(data, config: TrainingResiduals) -> list:
-    """Sections 3.1's and 5.1's sentences, and early estimates from a hold-out."""
+    """Judges sections 3.1's and 5.1's sentences, and early estimates from a hold-out."""
     below = [num for num in config.small_sizes if 2 * num < config.dim]
     ill = data.sel(small_n=below[-1])
     vanished = ill.relative_residual <= 1e-6
@@ -200,7 +204,7 @@ def claims(data, config: TrainingResiduals) -> list:
 
 
 def early_claim(name: str, estimate, config: TrainingResiduals, *, note: str = "", **sentence):
-    """Early estimates of the weight are farther from Aitken's than late ones, in both settings."""
+    """Claims that early estimates of the weight are farther from Aitken's than late ones, in both settings."""
     fifth = max(estimate.sizes["step"] // 5, 1)
     parts = [estimate.isel(step=part) for part in (slice(fifth), slice(-fifth, None))]
     early, late = (np.abs(part - config.best).mean("step") for part in parts)
@@ -218,7 +222,7 @@ def early_claim(name: str, estimate, config: TrainingResiduals, *, note: str = "
 
 
 def draw_figure(data, config: TrainingResiduals):
-    """Estimated weights by source of the residuals: against the number of examples, and over training."""
+    """Draws estimated weights by source of the residuals: against the number of examples, and over training."""
     figure, axes = plt.subplots(1, 3, figsize=(14, 4.4), layout="constrained", sharey=True)
     x = 2 * np.asarray(config.small_sizes) / config.dim
     panels = [(x, data.estimate)] + [(data.step, data.early_estimate.sel(setting=name)) for name in SETTINGS]

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import xarray
 
-__all__ = ["error_bars", "mean_stderr", "share_error_bars"]
+__all__ = ["average", "error_bars", "final", "mean_stderr", "share_error_bars"]
 
 
 def mean_stderr(values: Any) -> tuple[Any, Any]:
@@ -29,6 +29,16 @@ def mean_stderr(values: Any) -> tuple[Any, Any]:
         return values.mean("seed"), values.std("seed", ddof=1) / np.sqrt(values.sizes["seed"])
     values = np.asarray(values, np.float64)
     return values.mean(), values.std(ddof=1) / np.sqrt(values.size)
+
+
+def final(data: xarray.Dataset, metric: str, method: str) -> xarray.DataArray:
+    """Returns a method's metric at the end of training, one value a seed."""
+    return data[metric].sel({"method": method}).isel(step=-1)
+
+
+def average(data: xarray.Dataset, metric: str, method: str) -> xarray.DataArray:
+    """Returns the mean of a method's metric over training, one value a seed."""
+    return data[metric].sel({"method": method}).mean("step")
 
 
 def error_bars(values: Any) -> tuple[Any, Any]:

@@ -1,8 +1,8 @@
-"""Pairs of a loss rule and a sampling rule: what a config lists, what each looks at, and one run of one of them.
+"""Trains with pairs of a loss rule and a sampling rule: what a config lists, what each looks at, and one run of it.
 
 Every pair trains by the same loop: rounds of steps with fixed weights, each ended by one probe that moves first ``c``
-and then ``q``. The pair's number says which rules, which signals and which estimator; it is the same for all runs of a
-compiled call, so that what a pair does not need is not computed.
+and then ``q``. The pair's number says which rules, which signals and which estimator it has. The number is the same for
+all runs of a compiled call, so that nothing is computed that a pair does not need.
 """
 
 import dataclasses
@@ -19,6 +19,11 @@ from experiments.table.problems import Problem, Setup
 from mixjax import WeightRule, grad_norms, rules, samplers, training
 from mixjax.hypergrad import alignment
 
+__all__ = ["Pair", "excluded", "make_probe", "points", "reason", "run"]
+
+# What a loss rule is told besides its losses on held-out points, or in place of them; nothing where it is not named.
+# The reference model is trained first, without weighting, as long as the model itself; no budget counts that. The
+# bandit is told of one domain at each probe, and so learns far less than where every step draws one.
 LOOKS = {
     "fgls": "training points",
     "mirror_descent": "validation gradient",
@@ -27,28 +32,23 @@ LOOKS = {
     "doremi": "reference model",
     "exp3": "one domain drawn",
 }
-"""What a loss rule is told besides its losses on held-out points, or in place of them; nothing where it is not named.
-
-The reference model is trained first, without weighting, as long as the model itself; no budget counts that. The bandit
-is told of one domain at each probe, and so learns far less than where every step draws one.
-"""
 KINDS = ("held-out points", *dict.fromkeys(LOOKS.values()))
+# the sampling rules that are told how gradients spread
 SPREADS = ("variance_aware", "gradient_norm")
-"""The sampling rules that are told how gradients spread."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """A loss rule and a sampling rule, and the values that are tried for their hyperparameters.
+    """Holds a loss rule, a sampling rule and the values that are tried for their hyperparameters.
 
     Attributes:
-        name: its label in the table.
+        name: the pair's label in the table.
         loss: the rule for the loss weights, a name of ``mixjax.rules.RULES``.
         sampling: the rule for the sampling weights, likewise.
-        estimator: of the gradient. ``stratified`` goes with exact integer counts, ``horvitz_thompson`` with
-            independently drawn domains.
-        grid: hyperparameter -> values; all lists are equally long, and their first entries are tried together, then
-            their second ones. Each goes to the rule that has it.
+        estimator: how the gradient is estimated. ``stratified`` goes with exact integer counts, ``horvitz_thompson``
+            with independently drawn domains.
+        grid: from a hyperparameter to its values. All lists are equally long: their first entries are tried together,
+            then their second ones. Each goes to the rule that has it.
     """
 
     name: str
@@ -77,12 +77,12 @@ def _parameters(rule: str) -> dict[str, inspect.Parameter]:
 
 
 class Need(NamedTuple):
-    """What some pairs need of a problem.
+    """Describes what some pairs need of a problem.
 
     Attributes:
-        of: which pairs.
-        met: by which problems.
-        reason: why the others leave them out.
+        of: tells which pairs need it.
+        met: tells which problems meet the need.
+        reason: says why the other problems leave these pairs out.
     """
 
     of: Callable[[Pair], bool]
@@ -110,17 +110,17 @@ NEEDS = (
 
 
 def excluded(pair: Pair, problem: Problem) -> bool:
-    """Whether a problem lacks what the pair needs."""
+    """Tells whether a problem lacks what the pair needs."""
     return any(need.of(pair) and not need.met(problem) for need in NEEDS)
 
 
 def reason(pair: Pair) -> str:
-    """Why a problem leaves the pair out, if it does."""
+    """Says why a problem leaves the pair out, if it does."""
     return "; ".join(need.reason for need in NEEDS if need.of(pair))
 
 
 def points(pairs: Sequence[Pair], learning_rates: Sequence[float]) -> dict[str, list]:
-    """Everything that is tried, by column: ``pair``, ``learning_rate`` (a factor) and every hyperparameter.
+    """Returns everything that is tried, by column: ``pair``, ``learning_rate`` (a factor) and every hyperparameter.
 
     A pair's grid is crossed with the learning rates. A pair without one tries as many learning rates, between the same
     ends, so that no pair has more tries than another. Hyperparameters that a pair does not have are NaN.
@@ -144,7 +144,10 @@ def points(pairs: Sequence[Pair], learning_rates: Sequence[float]) -> dict[str, 
 
 
 def make_rule(name: str, pair: Pair, hparams: dict[str, jax.Array], problem: Problem) -> WeightRule:
-    """A rule with its own hyperparameters. FGLS is the two-stage one: one look at the residuals, then its weights."""
+    """Makes a rule with its own hyperparameters.
+
+    FGLS is the two-stage one, with one look at the residuals and then its weights.
+    """
     if name == "gls":
         return rules.gls(problem.variances)
     known = _parameters(name)
@@ -155,7 +158,7 @@ def make_rule(name: str, pair: Pair, hparams: dict[str, jax.Array], problem: Pro
 def rules_of(
     pairs: Sequence[Pair], hparams: dict[str, jax.Array], problem: Problem, warmup: int
 ) -> tuple[WeightRule, WeightRule]:
-    """The pair's two rules, chosen by ``hparams["pair"]``; loss weights wait for ``warmup`` probes."""
+    """Returns the pair's two rules, chosen by ``hparams["pair"]``; loss weights wait for ``warmup`` probes."""
     chosen = [
         rules.select([make_rule(getattr(pair, kind), pair, hparams, problem) for pair in pairs], hparams["pair"])
         for kind in ("loss", "sampling")
@@ -172,10 +175,10 @@ def make_probe(
     prior: np.ndarray,
     reference: Any,
 ) -> Callable[[training.TrainState, jax.Array], training.TrainState]:
-    """``probe(state, key)``: measures what the pair looks at, and moves ``c``, then ``q``.
+    """Returns ``probe(state, key)``, which measures what the pair looks at and moves ``c``, then ``q``.
 
     Losses are told in units of the mean loss before training, so that one grid of hyperparameters serves all problems.
-    What a pair does not look at is told as NaN, which a rule takes for unseen.
+    Signals that a pair does not look at are told as NaN, which a rule takes for unseen.
     """
     held_out = setup.held_out
     num_domains, size = jax.tree.leaves(held_out)[0].shape[:2]
@@ -234,6 +237,7 @@ def make_probe(
         within = jnp.maximum(jnp.square(m) - jnp.square(grad_norms.norm(means)), 0.0)
         return {"grad_norms": m, "grad_stds": jnp.sqrt(within * size / (size - 1))}
 
+    # a switch and a cond by the pair's number stay what they are under vmap, since the number is not batched
     def probe(state, key):
         found = moments(state.params, held_out)
         blank = {**found, **dict.fromkeys(("hypergrads", "grad_norms", "reference_losses"), nothing)}
@@ -258,14 +262,14 @@ def run(
     pairs: Sequence[Pair],
     settings: Any,
 ) -> dict[str, jax.Array]:
-    """One run of one pair at one point of its grid, on one seed's problem.
+    """Trains one run of one pair at one point of its grid, on one seed's problem.
 
     Args:
         key: decides the data, the initial model and the batches: the same for all pairs.
         hparams: ``pair``, its position in ``pairs``; ``learning_rate``, a factor; every hyperparameter.
-        data: the problem's.
-        problem: what is trained on.
-        pairs: those that the problem can run.
+        data: the problem's data.
+        problem: the problem that is trained on.
+        pairs: the pairs that the problem can run.
         settings: has ``batch_size``, ``num_steps``, ``learning_rate``, ``schedule``, ``probe_every`` and ``warmup``.
 
     Returns:
@@ -296,7 +300,10 @@ def run(
 
     def reference():
         state = training.init_state(setup.params, optimizer, prior, rules.fixed(), rules.fixed())
-        unchanged = lambda state, key: state  # noqa: E731
+
+        def unchanged(state, key):
+            return state
+
         return training.fit(steps[0], unchanged, plan, draw_exactly, state, reference_key, **length)[0].params
 
     needs_reference = jnp.asarray([LOOKS.get(pair.loss) == "reference model" for pair in pairs])[index]

@@ -1,7 +1,11 @@
-"""The problems of the table: paper 000's training problems and the groups of a real table, behind one interface.
+"""Defines the problems of the table: paper 000's training problems and the groups of a real table.
 
-Each seed draws its own data, in four parts that share no example: training points, held-out points that the rules look
-at, validation points that choose hyperparameters, and what the final model is judged on.
+All have one interface, :class:`Problem`. Each seed draws its own data, in four parts that share no example:
+
+- training points;
+- held-out points that the rules look at;
+- validation points that choose hyperparameters;
+- points that the final model is judged on.
 """
 
 import dataclasses
@@ -18,10 +22,12 @@ from experiments.loss_and_sampling_weights import glm, linear, logistic, noisy_i
 from mixjax import data as datasets
 from mixjax import samplers
 
+__all__ = ["Gaussians", "Groups", "Images", "Problem", "Setup", "gaussians", "groups", "images"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Gaussians:
-    """Two Gaussian domains and a linear predictor: sections 5.1 and 5.2 and appendix C.
+    """Describes two Gaussian domains and a linear predictor: sections 5.1 and 5.2 and appendix C.
 
     Attributes:
         model: linear regression, judged by the distance to the true parameter, or logistic regression, judged by the
@@ -41,7 +47,9 @@ class Gaussians:
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """Images in two halves, the second one worse: section 5.3, or sections 4 and 6. A network of one hidden layer.
+    """Describes images in two halves, the second one worse, and a network of one hidden layer.
+
+    The halves are those of section 5.3, or of sections 4 and 6.
 
     It is judged by its error on test images with their true labels.
 
@@ -64,7 +72,7 @@ class Images:
 
 @dataclasses.dataclass(frozen=True)
 class Groups:
-    """Groups of a real table, domains of very different sizes; judged by the error in the worst group.
+    """Describes groups of a real table, domains of very different sizes, judged by the error in the worst group.
 
     Attributes:
         table: a name of ``mixjax.data.load_table``.
@@ -76,11 +84,11 @@ class Groups:
 
 
 class Setup(NamedTuple):
-    """One seed's problem.
+    """Holds one seed's problem.
 
     Attributes:
         params: the initial model.
-        losses: ``losses(params, batch)``, one for each example of a batch with any leading axes.
+        losses: ``losses(params, batch)`` gives one loss for each example of a batch with any leading axes.
         draw: ``draw(key, domain_ids) -> batch`` of training examples.
         held_out: the points that rules look at, ``[D, n, ...]``.
         judge: ``judge(params)``: ``validation``, the loss that chooses, and ``test``, the error that is reported.
@@ -94,15 +102,15 @@ class Setup(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """What all seeds share.
+    """Holds what all seeds of a problem share.
 
     Attributes:
         data: an argument of the program.
         setup: ``setup(key, data) -> Setup``.
-        prior: of the domains.
-        domains: their names.
-        error: what ``test`` is, and its unit.
-        variances: of the label noise, where the problem has such a thing and knows it.
+        prior: the domains' prior ``[D]``.
+        domains: the domains' names.
+        error: ``(what the test error is, its unit)``.
+        variances: the label noise's variances, where the problem has such a thing and knows it.
         streams: whether no training point is ever seen again.
     """
 
@@ -116,12 +124,14 @@ class Problem(NamedTuple):
 
 
 def gaussians(settings: Gaussians, held_out: int, validation: int) -> Problem:
-    """Two Gaussian domains, with so many held-out and validation points each."""
+    """Makes the problem of two Gaussian domains, with so many held-out and validation points each."""
     module, loss, error = {
         "linear": (linear, linear.squared_error, ("distance to the true parameter", "parameter units")),
         "logistic": (logistic, logistic.cross_entropy, ("cosine distance to the true parameter", "1")),
     }[settings.model]
-    generator = glm.Problem(settings.scales, settings.noise, settings.dim, settings.num_examples)
+    generator = glm.GaussianProblem(
+        scales=settings.scales, noise=settings.noise, dim=settings.dim, num_examples=settings.num_examples
+    )
     groups = samplers.partition(np.repeat(np.arange(2), settings.num_examples)) if settings.num_examples else None
 
     def losses(params, batch):
@@ -156,11 +166,19 @@ def gaussians(settings: Gaussians, held_out: int, validation: int) -> Problem:
         return Setup(jnp.zeros(settings.dim), losses, draw, points(held_out_key, held_out), judge)
 
     variances = settings.noise if settings.model == "linear" else None
-    return Problem(None, setup, np.full(2, 0.5), ("one", "two"), error, variances, groups is None)
+    return Problem(
+        data=None,
+        setup=setup,
+        prior=np.full(2, 0.5),
+        domains=("one", "two"),
+        error=error,
+        variances=variances,
+        streams=groups is None,
+    )
 
 
 def images(settings: Images, held_out: int, validation: int) -> Problem:
-    """Two halves of an image set, with so many held-out and validation images each."""
+    """Makes the problem of two halves of an image set, with so many held-out and validation images each."""
     data = noisy_images.load(settings.source)
     if settings.pooled:
         data = {part: batch._replace(images=pool(batch.images)) for part, batch in data.items()}
@@ -172,6 +190,7 @@ def images(settings: Images, held_out: int, validation: int) -> Problem:
 
         def take(key, domain_ids, rows):
             repeats = (domain_ids == 1) & (settings.distinct > 0)
+            # the distinct images come after the parts that are held out; max() keeps % 0 out where there are none
             rows = jnp.where(repeats, first + rows % max(settings.distinct, 1), rows)
             shown = data["train"].images[split.indices[domain_ids, rows]]
             if settings.distinct:
@@ -200,13 +219,20 @@ def images(settings: Images, held_out: int, validation: int) -> Problem:
         params = noisy_images.init(init_key, data["train"].images.shape[1], settings.hidden)
         return Setup(params, noisy_images.losses, draw, part(held_out_key, 0, held_out), judge)
 
-    return Problem(data, setup, np.full(2, 0.5), ("first half", "second half"), ("test error", "%"))
+    return Problem(
+        data=data,
+        setup=setup,
+        prior=np.full(2, 0.5),
+        domains=("first half", "second half"),
+        error=("test error", "%"),
+    )
 
 
 def groups(settings: Groups, held_out: int, validation: int) -> Problem:
-    """Groups of a table; the parts are fixed fractions of each, of which rules look at ``held_out`` rows a group.
+    """Makes the problem of a table's groups.
 
-    Validation and test parts are whole, 10 % and 30 % of each group; ``validation`` is not used.
+    The parts are fixed fractions of each group. Validation and test parts are whole, 10 % and 30 % of it, and rules
+    look at ``held_out`` rows a group. ``validation`` is not used.
     """
     del validation
     table = datasets.load_table(settings.table)
@@ -232,11 +258,17 @@ def groups(settings: Groups, held_out: int, validation: int) -> Problem:
             return {"validation": found[0]["loss"].max(), "test": 100.0 - found[1]["accuracy"].min()}
 
         return Setup(
-            tabular.init(init_key, data.features.shape[1], settings.hidden),
-            tabular.losses,
-            lambda key, domain_ids: drawn(key, seen, sizes[0], domain_ids),
-            jax.tree.map(lambda x: x.reshape(num_groups, held_out, *x.shape[1:]), points),
-            judge,
+            params=tabular.init(init_key, data.features.shape[1], settings.hidden),
+            losses=tabular.losses,
+            draw=lambda key, domain_ids: drawn(key, seen, sizes[0], domain_ids),
+            held_out=jax.tree.map(lambda x: x.reshape(num_groups, held_out, *x.shape[1:]), points),
+            judge=judge,
         )
 
-    return Problem(rows, setup, training / training.sum(), table.group_names, ("test error in the worst group", "%"))
+    return Problem(
+        data=rows,
+        setup=setup,
+        prior=training / training.sum(),
+        domains=table.group_names,
+        error=("test error in the worst group", "%"),
+    )

@@ -1,6 +1,7 @@
-"""What the table says: every pair against no weighting, on the seeds that chose nothing."""
+"""Writes what the table says: every pair against no weighting, on the seeds that chose nothing."""
 
 import re
+from typing import Literal
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,11 +13,15 @@ from experiments.table.pairs import reason
 from mixjax.runner.claims import Claim, paired
 from mixjax.runner.comparison import paired_table
 
+__all__ = ["BASELINE", "claims", "compared", "figure", "judged", "markdown"]
+
 BASELINE = "no weighting"
 SOURCE = "problems of paper 000, groups of Adult"
+# standard errors that a verdict takes: there are many rows, and at 2 one in 20 would be a false one
 Z = 3.0
-"""Standard errors that a verdict takes: there are many rows, and at 2 one in 20 would be a false one."""
-PAPER = {  # problem -> (pair, side, other pair, the paper's sentence)
+# problem -> (pair, side, other pair, the paper's sentence): paper 000's sentences on two methods' errors, judged here
+# with hyperparameters chosen for each
+PAPER: dict[str, list[tuple[str, Literal["<", ">"], str, str]]] = {
     "linear (100, 1)": [
         ("VA", "<", BASELINE, "va_effective_100_1"),
         ("one-shot FGLS", "<", BASELINE, "fgls_effective_100_1"),
@@ -46,14 +51,13 @@ PAPER = {  # problem -> (pair, side, other pair, the paper's sentence)
     ],
     "MNIST, wrong labels": [("ERMA", "<", BASELINE, "mnist_erma_improves")],
 }
-"""Sentences of paper 000 on two methods' errors, judged here with hyperparameters chosen for each."""
 
 
 def judged(data: xarray.Dataset, selection_seeds: int) -> xarray.Dataset:
-    """Each pair at its chosen point, on the seeds that did not choose: dim ``point`` becomes ``pair``.
+    """Returns each pair at its chosen point, on the seeds that did not choose: dim ``point`` becomes ``pair``.
 
-    The point with the lowest mean validation loss over the first seeds is chosen; a run that diverged makes its point's
-    infinite.
+    The point with the lowest mean validation loss over the first seeds is chosen. A run that diverged makes the mean of
+    its point infinite.
 
     Raises:
         ValueError: fewer than two seeds are left to judge.
@@ -67,11 +71,15 @@ def judged(data: xarray.Dataset, selection_seeds: int) -> xarray.Dataset:
 
 
 def compared(results, selection_seeds: int) -> pd.DataFrame:
-    """One row for each problem and pair, problem by problem from best to worst, no weighting among them.
+    """Returns one row for each problem and pair, problem by problem from best to worst, no weighting among them.
 
-    Columns are ``problem``, ``pair``, ``rank``, those of ``paired_table`` (its Holm correction is over
-    all rows), ``percent`` and ``percent_error``: the difference and its standard error in % of no weighting's
-    test error; ``chosen``, the point to read, and ``diverged``, the share of all the pair's runs.
+    Columns:
+
+    - ``problem``, ``pair``, ``rank``;
+    - the columns of ``paired_table``, whose Holm correction is over all rows;
+    - ``percent`` and ``percent_error``: the difference and its standard error in % of no weighting's test error;
+    - ``chosen``: the point's hyperparameters, to read;
+    - ``diverged``: the share of all the pair's runs that did.
     """
     kept = {name: judged(data, selection_seeds) for name, data in results.items()}
     frame = pd.concat(data["test"].to_dataframe().reset_index().assign(problem=name) for name, data in kept.items())
@@ -97,7 +105,7 @@ def compared(results, selection_seeds: int) -> pd.DataFrame:
 
 
 def _chosen(data: xarray.Dataset, pair: str) -> str:
-    """The hyperparameters that were chosen for a pair, to read."""
+    """Writes the hyperparameters that were chosen for a pair, to read."""
     one = data.isel(pair=list(data["pair"].values).index(pair))
     own = {name: float(one[name]) for name in data.coords if name not in ("pair", "point", "seed", "domain")}
     return ", ".join(f"{name} {value:.3g}" for name, value in own.items() if not np.isnan(value))
@@ -109,9 +117,10 @@ def _diverged(data: xarray.Dataset, pair: str) -> float:
 
 
 def claims(results, selection_seeds: int) -> list[Claim]:
-    """The paper's sentences, then every pair on every problem, from best to worst."""
+    """Judges the paper's sentences, then every pair on every problem, from best to worst."""
     found = []
-    errors = {}  # problem -> pair -> test error by seed
+    # problem -> pair -> test error by seed
+    errors = {}
     for problem, data in results.items():
         kept = judged(data, selection_seeds)
         errors[problem] = {str(pair): kept["test"].isel(pair=i) for i, pair in enumerate(kept["pair"].values)}
@@ -146,7 +155,7 @@ def _slug(*names: str) -> str:
 
 
 def markdown(results, pairs, selection_seeds: int) -> str:
-    """The ranked table: pairs by their mean rank, problems side by side, and why a cell is empty."""
+    """Writes the ranked table: pairs by their mean rank, problems side by side, and why a cell is empty."""
     table = compared(results, selection_seeds)
     cells, order = table.set_index(["pair", "problem"]), mean_ranks(table)
     problems = list(results)
@@ -178,14 +187,14 @@ def _cell(row) -> str:
 
 
 def mean_ranks(table: pd.DataFrame) -> dict[str, float]:
-    """Pair -> mean over its problems of (rank - 1) / (pairs - 1), best first."""
+    """Returns for each pair the mean over its problems of (rank - 1) / (pairs - 1), best first."""
     last = table.groupby("problem")["rank"].transform("max")
     share = ((table["rank"] - 1) / (last - 1).clip(lower=1)).groupby(table.pair).mean()
     return share.sort_values(kind="stable").to_dict()
 
 
 def figure(results, selection_seeds: int):
-    """One panel a problem: the pairs from best to worst, with the change of the test error; and all their ranks."""
+    """Draws a panel for each problem, pairs from best to worst, with the change of the test error; and all ranks."""
     table = compared(results, selection_seeds)
     groups = [(name, table[table.problem == name]) for name in results]
     columns = min(4, len(groups) + 1)

@@ -1,6 +1,6 @@
-"""One table: which pairs of a loss rule and a sampling rule help on which problem, each at its best hyperparameters.
+"""Compares pairs of a loss rule and a sampling rule on many problems, each at its best hyperparameters, in one table.
 
-Every pair has the same number of tries on every problem: the points of its grid, of which the one with the lowest mean
+Every pair has the same number of tries on every problem, the points of its grid. The point with the lowest mean
 validation loss over the first seeds is judged, by the test error, on the other seeds. Both sets of seeds are in the one
 call, and every comparison is with no weighting on the same seeds.
 """
@@ -13,21 +13,23 @@ from experiments.table.pairs import Pair, excluded, points, run
 from experiments.table.problems import Gaussians, Groups, Images, Problem, gaussians, groups, images
 from mixjax.runner.experiment import Experiment
 
+__all__ = ["Table", "load", "table"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """The pairs and, in each run, one problem.
+    """Holds the pairs and, in each run, one problem.
 
     Attributes:
-        pairs: what is compared; the first one is no weighting, which all others are compared with.
+        pairs: the pairs compared. The first one is no weighting, which all others are compared with.
         learning_rates: factors of the problem's learning rate, crossed with each pair's grid.
         selection_seeds: how many of the first seeds choose each pair's point; the others judge it.
-        gaussians: the problem, or
-        images: the problem, or
-        groups: the problem; one of the three.
+        gaussians: the problem, if it is two Gaussian domains. Exactly one of the three is given.
+        images: the problem, if it is an image set in two halves.
+        groups: the problem, if it is the groups of a table.
         batch_size: ``B``.
         num_steps: ``T``.
-        learning_rate: of SGD, the factor 1.
+        learning_rate: SGD's step size for the factor 1.
         schedule: constant, or falling to zero along a cosine.
         probe_every: steps between two probes, ``T₀``; the weights move at a probe.
         warmup: fraction of the steps before loss weights move; sampling weights do not wait.
@@ -52,7 +54,7 @@ class Table:
 
 
 def load(config: Table) -> Problem:
-    """The run's problem.
+    """Loads the run's problem.
 
     Raises:
         ValueError: none, or more than one of them.
@@ -65,7 +67,7 @@ def load(config: Table) -> Problem:
 
 
 def table(config: Table) -> Experiment:
-    """All pairs on one problem.
+    """Makes the experiment that trains all pairs on one problem.
 
     Raises:
         ValueError: no problem or several; grids of different lengths.

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import xarray
 
-from experiments.loss_and_sampling_weights import exact_fits
+from experiments.loss_and_sampling_weights import exact_fits, glm
 from mixjax import probes, samplers
 
-PROBLEM = exact_fits.Problem(dim=6)
+PROBLEM = glm.LinearModel(dim=6)
 KEY = jax.random.key(0)
 THETA = np.full(6, 6**-0.5)
 
