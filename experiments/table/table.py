@@ -9,8 +9,9 @@ import dataclasses
 from typing import Literal
 
 from experiments.table import report
-from experiments.table.pairs import Pair, excluded, points, run
+from experiments.table.pairs import Pair, excluded, points
 from experiments.table.problems import Gaussians, Groups, Images, Problem, gaussians, groups, images
+from experiments.table.runs import run
 from mixjax.runner.experiment import Experiment
 
 __all__ = ["Table", "load", "table"]
