@@ -6,7 +6,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from mixjax import rules, signals
+from mixjax import objectives, rules, signals
 from mixjax.accumulation import accumulate
 from mixjax.objectives import weighted_loss
 from mixjax.transforms import aggregate, get_weights, track
@@ -38,6 +38,7 @@ __all__ = [
     "grad_norms",
     "hypergrad",
     "mixing",
+    "objectives",
     "probes",
     "resampling",
     "rules",

@@ -1,4 +1,6 @@
-"""Gradient accumulation that keeps every microbatch's domain signals."""
+"""Accumulates gradients over microbatches and keeps the domain signals of every one of them."""
+
+from __future__ import annotations
 
 from typing import Any, NamedTuple
 
@@ -13,16 +15,17 @@ from mixjax.types import SIGNALS
 
 __all__ = ["AccumulateState", "accumulate"]
 
+# Signals that are merged over microbatches, and signals whose last value is passed on.
 _MERGED = ("losses", "loss_vars", "grad_stds")
 _LATEST = ("loss_weights", "sampling_weights")
 
 
 class AccumulateState(NamedTuple):
-    """State of :func:`accumulate`.
+    """Holds the gradients and signals gathered since the last update of :func:`accumulate`.
 
     Attributes:
         inner: state of the wrapped transformation.
-        microbatch: int32 scalar, microbatches since its last update.
+        microbatch: int32 scalar, microbatches since the last update.
         grads: float32 running gradients: sums weighted by counts (stacked) or plain sums.
         moments: :class:`mixjax.signals.Moments` ``[D]`` of the losses.
         grad_squares: float32 ``[D]``, sum of ``(counts - 1) * grad_stds²``.
@@ -40,25 +43,28 @@ class AccumulateState(NamedTuple):
 def accumulate(tx: optax.GradientTransformation, k: int) -> optax.GradientTransformationExtraArgs:
     r"""Updates with ``tx`` once every ``k`` microbatches, on their merged gradients and merged domain signals.
 
-    ``optax.MultiSteps`` hands the inner transformation the last microbatch's extra arguments only. Here ``counts``
-    add up, ``losses`` are averaged by counts, ``loss_vars`` are merged by Chan's formula, the squares of ``grad_stds``
-    are pooled within microbatches (by ``counts - 1``: a single example says nothing), and ``loss_weights``,
-    ``sampling_weights`` and extra arguments that are no signals are the last ones. In between, updates are zeros and
-    the inner state rests.
+    ``optax.MultiSteps`` hands the inner transformation the last microbatch's extra arguments only. Here every signal is
+    merged in its own way:
 
-    Around a chain that begins with :func:`mixjax.aggregate` the stacked gradients are averaged by counts, row by row,
-    and ``k`` microbatches give exactly the update of one batch of all of them for rules that read ``losses`` and
-    ``loss_vars`` (pooled ``grad_stds`` are an unbiased estimate, not the batch's own). Around :func:`mixjax.track`
-    gradients are plain means over microbatches, which is exact where the objective is a Horvitz-Thompson one over
-    microbatches of equal size, or where the counts are the same in every microbatch.
+    - ``counts`` add up, ``losses`` are averaged by counts, ``loss_vars`` are merged by Chan's formula.
+    - The squares of ``grad_stds`` are pooled by ``counts - 1``, so that a single example says nothing.
+    - ``loss_weights``, ``sampling_weights`` and extra arguments that are no signals keep their last value.
+
+    Between two updates of ``tx`` the updates are zeros and the state of ``tx`` rests.
+
+    Around a chain that begins with :func:`mixjax.aggregate` the stacked gradients are averaged by counts, row by row.
+    For rules that read ``losses`` and ``loss_vars``, ``k`` microbatches then give exactly the update of one batch of
+    all of them. (Pooled ``grad_stds`` are an unbiased estimate, not the batch's own value.) Around
+    :func:`mixjax.track` gradients are plain means over microbatches. That is exact where the objective is a
+    Horvitz-Thompson one over microbatches of equal size, or where the counts are the same in every microbatch.
 
     Args:
         tx: a transformation that contains ``aggregate`` or ``track``.
-        k: microbatches an update, a Python integer of at least 1.
+        k: number of microbatches per update, a Python integer of at least 1.
 
     Signals:
-        ``counts``, ``losses``, ``loss_vars``, ``grad_stds``, ``loss_weights``, ``sampling_weights``: those the rules
-        need, the same ones in every microbatch.
+        The signals that the rules need, out of ``counts``, ``losses``, ``loss_vars``, ``grad_stds``, ``loss_weights``
+        and ``sampling_weights``; the same ones in every microbatch.
 
     Returns:
         An ``optax.GradientTransformationExtraArgs`` with state :class:`AccumulateState`. Sums are float32.
@@ -100,30 +106,52 @@ def accumulate(tx: optax.GradientTransformation, k: int) -> optax.GradientTransf
             raise TypeError(f"accumulate cannot merge {sorted(unknown)} over microbatches.")
         stacked = _is_stacked([s for _, s in find_states(state.inner)])
         counts = jnp.asarray(counts, jnp.float32)
-        moments = merge(state.moments, _read_moments(counts, signals))
-        grad_stds = jnp.asarray(signals.get("grad_stds", jnp.zeros_like(counts)), jnp.float32)
-        freedom = jnp.where((counts > 1) & jnp.isfinite(grad_stds), counts - 1.0, 0.0)
-        squares = state.grad_squares + jnp.where(freedom > 0, freedom * jnp.square(grad_stds), 0.0)
-        freedom = state.grad_freedom + freedom
-        grads = jax.tree.map(lambda total, g: total + _weigh(g, counts, stacked), state.grads, updates)
+        gathered = _gather(state, updates, counts, signals, stacked)
 
         def emit():
-            mass = jnp.maximum(moments.count, 1.0) if stacked else jnp.full_like(counts, k)
-            means = jax.tree.map(lambda t, g: (t / _column(mass, t, stacked)).astype(g.dtype), grads, updates)
-            merged = {**moments.signals(), "grad_stds": jnp.where(freedom > 0, jnp.sqrt(squares / freedom), jnp.nan)}
+            means = _mean_gradients(gathered, updates, k, stacked)
+            merged = _merged_signals(gathered)
             passed = {name: merged[name] if name in _MERGED else value for name, value in signals.items()}
-            out, inner = tx.update(means, state.inner, params, counts=moments.count, **passed)
-            zeros = jax.tree.map(jnp.zeros_like, (state.microbatch, grads, moments, squares, freedom))
-            return out, AccumulateState(inner, *zeros)
+            out, inner = tx.update(means, state.inner, params, counts=merged["counts"], **passed)
+            zeros = jax.tree.map(jnp.zeros_like, gathered._replace(inner=None))
+            return out, zeros._replace(inner=inner)
 
         def wait():
+            # The branches of a cond need equal dtypes, so zeros follow what tx returns, not the gradients it gets.
             shapes = jax.eval_shape(emit)[0]
             out = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-            return out, AccumulateState(state.inner, state.microbatch + 1, grads, moments, squares, freedom)
+            return out, gathered._replace(microbatch=state.microbatch + 1)
 
         return jax.lax.cond(state.microbatch == k - 1, emit, wait)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _gather(state, updates, counts, signals, stacked) -> AccumulateState:
+    """Adds a microbatch's gradients and signals to the state; its ``inner`` and ``microbatch`` stay as they are."""
+    grad_stds = jnp.asarray(signals.get("grad_stds", jnp.zeros_like(counts)), jnp.float32)
+    freedom = jnp.where((counts > 1) & jnp.isfinite(grad_stds), counts - 1.0, 0.0)
+    # A NaN grad_std times a freedom of 0 would be NaN.
+    squares = jnp.where(freedom > 0, freedom * jnp.square(grad_stds), 0.0)
+    return state._replace(
+        grads=jax.tree.map(lambda total, g: total + _weigh(g, counts, stacked), state.grads, updates),
+        moments=merge(state.moments, _read_moments(counts, signals)),
+        grad_squares=state.grad_squares + squares,
+        grad_freedom=state.grad_freedom + freedom,
+    )
+
+
+def _mean_gradients(gathered, updates, k, stacked):
+    """Divides the gathered gradients by their counts, or by ``k``, and casts them to the dtypes of ``updates``."""
+    counts = gathered.moments.count
+    mass = jnp.maximum(counts, 1.0) if stacked else jnp.full_like(counts, k)
+    return jax.tree.map(lambda t, g: (t / _column(mass, t, stacked)).astype(g.dtype), gathered.grads, updates)
+
+
+def _merged_signals(gathered):
+    freedom = gathered.grad_freedom
+    grad_stds = jnp.where(freedom > 0, jnp.sqrt(gathered.grad_squares / freedom), jnp.nan)
+    return {**gathered.moments.signals(), "grad_stds": grad_stds}
 
 
 def _is_stacked(states):
@@ -131,7 +159,7 @@ def _is_stacked(states):
 
 
 def _column(rows, like, stacked):
-    """``rows`` shaped to broadcast against a stacked gradient; the first entry where it is not stacked."""
+    """Shapes ``rows`` to broadcast against a stacked gradient; takes the first entry where it is not stacked."""
     return rows.reshape(-1, *[1] * (like.ndim - 1)) if stacked else rows[0]
 
 
@@ -140,6 +168,7 @@ def _weigh(grads, counts, stacked):
     if not stacked:
         return grads
     weights = _column(counts, grads, stacked)
+    # The row of an absent domain may hold NaN.
     return jnp.where(weights > 0, weights * grads, 0.0)
 
 

@@ -1,20 +1,27 @@
-"""Argument checks: errors that name the argument, what it got and what it takes."""
+"""Checks arguments: every error names the argument, says what it got and what it takes."""
+
+from __future__ import annotations
 
 import contextlib
 import difflib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
+import chex
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
 __all__ = [
     "as_simplex",
+    "check_choice",
     "check_integer",
     "check_positive",
     "check_range",
+    "check_same_shape",
+    "check_shape",
     "closest",
     "is_concrete",
     "nearest",
@@ -23,7 +30,7 @@ __all__ = [
 
 
 def is_concrete(value: ArrayLike) -> bool:
-    """Whether ``value`` can be looked at, i.e. is not traced by jit, vmap, scan or grad."""
+    """Says whether ``value`` can be looked at, i.e. is not traced by jit, vmap, scan or grad."""
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))
 
 
@@ -37,8 +44,10 @@ def check_range(name: str, value: ArrayLike, low: float, high: float = math.inf)
 
 def check_integer(name: str, value: ArrayLike, low: int) -> None:
     """Raises a ValueError if a concrete hyperparameter is not an integer of at least ``low``."""
-    if is_concrete(value) and not (np.issubdtype(np.asarray(value).dtype, np.integer) and np.all(value >= low)):
-        raise ValueError(f"{name} must be an integer of at least {low}, got {value}.")
+    if is_concrete(value):
+        numbers = np.asarray(value)
+        if not (np.issubdtype(numbers.dtype, np.integer) and np.all(numbers >= low)):
+            raise ValueError(f"{name} must be an integer of at least {low}, got {value}.")
 
 
 def check_positive(name: str, value: ArrayLike) -> None:
@@ -47,12 +56,79 @@ def check_positive(name: str, value: ArrayLike) -> None:
         raise ValueError(f"{name} must be positive, got {value}.")
 
 
+def check_choice(name: str, value: str, choices: Collection[str]) -> None:
+    """Raises a ValueError if ``value`` is none of a closed set of names."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}.")
+
+
+def check_shape(name: str, value: ArrayLike, shape: Sequence[int | str], meaning: str = "") -> None:
+    """Raises a ValueError if an array does not have the shape that is asked for.
+
+    Args:
+        name: the argument as the error calls it.
+        value: the array, or anything that JAX takes for one.
+        shape: one entry per axis: an integer is the size, a string names an axis of any size.
+        meaning: what one entry of the array stands for, as the error says it.
+
+    Raises:
+        ValueError: another number of axes, or another size.
+
+    Example:
+        >>> check_shape("prior", [[0.5, 0.5]], ("D",), "one entry per domain")
+        Traceback (most recent call last):
+            ...
+        ValueError: prior must be [D], one entry per domain, got shape (1, 2).
+    """
+    got = jnp.shape(value)
+    expected = tuple(size if isinstance(size, int) else None for size in shape)
+    try:
+        chex.assert_shape(jax.ShapeDtypeStruct(got, jnp.float32), expected)
+    except AssertionError:
+        # Chex's own text calls the argument "input 0", which tells the caller too little.
+        meaning = f", {meaning}" if meaning else ""
+        raise ValueError(f"{name} must be {_shape_text(shape)}{meaning}, got shape {got}.") from None
+
+
+def check_same_shape(shape: Sequence[str], **arrays: ArrayLike) -> None:
+    """Raises a ValueError if arrays differ in shape or do not have the axes that are asked for.
+
+    Args:
+        shape: a name for each axis, such as ``("B",)``.
+        **arrays: the arrays by the names of the arguments.
+
+    Raises:
+        ValueError: another number of axes, or shapes that differ.
+
+    Example:
+        >>> import numpy as np
+        >>> check_same_shape(("B",), values=np.ones(3), domain_ids=np.ones(4))
+        Traceback (most recent call last):
+            ...
+        ValueError: values and domain_ids must both be [B], got (3,) and (4,).
+    """
+    shapes = [jnp.shape(array) for array in arrays.values()]
+    structs = [jax.ShapeDtypeStruct(got, jnp.float32) for got in shapes]
+    try:
+        chex.assert_rank(structs, len(shape))
+        chex.assert_equal_shape(structs)
+    except AssertionError:
+        every = "both" if len(arrays) == 2 else "all"
+        names, got = " and ".join(arrays), " and ".join(map(str, shapes))
+        raise ValueError(f"{names} must {every} be {_shape_text(shape)}, got {got}.") from None
+
+
+def _shape_text(shape: Sequence[int | str]) -> str:
+    return f"[{', '.join(map(str, shape))}]"
+
+
 def as_simplex(name: str, values: ArrayLike) -> jax.Array:
     """Normalises a non-negative vector to sum one, as strongly typed float32 ``[D]``.
 
     Args:
-        name: what the error messages call it.
-        values: shape ``[D]``, finite, non-negative, not all zero; what is below the smallest normal float32 is zero.
+        name: the argument as the error messages call it.
+        values: shape ``[D]``, finite, non-negative, not all zero. Entries below the smallest normal float32 count as
+            zero.
 
     Returns:
         float32 ``[D]`` on the simplex.
@@ -62,16 +138,17 @@ def as_simplex(name: str, values: ArrayLike) -> jax.Array:
             non-finite entry or a sum of zero.
     """
     array = jnp.asarray(values, jnp.float32)
-    if array.ndim != 1 or array.size == 0:
-        raise ValueError(f"{name} must be a vector with one entry per domain, got shape {array.shape}.")
+    check_shape(name, array, ("D",), "one entry per domain")
+    if array.size == 0:
+        raise ValueError(f"{name} must have at least one entry, one per domain, got shape {array.shape}.")
     if is_concrete(values):
         numbers = np.asarray(values, np.float32)
         if not (np.isfinite(numbers).all() and (numbers >= 0).all() and numbers.max() >= np.finfo(np.float32).tiny):
             raise ValueError(f"{name} must be finite, non-negative and not all zero, got {numbers}.")
-    # A quotient may be computed with the reciprocal, and above 2^126 that is flushed to zero.
+    # XLA may compute a quotient by the reciprocal, and the reciprocal of a number above 2^126 is flushed to zero.
     reduced = array * jnp.where(array.max() > 1.0, 2.0**-4, 1.0)
     scaled = reduced / reduced.max()
-    # Positive entries stay positive: what gets below the normal floats would be flushed to zero.
+    # Entries below the normal floats would be flushed to zero, but positive entries have to stay positive.
     return jnp.where(array > 0, jnp.maximum(scaled / scaled.sum(), jnp.finfo(jnp.float32).tiny), 0.0)
 
 
@@ -80,7 +157,7 @@ def requires(extra: str, user: str) -> Iterator[None]:
     """Turns a missing optional package into an ImportError that names the extra to install.
 
     Args:
-        extra: the extra of `pyproject.toml` that installs the package.
+        extra: the extra of ``pyproject.toml`` that installs the package.
         user: the function or module that needs it, as the error calls it.
 
     Yields:
@@ -118,7 +195,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """
     known = list(known)
     close = closest(name, known)
-    return f"did you mean {close!r}?" if close is not None else f"known: {', '.join(known) or 'none'}"
+    if close is not None:
+        return f"did you mean {close!r}?"
+    return f"known: {', '.join(known) or 'none'}"
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:

@@ -1,17 +1,20 @@
-"""From per-example losses to the weighted objective: one scalar, one backward pass."""
+"""Combines losses into one scalar to differentiate: by a rule's weights, or robustly over the losses themselves."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mixjax import signals as _signals
-from mixjax.types import WeightRule
+from mixjax.checks import as_simplex, check_choice, check_same_shape
+from mixjax.rules.base import masked_softmax
+from mixjax.rules.divergences import Divergence, check_arguments, log_ratios, penalty
+from mixjax.types import Estimator, WeightRule
 
-__all__ = ["example_weights", "weighted_loss"]
-
-_ESTIMATORS = ("stratified", "horvitz_thompson")
+__all__ = ["example_weights", "robust_loss", "robust_weights", "weighted_loss"]
 
 
 def example_weights(
@@ -19,21 +22,22 @@ def example_weights(
     domain_ids: ArrayLike,
     counts: ArrayLike,
     *,
-    estimator: str = "stratified",
+    estimator: Estimator = "stratified",
     sampling_weights: ArrayLike | None = None,
 ) -> jax.Array:
-    r"""The coefficient of each example's loss in the estimate of ``sum_d c_d L_d``.
+    r"""Returns the coefficient of each example's loss in the estimate of ``sum_d c_d L_d``.
 
-    *Stratified*: ``c_d / n_d``, the mean over the batch's examples of ``d``. Exact for any fixed counts with
-    ``n_d >= 1`` wherever ``c_d > 0``; a weighted domain that is absent contributes nothing, and the rest is not
-    rescaled.
-    *Horvitz-Thompson*: ``c_d / (B q_d)``. Unbiased for random counts with ``E[n_d] = B q_d`` (multinomial, stratified
-    or systematic draws), absent domains included; never for the fixed counts of ``allocate``.
+    - *Stratified*: ``c_d / n_d``, so that each domain counts by the mean over its examples in the batch. The estimate
+      is exact for any fixed counts with ``n_d >= 1`` wherever ``c_d > 0``. A weighted domain that is absent contributes
+      nothing, and the rest is not rescaled.
+    - *Horvitz-Thompson*: ``c_d / (B q_d)``. The estimate is unbiased for random counts with ``E[n_d] = B q_d``
+      (multinomial, stratified or systematic draws), also where domains are absent. It is biased for the fixed counts of
+      ``allocate``.
 
     Args:
         weights: loss weights ``c``, ``[D]``.
         domain_ids: int ``[B]``; ids outside ``[0, D)`` mark padding.
-        counts: ``[D]``, the batch's examples of each domain; over all devices where the batch is spread.
+        counts: ``n``, ``[D]``, the batch's examples of each domain; over all devices where the batch is spread.
         estimator: ``"stratified"`` or ``"horvitz_thompson"``.
         sampling_weights: ``q``, ``[D]``, needed by Horvitz-Thompson.
 
@@ -52,18 +56,17 @@ def example_weights(
     References:
         Paper 000, eq. 5 and algorithm 1, line 5. Horvitz and Thompson, JASA 1952.
     """
+    check_choice("estimator", estimator, get_args(Estimator))
     c, n = jnp.asarray(weights, jnp.float32), jnp.asarray(counts, jnp.float32)
     if estimator == "stratified":
-        rows = jnp.where(n > 0, c / jnp.maximum(n, 1.0), 0.0)
-    elif estimator == "horvitz_thompson":
+        coefficients = jnp.where(n > 0, c / jnp.maximum(n, 1.0), 0.0)
+    else:
         if sampling_weights is None:
             raise ValueError("the Horvitz-Thompson estimator needs sampling_weights, the q the batch was drawn with.")
         q = jnp.asarray(sampling_weights, jnp.float32)
-        rows = jnp.where((q > 0) & (c > 0), c / jnp.where(q > 0, q, 1.0), 0.0) / jnp.maximum(n.sum(), 1.0)
-    else:
-        raise ValueError(f"estimator must be one of {_ESTIMATORS}, got {estimator!r}.")
-    _, per_example = _signals.by_domain(jnp.asarray(domain_ids), c.size)
-    return per_example(rows)
+        ratio = jnp.where((q > 0) & (c > 0), c / jnp.where(q > 0, q, 1.0), 0.0)
+        coefficients = ratio / jnp.maximum(n.sum(), 1.0)
+    return _signals.domain_sums(jnp.asarray(domain_ids), c.size).per_example(coefficients)
 
 
 def weighted_loss(
@@ -74,33 +77,36 @@ def weighted_loss(
     domain_ids: ArrayLike,
     *,
     update: bool = True,
-    estimator: str = "stratified",
+    estimator: Estimator = "stratified",
     sampling_weights: ArrayLike | None = None,
     axis_name: str | None = None,
     **signals: ArrayLike,
 ) -> tuple[jax.Array, Any]:
-    r"""The objective ``sum_d c_d L_d`` of a batch, and the rule's new state.
+    r"""Computes the objective ``sum_d c_d L_d`` of a batch, and the rule's new state.
 
-    Its gradient is the estimate ``g`` of ``sum_d c_d ∇L_d`` by the named estimator, see :func:`example_weights`. Its
-    scale depends on neither the batch's composition, nor accumulation, nor the number of domains.
+    The gradient of the objective is the estimate of ``sum_d c_d ∇L_d`` by the named estimator, see
+    :func:`example_weights`. The scale of the objective depends on neither the batch's composition, nor accumulation,
+    nor the number of domains.
 
-    With ``update=True`` the rule is updated on this very batch and its new weights are used: convenient, and biased at
-    small counts, since the weights then depend on the examples they weight. With ``update=False`` the state's weights
-    are used and it comes back as it is: the loop that updates on a separate probe, ``rule.update(state, **probe)``.
+    - With ``update=True`` the rule is updated on this very batch, and the new weights are used. This is convenient, and
+      biased at small counts, since the weights then depend on the examples they weight.
+    - With ``update=False`` the state's weights are used, and the state comes back as it is. Loops that update on a
+      separate probe use this, with ``rule.update(state, **probe)``.
 
     Args:
         rule: a rule for the loss weights; None will do where ``update`` is False.
         state: its state.
-        losses: per-example losses ``[B]``, any float dtype; computed in float32. By position, since the keyword
+        losses: per-example losses ``[B]``, any float dtype; computed in float32. Given by position, since the keyword
             ``losses`` is the signal.
         domain_ids: int ``[B]``; ids outside ``[0, D)`` mark padding.
-        update: a Python bool.
+        update: True updates the rule first; a Python bool, not traced.
         estimator: ``"stratified"`` or ``"horvitz_thompson"``.
-        sampling_weights: ``q``, ``[D]``; needed by Horvitz-Thompson, and passed on to the rule.
-        axis_name: mapped axis over which the batch is spread. Moments are then those of the whole batch, and the scalar
-            is the whole objective on every device: under ``shard_map`` its gradient with respect to replicated
-            parameters is complete, and under ``vmap`` or ``pmap`` with an axis name the ``pmean`` of the gradients is.
-        **signals: override the measured ``losses``, ``loss_vars`` and ``counts``, or add to them.
+        sampling_weights: ``q``, ``[D]``; needed by Horvitz-Thompson, and passed on to the rule as a signal.
+        axis_name: mapped axis over which the batch is spread. The moments are then measured on the whole batch, and
+            the scalar is the whole objective on every device. Under ``shard_map`` its gradient with respect to
+            replicated parameters is complete; under ``vmap`` or ``pmap`` with an axis name, take the ``pmean`` of the
+            gradients.
+        **signals: replace the measured ``losses``, ``loss_vars`` and ``counts``, or add to them.
 
     Returns:
         ``(objective, state)``: float32 scalar, and the state as auxiliary output for
@@ -109,7 +115,7 @@ def weighted_loss(
 
     Raises:
         ValueError: shapes that do not fit, an unknown estimator, Horvitz-Thompson without ``sampling_weights``.
-        TypeError: a signal the rule needs and nobody gave.
+        TypeError: a signal the rule needs and nobody gave, or no rule where ``update`` is True.
 
     Example:
         >>> import jax.numpy as jnp, mixjax
@@ -128,6 +134,8 @@ def weighted_loss(
     if axis_name is not None:
         measured = _signals.psum(measured, axis_name)
     if update:
+        if rule is None:
+            raise TypeError("weighted_loss needs a rule to update; without one, pass update=False.")
         extra = {} if sampling_weights is None else {"sampling_weights": sampling_weights}
         state = rule.update(state, **{**measured.signals(), **extra, **signals})
     coefficients = example_weights(
@@ -137,5 +145,106 @@ def weighted_loss(
         estimator=estimator,
         sampling_weights=sampling_weights,
     )
+    # A NaN loss of padding or of a domain of weight zero, times its coefficient of 0, would be NaN.
     objective = jnp.sum(jnp.where(coefficients > 0, coefficients * losses, 0.0))
-    return objective if axis_name is None else jax.lax.psum(objective, axis_name), state
+    if axis_name is not None:
+        objective = jax.lax.psum(objective, axis_name)
+    return objective, state
+
+
+def robust_weights(
+    losses: ArrayLike, prior: ArrayLike, beta: ArrayLike, divergence: Divergence = "kl", *, scale: ArrayLike = 1.0
+) -> jax.Array:
+    """Returns the maximiser ``p̄`` of :func:`robust_loss`, the weights of :func:`mixjax.rules.dro` for these losses.
+
+    Args:
+        losses: ``L``, ``[n]``, finite; entries where the prior is zero do not matter.
+        prior: ``pi``, ``[n]``, non-negative, not all zero; normalised here. Zero stays zero: the way to pad.
+        beta: non-negative scalar, in 1 / loss; ``inf`` is allowed.
+        divergence: as in :func:`mixjax.rules.dro`.
+        scale: as in :func:`mixjax.rules.dro`.
+
+    Returns:
+        float32 ``[n]`` on the simplex, or float64 for float64 losses; no gradient flows through it.
+
+    Raises:
+        ValueError: shapes that differ or are not ``[n]``, a negative or NaN ``beta``, a ``scale`` that is not positive
+            and finite, an unknown ``divergence``.
+
+    Example:
+        >>> from mixjax.objectives import robust_weights
+        >>> robust_weights([0.0, 1.0, 2.0], [1, 1, 1], 1.0, "chi2").tolist()   # (1 + (L - 1) / 2) / 3
+        [0.1667, 0.3333, 0.5]
+
+    References:
+        Paper 004, eq. 9, 12 and 34.
+    """
+    losses, prior, beta, scale = _robust_arguments(losses, prior, beta, divergence, scale)
+    return _maximiser(losses, prior, beta, divergence, scale)
+
+
+def robust_loss(
+    losses: ArrayLike, prior: ArrayLike, beta: ArrayLike, divergence: Divergence = "kl", *, scale: ArrayLike = 1.0
+) -> jax.Array:
+    r"""Computes the distributionally robust loss, whose gradient is the weighted mean of the losses' gradients.
+
+    .. math:: R(L) = \max_{q \in \Delta} \; \sum_i q_i L_i - \frac{1}{\beta} \sum_i \pi_i \phi(q_i / \pi_i), \qquad
+              \nabla R(L) = \bar p(L)
+
+    ``L`` is ``losses``, ``pi`` is the ``prior``, ``phi`` is named by ``divergence``. The maximum is attained at ``p̄``
+    (:func:`robust_weights`). By the envelope theorem the first derivative may be taken with ``p̄`` held fixed. Second
+    derivatives are not available: they come out as zero.
+
+    Args:
+        losses: ``L``, ``[n]``, finite; entries where the prior is zero do not matter.
+        prior: ``pi``, ``[n]``, non-negative, not all zero; normalised here.
+        beta: non-negative scalar, in 1 / loss; 0 gives the mean under the prior, ``inf`` the largest loss.
+        divergence: as in :func:`mixjax.rules.dro`. ``"cvar"`` has no penalty: ``R`` is the mean over the worst fraction
+            ``1 / (1 + beta)``.
+        scale: as in :func:`mixjax.rules.dro`.
+
+    Returns:
+        float32 scalar, or float64 for float64 losses.
+
+    Raises:
+        ValueError: as :func:`robust_weights`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from mixjax.objectives import robust_loss
+        >>> losses, prior = jnp.log(jnp.array([1.0, 3.0])), jnp.array([0.5, 0.5])
+        >>> float(robust_loss(losses, prior, 1.0)), float(jnp.log(2.0))     # log of the mean of exp(L)
+        (0.693, 0.693)
+        >>> jax.grad(robust_loss)(losses, prior, 1.0).tolist()
+        [0.25, 0.75]
+
+    References:
+        Paper 004, eq. 3 and lemma 3.2.
+    """
+    losses, prior, beta, scale = _robust_arguments(losses, prior, beta, divergence, scale)
+    weights = _maximiser(losses, prior, beta, divergence, scale)
+    value = jnp.sum(weights * jnp.where(prior > 0, losses, 0.0))
+    if divergence == "cvar":
+        return value
+    cost = scale * penalty(weights, prior, divergence)
+    # At beta = 0 the weights are the prior, whose penalty is 0, and 0 / 0 is NaN.
+    return value - jnp.where(beta > 0, cost / jnp.where(beta > 0, beta, 1.0), 0.0)
+
+
+def _robust_arguments(losses, prior, beta, divergence, scale):
+    """Checks all arguments and casts them to float32, or to the losses' type if that is wider; normalises the prior."""
+    check_arguments(beta, divergence, scale)
+    losses, prior = jnp.asarray(losses), jnp.asarray(prior)
+    losses = losses.astype(jnp.promote_types(losses.dtype, jnp.float32))
+    check_same_shape(("n",), losses=losses, prior=prior)
+    # Called for its checks only: the float32 that it returns would cost float64 losses half of their digits.
+    as_simplex("prior", prior)
+    prior, beta, scale = (jnp.asarray(x, losses.dtype) for x in (prior, beta, scale))
+    return losses, prior / prior.sum(), beta, scale
+
+
+def _maximiser(losses, prior, beta, divergence, scale):
+    losses = jax.lax.stop_gradient(losses)
+    ratios = log_ratios(losses, prior, beta, divergence, scale)
+    weights = masked_softmax(jnp.log(prior) + ratios, prior > 0)
+    return jax.lax.stop_gradient(jnp.where(beta > 0, weights, prior))

@@ -1,8 +1,13 @@
-"""What rules look at: per-domain means and variances of the loss, and the spread of per-example gradients.
+"""Measures the signals that rules look at: per-domain moments of the loss, and spreads of per-example gradients.
 
-Everything here is masked (a domain may be absent, an example may be padding), stable (variances by Chan's pairwise
-formula, not by differences of squares) and mergeable: over microbatches, over the steps of a ``scan``, over devices.
+Everything here is
+
+- masked: a domain may be absent, an example may be padding;
+- stable: variances are computed by Chan's pairwise formula, not by differences of squares;
+- mergeable: over microbatches, over the steps of a ``scan``, over devices.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,14 +16,25 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-__all__ = ["Moments", "grad_stds", "merge", "microbatch_grad_stds", "moments", "psum"]
+from mixjax.checks import check_same_shape, check_shape
+
+__all__ = [
+    "DomainSums",
+    "Moments",
+    "domain_sums",
+    "grad_stds",
+    "merge",
+    "microbatch_grad_stds",
+    "moments",
+    "psum",
+]
 
 _FEW = 4
-"""Domains up to which masks, which vectorise, are faster than segment sums and gathers, on a CPU at least."""
+"""Number of domains up to which masks, which vectorise, are faster than segment sums and gathers, at least on a CPU."""
 
 
 class Moments(NamedTuple):
-    """Per-domain count, mean and sum of squared deviations; the empty domain is ``(0, 0, 0)``.
+    """Holds each domain's count, mean and sum of squared deviations; the empty domain has ``(0, 0, 0)``.
 
     Attributes:
         count: float32 ``[D]``, number of examples.
@@ -26,16 +42,17 @@ class Moments(NamedTuple):
         m2: float32 ``[D]``, sum of squared deviations from the mean.
     """
 
-    count: jax.Array
+    # The field hides the method of tuples, which counts equal entries and which nobody needs here.
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
     mean: jax.Array
     m2: jax.Array
 
     def signals(self) -> dict[str, jax.Array]:
-        """The keyword arguments ``counts, losses, loss_vars`` of a rule's ``update``.
+        """Returns the keyword arguments ``counts, losses, loss_vars`` of a rule's ``update``.
 
         Returns:
-            ``losses`` is NaN where the count is 0, and ``loss_vars`` (divisor n - 1) where it is below 2: a variance of
-            one example is not 0, it is unknown, and a rule that reads it leaves the row unseen.
+            ``losses`` is NaN where the count is 0, and ``loss_vars`` (divisor n - 1) where it is below 2. The variance
+            of one example is not 0 but unknown, and a rule that reads a NaN leaves the row unseen.
         """
         return {
             "counts": self.count,
@@ -44,8 +61,20 @@ class Moments(NamedTuple):
         }
 
 
+class DomainSums(NamedTuple):
+    """Sums values over each domain's examples and looks up each example's row, for fixed domain ids.
+
+    Attributes:
+        total: ``[B] -> [D]``, the sum over each domain's examples; padding is left out.
+        per_example: ``[D] -> [B]``, the row of each example's domain; 0 for padding.
+    """
+
+    total: Callable[[jax.Array], jax.Array]
+    per_example: Callable[[jax.Array], jax.Array]
+
+
 def moments(values: ArrayLike, domain_ids: ArrayLike, num_domains: int) -> Moments:
-    """Counts, means and squared deviations of each domain's values, by the corrected two-pass algorithm.
+    """Measures counts, means and squared deviations of each domain's values, by the corrected two-pass algorithm.
 
     Args:
         values: ``[B]``, e.g. per-example losses; computed in float32 whatever the dtype. A non-finite value spoils its
@@ -71,38 +100,48 @@ def moments(values: ArrayLike, domain_ids: ArrayLike, num_domains: int) -> Momen
         American Statistician 37(3), 1983, eq. 1.7.
     """
     values, domain_ids = jnp.asarray(values), jnp.asarray(domain_ids)
-    if values.ndim != 1 or values.shape != domain_ids.shape:
-        raise ValueError(f"values and domain_ids must both be [B], got {values.shape} and {domain_ids.shape}.")
+    check_same_shape(("B",), values=values, domain_ids=domain_ids)
     values = values.astype(jnp.float32)
-    total, per_example = by_domain(domain_ids, num_domains)
+    total, per_example = domain_sums(domain_ids, num_domains)
 
     count = total(jnp.ones_like(values))
     guess = total(values) / jnp.maximum(count, 1.0)
     deviations = values - per_example(guess)
-    rest = total(deviations) / jnp.maximum(count, 1.0)  # a long float32 sum is off by far more than the mean's rounding
+    # The mean of the deviations corrects the guess: a long float32 sum is off by far more than the mean's rounding.
+    rest = total(deviations) / jnp.maximum(count, 1.0)
     squares = jnp.square(deviations)
     m2 = total(squares)
-    if num_domains > _FEW:  # one number after the other: corrected once more
+    # Segment sums add one number after the other and lose digits, so their sum of squares is corrected once more.
+    if num_domains > _FEW:
         m2 += total(squares - per_example(m2 / jnp.maximum(count, 1.0)))
     return Moments(count, guess + rest, jnp.maximum(m2 - count * jnp.square(rest), 0.0))
 
 
-def by_domain(domain_ids: jax.Array, num_domains: int) -> tuple[Callable, Callable]:
-    """Sums of each domain's values, and each example's row, both by whichever way is faster for so many domains.
+def domain_sums(domain_ids: jax.Array, num_domains: int) -> DomainSums:
+    """Makes the functions that sum values by domain and look up rows, in the way that is faster for so many domains.
 
     Args:
         domain_ids: int ``[B]``; ids outside ``[0, num_domains)`` mark padding.
         num_domains: ``D``.
 
     Returns:
-        ``total``, ``[B] -> [D]``, and ``per_example``, ``[D] -> [B]``, which is 0 for padding.
+        :class:`DomainSums`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from mixjax import signals
+        >>> total, per_example = signals.domain_sums(jnp.array([0, 0, 1, -1]), 2)
+        >>> total(jnp.array([1.0, 2.0, 4.0, 8.0])).tolist(), per_example(jnp.array([3.0, 4.0])).tolist()
+        ([3.0, 4.0], [3.0, 3.0, 4.0, 0.0])
     """
     ids = jnp.where((domain_ids >= 0) & (domain_ids < num_domains), domain_ids, num_domains)
-    return (_by_masks if num_domains <= _FEW else _by_segments)(ids, num_domains)
+    if num_domains <= _FEW:
+        return _sums_by_masks(ids, num_domains)
+    return _sums_by_segments(ids, num_domains)
 
 
-def _by_segments(ids, num_domains):
-    """In O(B + D). The id ``D`` is of none."""
+def _sums_by_segments(ids, num_domains):
+    """Sums and looks up in O(B + D); padding has the id ``D``, whose segment is cut off."""
 
     def total(x):
         return jax.ops.segment_sum(x, ids, num_domains + 1)[:num_domains]
@@ -110,35 +149,35 @@ def _by_segments(ids, num_domains):
     def per_example(rows):
         return jnp.append(rows, 0.0)[ids]
 
-    return total, per_example
+    return DomainSums(total, per_example)
 
 
-def _by_masks(ids, num_domains):
-    """In O(B D)."""
-    own = [ids == domain for domain in range(num_domains)]
+def _sums_by_masks(ids, num_domains):
+    """Sums and looks up in O(B D); padding has the id ``D``, which no mask holds."""
+    masks = [ids == domain for domain in range(num_domains)]
 
     def total(x):
-        return jnp.stack([jnp.where(mask, x, 0.0).sum() for mask in own])
+        return jnp.stack([jnp.where(mask, x, 0.0).sum() for mask in masks])
 
     def per_example(rows):
         x = jnp.zeros(ids.shape, rows.dtype)
-        for domain, mask in enumerate(own):
+        for domain, mask in enumerate(masks):
             x = jnp.where(mask, rows[domain], x)
         return x
 
-    return total, per_example
+    return DomainSums(total, per_example)
 
 
 def merge(a: Moments, b: Moments) -> Moments:
-    """Moments of the union of two disjoint sets of examples, row by row.
+    """Merges the moments of two disjoint sets of examples into the moments of their union, row by row.
 
     Args:
         a: moments of one set, rows of any shape.
         b: moments of the other, same shape.
 
     Returns:
-        Their union's. ``merge`` is associative and commutative up to rounding; ``jax.tree.map(jnp.zeros_like, a)`` is
-        its unit.
+        The moments of the union. ``merge`` is associative and commutative up to rounding;
+        ``jax.tree.map(jnp.zeros_like, a)`` is its unit.
 
     Example:
         >>> import jax.numpy as jnp
@@ -154,13 +193,14 @@ def merge(a: Moments, b: Moments) -> Moments:
     count = a.count + b.count
     fraction = b.count / jnp.maximum(count, 1.0)
     delta = b.mean - a.mean
+    # An empty side has to leave the other's mean bitwise, also where its own mean is NaN.
     mean = jnp.where(b.count > 0, jnp.where(a.count > 0, a.mean + delta * fraction, b.mean), a.mean)
     between = jnp.where((a.count > 0) & (b.count > 0), jnp.square(delta) * a.count * fraction, 0.0)
     return Moments(count, mean, a.m2 + b.m2 + between)
 
 
 def psum(m: Moments, axis_name: str) -> Moments:
-    """Moments of the examples of all devices along a mapped axis, in three all-reduces of ``[D]``.
+    """Merges the moments of all devices along a mapped axis, in three all-reduces of ``[D]``.
 
     Args:
         m: this device's moments.
@@ -186,12 +226,13 @@ def psum(m: Moments, axis_name: str) -> Moments:
 def grad_stds(
     loss: Callable[[Any, Any], jax.Array], params: Any, examples: Any, domain_ids: ArrayLike, num_domains: int
 ) -> jax.Array:
-    r"""Standard deviation of the per-example gradient in each domain, exactly, from per-example gradients.
+    r"""Measures the standard deviation of the per-example gradient in each domain, exactly.
 
     .. math:: v_d^2 = \frac{1}{n_d - 1} \sum_{z \in d} \|\nabla \ell(\theta, z) - \bar g_d\|^2
 
-    Cost: one ``vmap`` of the gradient over the ``n`` examples, and memory for ``n + D`` copies of the parameters; where
-    that is too much, :func:`microbatch_grad_stds` needs neither.
+    ``l`` is ``loss``, ``theta`` is ``params``, ``z`` is one of the ``n_d`` examples of domain ``d``, and ``g_d`` is the
+    mean of their gradients. Cost: one ``vmap`` of the gradient over the ``n`` examples, and memory for ``n + D`` copies
+    of the parameters. Where that is too much, :func:`microbatch_grad_stds` needs neither.
 
     Args:
         loss: ``loss(params, example) -> scalar``, for one example.
@@ -214,18 +255,19 @@ def grad_stds(
         Paper 000, eq. 15. Deviation: divisor ``n_d - 1`` (unbiased for ``v_d²``).
     """
     grads = jax.vmap(jax.grad(loss), in_axes=(None, 0))(params, examples)
-    return _spread(grads, jnp.ones_like(jnp.asarray(domain_ids), jnp.float32), jnp.asarray(domain_ids), num_domains)
+    domain_ids = jnp.asarray(domain_ids)
+    return _spread(grads, jnp.ones_like(domain_ids, jnp.float32), domain_ids, num_domains)
 
 
 def microbatch_grad_stds(mean_grads: Any, counts: ArrayLike) -> jax.Array:
-    r"""The same standard deviation estimated from the mean gradients of a few microbatches.
+    r"""Estimates the standard deviation of :func:`grad_stds` from the mean gradients of a few microbatches.
 
     .. math:: \hat v_d^2 = \frac{1}{M_d - 1} \sum_m n_{md} \|\hat g_{md} - \bar g_d\|^2
 
-    ``g_md`` is the mean gradient of the ``n_md`` examples of domain ``d`` in microbatch ``m``, ``M_d`` the number of
+    ``g_md`` is the mean gradient of the ``n_md`` examples of domain ``d`` in microbatch ``m``, ``M_d`` is the number of
     microbatches where there are any, and the grand mean is weighted by ``n_md``. The square is unbiased for ``v_d²`` of
-    eq. 15 whatever the counts (mean gradients of ``n`` examples vary by ``v²/n``). Its relative standard error is about
-    ``sqrt(2 / ((M - 1) r))``, with ``r`` the effective dimension of the gradient noise. Cost: ``M`` gradients per
+    eq. 15 whatever the counts, since mean gradients of ``n`` examples vary by ``v²/n``. Its relative standard error is
+    about ``sqrt(2 / ((M - 1) r))``, with ``r`` the effective dimension of the gradient noise. Cost: ``M`` gradients per
     domain, which gradient accumulation computes anyway, and memory for ``M D`` of them.
 
     Args:
@@ -249,8 +291,9 @@ def microbatch_grad_stds(mean_grads: Any, counts: ArrayLike) -> jax.Array:
         Paper 000, eq. 15; the one-way analysis of variance's between-group mean square.
     """
     counts = jnp.asarray(counts, jnp.float32)
+    check_shape("counts", counts, ("M", "D"), "like the leading axes of mean_grads")
     for leaf in jax.tree.leaves(mean_grads):
-        if counts.ndim != 2 or leaf.shape[:2] != counts.shape:
+        if leaf.shape[:2] != counts.shape:
             raise ValueError(
                 f"counts must be [M, D] like the gradients' leading axes, got {counts.shape}, {leaf.shape}."
             )
@@ -261,20 +304,19 @@ def microbatch_grad_stds(mean_grads: Any, counts: ArrayLike) -> jax.Array:
 
 
 def _spread(grads, weights, ids, num_domains):
-    """sqrt of the weighted sum of squared distances to the domain's weighted mean, over (rows present - 1)."""
+    """Returns the root of the weighted sum of squared distances to the domain's weighted mean, over (rows - 1)."""
     ids = jnp.where((ids >= 0) & (ids < num_domains) & (weights > 0), ids, num_domains)
-    total, _ = _by_segments(ids, num_domains)
-    rows, mass = total(jnp.ones_like(weights)), jnp.append(total(weights), 0.0)
+    total, _ = _sums_by_segments(ids, num_domains)
+    rows = total(jnp.ones_like(weights))
+    mass = jnp.append(total(weights), 0.0)
 
-    def leaf(g):
-        g = (
-            jnp.where((ids < num_domains).reshape(-1, *[1] * (g.ndim - 1)), g, 0.0)
-            .astype(jnp.float32)
-            .reshape(len(g), -1)
-        )
+    def squared_distances(g):
+        # The segment of padding is dropped; zeros in place of its gradients keep their NaN out of jax_debug_nans.
+        present = (ids < num_domains).reshape(-1, *[1] * (g.ndim - 1))
+        g = jnp.where(present, g, 0.0).astype(jnp.float32).reshape(len(g), -1)
         sums = jax.ops.segment_sum(weights[:, None] * g, ids, num_domains + 1)
         means = sums / jnp.maximum(mass, jnp.finfo(jnp.float32).tiny)[:, None]
         return total(weights * jnp.square(g - means[ids]).sum(axis=1))
 
-    squares = sum(jax.tree.leaves(jax.tree.map(leaf, grads)))
+    squares = sum(squared_distances(leaf) for leaf in jax.tree.leaves(grads))
     return jnp.where(rows > 1, jnp.sqrt(squares / jnp.maximum(rows - 1.0, 1.0)), jnp.nan)

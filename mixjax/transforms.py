@@ -1,4 +1,6 @@
-"""Rules inside optax: ``aggregate`` weights stacked gradients, ``track`` only keeps the weights."""
+"""Puts rules into optax chains: ``aggregate`` weights stacked gradients, ``track`` only keeps the weights."""
+
+from __future__ import annotations
 
 from typing import Any, NamedTuple
 
@@ -9,17 +11,25 @@ from jax.typing import ArrayLike
 
 from mixjax.types import WeightRule
 
-__all__ = ["AggregateState", "TrackState", "aggregate", "get_weights", "track"]
+__all__ = ["AggregateState", "TrackState", "aggregate", "find_states", "get_weights", "track"]
 
 
 class AggregateState(NamedTuple):
-    """State of :func:`aggregate`: ``rule_state``, whose first field is ``weights``."""
+    """Holds the rule's state in :func:`aggregate`.
+
+    Attributes:
+        rule_state: the rule's state, whose first field is ``weights``.
+    """
 
     rule_state: Any
 
 
 class TrackState(NamedTuple):
-    """State of :func:`track`: ``rule_state``, whose first field is ``weights``."""
+    """Holds the rule's state in :func:`track`.
+
+    Attributes:
+        rule_state: the rule's state, whose first field is ``weights``.
+    """
 
     rule_state: Any
 
@@ -28,8 +38,8 @@ def _update_rule(name, rule, rule_state, signals):
     if "counts" not in signals:
         raise TypeError(
             f"{name} got no domain signals: call tx.update(grads, state, params, counts=..., ...) with the rule's "
-            "signals as keyword arguments. A wrapper that drops extra arguments (optax.MultiSteps inside a chain, a "
-            "GradientTransformation without extra args) has to go; mixjax.accumulate keeps them."
+            "signals as keyword arguments. Remove any wrapper that drops extra arguments (optax.MultiSteps inside a "
+            "chain, a GradientTransformation without extra args); mixjax.accumulate keeps them."
         )
     return rule.update(rule_state, **signals)
 
@@ -37,16 +47,17 @@ def _update_rule(name, rule, rule_state, signals):
 def aggregate(rule: WeightRule, prior: ArrayLike) -> optax.GradientTransformationExtraArgs:
     r"""Turns stacked per-domain mean gradients into one gradient, ``sum_d c_d g_d``, with the rule's new weights.
 
-    First in the chain: it takes ``updates`` of shapes ``[D, *param]`` and gives ``[*param]``, which the transformations
-    behind it see as an ordinary gradient.
+    ``c`` is the rule's new weights, ``g_d`` is the mean gradient of domain ``d``. Put it first in the chain: it takes
+    ``updates`` of shapes ``[D, *param]`` and returns ``[*param]``, which the transformations behind it see as an
+    ordinary gradient.
 
     Args:
         rule: a rule for the loss weights.
         prior: non-negative ``[D]``.
 
     Signals:
-        the rule's, as extra arguments of ``tx.update``; ``counts`` always. Gradient rows of absent domains are zeros,
-        and rows of weight zero are not read.
+        The rule's signals, as extra arguments of ``tx.update``; ``counts`` always. Gradient rows of absent domains have
+        to be zeros; rows of weight zero are not read.
 
     Returns:
         An ``optax.GradientTransformationExtraArgs`` with state :class:`AggregateState`. Sums are float32; the result
@@ -78,23 +89,27 @@ def aggregate(rule: WeightRule, prior: ArrayLike) -> optax.GradientTransformatio
         rule_state = _update_rule("aggregate", rule, state.rule_state, signals)
         weights = jax.lax.stop_gradient(rule_state.weights)
 
-        def combine(grads):
-            if grads.ndim < 1 or grads.shape[0] != weights.size:
-                raise ValueError(
-                    f"aggregate takes stacked gradients, leading axis {weights.size} (domains), got {grads.shape}."
-                )
-            c = weights.reshape(-1, *[1] * (grads.ndim - 1))
-            return jnp.where(c > 0, c * grads.astype(jnp.float32), 0.0).sum(axis=0).astype(grads.dtype)
-
-        return jax.tree.map(combine, updates), AggregateState(rule_state)
+        combined = jax.tree.map(lambda grads: _combine(grads, weights), updates)
+        return combined, AggregateState(rule_state)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _combine(grads: jax.Array, weights: jax.Array) -> jax.Array:
+    """Sums stacked gradients by the weights in float32, and casts back to their dtype."""
+    if grads.shape[:1] != weights.shape:
+        raise ValueError(
+            f"aggregate takes stacked gradients, leading axis {weights.size} (domains), got {grads.shape}."
+        )
+    c = weights.reshape(-1, *[1] * (grads.ndim - 1))
+    # The where keeps a NaN gradient of a domain of weight zero out of the sum.
+    return jnp.where(c > 0, c * grads.astype(jnp.float32), 0.0).sum(axis=0).astype(grads.dtype)
 
 
 def track(rule: WeightRule, prior: ArrayLike) -> optax.GradientTransformationExtraArgs:
     """Keeps a rule's state inside an optax chain; gradients pass unchanged.
 
-    The weights are read back with :func:`get_weights` and are for the next step: they weight its loss, or draw its
+    Read the weights back with :func:`get_weights` and use them in the next step, to weight its loss or to draw its
     batch. A loss rule and a sampling rule together go into ``optax.named_chain``.
 
     Args:
@@ -102,7 +117,7 @@ def track(rule: WeightRule, prior: ArrayLike) -> optax.GradientTransformationExt
         prior: non-negative ``[D]``.
 
     Signals:
-        the rule's, as extra arguments of ``tx.update``; ``counts`` always.
+        The rule's signals, as extra arguments of ``tx.update``; ``counts`` always.
 
     Returns:
         An ``optax.GradientTransformationExtraArgs`` with state :class:`TrackState`.
@@ -133,7 +148,7 @@ def track(rule: WeightRule, prior: ArrayLike) -> optax.GradientTransformationExt
 
 
 def find_states(opt_state: Any) -> list[tuple[tuple, Any]]:
-    """Every ``aggregate`` or ``track`` state in an optimizer state, as pairs of key path and state."""
+    """Finds every ``aggregate`` or ``track`` state in an optimizer state, as pairs of key path and state."""
     kinds = (AggregateState, TrackState)
     found, _ = jax.tree_util.tree_flatten_with_path(opt_state, is_leaf=lambda node: isinstance(node, kinds))
     return [(path, node) for path, node in found if isinstance(node, kinds)]
@@ -145,7 +160,7 @@ def get_weights(opt_state: Any, name: str | None = None) -> jax.Array:
     Args:
         opt_state: state of an optax transformation that contains ``aggregate`` or ``track``; also
             ``nnx.Optimizer.opt_state``.
-        name: which one, where there are several: its name in ``optax.named_chain``.
+        name: the name of the transformation in ``optax.named_chain``, needed where there are several.
 
     Returns:
         float32 ``[D]``, on the simplex.
@@ -163,12 +178,18 @@ def get_weights(opt_state: Any, name: str | None = None) -> jax.Array:
         >>> mixjax.get_weights(tx.init(jnp.zeros(2)), "c").tolist()
         [0.75, 0.25]
     """
-    everything = states = find_states(opt_state)
-    if name is not None:
-        states = [(path, state) for path, state in states if name in (getattr(k, "key", None) for k in path)]
-    if len(states) != 1:
-        where = ", ".join(jax.tree_util.keystr(path) for path, _ in everything) or "none"
+    found = find_states(opt_state)
+    chosen = [state for path, state in found if name is None or _is_under(name, path)]
+    if len(chosen) != 1:
+        where = ", ".join(jax.tree_util.keystr(path) for path, _ in found) or "none"
         which = "" if name is None else f" named {name!r}"
         raise ValueError(f"expected one aggregate or track state{which} in the optimizer state, found: {where}.")
-    weights = states[0][1].rule_state.weights
-    return jnp.asarray(weights[...] if hasattr(weights, "set_value") else weights)
+    weights = chosen[0].rule_state.weights
+    # nnx.Optimizer keeps its state in variables, whose array is read with [...].
+    if hasattr(weights, "set_value"):
+        weights = weights[...]
+    return jnp.asarray(weights)
+
+
+def _is_under(name: str, path: tuple) -> bool:
+    return any(getattr(key, "key", None) == name for key in path)

@@ -1,4 +1,4 @@
-"""Weight rules: the one concept of mixjax.
+"""Defines weight rules, the one concept of mixjax.
 
 Training on several domains asks two separate questions.
 
@@ -7,37 +7,49 @@ Training on several domains asks two separate questions.
 
 *What do we look at?*  The sampling weights ``q``, each domain's share of the batch.
 
-Both are points of the simplex over ``D`` domains and both may move during training. ``c`` moves the optimum; ``q``
-moves only the variance, because the gradient estimate corrects for it. A domain is any partition of the examples.
+Both are points of the simplex over ``D`` domains, and both may move during training. ``c`` moves the optimum. ``q``
+moves only the variance, because the gradient estimate corrects for ``q``. Any partition of the examples may serve as
+the domains.
 
-A :class:`WeightRule` says how such a point moves. It has the shape of an optax transformation, for weights of domains
-instead of gradients::
+A :class:`WeightRule` says how such a point moves. A rule has the shape of an optax transformation, for weights of
+domains instead of gradients::
 
     rule = mixjax.rules.erma(gamma1=0.01, gamma2=0.05)
     state = rule.init(prior)                                                        # prior: [D]
     state = rule.update(state, counts=counts, losses=losses, loss_vars=loss_vars)   # one row per domain
     state.weights                                                                   # float32 [D], on the simplex
 
-``update`` is pure, so it runs under ``jit``, ``vmap``, ``scan`` and ``shard_map``. What it looks at comes as keyword
-arguments from the closed vocabulary :data:`SIGNALS`: a rule names the ones it needs (a missing one is a ``TypeError``
-that names it) and swallows the rest, so a loss rule and a sampling rule can be fed the same dictionary.
+``update`` is pure, so it runs under ``jit``, ``vmap``, ``scan`` and ``shard_map``. The signals it looks at are keyword
+arguments from the closed vocabulary :data:`SIGNALS`. A rule names the signals it needs, and a missing one raises a
+``TypeError`` that names it. A rule ignores all other signals, so a loss rule and a sampling rule can be given the same
+dictionary.
 
-A row is *unseen* in an update when its count is 0 or when a signal the rule reads is not finite there. Rules that move
-multiplicatively leave the weight of an unseen row exactly as it was and move only the total of the seen rows; rules in
-closed form use the row's last seen signal and, before the first one, keep the row's prior share. Counts that are all
-zero mean no news: the state comes back unchanged. No gradient ever flows through weights.
+A domain's row is *unseen* in an update when its count is 0 or when a signal that the rule reads is not finite there:
+
+- Rules that move multiplicatively leave the weight of an unseen row exactly as it was. They move only the weights of
+  the seen rows, whose total stays the same.
+- Rules in closed form use the last signal seen in that row. Before the first one, the row keeps its prior share.
+- Counts that are all zero mean that there is no news, and the state comes back unchanged.
+
+No gradient ever flows through weights.
 
 Four thin adapters connect rules to training: :func:`mixjax.weighted_loss` (per-example losses to a scalar),
 :func:`mixjax.aggregate` and :func:`mixjax.track` (inside an optax chain), and the samplers (weights to counts, to
 domain ids, to example indices).
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
+from jax.typing import ArrayLike
 
-__all__ = ["SIGNALS", "WeightRule", "WeightState"]
+__all__ = ["SIGNALS", "Estimator", "Update", "WeightRule", "WeightState"]
+
+Estimator = Literal["stratified", "horvitz_thompson"]
+"""The two estimates of ``sum_d c_d L_d`` from a batch; :func:`mixjax.objectives.example_weights` defines both."""
 
 SIGNALS = {
     "counts": "number of examples behind the row's signals (probe or batch); 0 means unseen",
@@ -53,8 +65,23 @@ SIGNALS = {
 """The closed vocabulary of signals: keyword arguments of ``WeightRule.update``, each of shape ``[D]``."""
 
 
+class Update(Protocol):
+    """Describes ``WeightRule.update``: a pure function of a state and keyword signals that returns the new state."""
+
+    def __call__(self, state: Any, *args: Any, counts: ArrayLike, **signals: Any) -> Any:
+        """Returns the state after the weights have moved.
+
+        Args:
+            state: the rule's state.
+            *args: nothing; a rule takes all signals by keyword.
+            counts: ``[D]``, examples behind each row's signals.
+            **signals: the other signals, by the names of :data:`SIGNALS`, ``[D]`` each.
+        """
+        ...
+
+
 class WeightState(NamedTuple):
-    """State of a rule that remembers nothing else; every rule's state begins with these two fields.
+    """Holds the weights and the prior, the two fields with which the state of every rule begins.
 
     Attributes:
         weights: float32 ``[D]``, on the simplex. Zero wherever the prior is zero.
@@ -66,15 +93,16 @@ class WeightState(NamedTuple):
 
 
 class WeightRule(NamedTuple):
-    """A pair of pure functions that says how the weights of ``D`` domains move.
+    """Says by a pair of pure functions how the weights of ``D`` domains move.
 
     Attributes:
         init: ``init(prior) -> state``; ``prior`` is a non-negative vector ``[D]``, normalised by ``init``.
         update: ``update(state, *, counts, **signals) -> state``; every signal has one row per domain.
 
     Example:
-        A rule of your own, weights proportional to the prior times the last mean loss; ``mixjax.rules.base`` has what
-        the contract asks of it (normalised prior, unseen rows, no news):
+        Here is a rule of your own, with weights proportional to the prior times the last mean loss. The contract asks
+        for a normalised prior and for care with unseen rows and with updates without news; ``mixjax.rules.base`` has a
+        function for each:
 
         >>> import jax.numpy as jnp
         >>> from mixjax import checks
@@ -93,5 +121,5 @@ class WeightRule(NamedTuple):
         [0.125, 0.375, 0.5]
     """
 
-    init: Callable[[jax.typing.ArrayLike], Any]
-    update: Callable[..., Any]
+    init: Callable[[ArrayLike], Any]
+    update: Update

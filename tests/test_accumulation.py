@@ -119,7 +119,7 @@ def recording(names):
 
     def init(prior):
         zeros = {name: jnp.zeros(D) for name in names}
-        return rules.WrapperState(jnp.asarray(prior), jnp.asarray(prior), zeros)
+        return rules.states.WrapperState(jnp.asarray(prior), jnp.asarray(prior), zeros)
 
     def update(state, **signals):
         return state._replace(inner={name: jnp.float32(signals[name]) for name in names})

@@ -27,6 +27,7 @@ PACKAGES = (
     "mixjax.resampling",
     "mixjax.rules",
     "mixjax.rules.base",
+    "mixjax.rules.states",
     "mixjax.runner",
     "mixjax.runner.claims",
     "mixjax.runner.comparison",

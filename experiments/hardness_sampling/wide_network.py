@@ -6,7 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from mixjax import rules, samplers
+from mixjax import objectives, rules, samplers
 
 TARGET = 0.8  # absolute value of the labels; outputs are in (-1, 1)
 
@@ -121,7 +121,7 @@ def train_both(key: jax.Array, config: WideReLU) -> dict[str, jax.Array]:
 
         def measure(params, history):
             def robust(params):
-                return rules.robust_loss(losses(params, x, y), prior, config.beta)
+                return objectives.robust_loss(losses(params, x, y), prior, config.beta)
 
             value, grads = jax.value_and_grad(robust)(params)
             distance = 0.5 * jnp.sum(jnp.abs(drawn_from(params, history) - probabilities(params)))
@@ -156,7 +156,7 @@ def laws(key: jax.Array, config: WideReLU) -> dict[str, jax.Array]:
 
     def of(divergence):
         def weights(values):
-            return rules.robust_weights(values, prior, config.beta, divergence)
+            return objectives.robust_weights(values, prior, config.beta, divergence)
 
         p = weights(values)
         mean_grad = jax.grad(lambda params: p @ losses(params, x, y))(params)
@@ -165,7 +165,7 @@ def laws(key: jax.Array, config: WideReLU) -> dict[str, jax.Array]:
 
         def moved(sign):
             there = jax.tree.map(lambda a, g: a + sign * step * g, params, mean_grad)
-            return rules.robust_loss(losses(there, x, y), prior, config.beta, divergence)
+            return objectives.robust_loss(losses(there, x, y), prior, config.beta, divergence)
 
         slope = (moved(1.0) - moved(-1.0)) / (2 * step * length)
         own = jnp.eye(config.num_examples, dtype=bool)

@@ -1,35 +1,24 @@
-"""How weights move: one factory per rule, each returning a :class:`mixjax.WeightRule`.
+"""Holds the weight rules: one factory per rule, each returning a :class:`mixjax.WeightRule`.
 
-Every hyperparameter may be a traced value, so a factory may be called inside ``vmap`` over a grid.
+Every hyperparameter may be a traced value, so a factory may be called inside ``vmap`` over a grid. Wrappers take a rule
+and return a rule. The states of all rules are defined in :mod:`mixjax.rules.states`; :mod:`mixjax.rules.base` helps to
+write a rule of your own.
 """
 
-from mixjax.rules.doge import DoGEState, doge
-from mixjax.rules.doremi import DoReMiState, doremi
-from mixjax.rules.dro import DROState, dro, robust_loss, robust_weights
-from mixjax.rules.erma import ERMAState, erma
-from mixjax.rules.exp3 import Exp3State, exp3
+from mixjax.rules import states
+from mixjax.rules.doge import doge
+from mixjax.rules.doremi import doremi
+from mixjax.rules.dro import dro
+from mixjax.rules.erma import erma
+from mixjax.rules.exp3 import exp3
 from mixjax.rules.fixed import fixed
-from mixjax.rules.gradient_norm import GradientNormState, gradient_norm
-from mixjax.rules.group_dro import GroupDROState, group_dro
-from mixjax.rules.least_squares import FGLSState, OneShotFGLSState, fgls, gls, one_shot_fgls
-from mixjax.rules.mirror_descent import (
-    MirrorDescentState,
-    ProjectedGradientState,
-    kl_to_prior,
-    mirror_descent,
-    projected_gradient,
-)
-from mixjax.rules.variance_aware import VarianceAwareState, variance_aware
-from mixjax.rules.wrappers import (
-    CountingState,
-    SelectState,
-    WrapperState,
-    every,
-    floor,
-    freeze_after,
-    select,
-    smooth,
-)
+from mixjax.rules.gradient_norm import gradient_norm
+from mixjax.rules.group_dro import group_dro
+from mixjax.rules.least_squares import fgls, gls, one_shot_fgls
+from mixjax.rules.mirror_descent import mirror_descent, projected_gradient
+from mixjax.rules.select import select
+from mixjax.rules.variance_aware import variance_aware
+from mixjax.rules.wrappers import every, floor, freeze_after, kl_to_prior, smooth
 
 RULES = {
     "fixed": fixed,
@@ -51,21 +40,6 @@ RULES = {
 
 __all__ = [
     "RULES",
-    "CountingState",
-    "DROState",
-    "DoGEState",
-    "DoReMiState",
-    "ERMAState",
-    "Exp3State",
-    "FGLSState",
-    "GradientNormState",
-    "GroupDROState",
-    "MirrorDescentState",
-    "OneShotFGLSState",
-    "ProjectedGradientState",
-    "SelectState",
-    "VarianceAwareState",
-    "WrapperState",
     "doge",
     "doremi",
     "dro",
@@ -83,9 +57,8 @@ __all__ = [
     "mirror_descent",
     "one_shot_fgls",
     "projected_gradient",
-    "robust_loss",
-    "robust_weights",
     "select",
     "smooth",
+    "states",
     "variance_aware",
 ]

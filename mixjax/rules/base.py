@@ -1,10 +1,30 @@
-"""What every rule needs, your own too: reading prior and signals, sharing out the simplex over the rows seen."""
+"""Helps to write weight rules: reads signals, shares out weights, makes exponentiated steps, keeps numbers finite."""
 
-from typing import TypeVar
+from __future__ import annotations
+
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+
+from mixjax.checks import check_shape
+
+__all__ = [
+    "HUGE",
+    "MAX_LOG_W",
+    "bounded",
+    "exponentiated_step",
+    "fall_below_largest",
+    "if_news",
+    "log_ratio",
+    "log_weights",
+    "masked_softmax",
+    "read_signals",
+    "share",
+    "total_of",
+    "with_weights",
+]
 
 State = TypeVar("State")
 
@@ -15,7 +35,7 @@ HUGE = 1e30
 """Bound on what rules multiply and add: a few such terms stay finite in float32."""
 
 
-def read_signals(state, counts: ArrayLike, **signals: ArrayLike) -> tuple[jax.Array, ...]:
+def read_signals(state: Any, counts: ArrayLike, **signals: ArrayLike) -> tuple[jax.Array, ...]:
     """Reads one row per domain from each signal and says which rows were seen.
 
     Args:
@@ -30,19 +50,23 @@ def read_signals(state, counts: ArrayLike, **signals: ArrayLike) -> tuple[jax.Ar
     Raises:
         ValueError: a signal whose shape is not ``[D]``.
     """
-    shape = state.prior.shape
     for name, value in {"counts": counts, **signals}.items():
-        if jnp.shape(value) != shape:
-            raise ValueError(f"signal {name!r} must have one row per domain, shape {shape}, got {jnp.shape(value)}.")
+        check_shape(f"signal {name!r}", value, state.prior.shape, "one row per domain")
     arrays = [jax.lax.stop_gradient(jnp.asarray(value).astype(jnp.float32)) for value in signals.values()]
     seen = (jnp.asarray(counts) > 0) & (state.prior > 0)
     for array in arrays:
         seen &= jnp.isfinite(array)
+    # A NaN in a row not seen would spoil every sum over rows, also one that multiplies the row by zero.
     return seen, *(jnp.where(seen, array, 0.0) for array in arrays)
 
 
+def bounded(values: jax.Array, bound: float | jax.Array = HUGE) -> jax.Array:
+    """Clips values to ``[-bound, bound]``, by default so that a product with another one stays finite."""
+    return jnp.clip(values, -bound, bound)
+
+
 def masked_softmax(logits: jax.Array, mask: jax.Array) -> jax.Array:
-    """Softmax over the entries of ``mask``; 0 elsewhere, and everywhere if the mask is empty or all are -inf.
+    """Returns the softmax over the entries of ``mask``; 0 elsewhere, and everywhere if the mask is empty or all -inf.
 
     Args:
         logits: float ``[D]``; -inf means a share of zero.
@@ -53,6 +77,7 @@ def masked_softmax(logits: jax.Array, mask: jax.Array) -> jax.Array:
     """
     logits = jnp.where(mask, logits, -jnp.inf)
     top = logits.max()
+    # Without a finite logit the largest is -inf, and -inf - -inf is NaN.
     exps = jnp.where(mask, jnp.exp(logits - jnp.where(jnp.isfinite(top), top, 0.0)), 0.0)
     return exps / jnp.maximum(exps.sum(), jnp.finfo(jnp.float32).tiny)
 
@@ -73,7 +98,7 @@ def share(weights: jax.Array, log_scores: jax.Array, rows: jax.Array) -> jax.Arr
 
 
 def total_of(weights: jax.Array, rows: jax.Array) -> jax.Array:
-    """The weight of ``rows`` together: 1 exactly where they hold all of it, so that rounding does not add up.
+    """Sums the weights of ``rows``; the sum is 1 exactly where they hold all of it, so that rounding does not add up.
 
     Args:
         weights: ``[D]`` on the simplex.
@@ -87,8 +112,9 @@ def total_of(weights: jax.Array, rows: jax.Array) -> jax.Array:
 
 
 def log_ratio(weights: jax.Array, prior: jax.Array) -> jax.Array:
-    """``log(weights / prior)`` within ``±MAX_LOG_W``: the raw ``log_w`` of a rule that is scale-free, so that a weight
-    driven to nothing can come back.
+    """Returns ``log(weights / prior)`` within ``±MAX_LOG_W``, so that a weight driven to nothing can come back.
+
+    This is the raw ``log_w`` of a rule that does not depend on the scale of its raw weights.
 
     Args:
         weights: float32 ``[D]`` on the simplex.
@@ -98,11 +124,72 @@ def log_ratio(weights: jax.Array, prior: jax.Array) -> jax.Array:
         float32 ``[D]``, finite also where both are zero.
     """
     tiny = jnp.finfo(jnp.float32).tiny
-    return jnp.clip(jnp.log(jnp.maximum(weights, tiny)) - jnp.log(prior), -MAX_LOG_W, MAX_LOG_W)
+    return bounded(jnp.log(jnp.maximum(weights, tiny)) - jnp.log(prior), MAX_LOG_W)
+
+
+def log_weights(state: Any) -> jax.Array:
+    """Returns the log of the weights before normalisation, ``log(prior) + log_w``, ``[D]``; -inf at a zero prior."""
+    return jnp.log(state.prior) + state.log_w
+
+
+def with_weights(state: Any, weights: jax.Array, rows: jax.Array, /, **fields: Any) -> Any:
+    """Puts new weights into a state whose ``log_w`` is the log of ``weights / prior``.
+
+    Args:
+        state: a state with the fields ``weights``, ``prior`` and ``log_w``.
+        weights: ``[D]`` on the simplex.
+        rows: bool ``[D]``, the rows that have moved; the others keep their ``log_w``.
+        **fields: new values of other fields.
+
+    Returns:
+        The new state.
+    """
+    log_w = jnp.where(rows, log_ratio(weights, state.prior), state.log_w)
+    return state._replace(weights=weights, log_w=log_w, **fields)
+
+
+def exponentiated_step(state: Any, counts: ArrayLike, log_scores: jax.Array, rows: jax.Array, /, **fields: Any) -> Any:
+    """Moves the weights of ``rows`` to be proportional to ``exp(log_scores)``, with their total kept.
+
+    This is the exponentiated gradient step ``c_d <- c_d exp(step_d) / Z`` where
+    ``log_scores = log_weights(state) + step``.
+
+    Args:
+        state: a state with the fields ``weights``, ``prior`` and ``log_w``.
+        counts: ``[D]``, examples behind each row; if all are zero, the state comes back unchanged.
+        log_scores: ``[D]``.
+        rows: bool ``[D]``, the rows seen; the others keep their weight bitwise.
+        **fields: new values of other fields.
+
+    Returns:
+        The new state.
+    """
+    weights = share(state.weights, log_scores, rows)
+    return if_news(counts, with_weights(state, weights, rows, **fields), state)
+
+
+def fall_below_largest(heights: jax.Array, rows: jax.Array, step_size: ArrayLike, max_log_step: ArrayLike) -> jax.Array:
+    """Returns how far each row's exponent lies below the largest one: ``step_size * (max(heights) - heights)``.
+
+    An exponentiated step may subtract this in place of adding ``step_size * heights``, since the normalisation cancels
+    what all rows have in common. The exponents are then never above zero and cannot overflow.
+
+    Args:
+        heights: ``[D]``.
+        rows: bool ``[D]``, the rows over which the maximum is taken.
+        step_size: non-negative scalar.
+        max_log_step: positive scalar, bound on the result.
+
+    Returns:
+        ``[D]`` in ``[0, max_log_step]``; 0 outside ``rows``.
+    """
+    largest = jnp.where(rows, heights, -jnp.inf).max()
+    below = jnp.where(rows, jnp.minimum(largest - heights, HUGE), 0.0)
+    return jnp.minimum(jnp.asarray(step_size, jnp.float32) * below, jnp.asarray(max_log_step, jnp.float32))
 
 
 def if_news(counts: ArrayLike, new: State, old: State) -> State:
-    """``new`` if any count is positive, else ``old``, leaf by leaf; no gradient flows through either.
+    """Returns ``new`` if any count is positive, else ``old``, leaf by leaf; no gradient flows through either.
 
     Args:
         counts: ``[D]``, examples behind each row.

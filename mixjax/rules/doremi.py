@@ -1,43 +1,41 @@
-"""DoReMi: exponentiated gradient steps towards the domains of largest excess loss (Xie et al., 2023)."""
+"""Implements DoReMi: steps towards the domains of largest excess loss (Xie et al., 2023)."""
 
-from typing import NamedTuple
+from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mixjax.checks import as_simplex, check_positive, check_range
-from mixjax.rules.base import HUGE, if_news, log_ratio, masked_softmax, read_signals, total_of
+from mixjax.rules.base import (
+    HUGE,
+    fall_below_largest,
+    if_news,
+    log_weights,
+    masked_softmax,
+    read_signals,
+    total_of,
+    with_weights,
+)
+from mixjax.rules.states import LogWeightState
 from mixjax.types import WeightRule
 
-
-class DoReMiState(NamedTuple):
-    """State of :func:`doremi`.
-
-    Attributes:
-        weights: float32 ``[D]`` on the simplex.
-        prior: float32 ``[D]``.
-        log_w: float32 ``[D]``, log of ``weights / prior``.
-    """
-
-    weights: jax.Array
-    prior: jax.Array
-    log_w: jax.Array
+__all__ = ["doremi"]
 
 
-def doremi(step_size: ArrayLike = 1.0, *, smoothing: ArrayLike = 1e-3, max_log_step: ArrayLike = 5.0) -> WeightRule:
-    r"""Loss weights that climb towards the domains where the model is furthest above a reference model.
+def doremi(step_size: ArrayLike = 1.0, *, floor: ArrayLike = 1e-3, max_log_step: ArrayLike = 5.0) -> WeightRule:
+    r"""Makes loss weights climb towards the domains where the model is furthest above a reference model.
 
     .. math:: \lambda_d = \max(L_d - L^{ref}_d, 0), \qquad
               c_d \leftarrow (1 - s) \, c_d \exp(\eta \lambda_d) / Z + s \, \pi_d
 
-    ``L`` is ``losses``, ``L^ref`` ``reference_losses`` on the same examples, ``eta`` the ``step_size``, ``s`` the
-    ``smoothing``, which is inside the recursion. ``c`` starts at the prior. DoReMi trains its proxy model with these
-    weights and hands the *mean of the weights over the run* to the model proper.
+    ``L`` is ``losses``, ``L^ref`` is ``reference_losses`` on the same examples, ``eta`` is ``step_size``, ``pi`` is the
+    ``prior``. ``s`` is ``floor``, the share of the prior that is mixed in; the next step starts from the mixed weights.
+    ``c`` starts at the prior. DoReMi trains its proxy model with these weights and hands the *mean of the weights over
+    the run* to the model proper.
 
     Args:
         step_size: non-negative scalar, in 1 / loss.
-        smoothing: scalar in [0, 1].
+        floor: scalar in [0, 1], the share of the prior in the weights; the paper's smoothing parameter.
         max_log_step: positive scalar; bound on how far one step moves the log of two weights apart.
 
     Signals:
@@ -45,14 +43,15 @@ def doremi(step_size: ArrayLike = 1.0, *, smoothing: ArrayLike = 1e-3, max_log_s
         reference_losses: mean losses ``[D]`` of the reference model, on the same examples.
 
     Returns:
-        A :class:`mixjax.WeightRule` with state :class:`DoReMiState`. Rows not seen keep their ``c_d``.
+        A :class:`mixjax.WeightRule` with state :class:`mixjax.rules.states.LogWeightState`. Rows not seen keep
+        their ``c_d``.
 
     Raises:
-        ValueError: a negative ``step_size``, ``smoothing`` outside [0, 1], a ``max_log_step`` that is not positive.
+        ValueError: a negative ``step_size``, ``floor`` outside [0, 1], a ``max_log_step`` that is not positive.
 
     Example:
         >>> import jax.numpy as jnp, mixjax
-        >>> rule = mixjax.rules.doremi(jnp.log(3.0), smoothing=0.0)
+        >>> rule = mixjax.rules.doremi(jnp.log(3.0), floor=0.0)
         >>> state = rule.init(jnp.array([0.5, 0.5]))
         >>> signals = dict(losses=jnp.array([2.0, 3.0]), reference_losses=jnp.array([5.0, 2.0]))
         >>> rule.update(state, counts=jnp.array([9, 9]), **signals).weights.tolist()
@@ -65,25 +64,24 @@ def doremi(step_size: ArrayLike = 1.0, *, smoothing: ArrayLike = 1e-3, max_log_s
         are taken relative to the largest, which ``Z`` cancels, and clipped at ``max_log_step`` below it.
     """
     check_range("step_size", step_size, 0.0)
-    check_range("smoothing", smoothing, 0.0, 1.0)
+    check_range("floor", floor, 0.0, 1.0)
     check_positive("max_log_step", max_log_step)
 
     def init(prior):
         prior = as_simplex("prior", prior)
-        return DoReMiState(prior, prior, jnp.zeros_like(prior))
+        return LogWeightState(prior, prior, jnp.zeros_like(prior))
 
     def update(state, *, counts, losses, reference_losses, **signals):
         del signals
         seen, losses, reference = read_signals(state, counts, losses=losses, reference_losses=reference_losses)
         excess = jnp.clip(losses - reference, 0.0, HUGE)
-        below = jnp.where(seen, jnp.where(seen, excess, 0.0).max() - excess, 0.0)
-        fall = jnp.minimum(jnp.asarray(step_size, jnp.float32) * below, jnp.asarray(max_log_step, jnp.float32))
+        fall = fall_below_largest(excess, seen, step_size, max_log_step)
 
-        rate = jnp.asarray(smoothing, jnp.float32)
-        share = (1.0 - rate) * masked_softmax(jnp.log(state.prior) + state.log_w - fall, seen)
-        share += rate * masked_softmax(jnp.log(state.prior), seen)
-        weights = jnp.where(seen, total_of(state.weights, seen) * share, state.weights)
-        log_w = jnp.where(seen, log_ratio(weights, state.prior), state.log_w)
-        return if_news(counts, DoReMiState(weights, state.prior, log_w), state)
+        s = jnp.asarray(floor, jnp.float32)
+        # Both parts are shares of the rows seen, so the mixture leaves the total of these rows as it is.
+        shares = (1.0 - s) * masked_softmax(log_weights(state) - fall, seen)
+        shares += s * masked_softmax(jnp.log(state.prior), seen)
+        weights = jnp.where(seen, total_of(state.weights, seen) * shares, state.weights)
+        return if_news(counts, with_weights(state, weights, seen), state)
 
     return WeightRule(init, update)

@@ -1,28 +1,17 @@
-"""ERMA, loss weights aware of empirical risk minimisation's generalisation gap (paper 000, section 3.2)."""
+"""Implements ERMA, loss weights that lower a bound of the generalisation gap (paper 000, section 3.2)."""
 
-from typing import NamedTuple
+from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mixjax.checks import as_simplex, check_positive, check_range
-from mixjax.rules.base import HUGE, MAX_LOG_W, if_news, log_ratio, read_signals, share
+from mixjax.rules.base import MAX_LOG_W, bounded, exponentiated_step, if_news, read_signals, share
+from mixjax.rules.states import LogWeightState
 from mixjax.types import WeightRule
 
-
-class ERMAState(NamedTuple):
-    """State of :func:`erma`.
-
-    Attributes:
-        weights: float32 ``[D]`` on the simplex.
-        prior: float32 ``[D]``.
-        log_w: float32 ``[D]``, log of the paper's raw w.
-    """
-
-    weights: jax.Array
-    prior: jax.Array
-    log_w: jax.Array
+__all__ = ["erma"]
 
 
 def erma(
@@ -32,22 +21,23 @@ def erma(
     normalised: bool = True,
     max_log_step: ArrayLike = 5.0,
 ) -> WeightRule:
-    r"""Mirror descent on a variance-based bound of the generalisation gap.
+    r"""Makes loss weights descend a variance-based bound of the generalisation gap, by mirror descent.
 
     .. math:: w_d \leftarrow w_d \exp(\gamma_1 \pi_d G L_d - \gamma_2 \pi_d w_d V_d), \qquad
               G = \sum_j \pi_j (1 - w_j) L_j, \qquad c_d \propto \pi_d w_d
 
-    ``pi`` is the ``prior``, ``L`` the ``losses``, ``V`` the ``loss_vars``. The second term takes weight from domains
-    whose loss varies; the first, by the sign of ``G``, gives it to domains of high or of low loss.
+    ``pi`` is the ``prior``, ``L`` is ``losses``, ``V`` is ``loss_vars``. The second term takes weight from domains
+    whose loss varies. The first term gives weight to domains of high loss where ``G`` is positive, and to domains of
+    low loss where ``G`` is negative.
 
     Args:
         gamma1: non-negative scalar, in 1 / loss². ``4 * step_size`` of mirror descent on the bound's first term.
         gamma2: non-negative scalar, in 1 / loss². With ``gamma2 = 0``, ``w = 1`` never moves: ``G`` is 0 there.
-        normalised: rescale ``w`` after each step to prior-mean 1, i.e. ``w_d = c_d / pi_d``: the scale on which
-            ``1 - w`` is centred. (With a prior that is not uniform, its fixed point equalises the bound's partial
-            derivatives, which is not the bound's minimum on the simplex.) ``False`` is the literal recursion without
-            the proportionality, whose fixed point is the minimiser of the bound, ``w_d`` proportional to
-            ``L_d / V_d``; only its reading ``c`` is normalised, and a row not seen follows the others' scale.
+        normalised: True rescales ``w`` after each step to prior-mean 1, i.e. ``w_d = c_d / pi_d``, the scale on which
+            ``1 - w`` is centred. With a prior that is not uniform, the fixed point then equalises the bound's partial
+            derivatives, which is not the bound's minimum on the simplex. False leaves ``w`` on its own scale. The
+            fixed point is then the minimiser of the bound, ``w_d`` proportional to ``L_d / V_d``. Only the weights
+            ``c`` are normalised, and the ``w`` of a row not seen follows the scale of the others.
         max_log_step: positive scalar; bound on the exponent's absolute value.
 
     Signals:
@@ -55,8 +45,8 @@ def erma(
         loss_vars: variances of the loss ``[D]``, non-negative.
 
     Returns:
-        A :class:`mixjax.WeightRule` with state :class:`ERMAState`. Rows not seen keep their ``c_d``, and ``G`` sums
-        over the seen ones.
+        A :class:`mixjax.WeightRule` with state :class:`mixjax.rules.states.LogWeightState`. Rows not seen keep
+        their ``c_d``, and ``G`` sums over the rows seen.
 
     Raises:
         ValueError: a negative ``gamma1`` or ``gamma2``, or a ``max_log_step`` that is not positive.
@@ -81,29 +71,34 @@ def erma(
 
     def init(prior):
         prior = as_simplex("prior", prior)
-        return ERMAState(prior, prior, jnp.zeros_like(prior))
+        return LogWeightState(prior, prior, jnp.zeros_like(prior))
 
     def update(state, *, counts, losses, loss_vars, **signals):
         del signals
         seen, losses, loss_vars = read_signals(state, counts, losses=losses, loss_vars=loss_vars)
         rate1, rate2 = jnp.asarray(gamma1, jnp.float32), jnp.asarray(gamma2, jnp.float32)
-        bound = jnp.asarray(max_log_step, jnp.float32)
         pi, w = state.prior, jnp.exp(state.log_w)
 
-        gap = jnp.clip(jnp.sum(pi * (1.0 - w) * losses), -HUGE, HUGE)
-        slope, brake = (jnp.clip(x, -HUGE, HUGE) for x in (rate1 * pi * gap, rate2 * pi * w))
-        gain, cost = (jnp.clip(x, -HUGE, HUGE) for x in (slope * losses, brake * loss_vars))
-        step = jnp.clip(gain - cost, -bound, bound)
+        # Eq. 12. Each product of two bounded factors is bounded again: 1e30 * 1e30 is infinite in float32.
+        gap = bounded(jnp.sum(pi * (1.0 - w) * losses))
+        gain = bounded(bounded(rate1 * pi * gap) * losses)
+        cost = bounded(bounded(rate2 * pi * w) * loss_vars)
+        step = bounded(gain - cost, jnp.asarray(max_log_step, jnp.float32))
 
-        log_w = jnp.clip(state.log_w + jnp.where(seen, step, 0.0), -MAX_LOG_W, MAX_LOG_W)
-        weights = share(state.weights, jnp.log(pi) + log_w, seen)
+        log_w = bounded(state.log_w + jnp.where(seen, step, 0.0), MAX_LOG_W)
+        log_scores = jnp.log(pi) + log_w
         if normalised:
-            log_w = jnp.where(seen, log_ratio(weights, pi), state.log_w)
-        else:  # rows not seen keep their c, so their raw w follows the total of the others
-            logs = (jnp.where(seen, jnp.log(pi) + x, -jnp.inf) for x in (state.log_w, log_w))
-            before, after = map(jax.nn.logsumexp, logs)
-            follow = jnp.where(jnp.any(seen), after - before, 0.0)
-            log_w = jnp.clip(jnp.where(seen, log_w, log_w + follow), -MAX_LOG_W, MAX_LOG_W)
-        return if_news(counts, ERMAState(weights, pi, log_w), state)
+            return exponentiated_step(state, counts, log_scores, seen)
+        weights = share(state.weights, log_scores, seen)
+        return if_news(counts, state._replace(weights=weights, log_w=_rescaled(state, log_w, seen)), state)
 
     return WeightRule(init, update)
+
+
+def _rescaled(state, log_w, seen):
+    """Moves the raw weights of the rows not seen with the total of the others, since their ``c`` stays as it is."""
+    before = jax.nn.logsumexp(jnp.where(seen, jnp.log(state.prior) + state.log_w, -jnp.inf))
+    after = jax.nn.logsumexp(jnp.where(seen, jnp.log(state.prior) + log_w, -jnp.inf))
+    # Without any row seen both are -inf, and their difference is NaN.
+    growth = jnp.where(jnp.any(seen), after - before, 0.0)
+    return bounded(jnp.where(seen, log_w, log_w + growth), MAX_LOG_W)

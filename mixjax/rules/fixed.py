@@ -1,21 +1,25 @@
-"""Weights that do not move: the prior, uniform, a temperature of the prior, or given values."""
+"""Implements weights that do not move: the prior, uniform, a temperature of the prior, or given values."""
+
+from __future__ import annotations
 
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mixjax.checks import as_simplex, check_positive
+from mixjax.checks import as_simplex, check_positive, check_shape
 from mixjax.rules.base import masked_softmax
 from mixjax.types import WeightRule, WeightState
 
+__all__ = ["fixed"]
+
 
 def fixed(weights: ArrayLike | None = None, *, temperature: ArrayLike = 1.0) -> WeightRule:
-    r"""Constant weights ``c_d ∝ p_d^(1/temperature)``, with ``p`` the prior or the given weights.
+    r"""Keeps constant weights ``c_d ∝ p_d^(1/temperature)``, with ``p`` the prior or the given weights.
 
     A temperature of 1 gives ``p`` itself (plain SGD where ``p`` is the prior), above 1 flattens it, and ``inf`` is
     uniform over the domains with ``p_d > 0``.
 
     Args:
-        weights: non-negative ``[D]`` in place of the prior; normalised. Domains of prior zero stay at zero.
+        weights: non-negative ``[D]`` in place of the prior; normalised here. Domains of prior zero stay at zero.
         temperature: positive scalar, ``inf`` included.
 
     Returns:
@@ -42,11 +46,11 @@ def fixed(weights: ArrayLike | None = None, *, temperature: ArrayLike = 1.0) -> 
             base = prior
         else:
             given = jnp.asarray(weights, jnp.float32)
-            if given.shape != prior.shape:
-                raise ValueError(f"weights must have the prior's shape {prior.shape}, got {given.shape}.")
+            check_shape("weights", given, prior.shape, "the prior's shape")
             base = as_simplex("weights", jnp.where(prior > 0, given, 0.0))
         logs = jnp.log(base)
-        below = logs - logs.max()  # divided where it is not zero: the largest has a share at any temperature
+        below = logs - logs.max()
+        # The division may give -inf or NaN; the largest entry, whose 0 is not divided, has a share at any temperature.
         logits = jnp.where(below < 0, below / jnp.float32(temperature), 0.0)
         return WeightState(masked_softmax(logits, base > 0), prior)
 

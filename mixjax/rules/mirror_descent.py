@@ -1,65 +1,37 @@
-"""Data mixing: descend a validation loss by its hypergradient, on the simplex (papers 001 and 002)."""
+"""Implements data mixing: loss weights descend a validation loss by its hypergradient (papers 001 and 002)."""
 
-from typing import NamedTuple
+from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
 from mixjax.checks import as_simplex, check_positive, check_range
-from mixjax.rules.base import HUGE, if_news, log_ratio, read_signals, share, total_of
-from mixjax.rules.wrappers import WrapperState
+from mixjax.rules.base import HUGE, bounded, exponentiated_step, if_news, log_weights, read_signals, total_of
+from mixjax.rules.states import NormLogWeightState, NormState
 from mixjax.types import WeightRule
 
-
-class MirrorDescentState(NamedTuple):
-    """State of :func:`mirror_descent`.
-
-    Attributes:
-        weights: float32 ``[D]`` on the simplex.
-        prior: float32 ``[D]``.
-        log_w: float32 ``[D]``, log of ``weights / prior``.
-        norm: float32 scalar, root of the sum of squares of all centred hypergradients' largest entries.
-    """
-
-    weights: jax.Array
-    prior: jax.Array
-    log_w: jax.Array
-    norm: jax.Array
-
-
-class ProjectedGradientState(NamedTuple):
-    """State of :func:`projected_gradient`.
-
-    Attributes:
-        weights: float32 ``[D]`` on the simplex.
-        prior: float32 ``[D]``.
-        norm: float32 scalar, root of the sum of squares of all centred hypergradients' Euclidean norms.
-    """
-
-    weights: jax.Array
-    prior: jax.Array
-    norm: jax.Array
+__all__ = ["mirror_descent", "projected_gradient"]
 
 
 def mirror_descent(step_size: ArrayLike = 1.0, *, adaptive: bool = True, max_log_step: ArrayLike = 5.0) -> WeightRule:
-    r"""Loss weights that descend the hypergradient by exponentiated gradient steps, by default of their own scale.
+    r"""Makes loss weights descend the hypergradient by exponentiated gradient steps, which find their own scale.
 
     .. math:: c_d \leftarrow c_d \exp(-\alpha_r (g_d - \bar g)) \,/\, Z, \qquad
               \alpha_r = \eta \sqrt{\log D} \,\Big/ \sqrt{\textstyle\sum_{s \le r} \max_d (g_{s,d} - \bar g_s)^2}
 
-    ``g`` is ``hypergrads``, ``ḡ`` its mean over the rows seen, ``eta`` the ``step_size``, ``r`` the update, ``D`` the
-    number of domains of positive prior. Rescaling the validation loss leaves the weights as they are: with T, the
-    learning rate or the loss changed, ``step_size`` need not be tuned again. ``c`` starts at the prior.
+    ``g`` is ``hypergrads``, ``ḡ`` is its mean over the rows seen, ``eta`` is ``step_size``, ``r`` counts the updates,
+    and ``D`` is the number of domains of positive prior. Rescaling the validation loss leaves the weights as they are,
+    so ``step_size`` need not be tuned again when T, the learning rate or the loss changes. ``c`` starts at the prior.
 
-    The sum has no end: one hypergradient that is far too large, from a round that all but diverged, makes all later
-    steps small. Lower the learning rate or T, or take ``adaptive=False``.
+    The sum runs over all updates. One hypergradient that is far too large, from a round that all but diverged, makes
+    all later steps small. If that happens, lower the learning rate or T, or take ``adaptive=False``.
 
-    A pull to the prior is a wrapper's, :func:`kl_to_prior`; so is a floor under the weights, ``floor``.
+    Two wrappers hold the weights near the prior: :func:`mixjax.rules.kl_to_prior` pulls them back to it, and
+    :func:`mixjax.rules.floor` mixes it in.
 
     Args:
-        step_size: non-negative scalar, without a unit where ``adaptive``, else in 1 / hypergradient and itself ``α``.
+        step_size: non-negative scalar; without a unit where ``adaptive``, else ``α`` itself, in 1 / hypergradient.
         adaptive: False for a constant ``α = step_size``.
         max_log_step: positive scalar; bound on the exponent's absolute value. Adaptive steps of ``step_size`` 1 never
             reach 5.
@@ -68,8 +40,8 @@ def mirror_descent(step_size: ArrayLike = 1.0, *, adaptive: bool = True, max_log
         hypergrads: dF/dc ``[D]``, up to a constant added to all rows; see :mod:`mixjax.hypergrad`.
 
     Returns:
-        A :class:`mixjax.WeightRule` with state :class:`MirrorDescentState`. Rows not seen keep their ``c_d``, and ``ḡ``
-        and the maximum are the seen ones'.
+        A :class:`mixjax.WeightRule` with state :class:`mixjax.rules.states.NormLogWeightState`. Rows not seen
+        keep their ``c_d``; ``ḡ`` and the maximum are over the rows seen.
 
     Raises:
         ValueError: a negative ``step_size``, or a ``max_log_step`` that is not positive.
@@ -93,40 +65,38 @@ def mirror_descent(step_size: ArrayLike = 1.0, *, adaptive: bool = True, max_log
 
     def init(prior):
         prior = as_simplex("prior", prior)
-        return MirrorDescentState(prior, prior, jnp.zeros_like(prior), jnp.zeros((), jnp.float32))
+        return NormLogWeightState(prior, prior, jnp.zeros_like(prior), jnp.zeros((), jnp.float32))
 
     def update(state, *, counts, hypergrads, **signals):
         del signals
         seen, slopes = _centred(state, counts, hypergrads)
         norm = jnp.hypot(state.norm, jnp.abs(slopes).max())
         radius = jnp.sqrt(jnp.log(jnp.sum(state.prior > 0, dtype=jnp.float32)))
-        step = _scaled(slopes, step_size, radius, norm, adaptive)
-        bound = jnp.asarray(max_log_step, jnp.float32)
-        weights = share(state.weights, jnp.log(state.prior) + state.log_w - jnp.clip(step, -bound, bound), seen)
-        log_w = jnp.where(seen, log_ratio(weights, state.prior), state.log_w)
-        return if_news(counts, MirrorDescentState(weights, state.prior, log_w, norm), state)
+        direction = radius * (slopes / _nonzero(norm)) if adaptive else slopes
+        step = bounded(_times_step_size(direction, step_size), jnp.asarray(max_log_step, jnp.float32))
+        return exponentiated_step(state, counts, log_weights(state) - step, seen, norm=norm)
 
     return WeightRule(init, update)
 
 
 def projected_gradient(step_size: ArrayLike = 1.0, *, adaptive: bool = True) -> WeightRule:
-    r"""Loss weights that descend the hypergradient and are projected back onto the simplex; weights can reach 0.
+    r"""Makes loss weights descend the hypergradient, projected back onto the simplex, where weights can reach 0.
 
     .. math:: c \leftarrow \Pi_\Delta(c - \alpha_r (g - \bar g)), \qquad
               \alpha_r = \eta \sqrt{2} \,\Big/ \sqrt{\textstyle\sum_{s \le r} \lVert g_s - \bar g_s \rVert^2}
 
-    with the symbols of :func:`mirror_descent`. A weight of 0 returns as soon as its hypergradient asks for it.
+    The symbols are those of :func:`mirror_descent`. A weight of 0 returns as soon as its hypergradient asks for it.
 
     Args:
-        step_size: non-negative scalar, without a unit where ``adaptive``, else in 1 / hypergradient and itself ``α``.
+        step_size: non-negative scalar; without a unit where ``adaptive``, else ``α`` itself, in 1 / hypergradient.
         adaptive: False for a constant ``α = step_size``.
 
     Signals:
         hypergrads: dF/dc ``[D]``, up to a constant added to all rows.
 
     Returns:
-        A :class:`mixjax.WeightRule` with state :class:`ProjectedGradientState`. Rows not seen keep their ``c_d``; the
-        others are projected onto the simplex of their own total.
+        A :class:`mixjax.WeightRule` with state :class:`mixjax.rules.states.NormState`. Rows not seen keep their
+        ``c_d``; the others are projected onto the simplex of their own total.
 
     Raises:
         ValueError: a negative ``step_size``.
@@ -146,87 +116,46 @@ def projected_gradient(step_size: ArrayLike = 1.0, *, adaptive: bool = True) -> 
 
     def init(prior):
         prior = as_simplex("prior", prior)
-        return ProjectedGradientState(prior, prior, jnp.zeros((), jnp.float32))
+        return NormState(prior, prior, jnp.zeros((), jnp.float32))
 
     def update(state, *, counts, hypergrads, **signals):
         del signals
         seen, slopes = _centred(state, counts, hypergrads)
-        size = jnp.abs(slopes).max()
-        length = size * jnp.linalg.norm(slopes / jnp.where(size > 0, size, 1.0))  # squares of 1e30 are no float32
-        norm = jnp.hypot(state.norm, length)
-        step = _scaled(slopes, step_size, jnp.sqrt(2.0), norm, adaptive)
+        norm = jnp.hypot(state.norm, _euclidean_norm(slopes))
+        direction = jnp.sqrt(2.0) * (slopes / _nonzero(norm)) if adaptive else slopes
+        step = _times_step_size(direction, step_size)
 
         total = total_of(state.weights, seen)
-        scale = jnp.where(total > 0, total, 1.0)
-        # Only differences matter, and what lies more than 2 totals behind the best row gets 0 in any case.
+        scale = _nonzero(total)
+        # Only differences matter, and a row that lies more than 2 totals behind the best one gets 0 in any case.
         behind = jnp.minimum((step - jnp.where(seen, step, jnp.inf).min()) / scale, 2.0)
         point = jnp.where(seen, state.weights / scale - behind, -4.0)
         projected = scale * optax.projections.projection_simplex(point).astype(jnp.float32)
         weights = jnp.where(seen & (total > 0), projected, state.weights)
-        return if_news(counts, ProjectedGradientState(weights, state.prior, norm), state)
-
-    return WeightRule(init, update)
-
-
-def kl_to_prior(rule: WeightRule, strength: ArrayLike) -> WeightRule:
-    r"""Adds a pull to the prior to the wrapped rule's hypergradient: it then descends ``F + strength * KL(c | prior)``.
-
-    .. math:: g_d \leftarrow g_d + \lambda \log(c_d / \pi_d)
-
-    Args:
-        rule: a rule that reads ``hypergrads``.
-        strength: ``λ``, non-negative scalar, in units of the validation loss.
-
-    Signals:
-        hypergrads: dF/dc ``[D]``; the wrapped rule's.
-
-    Returns:
-        A :class:`mixjax.WeightRule` with state :class:`mixjax.rules.WrapperState`. A weight of 0 counts as
-        ``exp(-80)`` times its prior.
-
-    Raises:
-        ValueError: a negative ``strength``.
-
-    Example:
-        Without hypergradients the weights go back to the prior:
-
-        >>> import jax.numpy as jnp, mixjax
-        >>> descent = mixjax.rules.mirror_descent(1.0, adaptive=False)
-        >>> state = mixjax.rules.kl_to_prior(descent, 0.0).init(jnp.array([0.5, 0.5]))
-        >>> push = dict(counts=jnp.array([9, 9]), hypergrads=jnp.array([0.0, 2.0]))
-        >>> state = mixjax.rules.kl_to_prior(descent, 0.0).update(state, **push)
-        >>> rest = dict(counts=jnp.array([9, 9]), hypergrads=jnp.zeros(2))
-        >>> pulled = mixjax.rules.kl_to_prior(descent, 1.0).update(state, **rest)
-        >>> state.weights.round(2).tolist(), pulled.weights.tolist()
-        ([0.88, 0.12], [0.5, 0.5])
-    """
-    check_range("strength", strength, 0.0)
-
-    def wrap(inner):
-        return WrapperState(inner.weights, inner.prior, inner)
-
-    def init(prior):
-        return wrap(rule.init(prior))
-
-    def update(state, *, counts, hypergrads, **signals):
-        seen, slopes = read_signals(state, counts, hypergrads=hypergrads)
-        slopes += jnp.asarray(strength, jnp.float32) * log_ratio(state.weights, state.prior)
-        inner = rule.update(state.inner, counts=counts, hypergrads=jnp.where(seen, slopes, jnp.nan), **signals)
-        return if_news(counts, wrap(inner), state)
+        return if_news(counts, NormState(weights, state.prior, norm), state)
 
     return WeightRule(init, update)
 
 
 def _centred(state, counts, hypergrads):
-    """Which rows were seen, and their hypergradients minus the mean of the rows seen; 0 in the others."""
+    """Returns the rows seen, and their hypergradients minus the mean over these rows; 0 in the other rows."""
     seen, slopes = read_signals(state, counts, hypergrads=hypergrads)
-    slopes = jnp.clip(slopes, -HUGE, HUGE)
+    slopes = bounded(slopes)
     mean = slopes.sum() / jnp.maximum(seen.sum(), 1)
     return seen, jnp.where(seen, slopes - mean, 0.0)
 
 
-def _scaled(slopes, step_size, radius, norm, adaptive):
-    """The step along ``slopes``: of constant rate, or ``step_size * radius / norm`` where there has been any slope."""
-    step_size = jnp.minimum(jnp.asarray(step_size, jnp.float32), HUGE)  # times radius it is finite, in any order
-    direction = radius * (slopes / jnp.where(norm > 0, norm, 1.0)) if adaptive else slopes
-    return jnp.clip(step_size * direction, -HUGE, HUGE)
+def _euclidean_norm(slopes):
+    """Returns the Euclidean norm, by way of the largest entry, since squares of 1e30 leave float32."""
+    largest = jnp.abs(slopes).max()
+    return largest * jnp.linalg.norm(slopes / _nonzero(largest))
+
+
+def _nonzero(number):
+    return jnp.where(number > 0, number, 1.0)
+
+
+def _times_step_size(direction, step_size):
+    # An infinite or huge step size would turn a direction of zero into NaN, or a small one into infinity.
+    step_size = jnp.minimum(jnp.asarray(step_size, jnp.float32), HUGE)
+    return bounded(step_size * direction)

@@ -1,55 +1,41 @@
-"""Variance-aware sampling (paper 000, section 4)."""
+"""Implements variance-aware sampling (paper 000, section 4)."""
 
-from typing import NamedTuple
+from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mixjax.checks import as_simplex, check_range
-from mixjax.rules.base import if_news, read_signals, share
+from mixjax.checks import check_range
+from mixjax.rules.base import if_news, read_signals
+from mixjax.rules.sampling import init_scores, read_loss_weights, remember, sampling_weights
+from mixjax.rules.states import ScoreState
 from mixjax.types import WeightRule
 
-
-class VarianceAwareState(NamedTuple):
-    """State of :func:`variance_aware`.
-
-    Attributes:
-        weights: float32 ``[D]`` on the simplex: the sampling weights.
-        prior: float32 ``[D]``.
-        grad_stds: float32 ``[D]``, each domain's last seen gradient standard deviation.
-        loss_weights: float32 ``[D]``, the last loss weights.
-        seen: bool ``[D]``, whether there has been a ``grad_stds``.
-    """
-
-    weights: jax.Array
-    prior: jax.Array
-    grad_stds: jax.Array
-    loss_weights: jax.Array
-    seen: jax.Array
+__all__ = ["variance_aware"]
 
 
 def variance_aware(*, min_ratio: ArrayLike = 1e-6) -> WeightRule:
-    r"""Sampling weights that minimise the variance of the stratified gradient estimate.
+    r"""Makes sampling weights that minimise the variance of the stratified gradient estimate.
 
     .. math:: q_d \propto c_d v_d, \qquad
               v_d^2 = E_{z \sim S_d} \|\nabla \ell(\theta, z) - \nabla L_d(\theta)\|^2
 
     ``c`` is ``loss_weights`` (the paper's ``pi_d w_d``, normalised), ``v`` is ``grad_stds``. With ``b_d = q_d B``
-    examples of domain ``d`` the estimate's variance is ``sum_d c_d² v_d² / b_d``, and this ``q`` makes it
-    ``(sum_d c_d v_d)² / B``: never more than ``D`` times below that of ``b_d = B / D``. The integer counts that go with
-    it are :func:`mixjax.samplers.allocate`'s.
+    examples of domain ``d`` in a batch of ``B``, the variance of the estimate is ``sum_d c_d² v_d² / b_d``. This ``q``
+    makes it ``(sum_d c_d v_d)² / B``. Equal counts ``b_d = B / D`` have at most ``D`` times that variance.
+    :func:`mixjax.samplers.allocate` rounds ``q B`` to integer counts.
 
     Args:
         min_ratio: scalar in [0, 1]; a ``v_d`` below this fraction of the largest counts as that fraction, so that a
-            domain whose variance was once estimated as 0 can come back. ``c_d v_d`` all zero means ``q = c``.
+            domain whose variance was once estimated as 0 can come back. If all ``c_d v_d`` are zero, ``q`` is ``c``.
 
     Signals:
         loss_weights: ``c``, ``[D]`` on the simplex; always this step's, also in rows whose ``v`` is old.
         grad_stds: ``v``, ``[D]``, non-negative.
 
     Returns:
-        A :class:`mixjax.WeightRule` with state :class:`VarianceAwareState`. ``q_d > 0`` wherever ``c_d > 0``.
+        A :class:`mixjax.WeightRule` with state :class:`mixjax.rules.states.ScoreState`. ``q_d > 0`` wherever
+        ``c_d > 0``.
 
     Raises:
         ValueError: ``min_ratio`` outside [0, 1].
@@ -63,28 +49,25 @@ def variance_aware(*, min_ratio: ArrayLike = 1e-6) -> WeightRule:
         [0.25, 0.75]
 
     References:
-        Paper 000, eq. 13-16 and algorithm 2. Deviation: the floor ``min_ratio``.
+        Paper 000, eq. 13-16 and algorithm 2. Deviation: small ``v_d`` are lifted by ``min_ratio``.
     """
     check_range("min_ratio", min_ratio, 0.0, 1.0)
 
     def init(prior):
-        prior = as_simplex("prior", prior)
-        return VarianceAwareState(prior, prior, jnp.ones_like(prior), prior, jnp.zeros(prior.shape, bool))
+        return init_scores(prior, score=1.0)
 
     def update(state, *, counts, loss_weights, grad_stds, **signals):
         del signals
         now, v = read_signals(state, counts, grad_stds=grad_stds)
-        known, c = read_signals(state, jnp.ones_like(state.prior), loss_weights=loss_weights)
-        c, now = jnp.where(known, c, state.loss_weights), now & known
-        v, seen = jnp.where(now, v, state.grad_stds), state.seen | now
-        largest = jnp.where(seen, v, 0.0).max()
-        floored = jnp.where(largest > 0, jnp.maximum(v, jnp.asarray(min_ratio, jnp.float32) * largest), 1.0)
-        scores = jnp.where(seen, jnp.log(c) + jnp.log(floored), -jnp.inf)
-        scores = jnp.where(jnp.isneginf(scores.max()), jnp.log(c), scores)
-        q = share(state.prior, scores, seen)
-        fallback = jnp.where(c.sum() > 0, c, state.prior)  # for loss weights that are zero in all rows seen
-        q = jnp.where(jnp.any(seen) & ~jnp.any(seen & (c > 0)), fallback / fallback.sum(), q)
-        q = jnp.maximum(q, jnp.where(c > 0, jnp.finfo(jnp.float32).tiny, 0.0))
-        return if_news(counts, VarianceAwareState(q, state.prior, v, c, seen), state)
+        known, c = read_loss_weights(state, loss_weights)
+        seen, v = remember(state, v, now & known)
+        q = sampling_weights(state.prior, c, _lifted(v, seen, min_ratio), seen)
+        return if_news(counts, ScoreState(q, state.prior, v, c, seen), state)
 
     return WeightRule(init, update)
+
+
+def _lifted(v, seen, min_ratio):
+    """Lifts ``v`` to ``min_ratio`` times the largest one seen; all are equal where the largest is zero."""
+    largest = jnp.where(seen, v, 0.0).max()
+    return jnp.where(largest > 0, jnp.maximum(v, jnp.asarray(min_ratio, jnp.float32) * largest), 1.0)

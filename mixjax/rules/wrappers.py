@@ -1,69 +1,30 @@
-"""Rules made from rules: when they update, how fast they follow, how low they go, and which one is used."""
+"""Wraps rules in rules that say when they update, how fast they move, and how near the prior they stay."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from __future__ import annotations
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mixjax.checks import check_integer, check_range, is_concrete
-from mixjax.rules.base import if_news
+from mixjax.checks import check_integer, check_range
+from mixjax.rules.base import if_news, log_ratio, read_signals
+from mixjax.rules.states import CountingState, WrapperState
 from mixjax.types import WeightRule
 
-
-class WrapperState(NamedTuple):
-    """State of :func:`smooth` and :func:`floor`.
-
-    Attributes:
-        weights: float32 ``[D]`` on the simplex.
-        prior: float32 ``[D]``.
-        inner: the wrapped rule's state.
-    """
-
-    weights: jax.Array
-    prior: jax.Array
-    inner: Any
+__all__ = ["every", "floor", "freeze_after", "kl_to_prior", "smooth"]
 
 
-class CountingState(NamedTuple):
-    """State of :func:`every` and :func:`freeze_after`.
-
-    Attributes:
-        weights: float32 ``[D]`` on the simplex: the wrapped rule's.
-        prior: float32 ``[D]``.
-        inner: the wrapped rule's state.
-        step: int32 scalar, number of updates that brought news so far.
-    """
-
-    weights: jax.Array
-    prior: jax.Array
-    inner: Any
-    step: jax.Array
-
-
-class SelectState(NamedTuple):
-    """State of :func:`select`.
-
-    Attributes:
-        weights: float32 ``[D]`` on the simplex: the selected rule's.
-        prior: float32 ``[D]``.
-        states: tuple of all rules' states; only the selected one moves.
-    """
-
-    weights: jax.Array
-    prior: jax.Array
-    states: tuple
-
-
-def _gated(rule: WeightRule, is_open) -> WeightRule:
-    """The rule, updated in those steps ``t = 0, 1, ...`` for which ``is_open(t)``."""
+def _gated(rule: WeightRule, is_open: Callable[[jax.Array], jax.Array]) -> WeightRule:
+    """Updates the wrapped rule in those steps ``t = 0, 1, ...`` for which ``is_open(t)``."""
 
     def init(prior):
         inner = rule.init(prior)
         return CountingState(inner.weights, inner.prior, inner, jnp.zeros((), jnp.int32))
 
     def update(state, *, counts, **signals):
+        # A where in place of a cond, since under vmap a cond whose predicate is batched is a where in any case.
         moved = rule.update(state.inner, counts=counts, **signals)
         inner = jax.tree.map(lambda a, b: jnp.where(is_open(state.step), a, b), moved, state.inner)
         new = CountingState(inner.weights, inner.prior, inner, state.step + 1)
@@ -76,17 +37,17 @@ def every(rule: WeightRule, k: ArrayLike, start: ArrayLike = 0) -> WeightRule:
     """Updates the wrapped rule once every ``k`` steps, after a warm-up.
 
     In step ``t = 0, 1, ...`` (counted over the updates that bring news) the rule is updated if ``t >= start`` and
-    ``t mod k = k - 1``. The choice is made by ``where``, so ``k`` and ``start`` may be traced and batched; the signals
-    have to be there in every step. Where they are costly, measure them every k steps in an outer scan instead, as
-    :func:`mixjax.training.fit` does.
+    ``t mod k = k - 1``. The choice is made by ``where``, so ``k`` and ``start`` may be traced and batched, and the
+    signals have to be there in every step. Where signals are costly, measure them every k steps in an outer scan
+    instead, as :func:`mixjax.training.fit` does.
 
     Args:
         rule: the rule to wrap.
         k: update interval in steps, an integer of at least 1; the paper's T₀.
-        start: first step in which an update may happen, an integer of at least 0; warm-up.
+        start: first step in which an update may happen, an integer of at least 0; the steps before it are the warm-up.
 
     Returns:
-        A :class:`mixjax.WeightRule` with state :class:`CountingState`. Signals: the wrapped rule's.
+        A :class:`mixjax.WeightRule` with state :class:`mixjax.rules.states.CountingState`. Signals: the wrapped rule's.
 
     Raises:
         ValueError: ``k`` not an integer of at least 1, or ``start`` not one of at least 0.
@@ -113,10 +74,10 @@ def freeze_after(rule: WeightRule, k: ArrayLike) -> WeightRule:
 
     Args:
         rule: the rule to wrap.
-        k: number of updates (that bring news), an integer of at least 0.
+        k: number of updates that bring news, an integer of at least 0.
 
     Returns:
-        A :class:`mixjax.WeightRule` with state :class:`CountingState`. Signals: the wrapped rule's.
+        A :class:`mixjax.WeightRule` with state :class:`mixjax.rules.states.CountingState`. Signals: the wrapped rule's.
 
     Raises:
         ValueError: ``k`` not an integer of at least 0.
@@ -134,17 +95,17 @@ def freeze_after(rule: WeightRule, k: ArrayLike) -> WeightRule:
 
 
 def smooth(rule: WeightRule, decay: ArrayLike) -> WeightRule:
-    """Exponential moving average of the wrapped rule's weights: ``decay * old + (1 - decay) * new``.
+    """Averages the wrapped rule's weights over updates: ``decay * old + (1 - decay) * new``.
 
     The wrapped rule goes on from its own, unsmoothed state. The average follows the wrapped weights in all rows, seen
     or not.
 
     Args:
         rule: the rule to wrap.
-        decay: scalar in [0, 1]; 0 is the rule itself.
+        decay: scalar in [0, 1], weight of the old average; 0 is the rule itself.
 
     Returns:
-        A :class:`mixjax.WeightRule` with state :class:`WrapperState`. Signals: the wrapped rule's.
+        A :class:`mixjax.WeightRule` with state :class:`mixjax.rules.states.WrapperState`. Signals: the wrapped rule's.
 
     Raises:
         ValueError: ``decay`` outside [0, 1].
@@ -174,15 +135,15 @@ def smooth(rule: WeightRule, decay: ArrayLike) -> WeightRule:
 def floor(rule: WeightRule, fraction: ArrayLike) -> WeightRule:
     """Mixes the wrapped rule's weights with the prior: ``(1 - fraction) * weights + fraction * prior``.
 
-    No weight falls below ``fraction`` of its prior; the defensive mixture of importance sampling where the rule is a
-    sampling rule. The wrapped rule goes on from its own, unmixed state.
+    No weight falls below ``fraction`` of its prior. Around a sampling rule this is the defensive mixture of importance
+    sampling. The wrapped rule goes on from its own, unmixed state.
 
     Args:
         rule: the rule to wrap.
         fraction: scalar in [0, 1]; 0 is the rule itself, 1 the prior.
 
     Returns:
-        A :class:`mixjax.WeightRule` with state :class:`WrapperState`. Signals: the wrapped rule's.
+        A :class:`mixjax.WeightRule` with state :class:`mixjax.rules.states.WrapperState`. Signals: the wrapped rule's.
 
     Raises:
         ValueError: ``fraction`` outside [0, 1].
@@ -208,54 +169,53 @@ def floor(rule: WeightRule, fraction: ArrayLike) -> WeightRule:
     return WeightRule(init, update)
 
 
-def select(rules: Sequence[WeightRule], index: ArrayLike) -> WeightRule:
-    """One of several rules, chosen by an index that may be traced: a whole method comparison as one program.
+def kl_to_prior(rule: WeightRule, strength: ArrayLike) -> WeightRule:
+    r"""Pulls the weights of the wrapped rule to the prior: it then descends ``F + strength * KL(c | prior)``.
 
-    ``lax.switch`` encloses ``update`` only. Under ``vmap`` with a batched index every rule is computed and one is kept,
-    which is cheap for rules over ``D`` domains; the signals are those of all rules together. Do not put such a switch
-    around a training run, where every branch would train.
+    .. math:: g_d \leftarrow g_d + \lambda \log(c_d / \pi_d)
+
+    ``g`` is ``hypergrads``, ``c`` is the weights, ``pi`` is the ``prior``, ``lambda`` is ``strength``.
 
     Args:
-        rules: the rules to choose from, at least one.
-        index: integer scalar in [0, len(rules)); a traced one is clamped into it, as ``lax.switch`` does.
+        rule: a rule that reads ``hypergrads``.
+        strength: non-negative scalar, in units of the validation loss.
+
+    Signals:
+        hypergrads: dF/dc ``[D]``; the wrapped rule's.
 
     Returns:
-        A :class:`mixjax.WeightRule` with state :class:`SelectState`. Signals: those of every rule.
+        A :class:`mixjax.WeightRule` with state :class:`mixjax.rules.states.WrapperState`. A weight of 0 counts
+        as ``exp(-80)`` times its prior.
 
     Raises:
-        ValueError: no rules, or a concrete index out of range.
+        ValueError: a negative ``strength``.
 
     Example:
-        >>> import jax, jax.numpy as jnp, mixjax
-        >>> def weights(index):
-        ...     rule = mixjax.rules.select([mixjax.rules.fixed(), mixjax.rules.fgls()], index)
-        ...     state = rule.init(jnp.array([0.5, 0.5]))
-        ...     return rule.update(state, counts=jnp.array([9, 9]), losses=jnp.array([1.0, 3.0])).weights
-        >>> jax.vmap(weights)(jnp.arange(2)).tolist()
-        [[0.5, 0.5], [0.75, 0.25]]
-    """
-    rules = tuple(rules)
-    if not rules:
-        raise ValueError("select needs at least one rule.")
-    if is_concrete(index) and not 0 <= int(index) < len(rules):
-        raise ValueError(f"index must be in [0, {len(rules)}), got {index}.")
-    index = jnp.clip(jnp.asarray(index, jnp.int32), 0, len(rules) - 1)
+        Without hypergradients the weights go back to the prior:
 
-    def wrap(states):
-        weights = jnp.stack([state.weights for state in states])[index]
-        return SelectState(weights, states[0].prior, states)
+        >>> import jax.numpy as jnp, mixjax
+        >>> descent = mixjax.rules.mirror_descent(1.0, adaptive=False)
+        >>> state = mixjax.rules.kl_to_prior(descent, 0.0).init(jnp.array([0.5, 0.5]))
+        >>> push = dict(counts=jnp.array([9, 9]), hypergrads=jnp.array([0.0, 2.0]))
+        >>> state = mixjax.rules.kl_to_prior(descent, 0.0).update(state, **push)
+        >>> rest = dict(counts=jnp.array([9, 9]), hypergrads=jnp.zeros(2))
+        >>> pulled = mixjax.rules.kl_to_prior(descent, 1.0).update(state, **rest)
+        >>> state.weights.round(2).tolist(), pulled.weights.tolist()
+        ([0.88, 0.12], [0.5, 0.5])
+    """
+    check_range("strength", strength, 0.0)
+
+    def wrap(inner):
+        return WrapperState(inner.weights, inner.prior, inner)
 
     def init(prior):
-        return wrap(tuple(rule.init(prior) for rule in rules))
+        return wrap(rule.init(prior))
 
-    def update(state, *, counts, **signals):
-        def branch(i):  # closes over the signals, since the unknown ones need not be arrays
-            return lambda states: (
-                *states[:i],
-                rules[i].update(states[i], counts=counts, **signals),
-                *states[i + 1 :],
-            )
-
-        return wrap(jax.lax.switch(index, [branch(i) for i in range(len(rules))], state.states))
+    def update(state, *, counts, hypergrads, **signals):
+        seen, slopes = read_signals(state, counts, hypergrads=hypergrads)
+        slopes += jnp.asarray(strength, jnp.float32) * log_ratio(state.weights, state.prior)
+        # NaN tells the wrapped rule which rows were not seen.
+        inner = rule.update(state.inner, counts=counts, hypergrads=jnp.where(seen, slopes, jnp.nan), **signals)
+        return if_news(counts, wrap(inner), state)
 
     return WeightRule(init, update)

@@ -11,7 +11,7 @@ import xarray
 
 import mixjax.data
 from experiments.hardness_sampling import classifiers, curves, imbalanced, mnist, mnist_claims, sentences, wrn
-from mixjax import rules
+from mixjax import objectives
 from mixjax.runner import configs, experiment, results
 from mixjax.sweeps.checkpoints import ChangedError
 
@@ -131,7 +131,7 @@ def test_schemes_draw_from_the_robust_distribution_of_their_history():
     expected = losses.at[positions].set(new)
     for scheme, weights in (
         (imbalanced.hardness(50, 2, jnp.float32(10.0)), jax.nn.softmax(10.0 * expected)),
-        (imbalanced.chi_squared(50, 2, 10.0), rules.robust_weights(expected, jnp.ones(50), 10.0, "chi2")),
+        (imbalanced.chi_squared(50, 2, 10.0), objectives.robust_weights(expected, jnp.ones(50), 10.0, "chi2")),
     ):
         scheme = compiled(scheme)
         state = scheme.update(scheme.init(losses, jax.random.key(0)), positions, new)

@@ -127,7 +127,7 @@ def test_rules_that_need_no_hypergradient_get_none_and_cost_no_validation():
 
 
 def test_signals_of_ones_own_reach_the_rule_and_replace_others():
-    rule = rules.doremi(1.0, smoothing=0.0)
+    rule = rules.doremi(1.0, floor=0.0)
 
     def signals(state, key):
         assert state.params.shape == (2,)

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mixjax.rules import dro, robust_loss, robust_weights
+from mixjax.objectives import robust_loss, robust_weights
+from mixjax.rules import dro
 from tests.laws.reference import paper004
 
 PRIOR = np.array([0.5, 0.3, 0.2])

@@ -53,22 +53,22 @@ def test_section_2_of_the_paper():
     np.testing.assert_allclose(np.float64([0.4, 0.6]) / q, [3.4, 0.68], rtol=1e-6)
 
 
-def test_defensive_mixture_by_hand():
-    weights = after([1.0, 2.0, 4.0], c=[0.5, 0.25, 0.25], defensive=0.2).weights
+def test_floor_by_hand():
+    weights = after([1.0, 2.0, 4.0], c=[0.5, 0.25, 0.25], floor=0.2).weights
     np.testing.assert_allclose(weights, [0.8 * 0.25 + 0.1, 0.8 * 0.25 + 0.05, 0.8 * 0.5 + 0.05], rtol=1e-6)
-    np.testing.assert_allclose(after([1.0, 5.0, 25.0], defensive=1.0).weights, PRIOR, rtol=1e-6)
+    np.testing.assert_allclose(after([1.0, 5.0, 25.0], floor=1.0).weights, PRIOR, rtol=1e-6)
 
 
-@pytest.mark.parametrize("defensive", [0.1, 0.5])
-def test_defensive_mixture_bounds_the_ratio(defensive):
-    q = np.float64(after([0.0, 1e-20, 1e20], defensive=defensive).weights)
-    assert (PRIOR / q).max() <= 1.0 / defensive * (1 + 1e-6)
+@pytest.mark.parametrize("floor", [0.1, 0.5])
+def test_floor_bounds_the_ratio(floor):
+    q = np.float64(after([0.0, 1e-20, 1e20], floor=floor).weights)
+    assert (PRIOR / q).max() <= 1.0 / floor * (1 + 1e-6)
 
 
-@pytest.mark.parametrize("defensive", [0.0, 0.25])
+@pytest.mark.parametrize("floor", [0.0, 0.25])
 @pytest.mark.parametrize("seed", range(3))
-def test_over_20_steps_with_absent_rows(seed, defensive):
-    rng, rule = np.random.default_rng(seed), gradient_norm(defensive=defensive)
+def test_over_20_steps_with_absent_rows(seed, floor):
+    rng, rule = np.random.default_rng(seed), gradient_norm(floor=floor)
     state, update = rule.init(PRIOR), jax.jit(rule.update)
     last, seen = np.ones(3), np.zeros(3, bool)
     for t in range(20):
@@ -84,7 +84,7 @@ def test_over_20_steps_with_absent_rows(seed, defensive):
             continue
         last, seen = np.where(there, m, last), seen | there
         expected = PRIOR.copy()
-        mixture = (1 - defensive) * eq35(c[seen], last[seen]) + defensive * c[seen] / c[seen].sum()
+        mixture = (1 - floor) * eq35(c[seen], last[seen]) + floor * c[seen] / c[seen].sum()
         expected[seen] = (1.0 - PRIOR[~seen].sum()) * mixture
         np.testing.assert_allclose(state.weights, expected, rtol=1e-5)
     assert seen.all()
@@ -139,16 +139,16 @@ def test_root_mean_squares_minimise_the_variance_over_the_domains_shares(seed):
     np.testing.assert_allclose(mean, (c / sizes)[ids] @ grads, rtol=1e-10)
     for other in (c, np.ones(3) / 3, eq35(c, means), *rng.dirichlet(np.ones(3), 20)):
         assert best < trace(other)[1]
-    mixture = np.float64(after(rms, c=c, defensive=0.3).weights)
+    mixture = np.float64(after(rms, c=c, floor=0.3).weights)
     np.testing.assert_allclose(trace(mixture)[0], mean, rtol=1e-10)  # as unbiased as without
     assert best < trace(mixture)[1] < trace(c)[1]
 
 
-@pytest.mark.parametrize("defensive", [0.0, 0.3])
-def test_drawn_estimates_are_unbiased(defensive):
+@pytest.mark.parametrize("floor", [0.0, 0.3])
+def test_drawn_estimates_are_unbiased(floor):
     rng, draws = np.random.default_rng(0), 100_000
     grads = jnp.asarray(rng.normal(size=(12, 3)) * rng.pareto(1.5, size=(12, 1)), jnp.float32)
-    q = after(np.linalg.norm(grads, axis=1), prior=np.ones(12), defensive=defensive).weights
+    q = after(np.linalg.norm(grads, axis=1), prior=np.ones(12), floor=floor).weights
     cdf = jnp.cumsum(q)
     index = jnp.searchsorted(cdf / cdf[-1], jax.random.uniform(jax.random.key(1), (draws,)), side="right")
     samples = np.float64((1 / 12 / q)[:, None] * grads)[np.asarray(index)]
@@ -196,7 +196,7 @@ def test_loss_weight_only_on_unseen_rows_falls_back_to_it():
     np.testing.assert_allclose(weights, [1.0, 0.0, 0.0], atol=1e-30)
 
 
-@pytest.mark.parametrize("defensive", [-0.1, 1.5, np.nan])
-def test_defensive_must_be_in_range(defensive):
-    with pytest.raises(ValueError, match=r"defensive must be .*in \[0, 1\]"):
-        gradient_norm(defensive=defensive)
+@pytest.mark.parametrize("floor", [-0.1, 1.5, np.nan])
+def test_floor_must_be_in_range(floor):
+    with pytest.raises(ValueError, match=r"floor must be .*in \[0, 1\]"):
+        gradient_norm(floor=floor)

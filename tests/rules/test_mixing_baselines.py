@@ -12,7 +12,7 @@ COUNTS = np.array([8, 8, 8])
 
 
 def test_doremi_over_20_steps():
-    rng, rule = np.random.default_rng(0), doremi(0.5, smoothing=0.01)
+    rng, rule = np.random.default_rng(0), doremi(0.5, floor=0.01)
     state, c = rule.init(PRIOR), PRIOR.copy()
     for _ in range(20):
         losses, reference = rng.uniform(0, 3, (2, 3))
@@ -29,7 +29,7 @@ def test_doremi_stays_at_the_prior_where_no_loss_is_in_excess():
 
 
 def test_doremi_smooths_within_the_rows_seen():
-    rule = doremi(0.0, smoothing=0.5)
+    rule = doremi(0.0, floor=0.5)
     state = rule.init(PRIOR)._replace(weights=jnp.array([0.1, 0.3, 0.6]), log_w=jnp.log(jnp.array([0.2, 1.0, 3.0])))
     state = rule.update(
         state, counts=np.array([8, 0, 8]), losses=np.array([1, np.nan, 1]), reference_losses=np.zeros(3)
@@ -92,7 +92,7 @@ def test_exp3_keeps_the_reward_of_a_domain_not_drawn_and_explores_it_for_ever():
     ("make", "named"),
     [
         (lambda: doremi(-1.0), "step_size"),
-        (lambda: doremi(smoothing=2.0), "smoothing"),
+        (lambda: doremi(floor=2.0), "floor"),
         (lambda: doremi(max_log_step=0.0), "max_log_step"),
         (lambda: doge(-1.0), "step_size"),
         (lambda: doge(max_score=0.0), "max_score"),

@@ -85,15 +85,15 @@ CASES = {
         (unit(),),
         ("loss_weights", "grad_stds"),
         "closed",
-        "grad_stds",
+        "scores",
         sampling=True,
     ),
     "gradient_norm": Case(
-        lambda r: rules.gradient_norm(defensive=r),
+        lambda r: rules.gradient_norm(floor=r),
         (unit(),),
         ("loss_weights", "grad_norms"),
         "closed",
-        "grad_norms",
+        "scores",
         sampling=True,
     ),
     "dro": Case(lambda b, s: rules.dro(b, scale=s), (NON_NEGATIVE_OR_INF, POSITIVE), ("losses",), "closed", "losses"),
@@ -102,7 +102,7 @@ CASES = {
     ),
     "dro(cvar)": Case(lambda b: rules.dro(b, "cvar"), (NON_NEGATIVE_OR_INF,), ("losses",), "closed", "losses"),
     "group_dro": Case(
-        lambda a, s, g, m: rules.group_dro(s, adjustment=a, gamma=g, max_log_step=m),
+        lambda a, s, g, m: rules.group_dro(s, adjustment=a, decay=g, max_log_step=m),
         (NON_NEGATIVE, unit(), POSITIVE_OR_INF),
         ("losses",),
         "multiplicative",
@@ -125,7 +125,7 @@ CASES = {
         lambda s: rules.projected_gradient(s, adaptive=False), (NON_NEGATIVE,), ("hypergrads",), "multiplicative"
     ),
     "doremi": Case(
-        lambda s, r, m: rules.doremi(s, smoothing=r, max_log_step=m),
+        lambda s, r, m: rules.doremi(s, floor=r, max_log_step=m),
         (NON_NEGATIVE, unit(), POSITIVE_OR_INF),
         ("losses", "reference_losses"),
         "multiplicative",

@@ -1,0 +1,199 @@
+"""Defines the states of all rules: what each rule remembers from one update to the next.
+
+Every state is a NamedTuple, as optax's are, and begins with the two fields of :class:`mixjax.types.WeightState`:
+
+- ``weights``: float32 ``[D]`` on the simplex, zero wherever the prior is zero;
+- ``prior``: float32 ``[D]``, the normalised prior.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+
+__all__ = [
+    "AverageLossState",
+    "CountingState",
+    "LastLossState",
+    "LogWeightState",
+    "NormLogWeightState",
+    "NormState",
+    "RawWeightState",
+    "RewardState",
+    "ScoreState",
+    "SelectState",
+    "WrapperState",
+]
+
+
+class LogWeightState(NamedTuple):
+    """Holds the log of the raw weights, from which the next exponentiated step starts (``erma``, ``doge``, ``doremi``).
+
+    Attributes:
+        weights: float32 ``[D]`` on the simplex.
+        prior: float32 ``[D]``.
+        log_w: float32 ``[D]``, log of the raw weights: of ``weights / prior``, except in ``erma(normalised=False)``.
+    """
+
+    weights: jax.Array
+    prior: jax.Array
+    log_w: jax.Array
+
+
+class AverageLossState(NamedTuple):
+    """Holds the log of the raw weights and a moving average of each domain's losses (``group_dro``).
+
+    Attributes:
+        weights: float32 ``[D]`` on the simplex.
+        prior: float32 ``[D]``.
+        log_w: float32 ``[D]``, log of ``weights / prior``.
+        losses: float32 ``[D]``, each domain's moving average of its losses, without the adjustment.
+        seen: bool ``[D]``, True where there has been a loss.
+    """
+
+    weights: jax.Array
+    prior: jax.Array
+    log_w: jax.Array
+    losses: jax.Array
+    seen: jax.Array
+
+
+class NormLogWeightState(NamedTuple):
+    """Holds the log of the raw weights and the norm of all hypergradients so far (``mirror_descent``).
+
+    Attributes:
+        weights: float32 ``[D]`` on the simplex.
+        prior: float32 ``[D]``.
+        log_w: float32 ``[D]``, log of ``weights / prior``.
+        norm: float32 scalar, root of the sum of squares of all centred hypergradients' largest entries.
+    """
+
+    weights: jax.Array
+    prior: jax.Array
+    log_w: jax.Array
+    norm: jax.Array
+
+
+class NormState(NamedTuple):
+    """Holds the norm of all hypergradients so far (``projected_gradient``).
+
+    Attributes:
+        weights: float32 ``[D]`` on the simplex.
+        prior: float32 ``[D]``.
+        norm: float32 scalar, root of the sum of squares of all centred hypergradients' Euclidean norms.
+    """
+
+    weights: jax.Array
+    prior: jax.Array
+    norm: jax.Array
+
+
+class LastLossState(NamedTuple):
+    """Holds the last loss seen in each domain (``fgls``, ``dro``).
+
+    Attributes:
+        weights: float32 ``[D]`` on the simplex.
+        prior: float32 ``[D]``.
+        losses: float32 ``[D]``, each domain's last seen loss.
+        seen: bool ``[D]``, True where there has been a loss.
+    """
+
+    weights: jax.Array
+    prior: jax.Array
+    losses: jax.Array
+    seen: jax.Array
+
+
+class RawWeightState(NamedTuple):
+    """Holds the log of raw weights whose absolute scale matters (``one_shot_fgls``).
+
+    Attributes:
+        weights: float32 ``[D]`` on the simplex.
+        prior: float32 ``[D]``.
+        log_w: float32 ``[D]``, log of the paper's raw ``w``; its absolute scale matters where ``gamma < 1``.
+        seen: bool ``[D]``, True where there has been a loss.
+    """
+
+    weights: jax.Array
+    prior: jax.Array
+    log_w: jax.Array
+    seen: jax.Array
+
+
+class ScoreState(NamedTuple):
+    """Holds the last score of each domain and the last loss weights (``variance_aware``, ``gradient_norm``).
+
+    Attributes:
+        weights: float32 ``[D]`` on the simplex: the sampling weights.
+        prior: float32 ``[D]``.
+        scores: float32 ``[D]``, each domain's last seen gradient standard deviation or gradient norm.
+        loss_weights: float32 ``[D]``, the last loss weights.
+        seen: bool ``[D]``, True where there has been a score.
+    """
+
+    weights: jax.Array
+    prior: jax.Array
+    scores: jax.Array
+    loss_weights: jax.Array
+    seen: jax.Array
+
+
+class RewardState(NamedTuple):
+    """Holds the rewards of a bandit and the number of its updates (``exp3``).
+
+    Attributes:
+        weights: float32 ``[D]`` on the simplex, positive wherever the prior is.
+        prior: float32 ``[D]``.
+        rewards: float32 ``[D]``, moving averages of the importance-weighted losses.
+        step: int32 scalar, updates so far that saw a domain.
+    """
+
+    weights: jax.Array
+    prior: jax.Array
+    rewards: jax.Array
+    step: jax.Array
+
+
+class WrapperState(NamedTuple):
+    """Holds the state of a wrapped rule beside the changed weights (``smooth``, ``floor``, ``kl_to_prior``).
+
+    Attributes:
+        weights: float32 ``[D]`` on the simplex.
+        prior: float32 ``[D]``.
+        inner: the wrapped rule's state.
+    """
+
+    weights: jax.Array
+    prior: jax.Array
+    inner: Any
+
+
+class CountingState(NamedTuple):
+    """Holds the state of a wrapped rule and counts the updates (``every``, ``freeze_after``).
+
+    Attributes:
+        weights: float32 ``[D]`` on the simplex: the wrapped rule's.
+        prior: float32 ``[D]``.
+        inner: the wrapped rule's state.
+        step: int32 scalar, number of updates so far that brought news.
+    """
+
+    weights: jax.Array
+    prior: jax.Array
+    inner: Any
+    step: jax.Array
+
+
+class SelectState(NamedTuple):
+    """Holds the states of several rules, of which one moves (``select``).
+
+    Attributes:
+        weights: float32 ``[D]`` on the simplex: the selected rule's.
+        prior: float32 ``[D]``.
+        states: tuple of all rules' states.
+    """
+
+    weights: jax.Array
+    prior: jax.Array
+    states: tuple[Any, ...]
