@@ -80,7 +80,7 @@ def check_shape(name: str, value: ArrayLike, shape: Sequence[int | str], meaning
             ...
         ValueError: prior must be [D], one entry per domain, got shape (1, 2).
     """
-    got = jnp.shape(value)
+    got = np.shape(value)
     expected = tuple(size if isinstance(size, int) else None for size in shape)
     try:
         chex.assert_shape(jax.ShapeDtypeStruct(got, jnp.float32), expected)
@@ -107,7 +107,7 @@ def check_same_shape(shape: Sequence[str], **arrays: ArrayLike) -> None:
             ...
         ValueError: values and domain_ids must both be [B], got (3,) and (4,).
     """
-    shapes = [jnp.shape(array) for array in arrays.values()]
+    shapes = [np.shape(array) for array in arrays.values()]
     structs = [jax.ShapeDtypeStruct(got, jnp.float32) for got in shapes]
     try:
         chex.assert_rank(structs, len(shape))

@@ -152,7 +152,6 @@ def test_hypergradients_that_are_all_nan_leave_the_weights():
         (lambda: mirror_descent(-1.0), "step_size"),
         (lambda: mirror_descent(max_log_step=0.0), "max_log_step"),
         (lambda: projected_gradient(-1.0), "step_size"),
-        (lambda: kl_to_prior(mirror_descent(), -1.0), "strength"),
     ],
 )
 def test_hyperparameters_out_of_range(make, named):

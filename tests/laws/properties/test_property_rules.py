@@ -47,9 +47,8 @@ SIGNALS = {
 class Case(NamedTuple):
     """A rule made of hyperparameters ``make(*scalars)``, or ``make(rows, *scalars)`` where it has one for each domain.
 
-    ``unseen`` is "constant", "multiplicative", "closed", "raw" or "bandit", as in ``test_contract.py``; ``memory`` is
-    the field of the state that a rule in closed form keeps of a row not seen. ``smooth`` says that a rounding error in
-    the signals is a small one in the weights, where the signals are moderate.
+    ``unseen`` is "constant", "multiplicative", "closed", "raw" or "bandit", as in ``tests.laws.contract.cases``;
+    ``memory`` is the field of the state that a rule in closed form keeps of a row not seen.
     """
 
     make: Callable[..., WeightRule]

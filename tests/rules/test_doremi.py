@@ -1,0 +1,49 @@
+"""Tests DoReMi against the paper's recursion in float64."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mixjax.rules import doremi
+
+PRIOR = np.array([0.5, 0.3, 0.2])
+COUNTS = np.array([8, 8, 8])
+
+
+def test_doremi_over_20_steps():
+    rng, rule = np.random.default_rng(0), doremi(0.5, floor=0.01)
+    state, c = rule.init(PRIOR), PRIOR.copy()
+    for _ in range(20):
+        losses, reference = rng.uniform(0, 3, (2, 3))
+        state = rule.update(state, counts=COUNTS, losses=losses, reference_losses=reference)
+        c = c * np.exp(0.5 * np.maximum(losses - reference, 0))
+        c = 0.99 * c / c.sum() + 0.01 * PRIOR
+        np.testing.assert_allclose(state.weights, c, rtol=2e-5)
+
+
+def test_doremi_stays_at_the_prior_where_no_loss_is_in_excess():
+    rule = doremi()
+    state = rule.update(rule.init(PRIOR), counts=COUNTS, losses=np.ones(3), reference_losses=np.array([1.0, 2.0, 3.0]))
+    np.testing.assert_allclose(state.weights, PRIOR, rtol=1e-6)
+
+
+def test_doremi_smooths_within_the_rows_seen():
+    rule = doremi(0.0, floor=0.5)
+    state = rule.init(PRIOR)._replace(weights=jnp.array([0.1, 0.3, 0.6]), log_w=jnp.log(jnp.array([0.2, 1.0, 3.0])))
+    state = rule.update(
+        state, counts=np.array([8, 0, 8]), losses=np.array([1, np.nan, 1]), reference_losses=np.zeros(3)
+    )
+    np.testing.assert_allclose(state.weights, [0.5 * (0.1 + 0.5), 0.3, 0.5 * (0.6 + 0.2)], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: doremi(-1.0), "step_size"),
+        (lambda: doremi(floor=2.0), "floor"),
+        (lambda: doremi(max_log_step=0.0), "max_log_step"),
+    ],
+)
+def test_hyperparameters_out_of_range(make, named):
+    with pytest.raises(ValueError, match=named):
+        make()

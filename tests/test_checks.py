@@ -1,0 +1,104 @@
+"""Tests that errors name the argument, what it got and what it takes, and that traced values pass."""
+
+import importlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mixjax import checks
+
+
+def traced(check):
+    """Calls a check with a traced scalar."""
+    jax.jit(lambda x: (check(x), x)[1])(1.0)
+
+
+def test_is_concrete():
+    seen = []
+    traced(lambda x: seen.extend([checks.is_concrete(x), checks.is_concrete([x, 1.0]), checks.is_concrete(2.0)]))
+    assert seen == [False, False, True]
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, np.nan, np.inf, [0.5, 2.0]])
+def test_check_range(value):
+    with pytest.raises(ValueError, match=r"^rate must be in \[0, 1\], got "):
+        checks.check_range("rate", value, 0.0, 1.0)
+    checks.check_range("rate", [0.0, 1.0], 0.0, 1.0)
+    traced(lambda x: checks.check_range("rate", x, 5.0))
+
+
+@pytest.mark.parametrize("value", [0, 1.0, "2", None])
+def test_check_integer(value):
+    with pytest.raises(ValueError, match=r"^k must be an integer of at least 1, got "):
+        checks.check_integer("k", value, 1)
+    checks.check_integer("k", np.int64(3), 1)
+    traced(lambda x: checks.check_integer("k", x, 1))
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, np.nan])
+def test_check_positive(value):
+    with pytest.raises(ValueError, match=r"^scale must be positive, got "):
+        checks.check_positive("scale", value)
+    checks.check_positive("scale", np.inf)
+
+
+def test_check_choice_lists_the_choices():
+    checks.check_choice("mode", "a", ("a", "b"))
+    with pytest.raises(ValueError, match=r"^mode must be one of 'a', 'b', got 'c'.$"):
+        checks.check_choice("mode", "c", ("a", "b"))
+
+
+@pytest.mark.parametrize("value", [1.0, [1.0, 2.0], np.ones((2, 2)), np.ones((3, 4)), np.ones((2, 3, 1))])
+def test_check_shape(value):
+    with pytest.raises(ValueError) as error:
+        checks.check_shape("table", value, ("D", 3), "one row per domain")
+    assert str(error.value) == f"table must be [D, 3], one row per domain, got shape {np.shape(value)}."
+    checks.check_shape("table", np.ones((5, 3)), ("D", 3))
+
+
+def test_check_shape_looks_at_shapes_only():
+    jax.jit(lambda x: (checks.check_shape("x", x, ("n",)), x)[1])(jnp.full(3, jnp.nan))
+    with pytest.raises(ValueError, match=r"x must be \[n\], got shape \(2, 2\)"):
+        jax.jit(lambda x: (checks.check_shape("x", x, ("n",)), x)[1])(jnp.ones((2, 2)))
+
+
+def test_check_same_shape():
+    checks.check_same_shape(("B",), values=np.ones(3), domain_ids=jnp.zeros(3, int))
+    with pytest.raises(ValueError, match=r"^values and domain_ids must both be \[B\], got \(3,\) and \(4,\)\.$"):
+        checks.check_same_shape(("B",), values=np.ones(3), domain_ids=np.ones(4))
+    with pytest.raises(ValueError, match=r"a and b and c must all be \[n, m\]"):
+        checks.check_same_shape(("n", "m"), a=np.ones(3), b=np.ones(3), c=np.ones(3))
+
+
+@pytest.mark.parametrize("values", [1.0, [[1.0]], []])
+def test_as_simplex_takes_vectors(values):
+    with pytest.raises(ValueError, match=r"^prior must .* per domain, got shape"):
+        checks.as_simplex("prior", values)
+
+
+@pytest.mark.parametrize("values", [[-1.0, 2.0], [0.0, 0.0], [np.nan, 1.0], [np.inf, 1.0], [1e-42]])
+def test_as_simplex_takes_what_can_be_normalised(values):
+    with pytest.raises(ValueError, match=r"^prior must be finite, non-negative and not all zero"):
+        checks.as_simplex("prior", values)
+
+
+def test_as_simplex_normalises_from_the_smallest_to_the_largest_float():
+    np.testing.assert_allclose(checks.as_simplex("prior", [1, 0, 3]), [0.25, 0.0, 0.75], rtol=1e-6)
+    ends = checks.as_simplex("prior", np.float32([3e38, 3e38, 2e-38, 0.0]))
+    np.testing.assert_allclose(ends[:2], 0.5, rtol=1e-6)
+    assert ends[2] > 0 and ends[3] == 0 and ends.dtype == jnp.float32 and not ends.weak_type
+
+
+def test_requires_names_the_extra():
+    message = r"user needs no_such_package: pip install 'mixjax\[extra\]'"
+    with pytest.raises(ImportError, match=message), checks.requires("extra", "user"):
+        importlib.import_module("no_such_package")
+
+
+def test_nearest_and_closest():
+    assert checks.nearest("losess", ["losses", "counts"]) == "did you mean 'losses'?"
+    assert checks.nearest("x", ["losses", "counts"]) == "known: losses, counts"
+    assert checks.nearest("x", []) == "known: none"
+    assert checks.closest("losess", iter(["losses"])) == "losses" and checks.closest("x", ["losses"]) is None
