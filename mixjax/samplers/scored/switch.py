@@ -99,20 +99,36 @@ def when_it_pays(sampler: ExampleSampler, threshold: ArrayLike = 0.9, decay: Arr
     check_range("decay", decay, 0.0, 1.0)
     if is_concrete(decay) and np.any(np.asarray(decay) >= 1):
         raise ValueError(f"decay must be in [0, 1), got {decay}.")
-    threshold, decay = jnp.asarray(threshold, jnp.float32), jnp.asarray(decay, jnp.float32)
+    switch = _Switch(sampler, threshold, decay)
+    return ExampleSampler(
+        init=switch.init,
+        sample=switch.sample,
+        update=switch.update,
+        importance_weights=switch.importance_weights,
+        log_probs=switch.log_probs,
+        rebuild=switch.rebuild,
+    )
 
-    def init(values, key=None):
-        inner, zero = sampler.init(values, key), jnp.zeros((), jnp.float32)
+
+class _Switch:
+    """Holds a sampler and when to use it; the methods are the functions of the wrapped sampler."""
+
+    def __init__(self, sampler: ExampleSampler, threshold: ArrayLike, decay: ArrayLike):
+        self.sampler = sampler
+        self.threshold, self.decay = jnp.asarray(threshold, jnp.float32), jnp.asarray(decay, jnp.float32)
+
+    def init(self, values, key=None):
+        inner, zero = self.sampler.init(values, key), jnp.zeros((), jnp.float32)
         # A wrapper's state hides its prior; then the caller answers for it.
         if isinstance(inner, SamplerState) and inner.log_prior.ndim:
             raise ValueError("when_it_pays draws uniformly while it is off: the sampler's prior must be uniform too.")
         return SwitchState(inner=inner, on=jnp.zeros((), bool), mass=zero, norm=zero, uniform=zero, drawn=zero)
 
-    def sample(state, key, batch_size):
+    def sample(self, state, key, batch_size):
         n = state.values.size
 
         def as_wrapped(inner):
-            return sampler.sample(inner, key, batch_size)
+            return self.sampler.sample(inner, key, batch_size)
 
         def uniformly(inner):
             return jax.random.randint(key, (batch_size,), 0, n, jnp.int32), jnp.ones(batch_size, jnp.float32)
@@ -120,20 +136,21 @@ def when_it_pays(sampler: ExampleSampler, threshold: ArrayLike = 0.9, decay: Arr
         # A cond, not a where: while the switch is off, no draw descends the tree.
         return jax.lax.cond(state.on, as_wrapped, uniformly, state.inner)
 
-    def log_probs(state, indices=None):
-        return jnp.where(state.on, sampler.log_probs(state.inner, indices), -jnp.log(jnp.float32(state.values.size)))
+    def log_probs(self, state, indices=None):
+        uniform = -jnp.log(jnp.float32(state.values.size))
+        return jnp.where(state.on, self.sampler.log_probs(state.inner, indices), uniform)
 
-    def importance_weights(state, indices, values, kind: ImportanceKind = "clipped"):
-        return jnp.where(state.on, sampler.importance_weights(state.inner, indices, values, kind), 1.0)
+    def importance_weights(self, state, indices, values, kind: ImportanceKind = "clipped"):
+        return jnp.where(state.on, self.sampler.importance_weights(state.inner, indices, values, kind), 1.0)
 
-    def update(state, indices, values):
+    def update(self, state, indices, values):
         scores = jax.lax.stop_gradient(jnp.asarray(values).astype(jnp.float32))
-        weights = jnp.exp(-jnp.log(jnp.float32(state.values.size)) - log_probs(state, indices))
         # By the probabilities in force, so 1 while the switch is off.
+        weights = jnp.exp(-jnp.log(jnp.float32(state.values.size)) - self.log_probs(state, indices))
         moments, known = _moments(scores, weights)
 
         def follow(mean, value):
-            return jnp.where(known, decay * mean + (1.0 - decay) * value, mean)
+            return jnp.where(known, self.decay * mean + (1.0 - self.decay) * value, mean)
 
         mass = follow(state.mass, 1.0)
         norm = follow(state.norm, moments.norm)
@@ -141,21 +158,12 @@ def when_it_pays(sampler: ExampleSampler, threshold: ArrayLike = 0.9, decay: Arr
         # All running means are short by the factor mass. The ratio of two cancels it, the square of one does not.
         best = jnp.square(norm / jnp.where(mass > 0, mass, 1.0))
         drawn = follow(state.drawn, jnp.where(state.on, moments.drawn, best))
-        inner = sampler.update(state.inner, indices, values)
+        inner = self.sampler.update(state.inner, indices, values)
         new = SwitchState(inner=inner, on=state.on, mass=mass, norm=norm, uniform=uniform, drawn=drawn)
-        return new._replace(on=new.ratio < threshold)
+        return new._replace(on=new.ratio < self.threshold)
 
-    def rebuild(state):
-        return state._replace(inner=sampler.rebuild(state.inner))
-
-    return ExampleSampler(
-        init=init,
-        sample=sample,
-        update=update,
-        importance_weights=importance_weights,
-        log_probs=log_probs,
-        rebuild=rebuild,
-    )
+    def rebuild(self, state):
+        return state._replace(inner=self.sampler.rebuild(state.inner))
 
 
 class _Moments(NamedTuple):
