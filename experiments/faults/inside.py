@@ -9,7 +9,7 @@ import numpy as np
 
 import mixjax
 from experiments.faults.command import Row
-from mixjax.sweeps import plans, programs
+from mixjax.sweeps import devices, programs
 
 
 def _descent(key, hparams, data):
@@ -44,18 +44,18 @@ def no_memory() -> Row:
     small = mixjax.sweep(_large, seeds=32, axes={"scale": [1.0]}, vectorize="vmap", chunk=2)
     sizes, build = [], programs.Program.__init__
 
-    def counted(self, train, rows, *arguments):
-        sizes.append(rows)
-        build(self, train, rows, *arguments)
+    def counted(self, train, slots, **arguments):
+        sizes.append(slots)
+        build(self, train, slots, **arguments)
 
-    free, used = plans.free_bytes, int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    free, used = devices.free_bytes, int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     before = resource.getrlimit(resource.RLIMIT_AS)
-    programs.Program.__init__, plans.free_bytes = counted, lambda devices: 1e13
+    programs.Program.__init__, devices.free_bytes = counted, lambda devices: 1e13
     resource.setrlimit(resource.RLIMIT_AS, (used + 1_500_000_000, before[1]))
     try:
         result = mixjax.sweep(_large, seeds=32, axes={"scale": [1.0]}, vectorize="vmap")
     finally:
-        programs.Program.__init__, plans.free_bytes = build, free
+        programs.Program.__init__, devices.free_bytes = build, free
         resource.setrlimit(resource.RLIMIT_AS, before)
     said = f"1.5 GB for 32 runs in one chunk: halved, {' → '.join(map(str, dict.fromkeys(sizes)))}, and finished"
     close = np.allclose(result.x, small.x, rtol=1e-6)

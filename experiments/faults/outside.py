@@ -23,9 +23,9 @@ jax.config.update("jax_num_cpu_devices", 2)
 jax.distributed.initialize(f"localhost:{port}", 2, rank, heartbeat_timeout_seconds=10)
 import time
 from mixjax.runner import configs, experiment
-from mixjax import sweeps
-sweeps.SAVE_EVERY = 0.0
-experiment.run(configs.load(*sys.argv[5:6], sys.argv[6:]), out=out, callback=lambda *args: time.sleep(pause))
+from mixjax.sweeps.saving import pauses
+with pauses(longest=0.0):
+    experiment.run(configs.load(*sys.argv[5:6], sys.argv[6:]), out=out, callback=lambda *args: time.sleep(pause))
 """
 
 

@@ -31,7 +31,7 @@ from mixjax.runner import configs, results
 from mixjax.runner.claims import paired, rows
 from mixjax.runner.experiment import Experiment
 from mixjax.sweeps import checkpoints
-from mixjax.sweeps.programs import bits
+from mixjax.sweeps.keys import bits
 
 SOURCE = "paper 004, section 4.1 and appendix 8.1"
 METHODS = {"erm": "ERM", "wr": "DRO, β = 10, with replacement", "nr": "DRO, β = 10, without replacement"}

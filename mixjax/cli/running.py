@@ -81,7 +81,7 @@ def run_config(
     # Before anything is compiled: a mistake should cost no time.
     target = results.check_out(Path("results", config.name) if out is None else out)
     if dry_run:
-        _show_dry_run(experiment.plans(config))
+        _show_dry_run(experiment.dry_run(config))
         chunks = target.with_name(f"{target.name}.chunks")
         if chunks.exists():
             typer.echo(f"{_shown(chunks)} has chunks of an earlier run: if it was the same, that many runs less")
@@ -89,7 +89,7 @@ def run_config(
     trace = jax.profiler.trace(target.with_name(f"{target.name}.profile")) if profile else contextlib.nullcontext()
     try:
         with _bars() as progress, trace, _opened(trackers, target, config) as tracker:
-            path = experiment.run(config, out=target, callback=progress, track=tracker)
+            path = experiment.run(config, out=target, callback=progress, tracker=tracker)
     except experiment.ReportError as error:
         typer.echo("\n".join([*error.failures.values(), f"mixjax: {error}"]), err=True)
         raise typer.Exit(1) from error

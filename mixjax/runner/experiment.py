@@ -1,102 +1,113 @@
-"""An experiment: a train function, its data, a figure and claims; `run` takes it from a config to a result.
+"""An experiment: a train function, its data, a figure and claims; :func:`run` takes it from a config to a result.
 
-```python
-@dataclasses.dataclass(frozen=True)
-class Toy:
-    steps: int = 100
-    gamma: float = 0.1
+A config names a function that makes an experiment, here as ``"module:toy"``::
 
-def toy(config: Toy) -> Experiment:  # named in a config as "module:toy"
-    def train(key, hparams, data):   # hparams: {sweep axis: scalar}
-        cfg = configs.replace(config, hparams)
-        ...
-        return {"error": errors}     # [method, step]
-    return Experiment(train, data, dims={"error": ("method", "step")}, ...)
-```
+    @dataclasses.dataclass(frozen=True)
+    class Toy:
+        steps: int = 100
+        gamma: float = 0.1
 
-Claims are judged by one rule (see `mixjax.runner.claims.versus`), on paired seeds.
+    def toy(config: Toy) -> Experiment:
+        def train(key, hparams, data):   # hparams: {sweep axis: scalar}
+            cfg = configs.replace(config, hparams)
+            ...
+            return {"error": errors}     # [method, step]
+        return Experiment(train, data, dims={"error": ("method", "step")}, ...)
+
+Claims are judged by one rule (see :func:`mixjax.runner.claims.versus`), on paired seeds.
 """
+
+from __future__ import annotations
 
 import contextlib
 import dataclasses
 import functools
-import math
 import shutil
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 
+from mixjax import sweeps
 from mixjax.runner import results as results_lib
 from mixjax.runner.claims import Claim, rows
 from mixjax.runner.configs import Config, ConfigError, Run, as_json
 from mixjax.runner.results import Results
 from mixjax.runner.tracking import json_lines
-from mixjax.sweeps import Plan, Segments, plan, sweep
-from mixjax.sweeps.progress import Record, together
+from mixjax.sweeps import DryRun, Record, Segments, Sweep, loop
+from mixjax.sweeps.progress import Tracker, together
+from mixjax.sweeps.spec import Train
 
-__all__ = ["Experiment", "ReportError", "plans", "run"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Experiment", "ReportError", "dry_run", "run"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """What a config's function returns, once for each of its runs.
+    """Holds what a config's function makes of the config's values, once for each of its runs.
 
     Args:
-        train: pure and jittable, `train(key, hparams, data) -> {metric: array}`, or a `mixjax.sweeps.Segments`; hparams
-            is {sweep axis or column of points: scalar}.
+        train: pure and jittable, ``train(key, hparams, data) -> {metric: array}``, or a
+            :class:`mixjax.sweeps.Segments`; ``hparams`` is {sweep axis or column of points: scalar}.
         data: a pytree, passed as an argument, never closed over.
-        dims: metric -> its dims after the sweep's own, such as ("method", "step"). xarray's `sel` has a keyword
-            `method` of its own: select with `.sel({"method": "erma"})`, never `.sel(method="erma")`.
+        dims: metric -> its dims after the sweep's own, such as ("method", "step"). xarray's ``sel`` has a keyword
+            ``method`` of its own: select with ``.sel({"method": "erma"})``, never ``.sel(method="erma")``.
         coords: dim -> labels.
         units: metric -> its unit, such as "nats" or "1"; shown on axes and kept with the metrics.
-        figure: results -> matplotlib Figure. Results is {run name: xarray.Dataset}, all runs, in config order.
-        claims: results -> list of Claim. Figure and claims are those of the first run's experiment.
-        points: the experiment's own points, see `mixjax.sweep`: for instance a row for each method and each value of
-            its grid, with the method's name in a column of labels. In product with the config's axes.
-        summary: results -> Markdown, for the head of the report: a table of everything. That of the first run's
-            experiment.
+        figure: results -> matplotlib Figure. Results is {run name: xarray.Dataset}, all runs, in config order. Of
+            several runs, the first one's experiment draws the figure, and makes the claims and the summary.
+        claims: results -> list of Claim.
+        points: the experiment's own points, see :class:`mixjax.sweeps.Sweep`: for instance a row for each method and
+            each value of its grid, with the method's name in a column of labels. In product with the config's axes.
+        summary: results -> Markdown, for the head of the report: a table of everything.
     """
 
-    train: Callable
+    train: Train | Segments
     data: Any
     dims: Mapping[str, tuple[str, ...]]
     coords: Mapping[str, Sequence]
     units: Mapping[str, str]
-    figure: Callable[[Results], Any]
+    figure: Callable[[Results], Figure]
     claims: Callable[[Results], list[Claim]]
     points: Mapping[str, Sequence] | None = None
     summary: Callable[[Results], str] | None = None
 
 
 class ReportError(RuntimeError):
-    """The figure, the claims or the summary failed after the runs had finished; the metrics are kept in `path`."""
+    """Says that the figure, the claims or the summary failed after the runs had finished.
+
+    Args:
+        path: the folder that holds the metrics all the same.
+        failures: "figure", "claims" or "summary" -> traceback.
+    """
 
     def __init__(self, path: Path, failures: Mapping[str, str]):
-        """Keeps the folder written, and "figure", "claims" or "summary" -> traceback."""
+        """Names what failed and where the metrics are."""
         super().__init__(f"the {' and the '.join(failures)} failed; the metrics are kept in {path}")
         self.path, self.failures = path, dict(failures)
 
 
-def plans(config: Config) -> dict[str, Plan]:
-    """Sizes and times each run of a config; compiles its program and runs one call of it.
+def dry_run(config: Config) -> dict[str, DryRun]:
+    """Sizes and times each run of a config: compiles its program, and runs one call of it.
 
     Args:
-        config: from `mixjax.runner.configs.load`.
+        config: from :func:`mixjax.runner.configs.load`.
 
     Returns:
-        Run name -> plan.
+        Run name -> what its sweep would take.
 
     Raises:
-        ConfigError, TypeError: as `run`.
+        ConfigError, TypeError: as :func:`run`.
     """
     found = {}
     for item in config.runs:
-        experiment, arguments = _sweep_of(config, item)
+        experiment, spec = _sweep_of(config, item)
         with _axes_are_numbers(config, experiment):
-            found[item.name] = plan(experiment.train, **arguments)
+            found[item.name] = sweeps.dry_run(spec)
     return found
 
 
@@ -105,37 +116,39 @@ def run(
     *,
     out: str | Path | None = None,
     callback: Callable[[str, float, int], None] | None = None,
-    track: Callable[[Record], None] | None = None,
+    tracker: Tracker | None = None,
 ) -> Path:
     """Runs a config: every run's sweep, then the figure, the claims and the report, written at the end in one go.
 
-    Finished chunks are kept in `<out>.chunks` meanwhile (see `mixjax.sweep`): after a kill, or a figure that failed,
-    the same call computes the rest only. The folder is removed when the result is written. Several hosts
-    (`jax.distributed`) need an `out` that all see; the first one writes the result, and the records of its own chunks.
+    Finished chunks are kept in ``<out>.chunks`` meanwhile (see :func:`mixjax.sweep`): after a kill, or a figure that
+    failed, the same call computes only the rest. The folder is removed when the result is written. Several hosts
+    (``jax.distributed``) need an ``out`` that all see; the first one writes the result, and the records of its own
+    chunks.
 
     Args:
-        config: from `mixjax.runner.configs.load`.
-        out: the folder to write; default `results/NAME` under the current folder.
+        config: from :func:`mixjax.runner.configs.load`.
+        out: the folder to write; default ``results/NAME`` under the current folder.
         callback: called as callback(run name, runs done, runs in all) before the first and between compiled calls.
-        track: called with each `mixjax.sweeps.progress.Record`; `progress.jsonl` has them too.
+        tracker: called with each :class:`mixjax.sweeps.Record`; ``progress.jsonl`` has them too.
 
     Returns:
         The folder written.
 
     Raises:
-        ConfigError: `out` holds something that is no result.
-        mixjax.sweeps.checkpoints.ChangedError: `<out>.chunks` holds chunks of another config, code or data; says which.
+        ConfigError: ``out`` holds something that is no result.
+        mixjax.sweeps.checkpoints.ChangedError: ``<out>.chunks`` holds chunks of another config, code or data; says
+            which.
         ReportError: the figure, the claims or the summary raised. The metrics and the config are then in
-          `<out>.partial`, and an earlier result in `out` is untouched.
+            ``<out>.partial``, and an earlier result in ``out`` is untouched.
     """
     out = results_lib.check_out(Path("results", config.name) if out is None else out)
     partial = results_lib.check_out(out.with_name(f"{out.name}.partial"))
     config.to_toml()  # what cannot be written should fail now, not after the runs
     chunks = out.with_name(f"{out.name}.chunks")
     progress = chunks / "progress.jsonl"
-    tracks = [] if jax.process_index() else [json_lines(progress)]
-    tracks += [] if track is None else [track]
-    results, first = _sweeps(config, chunks, callback, together(*tracks))
+    trackers = [] if jax.process_index() else [json_lines(progress)]
+    trackers += [] if tracker is None else [tracker]
+    results, first = _run_sweeps(config, chunks, callback, together(*trackers))
     if jax.process_index():
         return out  # every host holds the same results, the first one writes them
     failures: dict[str, str] = {}
@@ -149,7 +162,8 @@ def run(
 
     figure = attempt("figure", lambda: results_lib.render(first.figure(results)), None)
     claims = attempt("claims", lambda: rows(first.claims(results)), [])
-    summary = attempt("summary", lambda: first.summary(results), "") if first.summary else ""
+    write_summary = first.summary
+    summary = "" if write_summary is None else attempt("summary", lambda: write_summary(results), "")
     out = partial if failures else out
     results_lib.write(
         out, config, results, figure=figure, claims=claims, summary=summary, failures=failures, progress=progress
@@ -160,83 +174,61 @@ def run(
     return out
 
 
-def _sweeps(config: Config, chunks: Path, callback: Callable | None, track: Callable):
-    """Every run's metrics, and the first run's experiment without its data."""
+def _run_sweeps(
+    config: Config, chunks: Path, callback: Callable[[str, float, int], None] | None, tracker: Tracker
+) -> tuple[Results, Experiment]:
+    """Returns every run's metrics, and the first run's experiment without its data."""
     results: Results = {}
     first = None
     for number, item in enumerate(config.runs):
-        experiment, arguments = _sweep_of(config, item)
+        experiment, spec = _sweep_of(config, item)
         report = None
         if callback is not None:
             report = functools.partial(callback, item.name)
-            report(0, _num_runs(arguments))
+            report(0, spec.num_runs)
         with _axes_are_numbers(config, experiment):
-            dataset = sweep(
-                experiment.train,
+            dataset = loop.run(
+                spec,
                 callback=report,
-                track=functools.partial(_record, track, item.name),
+                tracker=_named(item.name, tracker),
                 checkpoint=chunks / f"run_{number:03d}",
                 identity={"run": item.name, "config": as_json(item.values)},
-                **arguments,
             )
         for metric in dataset.data_vars:
-            dataset[metric].attrs["units"] = experiment.units.get(metric, "")
+            dataset[metric].attrs["units"] = experiment.units.get(str(metric), "")
         results[item.name] = dataset
+        # Without the data: those of all runs together might not fit the memory.
         first = first or dataclasses.replace(experiment, data=None)
+    if first is None:
+        raise ConfigError(f"{config.path}: no runs")
     return results, first
 
 
-def _sweep_of(config: Config, item: Run) -> tuple[Experiment, dict[str, Any]]:
-    """A run's experiment, and what it hands to `sweep` or `plan` beside `train`."""
+def _sweep_of(config: Config, item: Run) -> tuple[Experiment, Sweep]:
+    """Makes a run's experiment, and describes its sweep."""
     experiment = config.function(item.values)
     if not isinstance(experiment, Experiment):
         raise TypeError(f"{config.experiment} must return an Experiment, got {type(experiment).__name__}")
     if experiment.points and config.sweep.points:
         raise ConfigError(f"{config.path}: {config.experiment} has points of its own; leave [sweep] points out")
-    return experiment, {
-        "seeds": config.sweep.seeds,
-        "axes": config.sweep.axes,
-        "points": experiment.points or config.sweep.points,
-        "data": experiment.data,
-        "dims": experiment.dims,
-        "coords": experiment.coords,
-        "first_seed": config.sweep.first_seed,
-        "chunk": config.sweep.chunk,
-        "vectorize": config.sweep.vectorize,
-    }
-
-
-def _num_runs(arguments: Mapping[str, Any]) -> int:
-    columns = list(arguments["points"].values())[:1]
-    return arguments["seeds"] * math.prod(map(len, [*arguments["axes"].values(), *columns]))
+    # The table [sweep] has fields of Sweep only.
+    settings = {**vars(config.sweep), "points": experiment.points or config.sweep.points}
+    spec = Sweep(experiment.train, data=experiment.data, dims=experiment.dims, coords=experiment.coords, **settings)
+    return experiment, spec
 
 
 @contextlib.contextmanager
-def _axes_are_numbers(config: Config, experiment: Experiment):
-    """Says which fields that the config sweeps over `train` needs before it is compiled: for a shape, a loop, a branch.
+def _axes_are_numbers(config: Config, experiment: Experiment) -> Iterator[None]:
+    """Turns JAX's error about a traced value that must be known into one that names the config's field.
 
-    Found by tracing with one of them unknown at a time.
+    ``train`` needs a field before it is compiled if it takes a shape, a number of steps or a branch from it. Such a
+    field cannot be swept over.
     """
     try:
         yield
-    except TypeError as error:  # as all of JAX's errors of a traced value that must be known
-        swept = {name: values[0] for name, values in (config.sweep.axes | config.sweep.points).items()}
-        train = experiment.train.init if isinstance(experiment.train, Segments) else experiment.train
-
-        def traces(unknown: dict[str, Any]) -> bool:
-            try:
-                jax.eval_shape(
-                    lambda key, given, data: train(key, {**swept, **given}, data),
-                    jax.random.key(0),
-                    {name: jax.numpy.asarray(value) for name, value in unknown.items()},
-                    experiment.data,
-                )
-            except Exception:
-                return False
-            return True
-
-        needed = [name for name, value in swept.items() if not traces({name: value})]
-        if not needed or experiment.points or not traces({}):
+    except TypeError as error:  # all of JAX's errors of this kind are TypeErrors
+        needed = _fields_needed(config, experiment)
+        if not needed:
             raise
         raise ConfigError(
             f"{config.path}: [sweep] {', '.join(needed)}: sets a shape, a number of steps or a branch in "
@@ -244,5 +236,34 @@ def _axes_are_numbers(config: Config, experiment: Experiment):
         ) from error
 
 
-def _record(track: Callable, name: str, record: Record) -> None:
-    track({"run": name, **record})
+def _fields_needed(config: Config, experiment: Experiment) -> list[str]:
+    """Finds the swept fields without whose values ``train`` cannot be traced; none where the fault lies elsewhere."""
+    if experiment.points:
+        return []
+    swept = {name: values[0] for name, values in (config.sweep.axes | config.sweep.points).items()}
+    train: Callable = experiment.train.init if isinstance(experiment.train, Segments) else experiment.train
+
+    def traces(unknown: dict[str, Any]) -> bool:
+        try:
+            jax.eval_shape(
+                lambda key, given, data: train(key, {**swept, **given}, data),
+                jax.random.key(0),
+                {name: jax.numpy.asarray(value) for name, value in unknown.items()},
+                experiment.data,
+            )
+        except Exception:
+            return False
+        return True
+
+    if not traces({}):
+        return []
+    return [name for name, value in swept.items() if not traces({name: value})]
+
+
+def _named(name: str, tracker: Tracker) -> Tracker:
+    """Adds the name of a config's run to each record."""
+
+    def named(record: Record) -> None:
+        tracker({"run": name, **record})
+
+    return named

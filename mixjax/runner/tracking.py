@@ -4,7 +4,7 @@ A tracker is a function of a record; a tracker that must be closed is a context 
 ``progress.jsonl`` and takes the others by name (``--track tensorboard``)::
 
     with mixjax.runner.tracking.tensorboard("logs") as tracker:
-        mixjax.sweep(train, seeds=1000, track=tracker)
+        mixjax.sweep(train, seeds=1000, tracker=tracker)
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from typing import Any
 from mixjax.checks import requires
 from mixjax.sweeps.progress import Record, together
 
-__all__ = ["Record", "json_lines", "tensorboard", "together", "wandb"]
+__all__ = ["json_lines", "tensorboard", "together", "wandb"]
 
 
 def json_lines(path: str | os.PathLike) -> Callable[[Record], None]:
@@ -110,7 +110,7 @@ def wandb(module: str = "wandb", **settings: Any) -> Iterator[Callable[[Record],
     Example:
         >>> def sweep_and_log(train):
         ...     with wandb(project="mixtures", name="rates") as tracker:
-        ...         return mixjax.sweep(train, seeds=1000, track=tracker)
+        ...         return mixjax.sweep(train, seeds=1000, tracker=tracker)
     """
     library = _library(module)
     library.init(**settings)

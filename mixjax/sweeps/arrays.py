@@ -1,13 +1,15 @@
-"""NumPy arrays of metrics: which are numbers, and which runs are finite.
+"""NumPy arrays of metrics: which are numbers, which runs are finite, and a digest of them.
 
 NumPy knows bfloat16 and its like as kind "V", raw bytes that it cannot compute with. Only this module says so.
 """
 
+import hashlib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-__all__ = ["as_computable", "can_be_nan", "finite_runs", "is_foreign_float"]
+__all__ = ["as_computable", "can_be_nan", "digest", "finite_runs", "is_foreign_float", "num_runs"]
 
 
 def is_foreign_float(array: np.ndarray) -> bool:
@@ -59,8 +61,42 @@ def finite_runs(metrics: Mapping[str, np.ndarray]) -> np.ndarray:
         >>> finite_runs({"loss": np.array([[1.0, 2.0], [1.0, np.nan]]), "step": np.array([1, 2])}).tolist()
         [True, False]
     """
-    finite = [np.ones(len(array), bool) for array in metrics.values()]
+    finite: list[np.ndarray] = [np.ones(len(array), bool) for array in metrics.values()]
     for array in metrics.values():
         if can_be_nan(array):
-            finite.append(np.isfinite(as_computable(array)).reshape(len(array), -1).all(axis=1))
+            numbers = np.isfinite(as_computable(array)).reshape(len(array), -1)
+            finite.append(np.logical_and.reduce(numbers, axis=1))
     return np.logical_and.reduce(finite)
+
+
+def num_runs(metrics: Mapping[str, np.ndarray]) -> int:
+    """Counts the runs of a chunk.
+
+    Args:
+        metrics: name to array ``[runs, ...]``, at least one.
+
+    Returns:
+        Their number.
+    """
+    return len(next(iter(metrics.values())))
+
+
+def digest(arrays: Mapping[str, Any]) -> str:
+    """Computes one SHA-256 of some arrays, with their names, dtypes and shapes.
+
+    Args:
+        arrays: name to array; the order of the names does not count.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Example:
+        >>> digest({"x": np.zeros(2)}) == digest({"x": np.zeros(2, np.float32)})
+        False
+    """
+    sha = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        sha.update(f"{name} {array.dtype} {array.shape} ".encode())
+        sha.update(array.tobytes())
+    return sha.hexdigest()

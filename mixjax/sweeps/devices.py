@@ -1,33 +1,58 @@
-"""What the machine leaves to this process: memory, and cores."""
+"""The memory and the cores of the machine that this process may use."""
+
+from __future__ import annotations
 
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import jax
 
-__all__ = ["free_bytes", "use_all_cores"]
+__all__ = ["Device", "free_bytes", "use_all_cores"]
 
-_ROOT = Path("/")
+if TYPE_CHECKING:
+    # jaxlib comes without type stubs: to a type checker jax.Device is no type.
+    Device: TypeAlias = Any
+else:
+    Device = jax.Device
+
+
+class _Files(NamedTuple):
+    """Holds the names of a control group's files, and the entry of memory.stat that the kernel would drop."""
+
+    limit: str
+    usage: str
+    cached: str
+
+
+_FIRST_VERSION = _Files("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+_SECOND_VERSION = _Files("memory.max", "memory.current", "inactive_file")
 
 
 def use_all_cores() -> None:
-    """Makes each core that may be used a device, so that runs are split over them; in vain where JAX already runs."""
-    if jax.config.jax_num_cpu_devices < 0:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        with contextlib.suppress(RuntimeError):
-            jax.config.update("jax_num_cpu_devices", cores)
+    """Makes each core that this process may use a device, so that runs are split over them.
+
+    Does nothing where the user has set the number of devices, or where JAX has already started.
+    """
+    # JAX adds its options when it is loaded, where pyright does not see them.
+    if jax.config.jax_num_cpu_devices >= 0:  # pyright: ignore[reportAttributeAccessIssue]
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", cores)
 
 
-def free_bytes(devices: Sequence[jax.Device]) -> float:
-    """A device's memory that is not in use, the least of all.
+def free_bytes(devices: Sequence[Device], *, root: Path = Path("/")) -> float:
+    """Returns the memory that is free on each device: of devices that differ, the least.
 
-    Simulated CPU devices share the host's, or what the process's control groups leave of it: a job of SLURM or a
-    container is killed for more.
+    Simulated CPU devices share the host's memory. Of it counts what the process's control groups leave: SLURM or a
+    container kills a process that takes more.
 
     Args:
-        devices: of this process.
+        devices: devices of this process.
+        root: the folder that holds ``proc`` and ``sys``.
 
     Returns:
         Bytes.
@@ -36,26 +61,30 @@ def free_bytes(devices: Sequence[jax.Device]) -> float:
     if all(one and "bytes_limit" in one for one in stats):
         return float(min(one["bytes_limit"] - one.get("bytes_in_use", 0) for one in stats))
     host = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return min([host, *_left_by_groups()]) / len(devices)
+    return min([host, *_left_by_groups(root)]) / len(devices)
 
 
-def _left_by_groups() -> Iterator[float]:
-    """Of each control group with a limit, from the process's own up: limit - usage + what the kernel would drop."""
-    second = ("memory.max", "memory.current", "inactive_file")
-    first = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+def _left_by_groups(root: Path) -> Iterator[float]:
+    """Yields what each control group with a limit leaves, from the process's own group up."""
     try:
-        lines = (_ROOT / "proc/self/cgroup").read_text().splitlines()
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:  # no Linux
         return
     for line in lines:
+        # The second version of control groups names no kinds.
         _, kinds, path = line.split(":", 2)
         if kinds and "memory" not in kinds.split(","):
             continue
-        top = _ROOT / "sys/fs/cgroup" / ("memory" if kinds else "")
-        own = top / path.lstrip("/")  # in a container, possibly the host's name for it: then only the top is there
+        top = root / "sys/fs/cgroup" / ("memory" if kinds else "")
+        # In a container this may be the host's name for the group: then only the top is there.
+        own = top / path.lstrip("/")
         for group in (own, *(parent for parent in own.parents if parent.is_relative_to(top))):
-            limit, usage, cached = first if kinds else second
             with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
-                left = int((group / limit).read_text()) - int((group / usage).read_text())
-                stat = dict(each.split() for each in (group / "memory.stat").read_text().splitlines())
-                yield max(left + int(stat.get(cached, 0)), 0)
+                yield _left_by(group, _FIRST_VERSION if kinds else _SECOND_VERSION)
+
+
+def _left_by(group: Path, files: _Files) -> float:
+    """Returns limit - usage + what the kernel would drop, at least 0."""
+    left = int((group / files.limit).read_text()) - int((group / files.usage).read_text())
+    stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    return max(left + int(stat.get(files.cached, 0)), 0)

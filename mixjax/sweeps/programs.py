@@ -1,132 +1,164 @@
-"""A chunk of a sweep's runs as compiled programs, split over devices.
+"""The compiled programs of a chunk of runs, split over devices.
 
-A chunk is a number of rows: runs, of which the last ones may be padding. Row ``r`` lives on device ``r % devices``, so
-that a chunk that is not full keeps every device busy.
+A chunk is a fixed number of slots. Each slot holds one run; where there are fewer runs than slots, the last slots hold
+padding. Run ``i`` is computed on device ``i % devices``, so that a chunk that is not full keeps every device busy.
 """
+
+from __future__ import annotations
 
 import contextlib
 import functools
 import hashlib
-import logging
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from mixjax.sweeps.devices import Device
+from mixjax.sweeps.keys import with_keys, with_words
+from mixjax.sweeps.runs import Part
 from mixjax.sweeps.segments import Segments
+from mixjax.sweeps.shapes import Shapes
+from mixjax.sweeps.spec import Train, Vectorize
 
-__all__ = ["OutOfMemoryError", "Program", "Spec", "bits", "default_rows", "fitting"]
+__all__ = ["Inputs", "OutOfMemoryError", "Program", "memory_errors"]
 
-_LOG = logging.getLogger(__name__)
-_SHARE = 0.8  # of the memory that is free: what the analysis does not see needs some too
-_ROWS = 16  # a device, where runs go one after the other and memory does not grow with them
+_SPLIT, _WHOLE = PartitionSpec("runs"), PartitionSpec()
 
 
 class OutOfMemoryError(MemoryError):
-    """The device has no memory for a chunk."""
+    """Says that a device has no memory for a chunk."""
 
 
-class Spec:
-    """Structure, shapes and dtypes of a pytree, as a hashable key.
+class Inputs(NamedTuple):
+    """Holds the arguments of one call, on the devices.
 
     Args:
-        tree: a pytree of arrays or of ``ShapeDtypeStruct``.
+        valid: bool ``[slots]``, which slots hold a run.
+        state: what a run starts from, ``[slots, ...]``: its seed; or, for a segment, the carry.
+        hparams: hyperparameter -> numbers ``[slots]``.
+        labels: hyperparameter -> the position that all runs share, ``[]``.
+        data: the sweep's data.
     """
 
-    def __init__(self, tree: Any):
-        """Keeps ``tree``, as a pytree of ``ShapeDtypeStruct``."""
-        self.tree = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
-        leaves, treedef = jax.tree.flatten(self.tree)
-        self._key = (treedef, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
-
-    def __hash__(self):
-        """Of structure, shapes and dtypes."""
-        return hash(self._key)
-
-    def __eq__(self, other):
-        """Equal structure, shapes and dtypes."""
-        return self._key == other._key
+    valid: jax.Array
+    state: Any
+    hparams: Any
+    labels: Any
+    data: Any
 
 
 class Program:
-    """The programs of one chunk: compiled when first called, kept for the next sweep with the same shapes.
+    """Runs chunks of one size: compiled when first called, and kept for later sweeps of the same shapes.
 
     Args:
-        train: of :func:`mixjax.sweep`: a function, or :class:`Segments`.
-        rows: runs a call, rounded up to a multiple of the devices.
-        vectorize: "vmap" or "map".
-        devices: where the rows live.
-        hparams: Spec of one run's batched hyperparameters.
-        labels: Spec of those that a chunk's runs share.
-        data: Spec of the data.
+        train: the training run. :class:`Segments` have two programs: one makes the carry, one runs a segment.
+        slots: number of runs in a call, rounded up to a multiple of the devices.
+        vectorize: "vmap" or "map", see :class:`mixjax.sweeps.Sweep`.
+        devices: where to run; of more devices than slots only as many are used.
+        hparams: the shapes of one run's hyperparameters that are numbers.
+        labels: the shapes of one run's labels.
+        data: the shapes of the data.
     """
 
     def __init__(
         self,
-        train: Callable | Segments,
-        rows: int,
-        vectorize: str,
-        devices: Sequence[jax.Device],
-        hparams: Spec,
-        labels: Spec,
-        data: Spec,
+        train: Train | Segments,
+        slots: int,
+        *,
+        vectorize: Vectorize,
+        devices: Sequence[Device],
+        hparams: Shapes,
+        labels: Shapes,
+        data: Shapes,
     ):
-        """Traces the programs."""
-        devices = tuple(devices)[: max(rows, 1)]
-        self.rows = -(-rows // len(devices)) * len(devices)
+        """Traces the programs, without compiling them."""
+        devices = tuple(devices)[: max(slots, 1)]
         self.num_devices = len(devices)
-        mesh = jax.sharding.Mesh(np.array(devices), ("runs",))
-        self._split, self._whole = (NamedSharding(mesh, spec) for spec in (PartitionSpec("runs"), PartitionSpec()))
-        self._lowered, self._carry = _lower(train, self.rows, vectorize, mesh, hparams, labels, data, _context())
+        self.slots = -(-slots // self.num_devices) * self.num_devices
+        mesh = Mesh(np.array(devices), ("runs",))
+        self._split, self._whole = NamedSharding(mesh, _SPLIT), NamedSharding(mesh, _WHOLE)
+        signature = _Signature(train, self.slots, vectorize, mesh, hparams, labels, data, _settings())
+        self._lowered = lower(signature)
 
     @property
     def fingerprint(self) -> str:
-        """Of the programs' code."""
-        return hashlib.sha256("".join(part.as_text() for part in self._lowered).encode()).hexdigest()
+        """Returns a digest of the programs' code."""
+        return hashlib.sha256("".join(program.as_text() for program in self._lowered.programs).encode()).hexdigest()
 
     def compile(self) -> None:
         """Compiles what was not compiled before.
 
         Raises:
-            OutOfMemoryError: the compiler says that it does not fit.
+            OutOfMemoryError: the compiler says that the chunk does not fit.
         """
-        with _memory_errors():
-            for lowered in self._lowered:
-                _compile(lowered)
+        with memory_errors():
+            for program in self._lowered.programs:
+                _compile(program)
 
     def bytes_per_device(self) -> int:
-        """What the larger of the programs needs, arguments and results included, by the compiler's analysis."""
+        """Returns the memory that a call needs on each device, by the compiler's analysis.
+
+        Arguments and results count; of two programs, the one that needs more.
+        """
         self.compile()
-        sizes = [_compile(lowered).memory_analysis() for lowered in self._lowered]
+        analyses = [_compile(program).memory_analysis() for program in self._lowered.programs]
         return max(
-            (s.temp_size_in_bytes + s.argument_size_in_bytes + s.output_size_in_bytes - s.alias_size_in_bytes)
-            for s in sizes
-            if s is not None
+            one.temp_size_in_bytes + one.argument_size_in_bytes + one.output_size_in_bytes - one.alias_size_in_bytes
+            for one in analyses
+            if one is not None
         )
 
-    def place(self, data: Any) -> Any:
-        """The data, or a chunk's labels, on every device.
+    def place_data(self, data: Any) -> Any:
+        """Copies the data, or anything that all runs share, to every device.
+
+        Raises:
+            OutOfMemoryError: it does not fit.
+        """
+        with memory_errors():
+            return jax.block_until_ready(jax.device_put(data, self._whole))
+
+    def inputs(self, part: Part, data: Any) -> Inputs:
+        """Puts some runs into the slots.
+
+        Args:
+            part: at most as many runs as there are slots.
+            data: as :meth:`place_data` returned it.
+
+        Returns:
+            The arguments of :meth:`start`, or of :meth:`run`.
 
         Raises:
             OutOfMemoryError: they do not fit.
         """
-        with _memory_errors():
-            return jax.block_until_ready(jax.device_put(data, self._whole))
+        return Inputs(
+            valid=self._scattered(np.arange(self.slots) < len(part.seeds)),
+            state=self._place_runs(part.seeds),
+            hparams=self._place_runs(part.hparams),
+            labels=self.place_data(part.labels),
+            data=data,
+        )
 
-    def valid(self, num: int) -> jax.Array:
-        """Of the rows, which are runs: the first ``num``."""
-        return self._scattered(np.arange(self.rows) < num)
+    def start(self, inputs: Inputs) -> Any:
+        """Makes the carry of :class:`Segments`; keys in it are :class:`mixjax.sweeps.keys.KeyWords`."""
+        return self._call(self._lowered.programs[0], inputs)
 
-    def place_rows(self, tree: Any) -> Any:
-        """One entry a run, for as many runs as there are, on the runs' devices; padding repeats the last one."""
+    def run(self, inputs: Inputs) -> Any:
+        """Runs a chunk, or one segment of it.
 
-        return jax.tree.map(lambda x: self._scattered(x[np.minimum(np.arange(self.rows), len(x) - 1)]), tree)
+        Args:
+            inputs: of :meth:`inputs`; for a segment with the carry as ``state``, whose memory the new carry takes over.
 
-    def take_rows(self, tree: Any, num: int) -> Any:
-        """The first ``num`` runs' entries, as NumPy arrays."""
+        Returns:
+            metrics; or carry and metrics of a segment. Everything is ``[slots, ...]``, on the devices.
+        """
+        return self._call(self._lowered.programs[-1], inputs)
+
+    def take(self, tree: Any, num: int) -> Any:
+        """Copies the entries of the first ``num`` runs from the devices, in the runs' order, as NumPy arrays."""
 
         def take(x):
             x = np.asarray(x)
@@ -135,166 +167,162 @@ class Program:
 
         return jax.tree.map(take, tree)
 
-    def start(self, *arguments: Any) -> Any:
-        """``(valid, seeds, hparams, labels, data) -> carry`` of a :class:`Segments`; keys in it as their bits."""
-        return self._call(self._lowered[0], arguments)
+    def take_carry(self, carry: Any, num: int) -> dict[str, np.ndarray]:
+        """Copies the carry of the first ``num`` runs from the devices, as arrays that can be written to a file."""
+        return {f"carry {i}": leaf for i, leaf in enumerate(jax.tree.leaves(self.take(carry, num)))}
 
-    def run(self, *arguments: Any) -> Any:
-        """``(valid, seeds or carry, hparams, labels, data) -> metrics``, or ``(carry, metrics)`` of a segment."""
-        return self._call(self._lowered[-1], arguments)
+    def place_carry(self, arrays: dict[str, np.ndarray]) -> Any:
+        """Puts a carry back on the devices that :meth:`take_carry` has copied from them."""
+        structure = self._lowered.carry
+        return self._place_runs(structure.unflatten([arrays[f"carry {i}"] for i in range(structure.num_leaves)]))
 
-    def carry(self, arrays: dict[str, np.ndarray]) -> Any:
-        """A carry from the ``carry 0``, ``carry 1``, ... that were kept of it."""
-        return self._carry.unflatten([arrays[f"carry {i}"] for i in range(self._carry.num_leaves)])
+    def _place_runs(self, tree):
+        """Puts one entry of each run into its slot; the padding repeats the last run's."""
+        return jax.tree.map(lambda x: self._scattered(x[np.minimum(np.arange(self.slots), len(x) - 1)]), tree)
 
     def _scattered(self, x):
+        """Deals the entries out to the devices, one after the other."""
         x = x.reshape(-1, self.num_devices, *x.shape[1:]).swapaxes(0, 1).reshape(x.shape)
-        with _memory_errors():
+        with memory_errors():
             return jax.device_put(x, self._split)
 
-    def _call(self, lowered, arguments):
-        with _memory_errors():
-            return jax.block_until_ready(_compile(lowered)(*arguments))
-
-
-def fitting(build: Callable[[int], Program], num_runs: int, vectorize: str, num_devices: int, free: float) -> Program:
-    """The program with the largest chunk that fits the memory, at most ``num_runs``, shared out evenly over the calls.
-
-    The compiler's analysis of one size gives the next one to try. Where runs go one after the other ("map"), more of
-    them need no more memory and are no faster: 16 a device.
-
-    Args:
-        build: rows -> Program.
-        num_runs: of the sweep.
-        vectorize: "vmap" or "map".
-        num_devices: over which they are split.
-        free: bytes a device, of which 0.8 are used at most.
-
-    Returns:
-        The program, compiled.
-    """
-    if vectorize == "map":
-        return build(_ROWS * num_devices)
-    rows, free = num_runs, _SHARE * free
-    while True:
-        program = build(rows)
-        try:
-            needed = program.bytes_per_device()
-        except OutOfMemoryError:
-            needed = 2 * free
-        if needed <= free or program.rows <= program.num_devices:
-            return program
-        per_device = int(program.rows // program.num_devices * min(free / needed, 0.9))
-        calls = -(-num_runs // (max(per_device, 1) * program.num_devices))
-        rows = -(-num_runs // calls)
-        _LOG.info("a chunk of %d runs needs %.3g GB a device of %.3g: trying %d", program.rows, needed, free, rows)
-
-
-def default_rows(devices: Sequence[jax.Device]) -> int:
-    """Runs of a chunk that go one after the other: 16 a device.
-
-    Args:
-        devices: those the chunk is split over.
-
-    Returns:
-        Their number.
-    """
-    return _ROWS * len(devices)
-
-
-def _context():
-    """Settings of JAX that change the program of a function."""
-    names = ("enable_x64", "default_prng_impl", "default_matmul_precision", "threefry_partitionable", "debug_nans")
-    names += ("numpy_dtype_promotion", "numpy_rank_promotion", "disable_jit")
-    return tuple(getattr(jax.config, f"jax_{name}", None) for name in names)  # settings come and go
-
-
-@functools.lru_cache(maxsize=8)
-def _lower(train, rows, vectorize, mesh, hparams, labels, data, context):
-    """The lowered programs: those of init and advance, or that of ``train`` alone."""
-    num_devices = mesh.devices.size
-
-    def on_rows(function):
-        """``function(own, hparams, labels, data)`` of one run -> the same for ``rows`` runs, with their validity."""
-
-        def some(valid, own, hparams, labels, data):
-            if vectorize == "vmap":
-                return jax.vmap(function, in_axes=(0, 0, None, None))(own, hparams, labels, data)
-
-            def one(row):
-                valid, own, hparams = row
-                empty = jax.eval_shape(function, own, hparams, labels, data)
-                return jax.lax.cond(  # padding costs nothing
-                    valid,
-                    lambda: function(own, hparams, labels, data),
-                    lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), empty),
-                )
-
-            return jax.lax.map(one, (valid, own, hparams))
-
-        if num_devices == 1:
-            return some
-        split, whole = PartitionSpec("runs"), PartitionSpec()
-        in_specs = (split, split, split, whole, whole)
-        return jax.shard_map(some, mesh=mesh, in_specs=in_specs, out_specs=split, check_vma=False)
-
-    split, whole = (NamedSharding(mesh, spec) for spec in (PartitionSpec("runs"), PartitionSpec()))
-
-    def batched(tree):
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((rows, *x.shape), x.dtype, sharding=split), tree)
-
-    def shared(tree):
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), tree)
-
-    def lowered(function, own, donate=()):
-        valid = jax.ShapeDtypeStruct((), bool)
-        arguments = (batched(valid), batched(own), batched(hparams.tree), shared(labels.tree), shared(data.tree))
-        return jax.jit(on_rows(function), out_shardings=split, donate_argnums=donate).lower(*arguments)
-
-    seed = jax.ShapeDtypeStruct((), jnp.uint32)
-    if not isinstance(train, Segments):
-        return (lowered(lambda seed, h, labels, data: train(jax.random.key(seed), h | labels, data), seed),), None
-    kinds = []
-
-    def init(seed, hparams, labels, data):
-        carry = jax.tree.map(jnp.asarray, train.init(jax.random.key(seed), hparams | labels, data))
-        kinds[:] = jax.tree.leaves(jax.tree.map(_kind, carry))
-        return jax.tree.map(bits, carry)
-
-    def advance(carry, hparams, labels, data):
-        leaves, treedef = jax.tree.flatten(carry)
-        carry = treedef.unflatten(map(_key_or_array, leaves, kinds))
-        carry, metrics = train.advance(carry, hparams | labels, data)
-        return jax.tree.map(lambda x: bits(jnp.asarray(x)), carry), metrics
-
-    carry = jax.eval_shape(init, seed, hparams.tree, labels.tree, data.tree)
-    return (lowered(init, seed), lowered(advance, carry, donate=1)), jax.tree.structure(carry)
-
-
-@functools.lru_cache(maxsize=16)
-def _compile(lowered):
-    """The compiled program, once for each lowered one."""
-    return lowered.compile()
-
-
-def _kind(x):
-    return str(jax.random.key_impl(x)) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else ""
-
-
-def bits(x: Any) -> Any:
-    """An array that can be stored: the words of keys of ``jax.random``, others as they are."""
-    return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
-
-
-def _key_or_array(x, kind):
-    return jax.random.wrap_key_data(x, impl=kind) if kind else x
+    def _call(self, program, inputs):
+        with memory_errors():
+            # Without the wait, an error of the devices would surface later and elsewhere.
+            return jax.block_until_ready(_compile(program)(*inputs))
 
 
 @contextlib.contextmanager
-def _memory_errors():
+def memory_errors() -> Iterator[None]:
+    """Turns JAX's errors of a block that ran out of memory into an OutOfMemoryError."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error) and "out of memory" not in str(error).lower():
             raise
         raise OutOfMemoryError(str(error)) from error
+
+
+class _Signature(NamedTuple):
+    """Holds everything that a program depends on; hashable, so that equal ones share a program."""
+
+    train: Train | Segments
+    slots: int
+    vectorize: Vectorize
+    mesh: Mesh
+    hparams: Shapes
+    labels: Shapes
+    data: Shapes
+    settings: tuple
+
+
+class _Lowered(NamedTuple):
+    """Holds the traced programs of a chunk.
+
+    ``programs`` has one for a function, or two for Segments: one that makes the carry and one that runs a segment.
+    ``carry`` is the pytree structure of that carry, or None.
+    """
+
+    programs: tuple[Any, ...]
+    carry: Any
+
+
+def _settings():
+    """Returns the settings of JAX that change the program of a function."""
+    names = ("enable_x64", "default_prng_impl", "default_matmul_precision", "threefry_partitionable", "debug_nans")
+    names += ("numpy_dtype_promotion", "numpy_rank_promotion", "disable_jit")
+    # Some versions of JAX do not have all of these.
+    return tuple(getattr(jax.config, f"jax_{name}", None) for name in names)
+
+
+@functools.lru_cache(maxsize=8)
+def lower(signature: _Signature) -> _Lowered:
+    """Traces the programs of a chunk; equal signatures share them."""
+    train = signature.train
+    seed = jax.ShapeDtypeStruct((), jnp.uint32)
+    if isinstance(train, Segments):
+        init, advance = _on_words(train)
+        carry = jax.eval_shape(init, seed, signature.hparams.tree, signature.labels.tree, signature.data.tree)
+        # The old carry is donated: its memory becomes the new one's.
+        programs = (_lower_one(init, seed, signature), _lower_one(advance, carry, signature, donate=True))
+        return _Lowered(programs, jax.tree.structure(carry))
+
+    def run(seed, hparams, labels, data):
+        return train(jax.random.key(seed), hparams | labels, data)
+
+    return _Lowered((_lower_one(run, seed, signature),), None)
+
+
+def _on_words(segments: Segments):
+    """Returns ``init`` and ``advance`` for a carry that can be kept on disk, with the words of its random keys."""
+
+    def init(seed, hparams, labels, data):
+        return with_words(segments.init(jax.random.key(seed), hparams | labels, data))
+
+    def advance(carry, hparams, labels, data):
+        carry, metrics = segments.advance(with_keys(carry), hparams | labels, data)
+        return with_words(carry), metrics
+
+    return init, advance
+
+
+def _lower_one(function: Callable, state: Any, signature: _Signature, donate: bool = False):
+    """Lowers one run's ``function(state, hparams, labels, data)`` as a program of all slots, with :class:`Inputs`."""
+    mesh, slots = signature.mesh, signature.slots
+
+    def of_slots(tree):
+        sharding = NamedSharding(mesh, _SPLIT)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((slots, *x.shape), x.dtype, sharding=sharding), tree)
+
+    def of_all(tree):
+        sharding = NamedSharding(mesh, _WHOLE)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+
+    inputs = Inputs(
+        valid=of_slots(jax.ShapeDtypeStruct((), bool)),
+        state=of_slots(state),
+        hparams=of_slots(signature.hparams.tree),
+        labels=of_all(signature.labels.tree),
+        data=of_all(signature.data.tree),
+    )
+    repeated = _as_batch(function) if signature.vectorize == "vmap" else _one_by_one(function)
+    if mesh.devices.size > 1:
+        in_specs = (_SPLIT, _SPLIT, _SPLIT, _WHOLE, _WHOLE)  # in the order of Inputs
+        # check_vma would refuse programs whose loops mix values that vary over the devices with values that do not.
+        repeated = jax.shard_map(repeated, mesh=mesh, in_specs=in_specs, out_specs=_SPLIT, check_vma=False)
+    donated = inputs._fields.index("state") if donate else ()
+    return jax.jit(repeated, out_shardings=NamedSharding(mesh, _SPLIT), donate_argnums=donated).lower(*inputs)
+
+
+def _as_batch(function):
+    """Makes a function of one run one of all slots, computed together."""
+
+    def batch(valid, state, hparams, labels, data):
+        del valid  # the padding costs nothing more in a batch
+        return jax.vmap(function, in_axes=(0, 0, None, None))(state, hparams, labels, data)
+
+    return batch
+
+
+def _one_by_one(function):
+    """Makes a function of one run one of all slots, computed one after the other; padding is passed over."""
+
+    def loop(valid, state, hparams, labels, data):
+        def slot(inputs):
+            valid, state, hparams = inputs
+            shapes = jax.eval_shape(function, state, hparams, labels, data)
+            return jax.lax.cond(
+                valid,
+                lambda: function(state, hparams, labels, data),
+                lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes),
+            )
+
+        return jax.lax.map(slot, (valid, state, hparams))
+
+    return loop
+
+
+# Keyed by the lowered program itself, of which `lower` keeps one for each signature.
+@functools.lru_cache(maxsize=16)
+def _compile(lowered):
+    return lowered.compile()

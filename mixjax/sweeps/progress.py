@@ -1,44 +1,74 @@
-"""How far a sweep is: records, and who is told of them."""
+"""How far a sweep is: the records that it makes, and the trackers and callbacks that are told."""
+
+from __future__ import annotations
 
 import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 
-__all__ = ["Progress", "Record", "together"]
+from mixjax.sweeps.arrays import as_computable, finite_runs
+
+__all__ = ["Callback", "Progress", "Record", "Tracker", "together"]
 
 _LOG = logging.getLogger(__name__)
 
-Record = dict[str, Any]
-"""How far a sweep is. ``done``, ``total``: runs. ``segment``, ``segments``: of the chunk at work. ``seconds`` since the
-start. ``diverged``: runs so far with a float that is not finite. ``metrics``: name to the mean over the chunk's finite
-runs of the metric's last value in time (along the time of segments, else along a dimension named step or time), None
-where that is no finite number. Of several hosts each tells of its own chunks. ``mixjax run`` adds ``run``, its name in
-the config."""
+
+class Record(TypedDict):
+    """Says how far a sweep is, after a chunk or a segment.
+
+    Of several hosts, each one's records are about its own chunks.
+
+    Attributes:
+        done: runs that are done, those of a checkpoint among them; a fraction of the runs at work counts too.
+        total: runs in all.
+        segment: segments that are done of the chunk at work, ``segments`` when the chunk is done.
+        segments: segments of a run; 1 for a plain function.
+        seconds: time since the start.
+        diverged: runs so far with a float that is not finite.
+        metrics: metric -> mean over the chunk's finite runs of its last value in time, or None where that is no finite
+            number. Time is the first dimension of segments, else the one named "step" or "time".
+        run: name of the config's run; there with ``mixjax run`` only.
+    """
+
+    done: float
+    total: int
+    segment: int
+    segments: int
+    seconds: float
+    diverged: int
+    metrics: dict[str, float | None]
+    run: NotRequired[str]
 
 
-def together(*tracks: Callable[[Record], None]) -> Callable[[Record], None]:
-    """One tracker of several. One that raises is reported as a warning and gets no more records: runs cost more.
+Tracker = Callable[[Record], None]
+Callback = Callable[[float, int], None]
+
+
+def together(*trackers: Tracker) -> Tracker:
+    """Makes one tracker of several.
+
+    One that raises is reported as a warning and gets no more records: the runs are worth more than their records.
 
     Args:
-        *tracks: trackers.
+        *trackers: functions of a record.
 
     Returns:
         The tracker that calls each of them.
 
     Example:
         >>> seen = []
-        >>> track = together(seen.append, lambda record: seen.append(len(seen)))
-        >>> track({"done": 1})
+        >>> tracker = together(seen.append, lambda record: seen.append(len(seen)))
+        >>> tracker({"done": 1})
         >>> seen
         [{'done': 1}, 1]
     """
-    working = list(tracks)
+    working = list(trackers)
 
-    def track(record: Record) -> None:
+    def tracker(record: Record) -> None:
         for each in tuple(working):
             try:
                 each(record)
@@ -46,83 +76,96 @@ def together(*tracks: Callable[[Record], None]) -> Callable[[Record], None]:
                 _LOG.warning("a tracker failed and gets no more records; the sweep goes on", exc_info=True)
                 working.remove(each)
 
-    return track
+    return tracker
 
 
 class Progress:
-    """Calls a sweep's ``callback`` and ``track`` after each chunk and each segment.
+    """Counts the runs that are done, and tells a callback and a tracker after each chunk and each segment.
 
     Args:
         callback: ``callback(done, total)``, or None.
-        track: of records, see :func:`mixjax.sweep`; or None.
+        tracker: called with records, or None.
         total: number of runs.
-        kept: chunks that were at hand.
-        segments: calls of the program that a run takes.
-        time_axes: each metric's dimension of time among its own, or None.
+        kept: the chunks that were at hand, number of the first run -> metrics.
+        segments: number of segments of a run.
+        time_axes: metric -> place of time among its own dimensions, or None.
     """
 
     def __init__(
         self,
-        callback: Callable[[float, int], None] | None,
-        track: Callable[[dict[str, Any]], None] | None,
+        callback: Callback | None,
+        tracker: Tracker | None,
+        *,
         total: int,
         kept: Mapping[int, Mapping[str, np.ndarray]],
         segments: int,
         time_axes: Mapping[str, int | None],
     ):
-        """Starts with what was at hand."""
+        """Counts what was at hand, and tells the callback of it."""
         self._callback, self._total, self._start = callback, total, time.perf_counter()
         self._segments, self._time_axes = segments, time_axes
-        self._track = together(track) if track else None
-        finite = [_finite_runs(metrics) for metrics in kept.values()]
-        self._done, self._diverged = sum(map(len, finite)), sum(int((~x).sum()) for x in finite)
+        # Through `together` so that a broken tracker stops no run.
+        self._tracker = None if tracker is None else together(tracker)
+        finite = [finite_runs(metrics) for metrics in kept.values()]
+        self._done = sum(len(chunk) for chunk in finite)
+        self._diverged = sum(_count_diverged(chunk) for chunk in finite)
         if kept and callback is not None:
             callback(self._done, total)
 
     def segment(self, metrics: Mapping[str, np.ndarray], segment: int) -> None:
-        """One segment of a chunk is done, and the chunk is not.
+        """Takes note of a segment, but the last one, of a chunk.
 
         Args:
-            metrics: those of the segment, ``[runs, time, ...]``.
+            metrics: the segment's metrics, ``[runs, time, ...]``.
             segment: its number, from 1.
         """
-        finite = _finite_runs(metrics)
-        done, diverged = self._done + len(finite) * segment / self._segments, self._diverged + int((~finite).sum())
-        self._tell(done, diverged, segment, metrics, finite)
+        finite = finite_runs(metrics)
+        done = self._done + len(finite) * segment / self._segments
+        diverged = self._diverged + _count_diverged(finite)
+        self._tell(metrics, finite, done=done, diverged=diverged, segment=segment)
 
     def chunk(self, metrics: Mapping[str, np.ndarray]) -> None:
-        """A chunk is done: its runs' metrics, ``[runs, ...]``."""
-        finite = _finite_runs(metrics)
-        self._done += len(finite)
-        self._diverged += int((~finite).sum())
-        self._tell(self._done, self._diverged, self._segments, metrics, finite)
+        """Takes note of a chunk that is done.
 
-    def _tell(self, done, diverged, segment, metrics, finite):
+        Args:
+            metrics: name -> ``[runs, ...]``.
+        """
+        finite = finite_runs(metrics)
+        self._done += len(finite)
+        self._diverged += _count_diverged(finite)
+        self._tell(metrics, finite, done=self._done, diverged=self._diverged, segment=self._segments)
+
+    def _tell(self, metrics, finite, *, done, diverged, segment):
         if self._callback is not None:
             self._callback(done, self._total)
-        if self._track is None:
+        if self._tracker is None:
             return
-        record = {"done": done, "total": self._total, "segment": segment, "segments": self._segments}
-        record |= {"seconds": time.perf_counter() - self._start, "diverged": diverged}
-        means = {name: _mean(x, finite, self._time_axes[name]) for name, x in metrics.items()}
-        self._track(record | {"metrics": means})
+        self._tracker(
+            Record(
+                done=done,
+                total=self._total,
+                segment=segment,
+                segments=self._segments,
+                seconds=time.perf_counter() - self._start,
+                diverged=diverged,
+                metrics={name: _mean(array, finite, self._time_axes[name]) for name, array in metrics.items()},
+            )
+        )
 
 
-def _finite_runs(metrics):
-    """Which runs have finite floats only, bool ``[runs]``; of metrics ``[runs, ...]``."""
-    finite = [np.ones(len(x), bool) for x in metrics.values()][:1]
-    finite += [np.isfinite(_float(x)).reshape(len(x), -1).all(1) for x in metrics.values() if x.dtype.kind in "fcV"]
-    return np.logical_and.reduce(finite)
+def _count_diverged(finite):
+    return int((~finite).sum())
 
 
-def _mean(x, finite, time_axis):
-    """Over the finite runs, of the last value in time; None where there is none or it is no finite number."""
+def _mean(array, finite, time_axis):
+    """Returns the mean of the finite runs' last values in time; None where there are none, or it is not finite."""
     if time_axis is not None:
-        x = x[(*[slice(None)] * (time_axis + 1), slice(-1, None))]
-    x = _float(x[finite])
-    mean = float(x.mean(dtype=float)) if x.size and x.dtype.kind != "c" else math.nan
+        # Dimension 0 counts the runs. A slice, not an index: an array without any time stays empty.
+        last = [slice(None)] * array.ndim
+        last[time_axis + 1] = slice(-1, None)
+        array = array[tuple(last)]
+    array = as_computable(array[finite])
+    if not array.size or array.dtype.kind == "c":
+        return None
+    mean = float(array.mean(dtype=float))
     return mean if math.isfinite(mean) else None
-
-
-def _float(x):
-    return x.astype(np.float32) if x.dtype.kind == "V" else x  # bfloat16

@@ -1,104 +1,56 @@
-"""The runs of a sweep: which hyperparameters and seed each has, and in which order they are computed."""
+"""The runs of a sweep: which hyperparameters and which seed each has, and in which order they are computed."""
+
+from __future__ import annotations
 
 import itertools
 import math
 import operator
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-__all__ = ["Labels", "Runs", "pieces", "random_points"]
+from mixjax.sweeps.arrays import num_runs
+from mixjax.sweeps.points import Labels, as_array, as_values
+
+__all__ = ["Part", "Runs", "pieces"]
 
 
-class Labels(list):
-    """Strings whose positions are those among given names, not of their first appearance; an axis or a column.
-
-    Args:
-        values: the strings.
-        names: all that there can be, in the order in which ``train`` counts them.
-
-    Raises:
-        ValueError: one is not among the names, or a name occurs twice.
-
-    Example:
-        >>> Labels(["fgls", "erma", "fgls"], names=["erma", "fgls"]).positions
-        [1, 0, 1]
-    """
-
-    def __init__(self, values: Sequence[str], names: Sequence[str]):
-        """Looks each one up."""
-        super().__init__(values)
-        self.names, known = list(names), {name: i for i, name in enumerate(names)}
-        if len(known) < len(self.names) or not set(self) <= set(known):
-            raise ValueError(f"labels must be among names that all differ, got {list(values)}, names {self.names}.")
-        self.positions = [known[value] for value in self]
-
-
-def random_points(space: Mapping[str, Sequence], num: int, seed: int = 0) -> dict[str, list]:
-    """Draws points for :func:`mixjax.sweep`'s ``points``, each hyperparameter independently.
+class Part(NamedTuple):
+    """Holds what distinguishes the runs of one chunk.
 
     Args:
-        space: for each hyperparameter either ``("linear" | "log" | "integer", low, high)``, drawn uniformly between the
-            two (for "log" uniformly in the logarithm, for "integer" both included), or a list of numbers or of strings
-            to choose from.
-        num: number of points, at least 1.
-        seed: of the draws.
-
-    Returns:
-        Columns of ``num`` values; strings as :class:`Labels`, so that ``train`` gets their positions in the list.
-
-    Raises:
-        ValueError: a list that is empty or mixed, bounds in the wrong order or not finite, a log scale that starts at
-            or below 0, bounds of integers that are none or exceed 64 bits, ``num`` below 1.
-
-    Example:
-        >>> points = random_points({"gamma": ("log", 1e-4, 1.0), "rule": ["erma", "fgls"]}, num=3, seed=1)
-        >>> points
-        {'gamma': [0.0111503, 0.633658, 0.000377258], 'rule': ['fgls', 'fgls', 'erma']}
+        seeds: uint32 ``[runs]``.
+        hparams: hyperparameter to numbers ``[runs]``.
+        labels: hyperparameter to its position ``[]``, the same for all of these runs.
     """
-    if num < 1:
-        raise ValueError(f"num must be at least 1, got {num}.")
-    random, columns = np.random.default_rng(seed), {}
-    for name, choices in space.items():
-        if isinstance(choices, tuple) and len(choices) == 3 and choices[0] in ("linear", "log", "integer"):
-            scale, low, high = choices
-            if not (low <= high and math.isfinite(high - low)) or (scale == "log" and low <= 0):
-                raise ValueError(f"{name}: needs low <= high, both finite, for 'log' above 0, got {choices}.")
-            if scale == "integer":
-                if int(low) != low or int(high) != high or not -(2**63) <= low <= high < 2**63:
-                    raise ValueError(f"{name}: needs integers of 64 bits, got {choices}.")
-                columns[name] = random.integers(int(low), int(high), num, endpoint=True).tolist()
-            elif scale == "log":
-                columns[name] = _short(np.exp(random.uniform(np.log(low), np.log(high), num)), low, high)
-            else:
-                columns[name] = _short(random.uniform(low, high, num), low, high)
-        elif len(choices):
-            chosen = [choices[i] for i in random.integers(len(choices), size=num)]
-            if len(kinds := {isinstance(choice, str) for choice in choices}) > 1:
-                if isinstance(choices, tuple) and isinstance(choices[0], str):
-                    raise ValueError(f"{name}: unknown scale {choices[0]!r}; known: 'linear', 'log', 'integer'.")
-                raise ValueError(f"{name}: needs strings or numbers only, got {choices}.")
-            columns[name] = Labels(chosen, dict.fromkeys(choices)) if True in kinds else chosen
-        else:
-            raise ValueError(f"{name}: no values to choose from.")
-    return columns
 
-
-def _short(values, low, high):
-    """Six digits are enough for a random number, and can be read; rounding does not leave the bounds."""
-    return [float(min(max(float(f"{value:.6g}"), low), high)) for value in values]
+    seeds: np.ndarray
+    hparams: dict[str, np.ndarray]
+    labels: dict[str, np.ndarray]
 
 
 class Runs:
-    """Points times seeds, in the order in which they are computed: runs that share their labels stand together.
+    """Lists the runs of a sweep, points times seeds.
+
+    There are two orders. The result has the axes first, then the points, then the seeds. The computation sorts the runs
+    by their labels, so that the runs of a chunk can share them; a run's number is its place in this order.
 
     Args:
         axes: name -> values; the grid.
         points: name -> column; the list of points.
         seeds: number of seeds.
         first_seed: the first one.
+
+    Attributes:
+        num: number of runs.
+        dims: names of the result's first dimensions.
+        shape: their sizes.
+        coords: coordinate -> values, or -> (dimension, values).
+        seeds: each run's seed, ``[num]``.
+        batched: hyperparameter of numbers -> each run's value, ``[num]``.
+        largest_group: the largest number of runs that share their labels.
 
     Raises:
         ValueError: no seeds, seeds beyond 32 bits, an empty axis or column, columns of different lengths, values that
@@ -111,9 +63,9 @@ class Runs:
     """
 
     def __init__(self, axes: Mapping[str, Sequence], points: Mapping[str, Sequence], seeds: int, first_seed: int):
-        """Checks the points and lays out the runs."""
-        self.axes = {name: _plain(name, values) for name, values in axes.items()}
-        self.points = {name: _plain(name, values) for name, values in points.items()}
+        """Checks the values, and puts the runs in order."""
+        self.axes = {name: as_values(name, values) for name, values in axes.items()}
+        self.points = {name: as_values(name, values) for name, values in points.items()}
         seeds, first_seed = operator.index(seeds), operator.index(first_seed)
         if seeds < 1 or not all([*self.axes.values(), *self.points.values()]):
             raise ValueError(f"seeds, every axis and every column of points need at least 1, got {seeds=}, {axes=}.")
@@ -122,86 +74,122 @@ class Runs:
             raise ValueError(f"columns of points need one length, got {lengths}.")
         if first_seed < 0 or first_seed + seeds > 2**32:
             raise ValueError(f"seeds must lie in 0 to 2**32 - 1, got {first_seed=}, {seeds=}.")
+
         seed_values = np.arange(first_seed, first_seed + seeds, dtype=np.uint32)
+        self._name_dimensions(seed_values)
+        self._order_runs(seed_values)
 
-        self.dims = (*self.axes, *["point"][: len(lengths)], "seed")
-        self.shape = (*map(len, self.axes.values()), *list(lengths.values())[:1], seeds)
+    def _name_dimensions(self, seed_values):
+        """Sets the dimensions of the result and their coordinates."""
+        dims, shape = list(self.axes), [len(values) for values in self.axes.values()]
         self.coords: dict[str, Any] = {**self.axes, "seed": seed_values.astype(int)}
-        if lengths:
-            self.coords["point"] = np.arange(self.shape[-2])
+        self.names = [*self.axes, *self.points]  # with clashes, which are looked for when the metrics are known
+        if self.points:
+            num_points = len(next(iter(self.points.values())))
+            dims.append("point")
+            shape.append(num_points)
+            self.names.append("point")
+            self.coords["point"] = np.arange(num_points)
             self.coords |= {name: ("point", values) for name, values in self.points.items()}
-        self.names = [*self.axes, *self.points, *["point"][: len(lengths)], "seed"]
-
-        columns = {}
-        for name, values in (self.axes | self.points).items():
-            dim = self.dims.index(name if name in self.axes else "point")
-            shape = [-1 if i == dim else 1 for i in range(len(self.shape))]
-            columns[name] = np.broadcast_to(_array(name, values).reshape(shape), self.shape).ravel()
-        self.names_of = {
-            n: values.names for n, values in (self.axes | self.points).items() if isinstance(values, Labels)
-        }
-        labels = list(self.names_of)
+        self.names.append("seed")
+        self.dims, self.shape = (*dims, "seed"), (*shape, len(seed_values))
         self.num = math.prod(self.shape)
-        keys = [columns[name] for name in reversed(labels)]  # lexsort's last key counts first; ties keep their order
-        self._order = np.lexsort(keys) if keys else np.arange(self.num)
+
+    def _order_runs(self, seed_values):
+        """Sets the order of computation, and each run's seed and hyperparameters in it."""
+        values = self.axes | self.points
+        columns = {}
+        for name in values:
+            dim = self.dims.index(name if name in self.axes else "point")
+            shape = [1] * len(self.shape)
+            shape[dim] = -1
+            columns[name] = np.broadcast_to(as_array(name, values[name]).reshape(shape), self.shape).ravel()
+
+        self.label_names = {name: column.names for name, column in values.items() if isinstance(column, Labels)}
+        if self.label_names:
+            # lexsort's last key counts first; runs with equal labels keep their order.
+            self._order = np.lexsort([columns[name] for name in reversed(list(self.label_names))])
+        else:
+            self._order = np.arange(self.num)
         columns = {name: column[self._order] for name, column in columns.items()}
         self.seeds = np.broadcast_to(seed_values, self.shape).ravel()[self._order]
-        self.batched = {name: column for name, column in columns.items() if name not in labels}
-        self._labels = {name: columns[name] for name in labels}
-        changes = [np.flatnonzero(np.diff(column)) + 1 for column in self._labels.values()]
-        self._bounds = [0, *sorted({int(i) for change in changes for i in change}), self.num]
+        self.batched = {name: column for name, column in columns.items() if name not in self.label_names}
+        self._labels = {name: columns[name] for name in self.label_names}
+
+        changes: set[int] = set()
+        for column in self._labels.values():
+            changes |= set((np.flatnonzero(np.diff(column)) + 1).tolist())
+        self._bounds = [0, *sorted(changes), self.num]
         self.largest_group = int(np.diff(self._bounds).max())
 
     @property
     def batched_spec(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """One run's numeric hyperparameters."""
+        """Describes one run's hyperparameters that are numbers."""
         return {name: jax.ShapeDtypeStruct((), column.dtype) for name, column in self.batched.items()}
 
     @property
     def label_spec(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """The positions of its labels."""
+        """Describes the positions of one run's labels."""
         return {name: jax.ShapeDtypeStruct((), column.dtype) for name, column in self._labels.items()}
 
+    def labels(self, number: int) -> dict[str, np.ndarray]:
+        """Returns the positions of the labels of run ``number``, and of all that share its chunk."""
+        return {name: column[number] for name, column in self._labels.items()}
+
+    def part(self, first: int, stop: int) -> Part:
+        """Returns what distinguishes the runs ``first`` to ``stop - 1``, which share their labels."""
+        hparams = {name: column[first:stop] for name, column in self.batched.items()}
+        return Part(seeds=self.seeds[first:stop], hparams=hparams, labels=self.labels(first))
+
+    def chunks(self, done: np.ndarray, size: int) -> list[tuple[int, int]]:
+        """Cuts the runs that are not done into chunks of runs that share their labels.
+
+        Args:
+            done: bool ``[num]``.
+            size: the most runs in a chunk.
+
+        Returns:
+            The number of each chunk's first run, and the number behind its last one.
+        """
+        todo = np.flatnonzero(~done)
+        if not todo.size:
+            return []
+        chunks = []
+        for stretch in np.split(todo, np.flatnonzero(np.diff(todo) > 1) + 1):  # numbers without a gap
+            first, stop = int(stretch[0]), int(stretch[-1]) + 1
+            cuts = [first, *(bound for bound in self._bounds if first < bound < stop), stop]
+            for start, end in itertools.pairwise(cuts):
+                chunks += pieces(start, end, size)
+        return chunks
+
+    def covered(self, chunks: Mapping[int, Mapping[str, np.ndarray]]) -> np.ndarray:
+        """Tells which runs are in some chunks, as bool ``[num]``; chunks are first run -> metrics."""
+        done = np.zeros(self.num, bool)
+        for first, metrics in chunks.items():
+            done[first : first + num_runs(metrics)] = True
+        return done
+
     def joined(self, name: str, chunks: Mapping[int, Mapping[str, np.ndarray]]) -> np.ndarray:
-        """A metric of all runs in the order of the result, ``[*shape, ...]``, from chunks that cover them."""
+        """Puts a metric of all runs into the order of the result, ``[*shape, ...]``.
+
+        Args:
+            name: the metric.
+            chunks: first run -> metrics, which together cover all runs.
+        """
         one = next(iter(chunks.values()))[name]
         values = np.empty((self.num, *one.shape[1:]), one.dtype)
         for first, metrics in chunks.items():
             values[self._order[first : first + len(metrics[name])]] = metrics[name]
         return values.reshape(*self.shape, *one.shape[1:])
 
-    def covered(self, chunks: Mapping[int, Mapping[str, np.ndarray]]) -> np.ndarray:
-        """Which runs are in chunks, first run -> metrics."""
-        done = np.zeros(self.num, bool)
-        for first, metrics in chunks.items():
-            done[first : first + len(next(iter(metrics.values())))] = True
-        return done
 
-    def labels(self, first: int) -> dict[str, np.ndarray]:
-        """The labels' positions of run ``first`` and of those it shares a chunk with."""
-        return {name: column[first] for name, column in self._labels.items()}
-
-    def chunks(self, done: np.ndarray, rows: int) -> list[tuple[int, int]]:
-        """``(first, stop)`` of the runs not done, ``rows`` at most, never across labels."""
-        todo = np.flatnonzero(~done)
-        edges = np.flatnonzero(np.diff(todo, prepend=-2) > 1)  # where a stretch of runs to do starts
-        chunks = []
-        for i, start in enumerate(edges):
-            stretch = todo[start : edges[i + 1] if i + 1 < len(edges) else None]
-            first, stop = int(stretch[0]), int(stretch[-1]) + 1
-            cuts = [first, *[bound for bound in self._bounds if first < bound < stop], stop]
-            for a, b in itertools.pairwise(cuts):
-                chunks += pieces(a, b, rows)
-        return chunks
-
-
-def pieces(first: int, stop: int, rows: int) -> list[tuple[int, int]]:
-    """A range cut into pieces.
+def pieces(first: int, stop: int, size: int) -> list[tuple[int, int]]:
+    """Cuts a range of numbers into pieces.
 
     Args:
         first: its first number.
         stop: the number behind its last one.
-        rows: of a piece, at most.
+        size: the most numbers in a piece.
 
     Returns:
         ``(first, stop)`` of each piece.
@@ -210,31 +198,4 @@ def pieces(first: int, stop: int, rows: int) -> list[tuple[int, int]]:
         >>> pieces(3, 10, 4)
         [(3, 7), (7, 10)]
     """
-    return [(a, min(a + rows, stop)) for a in range(first, stop, rows)]
-
-
-def _plain(name, values):
-    """As Python's own numbers, or labels."""
-    if isinstance(values, str) or np.ndim(values := values if isinstance(values, Labels) else list(values)) != 1:
-        raise ValueError(f"{name}: needs a list of numbers or of strings, got {values!r}.")
-    if isinstance(values, Labels):
-        return values
-    values = [value.item() if hasattr(value, "item") else value for value in values]
-    if len({isinstance(value, str) for value in values}) > 1:
-        raise ValueError(f"{name}: values must be all strings or all numbers, got {values}.")
-    return Labels(values, dict.fromkeys(values)) if values and isinstance(values[0], str) else values
-
-
-def _array(name, values):
-    """Labels as their positions; numbers in JAX's own types, of 32 bits unless ``jax_enable_x64``."""
-    if isinstance(values, Labels):
-        return np.array(values.positions, np.int32)
-    array = np.asarray(values)
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"{name}: needs numbers that fit 64 bits, got {values}.")
-    with np.errstate(over="ignore", invalid="ignore"):
-        cast = array.astype(jax.dtypes.canonicalize_dtype(array.dtype if array.dtype.kind != "u" else np.int64))
-    same = cast == array if array.dtype.kind != "f" else np.isfinite(cast) | ~np.isfinite(array)
-    if not same.all():
-        raise ValueError(f"{name}: {array[~same][0]} does not fit {cast.dtype}.")
-    return cast
+    return [(start, min(start + size, stop)) for start in range(first, stop, size)]

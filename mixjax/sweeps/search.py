@@ -1,21 +1,23 @@
 """Adaptive search: optuna proposes points in batches, and each batch is one sweep by the same compiled program.
 
-Over an experiment that a config names, here with ERMA's final accuracy as the objective:
+Over an experiment that a config names, here with ERMA's final accuracy as the objective::
 
-```python
-config = mixjax.runner.configs.load("configs/quickstart.toml")
-experiment = config.function(config.runs[0].values)
+    config = mixjax.runner.configs.load("configs/quickstart.toml")
+    experiment = config.function(config.runs[0].values)
+    sweep = mixjax.sweeps.Sweep(
+        experiment.train, seeds=8, data=experiment.data, dims=experiment.dims, coords=experiment.coords
+    )
 
-def objective(result):
-    return -result.accuracy.sel({"method": "erma"}).isel(step=-1).mean("seed")
+    def objective(result):
+        return -result.accuracy.sel({"method": "erma"}).isel(step=-1).mean("seed")
 
-study = mixjax.sweeps.search.search(
-    experiment.train, {"gamma1": ("log", 1e-3, 1.0), "gamma2": ("log", 1e-3, 1.0)}, objective,
-    num_trials=64, seeds=8, data=experiment.data, dims=experiment.dims, coords=experiment.coords,
-)
-```
+    space = {"gamma1": ("log", 1e-3, 1.0), "gamma2": ("log", 1e-3, 1.0)}
+    study = mixjax.sweeps.search.search(sweep, space, objective, num_trials=64)
 """
 
+from __future__ import annotations
+
+import dataclasses
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -25,108 +27,124 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from mixjax.sweeps.loop import sweep
-from mixjax.sweeps.runs import Labels, random_points
-from mixjax.sweeps.segments import Segments
+from mixjax.checks import requires
+from mixjax.sweeps import loop
+from mixjax.sweeps.points import Labels, random_points
+from mixjax.sweeps.progress import Callback, Tracker
+from mixjax.sweeps.spec import Sweep
 
 if TYPE_CHECKING:
     import optuna
 
 __all__ = ["search"]
 
-_BATCH = "batch"  # a trial's user attribute: the number of its batch's first trial
-_CHUNK = "chunk"  # the study's: what "auto" chose
+_BATCH = "batch"
+"""User attribute of a trial: the number of the first trial of its batch."""
+
+_CHUNK = "chunk"
+"""User attribute of the study: the size of a chunk that "auto" chose."""
 
 
 def search(
-    train: Callable[[jax.Array, dict[str, jax.Array], Any], dict[str, jax.Array]] | Segments,
+    sweep: Sweep,
     space: Mapping[str, Sequence],
     objective: Callable[[Any], Any],
     *,
     num_trials: int,
-    seeds: int,
     batch: int = 16,
-    study: "optuna.Study | None" = None,
+    study: optuna.Study | None = None,
     checkpoint: str | os.PathLike | None = None,
-    chunk: int | str = "auto",
-    **arguments: Any,
-) -> "optuna.Study":
-    """Asks an optuna study for points, a batch at a time, and tells it what :func:`mixjax.sweep` makes of them.
+    callback: Callback | None = None,
+    tracker: Tracker | None = None,
+    identity: Mapping[str, Any] | None = None,
+) -> optuna.Study:
+    """Asks an optuna study for points, a batch at a time, and tells it what the sweep makes of them.
 
     All points have the same seeds, so that trials are compared in pairs. A point whose objective is not finite becomes
     a failed trial, which optuna's samplers pass over: return a large finite value to keep them away from there.
 
     Args:
-        train: as :func:`mixjax.sweep` takes it.
+        sweep: what to run at each point, without ``points``. A ``chunk`` of "auto" is chosen for the first batch and
+            kept, in the study too.
         space: for each hyperparameter ``("linear" | "log" | "integer", low, high)`` or a list to choose from, as in
             :func:`mixjax.sweeps.random_points`. Strings are labels: ``train`` gets their positions in the list, which
             are not batched.
-        objective: the ``xarray.Dataset`` of a batch -> a value for each point, ``[point]``, or for a study of several
-            objectives ``[point, objective]``: its mean over ``seed``, for instance.
+        objective: the ``xarray.Dataset`` of a batch -> a value for each point, ``[point]``, for instance a mean over
+            ``seed``; for a study of several objectives ``[point, objective]``.
         num_trials: finished trials that ``study`` shall have, failed ones among them; the last batch may be smaller.
-        seeds: of each point.
         batch: points that are asked for at once. More fill a device; fewer make the search more adaptive.
         study: with its own sampler, direction and storage; the default is ``optuna.create_study()``, which minimises
             and keeps nothing. The same sampler, seeded, gives the same search. One process at a time works on it.
         checkpoint: folder for the chunks of the batch at work, see :func:`mixjax.sweep`. With a storage on disk, the
             same call finishes a search that was killed: trials asked for and not told are computed, from their last
             chunk on. Give the sampler another seed then, since it would draw its first points again.
-        chunk: as :func:`mixjax.sweep` takes it; "auto" is chosen for the first batch and kept, in the study too.
-        **arguments: the others of :func:`mixjax.sweep`, except ``points``.
+        callback: of each batch's sweep, see :func:`mixjax.sweep`.
+        tracker: of each batch's sweep.
+        identity: of each batch's chunks.
 
     Returns:
         The study: ``best_params``, ``best_value``, ``trials_dataframe()``.
 
     Raises:
-        ValueError: ``num_trials`` or ``batch`` below 1, a space as :func:`mixjax.sweeps.random_points` refuses it, an
-            objective of another shape, several hosts.
+        ValueError: ``num_trials`` or ``batch`` below 1, a sweep with points, a space as
+            :func:`mixjax.sweeps.random_points` refuses it, an objective of another shape, several hosts.
         ImportError: optuna is missing (extra ``search``).
 
     Example:
         >>> import jax, optuna
+        >>> from mixjax.sweeps import Sweep
         >>> from mixjax.sweeps.search import search
         >>> optuna.logging.set_verbosity(optuna.logging.WARNING)
         >>> def train(key, hparams, data):
         ...     return {"error": (hparams["x"] - 0.3) ** 2 + 0.01 * jax.random.normal(key)}
         >>> study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0))
         >>> study = search(
-        ...     train, {"x": ("linear", 0.0, 1.0)}, lambda result: result.error.mean("seed"),
-        ...     num_trials=64, seeds=4, study=study,
+        ...     Sweep(train, seeds=4), {"x": ("linear", 0.0, 1.0)}, lambda result: result.error.mean("seed"),
+        ...     num_trials=64, study=study,
         ... )
         >>> len(study.trials), abs(study.best_params["x"] - 0.3) < 0.05
         (64, True)
     """
-    try:
+    with requires("search", "mixjax.sweeps.search"):
         import optuna
-    except ImportError as error:
-        raise ImportError("mixjax.sweeps.search needs optuna: pip install 'mixjax[search]'") from error
 
     if num_trials < 1 or batch < 1:
         raise ValueError(f"num_trials and batch must be at least 1, got {num_trials=}, {batch=}.")
+    if sweep.points:
+        raise ValueError(f"the search chooses the points; give a sweep without, got {sorted(sweep.points)}.")
     if jax.process_count() > 1:
         raise ValueError("a search runs on one host, of several one would ask for other points than the next.")
     distributions = _distributions(space)
     study = optuna.create_study() if study is None else study
-    while trials := _unfinished(study, space) or _new(study, distributions, min(batch, num_trials - _finished(study))):
-        rows = study.user_attrs.get(_CHUNK, chunk) if chunk == "auto" else chunk
+    while trials := _next_batch(study, distributions, num_trials, batch):
+        # The first batch's size of chunk, so that all batches share one program.
+        chunk = study.user_attrs.get(_CHUNK, "auto") if sweep.chunk == "auto" else sweep.chunk
         folder = None if checkpoint is None else Path(checkpoint, f"batch_{trials[0].number:06d}")
-        points = _points(trials, distributions)
-        result = sweep(train, seeds=seeds, points=points, chunk=rows, checkpoint=folder, **arguments)
+        result = loop.run(
+            dataclasses.replace(sweep, points=_points(trials, distributions), chunk=chunk),
+            callback=callback,
+            tracker=tracker,
+            checkpoint=folder,
+            identity=identity,
+        )
         for trial, values in zip(trials, _values(objective(result), len(trials), study), strict=True):
-            told = {"values": values} if np.isfinite(values).all() else {"state": optuna.trial.TrialState.FAIL}
-            study.tell(trial.number, **told, skip_if_finished=True)
+            if np.isfinite(values).all():
+                study.tell(trial.number, values=values, skip_if_finished=True)
+            else:
+                study.tell(trial.number, state=optuna.trial.TrialState.FAIL, skip_if_finished=True)
         if folder is not None:
             shutil.rmtree(folder)
-        if rows == "auto" and result.attrs["chunk"]:  # after the folder, which says "auto"
+        # Only when the folder is gone: its chunks are those of a sweep with "auto", and of no other.
+        if chunk == "auto" and result.attrs["chunk"]:
             study.set_user_attr(_CHUNK, result.attrs["chunk"])
     return study
 
 
 def _distributions(space):
-    """optuna's, for each hyperparameter."""
+    """Returns optuna's distribution of each hyperparameter."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    random_points(space, num=1)  # checks the space
+    random_points(space, num=1)  # for its checks of the space
     found = {}
     for name, choices in space.items():
         scale = choices[0] if isinstance(choices, tuple) and len(choices) == 3 else None
@@ -135,50 +153,56 @@ def _distributions(space):
         elif scale == "integer":
             found[name] = IntDistribution(int(choices[1]), int(choices[2]))
         else:
-            found[name] = CategoricalDistribution(np.asarray(choices).tolist())  # of one type in every batch
+            # Through NumPy, which makes all numbers one type: of int and float choices, a batch would get the type
+            # of those it happens to hold, and another program.
+            found[name] = CategoricalDistribution(np.asarray(choices).tolist())
     return found
 
 
-def _finished(study):
-    return sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
-
-
-def _unfinished(study, space):
-    """The batch at work when a search was killed, with those of its trials that were told.
-
-    A trial that was being asked for, or of another space, is told as failed.
-    """
-    from optuna.trial import TrialState
-
-    starts = []
-    for trial in study.get_trials(states=[TrialState.RUNNING]):
-        if _BATCH in trial.user_attrs and trial.params.keys() == space.keys():
-            starts.append(trial.user_attrs[_BATCH])
-        else:
-            study.tell(trial.number, state=TrialState.FAIL)
-    return [trial for trial in study.get_trials() if starts and trial.user_attrs.get(_BATCH) == starts[0]]
-
-
-def _new(study, distributions, num):
-    """A batch of trials; none if ``num`` is not positive."""
-    trials = [study.ask(distributions) for _ in range(num)]
+def _next_batch(study, distributions, num_trials, batch):
+    """Returns the trials to evaluate next: the batch at which a search was killed, or new ones; none at the end."""
+    unfinished = _unfinished(study, distributions)
+    if unfinished:
+        return unfinished
+    finished = sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
+    trials = [study.ask(distributions) for _ in range(min(batch, num_trials - finished))]
     for trial in trials:
         trial.set_user_attr(_BATCH, trials[0].number)
     return trials
 
 
+def _unfinished(study, distributions):
+    """Returns the batch at work when a search was killed, with those of its trials that were told.
+
+    A trial that was being asked for, or that is of another space, is told as failed.
+    """
+    from optuna.trial import TrialState
+
+    first = None
+    for trial in study.get_trials(states=[TrialState.RUNNING]):
+        if _BATCH in trial.user_attrs and trial.params.keys() == distributions.keys():
+            first = trial.user_attrs[_BATCH] if first is None else first
+        else:
+            study.tell(trial.number, state=TrialState.FAIL)
+    if first is None:
+        return []
+    return [trial for trial in study.get_trials() if trial.user_attrs.get(_BATCH) == first]
+
+
 def _points(trials, distributions):
-    """One column a hyperparameter, for `sweep`."""
+    """Returns the trials' hyperparameters as columns of points."""
     points = {}
     for name, distribution in distributions.items():
-        points[name], choices = [trial.params[name] for trial in trials], getattr(distribution, "choices", ())
+        column = [trial.params[name] for trial in trials]
+        choices = getattr(distribution, "choices", ())
         if choices and isinstance(choices[0], str):
-            points[name] = Labels(points[name], choices)
+            column = Labels(column, choices)
+        points[name] = column
     return points
 
 
 def _values(values, num, study):
-    """One row of objectives a trial."""
+    """Returns the objectives as one list a trial."""
     values, shape = np.asarray(values, float), (num, len(study.directions))
     if values.shape != shape and (values.shape != (num,) or shape[1] > 1):
         raise ValueError(f"objective must return {num} values, one a point ({shape[1]} each), got {values.shape}.")

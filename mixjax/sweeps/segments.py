@@ -1,4 +1,6 @@
-"""A training run cut in time."""
+"""Training runs cut in time, so that a sweep can report, save and stop in the middle of a run."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,20 +9,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["History", "Segments", "diverged"]
+from mixjax.sweeps.arrays import num_runs
+
+__all__ = ["History", "Segments", "diverged", "num_segments"]
 
 
 class Segments(NamedTuple):
-    """A training run cut in time: between segments a sweep reports, keeps the carry on disk, and may stop early.
+    """Describes a training run cut in time.
+
+    Between two segments a sweep reports its progress, keeps the carry on disk, and may stop early.
 
     Args:
         init: ``init(key, hparams, data) -> carry``, a pytree of arrays.
-        advance: ``advance(carry, hparams, data) -> (carry, metrics)``: one segment, the same program for each; the
-            first dimension of every metric is time, and segments are joined along it.
+        advance: ``advance(carry, hparams, data) -> (carry, metrics)``: one segment, the same program for each. The
+            first dimension of every metric is time, and the segments are joined along it.
         num: number of segments, at least 1.
-        stop: ``stop(metrics) -> bool`` of one run's segment, such as :func:`diverged`: from the next segment on the run
-            counts as done, and its metrics repeat their last row. A chunk whose runs are all done ends. A run's result
-            does not depend on the runs beside it.
+        stop: ``stop(metrics) -> bool`` of one run's segment, such as :func:`diverged`. From the next segment on the run
+            counts as done, and its metrics repeat their last row. A chunk ends when all its runs are done. A run's
+            result does not depend on the runs beside it.
 
     Example:
         >>> import jax, jax.numpy as jnp, mixjax
@@ -40,8 +46,13 @@ class Segments(NamedTuple):
     stop: Callable | None = None
 
 
+def num_segments(train: Any) -> int:
+    """Counts the segments of a training run; a plain function is one."""
+    return train.num if isinstance(train, Segments) else 1
+
+
 def diverged(metrics: dict[str, jax.Array]) -> jax.Array:
-    """Whether any float among one run's metrics is not finite; for the ``stop`` of :class:`Segments`.
+    """Tells whether any float among one run's metrics is not finite, for the ``stop`` of :class:`Segments`.
 
     Args:
         metrics: name to array.
@@ -59,51 +70,60 @@ def diverged(metrics: dict[str, jax.Array]) -> jax.Array:
 
 
 class History:
-    """The metrics of a chunk's runs, segment by segment, and which of the runs are done.
+    """Collects the metrics of a chunk's runs, segment by segment, and knows which of the runs are done.
 
     Args:
-        train: what runs.
-        kept: segments done and the arrays of :meth:`arrays`, where it goes on.
+        train: the training run.
+        kept: the number of segments done and what :meth:`arrays` returned then, to go on from there; None starts.
     """
 
     def __init__(self, train: Segments, kept: tuple[int, dict[str, np.ndarray]] | None = None):
         """Starts empty, or with what was kept."""
-        self.num, self._stop = train.num, train.stop and jax.vmap(train.stop)
+        self.num, self._stop = train.num, None if train.stop is None else jax.vmap(train.stop)
         self.segments, arrays = kept or (0, {})
         self._done = arrays.get("done", np.False_)  # [runs] once a segment is there
         metrics = {name.removeprefix("metric "): x for name, x in arrays.items() if name.startswith("metric ")}
         self._parts: list[dict[str, np.ndarray]] = [metrics] if kept else []
 
     @property
+    def is_complete(self) -> bool:
+        """Tells whether all segments are there."""
+        return self.segments == self.num
+
+    @property
     def last(self) -> dict[str, np.ndarray]:
-        """The last segment's metrics, ``[runs, time, ...]``."""
+        """Returns the last segment's metrics, ``[runs, time, ...]``."""
         return self._parts[-1]
 
     def add(self, metrics: dict[str, np.ndarray]) -> None:
-        """Appends a segment; runs that were done before it repeat their last row, and so do all once all are done.
+        """Appends a segment.
+
+        Runs that were done before it repeat their last row. Once all runs are done, the segments that are left repeat
+        the last row too.
 
         Args:
             metrics: name -> ``[runs, time, ...]``.
         """
         if np.any(self._done):
-            before = self._parts[-1]
-            metrics = {
-                name: np.where(self._done.reshape(-1, *[1] * (x.ndim - 1)), before[name][:, -1:], x)
-                for name, x in metrics.items()
-            }
+            metrics = {name: self._frozen(name, x) for name, x in metrics.items()}
         self._parts.append(metrics)
         self.segments += 1
-        runs = len(next(iter(metrics.values())))
-        self._done = self._done | (np.zeros(runs, bool) if self._stop is None else np.asarray(self._stop(metrics)))
+        stopped = np.zeros(num_runs(metrics), bool) if self._stop is None else np.asarray(self._stop(metrics))
+        self._done = self._done | stopped
         if np.all(self._done):
             still = {name: np.broadcast_to(x[:, -1:], x.shape) for name, x in metrics.items()}
             self._parts += [still] * (self.num - self.segments)
             self.segments = self.num
 
     def metrics(self) -> dict[str, np.ndarray]:
-        """All segments' metrics, joined along time."""
+        """Returns all segments' metrics, joined along time."""
         return {name: np.concatenate([part[name] for part in self._parts], 1) for name in self._parts[0]}
 
     def arrays(self) -> dict[str, Any]:
-        """What must be kept to go on, beside the carry."""
+        """Returns what must be kept to go on, beside the carry."""
         return {"done": self._done} | {f"metric {name}": x for name, x in self.metrics().items()}
+
+    def _frozen(self, name, x):
+        """Returns a metric in which the runs that are done have their last row."""
+        done = self._done.reshape(-1, *[1] * (x.ndim - 1))
+        return np.where(done, self.last[name][:, -1:], x)

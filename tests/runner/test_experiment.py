@@ -12,8 +12,9 @@ from mixjax.runner import experiment, results
 from mixjax.runner.claims import near, paired, versus
 from mixjax.runner.configs import ConfigError, load
 from mixjax.runner.experiment import ReportError
-from mixjax.sweeps import checkpoints
+from mixjax.sweeps import checkpoints, loop
 from mixjax.sweeps.programs import Program
+from mixjax.sweeps.saving import pauses
 
 MODULE = """
 import dataclasses
@@ -79,6 +80,12 @@ def make(tmp_path, monkeypatch):
         return load("toy.toml", overrides)
 
     return make
+
+
+@pytest.fixture
+def save_always():
+    with pauses(longest=0.0):
+        yield
 
 
 TEXT = """
@@ -147,9 +154,8 @@ def test_metrics_survive_a_failing_figure_claims_or_summary(make, tmp_path, fail
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_an_interrupted_run_goes_on_where_it_stopped(make, tmp_path, monkeypatch, error):
+def test_an_interrupted_run_goes_on_where_it_stopped(make, tmp_path, monkeypatch, save_always, error):
     whole = results.read(experiment.run(make(TEXT, "sweep.chunk=2"), out="whole"))
-    monkeypatch.setattr("mixjax.sweeps.loop.SAVE_EVERY", 0.0)
 
     def stop(name, done, total):
         if name == "steep" and done == 4:
@@ -193,7 +199,7 @@ def test_a_failed_figure_costs_no_second_run(make, monkeypatch):
 
 
 def test_mistakes_are_found_before_the_runs(make, tmp_path, monkeypatch):
-    monkeypatch.setattr(experiment, "sweep", lambda *args, **kwargs: pytest.fail("ran"))
+    monkeypatch.setattr(loop, "run", lambda *args, **kwargs: pytest.fail("ran"))
     with pytest.raises(ConfigError, match="holds 'mod_"):
         experiment.run(make(), out=tmp_path)
     with pytest.raises(TypeError, match="must return an Experiment, got NoneType"):

@@ -24,7 +24,7 @@ def train(key, hparams, data):
 
 
 def sweep(tracker):
-    return mixjax.sweep(train, seeds=2, axes={"rate": [1.0, 2.0, jnp.inf]}, chunk=2, track=tracker)
+    return mixjax.sweep(train, seeds=2, axes={"rate": [1.0, 2.0, jnp.inf]}, chunk=2, tracker=tracker)
 
 
 def test_json_lines_append_and_drop_a_line_cut_off(tmp_path):
@@ -105,7 +105,7 @@ def test_a_broken_tracker_costs_its_records_only(caplog):
         raise OSError("no connection")
 
     result = mixjax.sweep(
-        train, seeds=8, axes={"rate": [1.0, 2.0, 3.0]}, chunk=8, track=tracking.together(broken, seen.append)
+        train, seeds=8, axes={"rate": [1.0, 2.0, 3.0]}, chunk=8, tracker=tracking.together(broken, seen.append)
     )
     assert len(seen) == 3 and len(attempts) == 1 and result.sizes["seed"] == 8
     assert "no connection" in caplog.text and "the sweep goes on" in caplog.text
@@ -119,7 +119,7 @@ def test_means_are_finite_or_none():
         lambda key, hparams, data: {"huge": jnp.full(2, hparams["x"])},
         seeds=4,
         axes={"x": [3e38]},
-        track=records.append,
+        tracker=records.append,
     )
     (record,) = records
     assert math.isclose(record["metrics"]["huge"], 3e38, rel_tol=1e-6)  # no overflow on the way

@@ -1,25 +1,15 @@
-"""Finished chunks on disk: what comes back, what damage does, kills, and what counts as another run."""
+"""Finished chunks on disk: what comes back, what damage does, and what counts as another sweep."""
 
 import errno
 import logging
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
-import types
-from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import mixjax
-from mixjax import sweeps
 from mixjax.sweeps.checkpoints import ChangedError, Chunks
-from mixjax.sweeps.programs import Program
 
 IDENTITY = {"seeds": 4, "config": {"steps": 3, "rate": 0.5}}
 METRICS = {
@@ -44,12 +34,12 @@ def test_what_was_written_comes_back_with_its_types(tmp_path):
     store.write({0: METRICS, 1: METRICS})
     store.write({7: METRICS})
     store.write({})
-    store.rows = 3
+    store.chunk_size = 3
     again = Chunks(tmp_path / "a" / "b", IDENTITY).read()
     assert sorted(again) == [0, 1, 7]
     for chunk in again.values():
         same(chunk, METRICS)
-    assert Chunks(tmp_path / "a" / "b", IDENTITY).rows == 3
+    assert Chunks(tmp_path / "a" / "b", IDENTITY).chunk_size == 3
 
 
 def test_the_last_carry_comes_back_and_goes_when_its_chunk_is_done(tmp_path):
@@ -150,10 +140,10 @@ def test_chunks_whose_identity_is_damaged_are_not_trusted(tmp_path, caplog):
     store = Chunks(tmp_path, IDENTITY)
     store.write({0: METRICS})
     store.write_carry(1, 1, METRICS)
-    store.rows = 3
+    store.chunk_size = 3
     (tmp_path / "identity.json").write_text("{")
     again = Chunks(tmp_path, IDENTITY)
-    assert again.read() == {} and again.read_carry(1) is None and again.rows is None
+    assert again.read() == {} and again.read_carry(1) is None and again.chunk_size is None
     assert "identity.json is damaged" in caplog.text
 
 
@@ -172,89 +162,6 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         Chunks(tmp_path / "file" / "chunks", IDENTITY)
 
 
-# In a sweep.
-
-
-def train(key, hparams, data):
-    return {"error": hparams["scale"] * jax.random.normal(key, (3,)) + data}
-
-
-def sweep(folder=None, **changes):
-    arguments = {"seeds": 5, "axes": {"scale": [1.0, 2.0]}, "data": jnp.float32(1.0), "chunk": 2} | changes
-    return mixjax.sweep(train, checkpoint=folder, **arguments)
-
-
-def test_a_sweep_goes_on_from_the_chunks_it_finds(tmp_path, monkeypatch):
-    monkeypatch.setattr("mixjax.sweeps.loop.SAVE_EVERY", 0.0)
-    whole, calls = sweep(), []
-
-    def stop(done, total):
-        calls.append(done)
-        if done == 6:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        sweep(tmp_path, callback=stop)
-    assert len(list(tmp_path.glob("chunk_*"))) == 3
-    run = []
-    call = Program.run
-    monkeypatch.setattr(Program, "run", lambda *arguments: run.append(1) or call(*arguments))
-    again = sweep(tmp_path, callback=lambda done, total: calls.append(done))
-    np.testing.assert_array_equal(again.error, whole.error)
-    assert len(run) == 2 and calls == [2, 4, 6, 6, 8, 10]
-    monkeypatch.setattr(Program, "run", lambda *arguments: pytest.fail("nothing is left to compute"))
-    np.testing.assert_array_equal(sweep(tmp_path, chunk=np.int64(2)).error, whole.error)
-
-
-def test_short_chunks_are_saved_together_and_saving_takes_its_share_of_the_time_at_most(tmp_path, monkeypatch):
-    now, writes = [0.0], []
-    monkeypatch.setattr("mixjax.sweeps.loop.time.perf_counter", lambda: now[0])
-
-    def write(chunks, took):
-        writes.append((now[0], list(chunks)))
-        now[0] += took
-
-    saver = sweeps.loop._Saver(types.SimpleNamespace(write=lambda chunks: write(chunks, 0.006)))
-    for first in range(100):
-        now[0] += 0.01
-        saver.add(first, {})
-    saver.flush()
-    assert writes[0] == (0.01, [0])  # whether the folder can be written shows at once
-    assert [first for _, chunks in writes for first in chunks] == list(range(100))
-    assert 0.006 * len(writes) < 2 * sweeps.loop.SAVE_SHARE * now[0] and len(writes) == 3
-
-    saver = sweeps.loop._Saver(types.SimpleNamespace(write=lambda chunks: write(chunks, 10.0)))
-    writes.clear()
-    for first in range(20):  # a slow disk: 1 % would be every 1000 s
-        now[0] += 31.0
-        saver.add(first, {})
-    assert [len(chunks) for _, chunks in writes] == [1] + [2] * 9
-
-
-def test_a_sweep_is_another_one_if_its_arguments_data_or_code_differ(tmp_path):
-    sweep(tmp_path)
-    for changes, message in [
-        ({"seeds": 6}, "seeds: 5, now 6"),
-        ({"axes": {"scale": [1.0, 3.0]}}, r"axes\.scale: \[1\.0, 2\.0\], now \[1\.0, 3\.0\]"),
-        ({"chunk": 5}, "chunk: 2, now 5"),
-        ({"first_seed": 1}, "first_seed"),
-        ({"data": jnp.float32(2.0)}, "another run: data differs. Go back"),
-        ({"identity": {"config": {"a": 1}}}, "config"),
-        ({"axes": {"scale": mixjax.sweeps.Labels(["a", "b"], ["b", "a"])}}, "labels.scale"),
-    ]:
-        with pytest.raises(ChangedError, match=message):
-            sweep(tmp_path, **changes)
-
-    with pytest.raises(ValueError, match=r"identity: \['data'\] are compared anyway"):
-        sweep(tmp_path, identity={"data": "v1"})
-
-    def other(key, hparams, data):
-        return {"error": hparams["scale"] * jax.random.normal(key, (3,)) - data}
-
-    with pytest.raises(ChangedError, match=r"program \(the code of train\)"):
-        mixjax.sweep(other, checkpoint=tmp_path, seeds=5, axes={"scale": [1.0, 2.0]}, data=jnp.float32(1.0), chunk=2)
-
-
 def test_one_lock_a_folder_and_process(tmp_path):
     """Closing any descriptor of a file would give up the process's lock on it."""
     first, second = Chunks(tmp_path, IDENTITY), Chunks(tmp_path, IDENTITY)
@@ -265,34 +172,3 @@ def test_one_lock_a_folder_and_process(tmp_path):
     del second
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(file)
-
-
-CHILD = """
-import sys, time
-import jax
-jax.config.update("jax_num_cpu_devices", 8)
-from mixjax import sweeps
-from tests.sweeps.test_checkpoints import sweep
-sweeps.loop.SAVE_EVERY = 0.0
-sweep(sys.argv[1], callback=lambda done, total: time.sleep(0.3))
-"""
-
-
-def test_kill_9_and_the_same_call_again_give_the_result_of_a_run_without_a_break(tmp_path):
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, sys.path)]),
-    }
-    process = subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path)], env=environment)
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("chunk_000000002")) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    with pytest.raises(BlockingIOError, match="in use by another process"):  # while the first one lives
-        sweep(tmp_path)
-    with pytest.raises(BlockingIOError):  # before anything in the folder is compared or deleted
-        Chunks(tmp_path, {"another": "run"})
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    found = len(list(tmp_path.glob("chunk_?????????")))
-    assert 2 <= found < 5
-    np.testing.assert_array_equal(sweep(tmp_path).error, sweep().error)

@@ -22,18 +22,17 @@ SECOND = ("memory.max", "memory.current", "inactive_file")
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     (tmp_path / "proc/self").mkdir(parents=True)
-    monkeypatch.setattr(devices, "_ROOT", tmp_path)
-    monkeypatch.setattr(devices.os, "sysconf", lambda name: {"SC_AVPHYS_PAGES": 10**6, "SC_PAGE_SIZE": 4096}[name])
+    monkeypatch.setattr("os.sysconf", lambda name: {"SC_AVPHYS_PAGES": 10**6, "SC_PAGE_SIZE": 4096}[name])
     return tmp_path
 
 
-def free(num_devices=1):
-    return devices.free_bytes(jax.devices()[:1] * num_devices)
+def free(root, num_devices=1):
+    return devices.free_bytes(jax.devices()[:1] * num_devices, root=root)
 
 
 def test_without_control_groups_devices_share_the_hosts_memory(root):
-    assert free() == 4096e6
-    assert free(4) == 1024e6
+    assert free(root) == 4096e6
+    assert free(root, 4) == 1024e6
 
 
 @pytest.mark.parametrize(
@@ -44,20 +43,20 @@ def test_without_control_groups_devices_share_the_hosts_memory(root):
 def test_the_tightest_group_counts_and_what_the_kernel_would_drop_is_free(root, line, top, names):
     (root / "proc/self/cgroup").write_text(f"7:pids:/job\n{line}\n")
     group(root / top / "job/step", "max" if names is SECOND else 2**63 - 4096, 50, 0, names)
-    assert free() == 4096e6
+    assert free(root) == 4096e6
     group(root / top / "job", 1_000_000, 700_000, 100_000, names)
-    assert free() == 400_000
-    assert free(2) == 200_000
+    assert free(root) == 400_000
+    assert free(root, 2) == 200_000
     group(root / top / "job/step", 500_000, 200_000, 0, names)
-    assert free() == 300_000
+    assert free(root) == 300_000
     group(root / top / "job/step", 500_000, 600_000, 50, names)
-    assert free() == 0
+    assert free(root) == 0
 
 
 def test_a_group_known_by_the_hosts_name_is_that_at_the_top(root):
     (root / "proc/self/cgroup").write_text("0::/kubepods/pod7\n")
     group(root / "sys/fs/cgroup", 3_000, 1_000, 0, SECOND)
-    assert free() == 2_000
+    assert free(root) == 2_000
 
 
 def test_an_accelerator_has_its_own():

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import mixjax
-from tests.sweeps.test_checkpoints import train
+from mixjax.sweeps.hosts import Hosts
+from tests.sweeps.small_sweep import train
 
 HOST = """
 import sys, time
@@ -22,16 +23,16 @@ rank, num, port, folder, pause = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 jax.config.update("jax_num_cpu_devices", 2)
 jax.distributed.initialize(f"localhost:{port}", num, rank, heartbeat_timeout_seconds=10)
 import numpy as np
-from mixjax import sweeps
+from mixjax.sweeps.saving import pauses
 from tests.sweeps.test_hosts import sweep
-sweeps.loop.SAVE_EVERY = 0.0
 
 def callback(done, total):
     time.sleep(abs(pause))
     if rank == 1 and pause < 0:
         raise RuntimeError("lost the plot")
 
-result = sweep(folder, callback=callback)
+with pauses(longest=0.0):
+    result = sweep(folder, callback=callback)
 np.save(f"{folder}/result_{rank}.npy", result.error.values)
 """
 
@@ -117,3 +118,16 @@ def test_several_hosts_need_a_folder(monkeypatch):
     monkeypatch.setattr("jax.process_count", lambda: 2)
     with pytest.raises(ValueError, match="give checkpoint, one that all see"):
         sweep()
+
+
+def test_each_item_is_the_share_of_one_host():
+    shares = [Hosts(index=index, count=3).share(range(8)) for index in range(3)]
+    assert shares == [[0, 3, 6], [1, 4, 7], [2, 5]]
+
+
+def test_one_host_raises_its_own_error_and_asks_nobody():
+    hosts = Hosts.here()
+    assert (hosts.index, hosts.count, hosts.is_first, hosts.several) == (0, 1, True, False)
+    assert hosts.from_first(np.array([True, False])).tolist() == [True, False]
+    with pytest.raises(KeyError), hosts.together():
+        raise KeyError("mine")

@@ -1,5 +1,4 @@
-import logging
-import shutil
+"""The loop of a sweep: labels, seeds, chunks, compilations, and errors that name what is wrong."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +7,6 @@ import pytest
 
 import mixjax
 from mixjax import rules
-from mixjax.sweeps import plans, programs, random_points
 
 
 def train(key, hparams, data):
@@ -181,17 +179,6 @@ def test_points_are_labelled_in_their_order_whatever_the_chunks(vectorize, chunk
             np.testing.assert_allclose(result.error.sel(scale2=2, point=point, seed=seed), expected, rtol=1e-6)
 
 
-def test_a_switch_over_labels_stays_a_switch_under_vmap():
-    Program, Spec = programs.Program, programs.Spec
-    scalar = lambda dtype: jax.ShapeDtypeStruct((), dtype)  # noqa: E731
-    specs = Spec({"scale": scalar(jnp.float32)}), Spec({"rule": scalar(jnp.int32)})
-    text = Program(named, 4, "vmap", jax.devices()[:1], *specs, Spec(None))._lowered[0].as_text()
-    assert text.count("stablehlo.case") == 1
-    both = Spec({"scale": scalar(jnp.float32), "rule": scalar(jnp.int32)})  # batched, every branch would run
-    text = Program(named, 4, "vmap", jax.devices()[:1], both, Spec({}), Spec(None))._lowered[0].as_text()
-    assert text.count("stablehlo.case") == 0
-
-
 @pytest.mark.parametrize("vectorize", ["map", "vmap"])
 def test_runs_are_split_over_devices_and_equal_those_of_one(vectorize):
     assert len(jax.devices()) == 8
@@ -199,116 +186,6 @@ def test_runs_are_split_over_devices_and_equal_those_of_one(vectorize):
     for count, chunk in [(8, 16), (8, 3), (3, 7), (5, "auto")]:
         many = sweep(seeds=11, chunk=chunk, vectorize=vectorize, devices=jax.devices()[:count])
         np.testing.assert_allclose(many.error, one.error, rtol=1e-6)
-
-
-def test_every_device_gets_its_share():
-    program = programs.Program(train, 16, "map", jax.devices(), *_specs("scale")[:2], programs.Spec(DATA))
-    valid = program.valid(9)
-    shards = [int(shard.data.sum()) for shard in valid.addressable_shards]
-    assert program.rows == 16 and shards == [2, 1, 1, 1, 1, 1, 1, 1]
-    rows = program.place_rows(np.arange(9))
-    assert program.take_rows(rows, 9).tolist() == list(range(9))
-    assert [shard.data.tolist() for shard in rows.addressable_shards][:2] == [[0, 8], [1, 8]]
-
-
-def test_auto_takes_the_largest_chunk_that_fits(monkeypatch):
-    def train(key, hparams, data):  # about 200 kB a run
-        noise = jax.random.normal(key, (50_000,))
-        return {"x": jnp.cumsum(noise)[::10_000] * hparams["scale"]}
-
-    sizes = []
-    plan = programs.Program.bytes_per_device
-    monkeypatch.setattr(programs.Program, "bytes_per_device", lambda self: sizes.append(self.rows) or plan(self))
-    arguments = {"seeds": 40, "axes": {"scale": [1.0]}, "vectorize": "vmap", "devices": jax.devices()[:2]}
-    monkeypatch.setattr(plans, "free_bytes", lambda devices: 1e12)
-    everything = mixjax.sweep(train, **arguments)
-    assert sizes == [40]
-    monkeypatch.setattr(plans, "free_bytes", lambda devices: 3e6)
-    less = mixjax.sweep(train, **arguments)
-    assert len(sizes) > 1 and 2 <= sizes[-1] < 40
-    assert -(-40 // sizes[-1]) * sizes[-1] - 40 < 2 * -(-40 // sizes[-1])  # shared out: no more padding than devices
-    np.testing.assert_allclose(less.x, everything.x, rtol=1e-6)
-    assert programs.Program(train, sizes[-1], "vmap", jax.devices()[:2], *_specs("scale")).bytes_per_device() <= 3e6
-
-
-def _specs(*names):
-    own = {name: jax.ShapeDtypeStruct((), jnp.float32) for name in names}
-    return programs.Spec(own), programs.Spec({}), programs.Spec(None)
-
-
-def out_of_memory_above(monkeypatch, rows):
-    run = programs.Program.run
-
-    def limited(self, *arguments):
-        with programs._memory_errors():
-            if self.rows > rows:
-                raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1 bytes.")
-        return run(self, *arguments)
-
-    monkeypatch.setattr(programs.Program, "run", limited)
-
-
-def test_a_chunk_that_runs_out_of_memory_is_halved_and_computed_again(monkeypatch, caplog, tmp_path):
-    whole = sweep(seeds=30, vectorize="vmap", devices=jax.devices()[:2])
-    out_of_memory_above(monkeypatch, 20)
-    for folder in (None, tmp_path):
-        with caplog.at_level(logging.WARNING):
-            result = sweep(seeds=30, vectorize="vmap", devices=jax.devices()[:2], checkpoint=folder)
-        assert "chunk of 60 runs: going on with 30" in caplog.text and "going on with 15" in caplog.text
-        np.testing.assert_allclose(result.error, whole.error, rtol=1e-6)
-        caplog.clear()
-    assert sorted(int(path.name[6:]) for path in tmp_path.glob("chunk_*")) == [0, 16]
-    for path in tmp_path.glob("chunk_*"):
-        shutil.rmtree(path)
-    with caplog.at_level(logging.WARNING):  # the size that worked was kept
-        again = sweep(seeds=30, vectorize="vmap", devices=jax.devices()[:2], checkpoint=tmp_path)
-    assert not caplog.text
-    np.testing.assert_array_equal(again.error, result.error)
-
-
-def test_a_chunk_of_a_given_size_that_does_not_fit_is_an_error(monkeypatch):
-    out_of_memory_above(monkeypatch, 1)
-    with pytest.raises(MemoryError, match="no memory for a chunk of 4 runs"):
-        sweep(chunk=4)
-    out_of_memory_above(monkeypatch, 0)
-    with pytest.raises(MemoryError, match="no memory for a chunk of 1 runs"):  # nothing left to halve
-        sweep(vectorize="vmap", devices=jax.devices()[:1])
-
-
-def test_other_failures_of_the_runtime_are_not_taken_for_it(monkeypatch):
-    def broken(self, *arguments):
-        with programs._memory_errors():
-            raise jax.errors.JaxRuntimeError("INTERNAL: broken")
-
-    monkeypatch.setattr(programs.Program, "run", broken)
-    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
-        sweep()
-
-
-def test_records_for_a_tracker():
-    def train(key, hparams, data):
-        return {"loss": jnp.array([9.0, jnp.log(hparams["x"])]), "count": jnp.int32(2)}
-
-    records, dims = [], {"loss": ("step",)}
-    mixjax.sweep(train, seeds=2, axes={"x": [-1.0, 1.0, jnp.e]}, dims=dims, chunk=4, track=records.append)
-    keys = ["done", "total", "segment", "segments", "diverged", "metrics"]
-    assert [[record[key] for key in keys] for record in records] == [
-        [4, 6, 1, 1, 2, {"loss": 0.0, "count": 2.0}],
-        [6, 6, 1, 1, 2, {"loss": pytest.approx(1.0), "count": 2.0}],
-    ]
-    assert all(record["seconds"] >= 0 for record in records)
-    records.clear()
-    mixjax.sweep(train, seeds=2, axes={"x": [-1.0]}, track=records.append)
-    assert records[0]["metrics"]["loss"] is None and records[0]["diverged"] == 2
-
-
-def test_free_memory_counts_the_data_once(monkeypatch):
-    seen = []
-    monkeypatch.setattr(plans, "free_bytes", lambda devices: 1e9)
-    monkeypatch.setattr(plans, "fitting", lambda *args: seen.append(args[-1]) or programs.fitting(*args))
-    for data in (np.ones(1000, np.float32), jnp.ones(1000), None):
-        mixjax.sweep(lambda key, hparams, data: {"x": jnp.float32(0.0)}, seeds=2, data=data, vectorize="vmap")
-    assert seen == [1e9, 1e9 + 4000, 1e9]
 
 
 def test_a_setting_of_jax_makes_another_program():
@@ -320,35 +197,3 @@ def test_a_setting_of_jax_makes_another_program():
         other = mixjax.sweep(train, seeds=2).x
         expected = jax.random.normal(jax.random.key(0))
     assert other[0] == expected != first[0] and (mixjax.sweep(train, seeds=2).x == first).all()
-
-
-def test_labels_of_random_points_are_those_of_their_list():
-    def train(key, hparams, data):
-        return {"position": hparams["rule"]}
-
-    names = ["fixed", "fgls", "erma"]
-    for seed in range(5):
-        points = random_points({"rule": names}, 4, seed=seed)
-        result = mixjax.sweep(train, seeds=1, points=points)
-        assert [names[i] for i in result.position[:, 0].values] == points["rule"]
-    given = mixjax.sweep(train, seeds=1, axes={"rule": mixjax.sweeps.Labels(["erma"], names)})
-    assert given.position.values.tolist() == [[2]] and given.rule.values.tolist() == ["erma"]
-    with pytest.raises(ValueError, match="among names that all differ"):
-        mixjax.sweeps.Labels(["doge"], names)
-    with pytest.raises(ValueError, match="rule: needs strings or numbers only"):
-        random_points({"rule": ["fixed", 1.0]}, 4)
-
-
-def test_random_points():
-    space = {"gamma": ("log", 1e-3, 10.0), "k": ("integer", 1, 3), "rate": ("linear", -1.0, 1.0), "rule": ["a", "b"]}
-    points = random_points(space, 4000, seed=3)
-    assert points == random_points(space, 4000, seed=3) != random_points(space, 4000, seed=4)
-    logs = np.log10(points["gamma"])
-    assert logs.min() > -3 and logs.max() < 1 and abs(logs.mean() + 1) < 5 * (4 / 12**0.5) / 4000**0.5
-    assert set(points["k"]) == {1, 2, 3} and set(points["rule"]) == {"a", "b"}
-    assert abs(np.mean(points["rate"])) < 5 * (2 / 12**0.5) / 4000**0.5
-    for bad, match in [({"x": ("log", 0.0, 1.0)}, "x: needs low <= high"), ({"x": []}, "x: no values")]:
-        with pytest.raises(ValueError, match=match):
-            random_points(bad, 2)
-    with pytest.raises(ValueError, match="num must be at least 1"):
-        random_points(space, 0)

@@ -1,5 +1,6 @@
 """Adaptive search: it finds, it keeps one program, it goes on after a kill, and it says what is wrong."""
 
+import dataclasses
 import sys
 
 import jax
@@ -10,7 +11,7 @@ import pytest
 from optuna.trial import TrialState
 
 import mixjax
-from mixjax.sweeps import programs
+from mixjax.sweeps import Sweep, programs
 from mixjax.sweeps.search import search
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -32,8 +33,11 @@ def seeded(seed=0, **settings):
 
 
 def run(study, train=bowl, space=SPACE, objective=mean, **changes):
-    arguments = {"num_trials": 48, "seeds": 2, "batch": 8, "data": jnp.float32(1.0), "chunk": 8} | changes
-    return search(train, space, objective, study=study, **arguments)
+    names = {field.name for field in dataclasses.fields(Sweep)}
+    fields = {"seeds": 2, "data": jnp.float32(1.0), "chunk": 8}
+    fields |= {name: value for name, value in changes.items() if name in names}
+    others = {"num_trials": 48, "batch": 8} | {name: value for name, value in changes.items() if name not in names}
+    return search(Sweep(train, **fields), space, objective, study=study, **others)
 
 
 def values(study):
@@ -93,10 +97,10 @@ def test_labels_keep_their_positions_and_batches_share_one_program(cut, vectoriz
         return result.error.mean([dim for dim in result.error.dims if dim != "point"])
 
     train = segments() if cut else labelled
-    before = programs._lower.cache_info().misses
+    before = programs.lower.cache_info().misses
     space = {"kind": kinds, "x": ("linear", -2.0, 2.0), "n": [1, 2.5], "m": ("integer", 0, 3)}
     study = run(seeded(), train, space, objective, data=None, chunk="auto", vectorize=vectorize, num_trials=28)
-    assert programs._lower.cache_info().misses - before == 1  # the last batch is smaller
+    assert programs.lower.cache_info().misses - before == 1  # the last batch is smaller
     assert len(set(seen)) > 1 and len(seen) == 4  # other labels came first
     assert study.best_params["kind"] == "b" and study.best_value < 1
     assert {type(trial.params["n"]) for trial in study.trials} == {float}
@@ -149,7 +153,7 @@ def stored(path, seed=0):
 
 
 @pytest.mark.parametrize(("place", "chunk"), [("asking", 8), ("sweep", 8), ("telling", 8), ("telling", "auto")])
-def test_a_killed_search_goes_on_with_the_batch_it_was_at(tmp_path, monkeypatch, place, chunk):
+def test_a_killed_search_goes_on_with_the_batch_it_was_at(tmp_path, monkeypatch, place, chunk, save_always):
     expected = run(seeded(), num_trials=24)
     calls = {"asking": 0, "sweep": 0, "telling": 0}
 
@@ -166,7 +170,6 @@ def test_a_killed_search_goes_on_with_the_batch_it_was_at(tmp_path, monkeypatch,
     with monkeypatch.context() as patch:  # in the second batch, trials 8 to 15
         patch.setattr(optuna.Trial, "set_user_attr", counted("asking", optuna.Trial.set_user_attr, 8 + 6))
         patch.setattr(programs.Program, "run", counted("sweep", programs.Program.run, 2 + 2))
-        patch.setattr("mixjax.sweeps.loop.SAVE_EVERY", 0.0)
         patch.setattr(optuna.Study, "tell", counted("telling", optuna.Study.tell, 8 + 4))
         with pytest.raises(Killed):
             run(stored(tmp_path), checkpoint=folder, num_trials=24, chunk=chunk)
@@ -191,7 +194,7 @@ def test_trials_that_the_user_put_first_come_first_and_a_full_study_stays(studie
     study.enqueue_trial({"x": 1.0, "rate": 0.01})
     assert run(study, num_trials=8).trials[0].params == {"x": 1.0, "rate": 0.01}
     assert len(run(study, num_trials=8).trials) == 8
-    assert len(search(bowl, SPACE, mean, num_trials=2, seeds=1, data=jnp.float32(1.0)).trials) == 2
+    assert len(search(Sweep(bowl, seeds=1, data=jnp.float32(1.0)), SPACE, mean, num_trials=2).trials) == 2
 
 
 @pytest.mark.parametrize(
@@ -199,6 +202,7 @@ def test_trials_that_the_user_put_first_come_first_and_a_full_study_stays(studie
     [
         ({"num_trials": 0}, "num_trials and batch must be at least 1"),
         ({"batch": 0}, "num_trials and batch must be at least 1"),
+        ({"points": {"x": [1.0]}}, r"the search chooses the points; .* \['x'\]"),
         ({"space": {"x": ("log", 0.0, 1.0)}}, "x: needs low <= high"),
         ({"space": {"x": []}}, "x: no values to choose from"),
         ({"space": {"x": ["a", 1]}}, "x: needs strings or numbers only"),

@@ -8,7 +8,9 @@ import pytest
 import mixjax
 from mixjax.sweeps import Segments, diverged
 from mixjax.sweeps.checkpoints import ChangedError
-from mixjax.sweeps.programs import OutOfMemoryError, Program, Spec
+from mixjax.sweeps.programs import OutOfMemoryError, Program
+from mixjax.sweeps.runs import Part
+from mixjax.sweeps.shapes import Shapes
 
 STEPS = 6
 
@@ -59,12 +61,15 @@ def test_joined_segments_are_the_whole_run(dims):
 @pytest.mark.parametrize("vectorize", ["map", "vmap"])
 def test_a_segment_takes_over_the_memory_of_the_carry_before(vectorize):
     scalar, devices = jax.ShapeDtypeStruct((), jnp.float32), jax.devices()[:2]
-    specs = Spec({"rate": scalar, "breaks": scalar}), Spec({}), Spec(scalar)
-    program = Program(TRAIN, 4, vectorize, devices, *specs)
-    valid, data = program.valid(4), program.place(jnp.float32(0.1))
-    hparams = program.place_rows({"rate": np.full(4, 0.5, np.float32), "breaks": np.full(4, 99.0, np.float32)})
-    first = program.start(valid, program.place_rows(np.arange(4, dtype=np.uint32)), hparams, {}, data)
-    second, _ = program.run(valid, first, hparams, {}, data)
+    hparams = Shapes({"rate": scalar, "breaks": scalar})
+    program = Program(
+        TRAIN, 4, vectorize=vectorize, devices=devices, hparams=hparams, labels=Shapes({}), data=Shapes(scalar)
+    )
+    rates, breaks = np.full(4, 0.5, np.float32), np.full(4, 99.0, np.float32)
+    part = Part(np.arange(4, dtype=np.uint32), {"rate": rates, "breaks": breaks}, {})
+    inputs = program.inputs(part, program.place_data(jnp.float32(0.1)))
+    first = program.start(inputs)
+    second, _ = program.run(inputs._replace(state=first))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(first))
     assert second["step"].tolist() == [2] * 4
 
@@ -79,15 +84,14 @@ def test_progress_and_records_between_segments(dims):
         dims=dims,
         chunk=2,
         callback=lambda *args: calls.append(args),
-        track=records.append,
+        tracker=records.append,
     )
     assert calls == [(2 / 3, 4), (4 / 3, 4), (2, 4), (2 + 2 / 3, 4), (2 + 4 / 3, 4), (4, 4)]
     assert [(r["segment"], r["segments"]) for r in records] == [(1, 3), (2, 3), (3, 3)] * 2
     np.testing.assert_allclose([r["metrics"]["x"] for r in records], [0.5**2, 0.5**4, 0.5**6] * 2)
 
 
-def test_a_chunk_goes_on_from_its_last_carry(dims, tmp_path, monkeypatch):
-    monkeypatch.setattr("mixjax.sweeps.loop.SAVE_EVERY", 0.0)
+def test_a_chunk_goes_on_from_its_last_carry(dims, tmp_path, monkeypatch, save_always):
     arguments = {
         "seeds": 5,
         "axes": {"rate": [0.9], "breaks": [99]},
@@ -116,16 +120,15 @@ def test_a_chunk_goes_on_from_its_last_carry(dims, tmp_path, monkeypatch):
     assert not list(tmp_path.glob("carry_*"))
 
 
-def test_the_carry_of_a_larger_chunk_is_not_taken_for_a_smaller_one(dims, tmp_path, monkeypatch):
-    monkeypatch.setattr("mixjax.sweeps.loop.SAVE_EVERY", 0.0)
+def test_the_carry_of_a_larger_chunk_is_not_taken_for_a_smaller_one(dims, tmp_path, monkeypatch, save_always):
     arguments = {"seeds": 4, "axes": {"rate": [0.9], "breaks": [99]}, "data": jnp.float32(0.1), "dims": dims}
     arguments |= {"vectorize": "vmap", "devices": jax.devices()[:1]}
     call, sizes = Program.run, []
 
     def run(program, *args):
-        if program.rows == 4 and list(tmp_path.glob("carry_*")):
+        if program.slots == 4 and list(tmp_path.glob("carry_*")):
             raise OutOfMemoryError("full")
-        sizes.append(program.rows)
+        sizes.append(program.slots)
         return call(program, *args)
 
     monkeypatch.setattr(Program, "run", run)
@@ -134,8 +137,7 @@ def test_the_carry_of_a_larger_chunk_is_not_taken_for_a_smaller_one(dims, tmp_pa
     np.testing.assert_array_equal(result.x, mixjax.sweep(TRAIN, chunk=2, **arguments).x)
 
 
-def test_a_damaged_carry_costs_its_chunk_only(dims, tmp_path, monkeypatch):
-    monkeypatch.setattr("mixjax.sweeps.loop.SAVE_EVERY", 0.0)
+def test_a_damaged_carry_costs_its_chunk_only(dims, tmp_path, save_always):
     arguments = {"seeds": 2, "axes": {"rate": [0.9], "breaks": [99]}, "data": jnp.float32(0.1), "dims": dims}
 
     def stop(done, total):
@@ -201,7 +203,7 @@ def test_the_last_value_of_one_segment_is_along_time():
         return carry, {"loss": jnp.array([[1.0, 2.0], [3.0, 7.0]])}  # [time, method]
 
     train = Segments(lambda key, hparams, data: jnp.zeros(()), advance, 1)
-    mixjax.sweep(train, seeds=1, track=records.append)
+    mixjax.sweep(train, seeds=1, tracker=records.append)
     assert records[0]["metrics"] == {"loss": 5.0}
 
 

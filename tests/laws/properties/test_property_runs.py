@@ -6,7 +6,8 @@ import jax
 import numpy as np
 from hypothesis import strategies as st
 
-from mixjax.sweeps.runs import Runs, random_points
+from mixjax.sweeps import random_points
+from mixjax.sweeps.runs import Runs
 from tests.laws.properties.cases import cases
 
 NUMBER = st.integers(-(2**31) + 1, 2**31 - 1) | st.floats(-1e6, 1e6, width=32)

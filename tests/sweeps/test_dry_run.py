@@ -1,11 +1,11 @@
-"""Plans against the sweeps they are plans of."""
+"""Dry runs against the sweeps that they size and time."""
 
 import jax
 import jax.numpy as jnp
 import pytest
 
 import mixjax
-from mixjax.sweeps import Segments, plan
+from mixjax.sweeps import Segments, Sweep, dry_run
 
 
 def train(key, hparams, data):
@@ -18,20 +18,20 @@ ARGUMENTS = {"seeds": 20, "axes": {"scale": [1.0, 2.0], "name": ["a", "b", "c"]}
 
 
 @pytest.mark.parametrize("vectorize", ["map", "vmap"])
-def test_a_plan_counts_runs_chunks_and_operations(vectorize):
-    made = plan(train, chunk=16, vectorize=vectorize, **ARGUMENTS)
-    assert (made.num_runs, made.chunk, made.num_devices) == (120, 16, 8)
-    assert made.num_chunks == 3 * 3  # 40 runs of each name
-    assert made.flops == pytest.approx(50 * 2 * 8**3, rel=0.03)
-    assert made.bytes_per_device >= 16 // 8 * 8 * 8 * 4 and made.free_bytes > made.bytes_per_device
-    assert made.compile_seconds >= 0 and made.run_seconds > 0
+def test_a_dry_run_counts_runs_chunks_and_operations(vectorize):
+    found = dry_run(Sweep(train, chunk=16, vectorize=vectorize, **ARGUMENTS))
+    assert (found.num_runs, found.chunk, found.num_devices) == (120, 16, 8)
+    assert found.num_chunks == 3 * 3  # 40 runs of each name
+    assert found.flops == pytest.approx(50 * 2 * 8**3, rel=0.03)
+    assert found.bytes_per_device >= 16 // 8 * 8 * 8 * 4 and found.free_bytes > found.bytes_per_device
+    assert found.compile_seconds >= 0 and found.run_seconds > 0
     calls = []
     mixjax.sweep(train, chunk=16, vectorize=vectorize, callback=lambda *args: calls.append(args), **ARGUMENTS)
-    assert len(calls) == made.num_chunks
+    assert len(calls) == found.num_chunks
 
 
 def test_a_longer_sweep_is_estimated_longer():
-    few, many = (plan(train, chunk=16, **ARGUMENTS | {"seeds": seeds}) for seeds in (10, 10_000))
+    few, many = (dry_run(Sweep(train, chunk=16, **ARGUMENTS | {"seeds": seeds})) for seeds in (10, 10_000))
     assert many.num_runs == 1000 * few.num_runs and many.run_seconds > 20 * few.run_seconds
 
 
@@ -40,10 +40,10 @@ def test_segments_count_as_often_as_they_run():
         return carry @ data, {"x": carry[:1]}
 
     cut = Segments(lambda key, hparams, data: jnp.ones((8, 8)), advance, 50)
-    made = plan(cut, seeds=3, data=DATA)
-    assert made.flops == 50 * 2 * 8**3
+    found = dry_run(Sweep(cut, seeds=3, data=DATA))
+    assert found.flops == 50 * 2 * 8**3
 
 
 def test_bad_arguments_fail_as_those_of_the_sweep():
     with pytest.raises(ValueError, match="chunk must be"):
-        plan(train, chunk=0, **ARGUMENTS)
+        dry_run(Sweep(train, chunk=0, **ARGUMENTS))

@@ -1,0 +1,116 @@
+"""Named arrays in a folder of their own, written whole or not at all, and checked when they are read."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mixjax.checks import requires
+from mixjax.sweeps.arrays import digest, is_foreign_float
+from mixjax.sweeps.files import write_whole
+
+__all__ = ["read_block", "require_orbax", "write_block"]
+
+
+def require_orbax() -> None:
+    """Loads orbax, so that a missing package shows before anything is computed.
+
+    Raises:
+        ImportError: orbax is missing (extra ``experiments``).
+    """
+    _orbax()
+
+
+def write_block(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes arrays as one orbax checkpoint, in place of an earlier one.
+
+    Orbax writes under another name and renames at the end, so that a process killed at any point leaves nothing by
+    this name, or everything.
+
+    Args:
+        path: the checkpoint's folder.
+        arrays: name to array.
+
+    Raises:
+        OSError: the disk is full, or cannot be written.
+    """
+    checkpointer, arguments = _orbax()
+    checkpointer.save(path, args=arguments(dict(arrays)), force=True)
+
+
+def read_block(path: Path) -> dict[str, np.ndarray]:
+    """Reads the arrays of one checkpoint.
+
+    Args:
+        path: the checkpoint's folder.
+
+    Returns:
+        Name to array.
+
+    Raises:
+        Exception: whatever a damaged file makes its readers raise; a ValueError where the digest does not fit.
+    """
+    return _orbax()[0].restore(path)
+
+
+@functools.cache
+def _orbax():
+    """Makes orbax's checkpointer for NumPy arrays of this process, and the class of the arguments it saves.
+
+    Orbax's own handlers would not do: on several hosts they write what all processes hold together, or only what the
+    first one holds. Here each process writes chunks of its own.
+    """
+    with requires("experiments", "a sweep with a checkpoint"):
+        import orbax.checkpoint as ocp
+
+    class Handler(ocp.CheckpointHandler):
+        def save(self, directory, args):
+            _save(Path(directory), args.arrays)
+
+        def restore(self, directory, args=None):
+            return _restore(Path(directory))
+
+    @ocp.args.register_with_handler(Handler, for_save=True, for_restore=True)
+    @dataclasses.dataclass
+    class Arguments(ocp.args.CheckpointArgs):
+        arrays: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    this_host = jax.process_index()
+    # Without these options orbax would wait for the other hosts at each save.
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=this_host, active_processes={this_host}, barrier_sync_key_prefix=f"process_{this_host}"
+    )
+    return ocp.Checkpointer(Handler(), multiprocessing_options=alone), Arguments
+
+
+def _save(folder: Path, arrays: Mapping[str, Any]) -> None:
+    types = {name: str(array.dtype) for name, array in arrays.items()}
+    write_whole(folder / "digest.json", json.dumps({"types": types, "digest": digest(arrays)}))
+    with open(folder / "arrays.npz", "wb") as file:
+        np.savez(file, **{name: _plain(array) for name, array in arrays.items()})
+        file.flush()
+        # Orbax renames the folder next: the name must not reach the disk before the numbers do.
+        os.fsync(file.fileno())
+
+
+def _restore(folder: Path) -> dict[str, np.ndarray]:
+    kept = json.loads((folder / "digest.json").read_text())
+    with np.load(folder / "arrays.npz") as file:
+        arrays = {name: file[name].view(jnp.dtype(dtype)) for name, dtype in kept["types"].items()}
+    if digest(arrays) != kept["digest"]:
+        raise ValueError("its digest does not fit")
+    return arrays
+
+
+def _plain(array):
+    """Views bfloat16 and its like as unsigned integers: a .npy file has no place for them."""
+    return array.view(f"u{array.itemsize}") if is_foreign_float(array) else array

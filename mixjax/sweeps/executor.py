@@ -1,0 +1,119 @@
+"""Chunks are computed here, one after the other, in smaller ones where memory runs out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from mixjax.sweeps.prepared import Prepared
+from mixjax.sweeps.programs import Inputs, OutOfMemoryError, Program
+from mixjax.sweeps.progress import Progress
+from mixjax.sweeps.saving import Saver
+from mixjax.sweeps.segments import History, Segments
+
+__all__ = ["Executor", "Finished"]
+
+_LOG = logging.getLogger(__name__)
+
+
+class Finished(NamedTuple):
+    """Holds a chunk that has been computed.
+
+    Args:
+        first: the number of its first run.
+        stop: the number behind its last one.
+        metrics: name -> ``[runs, ...]``.
+    """
+
+    first: int
+    stop: int
+    metrics: dict[str, np.ndarray]
+
+
+class Executor:
+    """Computes chunks of a sweep.
+
+    Args:
+        prepared: the sweep.
+        program: its program, of the size of chunk to start with.
+        may_halve: whether the chunks may become smaller where memory runs out.
+        saver: keeps the carries of unfinished chunks, and has those of an earlier call.
+        progress: is told of every segment.
+    """
+
+    def __init__(self, prepared: Prepared, program: Program, *, may_halve: bool, saver: Saver, progress: Progress):
+        """Copies the data to the devices."""
+        self._prepared, self._program, self._may_halve = prepared, program, may_halve
+        self._saver, self._progress = saver, progress
+        self._data = program.place_data(prepared.data)
+
+    @property
+    def slots(self) -> int:
+        """Returns the number of runs in a full chunk."""
+        return self._program.slots
+
+    def results(self, chunks: Iterable[tuple[int, int]]) -> Iterator[Finished]:
+        """Computes chunks one by one.
+
+        Args:
+            chunks: the number of each one's first run, and the number behind its last one.
+
+        Yields:
+            Each chunk when it is done; several smaller ones from where memory ran out on.
+
+        Raises:
+            MemoryError: a chunk does not fit, and may not become smaller.
+        """
+        for first, stop in chunks:
+            while first < stop:
+                end = min(first + self.slots, stop)
+                try:
+                    metrics = self._compute(first, end)
+                except OutOfMemoryError as error:
+                    self._halve(error)
+                    continue
+                yield Finished(first, end, metrics)
+                first = end
+
+    def _halve(self, error):
+        """Goes on with chunks of half the size, from the chunk that failed on."""
+        if not self._may_halve or self.slots <= self._program.num_devices:
+            raise MemoryError(f"no memory for a chunk of {self.slots} runs: {error}") from error
+        half = self.slots // 2
+        _LOG.warning("no memory for a chunk of %d runs: going on with %d", self.slots, half)
+        self._program = self._prepared.build(half)
+        self._saver.shrink(self.slots)
+
+    def _compute(self, first, end):
+        program = self._program
+        inputs = program.inputs(self._prepared.runs.part(first, end), self._data)
+        train, num = self._prepared.train, end - first
+        if isinstance(train, Segments):
+            return self._compute_segments(train, inputs, first, num)
+        return program.take(program.run(inputs), num)
+
+    def _compute_segments(self, train: Segments, inputs: Inputs, first: int, num: int):
+        """Computes a chunk of :class:`Segments`, from its last carry on disk if there is one."""
+        program = self._program
+        kept = self._saver.find_carry(first)
+        # A carry of another number of runs was kept before a chunk was halved.
+        if kept is not None and len(kept[1]["done"]) != num:
+            kept = None
+        history = History(train, kept)
+        carry = program.start(inputs) if kept is None else program.place_carry(kept[1])
+        while not history.is_complete:
+            carry, metrics = program.run(inputs._replace(state=carry))
+            history.add(program.take(metrics, num))
+            if history.is_complete:
+                break
+            self._progress.segment(history.last, history.segments)
+            self._saver.add_carry(first, history.segments, _arrays(history, program, carry, num))
+        return history.metrics()
+
+
+def _arrays(history: History, program: Program, carry, num: int) -> Callable[[], dict[str, np.ndarray]]:
+    """Returns a function that makes what an unfinished chunk goes on from; called only where it is to be saved."""
+    return lambda: history.arrays() | program.take_carry(carry, num)

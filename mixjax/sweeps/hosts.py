@@ -1,0 +1,98 @@
+"""Several hosts that work on one sweep: who does what, and how they wait for each other."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+import jax
+import numpy as np
+
+__all__ = ["Hosts"]
+
+_LOG = logging.getLogger(__name__)
+_Item = TypeVar("_Item")
+
+
+@dataclasses.dataclass(frozen=True)
+class Hosts:
+    """Knows which host this is, shares work out, and keeps the hosts in step.
+
+    All hosts must call the methods in the same order. With one host each method does nothing more than it must.
+
+    Args:
+        index: the number of this host, from 0.
+        count: the number of hosts.
+
+    Example:
+        >>> hosts = Hosts.here()
+        >>> hosts.several, Hosts(index=1, count=3).share([10, 11, 12, 13, 14])
+        (False, [11, 14])
+    """
+
+    index: int
+    count: int
+
+    @classmethod
+    def here(cls) -> Hosts:
+        """Asks ``jax.distributed``."""
+        return cls(index=jax.process_index(), count=jax.process_count())
+
+    @property
+    def several(self) -> bool:
+        """Tells whether there is more than one host."""
+        return self.count > 1
+
+    @property
+    def is_first(self) -> bool:
+        """Tells whether this is the host that decides for all."""
+        return self.index == 0
+
+    def share(self, items: Sequence[_Item]) -> list[_Item]:
+        """Returns the items that this host shall do: every ``count``-th one."""
+        return list(items[self.index :: self.count])
+
+    def from_first(self, array: np.ndarray) -> np.ndarray:
+        """Returns the first host's array on every host.
+
+        Args:
+            array: numbers that fit int32, or booleans; of the same shape on every host.
+
+        Returns:
+            The first host's numbers, in the dtype of ``array``.
+        """
+        if not self.several:
+            return array
+        from jax.experimental import multihost_utils
+
+        return np.asarray(multihost_utils.broadcast_one_to_all(array.astype(np.int32))).astype(array.dtype)
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Runs a block on every host, and goes on only when all have come to its end.
+
+        An error on one host does not stop the others in the middle of their work: they finish the block first. Then
+        every host raises.
+
+        Raises:
+            RuntimeError: another host failed. The host that failed raises its own error.
+        """
+        if not self.several:
+            yield
+            return
+        from jax.experimental import multihost_utils
+
+        failure = None
+        try:
+            yield
+        except Exception as error:
+            _LOG.error("host %d failed; it waits for the others to finish their chunks", self.index, exc_info=error)
+            failure = error
+        failed = np.flatnonzero(multihost_utils.process_allgather(np.int32(failure is not None)))
+        if failure is not None:
+            raise failure
+        if failed.size:
+            raise RuntimeError(f"host {failed[0]} failed, see its log; the same call goes on from the chunks on disk.")

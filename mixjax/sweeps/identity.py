@@ -1,0 +1,65 @@
+"""What identifies a sweep: all that its results depend on, to be compared with the chunks in a folder."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from mixjax.sweeps.arrays import digest
+from mixjax.sweeps.keys import bits
+from mixjax.sweeps.metrics import segment_shapes
+from mixjax.sweeps.prepared import Prepared
+from mixjax.sweeps.segments import Segments
+
+__all__ = ["identity_of"]
+
+
+def identity_of(prepared: Prepared, chunk: int | str, own: Mapping[str, Any]) -> dict[str, Any]:
+    """Describes a sweep by the names that an error gives to what has changed.
+
+    Args:
+        prepared: the sweep.
+        chunk: the size of a chunk as the user gave it, or "auto".
+        own: what the user wants compared beside it; named first in an error.
+
+    Returns:
+        Name -> JSON value. Data and code are there as digests.
+
+    Raises:
+        ValueError: ``own`` has a name that is compared anyway.
+    """
+    runs, train = prepared.runs, prepared.train
+    # With "auto" the size may differ from call to call; the code is compared at one size.
+    program = prepared.build(prepared.map_slots if chunk == "auto" else int(chunk))
+    described = {
+        "axes": runs.axes,
+        "points": runs.points,
+        "labels": runs.label_names,
+        "seeds": runs.shape[-1],
+        "first_seed": int(runs.coords["seed"][0]),
+        "chunk": chunk if chunk == "auto" else int(chunk),
+        "vectorize": prepared.vectorize,
+        # Random keys count by their words.
+        "data": digest({str(i): bits(leaf) for i, leaf in enumerate(jax.tree.leaves(prepared.data))}),
+        "program (the code of train)": program.fingerprint,
+    }
+    if isinstance(train, Segments):
+        described |= {"segments": train.num, "stop": _stop_fingerprint(train, prepared)}
+    described |= {
+        "jax": jax.__version__,
+        "devices": f"{len(prepared.devices)} x {prepared.devices[0].device_kind}",
+    }
+    if taken := sorted(set(described) & set(own)):
+        raise ValueError(f"identity: {taken} are compared anyway; give other names.")
+    return dict(own) | described
+
+
+def _stop_fingerprint(train, prepared):
+    """Returns a digest of the code of ``stop``, which runs on the host and is no part of the program."""
+    if train.stop is None:
+        return None
+    metrics = segment_shapes(train, prepared.hparams, prepared.data).metrics
+    return hashlib.sha256(jax.jit(train.stop).lower(metrics).as_text().encode()).hexdigest()

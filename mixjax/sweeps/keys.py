@@ -1,0 +1,90 @@
+"""Random keys among arrays: how they are stored and found again.
+
+A key of :mod:`jax.random` is an array of a type of its own, which cannot be written to a file. What can be written are
+its words, unsigned integers; to make a key of them again one has to know the generator.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+__all__ = ["KeyWords", "bits", "with_keys", "with_words"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class KeyWords:
+    """Holds the words of an array of keys in its place in a pytree.
+
+    Args:
+        words: unsigned integers, ``[..., words of one key]``.
+        generator: the name of the keys' generator. It belongs to the pytree's structure, so that a compiled program
+            can take and return words and still knows whose they are.
+    """
+
+    words: jax.Array
+    generator: str = dataclasses.field(metadata={"static": True})
+
+
+def bits(array: jax.Array) -> jax.Array:
+    """Returns an array that can be written to a file: the words of random keys, any other array as it is.
+
+    Args:
+        array: keys or numbers.
+
+    Returns:
+        Numbers.
+
+    Example:
+        >>> bits(jax.random.key(7)).tolist(), bits(jnp.ones(2)).tolist()
+        ([0, 7], [1.0, 1.0])
+    """
+    return jax.random.key_data(array) if _is_key(array) else array
+
+
+def with_words(tree: Any) -> Any:
+    """Replaces the keys in a pytree by :class:`KeyWords`, and Python's numbers by arrays.
+
+    Args:
+        tree: a pytree of arrays, keys and numbers.
+
+    Returns:
+        A pytree whose leaves can all be written to a file.
+
+    Example:
+        >>> tree = with_words({"key": jax.random.key(7), "step": 0})
+        >>> jax.tree.leaves(tree)[0].tolist(), with_keys(tree)["key"] == jax.random.key(7)
+        ([0, 7], Array(True, dtype=bool))
+    """
+
+    def replace(leaf):
+        array = jnp.asarray(leaf)
+        if not _is_key(array):
+            return array
+        return KeyWords(jax.random.key_data(array), str(jax.random.key_impl(array)))
+
+    return jax.tree.map(replace, tree)
+
+
+def with_keys(tree: Any) -> Any:
+    """Makes keys again of the :class:`KeyWords` in a pytree.
+
+    Args:
+        tree: as :func:`with_words` returned it.
+
+    Returns:
+        The pytree with keys.
+    """
+
+    def replace(leaf):
+        return jax.random.wrap_key_data(leaf.words, impl=leaf.generator) if isinstance(leaf, KeyWords) else leaf
+
+    return jax.tree.map(replace, tree, is_leaf=lambda leaf: isinstance(leaf, KeyWords))
+
+
+def _is_key(array):
+    return jnp.issubdtype(array.dtype, jax.dtypes.prng_key)

@@ -1,0 +1,155 @@
+"""The metrics that a run will return: their shapes, found by tracing, and the names of their dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from mixjax.sweeps.segments import Segments
+from mixjax.sweeps.shapes import Shapes
+from mixjax.sweeps.spec import Train
+
+__all__ = ["SegmentShapes", "metric_dims", "segment_shapes", "time_axes"]
+
+
+class SegmentShapes(NamedTuple):
+    """Holds the shapes of one segment of one run, as pytrees of ``jax.ShapeDtypeStruct``.
+
+    Args:
+        before: the carry that the segment takes.
+        after: the carry that it returns.
+        metrics: its metrics, time first.
+    """
+
+    before: Any
+    after: Any
+    metrics: Any
+
+
+def segment_shapes(segments: Segments, hparams: Any, data: Any) -> SegmentShapes:
+    """Traces one segment of one run.
+
+    Args:
+        segments: the training run.
+        hparams: hyperparameter -> scalar, or its ``jax.ShapeDtypeStruct``.
+        data: pytree of arrays.
+
+    Returns:
+        The shapes of what goes in and comes out.
+    """
+    before = jax.eval_shape(segments.init, jax.random.key(0), hparams, data)
+    after, metrics = jax.eval_shape(segments.advance, before, hparams, data)
+    return SegmentShapes(before, after, metrics)
+
+
+def metric_dims(
+    train: Train | Segments,
+    hparams: Any,
+    data: Any,
+    *,
+    taken: Sequence[str],
+    dims: Mapping[str, tuple[str, ...]],
+    coords: Mapping[str, Sequence],
+) -> dict[str, tuple[str, ...]]:
+    """Names the dimensions of every metric, and checks the names against the shapes that ``train`` would return.
+
+    Args:
+        train: the training run; traced, not run.
+        hparams: hyperparameter -> ``jax.ShapeDtypeStruct`` of a scalar.
+        data: pytree of arrays.
+        taken: names that no dimension or metric may have.
+        dims: metric -> names of its dimensions, for those that have names.
+        coords: dimension -> the labels along it.
+
+    Returns:
+        Metric -> names of its dimensions, for all metrics.
+
+    Raises:
+        TypeError: ``train`` returns no dict of arrays, or is a :class:`Segments` of other types than it must be.
+        ValueError: ``dims`` or ``coords`` do not fit the metrics, or a name has two meanings.
+    """
+    shapes = _metric_shapes(train, hparams, data)
+    unknown = sorted(set(dims) - set(shapes))
+    if unknown:
+        raise ValueError(f"dims name metrics that train does not return: {unknown}; it returns {sorted(shapes)}.")
+    named = {}
+    for name, shape in shapes.items():
+        if isinstance(dims.get(name), str):
+            raise ValueError(f"dims of {name!r} must be a tuple of names, got {dims[name]!r}.")
+        named[name] = tuple(dims.get(name, [f"{name}_{i}" for i in range(shape.ndim)]))
+        if len(named[name]) != shape.ndim:
+            raise ValueError(f"metric {name!r} has shape {shape.shape}, which does not fit dims {named[name]}.")
+    sizes = _sizes(shapes, named, coords)
+    names = [*taken, *sizes, *shapes]
+    clashes = sorted({name for name in names if names.count(name) > 1})
+    if clashes:
+        raise ValueError(f"axes, 'seed', dims and metrics need different names, got {clashes} twice.")
+    return named
+
+
+def time_axes(train: Train | Segments, dims: Mapping[str, tuple[str, ...]]) -> dict[str, int | None]:
+    """Finds the dimension of time of each metric.
+
+    Args:
+        train: the training run.
+        dims: metric -> names of its dimensions.
+
+    Returns:
+        Metric -> the place of time among its own dimensions: the first one of :class:`Segments`, else the first one
+        called "step" or "time"; None where there is none.
+    """
+    if isinstance(train, Segments):
+        return dict.fromkeys(dims, 0)
+    places = {}
+    for name, own in dims.items():
+        places[name] = next((place for place, dim in enumerate(own) if dim in ("step", "time")), None)
+    return places
+
+
+def _sizes(shapes, named, coords):
+    """Returns each dimension's size, checked to be the same in all metrics and coordinates."""
+    sizes: dict[str, int] = {}
+    for name, shape in shapes.items():
+        for dim, size in zip(named[name], shape.shape, strict=True):
+            expected = sizes.setdefault(dim, len(coords[dim]) if dim in coords else size)
+            if size != expected:
+                raise ValueError(
+                    f"metric {name!r} has {size} entries along {dim!r}, its coords or another metric {expected}."
+                )
+    return sizes
+
+
+def _metric_shapes(train, hparams, data) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the shapes of one run's metrics, those of :class:`Segments` with all segments joined along time."""
+    if isinstance(train, Segments):
+        one = _checked_segment(train, hparams, data).metrics
+    else:
+        one = jax.eval_shape(train, jax.random.key(0), hparams, data)
+    if not isinstance(one, dict):
+        raise TypeError(f"train must return a dict of arrays, got {type(one).__name__}.")
+    if not one:
+        raise ValueError("train returned no metric.")
+    if not isinstance(train, Segments):
+        return one
+    return {name: jax.ShapeDtypeStruct((train.num * x.shape[0], *x.shape[1:]), x.dtype) for name, x in one.items()}
+
+
+def _checked_segment(segments, hparams, data) -> SegmentShapes:
+    if not isinstance(segments.num, int | np.integer) or segments.num < 1:
+        raise ValueError(f"num must be an integer, at least 1 segment, got {segments.num}.")
+    shapes = segment_shapes(segments, hparams, data)
+    if Shapes(shapes.before) != Shapes(shapes.after):
+        raise TypeError(f"advance must return a carry like the one it got, {shapes.before}, got {shapes.after}.")
+    if not isinstance(shapes.metrics, dict):
+        return shapes  # the caller says so
+    for name, x in shapes.metrics.items():
+        if x.ndim == 0:
+            raise ValueError(f"metric {name!r} of a segment needs time as its first dimension, got a scalar.")
+    if segments.stop is not None:
+        done = jax.eval_shape(segments.stop, shapes.metrics)
+        if getattr(done, "shape", None) != () or done.dtype != bool:
+            raise TypeError(f"stop must return one bool, got {done}.")
+    return shapes

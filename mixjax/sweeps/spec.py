@@ -1,0 +1,113 @@
+"""A sweep as one object: what to train, over which hyperparameters and seeds, and how its runs are batched."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+import jax
+import numpy as np
+
+from mixjax.sweeps.devices import Device
+from mixjax.sweeps.segments import Segments
+
+__all__ = ["Sweep", "Train", "Vectorize"]
+
+Vectorize = Literal["vmap", "map"]
+
+
+class Train(Protocol):
+    """Describes a training run as a function: pure and jittable."""
+
+    def __call__(self, key: jax.Array, hparams: dict[str, jax.Array], data: Any, /) -> Mapping[str, Any]:
+        """Returns the run's metrics, a dict of arrays.
+
+        Args:
+            key: ``jax.random.key(seed)``.
+            hparams: hyperparameter -> scalar.
+            data: the sweep's data.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sweep:
+    """Describes a sweep: a training run, the points and seeds it is repeated over, and how the runs are batched.
+
+    :func:`mixjax.sweep` takes the same arguments and runs the sweep. :func:`mixjax.sweeps.dry_run` sizes and times one,
+    and :func:`mixjax.sweeps.search.search` chooses the points of one.
+
+    Args:
+        train: ``train(key, hparams, data) -> metrics``, pure and jittable. ``key`` is ``jax.random.key(seed)``, the
+            same for every point (paired seeds). ``hparams`` is a dict of scalars, one for each axis and each column of
+            ``points``. ``metrics`` is a dict of arrays. Pass functions that live on, not a new lambda each call: the
+            compiled program is kept for them. A :class:`mixjax.sweeps.Segments` cuts a run in time.
+        seeds: number of seeds, at least 1.
+        axes: hyperparameter -> its values, all numbers or all strings; the points are the product of the axes. Strings
+            are labels: ``train`` gets a label's position (an int32, for instance the index of
+            :func:`mixjax.rules.select`), and the result has the strings. The runs of a chunk share their labels, so
+            that a ``lax.switch`` over them runs one branch, under ``vmap`` too.
+        points: hyperparameter -> column, all of one length; each row is a point, in product with the axes. The columns
+            are explicit, or those of :func:`mixjax.sweeps.random_points`. The position of a label counts the different
+            ones in the order in which they first appear, or in the order that :class:`mixjax.sweeps.Labels` gives, as
+            the columns of :func:`mixjax.sweeps.random_points` do.
+        data: pytree that every run gets. It is an argument of the program, not a constant in it.
+        dims: metric -> the names of its own dimensions; ``"<metric>_0"`` and so on where a metric is left out.
+        coords: dimension -> the labels along it.
+        first_seed: the first seed, at least 0; the last one must be below 2³².
+        chunk: number of runs in one call of the compiled program, rounded up to a multiple of the devices. "auto"
+            takes as many as fit the devices' memory by the compiler's analysis (with "map" 16 a device, since more
+            would gain nothing), and halves the chunk where memory runs out all the same. Progress is reported between
+            chunks.
+        vectorize: ``"vmap"`` runs a chunk as one batch on each device, ``"map"`` one run after the other inside the
+            program. The default is ``"vmap"`` on accelerators and ``"map"`` on a CPU, where a batch of larger runs no
+            longer fits the cache. Try both there: for small models ``"vmap"`` is several times as fast
+            (``python -m experiments.benchmarks seeds throughput`` measures both).
+        devices: those to split the runs over; the default is all of this host. A CPU counts as one device unless
+            ``jax.config.update("jax_num_cpu_devices", n)`` was called before JAX's first use; ``mixjax run`` takes as
+            many as there are cores.
+
+    Raises:
+        TypeError: ``train`` cannot be hashed, hence not be kept with its compiled program.
+        ValueError: ``chunk`` or ``vectorize`` is none of those above. All other arguments are checked when the sweep
+            is run, dry or not.
+
+    Example:
+        >>> spec = Sweep(lambda key, hparams, data: {"x": hparams["a"]}, seeds=5, axes={"a": [0.0, 1.0]})
+        >>> spec.num_runs, dataclasses.replace(spec, seeds=10).num_runs
+        (10, 20)
+    """
+
+    train: Train | Segments
+    _: dataclasses.KW_ONLY
+    seeds: int
+    axes: Mapping[str, Sequence] | None = None
+    points: Mapping[str, Sequence] | None = None
+    data: Any = None
+    dims: Mapping[str, tuple[str, ...]] | None = None
+    coords: Mapping[str, Sequence] | None = None
+    first_seed: int = 0
+    chunk: int | Literal["auto"] = "auto"
+    vectorize: Vectorize | None = None
+    devices: Sequence[Device] | None = None
+
+    def __post_init__(self):
+        """Checks what can be checked without a device."""
+        if self.vectorize not in ("map", "vmap", None):
+            raise ValueError(f"vectorize must be 'map' or 'vmap', got {self.vectorize!r}.")
+        if self.chunk != "auto" and (not isinstance(self.chunk, (int, np.integer)) or self.chunk < 1):
+            raise ValueError(f"chunk must be 'auto' or at least 1, got {self.chunk!r}.")
+        try:
+            hash(self.train)
+        except TypeError as error:
+            raise TypeError(f"train is kept with its compiled program and must be hashable: {error}.") from error
+
+    @property
+    def num_runs(self) -> int:
+        """Counts the runs: points times seeds."""
+        sizes = [len(values) for values in (self.axes or {}).values()]
+        if self.points:
+            sizes.append(len(next(iter(self.points.values()))))
+        return self.seeds * math.prod(sizes)
