@@ -84,8 +84,10 @@ def launch(
 
 
 class _Host(submitit.helpers.Checkpointable):
-    """Runs a host's share of a config. After a timeout or a preemption submitit calls it again with the same arguments,
-    and the sweep goes on from the chunks on disk.
+    """Runs a host's share of a config.
+
+    After a timeout or a preemption submitit calls it again with the same arguments, and the sweep goes on from the
+    chunks on disk.
     """
 
     def __call__(self, path: str, overrides: Sequence[str], out: str) -> Path:
