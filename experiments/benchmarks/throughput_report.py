@@ -1,5 +1,6 @@
 """Writes the tables, the figure and the targets of the benchmark ``throughput``."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from experiments.benchmarks import roofline, short_runs, timing
@@ -77,8 +78,8 @@ def _figure(found, names):
     if found["one core"]:
         ceilings["products, one core"] = peak_of({"peaks": found["one core"]})["median"]
     triads = found["peaks"]["triad"]
-    speeds = {f"triad, {_bytes(space)}": triads[space]["median"] for space in sorted({max(triads), 2**18, 2**22}) if
-              space in triads}  # fmt: skip
+    shown = sorted(space for space in {max(triads), 2**18, 2**22} if space in triads)
+    speeds = {f"triad, {_bytes(space)}": triads[space]["median"] for space in shown}
     return roofline.figure(points, ceilings, speeds, f"{found['devices']} x {found['device']}")
 
 
@@ -90,84 +91,10 @@ def report(found: dict[str, Any], quick: bool, on_cpu: bool) -> timing.Report:
     """Writes the report, with its figure."""
     problems = short_runs.problems(quick)
     names = [problem.name for problem in problems]
-    parts = [
-        "A run-step is one step of one run. Every step measures the batch's losses by domain, moves ERMA's weights and "
-        "takes a step of SGD; the sweep is `mixjax.sweep` over seeds and four values of gamma1. The problems: "
-        + "; ".join(
-            f"**{p.name}**, layers {'-'.join(map(str, p.widths))}, {p.domains} domains of {p.examples} examples, "
-            f"{p.num_steps} steps of {p.rows}"
-            for p in problems
-        )
-        + f". Run in a process of {found['devices']} devices, as many as cores, unless it says otherwise. PyTorch runs "
-        "on the CPU, its random numbers are drawn beforehand, and it is timed with one thread and with one a core; the "
-        f"faster counts. On {CHECKED} runs, losses and weights at the end differ from the sweep's by at most "
-        + ", ".join(f"{max(found[n]['difference'][s] for n in names):.0e} ({s})" for s in ("loop", "PyTorch"))
-        + ", relative to the largest.",
-    ]
-    chunks = [
-        (name, mode, chunk, _summary(cell["rate"], 1e3), f"{cell['compile_seconds']:.2f}")
-        for name in names
-        for mode in MODES
-        for chunk, cell in found[name]["chunks"][mode].items()
-    ]
-    header = ["problem", "mode", "chunk", "thousand run-steps a second", "compiling, s"]
-    parts += ["**By chunk.**", timing.table(header, chunks, 2)]
-    rows = []
-    for name in names:
-        runs = found[name]["runs"]
-        rows += [
-            (name, f"sweep, {mode}", n, _summary(cell), "")
-            for mode in MODES
-            for n, cell in runs["ms_per_run"][mode].items()
-        ]
-        rows += [
-            (name, side, "", _summary(r["ms_per_run"]), _summary(r["times"])) for side, r in runs["rivals"].items()
-        ]
-    parts += [
-        "**By number of runs**, with the fastest chunk or that of all runs; rivals beside the faster mode's most runs.",
-        timing.table(["problem", "side", "runs", "ms a run", "times the sweep's"], rows, 2),
-    ]
-    rows = []
-    for name in names:
-        for mode, s in found[name]["shares"].items():
-            rows.append((
-                name, mode, s["chunk"], _summary(s["rate"], 1e9), _summary(s["of_peak"]), _summary(s["of_alone"]),
-                timing.number(s["intensity"]), timing.number(roof(found, s) * peak_of(found)["median"] / 1e9),
-            ))  # fmt: skip
-    header = [
-        "problem",
-        "mode",
-        "chunk",
-        "products, GFLOP/s",
-        "of the peak",
-        "of the same alone",
-        "FLOP/byte",
-        "roofline",
-    ]
-    parts += [
-        "**Of the machine.** The operation that dominates is the steps' matrix products, the only one counted. The "
-        "peak is that of float32 square products, all devices at once, in turns with the sweep. *The same alone*: a "
-        "sweep that does these products, of these shapes, and nothing else. FLOP/byte: the products' operations over "
-        "the bytes that a step's operations read and write by XLA's analysis of one step outside its loop, from "
-        "whatever cache they come. The attainable rate, the roofline (GFLOP/s), is the least of the peak and of "
-        "FLOP/byte times the bandwidth of a triad in as much memory as a device's step holds.",
-        timing.table(header, rows, 2),
-        "![roofline](roofline.png)",
-    ]
-    rows = []
-    for where, measured in (("all cores", found["peaks"]), ("one core", found["one core"])):
-        if measured:
-            rows += [(where, f"product of size {n}", _summary(v, 1e9)) for n, v in measured["products"].items()]
-            rows += [(where, f"triad, {_bytes(n)} a device", _summary(v, 1e9)) for n, v in measured["triad"].items()]
-    parts.append(timing.table(["on", "operation", "GFLOP/s or GB/s"], rows, 2))
+    parts = [_introduction(found, problems), *_chunks(found, names), *_runs(found, names), *_shares(found, names)]
+    parts.append(_machine(found))
     if found["by devices"]:
-        rows = [
-            (name, cell["mode"], cell["chunk"], n, _summary(cell["rate"], 1e3), _summary(cell["times"]))
-            for name, counts in found["by devices"].items()
-            for n, cell in counts.items()
-        ]
-        header = ["problem", "mode", "chunk", "devices", "thousand run-steps a second", "times one device's"]
-        parts += ["**By simulated devices**, each number in a process of its own.", timing.table(header, rows, 2)]
+        parts += _devices(found["by devices"])
     saving = found["saving"]
     parts.append(
         f"**Checkpoints.** {names[0]}, {saving['runs']} runs, {_summary(saving['seconds'])} s without: with a folder "
@@ -175,3 +102,91 @@ def report(found: dict[str, Any], quick: bool, on_cpu: bool) -> timing.Report:
     )
     figures = {"roofline": _figure(found, names)}
     return timing.Report("Throughput", "\n\n".join(parts), found, targets(found, names, on_cpu), figures)
+
+
+def _introduction(found: dict[str, Any], problems: Sequence[short_runs.Problem]) -> str:
+    described = "; ".join(
+        f"**{p.name}**, layers {'-'.join(map(str, p.widths))}, {p.domains} domains of {p.examples} examples, "
+        f"{p.num_steps} steps of {p.rows}"
+        for p in problems
+    )
+    largest = {side: max(found[p.name]["difference"][side] for p in problems) for side in ("loop", "PyTorch")}
+    differences = ", ".join(f"{difference:.0e} ({side})" for side, difference in largest.items())
+    return (
+        "A run-step is one step of one run. Every step measures the batch's losses by domain, moves ERMA's weights and "
+        "takes a step of SGD; the sweep is `mixjax.sweep` over seeds and four values of gamma1. The problems: "
+        f"{described}. Run in a process of {found['devices']} devices, as many as cores, unless it says otherwise. "
+        "PyTorch runs on the CPU, its random numbers are drawn beforehand, and it is timed with one thread and with "
+        f"one a core; the faster counts. On {CHECKED} runs, losses and weights at the end differ from the sweep's by "
+        f"at most {differences}, relative to the largest."
+    )
+
+
+def _chunks(found: dict[str, Any], names: Sequence[str]) -> list[str]:
+    rows = [
+        (name, mode, chunk, _summary(cell["rate"], 1e3), f"{cell['compile_seconds']:.2f}")
+        for name in names
+        for mode in MODES
+        for chunk, cell in found[name]["chunks"][mode].items()
+    ]
+    header = ["problem", "mode", "chunk", "thousand run-steps a second", "compiling, s"]
+    return ["**By chunk.**", timing.table(header, rows, 2)]
+
+
+def _runs(found: dict[str, Any], names: Sequence[str]) -> list[str]:
+    rows = []
+    for name in names:
+        runs = found[name]["runs"]
+        for mode in MODES:
+            rows += [(name, f"sweep, {mode}", n, _summary(cell), "") for n, cell in runs["ms_per_run"][mode].items()]
+        for side, rival in runs["rivals"].items():
+            rows.append((name, side, "", _summary(rival["ms_per_run"]), _summary(rival["times"])))
+    return [
+        "**By number of runs**, with the fastest chunk or that of all runs; rivals beside the faster mode's most runs.",
+        timing.table(["problem", "side", "runs", "ms a run", "times the sweep's"], rows, 2),
+    ]
+
+
+def _shares(found: dict[str, Any], names: Sequence[str]) -> list[str]:
+    columns = {
+        "chunk": lambda share: share["chunk"],
+        "products, GFLOP/s": lambda share: _summary(share["rate"], 1e9),
+        "of the peak": lambda share: _summary(share["of_peak"]),
+        "of the same alone": lambda share: _summary(share["of_alone"]),
+        "FLOP/byte": lambda share: timing.number(share["intensity"]),
+        "roofline": lambda share: timing.number(roof(found, share) * peak_of(found)["median"] / 1e9),
+    }
+    rows = [
+        (name, mode, *(column(share) for column in columns.values()))
+        for name in names
+        for mode, share in found[name]["shares"].items()
+    ]
+    return [
+        "**Of the machine.** The operation that dominates is the steps' matrix products, the only one counted. The "
+        "peak is that of float32 square products, all devices at once, in turns with the sweep. *The same alone*: a "
+        "sweep that does these products, of these shapes, and nothing else. FLOP/byte: the products' operations over "
+        "the bytes that a step's operations read and write by XLA's analysis of one step outside its loop, from "
+        "whatever cache they come. The attainable rate, the roofline (GFLOP/s), is the least of the peak and of "
+        "FLOP/byte times the bandwidth of a triad in as much memory as a device's step holds.",
+        timing.table(["problem", "mode", *columns], rows, 2),
+        "![roofline](roofline.png)",
+    ]
+
+
+def _machine(found: dict[str, Any]) -> str:
+    rows = []
+    for where, measured in (("all cores", found["peaks"]), ("one core", found["one core"])):
+        if measured:
+            rows += [(where, f"product of size {n}", _summary(v, 1e9)) for n, v in measured["products"].items()]
+            rows += [(where, f"triad, {_bytes(n)} a device", _summary(v, 1e9)) for n, v in measured["triad"].items()]
+    return timing.table(["on", "operation", "GFLOP/s or GB/s"], rows, 2)
+
+
+def _devices(by_devices: dict[str, Any]) -> list[str]:
+    rows = [
+        (name, cell["mode"], cell["chunk"], n, _summary(cell["rate"], 1e3), _summary(cell["times"]))
+        for name, counts in by_devices.items()
+        for n, cell in counts.items()
+    ]
+    header = ["problem", "mode", "chunk", "devices", "thousand run-steps a second", "times one device's"]
+    return ["**By simulated devices**, each number in a process of its own.", timing.table(header, rows, 2)]
