@@ -5,7 +5,7 @@ import functools
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -168,6 +168,54 @@ def torch_side(config: linear.Linear, data: Any, methods: Sequence[str], threads
     return side
 
 
+class Side(NamedTuple):
+    """Holds one side of the comparison.
+
+    Attributes:
+        call: a function of one turn.
+        runs: how many runs a turn has, one seed of one method each.
+    """
+
+    call: Callable[[], Any]
+    runs: int
+
+
+def all_sides(config: linear.Linear, chunk: int | str, seeds: int, thread_counts: Sequence[int]) -> dict[str, Side]:
+    """Returns the sweep, the Python loop, and PyTorch by kind of gradient and number of threads."""
+    data, torch_data = data_sets(config, DATA_SETS), pytorch.generate(config, 0)
+    first = jax.tree.map(lambda leaf: jnp.array(leaf[0]), data)
+    sides = {
+        "mixjax.sweep": Side(sweep_side(config, data, seeds, chunk), 6 * seeds),
+        "Python loop of jitted steps": Side(loop_side(config, first), 6),
+    }
+    for kind in ("gradient by hand", "autograd"):
+        for threads in thread_counts:
+            methods = tuple(linear.METHODS) if threads == 1 else ("fgls_va",)
+            call = torch_side(config, torch_data, methods, threads, kind == "autograd")
+            sides[f"PyTorch, {kind}, threads: {threads}"] = Side(call, len(methods))
+    return sides
+
+
+def compare(times: dict[str, timing.Summary], speedups: dict[str, timing.Summary]) -> list[timing.Target]:
+    """Compares what was asked for with the fastest side of each kind."""
+    targets = []
+    for kind, threshold in (("loop", 10), ("by hand", 80), ("autograd", 80)):
+        fastest = min((name for name in times if kind in name), key=lambda name: times[name].median)
+        statement = f"a sweep's run at least {threshold} times as fast as: {fastest}"
+        holds = speedups[fastest].median >= threshold
+        targets.append(timing.Target(statement, f"{speedups[fastest]} times", holds))
+    return targets
+
+
+def generation_times(config: linear.Linear) -> dict[str, timing.Summary]:
+    """Measures milliseconds that a data set takes to draw, by JAX and by PyTorch."""
+    sides = {
+        "JAX": lambda: jax.block_until_ready(_generator(config)(0)),
+        "PyTorch": lambda: pytorch.generate(config, 0),
+    }
+    return {name: timing.summarize([1e3 * s for s in values]) for name, values in timing.interleave(sides, 3).items()}
+
+
 def run(quick: bool = False) -> timing.Report:
     """Checks that the sides train the same, then times them in turns."""
     # fails before anything is measured where PyTorch is missing
@@ -175,61 +223,35 @@ def run(quick: bool = False) -> timing.Report:
     config, chunk = settings(quick)
     seeds, repeats, thread_counts = (8, 2, (1,)) if quick else (100, 3, (1, 2))
     same = differences(config, ("loop", "PyTorch", "PyTorch autograd"))
+    sides = all_sides(config, chunk, seeds, thread_counts)
+    seconds = timing.interleave({name: side.call for name, side in sides.items()}, repeats)
 
-    data, torch_data = data_sets(config, DATA_SETS), pytorch.generate(config, 0)
-    sides = {  # name: (function, runs in a turn)
-        "mixjax.sweep": (sweep_side(config, data, seeds, chunk), 6 * seeds),
-        "Python loop of jitted steps": (loop_side(config, jax.tree.map(lambda leaf: jnp.array(leaf[0]), data)), 6),
-    }
-    for kind in ("gradient by hand", "autograd"):
-        for threads in thread_counts:
-            methods = tuple(linear.METHODS) if threads == 1 else ("fgls_va",)
-            side = torch_side(config, torch_data, methods, threads, kind == "autograd")
-            sides[f"PyTorch, {kind}, threads: {threads}"] = side, len(methods)
-    seconds = timing.interleave({name: side for name, (side, _) in sides.items()}, repeats)
-
-    per_run = {name: [1e3 * s / sides[name][1] for s in values] for name, values in seconds.items()}
+    per_run = {name: [1e3 * s / sides[name].runs for s in values] for name, values in seconds.items()}
     times = {name: timing.summarize(values) for name, values in per_run.items()}
     speedups = {name: timing.ratios(values, per_run["mixjax.sweep"]) for name, values in per_run.items()}
     best = min(summary.median for name, summary in times.items() if "PyTorch" in name)
-    targets = []
-    for kind, threshold in (("loop", 10), ("by hand", 80), ("autograd", 80)):
-        fastest = min((name for name in sides if kind in name), key=lambda name: times[name].median)
-        faster, holds = speedups[fastest], speedups[fastest].median >= threshold
-        statement = f"a sweep's run at least {threshold} times as fast as: {fastest}"
-        targets.append(timing.Target(statement, f"{faster} times", holds))
-
-    generation = timing.interleave(
-        {
-            "JAX": lambda: jax.block_until_ready(_generator(config)(0)),
-            "PyTorch": lambda: pytorch.generate(config, 0),
-        },
-        3,
-    )
-    generation = {name: timing.summarize([1e3 * s for s in values]) for name, values in generation.items()}
-    text = "\n\n".join(
-        [
-            f"Figure 1, setting {SETTING}: {describe(config)}. A run is one seed of one method. The sweep runs {seeds} "
-            f"seeds of 6 methods, {chunk} seeds a compiled call, on {DATA_SETS} data sets in turn (its time "
-            "includes picking the data set, a copy). The others run one seed of the 6 methods, or of one where a turn "
-            "is one run: they take one run at a time, so that a run costs the same however many there are. Compilation "
-            "and warm-up are not timed. Ratios are within a turn.",
-            timing.table(
-                ["side", "runs a turn", "ms a run, median (least to most)", "times the sweep's"],
-                [(name, sides[name][1], times[name], speedups[name]) for name in sides],
-            ),
-            f"80 times as fast as the fastest PyTorch would be {timing.number(best / 80)} ms a run: compare with what "
-            "reading the rows alone takes, the benchmark `floor`.",
-            "Same mathematics: fed the same uniform random numbers on one seed, the final parameters of all 6 methods "
-            "differ from the sweep's by at most (relative to the largest coordinate) "
-            + ", ".join(f"{value:.1e} ({side})" for side, value in same.items())
-            + ". For timing each side draws its own.",
-            "Data generation, timed apart, ms a data set: "
-            + ", ".join(f"{name} {value}" for name, value in generation.items())
-            + ".",
-        ]
-    )
-    report = {
+    generation = generation_times(config)
+    text = [
+        f"Figure 1, setting {SETTING}: {describe(config)}. A run is one seed of one method. The sweep runs {seeds} "
+        f"seeds of 6 methods, {chunk} seeds a compiled call, on {DATA_SETS} data sets in turn (its time "
+        "includes picking the data set, a copy). The others run one seed of the 6 methods, or of one where a turn "
+        "is one run: they take one run at a time, so that a run costs the same however many there are. Compilation "
+        "and warm-up are not timed. Ratios are within a turn.",
+        timing.table(
+            ["side", "runs a turn", "ms a run, median (least to most)", "times the sweep's"],
+            [(name, side.runs, times[name], speedups[name]) for name, side in sides.items()],
+        ),
+        f"80 times as fast as the fastest PyTorch would be {timing.number(best / 80)} ms a run: compare with what "
+        "reading the rows alone takes, the benchmark `floor`.",
+        "Same mathematics: fed the same uniform random numbers on one seed, the final parameters of all 6 methods "
+        "differ from the sweep's by at most (relative to the largest coordinate) "
+        + ", ".join(f"{value:.1e} ({side})" for side, value in same.items())
+        + ". For timing each side draws its own.",
+        "Data generation, timed apart, ms a data set: "
+        + ", ".join(f"{name} {value}" for name, value in generation.items())
+        + ".",
+    ]
+    data = {
         "ms_per_run": {name: value._asdict() for name, value in times.items()},
         "times_the_sweep": {name: value._asdict() for name, value in speedups.items()},
         "largest_relative_difference": same,
@@ -237,7 +259,7 @@ def run(quick: bool = False) -> timing.Report:
         "seeds": seeds,
         "config": dataclasses.asdict(config),
     }
-    return timing.Report("Figure 1's sweep, side by side", text, report, targets)
+    return timing.Report("Figure 1's sweep, side by side", "\n\n".join(text), data, compare(times, speedups))
 
 
 def describe(config: linear.Linear) -> str:

@@ -1,8 +1,8 @@
 """Measures time and memory of hypergradients beside plain training, and what differentiating rarely costs."""
 
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -163,70 +163,129 @@ def amortised(quick: bool) -> dict[str, tuple[dict[str, Any], list[float], list[
     return outcomes
 
 
-def run(quick: bool) -> timing.Report:
-    """Measures every cell, then every way to differentiate rarely."""
-    repeats, shapes = (1, [(2, 1, 8), (2, 66, 8)]) if quick else (
-        5, [(k, t, width) for width in (13, 1333) for k in (2, 8, 32) for t in (1, 16, 256, 1024)]
-    )  # fmt: skip
-    rows, data, stepwise, nested, lengths = [], {}, [], [], {"forward": {}, TRACED: {}}
-    for domains, num_steps, width in shapes:
-        sides, memory, size = cell(domains, num_steps, width)
-        seconds = measured(sides, repeats)
-        label = f"K = {domains}, T = {num_steps}, d = {size}"
-        data[label] = {"temporary bytes": memory, "ms": {}, "ratio": {}}
-        cells = []
-        for name in sides:
-            mib = f"{memory[name] / 2**20:.2f} MiB"
-            if name not in seconds:
-                cells.append(f"not timed, {mib}")
-                continue
-            taken = timing.summarize([1e3 * s for s in seconds[name]])
-            ratio = timing.ratios(seconds[name], seconds["plain"])
-            data[label]["ms"][name], data[label]["ratio"][name] = taken._asdict(), ratio._asdict()
-            cells.append(
-                f"{timing.number(taken.median)} ms, {mib}" if name == "plain" else f"{ratio.median:.2f}x, {mib}"
-            )
-        rows.append((domains, num_steps, size, *cells))
-        if quick or (num_steps > 1 and domains >= 8):
-            stepwise += [data[label]["ratio"][n]["median"] for n in list(MODES)[:1] if n in seconds]
-        if num_steps > 64:
-            nested += [data[label]["ratio"][n]["median"] for n in list(MODES)[1:2] if n in seconds]
-        for name, by_cell in lengths.items():
-            by_cell.setdefault((domains, size), {})[num_steps] = memory[name]
+class Cell(NamedTuple):
+    """Holds what was measured of one problem.
 
-    traced, constant = (
-        [by_length[max(by_length)] / by_length[min(by_length)] for by_length in lengths[name].values()]
-        for name in (TRACED, "forward")
-    )
-    targets = [
+    Attributes:
+        domains: ``K``.
+        num_steps: ``T``.
+        size: ``d``, the number of parameters.
+        memory: temporary bytes of each side and of ``TRACED``.
+        seconds: each side's seconds, without the sides that take too long.
+    """
+
+    domains: int
+    num_steps: int
+    size: int
+    memory: dict[str, int]
+    seconds: dict[str, list[float]]
+
+    def times_plain(self, name: str) -> timing.Summary:
+        """Summarises a side's time over that of plain training, within a turn."""
+        return timing.ratios(self.seconds[name], self.seconds["plain"])
+
+    def texts(self) -> list[str]:
+        """Writes the time and the memory of every side."""
+        texts = []
+        for name in ("plain", *MODES):
+            if name not in self.seconds:
+                taken = "not timed"
+            elif name == "plain":
+                taken = f"{timing.number(self.milliseconds(name).median)} ms"
+            else:
+                taken = f"{self.times_plain(name).median:.2f}x"
+            texts.append(f"{taken}, {self.memory[name] / 2**20:.2f} MiB")
+        return texts
+
+    def milliseconds(self, name: str) -> timing.Summary:
+        """Summarises a side's time."""
+        return timing.summarize([1e3 * second for second in self.seconds[name]])
+
+    def data(self) -> dict[str, Any]:
+        """Returns what ``results.json`` keeps."""
+        timed = [name for name in ("plain", *MODES) if name in self.seconds]
+        return {
+            "temporary bytes": self.memory,
+            "ms": {name: self.milliseconds(name)._asdict() for name in timed},
+            "ratio": {name: self.times_plain(name)._asdict() for name in timed},
+        }
+
+
+def cell_targets(cells: Sequence[Cell], quick: bool) -> list[timing.Target]:
+    """Compares the cells' times and memory with what was asked for."""
+    stepwise_mode, nested_mode = list(MODES)[:2]
+    stepwise = [
+        cell.times_plain(stepwise_mode).median
+        for cell in cells
+        if stepwise_mode in cell.seconds and (quick or (cell.num_steps > 1 and cell.domains >= 8))
+    ]
+    nested = [
+        cell.times_plain(nested_mode).median for cell in cells if nested_mode in cell.seconds and cell.num_steps > 64
+    ]
+
+    def growth(name):
+        # memory at the longest T over that at the shortest, for each K and d
+        by_length = {}
+        for cell in cells:
+            by_length.setdefault((cell.domains, cell.size), {})[cell.num_steps] = cell.memory[name]
+        return [memory[max(memory)] / memory[min(memory)] for memory in by_length.values()]
+
+    return [
         at_most("reverse with every state kept, K >= 8 and T > 1, times plain training", stepwise, STEPWISE),
         at_most("reverse with the square root of T states, T > 64, times plain training", nested, NESTED),
-        at_most("forward's memory at the longest T, times that at T = 1, T traced", traced, FLAT),
-        at_most("the same, T a constant: at T = 1 there is no loop, and no tangents enter it", constant, FLAT),
+        at_most("forward's memory at the longest T, times that at T = 1, T traced", growth(TRACED), FLAT),
+        at_most("the same, T a constant: at T = 1 there is no loop, and no tangents enter it", growth("forward"), FLAT),
     ]
-    outcomes = amortised(quick)
+
+
+def rare_rows(outcomes: dict[str, tuple[dict[str, Any], list[float], list[float]]]) -> tuple[list, timing.Target]:
+    """Returns the rows of the ways to differentiate rarely, and the target of the best cheap one.
+
+    Args:
+        outcomes: what :func:`amortised` returns; the first way is plain training, the second updates every round.
+    """
     plain, full = list(outcomes)[:2]
-    cheap, more = [], []
+    rows, cheap = [], []
     for name, (options, seconds, losses) in outcomes.items():
         ratio = timing.ratios(seconds, outcomes[plain][1])
         change, error, _ = mean_stderr(np.subtract(losses, outcomes[full][2]))
-        more.append((name, ratio, f"{np.mean(losses):.4f}", f"{change:+.4f} ± {error:.4f}"))
-        data[name] = {"seconds": seconds, "validation losses": losses}
+        rows.append((name, ratio, f"{np.mean(losses):.4f}", f"{change:+.4f} ± {error:.4f}"))
         if options.get("rounds_per_update", 1) > 1 and ratio.median <= AMORTISED:
             cheap.append((float(np.mean(losses)), f"{name}: {ratio} times, loss {change:+.4f} ± {error:.4f}"))
     best = min(cheap, default=None)
-    measured_text = "none" if best is None else best[1]
     statement = f"some way to differentiate rarely at most {AMORTISED} times plain training; its validation loss"
-    targets.append(timing.Target(statement, measured_text, best is not None))
+    return rows, timing.Target(statement, "none" if best is None else best[1], best is not None)
+
+
+def run(quick: bool) -> timing.Report:
+    """Measures every cell, then every way to differentiate rarely."""
+    if quick:
+        repeats, shapes = 1, [(2, 1, 8), (2, 66, 8)]
+    else:
+        repeats = 5
+        shapes = [(k, t, width) for width in (13, 1333) for k in (2, 8, 32) for t in (1, 16, 256, 1024)]
+    cells = []
+    for domains, num_steps, width in shapes:
+        sides, memory, size = cell(domains, num_steps, width)
+        cells.append(Cell(domains, num_steps, size, memory, measured(sides, repeats)))
+    outcomes = amortised(quick)
+    rare, target = rare_rows(outcomes)
     text = [
         f"An MLP {PIXELS}-h-{CLASSES} of d parameters on digits, {BATCH} examples a domain and step, SGD. Of plain "
         "training the time, of the others how many times that (medians); and the temporary memory of the compiled "
         f"program. A cell that would take more than {LONGEST:.0f} s a call is not timed.",
-        timing.table(["K", "T", "d", "plain", *MODES], rows, text_columns=0),
+        timing.table(
+            ["K", "T", "d", "plain", *MODES],
+            [(cell.domains, cell.num_steps, cell.size, *cell.texts()) for cell in cells],
+            text_columns=0,
+        ),
         "Differentiating rarely, K domains of digits with wrong labels or few classes, equal numbers of steps, one "
         "seed a turn; the loss is the model's on clean held-out digits at the end, the change is paired.",
-        timing.table(["way", "times plain", "validation loss", "minus every round's"], more),
+        timing.table(["way", "times plain", "validation loss", "minus every round's"], rare),
     ]
+    data = {f"K = {cell.domains}, T = {cell.num_steps}, d = {cell.size}": cell.data() for cell in cells}
+    data |= {name: {"seconds": seconds, "validation losses": losses} for name, (_, seconds, losses) in outcomes.items()}
+    targets = [*cell_targets(cells, quick), target]
     return timing.Report("Hypergradients", "\n\n".join(text), data, targets)
 
 
