@@ -27,7 +27,8 @@ def nan_runs() -> Row:
         arguments = {"seeds": 50, "vectorize": vectorize, "chunk": 16}
         mixed = mixjax.sweep(_descent, axes={"rate": rates}, **arguments)
         clean = mixjax.sweep(_descent, axes={"rate": alone}, **arguments)
-        lost += [] if mixed.x.sel(rate=alone).equals(clean.x) else [f"{vectorize}: neighbours changed"]
+        if not mixed.x.sel(rate=alone).equals(clean.x):
+            lost.append(f"{vectorize}: neighbours changed")
         diverged += int((~np.isfinite(mixed.x)).all("x_0").sum())
     said = f"{diverged} of 400 runs diverged; the others equal, bit by bit, those of a sweep without them"
     return Row("NaN runs", diverged, said, "; ".join(lost) or "nothing")

@@ -55,6 +55,7 @@ class Judge:
 
     def killed(self, times: int, number: signal.Signals, seed: int) -> Row:
         """Sends signals at random moments, until the command has been stopped ``times`` times."""
+        # Moments are drawn up to a little more than a run's time, so that some runs end before the signal.
         draw, codes, kept, lost, results = random.Random(seed), Counter(), [], [], 0
         out = self.folder / f"signal_{number}"
         while sum(codes.values()) < times:
@@ -66,13 +67,16 @@ class Judge:
                 process.send_signal(number)
                 codes[finish(process)[0]] += 1
                 kept.append(len(before))
-                if any(chunks(out).get(name) != when for name, when in before.items()):
+                after = chunks(out)
+                if any(after.get(name) != when for name, when in before.items()):
                     lost.append("a chunk on disk was lost")
             else:
                 finish(process)
             if (out / "report.md").exists():
                 results += 1
-                lost += [] if same(arrays(out), self.whole) else ["a result differs"]
+                if not same(arrays(out), self.whole):
+                    lost.append("a result differs")
+                # Without the result the next command starts from nothing.
                 subprocess.run(["rm", "-r", str(out)], check=True)
         at_the_end = self.ends_well(out)
         if at_the_end != "nothing":
@@ -105,7 +109,8 @@ class Judge:
             process = start(out)
             _, err = process.communicate(timeout=300)
             warned += err.count("is damaged and computed again")
-            lost += [] if process.returncode == 0 and same(arrays(out), self.whole) else [f"{how}: {err[-200:]}"]
+            if process.returncode or not same(arrays(out), self.whole):
+                lost.append(f"{how}: {err[-200:]}")
         said = f"{count} files damaged in 4 unfinished runs; {warned} chunks reported as damaged and computed again"
         return Row("checkpoint cut, altered, emptied, deleted", count, said, "; ".join(lost) or "nothing")
 
@@ -121,11 +126,13 @@ class Judge:
             before = chunks(out)
             code, line = finish(start(out))
             said[f'exit code {code}, "{line.replace(str(out), "DIR/out")}"'] += 1
-            lost += [] if code and chunks(out) == before else ["the second process went on"]
+            if not code or chunks(out) != before:
+                lost.append("the second process went on")
             first.send_signal(signal.SIGCONT)
-            lost += [] if finish(first)[0] == 0 and same(arrays(out), self.whole) else ["the first result differs"]
-        said = "; ".join(f"{text}, {count} times" for text, count in said.items())
-        return Row("the command given twice", times, f"the second one: {said}; the first went on", worst(lost))
+            if finish(first)[0] or not same(arrays(out), self.whole):
+                lost.append("the first result differs")
+        listed = "; ".join(f"{text}, {count} times" for text, count in said.items())
+        return Row("the command given twice", times, f"the second one: {listed}; the first went on", worst(lost))
 
     def full_disk(self) -> Row:
         """Runs on a disk that gets full, then gives the command again when there is room."""
@@ -140,6 +147,7 @@ class Judge:
 
     def read_only(self) -> Row:
         """Runs in a folder that cannot be written, from the start and from the middle of the run."""
+        # Root writes through permissions, so the folder is read-only by its mount.
         with mounted("size=100m,ro") as disk:
             code, line = finish(start(disk / "out"))
             said = [f'from the start: exit code {code}, "{line.replace(str(disk), "DIR")}", nothing was computed']
@@ -171,9 +179,11 @@ class Judge:
             waited.append(time.perf_counter() - begin)
             before = chunks(out)
             kept.append(len(before))
-            lost += [] if left else ["the other host did not notice"]
+            if not left:
+                lost.append("the other host did not notice")
             self._hosts(out, 0.0, config, overrides)
-            lost += [] if same(arrays(out), whole) else ["the result differs"]
+            if not same(arrays(out), whole):
+                lost.append("the result differs")
         said = f"the other host ended {min(waited):.0f} to {max(waited):.0f} s later with an error, "
         said += f"{kept} chunks on disk; both started again, and only missing chunks were computed"
         return Row("one host of two killed", times, said, "; ".join(lost) or "nothing")

@@ -130,7 +130,9 @@ def auto_ratio(data, metric: str) -> np.ndarray:
     return resampled_means(auto) / resampled_means(values).min(-1)
 
 
-def judged(name: str, values: np.ndarray, low: float, high: float, target: float, seeds: int, note: str, **sentence):
+def judged(
+    name: str, values: np.ndarray, *, low: float, high: float, target: float, seeds: int, note: str, **sentence
+) -> Claim:
     """Judges the claim that a number is within bounds.
 
     The claim holds if the number's whole 95 % interval is within the bounds. It fails if none of the interval is.

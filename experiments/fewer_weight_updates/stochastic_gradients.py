@@ -1,5 +1,8 @@
 """Judges whether the best T with stochastic gradients grows like √(N log N) (stochastic_gradients.toml)."""
 
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -7,6 +10,7 @@ from experiments.fewer_weight_updates import budgets, laws
 from experiments.fewer_weight_updates.budgets import METRICS, Budgets
 from experiments.fewer_weight_updates.laws import Best, best_horizons, explained, exponent, interval, judged, listed
 from experiments.fewer_weight_updates.sentences import quote
+from mixjax.runner.claims import Claim
 from mixjax.runner.experiment import Experiment
 
 # Names of the runs whose learning rate falls with T.
@@ -34,67 +38,39 @@ def root(n) -> np.ndarray:
     return np.sqrt(n * np.log(n))
 
 
-def claims(results) -> list:
+class Findings(NamedTuple):
+    """Holds what the claims look at.
+
+    Attributes:
+        results: run name -> data set.
+        best: run name -> the best T of the mean weights.
+        exponent: the exponent that √(N log N) has on the budgets' range.
+        seeds: the number of instances.
+    """
+
+    results: Mapping[str, Any]
+    best: dict[str, Best]
+    exponent: float
+    seeds: int
+
+
+def claims(results) -> list[Claim]:
     """Judges the law, the contrast with a fixed learning rate, and the library's choice of T."""
-    seeds = results["sqrt"].sizes["seed"]
     best = {name: best_horizons(results[name], "mean_weights") for name in (*RULES, *FIXED)}
     budget = best["sqrt"].budgets
-    target = float(laws.slope(np.log(budget), np.log(root(budget))))
-
-    def told(found: Best):
-        return (
-            f"best T at N = {listed(found.budgets)}: {listed(found.horizons[0])}; over √(N log N): "
-            f"{listed(found.horizons[0] / root(found.budgets))}; q = {interval(laws.order(found))}; R² of log N "
-            f"{explained(found, 'log')[0]:.4f}, of a power {explained(found, 'power')[0]:.4f}"
-        )
-
-    def grows(name, found, note, **sentence):
-        note = f"exponent of the best T, {note}; √(N log N) itself has {target:.3f} on this range; {told(found)}"
-        low, high = target - TOLERANCE, target + TOLERANCE
-        return judged(name, exponent(found), low, high, target, seeds, note, **sentence)
-
-    def logarithmic(name):
-        found, data = best[name], results[name]
-        units = 2 * laws.contraction(data) * laws.log_slope(found)
-        return judged(
-            f"log_n_{name}",
-            explained(found, "log") - explained(found, "power"),
-            0.0,
-            np.inf,
-            0.0,
-            seeds,
-            "R² of a + b log N less R² of the best power law; slope in units of 1 / (-2 log(1 - ημ)) "
-            f"{interval(units)}; exponent {interval(exponent(found))}; {told(found)}",
-            statement=f"ours: with a learning rate that does not fall with T, η = {data.eta.mean():.3g}, the best T "
-            "grows like log N with stochastic gradients too",
-            **OURS,
-        )
-
-    def auto(name):
-        ratio = laws.auto_ratio(results[name], "mean_weights")
-        return judged(
-            f"auto_{name}",
-            np.exp(np.log(ratio).mean(-1)),
-            0.0,
-            NEAR_BEST,
-            NEAR_BEST,
-            seeds,
-            "excess of the mean weights in units of the best T's, geometric mean over N; by N: " + listed(ratio[0]),
-            statement=f"ours: mixing.horizon's T is within a factor {NEAR_BEST:g} of the best fixed T; "
-            + (RULES[name] if name in RULES else f"fixed η = {results[name].eta.mean():.3g}"),
-            **OURS,
-        )
-
-    floor = best["sqrt"].losses[:, -1] / best["fixed_large"].losses[:, -1]
+    exponent = float(laws.slope(np.log(budget), np.log(root(budget))))
+    found = Findings(results, best, exponent, results["sqrt"].sizes["seed"])
     return [
-        grows(
+        _grows(
+            found,
             "sqrt_n_log_n_stochastic_gradients",
             best["sqrt"],
             f"{RULES['sqrt']}, mean of the weights, η_T ~ log T / T",
             **quote("sqrt_n_log_n_stochastic_gradients"),
         ),
         *(
-            grows(
+            _grows(
+                found,
                 f"sqrt_n_log_n_{name}",
                 best[name],
                 "mean of the weights",
@@ -103,29 +79,92 @@ def claims(results) -> list:
             )
             for name in ("constant", "adaptive")
         ),
-        grows(
+        _grows(
+            found,
             "sqrt_n_log_n_last_parameters",
             best_horizons(results["sqrt"], "params"),
             f"{RULES['sqrt']}; the largest T of the grid is {results['sqrt'].horizon.values[-1]}",
             statement=f"ours: the same for the loss of the {METRICS['params']}",
             **OURS,
         ),
-        *map(logarithmic, FIXED),
-        judged(
-            "falling_rate_needed",
-            floor,
-            0.0,
-            0.5,
-            0.5,
-            seeds,
-            f"excess at the best T, N = {budget[-1]}, over that at a fixed η = "
-            f"{results['fixed_large'].eta.mean():.3g}; by N: "
-            + "; ".join(f"{name}: {listed(found.losses[0])}" for name, found in best.items()),
-            statement="ours: with a fixed large learning rate noise leaves a floor that more budget does not lower",
-            **OURS,
-        ),
-        *map(auto, (*RULES, *FIXED)),
+        *(_logarithmic(found, name) for name in FIXED),
+        _falling_rate(found),
+        *(_auto(found, name) for name in (*RULES, *FIXED)),
     ]
+
+
+def _told(best: Best) -> str:
+    """Writes best T, its ratio to √(N log N), and how well each law explains it."""
+    return (
+        f"best T at N = {listed(best.budgets)}: {listed(best.horizons[0])}; over √(N log N): "
+        f"{listed(best.horizons[0] / root(best.budgets))}; q = {interval(laws.order(best))}; R² of log N "
+        f"{explained(best, 'log')[0]:.4f}, of a power {explained(best, 'power')[0]:.4f}"
+    )
+
+
+def _grows(found: Findings, name: str, best: Best, note: str, **sentence) -> Claim:
+    """Judges whether the best T grows like √(N log N), by its exponent."""
+    return judged(
+        name,
+        exponent(best),
+        low=found.exponent - TOLERANCE,
+        high=found.exponent + TOLERANCE,
+        target=found.exponent,
+        seeds=found.seeds,
+        note=f"exponent of the best T, {note}; √(N log N) itself has {found.exponent:.3f} on this range; {_told(best)}",
+        **sentence,
+    )
+
+
+def _logarithmic(found: Findings, name: str) -> Claim:
+    best, data = found.best[name], found.results[name]
+    units = 2 * laws.contraction(data) * laws.log_slope(best)
+    return judged(
+        f"log_n_{name}",
+        explained(best, "log") - explained(best, "power"),
+        low=0.0,
+        high=np.inf,
+        target=0.0,
+        seeds=found.seeds,
+        note="R² of a + b log N less R² of the best power law; slope in units of 1 / (-2 log(1 - ημ)) "
+        f"{interval(units)}; exponent {interval(exponent(best))}; {_told(best)}",
+        statement=f"ours: with a learning rate that does not fall with T, η = {data.eta.mean():.3g}, the best T "
+        "grows like log N with stochastic gradients too",
+        **OURS,
+    )
+
+
+def _falling_rate(found: Findings) -> Claim:
+    falling, fixed = found.best["sqrt"], found.best["fixed_large"]
+    return judged(
+        "falling_rate_needed",
+        falling.losses[:, -1] / fixed.losses[:, -1],
+        low=0.0,
+        high=0.5,
+        target=0.5,
+        seeds=found.seeds,
+        note=f"excess at the best T, N = {falling.budgets[-1]}, over that at a fixed η = "
+        f"{found.results['fixed_large'].eta.mean():.3g}; by N: "
+        + "; ".join(f"{name}: {listed(best.losses[0])}" for name, best in found.best.items()),
+        statement="ours: with a fixed large learning rate noise leaves a floor that more budget does not lower",
+        **OURS,
+    )
+
+
+def _auto(found: Findings, name: str) -> Claim:
+    ratio = laws.auto_ratio(found.results[name], "mean_weights")
+    label = RULES[name] if name in RULES else f"fixed η = {found.results[name].eta.mean():.3g}"
+    return judged(
+        f"auto_{name}",
+        np.exp(np.log(ratio).mean(-1)),
+        low=0.0,
+        high=NEAR_BEST,
+        target=NEAR_BEST,
+        seeds=found.seeds,
+        note="excess of the mean weights in units of the best T's, geometric mean over N; by N: " + listed(ratio[0]),
+        statement=f"ours: mixing.horizon's T is within a factor {NEAR_BEST:g} of the best fixed T; {label}",
+        **OURS,
+    )
 
 
 def figure(results):

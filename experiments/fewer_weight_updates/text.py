@@ -24,7 +24,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from experiments.fewer_weight_updates import text_report
+from experiments.fewer_weight_updates import text_claims, text_figure
 from experiments.fewer_weight_updates.text_model import Decoder, byte_losses, design_effects, loss_variances
 from mixjax import WeightRule, data, mixing, rules
 from mixjax.runner import configs
@@ -264,6 +264,6 @@ def text(config: Text) -> Experiment:
         },
         coords={"step": list(config.steps), "domain": list(config.domains), "block": config.blocks},
         units=dict.fromkeys(losses, "nats/byte") | dict.fromkeys(("weights", "mean_weights", "design_effects"), "1"),
-        figure=text_report.figure,
-        claims=text_report.claims,
+        figure=text_figure.figure,
+        claims=text_claims.claims,
     )

@@ -5,11 +5,7 @@ import numpy as np
 import pytest
 
 import mixjax
-from experiments.fewer_weight_updates import (
-    budgets,
-    full_gradients,
-    stochastic_gradients,
-)
+from experiments.fewer_weight_updates import budgets, full_gradients, stochastic_gradients
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -5,10 +5,7 @@ import functools
 import numpy as np
 import pytest
 
-from experiments.fewer_weight_updates import (
-    full_gradients,
-    laws,
-)
+from experiments.fewer_weight_updates import full_gradients_claims, laws
 from tests.experiments.fewer_weight_updates.constructed import BUDGETS, along, constructed, decaying
 
 
@@ -26,14 +23,14 @@ def test_the_slope_and_the_order_of_a_constructed_law(q):
     predicted = q / (2 * laws.contraction(data))
     np.testing.assert_allclose(laws.log_slope(best)[0], predicted, rtol=0.08)
     np.testing.assert_allclose(laws.order(best)[0], q, rtol=0.1)
-    assert (full_gradients.law(best) > 0).all()
+    assert (full_gradients_claims.law(best) > 0).all()
     assert laws.explained(best, "log")[0] > 0.999
 
 
 def test_a_power_is_told_from_a_logarithm():
     best = laws.best_horizons(constructed(along(lambda n: 2 * n**0.4)), "mean_weights")
     np.testing.assert_allclose(laws.exponent(best)[0], 0.4, atol=1e-3)
-    assert laws.explained(best, "power")[0] > 0.9999 and (full_gradients.law(best) < 0).all()
+    assert laws.explained(best, "power")[0] > 0.9999 and (full_gradients_claims.law(best) < 0).all()
 
 
 def test_only_budgets_with_enough_rounds_are_settled():
@@ -53,5 +50,7 @@ def test_horizons_choice_is_compared_with_the_best():
 )
 def test_an_interval_decides(values, holds):
     spread = np.r_[np.mean(values), np.linspace(*values, laws.RESAMPLES)]
-    claim = laws.judged("a", spread, 0.5, 2.0, 1.0, 9, "", statement="ours", source="paper 001, abstract")
+    claim = laws.judged(
+        "a", spread, low=0.5, high=2.0, target=1.0, seeds=9, note="", statement="ours", source="paper 001, abstract"
+    )
     assert claim.holds is holds and claim.num_seeds == 9

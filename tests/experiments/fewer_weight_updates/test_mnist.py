@@ -13,10 +13,7 @@ from experiments.fewer_weight_updates import mnist, mnist_domains
 from experiments.fewer_weight_updates.mnist import Mnist
 from mixjax import mixing, rules
 from mixjax.runner import configs
-from tests.experiments.fewer_weight_updates.made_up_mnist import (
-    SMALL,
-    fake_images,
-)
+from tests.experiments.fewer_weight_updates.made_up_mnist import SMALL, fake_images
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -6,9 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments.fewer_weight_updates import (
-    quadratics,
-)
+from experiments.fewer_weight_updates import quadratics
 from mixjax import mixing, rules
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

@@ -1,8 +1,6 @@
 """The abstract's sentences."""
 
-from experiments.fewer_weight_updates import (
-    sentences,
-)
+from experiments.fewer_weight_updates import sentences
 
 
 def test_the_abstract_is_quoted_as_such():

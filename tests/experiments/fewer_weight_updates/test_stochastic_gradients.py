@@ -2,9 +2,7 @@
 
 import functools
 
-from experiments.fewer_weight_updates import (
-    stochastic_gradients,
-)
+from experiments.fewer_weight_updates import stochastic_gradients
 from tests.experiments.fewer_weight_updates.constructed import along, constructed, decaying, verdicts
 
 

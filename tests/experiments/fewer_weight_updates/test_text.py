@@ -1,7 +1,6 @@
 """The methods on made-up texts, and the config."""
 
 import dataclasses
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +13,9 @@ from experiments.fewer_weight_updates.text import Texts
 from mixjax import mixing
 from mixjax.data import load_text
 from mixjax.runner import configs
-from tests.experiments.fewer_weight_updates.made_up_text import TINY, made_up, replace_texts
+from tests.experiments.fewer_weight_updates.made_up_text import CONFIG, TINY, made_up, replace_texts
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-CONFIG = Path(__file__).parents[3] / "configs" / "fewer_weight_updates" / "text.toml"
 
 
 @pytest.fixture(autouse=True)

@@ -3,9 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.fewer_weight_updates import (
-    two_domains,
-)
+from experiments.fewer_weight_updates import two_domains
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -7,10 +7,7 @@ import numpy as np
 import pytest
 import xarray
 
-from experiments.fewer_weight_updates import (
-    two_domains,
-    two_domains_report,
-)
+from experiments.fewer_weight_updates import two_domains, two_domains_report
 from mixjax.runner import configs, experiment
 from tests.experiments.fewer_weight_updates.constructed import verdicts
 
