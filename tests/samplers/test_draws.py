@@ -165,5 +165,5 @@ def test_jit_and_vmap_equal_eager(name):
 @every_draw
 @pytest.mark.parametrize("weights", [[], [0.0, 0.0], [-1.0, 2.0], [[0.5, 0.5]]])
 def test_weights_must_be_non_negative_with_mass(name, weights):
-    with pytest.raises(ValueError, match="weights must be"):
+    with pytest.raises(ValueError, match=r"weights must (be|have)"):
         DRAWS[name](jax.random.key(0), weights, 4)

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import numpy as np
 from jax.typing import ArrayLike
 
-from mixjax.checks import check_positive, check_range, is_concrete
+from mixjax.checks import check_choice, check_positive, check_range, is_concrete
 from mixjax.samplers.scored.types import ImportanceKind
 
 __all__ = [
@@ -94,5 +94,4 @@ def check_batch(indices: ArrayLike, values: ArrayLike) -> None:
 
 def check_kind(kind: str) -> None:
     """Raises a ValueError for an unknown kind of importance weights."""
-    if kind not in get_args(ImportanceKind):
-        raise ValueError(f"kind must be one of {get_args(ImportanceKind)}, got {kind!r}.")
+    check_choice("kind", kind, get_args(ImportanceKind))
