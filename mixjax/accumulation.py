@@ -122,6 +122,7 @@ def accumulate(tx: optax.GradientTransformation, k: int) -> optax.GradientTransf
             out = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
             return out, gathered._replace(microbatch=state.microbatch + 1)
 
+        # A cond, so that tx runs once every k microbatches; a where would run it every time.
         return jax.lax.cond(state.microbatch == k - 1, emit, wait)
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -164,6 +165,7 @@ def _column(rows, like, stacked):
 
 
 def _weigh(grads, counts, stacked):
+    # Sums in bfloat16 stall once they are a few hundred times an addend.
     grads = grads.astype(jnp.float32)
     if not stacked:
         return grads

@@ -36,6 +36,7 @@ def is_concrete(value: ArrayLike) -> bool:
 
 def check_range(name: str, value: ArrayLike, low: float, high: float = math.inf) -> None:
     """Raises a ValueError if a concrete hyperparameter is not finite or leaves ``[low, high]``."""
+    # A traced value has no number yet; the rules' own guards have to hold for it.
     if is_concrete(value):
         numbers = np.asarray(value)
         if not (np.isfinite(numbers).all() and (numbers >= low).all() and (numbers <= high).all()):

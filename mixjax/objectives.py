@@ -131,6 +131,7 @@ def weighted_loss(
     """
     losses = jnp.asarray(losses).astype(jnp.float32)
     measured = _signals.moments(jax.lax.stop_gradient(losses), domain_ids, state.weights.size)
+    # The weights have to be the same on every device, so they are computed from the moments of the whole batch.
     if axis_name is not None:
         measured = _signals.psum(measured, axis_name)
     if update:

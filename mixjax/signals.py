@@ -134,6 +134,7 @@ def domain_sums(domain_ids: jax.Array, num_domains: int) -> DomainSums:
         >>> total(jnp.array([1.0, 2.0, 4.0, 8.0])).tolist(), per_example(jnp.array([3.0, 4.0])).tolist()
         ([3.0, 4.0], [3.0, 3.0, 4.0, 0.0])
     """
+    # Ids below zero would count from the end: padding gets an id of its own, one beyond the last domain.
     ids = jnp.where((domain_ids >= 0) & (domain_ids < num_domains), domain_ids, num_domains)
     if num_domains <= _FEW:
         return _sums_by_masks(ids, num_domains)
@@ -290,6 +291,7 @@ def microbatch_grad_stds(mean_grads: Any, counts: ArrayLike) -> jax.Array:
     References:
         Paper 000, eq. 15; the one-way analysis of variance's between-group mean square.
     """
+    # Flattened to M D rows, each with the id of its domain, this is the exact formula with weights.
     counts = jnp.asarray(counts, jnp.float32)
     check_shape("counts", counts, ("M", "D"), "like the leading axes of mean_grads")
     for leaf in jax.tree.leaves(mean_grads):

@@ -87,6 +87,7 @@ def aggregate(rule: WeightRule, prior: ArrayLike) -> optax.GradientTransformatio
     def update(updates, state, params=None, **signals):
         del params
         rule_state = _update_rule("aggregate", rule, state.rule_state, signals)
+        # A rule of the user's own may let gradients through.
         weights = jax.lax.stop_gradient(rule_state.weights)
 
         combined = jax.tree.map(lambda grads: _combine(grads, weights), updates)

@@ -52,6 +52,7 @@ def read_signals(state: Any, counts: ArrayLike, **signals: ArrayLike) -> tuple[j
     """
     for name, value in {"counts": counts, **signals}.items():
         check_shape(f"signal {name!r}", value, state.prior.shape, "one row per domain")
+    # Whatever the model computes in, the state stays float32, and no gradient may flow into weights.
     arrays = [jax.lax.stop_gradient(jnp.asarray(value).astype(jnp.float32)) for value in signals.values()]
     seen = (jnp.asarray(counts) > 0) & (state.prior > 0)
     for array in arrays:
@@ -107,6 +108,7 @@ def total_of(weights: jax.Array, rows: jax.Array) -> jax.Array:
     Returns:
         A scalar.
     """
+    # A sum of all weights in float32 is 1 up to rounding, and each update would multiply by it once more.
     everything = jnp.all(rows | (weights == 0))
     return jnp.where(everything, 1.0, jnp.where(rows, weights, 0.0).sum())
 
@@ -123,6 +125,7 @@ def log_ratio(weights: jax.Array, prior: jax.Array) -> jax.Array:
     Returns:
         float32 ``[D]``, finite also where both are zero.
     """
+    # The log of a weight of zero is -inf, and -inf minus -inf at a prior of zero is NaN.
     tiny = jnp.finfo(jnp.float32).tiny
     return bounded(jnp.log(jnp.maximum(weights, tiny)) - jnp.log(prior), MAX_LOG_W)
 
@@ -199,5 +202,6 @@ def if_news(counts: ArrayLike, new: State, old: State) -> State:
     Returns:
         A state of that structure.
     """
+    # A where in place of a cond: both states exist already, and under vmap a cond would become a where.
     news = jnp.any(jnp.asarray(counts) > 0)
     return jax.lax.stop_gradient(jax.tree.map(lambda a, b: jnp.where(news, a, b), new, old))

@@ -49,8 +49,10 @@ def log_ratios(
         ``[n]``; -inf where ``p̄`` is zero, and without meaning where the prior is zero.
     """
     there = prior > 0
+    # Without any row seen the prior is all zero.
     prior = prior / jnp.maximum(prior.sum(), jnp.finfo(prior.dtype).tiny)
     losses = jnp.where(there, losses, -jnp.inf)
+    # The difference of two losses near the ends of the float's range is infinite.
     gaps = jnp.minimum(losses.max() - losses, jnp.finfo(losses.dtype).max)
     gaps = jnp.where(there, gaps, 0.0)
     if divergence == "cvar":

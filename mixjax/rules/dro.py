@@ -72,6 +72,7 @@ def dro(beta: ArrayLike = 1.0, divergence: Divergence = "kl", *, scale: ArrayLik
         now, losses = read_signals(state, counts, losses=losses)
         losses, seen = jnp.where(now, losses, state.losses), state.seen | now
         rate, size = jnp.asarray(beta, jnp.float32), jnp.asarray(scale, jnp.float32)
+        # Rows never seen take no part: a prior of zero keeps them out of the closed form.
         ratios = log_ratios(losses, jnp.where(seen, state.prior, 0.0), rate, divergence, size)
         weights = share(state.prior, jnp.log(state.prior) + ratios, seen)
         # At beta = 0 the closed forms agree with the prior up to rounding; this makes it the prior itself.

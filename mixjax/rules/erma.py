@@ -89,6 +89,7 @@ def erma(
         log_scores = jnp.log(pi) + log_w
         if normalised:
             return exponentiated_step(state, counts, log_scores, seen)
+        # The literal recursion keeps the scale of its raw weights, which exponentiated_step would normalise away.
         weights = share(state.weights, log_scores, seen)
         return if_news(counts, state._replace(weights=weights, log_w=_rescaled(state, log_w, seen)), state)
 

@@ -78,6 +78,7 @@ def exp3(decay: ArrayLike = 0.99) -> WeightRule:
         logits = jnp.log(state.prior) + _exploration(step - 1, num_domains) * height
         exploited = masked_softmax(logits, there)
         weights = (1.0 - explored) * exploited + explored * state.prior
+        # An update that saw no domain is not a step, so exploration must not move either.
         weights = jnp.where(jnp.any(seen), weights, state.weights)
         return if_news(counts, RewardState(weights, state.prior, rewards, step), state)
 

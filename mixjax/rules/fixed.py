@@ -47,6 +47,7 @@ def fixed(weights: ArrayLike | None = None, *, temperature: ArrayLike = 1.0) -> 
         else:
             given = jnp.asarray(weights, jnp.float32)
             check_shape("weights", given, prior.shape, "the prior's shape")
+            # Zeroed where the prior is zero and normalised again, so that no weight is lost.
             base = as_simplex("weights", jnp.where(prior > 0, given, 0.0))
         logs = jnp.log(base)
         below = logs - logs.max()

@@ -73,6 +73,7 @@ def gradient_norm(*, floor: ArrayLike = 0.0) -> WeightRule:
         del signals
         now, m = read_signals(state, counts, grad_norms=grad_norms)
         known, c = read_loss_weights(state, state.prior if loss_weights is None else loss_weights)
+        # A norm below zero was measured wrongly and says nothing.
         seen, m = remember(state, m, now & known & (m >= 0))
         q = sampling_weights(state.prior, c, m, seen, jnp.asarray(floor, jnp.float32))
         return if_news(counts, ScoreState(q, state.prior, m, c, seen), state)

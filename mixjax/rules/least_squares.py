@@ -48,6 +48,7 @@ def gls(variances: ArrayLike) -> WeightRule:
         prior = as_simplex("prior", prior)
         if variances.shape not in ((), prior.shape):
             raise ValueError(f"variances must be a scalar or have shape {prior.shape}, got {variances.shape}.")
+        # In logarithms, since quotients of extreme variances leave float32.
         log_scores = jnp.log(prior) - jnp.log(variances)
         return WeightState(masked_softmax(log_scores, prior > 0), prior)
 

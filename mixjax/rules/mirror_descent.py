@@ -70,6 +70,7 @@ def mirror_descent(step_size: ArrayLike = 1.0, *, adaptive: bool = True, max_log
     def update(state, *, counts, hypergrads, **signals):
         del signals
         seen, slopes = _centred(state, counts, hypergrads)
+        # hypot keeps its digits where the squares of very small or large slopes leave float32.
         norm = jnp.hypot(state.norm, jnp.abs(slopes).max())
         radius = jnp.sqrt(jnp.log(jnp.sum(state.prior > 0, dtype=jnp.float32)))
         direction = radius * (slopes / _nonzero(norm)) if adaptive else slopes
@@ -129,7 +130,9 @@ def projected_gradient(step_size: ArrayLike = 1.0, *, adaptive: bool = True) -> 
         scale = _nonzero(total)
         # Only differences matter, and a row that lies more than 2 totals behind the best one gets 0 in any case.
         behind = jnp.minimum((step - jnp.where(seen, step, jnp.inf).min()) / scale, 2.0)
+        # A row not seen is put so far below the others that the projection gives it 0; its weight is kept below.
         point = jnp.where(seen, state.weights / scale - behind, -4.0)
+        # In 64-bit mode the projection returns float64.
         projected = scale * optax.projections.projection_simplex(point).astype(jnp.float32)
         weights = jnp.where(seen & (total > 0), projected, state.weights)
         return if_news(counts, NormState(weights, state.prior, norm), state)
@@ -140,6 +143,7 @@ def projected_gradient(step_size: ArrayLike = 1.0, *, adaptive: bool = True) -> 
 def _centred(state, counts, hypergrads):
     """Returns the rows seen, and their hypergradients minus the mean over these rows; 0 in the other rows."""
     seen, slopes = read_signals(state, counts, hypergrads=hypergrads)
+    # Bounded first, since the sum of a few slopes near the largest float32 is infinite.
     slopes = bounded(slopes)
     mean = slopes.sum() / jnp.maximum(seen.sum(), 1)
     return seen, jnp.where(seen, slopes - mean, 0.0)

@@ -64,6 +64,7 @@ def sampling_weights(
         float32 ``[D]`` on the simplex, positive wherever ``c`` is.
     """
     log_c = jnp.log(c)
+    # In logarithms, since a product of a tiny c and a tiny score would underflow to zero.
     log_scores = jnp.where(seen, log_c + jnp.log(scores), -jnp.inf)
     # All scores zero: they say nothing, and q follows c.
     log_scores = jnp.where(jnp.isneginf(log_scores.max()), log_c, log_scores)

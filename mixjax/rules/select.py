@@ -48,6 +48,7 @@ def select(rules: Sequence[WeightRule], index: ArrayLike) -> WeightRule:
         raise ValueError("select needs at least one rule.")
     if is_concrete(index) and not 0 <= int(np.asarray(index)) < len(rules):
         raise ValueError(f"index must be in [0, {len(rules)}), got {index}.")
+    # lax.switch clamps a traced index, and the lookup of the weights below has to use the same one.
     index = jnp.clip(jnp.asarray(index, jnp.int32), 0, len(rules) - 1)
 
     def wrap(states):

@@ -61,6 +61,7 @@ def variance_aware(*, min_ratio: ArrayLike = 1e-6) -> WeightRule:
         now, v = read_signals(state, counts, grad_stds=grad_stds)
         known, c = read_loss_weights(state, loss_weights)
         seen, v = remember(state, v, now & known)
+        # The lifted values are used, the measured ones remembered: the largest may be another one next time.
         q = sampling_weights(state.prior, c, _lifted(v, seen, min_ratio), seen)
         return if_news(counts, ScoreState(q, state.prior, v, c, seen), state)
 

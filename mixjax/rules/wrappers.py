@@ -126,6 +126,7 @@ def smooth(rule: WeightRule, decay: ArrayLike) -> WeightRule:
     def update(state, *, counts, **signals):
         inner = rule.update(state.inner, counts=counts, **signals)
         rate = jnp.asarray(decay, jnp.float32)
+        # From the smoothed weights of the last update, not from the wrapped rule's own.
         weights = rate * state.weights + (1.0 - rate) * inner.weights
         return if_news(counts, WrapperState(weights, inner.prior, inner), state)
 
