@@ -55,6 +55,7 @@ def fixed_points(groups: Partition, num: int = 100) -> Source:
         Paper 000, section 5.1.
     """
     check_integer("num", num, 1)
+    # In NumPy, because the numbers of examples are shapes, which have to be concrete.
     sizes, starts = np.minimum(np.asarray(groups.sizes), num), np.asarray(groups.starts)
     places = np.concatenate([start + np.arange(size) for start, size in zip(starts, sizes, strict=True)])
     indices, domain_ids = jnp.asarray(groups.order)[places], _repeated_ids(sizes)

@@ -111,6 +111,7 @@ def gains(
     domains = jnp.arange(num_domains or 1)
 
     def block_sums(rows):
+        # The fill index n reads the last example, which `real` then leaves out.
         rows, real = jnp.minimum(rows, n - 1), rows < n
         grads = jax.vmap(jax.grad(loss), (None, 0))(params, jax.tree.map(lambda x: x[rows], examples))
         lengths = norm(grads)
@@ -121,6 +122,7 @@ def gains(
     # `lax.map` holds the gradients of one block at a time.
     parts = jax.lax.map(block_sums, _blocks(n, num_blocks))
     total = jax.tree.map(lambda x: x.sum(0), parts)
+    # The jackknife: the numbers without each block in turn. Sums without a block are differences of sums.
     left_out = jax.vmap(lambda part: _variances(jax.tree.map(lambda a, b: a - b, total, part)))(parts)
     unbiased = num_blocks * _variances(total) - (num_blocks - 1) * left_out.mean(0)
     errors = jnp.sqrt((num_blocks - 1) * left_out.var(0))
@@ -139,6 +141,7 @@ def _num_examples(examples, num_blocks):
 
 def _blocks(n, num_blocks):
     """Deals the examples' indices out to blocks at random; the index ``n`` fills up the shorter ones."""
+    # A fixed key: the same examples give the same numbers. Shuffled, because a data set is often sorted.
     order = jax.random.permutation(jax.random.key(0), n)
     longest = -(-n // num_blocks)
     return jnp.full(longest * num_blocks, n).at[:n].set(order).reshape(-1, num_blocks).T
@@ -178,6 +181,7 @@ def _variances(sums):
     n, square = sums.counts.sum(), sums.squares.sum()
     joint = sum(jnp.square(g.sum(0)).sum() for g in jax.tree.leaves(sums.grads))
     each = sum(jnp.square(g).reshape(len(sums.counts), -1).sum(-1) for g in jax.tree.leaves(sums.grads))
+    # Every variance is a mean square less the square of a mean.
     mean = _square_of_mean(joint, n, square)
     sgd, per_term = square / n - mean, _square_of_mean(jnp.square(sums.lengths), n, square) - mean
     mean_squares = sums.squares / jnp.maximum(sums.counts, 1.0)

@@ -10,7 +10,7 @@ each. So the costly probe is not behind a branch, which ``vmap`` would take at e
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import flax.struct
 import jax
@@ -19,7 +19,7 @@ import optax
 from jax.typing import ArrayLike
 
 from mixjax.objectives import weighted_loss
-from mixjax.types import WeightRule
+from mixjax.types import Estimator, WeightRule
 
 __all__ = ["TrainState", "fit", "init_state", "make_probe", "make_step"]
 
@@ -81,7 +81,7 @@ def make_step(
     losses: Callable[[Any, Any], jax.Array],
     optimizer: optax.GradientTransformation,
     *,
-    estimator: Literal["stratified", "horvitz_thompson"] = "stratified",
+    estimator: Estimator = "stratified",
 ) -> Callable[[TrainState, Any, jax.Array], tuple[TrainState, jax.Array]]:
     """Makes a function that takes one optimizer step on a batch, with the weights that the state holds.
 
@@ -152,6 +152,7 @@ def make_probe(
     """
 
     def probe(state, key):
+        # Both rules get all signals: a rule swallows those that it does not read.
         signals = measure(state.params, key)
         loss_state = loss_rule.update(state.loss_state, **signals)
         signals = {**signals, "loss_weights": loss_state.weights}
@@ -231,9 +232,11 @@ def fit(
     step_key, probe_key = jax.random.split(key)
 
     def take_steps(state, count):
+        # Once for all steps, because the weights move at probes only.
         planned = plan(state.sampling_state.weights)
 
         def body(state, _):
+            # By the number of steps taken, so that a resumed run draws the same batches.
             batch, domain_ids = draw(jax.random.fold_in(step_key, state.step), planned)
             return step(state, batch, domain_ids)[0], None
 

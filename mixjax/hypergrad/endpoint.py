@@ -126,6 +126,7 @@ def _after_training(loss, val_loss, optimizer, draw, direction):
     def run(weights, params, opt_state, batches, val_batch):
         weights = as_floats(weights)
         params, opt_state, losses = train(weights, params, opt_state, batches)
+        # Drawn again, because the steps keep no batch.
         batch = draw(jax.tree.map(lambda x: x[-1], batches))
         value, slope = jax.value_and_grad(val_loss)(params, val_batch)
         v = direction(weights, params, batch, slope)

@@ -94,6 +94,7 @@ def unroll(
         def step(carry, x):
             state, total = carry
             grads, losses = gradient(weights, state[0], draw(x))
+            # The losses are added up and not stacked, so that memory does not grow with T.
             return (take_step(optimizer, state, grads), total + losses), None
 
         start = (params, opt_state), jnp.zeros_like(weights)
@@ -131,6 +132,7 @@ def gradient_of(loss: Loss) -> Callable[[jax.Array, Any, Any], tuple[Any, jax.Ar
                     "loss must return one scalar for each domain, and weights must have one number for each domain; "
                     f"got losses of shape {losses.shape} and weights of shape {weights.shape}."
                 )
+            # Losses in bfloat16 would round the sum; weights may also be float64 where losses are float32.
             losses = losses.astype(weights.dtype)
             return weights @ losses, losses
 
@@ -153,6 +155,7 @@ def float_leaves(opt_state: Any) -> tuple[list[jax.Array], Callable[[list[jax.Ar
         The floating-point leaves, and a function that puts others in their place and gives the whole state back.
     """
     leaves, structure = jax.tree.flatten(opt_state)
+    # A leaf may be a Python number, which has no dtype.
     floats = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.inexact)]
 
     def rebuild(values):
@@ -176,6 +179,7 @@ def step_of(
     slots, rebuild = float_leaves(opt_state)
 
     def step(params, slots, grads):
+        # The whole new state is returned too: its counters go on to the next step, but have no derivative.
         params, new_state = take_step(optimizer, (params, rebuild(slots)), grads)
         return (params, float_leaves(new_state)[0]), new_state
 
@@ -185,6 +189,7 @@ def step_of(
 def length_of(batches: Any) -> int:
     """Returns T, the length of the leading axis that all leaves of ``batches`` share."""
     lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(batches)}
+    # The shape () is that of a leaf without axes, (0,) that of one without steps.
     if len(lengths) != 1 or () in lengths or (0,) in lengths:
         raise ValueError(
             "the leaves of batches must share one leading axis of at least one step, got leading axes "

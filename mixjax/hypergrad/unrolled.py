@@ -86,6 +86,7 @@ def reverse(
         # The validation loss sees the last parameters, and the last slots not at all.
         cotangent = slope, jax.tree.map(jnp.zeros_like, float_leaves(opt_state)[0])
         carry = cotangent, jnp.zeros_like(weights)
+        # The steps left over are the last ones, so the way back begins with them.
         if rest is not None:
             carry, _ = segments.back(carry, (middle, rest))
         (_, hypergrads), _ = jax.lax.scan(segments.back, carry, (starts, whole), reverse=True)
@@ -147,6 +148,8 @@ class _Segments:
         """
         (params, opt_state), batch = state, self.draw(x)
         slots, step = step_of(self.optimizer, opt_state)
+        # The step is differentiated with the gradient as an input, so that a reverse derivative of the loss's gradient,
+        # which costs more than a forward one, is never taken.
         grads, _ = self.gradient(params, batch)
         _, pull, _ = jax.vjp(step, params, slots, grads, has_aux=True)
         direct, slots_cotangent, grads_cotangent = pull(cotangent)
@@ -204,6 +207,7 @@ def forward(
     def run(weights, params, opt_state, batches, val_batch, num_steps=None):
         weights, longest = as_floats(weights), length_of(batches)
         num_steps = longest if num_steps is None else jnp.clip(num_steps, 1, longest)
+        # One tangent of the weights for each domain: row d moves c_d alone.
         units = jnp.diag(jnp.ones_like(weights))
 
         def step(t, carry):

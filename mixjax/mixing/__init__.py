@@ -28,6 +28,7 @@ References:
 """
 
 from mixjax.mixing.horizons import contraction, horizon
-from mixjax.mixing.rounds import MixingState, fit, init_state
+from mixjax.mixing.rounds import fit
+from mixjax.mixing.state import MixingState, init_state
 
 __all__ = ["MixingState", "contraction", "fit", "horizon", "init_state"]

@@ -133,6 +133,7 @@ def contraction(
             raise ValueError(f"contraction needs at least two steps, got {num_steps}.")
         slots, _ = float_leaves(opt_state)
 
+        # A tangent stands for the difference between two runs: it is their derivative, and one run is enough.
         def advance(carry, x):
             (params, opt_state), tangent = carry
             batch = draw(x)

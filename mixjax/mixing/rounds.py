@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -17,65 +16,12 @@ from mixjax.checks import check_integer, is_concrete
 from mixjax.hypergrad import Hypergradient, Mode, hypergrad, unroll
 from mixjax.hypergrad.steps import Loss
 from mixjax.mixing.horizons import contraction, horizon, pilot_steps
+from mixjax.mixing.state import MixingState
 from mixjax.types import WeightRule
 
-__all__ = ["MixingState", "fit", "init_state"]
+__all__ = ["fit"]
 
 _LOG = logging.getLogger(__name__)
-
-
-class MixingState(flax.struct.PyTreeNode):
-    """Holds everything that data mixing carries from round to round.
-
-    It is a flax dataclass: ``state.replace(params=...)`` returns a changed copy, and ``flax.serialization`` saves it.
-
-    Attributes:
-        params: pytree of parameters.
-        opt_state: the optimizer's state.
-        rule_state: the rule's state. ``rule_state.weights`` are the latest weights.
-        mean_weights: float32 ``[D]``, the mean over all updates of the weights before each. The theory speaks of these
-            weights, and another model should be trained with them.
-        round: int32 scalar, the number of updates of the weights so far.
-        step: int32 scalar, the number of optimizer steps so far.
-        T: int32 scalar, the number of steps in a round. It is 0 before :func:`fit` has chosen it.
-    """
-
-    params: Any
-    opt_state: Any
-    rule_state: Any
-    mean_weights: jax.Array
-    round: jax.Array
-    step: jax.Array
-    T: jax.Array
-
-
-def init_state(params: Any, optimizer: optax.GradientTransformation, prior: ArrayLike, rule: WeightRule) -> MixingState:
-    """Returns the state before the first round.
-
-    Args:
-        params: pytree of parameters.
-        optimizer: an optax transformation.
-        prior: ``[D]``, non-negative. Usual choices are uniform over the domains, or in proportion to their sizes.
-        rule: the rule for the loss weights.
-
-    Returns:
-        A :class:`MixingState`. :func:`fit` has an example.
-
-    Raises:
-        ValueError: the prior is not a non-negative vector.
-    """
-    rule_state, zero = rule.init(prior), jnp.zeros((), jnp.int32)
-    # A buffer that two fields share could not be donated, so every field gets a copy of its own.
-    rule_state, mean_weights = jax.tree.map(jnp.copy, (rule_state, rule_state.weights))
-    return MixingState(
-        params=params,
-        opt_state=optimizer.init(params),
-        rule_state=rule_state,
-        mean_weights=mean_weights,
-        round=jnp.copy(zero),
-        step=jnp.copy(zero),
-        T=jnp.copy(zero),
-    )
 
 
 def fit(
@@ -106,7 +52,7 @@ def fit(
             the update's last round), ``loss_weights`` and, unless ``mode`` is None, ``hypergrads``.
         draw: ``draw(key) -> batch``, with leaves ``[D, ...]``. It is called inside the step.
         draw_val: ``draw_val(key) -> val_batch``, called once for each hypergradient.
-        state: from :func:`init_state`, or the state in which an earlier call ended.
+        state: from :func:`mixjax.mixing.init_state`, or the state in which an earlier call ended.
         key: a ``jax.random.key``. Each step derives a key of its own from it. So a run that stops after an update and
             goes on with the same key equals the run without the stop.
         num_steps: ``N``, the number of optimizer steps to take now: 0, or at least ``T * rounds_per_update``. Steps
@@ -168,6 +114,7 @@ def fit(
     check_integer("num_steps", num_steps, 0)
     check_integer("rounds_per_update", rounds_per_update, 1)
     keys = _Keys(*jax.random.split(key, 4))
+    # Before the checks of T: they need its value.
     if T == "auto":
         measure = contraction(loss, optimizer, draw=draw)
         state, num_steps, T = _choose_horizon(measure, state, keys, num_steps, rounds_per_update)
@@ -192,8 +139,10 @@ def fit(
         T=T,
         rounds_per_update=rounds_per_update,
     )
+    # Typed, because a Python number is weakly typed, and a scan's carry must keep its types.
+    state = state.replace(T=jnp.asarray(T, jnp.int32))
     updates, steps_left_over = divmod(num_steps, T * rounds_per_update)
-    state, records = jax.lax.scan(loop.update, state.replace(T=jnp.asarray(T, jnp.int32)), length=updates)
+    state, records = jax.lax.scan(loop.update, state, length=updates)
     if steps_left_over:
         state, _ = loop.train(state, steps_left_over)
     return state, records
@@ -209,6 +158,7 @@ class _Keys(NamedTuple):
 
     def steps(self, state: MixingState, count: int) -> jax.Array:
         """Returns the keys of the next ``count`` steps, derived from the number of steps taken before each."""
+        # Counted from the run's first step and not from this call's, so that a resumed run draws the same batches.
         return jax.vmap(lambda i: jax.random.fold_in(self.step, state.step + i))(jnp.arange(count))
 
 
@@ -238,6 +188,7 @@ class _Loop:
             state, _ = self.train(state, (self.rounds_per_update - 1) * self.T)
         state, result = self.last_round(state)
         seen = self.seen_by_the_rule(state, weights, result)
+        # The weights before the update are those that the steps were taken with.
         mean = state.mean_weights + (weights - state.mean_weights) / (state.round + 1)
         rule_state = self.rule.update(state.rule_state, **seen)
         state = state.replace(rule_state=rule_state, mean_weights=mean, round=state.round + 1)
@@ -264,10 +215,11 @@ class _Loop:
         return state.replace(params=result.params, opt_state=result.opt_state, step=state.step + self.T), result
 
     def seen_by_the_rule(self, state: MixingState, weights: jax.Array, result: Hypergradient) -> dict[str, ArrayLike]:
-        """Gathers the signals of one update; the user's own replace those of the loop."""
+        """Gathers the signals of one update."""
         seen = {"counts": jnp.ones_like(weights), "losses": result.losses, "loss_weights": weights}
         if self.gradient is not None:
             seen["hypergrads"] = result.hypergrads
+        # The user's come last, so that they replace the loop's.
         return {**seen, **self.signals(state, jax.random.fold_in(self.keys.signal, state.step))}
 
 
@@ -285,10 +237,12 @@ def _choose_horizon(
     """
     if not all(is_concrete(leaf) for leaf in jax.tree.leaves((state, num_steps))):
         raise ValueError("T='auto' needs values, outside jit and vmap: take T from mixing.horizon and give it.")
+    # Without steps there is nothing to measure on, and any T will do.
     if state.T > 0 or num_steps == 0:
         return state, num_steps, max(int(state.T), 1)
     count, rate = pilot_steps(num_steps), None
     if count > 1:
+        # Run by itself, because the loop's length has to be a Python number.
         rate, params, opt_state = jax.jit(measure)(
             state.rule_state.weights, state.params, state.opt_state, keys.steps(state, count), keys.pilot
         )

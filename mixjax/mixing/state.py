@@ -1,0 +1,69 @@
+"""Holds what data mixing carries from round to round: parameters, optimizer, weights and counters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
+
+from mixjax.types import WeightRule
+
+__all__ = ["MixingState", "init_state"]
+
+
+class MixingState(flax.struct.PyTreeNode):
+    """Holds everything that data mixing carries from round to round.
+
+    It is a flax dataclass: ``state.replace(params=...)`` returns a changed copy, and ``flax.serialization`` saves it.
+
+    Attributes:
+        params: pytree of parameters.
+        opt_state: the optimizer's state.
+        rule_state: the rule's state. ``rule_state.weights`` are the latest weights.
+        mean_weights: float32 ``[D]``, the mean over all updates of the weights before each. The theory speaks of these
+            weights, and another model should be trained with them.
+        round: int32 scalar, the number of updates of the weights so far.
+        step: int32 scalar, the number of optimizer steps so far.
+        T: int32 scalar, the number of steps in a round. It is 0 before :func:`mixjax.mixing.fit` has chosen it.
+    """
+
+    params: Any
+    opt_state: Any
+    rule_state: Any
+    mean_weights: jax.Array
+    round: jax.Array
+    step: jax.Array
+    T: jax.Array
+
+
+def init_state(params: Any, optimizer: optax.GradientTransformation, prior: ArrayLike, rule: WeightRule) -> MixingState:
+    """Returns the state before the first round.
+
+    Args:
+        params: pytree of parameters.
+        optimizer: an optax transformation.
+        prior: ``[D]``, non-negative. Usual choices are uniform over the domains, or in proportion to their sizes.
+        rule: the rule for the loss weights.
+
+    Returns:
+        A :class:`MixingState`. :func:`mixjax.mixing.fit` has an example.
+
+    Raises:
+        ValueError: the prior is not a non-negative vector.
+    """
+    rule_state, zero = rule.init(prior), jnp.zeros((), jnp.int32)
+    # A buffer that two fields share could not be donated, so every field gets a copy of its own.
+    rule_state, mean_weights = jax.tree.map(jnp.copy, (rule_state, rule_state.weights))
+    return MixingState(
+        params=params,
+        opt_state=optimizer.init(params),
+        rule_state=rule_state,
+        mean_weights=mean_weights,
+        round=jnp.copy(zero),
+        step=jnp.copy(zero),
+        T=jnp.copy(zero),
+    )
