@@ -1,4 +1,4 @@
-r"""Random strongly convex quadratics of one Hessian, for which T inner steps and their hypergradient are a formula.
+r"""Draws strongly convex quadratics of one Hessian, and computes T inner steps and their hypergradient by a formula.
 
 In the Hessian's eigenbasis, with curvatures ``λ``, domain minima ``m_k``, the learning rate ``η`` and ``s = 1 - ηλ``:
 

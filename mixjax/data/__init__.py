@@ -1,4 +1,4 @@
-"""Real data sets: loaders of images, tables with groups and text, and :func:`fetch`, which fills their cache."""
+"""Loads real data sets: images, tables with groups, and text. :func:`fetch` fills their cache."""
 
 from mixjax.data.catalogue import fetch
 from mixjax.data.files import cache_dir

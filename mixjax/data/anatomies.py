@@ -1,4 +1,4 @@
-"""Real brains as maps of three tissues. Each brain is a data set that one command fetches from a package.
+"""Loads real brains as maps of three tissues. Each brain is a data set that one command fetches from a package.
 
 - "mni152": the average of 152 adults (ICBM 2009a, symmetric) with its grey- and white-matter maps, inside the PyPI
   package nilearn;

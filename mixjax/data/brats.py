@@ -1,4 +1,4 @@
-"""Reading BraTS brain tumour cases, one at a time, from the folders in which the challenge hands them out.
+"""Reads BraTS brain tumour cases, one at a time, from the folders in which the challenge hands them out.
 
 The data need a registration and are never fetched. A case is a folder anywhere below the given one; BraTS 2019 has HGG/
 and LGG/ between them. It holds five volumes, each as .nii.gz or .nii:

@@ -1,4 +1,4 @@
-"""The list of all data sets that have to be fetched, and the function that fetches them."""
+"""Lists all data sets that have to be fetched, and fetches them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data files that are pinned by SHA-256: fetching them, verifying them, and reading them from the cache.
+"""Fetches data files that are pinned by SHA-256, verifies them, and reads them from the cache.
 
 Whatever the source, the bytes are compared with the same digests. A cache therefore holds the files that an experiment
 was written for, or reading it raises an error. Only :func:`fetch` reaches outside this computer.

@@ -1,4 +1,4 @@
-"""Reading and writing the IDX format of the MNIST files, for unsigned bytes.
+"""Reads and writes the IDX format of the MNIST files, for unsigned bytes.
 
 A file is a header of big-endian integers, then the raw values. The header is two zero bytes, the type code (8 for
 unsigned bytes), the number of axes, and one 32-bit size per axis.

@@ -1,4 +1,4 @@
-"""Two real image sets behind one loader: "digits" comes with scikit-learn, "mnist" is fetched once."""
+"""Loads two real image sets: "digits" comes with scikit-learn, "mnist" is fetched once."""
 
 from __future__ import annotations
 

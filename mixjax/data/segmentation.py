@@ -1,4 +1,4 @@
-"""The record of 3-D segmentation cases, its nested regions, and the resampling of volumes to a cubic grid."""
+"""Defines the record of 3-D segmentation cases and its nested regions, and resamples volumes to a cubic grid."""
 
 from __future__ import annotations
 

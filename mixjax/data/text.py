@@ -1,4 +1,4 @@
-"""Seven domains of text for a model of bytes: code in two languages, English prose and verse, and other scripts.
+"""Loads seven domains of text for a model of bytes: code in two languages, English prose and verse, and other scripts.
 
 Three domains come with what is installed: "python" is Python's standard library, "c" NumPy's headers, and "reference"
 the language reference that Python's ``help`` shows. Four are fetched once: "shakespeare" by the command ``mixjax data

@@ -1,4 +1,4 @@
-r"""Exact norms of per-example gradients, the signal of resampling by the size of the gradient.
+r"""Computes exact norms of per-example gradients, the signal of resampling by the size of the gradient.
 
 ============================== ======================================= ==========================================
 function                       use it for                              cost beside the mean gradient's

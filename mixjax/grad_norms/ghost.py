@@ -1,4 +1,4 @@
-"""Ghost norms: every example's gradient norm from the products that a backward pass has anyway."""
+"""Computes ghost norms: every example's gradient norm from the products that a backward pass has anyway."""
 
 from __future__ import annotations
 
@@ -85,6 +85,7 @@ def value_grads_and_norms(
         an example's norm does not depend on its weight, zero included.
     """
     names, leaves, parameters, structure = _wrapped(params)
+    # The first trace gives the operations' output types, for which the second one needs zeros.
     record = RecordingTape()
     kind = jax.eval_shape(lambda: losses_fn(record, parameters, batch))
     _check_losses(kind)

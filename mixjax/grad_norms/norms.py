@@ -1,4 +1,4 @@
-"""The norm of a tree of arrays, and gradient norms that take no backward pass of their own."""
+"""Computes the norm of a tree of arrays, and gradient norms that take no backward pass of their own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tape that keeps what the gradients of the parameters are made of."""
+"""Records the operations of a model, and the inputs that the gradients of its parameters are made of."""
 
 from __future__ import annotations
 
@@ -67,6 +67,7 @@ class RecordingTape(Tape):
 
     def _tap(self, y: jax.Array, *uses: tuple[Any, UseKind, jax.Array | None]) -> jax.Array:
         recorded = [use for use in uses if isinstance(use[0], Parameter)]
+        # An operation on plain arrays has no gradient that anybody asked for.
         if not recorded:
             return y
         operation = len(self.outputs)

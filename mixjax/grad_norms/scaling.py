@@ -1,4 +1,4 @@
-"""Square roots of sums of squares that neither overflow nor vanish, and what else the norms share.
+"""Computes roots of sums of squares that neither overflow nor vanish, and helpers that all norms share.
 
 A float32 gradient of 1e-25 or 1e30 is an ordinary number, but its square is not. Each sum of squares is therefore taken
 of entries that are divided by the largest one.

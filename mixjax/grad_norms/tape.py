@@ -1,4 +1,4 @@
-"""The operations through which a model's parameters act, for norms that come from one backward pass."""
+"""Offers the operations through which a model's parameters act, for norms that come from one backward pass."""
 
 from __future__ import annotations
 
@@ -131,6 +131,7 @@ class Tape:
         if not jnp.issubdtype(ids.dtype, jnp.integer) or ids.ndim < 1 or table.ndim != 2:
             raise ValueError(f"embed takes integer ids [B, ...] and a table [V, d], got {ids.aval} and {table.shape}.")
         size = table.shape[0]
+        # The same ids go into the lookup and into its gradient, which must not clip or wrap in another way.
         ids = jnp.clip(jnp.where(ids < 0, ids + size, ids), 0, size - 1)
         return self._tap(value_of(table)[ids], (table, "table", ids))
 

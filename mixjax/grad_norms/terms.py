@@ -1,4 +1,4 @@
-"""The terms that a parameter's per-example gradients are made of: their sum over examples, and each example's norm.
+"""Sums a parameter's per-example gradients over examples, and takes each example's norm, without forming them.
 
 Each use of a parameter on the tape contributes one term to the gradient: :class:`Rows`, :class:`Lookup` or
 :class:`Matrix`. A term holds the two factors of a gradient, never the product for every example.
