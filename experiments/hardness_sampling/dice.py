@@ -1,4 +1,4 @@
-"""Soft Dice plus cross-entropy for training, Dice per region for testing, and prediction by sliding window."""
+"""Computes the training loss (soft Dice plus cross-entropy), Dice scores of regions, and predictions by windows."""
 
 import itertools
 import math
@@ -11,23 +11,28 @@ import optax
 
 from mixjax.data.segmentation import REGIONS
 
-SMOOTH = 1e-5  # nnU-Net's, in numerator and denominator of the soft Dice score
-OVERLAP = 0.5  # of neighbouring windows, nnU-Net's
+__all__ = ["OVERLAP", "SMOOTH", "dice", "losses", "predict", "soft_dice_losses", "window_starts"]
+
+# A constant in the numerator and the denominator of the soft Dice score, with nnU-Net's value.
+SMOOTH = 1e-5
+# The share of their length that neighbouring windows have in common at least, with nnU-Net's value.
+OVERLAP = 0.5
 
 
 def soft_dice_losses(scores: jax.Array, labels: jax.Array) -> jax.Array:
-    """The mean over tumour classes of one minus the soft Dice score, for each example.
+    """Returns, for each example, the mean over tumour classes of one minus the soft Dice score.
 
-    ``1 - mean_k (2 sum_v p_vk g_vk + s) / (sum_v p_vk + sum_v g_vk + s)``, with ``p`` the softmax of the scores, ``g``
-    the label's indicator, ``v`` the example's voxels, ``k`` the classes but background and ``s`` = ``SMOOTH``. A class
-    that the patch lacks scores about 0 as soon as it is predicted at all; so it is in nnU-Net.
+    The loss is ``1 - mean_k (2 sum_v p_vk g_vk + s) / (sum_v p_vk + sum_v g_vk + s)``. Here ``p`` is the softmax of the
+    scores, ``g`` the indicator of the label and ``s`` = ``SMOOTH``. The index ``v`` runs over the example's voxels and
+    ``k`` over all classes but the background. A class that the patch lacks scores about 0 as soon as it is predicted at
+    all, as in nnU-Net.
 
     Args:
-        scores: ``[n, x, y, z, classes]``.
-        labels: integers ``[n, x, y, z]``.
+        scores: the class scores ``[n, x, y, z, classes]``.
+        labels: the labels, integers ``[n, x, y, z]``.
 
     Returns:
-        ``[n]``, from 0 to 1.
+        The losses ``[n]``, from 0 to 1.
     """
     space = (1, 2, 3)
     found = jax.nn.softmax(scores)[..., 1:]
@@ -38,17 +43,18 @@ def soft_dice_losses(scores: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def losses(scores: Sequence[jax.Array], labels: jax.Array) -> jax.Array:
-    """Soft Dice loss plus mean cross-entropy, over the resolutions of deep supervision: one number an example.
+    """Returns the training loss of each example: soft Dice loss plus mean cross-entropy, at several resolutions.
 
-    ``sum_i a_i (Dice loss + cross-entropy)(scores_i, labels_i)`` with ``a_i`` proportional to ``2^-i`` and of sum 1;
-    ``labels_i`` are every 2^i-th voxel's. Nothing is reduced over the batch, as the hardness of an example asks.
+    The loss is ``sum_i a_i (Dice loss + cross-entropy)(scores_i, labels_i)``, where ``a_i`` is proportional to ``2^-i``
+    and sums to 1, and ``labels_i`` are the labels of every 2^i-th voxel. Nothing is averaged over the batch: the
+    sampler needs one hardness for each example.
 
     Args:
-        scores: ``[n, x / 2^i, y / 2^i, z / 2^i, classes]`` for i = 0, 1, ...
-        labels: integers ``[n, x, y, z]``.
+        scores: the class scores ``[n, x / 2^i, y / 2^i, z / 2^i, classes]`` for i = 0, 1, ...
+        labels: the labels, integers ``[n, x, y, z]``.
 
     Returns:
-        ``[n]``, the Dice loss plus nats.
+        The losses ``[n]``, a Dice loss plus nats.
 
     Raises:
         ValueError: scores and labels do not fit.
@@ -59,23 +65,24 @@ def losses(scores: Sequence[jax.Array], labels: jax.Array) -> jax.Array:
         step = 2**level
         coarse = labels[:, ::step, ::step, ::step]
         if score.shape[:-1] != coarse.shape:
-            raise ValueError(f"scores {level} must be {(*coarse.shape, 'classes')}, got {score.shape}")
+            raise ValueError(f"scores[{level}] must have the shape {(*coarse.shape, 'classes')}, got {score.shape}.")
         entropy = optax.softmax_cross_entropy_with_integer_labels(score, coarse.astype(jnp.int32))
         total += share * (soft_dice_losses(score, coarse) + entropy.mean(axis=(1, 2, 3)))
     return total
 
 
 def dice(found: jax.Array, truth: jax.Array) -> jax.Array:
-    """The Dice score of each region of ``mixjax.data.segmentation.REGIONS``: ``2 |A and B| / (|A| + |B|)``.
+    """Returns the Dice score ``2 |A and B| / (|A| + |B|)`` of each region of ``mixjax.data.segmentation.REGIONS``.
 
-    As in the BraTS evaluation, a region that is empty in both scores 1, and one that is empty in the truth alone 0.
+    As in the BraTS evaluation, a region that is empty in both labellings scores 1, and a region that is empty in the
+    truth alone scores 0.
 
     Args:
-        found: labels ``[x, y, z]``.
-        truth: labels ``[x, y, z]``.
+        found: the predicted labels ``[x, y, z]``.
+        truth: the true labels ``[x, y, z]``.
 
     Returns:
-        ``[region]``, from 0 to 1.
+        The scores ``[region]``, from 0 to 1.
     """
     scores = []
     for least in REGIONS.values():
@@ -86,33 +93,34 @@ def dice(found: jax.Array, truth: jax.Array) -> jax.Array:
 
 
 def window_starts(size: int, patch: int) -> list[int]:
-    """Where windows begin along one side: evenly spaced, neighbours sharing at least ``OVERLAP`` of their length."""
+    """Returns where windows begin along one side: evenly spaced, with an overlap of at least ``OVERLAP``."""
     if patch > size:
-        raise ValueError(f"a window of {patch} does not fit into {size} voxels")
+        raise ValueError(f"patch must be at most the side of {size} voxels, got {patch}.")
     steps = math.ceil((size - patch) / (patch * (1 - OVERLAP)))
     return np.linspace(0, size - patch, steps + 1).round().astype(int).tolist()
 
 
 def predict(score: Callable[[jax.Array], jax.Array], image: jax.Array, patch: int) -> jax.Array:
-    """The label of each voxel, from windows of the size the net was trained on.
+    """Predicts the label of each voxel from windows of the size that the net was trained on.
 
-    Each window's class probabilities are added up with a Gaussian weight of deviation ``patch / 8`` about its middle,
-    as in nnU-Net; the label is the class with the largest sum.
+    Every window adds its class probabilities to its voxels, with a Gaussian weight of standard deviation ``patch / 8``
+    about its middle, as in nnU-Net. The label of a voxel is the class with the largest sum.
 
     Args:
-        score: ``[patch, patch, patch, channels]`` to class scores ``[patch, patch, patch, classes]``.
-        image: ``[x, y, z, channels]``, no side shorter than ``patch``.
-        patch: voxels along each side of a window.
+        score: maps a window ``[patch, patch, patch, channels]`` to class scores ``[patch, patch, patch, classes]``.
+        image: the image ``[x, y, z, channels]``, no side of which is shorter than ``patch``.
+        patch: the number of voxels along each side of a window.
 
     Returns:
-        int32 ``[x, y, z]``.
+        The labels, int32 ``[x, y, z]``.
 
     Raises:
-        ValueError: a window that does not fit.
+        ValueError: ``patch`` exceeds a side of the image.
     """
     sizes, channels = image.shape[:3], image.shape[-1]
     starts = jnp.array(list(itertools.product(*(window_starts(size, patch) for size in sizes))))
     line = np.exp(-0.5 * ((np.arange(patch) - (patch - 1) / 2) / (patch / 8)) ** 2)
+    # The floor of 1e-6 keeps a voxel in a window's corner from having next to no weight.
     weight = jnp.asarray(np.maximum(np.einsum("i,j,k->ijk", line, line, line), 1e-6)[..., None], jnp.float32)
     num_classes = jax.eval_shape(score, jax.ShapeDtypeStruct((patch, patch, patch, channels), image.dtype)).shape[-1]
 

@@ -1,16 +1,25 @@
-"""MNIST with 1 % of the 3s, an MLP and a small CNN: paper 004, sections 3.2 and 4.1, appendix 8.1 (figure 1)."""
+"""The experiment on MNIST with 1 % of the 3s, an MLP and a small CNN: paper 004, sections 3.2, 4.1, 8.1, figure 1."""
 
 import dataclasses
 
 import jax
 import jax.numpy as jnp
 
-from experiments.hardness_sampling import imbalanced, mnist_claims, mnist_figure
-from experiments.hardness_sampling.imbalanced import Images, Problem, Scheme
+from experiments.hardness_sampling import imbalanced, mnist_claims, mnist_figure, rare_class, schemes
+from experiments.hardness_sampling.rare_class import Images, Problem
+from experiments.hardness_sampling.schemes import Scheme
 from mixjax import samplers
 from mixjax.runner import configs
 from mixjax.runner.experiment import Experiment
 
+__all__ = ["ESTIMATES", "METHODS", "Mnist", "freshness", "mnist", "scheme", "train"]
+
+# Each method's way to draw examples, and its beta:
+# - "erm": epochs in random order.
+# - "wr": with replacement, as algorithm 1 reads.
+# - "nr": without replacement, as the authors' code draws.
+# - "is": as "wr", with clipped importance weights.
+# - "chi2": with replacement, for Pearson's divergence.
 METHODS = {
     "erm": ("erm", 0.0),
     "wr_0": ("wr", 0.0),
@@ -23,26 +32,23 @@ METHODS = {
     "is_10": ("is", 10.0),
     "chi2_10": ("chi2", 10.0),
 }
-"""Name -> (how examples are drawn, beta).
 
-``wr``: with replacement, as algorithm 1 reads. ``nr``: without, as the authors' code draws. ``is``: as ``wr``, with
-clipped importance weights. ``chi2``: Pearson's divergence, with replacement.
-"""
-
+# The estimates of the robust mean loss that are made from a batch: with weights of 1, with the three kinds of
+# importance weights, and with weights of 1 from a batch drawn without replacement.
 ESTIMATES = ("stale", "clipped", "tree", "self_normalised", "without_replacement")
-"""A batch's estimates of the robust loss's mean: weights 1; the three kinds of importance weights; weights 1, but drawn
-without replacement."""
 
-NUM_BATCHES = 200  # drawn at a checkpoint to judge the estimates
+# The number of batches drawn at a checkpoint to judge the estimates.
+NUM_BATCHES = 200
 
 
 @dataclasses.dataclass(frozen=True)
 class Mnist(Problem):
-    """Section 4.1's problem.
+    """Holds the settings of section 4.1's problem.
 
     Attributes:
-        methods: names of ``METHODS``.
-        checkpoints: how often all training losses are computed, at equal distances, the last time at the end.
+        methods: the methods to run, keys of ``METHODS``.
+        checkpoints: how often the losses of all training examples are computed. The checkpoints are evenly spaced, and
+            the last one is at the end.
     """
 
     methods: tuple[str, ...] = tuple(METHODS)
@@ -50,22 +56,35 @@ class Mnist(Problem):
 
 
 def scheme(config: Mnist, n: int, kind: str, beta: jax.typing.ArrayLike) -> Scheme:
-    """How examples are drawn and weighted."""
+    """Builds the scheme by which a method draws and weights examples."""
     if kind == "erm":
-        return imbalanced.shuffled(n, config.batch_size)
+        return schemes.shuffled(n, config.batch_size)
     if kind == "chi2":
-        return imbalanced.chi_squared(n, config.batch_size, beta)
+        return schemes.chi_squared(n, config.batch_size, beta)
     importance = "clipped" if kind == "is" else None
-    return imbalanced.hardness(n, config.batch_size, beta, replacement=kind != "nr", importance=importance)
+    return schemes.hardness(n, config.batch_size, beta, replacement=kind != "nr", importance=importance)
 
 
 def freshness(key: jax.Array, beta: jax.Array, stale: jax.Array, fresh: jax.Array, batch_size: int) -> dict:
-    """How far draws from a stale history are from the robust distribution of the losses as they are.
+    """Measures how far draws from a stale history are from the robust distribution of the fresh losses.
 
-    ``tv_*``: total variation distance to softmax(beta fresh) of softmax(beta stale), and of the same times clipped
-    weights, normalised. ``bias`` and ``error``, for each of ``ESTIMATES``: mean and root mean square of (estimate -
-    target) / target over batches, the target being the mean loss under softmax(beta fresh). The chi-squared divergence
-    has another distribution: there the numbers only say what a softmax would have made of its history.
+    The robust distribution is softmax(beta fresh). The chi-squared divergence has another one: for a method that uses
+    it, the numbers only say what a softmax would have made of its history.
+
+    Args:
+        key: draws the batches.
+        beta: the inverse temperature, in 1 / nats.
+        stale: the losses in the history, ``[n]``.
+        fresh: the losses at the current parameters, ``[n]``.
+        batch_size: the number of examples in a batch.
+
+    Returns:
+        A dict of:
+
+        - ``tv_stale``, the total variation distance of softmax(beta stale) to the robust distribution.
+        - ``tv_clipped``, the same distance of softmax(beta stale) times the clipped weights, normalised.
+        - ``bias`` and ``error``, one for each of ``ESTIMATES``: the mean and the root mean square, over batches, of
+          (estimate - target) / target. The target is the mean loss under the robust distribution.
     """
     n = len(stale)
     usual, distinct = (samplers.hardness(n, beta, replacement=replacement) for replacement in (True, False))
@@ -94,8 +113,13 @@ def freshness(key: jax.Array, beta: jax.Array, stale: jax.Array, fresh: jax.Arra
 
 
 def train(key: jax.Array, config: Mnist, images: Images) -> dict[str, jax.Array]:
-    """Trains every method on one seed's split, from one initialisation; those that differ in beta share a program."""
-    n = imbalanced.num_kept(config, images)
+    """Trains every method on one seed's split, from one initialisation.
+
+    Returns:
+        The metrics of ``imbalanced.UNITS``, ``[method, step]``, and those of :func:`freshness`, ``[method, checkpoint,
+        ...]``.
+    """
+    n = rare_class.num_kept(config, images)
 
     def run(kind, beta):
         drawn = scheme(config, n, kind, beta)
@@ -111,12 +135,14 @@ def train(key: jax.Array, config: Mnist, images: Images) -> dict[str, jax.Array]
             rounds = config.num_steps // config.record_every // config.checkpoints
             carry, records = jax.lax.scan(advance, carry, length=rounds)
             fresh = imbalanced.train_losses(config, images, parts, carry.params, carry.stats, jnp.arange(n))
+            # A folded key leaves training's own key as it was, so that checkpoints do not change the run.
             stale, test_key = drawn.history(carry.state), jax.random.fold_in(carry.key, 1)
             return carry, (records, freshness(test_key, beta, stale, fresh, config.batch_size))
 
         records, checkpoints = jax.lax.scan(stage, carry, length=config.checkpoints)[1]
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), records) | checkpoints
 
+    # Methods that differ in beta only are mapped over beta, so that each kind is compiled once.
     found = {}
     for kind in dict.fromkeys(METHODS[name][0] for name in config.methods):
         names = [name for name in config.methods if METHODS[name][0] == kind]
@@ -127,10 +153,10 @@ def train(key: jax.Array, config: Mnist, images: Images) -> dict[str, jax.Array]
 
 
 def mnist(config: Mnist) -> Experiment:
-    """Figure 1.
+    """Builds the experiment that shows figure 1.
 
     Raises:
-        ValueError: an unknown method, or steps that are no multiple of ``record_every`` and ``checkpoints``.
+        ValueError: a method is unknown, or ``num_steps`` is not a multiple of ``record_every`` times ``checkpoints``.
     """
     unknown = sorted(set(config.methods) - set(METHODS))
     if unknown:
@@ -138,13 +164,13 @@ def mnist(config: Mnist) -> Experiment:
     stage, steps = config.record_every * config.checkpoints, config.num_steps
     if steps % stage:
         raise ValueError(f"num_steps must be a multiple of record_every x checkpoints = {stage}, got {steps}.")
-    units = imbalanced.UNITS | {"tv_stale": "1", "tv_clipped": "1", "bias": "share", "error": "share"}
+    units = {**imbalanced.UNITS, "tv_stale": "1", "tv_clipped": "1", "bias": "share", "error": "share"}
     dims = dict.fromkeys(imbalanced.UNITS, ("method", "step"))
     dims |= dict.fromkeys(("tv_stale", "tv_clipped"), ("method", "checkpoint"))
     dims |= dict.fromkeys(("bias", "error"), ("method", "checkpoint", "estimate"))
     return Experiment(
         train=lambda key, hparams, data: train(key, configs.replace(config, hparams), data),
-        data=imbalanced.load(config.rare_class),
+        data=rare_class.load(config.rare_class),
         dims=dims,
         coords={
             "method": list(config.methods),

@@ -1,4 +1,7 @@
-"""Figure 1 on the MLP and the CNN, and what the paper does not show: histories, equal training loss, longer runs."""
+"""Draws figure 1 of paper 004 for the MLP and the CNN, with panels that the paper does not have.
+
+The added panels show accuracy at equal training loss, longer runs, and how far the stale histories are from the losses.
+"""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -6,6 +9,9 @@ import numpy as np
 from experiments.shared.figures import points
 from experiments.shared.statistics import error_bars
 
+__all__ = ["LABELS", "curve", "distances", "equal_loss", "errors", "figure", "long_runs"]
+
+# Each method's label and line style.
 LABELS = {
     "erm": ("ERM", {"color": "C0", "lw": 2.0}),
     "wr_0.1": ("β = 0.1", {"color": "#fdbe85"}),
@@ -17,8 +23,10 @@ LABELS = {
     "is_10": ("β = 10, clipped importance weights", {"color": "C4"}),
     "chi2_10": ("χ², β = 10", {"color": "C6", "ls": "--"}),
 }
+# The methods of the paper, and those that are compared beyond it.
 PAPER = ("erm", "wr_0.1", "wr_1", "wr_10", "wr_100")
 OURS = ("erm", "wr_10", "nr_10", "nr_100", "is_10", "chi2_10")
+# Each estimate's label and marker.
 ESTIMATES = {
     "stale": ("weights 1", "o-"),
     "clipped": ("clipped weights", "s-"),
@@ -29,7 +37,10 @@ ESTIMATES = {
 
 
 def figure(results):
-    """Two rows of curves a model, the paper's methods and ours, and a row of panels on histories and longer runs."""
+    """Draws two rows of curves for each model and a row of panels on histories and longer runs.
+
+    The first row of a model has the paper's methods, the second one the variants.
+    """
     (first, mlp), (second, cnn), *longer = results.items()
     drawn, axes = plt.subplots(5, 4, figsize=(18, 19), layout="constrained")
     for row, name, data, methods in (
@@ -75,16 +86,17 @@ def figure(results):
 
 
 def curve(axis, values, method, **style):
-    """Mean and band over seeds."""
+    """Draws the mean over seeds, with a band of two standard errors to each side."""
     mean, error = error_bars(values)
     style = {"lw": 1.3, **LABELS[method][1], **style}
     axis.plot(values.step, mean, **style)
+    # On a logarithmic axis a band that reaches 0 could not be drawn.
     low = np.maximum(mean - error, 0.5 * mean if axis.get_yscale() == "log" else 0.0)
     axis.fill_between(values.step, low, mean + error, color=style["color"], alpha=0.2, lw=0)
 
 
 def equal_loss(axis, data, name):
-    """Accuracy on class 3 over the training loss it was had at."""
+    """Draws the accuracy on class 3 against the training loss at the same step."""
     for method in ("erm", "wr_1", "wr_10", "nr_10"):
         x, y = (data[metric].sel({"method": method}).mean("seed") for metric in ("train_loss", "rare_accuracy"))
         text, style = LABELS[method]
@@ -94,7 +106,7 @@ def equal_loss(axis, data, name):
 
 
 def long_runs(axis, runs):
-    """Accuracy on class 3 of the runs that go on."""
+    """Draws the accuracy on class 3 in the runs that go on longer."""
     for (name, data), ls in zip(runs, ("-", ":"), strict=False):
         for method in data.method.values:
             curve(axis, data["rare_accuracy"].sel({"method": method}), method, ls=ls)
@@ -103,14 +115,14 @@ def long_runs(axis, runs):
 
 
 def _points(axis, data, metric, methods, fmt, label, **style):
-    """Means over checkpoints and seeds, with two standard errors to each side, over the methods' beta."""
+    """Draws means over checkpoints and seeds, with two standard errors to each side, against the methods' beta."""
     values = data.sel({"method": list(methods)})[metric].mean("checkpoint")
     betas = [float(method.partition("_")[2]) for method in methods]
     points(axis, betas, values, **{"fmt": fmt, "label": label, "ms": 5, **style})
 
 
 def distances(axis, data, name):
-    """Total variation distance to the distribution of fresh losses, over beta."""
+    """Draws the total variation distance to the robust distribution of the fresh losses, against beta."""
     methods = ("wr_0.1", "wr_1", "wr_10", "wr_100")
     _points(axis, data, "tv_stale", methods, "o-", "weights 1")
     _points(axis, data, "tv_clipped", methods, "s-", "clipped weights")
@@ -122,7 +134,7 @@ def distances(axis, data, name):
 
 
 def errors(axis, data, name):
-    """Error of a batch's estimate of the robust mean loss, over beta."""
+    """Draws the error of a batch's estimate of the robust mean loss, against beta."""
     for estimate, (label, fmt) in ESTIMATES.items():
         _points(axis, data.sel(estimate=estimate), "error", ("wr_0.1", "wr_1", "wr_10", "wr_100"), fmt, label)
     axis.set(xlabel="β (1 / nat)", ylabel="relative root mean square error", xscale="log", yscale="log")

@@ -1,24 +1,39 @@
-"""Claims and figure of the segmentation of brain tumours: paper 004, tables 1 and 2, figures 2 and 3."""
+"""Judges the segmentation of brain tumours: paper 004, section 4.2, tables 1 and 2, figure 3."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray
-from matplotlib.colors import ListedColormap
-from matplotlib.lines import Line2D
 
 from experiments.hardness_sampling.sentences import quote
 from experiments.shared.sentences import text
 from mixjax.data.segmentation import REGIONS
 from mixjax.runner.claims import Claim, paired
 
-SGD, NESTEROV = "plain SGD", "Nesterov"  # the runs of the config
-SMALL, MAIN, LARGE = 10.0, 100.0, 1000.0  # the paper's beta; table 1 is at the middle one, with importance sampling
-POOR = 25.0  # % of Dice below which a segmentation is poor: set before judging; the paper names no number
-LABELS = {"background": "black", "whole alone": "tab:green", "core alone": "gold", "enhancing": "tab:red"}
-CONTRADICTED = {  # the paper's own table 2 against its sentences
+__all__ = [
+    "NESTEROV",
+    "SGD",
+    "claims",
+    "fall",
+    "iqr",
+    "judge",
+    "lowest_tenth",
+    "mean",
+    "median",
+    "name",
+    "poor",
+]
+
+# The names of the config's runs.
+SGD, NESTEROV = "plain SGD", "Nesterov"
+# The paper's values of beta. Table 1 uses the middle one, with importance sampling.
+SMALL, MAIN, LARGE = 10.0, 100.0, 1000.0
+# A segmentation with a Dice score below this one, in %, is poor. The paper names no number; this one was fixed before
+# judging.
+POOR = 25.0
+# The sentences that the paper's own table 2 contradicts, and how.
+CONTRADICTED = {
     "beta_10_iqr": "the paper's table 2 has core 14.3 (ERM) and 14.5",
     "beta_10_is_iqr": "the paper's table 2 has core 14.3 (ERM) and 14.3",
     "beta_1000_lowers_mean": "the paper's table 2 has enhancing 73.0 (ERM) and, without importance sampling, 74.5",
@@ -28,77 +43,84 @@ CONTRADICTED = {  # the paper's own table 2 against its sentences
 
 
 def name(beta: float, importance: bool = False) -> str:
-    """The label of a method."""
-    return "ERM" if beta == 0 else f"DRO β = {beta:g}" + (" IS" if importance else "")
+    """Returns the label of a method."""
+    if beta == 0:
+        return "ERM"
+    return f"DRO β = {beta:g} IS" if importance else f"DRO β = {beta:g}"
 
 
 def iqr(scores: xarray.DataArray) -> xarray.DataArray:
-    """The interquartile range over test cases."""
+    """Returns the interquartile range over test cases."""
     low, high = (scores.quantile(q, "case").drop_vars("quantile") for q in (0.25, 0.75))
     return high - low
 
 
 def mean(scores: xarray.DataArray) -> xarray.DataArray:
-    """The mean over test cases."""
+    """Returns the mean over test cases."""
     return scores.mean("case")
 
 
 def median(scores: xarray.DataArray) -> xarray.DataArray:
-    """The median over test cases."""
+    """Returns the median over test cases."""
     return scores.median("case")
 
 
 def lowest_tenth(scores: xarray.DataArray) -> xarray.DataArray:
-    """The 10th percentile over test cases."""
+    """Returns the 10th percentile over test cases."""
     return scores.quantile(0.1, "case").drop_vars("quantile")
 
 
 def poor(scores: xarray.DataArray) -> xarray.DataArray:
-    """The share of poor segmentations among test cases, in %."""
+    """Returns the share of poor segmentations among test cases, in %."""
     return 100 * (scores < POOR).mean("case")
 
 
 def fall(scores: xarray.DataArray, statistic: Callable, method: str, other: str = "ERM") -> np.ndarray:
-    """By how much a method's statistic is below the other one's, for each seed."""
+    """Returns by how much a method's statistic is below the other method's, ``[seed]``."""
     a, b = (statistic(scores.sel({"method": label})) for label in (other, method))
     return (a - b).values
 
 
 def judge(key: str, parts: Mapping[str, np.ndarray], note: str, **words: str) -> Claim:
-    """Claims that every part's mean over seeds is above 0.
+    """Judges a sentence about several comparisons, which is right if every part's mean over seeds is above 0.
 
-    It holds if all parts do, fails if one fails, and is undecided otherwise; the number is that of the part with the
-    least mean in its own standard deviations, and the note tells them all.
+    The claim holds if all parts do, fails if one part fails, and is undecided otherwise. Its number is that of the part
+    with the least mean in units of its own standard deviation. Its note tells the numbers of all parts.
 
     Args:
-        key: of the sentence.
-        parts: what -> one value a seed, positive where the sentence is right.
-        note: what the numbers are.
-        words: statement and source, where the sentence is not the paper's.
+        key: the key of the sentence.
+        parts: the name of each part with its values ``[seed]``, which are positive where the sentence is right.
+        note: a text that says what the numbers are.
+        words: the statement and the source of a sentence that is not the paper's.
     """
     words = words or quote(key)
     judged = {what: paired(key, values, ">", np.zeros(len(values)), **words) for what, values in parts.items()}
     verdicts = [claim.holds for claim in judged.values()]
+    holds = all(verdicts)
+    if False not in verdicts and None in verdicts:
+        holds = None
     weakest = min(parts, key=lambda what: np.mean(parts[what]) / (np.std(parts[what]) + 1e-9))
-    told = "; ".join(f"{what} {text(values)}" for what, values in parts.items()) if len(parts) > 1 else ""
+    told = ""
+    if len(parts) > 1:
+        told = "; ".join(f"{what} {text(values)}" for what, values in parts.items())
     return dataclasses.replace(
         judged[weakest],
-        holds=False if False in verdicts else None if None in verdicts else True,
+        holds=holds,
         note="; ".join(filter(None, [note, told, CONTRADICTED.get(key)])),
     )
 
 
 def claims(results, centre: str) -> list[Claim]:
-    """The sentences of section 4.2, for those runs and methods that are there.
+    """Judges the sentences of section 4.2 for which the results have the runs and methods.
 
-    Every number is a statistic over the test cases of one seed, compared between methods on the same seed.
+    Every number is a statistic over the test cases of one seed. Methods are compared on the same seed.
 
     Args:
-        results: run name to data set; the runs are ``SGD`` and ``NESTEROV``.
-        centre: the one that figure 3 tells apart.
+        results: run name to data set. The runs are ``SGD`` and ``NESTEROV``.
+        centre: the centre that figure 3 compares with the others.
 
     Returns:
-        One claim a sentence.
+        One claim for each sentence.
     """
     rows, table_1, method = [], {}, name(MAIN, True)
     for run, short in ((SGD, "sgd"), (NESTEROV, "nesterov")):
@@ -116,7 +138,9 @@ def claims(results, centre: str) -> list[Claim]:
         rows += _centres(results[NESTEROV], centre)
     if _has(results, NESTEROV, "ERM", name(SMALL, True)):
         rows += _small_beta(results[NESTEROV], centre)
-    return rows + (_table_2(results[NESTEROV]["dice"]) if NESTEROV in results else [])
+    if NESTEROV in results:
+        rows += _table_2(results[NESTEROV]["dice"])
+    return rows
 
 
 def _has(results, run: str, *methods: str) -> bool:
@@ -124,7 +148,7 @@ def _has(results, run: str, *methods: str) -> bool:
 
 
 def _iqr_row(key: str, dice: xarray.DataArray, regions: Sequence[str], method: str) -> Claim:
-    """Claims that the IQR of regions falls; the note tells of their means, since 0 everywhere is narrow."""
+    """Judges whether the IQR of regions falls. The note tells their means: scores of 0 everywhere are narrow."""
     scores = {region: dice.sel(region=region) for region in regions}
     means = ", ".join(f"{region} {text(-fall(values, mean, method))}" for region, values in scores.items())
     note = f"points of Dice, IQR of ERM - IQR of DRO; change of the mean from ERM to DRO: {means}"
@@ -132,7 +156,7 @@ def _iqr_row(key: str, dice: xarray.DataArray, regions: Sequence[str], method: s
 
 
 def _centres(data: xarray.Dataset, centre: str) -> list[Claim]:
-    """Figure 3, and what it presumes."""
+    """Judges what figure 3 shows of one centre, and what it presumes: that the centre is hard and drawn more often."""
     enhancing, method = data["dice"].sel(region="enhancing"), name(MAIN, True)
     there = (data["case"] == centre).values
     here, elsewhere = (fall(enhancing.isel(case=cases), poor, method) for cases in (there, ~there))
@@ -170,7 +194,7 @@ def _centres(data: xarray.Dataset, centre: str) -> list[Claim]:
 
 
 def _small_beta(data: xarray.Dataset, centre: str) -> list[Claim]:
-    """Our rows, found on other seeds: what DRO does where its effective sample size stays large."""
+    """Judges claims of ours, found on other seeds, on DRO with a beta that keeps the effective sample size large."""
     whole, method = data["dice"].sel(region="whole"), name(SMALL, True)
     there = whole.isel(case=(data["case"] == centre).values)
     return [
@@ -192,7 +216,7 @@ def _small_beta(data: xarray.Dataset, centre: str) -> list[Claim]:
 
 
 def _table_2(dice: xarray.DataArray) -> list[Claim]:
-    """Table 2's sentences."""
+    """Judges the sentences on table 2."""
     rows, methods = [], set(dice["method"].values)
     for key, method in (
         ("beta_10_iqr", name(SMALL)),
@@ -219,71 +243,3 @@ def _table_2(dice: xarray.DataArray) -> list[Claim]:
             note = f"points of Dice by which the IQR falls with it, mean of the regions; {told}"
             rows.append(judge(key, {"": average}, note))
     return rows
-
-
-def figure(results, centre: str, simulated: bool):
-    """Figures 2 and 3: one test case with its contrasts, truth and predictions; Dice by method; Dice by centre."""
-    bars, by_centre = {}, {}
-    for run, data in results.items():
-        there = (data["case"] == centre).values
-        for method in data["method"].values:
-            scores = data["dice"].sel({"method": method})
-            bars[f"{run}, {method}"] = scores
-            if method in ("ERM", name(MAIN, True)):
-                by_centre[f"{centre}: {run}, {method}"] = scores.isel(case=there)
-                by_centre[f"others: {run}, {method}"] = scores.isel(case=~there)
-    by_centre = dict(sorted(by_centre.items(), key=lambda item: item[0].startswith("others")))
-    heights = [3.2, 1.3 + 0.24 * len(bars), 1.3 + 0.24 * len(by_centre)]
-    fig = plt.figure(figsize=(14, sum(heights) + 0.8), layout="constrained")
-    top, middle, bottom = fig.subfigures(3, 1, height_ratios=heights)
-    run = NESTEROV if NESTEROV in results else next(iter(results))
-    _example(top, results[run].isel(seed=0), f"a test case of {centre!r} in its plane of most enhancing tumour; {run}")
-    _distributions(middle, bars, "all test cases")
-    _distributions(bottom, by_centre, f"test cases of {centre!r} and of the other centres")
-    seeds = next(iter(results.values())).sizes["seed"]
-    what = "SIMULATED tumours and scanners on real anatomies" if simulated else "BraTS"
-    fig.suptitle(f"{what}: paper 004, tables 1 and 2, figures 2 and 3 ({seeds} seeds)", fontsize=12)
-    return fig
-
-
-def _example(figure, data: xarray.Dataset, title: str) -> None:
-    """Contrasts, truth and predicted labels of one plane of one case."""
-    images = {str(contrast): data["shown_image"].sel(contrast=contrast) for contrast in data["contrast"].values}
-    labels = {"truth": data["shown_truth"]}
-    for method in ("ERM", name(MAIN, True)):
-        if method in data["method"].values:
-            labels[method] = data["shown"].sel({"method": method})
-    axes = figure.subplots(1, len(images) + len(labels))
-    colours = ListedColormap(list(LABELS.values()))
-    for axis, (label, plane) in zip(axes, (images | labels).items(), strict=True):
-        style = {"cmap": colours, "vmin": -0.5, "vmax": 3.5} if label in labels else {"cmap": "gray"}
-        axis.imshow(plane.values.T, origin="lower", interpolation="nearest", **style)
-        axis.set(title=label, xticks=[], yticks=[])
-    handles = [Line2D([], [], marker="s", ls="", color=colour, label=label) for label, colour in LABELS.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(LABELS), fontsize=9)
-    figure.suptitle(title, fontsize=10)
-
-
-def _distributions(figure, bars: Mapping[str, xarray.DataArray], title: str) -> None:
-    """One line a method: 5th to 95th percentile, interquartile range, median and mean, over cases and seeds."""
-    axes = figure.subplots(1, len(REGIONS), sharey=True)
-    places = np.arange(len(bars))[::-1]
-    for axis, region in zip(axes, REGIONS, strict=True):
-        for place, (label, dice) in zip(places, bars.items(), strict=True):
-            values = dice.sel(region=region).values
-            low, first, middle, third, high = np.percentile(values, [5, 25, 50, 75, 95])
-            colour = "0.4" if label.endswith("ERM") else "C0" if label.endswith("IS") else "C1"
-            axis.plot([low, high], [place, place], color=colour, lw=1)
-            axis.plot([first, third], [place, place], color=colour, lw=6, solid_capstyle="butt", alpha=0.6)
-            axis.plot(middle, place, "|", color="black", ms=9, mew=1.5)
-            axis.plot(values.mean(), place, ".", color="black")
-        axis.set(xlabel="Dice (%)", title=region, ylim=(-0.7, len(bars) - 0.3), yticks=places, yticklabels=list(bars))
-        axis.grid(alpha=0.3, lw=0.5, axis="x")
-    handles = [
-        Line2D([], [], color="0.4", lw=1, label="5th to 95th percentile"),
-        Line2D([], [], color="0.4", lw=6, alpha=0.6, label="interquartile range"),
-        Line2D([], [], color="black", marker="|", ls="", ms=9, mew=1.5, label="median"),
-        Line2D([], [], color="black", marker=".", ls="", label="mean"),
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=9)
-    figure.suptitle(title, fontsize=10)

@@ -1,11 +1,13 @@
-"""Paper 004's sentences that state a comparison or a limit, one row a claim.
+"""Quotes the sentences of paper 004 that state a comparison or a limit; the experiments judge one claim for each.
 
-Source: Fidon, Ourselin, Vercauteren, "Distributionally Robust Deep Learning using Hardness Weighted Sampling". The key
-names the row of ``claims.json`` that judges the sentence; keys with a common stem judge one sentence in several
-settings. What section 4.2 says of memory and time is measured by ``experiments.benchmarks``.
+Source: Fidon, Ourselin, Vercauteren, "Distributionally Robust Deep Learning using Hardness Weighted Sampling". A key is
+the name of the row in ``claims.json`` that judges the sentence. Several keys with a common stem judge one sentence in
+several settings. What section 4.2 says of memory and time is measured by ``experiments.benchmarks``.
 """
 
 from experiments.shared.sentences import quoter
+
+__all__ = ["SENTENCES", "quote"]
 
 SENTENCES = {
     # Section 3.1 and 3.3: wide_relu

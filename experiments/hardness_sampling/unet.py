@@ -1,11 +1,11 @@
-"""The 3-D U-Net of paper 004, appendix 8.2.1, channels last.
+"""Defines the 3-D U-Net of paper 004, appendix 8.2.1, with channels last.
 
-Each level has two 3³ convolutions, each followed by instance normalisation and a leaky ReLU; max-pooling leads down and
-a transposed 2³ convolution up ("linear upsampling with learnable parameters"); skip connections join the two. The
-resolutions nearest to the input have a head each, for deep supervision.
+Each level has two 3³ convolutions, each followed by instance normalisation and a leaky ReLU. Max-pooling leads down,
+and a transposed 2³ convolution up ("linear upsampling with learnable parameters"). Skip connections join the two. Each
+of the finest resolutions has a head, for deep supervision.
 
-Where the appendix is silent the net is nnU-Net's: slope 0.01, skip connections by concatenation, He initialisation.
-Convolutions that a normalisation follows have no bias, since it would be subtracted again.
+Where the appendix is silent the net follows nnU-Net: slope 0.01, skip connections by concatenation, He initialisation.
+A convolution that a normalisation follows has no bias, since the normalisation would subtract it again.
 """
 
 from collections.abc import Sequence
@@ -15,42 +15,65 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-SLOPE = 0.01  # of the leaky ReLU
-EPSILON = 1e-5  # of the instance normalisation
+__all__ = [
+    "ConvNorm",
+    "Head",
+    "Level",
+    "UNet",
+    "Up",
+    "convolve",
+    "convolve_planes",
+    "convolve_volumes",
+    "he_normal",
+    "max_pool",
+    "widths",
+]
+
+# The slope of the leaky ReLU for negative inputs.
+SLOPE = 0.01
+# A constant that is added to the variance in the instance normalisation.
+EPSILON = 1e-5
 
 
 def widths(num_levels: int, first: int = 32, maximum: int = 320) -> list[int]:
-    """Features of each level: doubled from level to level, up to a maximum."""
+    """Returns the number of features of each level, which doubles from level to level up to a maximum."""
     return [min(first * 2**level, maximum) for level in range(num_levels)]
 
 
 def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The 3-D convolution with zero padding, ``[n, x, y, z, in]`` and ``[3, 3, 3, in, out]`` to ``[n, x, y, z, out]``.
+    """Convolves ``[n, x, y, z, in]`` with ``[3, 3, 3, in, out]`` in 3-D, with zero padding.
 
-    Where the CPU is the default backend it is computed by planes, see ``convolve_planes``.
+    Where the CPU is the default backend, the result is computed by planes (see :func:`convolve_planes`).
+
+    Returns:
+        An array ``[n, x, y, z, out]``.
     """
-    return (convolve_planes if jax.default_backend() == "cpu" else convolve_volumes)(x, kernel)
+    if jax.default_backend() == "cpu":
+        return convolve_planes(x, kernel)
+    return convolve_volumes(x, kernel)
 
 
 def convolve_volumes(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """``convolve`` as one 3-D convolution."""
+    """Computes :func:`convolve` as one 3-D convolution."""
     return jax.lax.conv_general_dilated(x, kernel, (1, 1, 1), "SAME", dimension_numbers=("NHWDC", "HWDIO", "NHWDC"))
 
 
 @jax.custom_vjp
 def convolve_planes(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """``convolve`` as a 2-D convolution of all planes along x, each with its two neighbours as further channels.
+    """Computes :func:`convolve` as a 2-D convolution of all planes along x, with neighbouring planes as channels.
 
-    For few channels XLA's 3-D convolution is ten times slower on CPU. Both gradients are written out because XLA has a
-    fast kernel only for convolutions with channels last, and turns those of the automatic gradient into that form
-    outside of loops only: inside ``scan`` they would be thirty times slower.
+    With few channels XLA's 3-D convolution is ten times slower on a CPU.
+
+    Both gradients are written out by hand. XLA has a fast CPU kernel only for convolutions with channels last, and
+    turns the convolutions of the automatic gradient into that form outside of loops only. Inside ``scan`` they would be
+    thirty times slower.
     """
     flat = jnp.moveaxis(kernel, 0, 2).reshape(3, 3, -1, kernel.shape[-1])
     return _convolve_2d(_with_neighbours(x), flat).reshape(*x.shape[:-1], -1)
 
 
 def _with_neighbours(x: jax.Array) -> jax.Array:
-    """Each plane along x with the one before and the one after it as channels, ``[n * x, y, z, 3 * features]``."""
+    """Returns each plane along x with the planes before and after it as channels, ``[n * x, y, z, 3 * features]``."""
     padded = jnp.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0), (0, 0)))
     stacked = jnp.concatenate([padded[:, i : i + x.shape[1]] for i in range(3)], axis=-1)
     return stacked.reshape(-1, *stacked.shape[2:])
@@ -66,12 +89,11 @@ def _forward(x, kernel):
 
 
 def _backward(saved, dy):
-    """The gradient to x is a convolution with the mirrored kernel.
-
-    That to the kernel is one with dy as the kernel: input channels play the examples, and planes the channels.
-    """
     x, kernel = saved
+    # The gradient to x is a convolution of dy with the mirrored kernel.
     dx = convolve_planes(dy, kernel[::-1, ::-1, ::-1].swapaxes(3, 4))
+    # The gradient to the kernel is a convolution of x with dy as the kernel: input channels take the place of the
+    # examples, and planes that of the channels.
     planes = dy.reshape(-1, *dy.shape[2:])
     dkernel = _convolve_2d(_with_neighbours(x).transpose(3, 1, 2, 0), planes.transpose(1, 2, 0, 3))
     return dx, jnp.moveaxis(dkernel.reshape(3, -1, 3, 3, dy.shape[-1]), 1, 3)
@@ -81,17 +103,15 @@ convolve_planes.defvjp(_forward, _backward)
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-    """Maxima of 2³ blocks."""
+    """Returns the maxima of blocks of 2³ voxels."""
     n, *sizes, features = x.shape
     blocks = x.reshape(n, *(part for size in sizes for part in (size // 2, 2)), features)
     return blocks.max(axis=(2, 4, 6))
 
 
 def he_normal(key: jax.Array, params):
-    """Kernels drawn from normal distributions of variance 2 / inputs; vectors, which are biases and scales, stay.
-
-    All kernels come from one draw: XLA compiles every draw anew, at a second each.
-    """
+    """Draws kernels from normal distributions of variance 2 / inputs; biases and scales stay as they are."""
+    # All kernels come from one draw: XLA compiles every draw anew, at a second each.
     leaves, structure = jax.tree.flatten(params)
     kernels = [number for number, leaf in enumerate(leaves) if leaf.ndim > 1]
     ends = np.cumsum([leaves[number].size for number in kernels])
@@ -103,16 +123,16 @@ def he_normal(key: jax.Array, params):
 
 
 class ConvNorm(nnx.Module):
-    """A 3³ convolution, instance normalisation with a learnable scale and bias, and a leaky ReLU."""
+    """Applies a 3³ convolution, instance normalisation with a learnable scale and bias, and a leaky ReLU."""
 
     def __init__(self, inputs: int, outputs: int):
-        """The kernel is 0 until ``he_normal`` draws it, as in all parts of the net."""
+        """Makes the parameters. A kernel is 0 until ``he_normal`` draws it, as in all parts of the net."""
         self.kernel = nnx.Param(jnp.zeros((3, 3, 3, inputs, outputs)))
         self.scale = nnx.Param(jnp.ones(outputs))
         self.bias = nnx.Param(jnp.zeros(outputs))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """``[n, x, y, z, inputs]`` to ``[n, x, y, z, outputs]``."""
+        """Maps ``[n, x, y, z, inputs]`` to ``[n, x, y, z, outputs]``."""
         x = convolve(x, self.kernel[...])
         space = (1, 2, 3)
         mean = x.mean(space, keepdims=True)
@@ -122,37 +142,37 @@ class ConvNorm(nnx.Module):
 
 
 class Up(nnx.Module):
-    """A transposed convolution of size and stride 2: each voxel becomes 2³, without overlap."""
+    """Applies a transposed convolution of size and stride 2: each voxel becomes 2³ voxels, without overlap."""
 
     def __init__(self, inputs: int, outputs: int):
-        """Without a bias: a normalisation follows."""
+        """Makes the kernel. There is no bias, since a normalisation follows."""
         self.kernel = nnx.Param(jnp.zeros((inputs, 8 * outputs)))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """``[n, x, y, z, inputs]`` to ``[n, 2x, 2y, 2z, outputs]``."""
+        """Maps ``[n, x, y, z, inputs]`` to ``[n, 2x, 2y, 2z, outputs]``."""
         n, *sizes, _ = x.shape
         blocks = (x @ self.kernel[...]).reshape(n, *sizes, 2, 2, 2, -1)
         return blocks.transpose(0, 1, 4, 2, 5, 3, 6, 7).reshape(n, *(2 * size for size in sizes), -1)
 
 
 class Head(nnx.Module):
-    """Class scores from features, voxel by voxel."""
+    """Computes class scores from features, voxel by voxel."""
 
     def __init__(self, inputs: int, outputs: int):
-        """With a bias for each class."""
+        """Makes the kernel and a bias for each class."""
         self.kernel = nnx.Param(jnp.zeros((inputs, outputs)))
         self.bias = nnx.Param(jnp.zeros(outputs))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """``[..., inputs]`` to ``[..., outputs]``."""
+        """Maps ``[..., inputs]`` to ``[..., outputs]``."""
         return x @ self.kernel[...] + self.bias[...]
 
 
 class Level(nnx.Module):
-    """One level of the U and all below it."""
+    """Computes the features and scores of one level of the U-Net and of all levels below it."""
 
     def __init__(self, inputs: int, features: Sequence[int], num_classes: int, num_heads: int):
-        """``features`` are those of this level and of the deeper ones."""
+        """Builds the level; ``features`` are the numbers of features of this level and of the deeper ones."""
         width, *deeper = features
         self.down = nnx.Sequential(ConvNorm(inputs, width), ConvNorm(width, width))
         self.is_deepest = not deeper
@@ -165,26 +185,28 @@ class Level(nnx.Module):
             self.head = Head(width, num_classes)
 
     def __call__(self, x: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
-        """Features at this resolution, and the scores of the heads at this one and at the coarser ones."""
+        """Returns the features at this resolution, and the scores of the heads at this and at coarser resolutions."""
         x, scores = self.down(x), []
         if not self.is_deepest:
             below, scores = self.below(max_pool(x))
             x = self.join(jnp.concatenate([x, self.up(below)], axis=-1))
-        return x, [self.head(x), *scores] if self.has_head else scores
+        if self.has_head:
+            scores = [self.head(x), *scores]
+        return x, scores
 
 
 class UNet(nnx.Module):
-    """The whole net.
+    """Computes the class scores of each voxel of an image.
 
     Args:
-        inputs: channels of the images.
-        num_classes: labels, background included.
-        features: of each level, the finest first; see ``widths``.
-        num_heads: how many of the finest resolutions have a head, from 1 to the number of levels.
-        key: for the kernels.
+        inputs: the number of channels of an image.
+        num_classes: the number of labels, background included.
+        features: the number of features of each level, the finest level first (see :func:`widths`).
+        num_heads: the number of resolutions with a head, the finest ones; from 1 to the number of levels.
+        key: draws the kernels.
 
     Raises:
-        ValueError: ``num_heads`` out of range.
+        ValueError: ``num_heads`` is out of range.
     """
 
     def __init__(self, inputs: int, num_classes: int, features: Sequence[int], num_heads: int, key: jax.Array):
@@ -196,16 +218,16 @@ class UNet(nnx.Module):
         nnx.update(self, he_normal(key, nnx.state(self, nnx.Param)))
 
     def __call__(self, x: jax.Array) -> list[jax.Array]:
-        """Scores of each class at each voxel, the finest resolution first.
+        """Returns the scores of each class at each voxel, the finest resolution first.
 
         Args:
-            x: ``[n, x, y, z, inputs]``; sizes are multiples of 2 to the number of levels less one.
+            x: images ``[n, x, y, z, inputs]``, whose sizes are multiples of ``2^(levels - 1)``.
 
         Returns:
             ``num_heads`` arrays ``[n, x / 2^i, y / 2^i, z / 2^i, num_classes]``.
 
         Raises:
-            ValueError: a size that cannot be halved often enough.
+            ValueError: a size cannot be halved often enough.
         """
         if any(size % self.factor for size in x.shape[1:4]):
             raise ValueError(f"sizes must be multiples of {self.factor}, got {x.shape[1:4]}")

@@ -1,34 +1,39 @@
-"""Section 12.1's network, trained by SGD with hardness weighted sampling on exact and on stale losses (paper 004)."""
+"""Trains the network of paper 004, section 12.1, with hardness weighted sampling on exact and on stale losses."""
 
 import dataclasses
 import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from mixjax import objectives, rules, samplers
 
-TARGET = 0.8  # absolute value of the labels; outputs are in (-1, 1)
+__all__ = ["TARGET", "WideReLU", "data_set", "init", "laws", "losses", "norm", "train_both", "uniform"]
+
+# The absolute value of the labels. Outputs are in (-1, 1), so that a loss of 0 can be reached.
+TARGET = 0.8
 
 
 @dataclasses.dataclass(frozen=True)
 class WideReLU:
-    """The settings; the theorem gives none of them.
+    """Holds the settings of the experiment. The theorem gives none of them.
 
     Attributes:
-        num_examples: ``n``, on the unit sphere, with labels of random sign.
-        input_dim: dimension of an example.
-        output_dim: ``d``.
-        depth: ``L``, number of ``m x m`` layers; the paper counts ``L + 2`` in all.
-        width: ``m``; the theorem wants an unnamed polynomial of ``n``.
-        batch_size: ``b``.
-        num_steps: the horizon.
-        num_records: evenly spaced times at which the true gradient is measured; the last one is the horizon.
-        epsilon: the gradient norm to reach, in units of the seed's first one under ``beta = 0``.
-        beta: of the robust loss, in 1 / loss.
-        step_size: of SGD, in units of ``d / m``.
+        num_examples: ``n``, the number of examples. They lie on the unit sphere and have labels of random sign.
+        input_dim: the dimension of an example.
+        output_dim: ``d``, the dimension of the output.
+        depth: ``L``, the number of ``m x m`` layers. The paper counts ``L + 2`` layers in all.
+        width: ``m``, the width of a layer. The theorem asks for a polynomial of ``n`` that it does not name.
+        batch_size: ``b``, the number of examples in a batch.
+        num_steps: the number of steps.
+        num_records: the number of evenly spaced times at which the true gradient is measured. The last one is the end.
+        epsilon: the gradient norm to be reached, in units of the seed's first gradient norm under ``beta = 0``.
+        beta: the inverse temperature of the robust loss, in 1 / loss.
+        step_size: the learning rate of SGD, in units of ``d / m``.
         shown_step: the value of ``step_size`` at which curves are drawn and convergence is judged.
-        raised: how much a loss is raised to see what theorem 3.2 says.
+        raised: the amount by which a loss is raised to test theorem 3.2.
     """
 
     num_examples: int = 32
@@ -47,7 +52,7 @@ class WideReLU:
 
 
 def data_set(key: jax.Array, config: WideReLU) -> tuple[jax.Array, jax.Array]:
-    """Unit vectors ``[n, input]`` and labels ``[n, d]``, ``TARGET`` with random signs."""
+    """Draws unit vectors ``[n, input]`` and labels ``[n, d]``, which are ``TARGET`` with random signs."""
     input_key, label_key = jax.random.split(key)
     x = jax.random.normal(input_key, (config.num_examples, config.input_dim))
     signs = jax.random.rademacher(label_key, (config.num_examples, config.output_dim), jnp.float32)
@@ -55,8 +60,8 @@ def data_set(key: jax.Array, config: WideReLU) -> tuple[jax.Array, jax.Array]:
 
 
 def init(key: jax.Array, config: WideReLU) -> list[jax.Array]:
-    """Assumption 12.1: normal weights of variance ``2 / m``, in the last layer ``1 / d``; no biases."""
-    sizes = [config.input_dim, *[config.width] * (config.depth + 1)]
+    """Draws the weights of assumption 12.1: normal with variance ``2 / m``, and ``1 / d`` in the last layer."""
+    sizes = [config.input_dim, *(config.width for _ in range(config.depth + 1))]
     keys = jax.random.split(key, len(sizes))
     scale = math.sqrt(2 / config.width)
     hidden = [scale * jax.random.normal(key, shape) for key, *shape in zip(keys, sizes, sizes[1:], strict=False)]
@@ -65,34 +70,55 @@ def init(key: jax.Array, config: WideReLU) -> list[jax.Array]:
 
 
 def losses(params: list[jax.Array], x: jax.Array, y: jax.Array) -> jax.Array:
-    """``|tanh(h) - y|² / 2`` of each example: bounded and smooth in the outputs ``h``, as assumption 12.2 asks."""
+    """Returns the loss ``|tanh(h) - y|² / 2`` of each example, where ``h`` are the outputs.
+
+    It is bounded and smooth in the outputs, as assumption 12.2 asks.
+    """
     for weights in params[:-1]:
         x = jax.nn.relu(x @ weights)
     return 0.5 * jnp.sum(jnp.square(jnp.tanh(x @ params[-1]) - y), axis=-1)
 
 
 def norm(tree) -> jax.Array:
-    """Euclidean norm over all leaves."""
+    """Returns the Euclidean norm over all leaves of a tree."""
     return jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)))
 
 
 def uniform(config: WideReLU) -> jax.Array:
-    """The paper's ``p_train``."""
+    """Returns the paper's ``p_train``, the uniform distribution over the examples."""
     return jnp.full(config.num_examples, 1 / config.num_examples)
 
 
+class Drawing(NamedTuple):
+    """Draws batches by probabilities that follow the losses.
+
+    Attributes:
+        start: the first history of losses; empty where none is kept.
+        draw: ``draw(key, params, history) -> indices`` draws a batch.
+        refresh: ``refresh(history, indices, losses) -> history`` takes a batch's losses into the history.
+        drawn_from: ``drawn_from(params, history)`` returns the probabilities ``[n]`` of the next draw.
+    """
+
+    start: Any
+    draw: Callable
+    refresh: Callable
+    drawn_from: Callable
+
+
 def train_both(key: jax.Array, config: WideReLU) -> dict[str, jax.Array]:
-    """Trains with exact and with stale losses.
+    """Trains the network twice from one start, with exact and with stale losses.
 
     Returns:
-        ``grad_norm``: the norm of the robust loss' gradient, in units of the first one under ``beta = 0``; ``robust``:
-        the robust loss; ``distance``: total variation between the probabilities drawn from and ``p̄(L)``; all
-        ``[method, record]``, the first record at the start.
+        A dict of arrays ``[method, record]``, whose first record is made at the start:
+
+        - ``grad_norm``, the norm of the robust loss's gradient, in units of the first norm under ``beta = 0``.
+        - ``robust``, the robust loss.
+        - ``distance``, the total variation distance between the probabilities that are drawn from and the robust
+          probabilities ``p̄(L)`` of the losses as they are.
     """
     data_key, init_key, batch_key = jax.random.split(key, 3)
     x, y = data_set(data_key, config)
     start, prior = init(init_key, config), uniform(config)
-    rate = config.step_size * config.output_dim / config.width
     rule, sampler = rules.dro(config.beta), samplers.hardness(config.num_examples, config.beta)
     unit = norm(jax.grad(lambda params: losses(params, x, y).mean())(start))
 
@@ -100,68 +126,84 @@ def train_both(key: jax.Array, config: WideReLU) -> dict[str, jax.Array]:
         state = rule.update(rule.init(prior), counts=jnp.ones_like(prior), losses=losses(params, x, y))
         return state.weights
 
-    def draw_exact(key, params, _):
-        return samplers.multinomial(key, probabilities(params), config.batch_size)
+    def measure(params, drawn_from):
+        def robust(params):
+            return objectives.robust_loss(losses(params, x, y), prior, config.beta)
 
-    def draw_stale(key, _, history):
-        return sampler.sample(history, key, config.batch_size)[0]
+        value, grads = jax.value_and_grad(robust)(params)
+        distance = 0.5 * jnp.sum(jnp.abs(drawn_from - probabilities(params)))
+        return {"grad_norm": norm(grads) / unit, "robust": value, "distance": distance}
 
-    def run(draw, refresh, drawn_from, history):
-        def step(carry, key):
-            params, history = carry
-            indices = draw(key, params, history)
+    exact = Drawing(
+        start=(),
+        draw=lambda key, params, history: samplers.multinomial(key, probabilities(params), config.batch_size),
+        refresh=lambda history, indices, losses: history,
+        drawn_from=lambda params, history: probabilities(params),
+    )
+    stale = Drawing(
+        start=sampler.init(losses(start, x, y)),
+        draw=lambda key, params, history: sampler.sample(history, key, config.batch_size)[0],
+        refresh=sampler.update,
+        drawn_from=lambda params, history: jnp.exp(sampler.log_probs(history)),
+    )
+    records = [_train(batch_key, config, (x, y), start, drawing, measure) for drawing in (exact, stale)]
+    return jax.tree.map(lambda *rows: jnp.stack(rows), *records)
 
-            def objective(params):
-                batch = losses(params, x[indices], y[indices])
-                return batch.mean(), batch
 
-            grads, batch = jax.grad(objective, has_aux=True)(params)
-            params = jax.tree.map(lambda p, g: p - rate * g, params, grads)
-            return (params, refresh(history, indices, batch)), None
+def _train(key, config: WideReLU, examples, start, drawing: Drawing, measure: Callable) -> dict[str, jax.Array]:
+    """Trains the network with one way of drawing, and returns what ``measure`` finds at every record."""
+    x, y = examples
+    rate = config.step_size * config.output_dim / config.width
 
-        def measure(params, history):
-            def robust(params):
-                return objectives.robust_loss(losses(params, x, y), prior, config.beta)
+    def step(carry, key):
+        params, history = carry
+        indices = drawing.draw(key, params, history)
 
-            value, grads = jax.value_and_grad(robust)(params)
-            distance = 0.5 * jnp.sum(jnp.abs(drawn_from(params, history) - probabilities(params)))
-            return {"grad_norm": norm(grads) / unit, "robust": value, "distance": distance}
+        def objective(params):
+            batch = losses(params, x[indices], y[indices])
+            return batch.mean(), batch
 
-        def stretch(carry, keys):
-            carry = jax.lax.scan(step, carry, keys)[0]
-            return carry, measure(*carry)
+        grads, batch = jax.grad(objective, has_aux=True)(params)
+        params = jax.tree.map(lambda p, g: p - rate * g, params, grads)
+        return (params, drawing.refresh(history, indices, batch)), None
 
-        keys = jax.random.split(batch_key, config.num_steps).reshape(config.num_records, -1)
-        records = jax.lax.scan(stretch, (start, history), keys)[1]
-        return jax.tree.map(lambda a, b: jnp.append(a, b), measure(start, history), records)
+    def record(params, history):
+        return measure(params, drawing.drawn_from(params, history))
 
-    exact = run(draw_exact, lambda history, *_: history, lambda params, _: probabilities(params), ())
-    history = sampler.init(losses(start, x, y))
-    stale = run(draw_stale, sampler.update, lambda _, history: jnp.exp(sampler.log_probs(history)), history)
-    return jax.tree.map(lambda *rows: jnp.stack(rows), exact, stale)
+    def stretch(carry, keys):
+        carry = jax.lax.scan(step, carry, keys)[0]
+        return carry, record(*carry)
+
+    keys = jax.random.split(key, config.num_steps).reshape(config.num_records, -1)
+    records = jax.lax.scan(stretch, (start, drawing.start), keys)[1]
+    return jax.tree.map(lambda a, b: jnp.append(a, b), record(start, drawing.start), records)
 
 
 def laws(key: jax.Array, config: WideReLU) -> dict[str, jax.Array]:
-    """Lemma 3.2 and theorem 3.2 at the start of training, for the KL and the chi-squared divergence.
+    """Measures lemma 3.2 and theorem 3.2 at the start of training, for the KL and the chi-squared divergence.
 
     Returns:
-        ``law_error``: the slope of R along ``E_p̄[∇ loss]``, by central differences of R, against that vector's norm,
-        relative, ``[divergence]``; ``own_change`` and ``other_change``: the least change of ``p_i`` and the largest of
-        any ``p_j`` when ``L_i`` is raised, over all ``i``, ``[divergence]``.
+        A dict of arrays ``[divergence]``:
+
+        - ``law_error``, the relative error of lemma 3.2. By the lemma, the slope of the robust loss R along
+          ``E_p̄[∇ loss]`` equals the norm of that vector. The slope is taken by central differences of R.
+        - ``own_change``, the least change of any ``p_i`` when ``L_i`` is raised.
+        - ``other_change``, the largest change of any ``p_j`` when ``L_i`` is raised, for j different from i.
     """
     data_key, init_key, _ = jax.random.split(key, 3)
     x, y = data_set(data_key, config)
     params, prior = init(init_key, config), uniform(config)
     values = losses(params, x, y)
 
-    def of(divergence):
+    def measured(divergence):
         def weights(values):
             return objectives.robust_weights(values, prior, config.beta, divergence)
 
         p = weights(values)
         mean_grad = jax.grad(lambda params: p @ losses(params, x, y))(params)
         length = norm(mean_grad)
-        step = 0.01 / (1.0 + config.beta) / jnp.square(length)  # R moves by 0.01 / (1 + beta) to each side
+        # This step moves R by about 0.01 / (1 + beta) to each side: enough for float32, and little enough for a slope.
+        step = 0.01 / (1.0 + config.beta) / jnp.square(length)
 
         def moved(sign):
             there = jax.tree.map(lambda a, g: a + sign * step * g, params, mean_grad)
@@ -176,4 +218,4 @@ def laws(key: jax.Array, config: WideReLU) -> dict[str, jax.Array]:
             "other_change": jnp.where(own, -jnp.inf, change).max(),
         }
 
-    return jax.tree.map(lambda *rows: jnp.stack(rows), of("kl"), of("chi2"))
+    return jax.tree.map(lambda *rows: jnp.stack(rows), measured("kl"), measured("chi2"))

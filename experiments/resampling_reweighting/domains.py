@@ -68,6 +68,7 @@ def adult(num_examples: int, width: int, layers: int) -> Problem:
     sizes = apportion(everyone, num_examples, everyone.sum())
 
     def draw(key, rows):
+        # `split` divides each group in two parts: the examples that are drawn, and the others.
         drawn = split(key, rows, np.stack([sizes, everyone - sizes]))[0]
         return drawn.features, drawn.labels
 

@@ -136,7 +136,11 @@ def variance_aware(problem: Problem, batch_size: int, batch_of: Callable, floor:
 
 
 def by_example(
-    problem: Problem, batch_size: int, sampler: samplers.ExampleSampler, scores: str, weighted: bool = True
+    problem: Problem,
+    batch_size: int,
+    sampler: samplers.ExampleSampler,
+    scores: Literal["losses", "norms"],
+    weighted: bool = True,
 ) -> Method:
     """Draws by an example sampler, which learns from the scores that each batch's backward pass gives anyway.
 
@@ -151,6 +155,8 @@ def by_example(
 
     def variance(state, spread):
         log_probs = sampler.log_probs(state, spread.rows.reshape(-1)).reshape(spread.rows.shape)
+        # The points of a domain are drawn uniformly, so that weighting their squared norms by 1 / q gives the mean
+        # square of an estimate that draws by q.
         squares = jnp.exp(-log_probs) / n * jnp.square(spread.norms)
         return problem.prior @ squares.mean(1) - spread.square if weighted else jnp.nan
 

@@ -32,6 +32,7 @@ def lemma_mass(config: Piecewise, learning_rate: float) -> float:
 
 def log_odds(p: float) -> float:
     """Returns the logarithm of p / (1 - p)."""
+    # `log1p` keeps the digits of a small probability.
     return float(np.log(p) - np.log1p(-p))
 
 

@@ -103,6 +103,7 @@ def problem(key: jax.Array, config: FeatureNorms) -> tuple[Points, jax.Array]:
     """
     across_key, noise_key = jax.random.split(key)
     n, axis = config.num_examples, jnp.eye(config.dim)[0]
+    # A mask rather than two arrays: `share` may be traced, so that the number of large features has no shape.
     large = jnp.arange(n) < config.share * n
     x = axis + config.spread * jax.random.normal(across_key, (n, config.dim)) / np.sqrt(config.dim)
     x *= (jnp.where(large, config.large, 1.0) / norm(x))[:, None]

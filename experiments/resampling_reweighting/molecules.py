@@ -78,6 +78,7 @@ def train(key: jax.Array, config: Molecules, surface: surfaces.Surface) -> dict[
     def step(method, z, inputs):
         key, rate = inputs
         new = z - rate * direction(method, key, z)
+        # A position that is not finite would stay so for the rest of the run.
         return jnp.where(jnp.isfinite(new).all() & (jnp.abs(new).max() < FAR), new, z), None
 
     def run(method):
@@ -187,6 +188,7 @@ def figure(data, config: Molecules):
     x, y = np.meshgrid(np.linspace(left, right, 160), np.linspace(bottom, top, 160))
     z = jnp.stack([x.ravel(), y.ravel()], 1)
     height = np.asarray(jax.lax.map(functools.partial(surfaces.energy, surface), jnp.float32(z))).reshape(x.shape)
+    # The energy has steep walls that would take all of the colours.
     height = np.minimum(height, height.min() + 0.9 * abs(height.min()))
     contour = axes[0].contourf(x, y, height, 24, cmap="Greys_r")
     drawn.colorbar(contour, ax=axes[0], label="energy, cut at the top")

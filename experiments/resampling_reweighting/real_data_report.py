@@ -229,7 +229,7 @@ def _ratios(axis, data, methods):
     """Draws the steps and the time to the target over those of uniform draws, as geometric means over the seeds."""
     for place, method in enumerate(methods):
         ratios, slower = log_ratios(data, method), np.log(np.median(slowness(data, method)))
-        # only seeds where both arrive have a ratio
+        # The ratio is NaN at a seed where uniform draws do not arrive; such seeds do not count.
         mean, stderr, _ = mean_stderr(ratios)
         error = 2 * stderr
         for shift, middle, marker in ((-0.12, mean, "o"), (0.12, mean + slower, "s")):
@@ -242,6 +242,7 @@ def _ratios(axis, data, methods):
     axis.axvline(1.0, color="0.5", lw=1, ls=":")
     axis.set(xlabel="over that of uniform draws", xscale="log", title="to the target: steps ●, time ■")
     axis.set_yticks(range(len(methods)), [METHODS[m] for m in methods])
+    # A logarithmic axis of less than a decade has no labels of its own.
     low, high = axis.get_xlim()
     ticks = [x for x in (0.25, 0.35, 0.5, 0.7, 0.85, 0.95, 1.0, 1.05, 1.2, 1.5, 2.0, 3.0, 5.0) if low <= x <= high]
     axis.set_xticks(ticks, [f"{x:g}" for x in ticks])

@@ -73,9 +73,11 @@ def direction(
     if method == "sgd":
         return gradients(jax.random.randint(draw_key, (1,), 0, n))[0]
     if method == "group":
+        # One element of each group: the groups' first places plus a random place within each of them.
         elements = jnp.cumsum(sizes) - sizes + jax.random.randint(element_key, sizes.shape, 0, sizes)
         return schemes.group_estimate(draw_key, gradients(elements), sizes / n)
     grads, uniform = gradients(slice(None)), jnp.full(n, 1.0 / n)
+    # A gradient's norm holds at these parameters only. A Lipschitz constant bounds it everywhere.
     scores = grad_norms.norm(grads) if method == "per_term" else lipschitz
     return schemes.estimate(draw_key, grads, uniform, schemes.probabilities(scores, uniform))
 

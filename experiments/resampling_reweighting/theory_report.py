@@ -2,8 +2,9 @@
 
 import matplotlib.pyplot as plt
 
+from experiments.resampling_reweighting.quadratics import METHODS, Theory
 from experiments.resampling_reweighting.sentences import quote
-from experiments.resampling_reweighting.theory import DIMS, METHODS, Theory, train
+from experiments.resampling_reweighting.theory import DIMS, train
 from experiments.shared.figures import line, points
 from experiments.shared.sentences import text
 from mixjax.runner import configs
@@ -189,6 +190,7 @@ def figure(data, config: Theory):
     for axis in (variances, stable):
         low, high = axis.get_xlim()
         axis.plot([low, high], [low, high], color="0.4", lw=0.9, ls=":", label="equal")
+        # Minor labels of the logarithmic axes would overlap.
         axis.xaxis.set_minor_formatter("")
         axis.yaxis.set_minor_formatter("")
         axis.legend(fontsize=8.5)

@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 SOURCE = "paper 003, section 2.1"
-METHODS = {
+METHODS: dict[lattice.Scheme, str] = {
     "sgd": "SGD",
     "static": "RR, f and w of section 2",
     "per_term": "RR, gradient norms (eq. 3.5)",
@@ -89,6 +89,7 @@ def train(key: jax.Array, config: Piecewise) -> dict[str, jax.Array]:
         return theta, theta
 
     def run(method):
+        # The same keys for every method, so that the runs are paired.
         keys = jax.random.split(key, config.num_steps)
         return jax.lax.scan(functools.partial(step, method), jnp.float32(config.first), keys)[1]
 
@@ -116,7 +117,7 @@ def experiment_of(config: Piecewise, figure, claims) -> Experiment:
     )
 
 
-def chain(method: str, config: Piecewise, learning_rate: float) -> lattice.Walk:
+def chain(method: lattice.Scheme, config: Piecewise, learning_rate: float) -> lattice.Walk:
     """Builds the exact walk of a method, with the config's decimals as fractions."""
     # `str` of a rounded float gives the decimal that the config has; `Fraction` of the float itself would have a
     # power of two below the line, and the lattice would have far too many positions.
@@ -124,14 +125,15 @@ def chain(method: str, config: Piecewise, learning_rate: float) -> lattice.Walk:
     return lattice.walk(method, *(Fraction(str(round(float(number), 9))) for number in numbers))
 
 
+# Claims and figures ask for the same numbers, and an exact walk of many steps takes seconds.
 @functools.cache
-def exits(method: str, config: Piecewise, learning_rate: float) -> float:
+def exits(method: lattice.Scheme, config: Piecewise, learning_rate: float) -> float:
     """Returns the exact probability of leaving within the steps of a run."""
     return lattice.exit_probabilities(chain(method, config, learning_rate), LEFT, [config.num_steps])[0]
 
 
 @functools.cache
-def mass_right(method: str, config: Piecewise, learning_rate: float) -> float:
+def mass_right(method: lattice.Scheme, config: Piecewise, learning_rate: float) -> float:
     """Returns the share of time that the exact walk spends above 0 in the long run."""
     walk = chain(method, config, learning_rate)
     return float(lattice.stationary(walk)[walk.positions > 0].sum())

@@ -62,6 +62,7 @@ class Welsch(Run):
 
 def loss(theta: jax.Array, points: Points) -> jax.Array:
     """Returns the loss of eq. 4.1, the mean over the points."""
+    # `expm1` keeps the digits of a small residual, which `1 - exp` would lose.
     return jnp.mean(-jnp.expm1(-jnp.square(points.y - points.x @ theta) / 2))
 
 
@@ -82,6 +83,7 @@ def classification(key: jax.Array, config: Welsch) -> Points:
     x = jnp.concatenate([first, second])
     y = jax.random.bernoulli(keys[2], shape=(len(x),)).astype(jnp.float32)
     points = Points(x, y, jnp.full(1, config.first), jnp.zeros(1))
+    # The loss has several minima in the parameter, so that descent from a start need not find the least one.
     grid = jnp.linspace(-0.2, 0.2, 401)[:, None]
     best = grid[jnp.argmin(jax.lax.map(lambda theta: loss(theta, points), grid))]
     return points._replace(best=best)

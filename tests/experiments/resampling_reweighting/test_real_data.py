@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.resampling_reweighting import domains, real_data
+from experiments.resampling_reweighting import domains, real_data, real_data_training
 from mixjax.runner import configs, experiment
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -19,7 +19,7 @@ FOLDER = Path(__file__).parents[3] / "configs" / "resampling_reweighting"
 def test_a_batch_has_an_example_of_each_domain(toy, monkeypatch):
     monkeypatch.setattr(domains, "mnist", lambda *_: toy[0])
     with pytest.raises(ValueError, match="batch_size must be at least 2, one a domain, got 1"):
-        real_data.real_data(real_data.RealData(source="mnist", num_examples=40, batch_size=1))
+        real_data.real_data(real_data_training.RealData(source="mnist", num_examples=40, batch_size=1))
 
 
 @pytest.mark.parametrize("name", ["real_mlp", "real_transformer"])

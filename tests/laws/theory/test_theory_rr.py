@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.resampling_reweighting import schemes, theory
+from experiments.resampling_reweighting import quadratics, schemes
+from experiments.resampling_reweighting.neighbourhood import second_moment, staying, staying_gamma
 from experiments.resampling_reweighting.stability import eigenvalue_limit, step_limit
 from mixjax.grad_norms import norm
 
@@ -97,23 +98,23 @@ def test_theorem_3_4_as_a_limit(power, resample):
         assert trace < float(schemes.variance(at_best, prior, prior))
 
 
-@pytest.mark.parametrize("method", theory.METHODS)
+@pytest.mark.parametrize("method", quadratics.METHODS)
 def test_eq_3_20_bounds_the_probability_to_leave(method):
     """At least ``1 - δ`` of the runs stay, with ``δ = R_* / ε sum η_k²`` (eq. 3.37), for p = 1 and p < 1.
 
     Two slips of the print: eq. 3.35 and 3.36 have ``8 r² sum σ_i²`` where ``‖∇L‖² <= mean σ_i²`` gives ``8 r²`` times
     the mean (so that ``R_*`` is larger than need be, and the statement holds), and eq. 3.39 compares ``E_k`` with
-    ``H_{k-1}`` without saying how large the neighbourhoods are for a given ``ε``: see :func:`theory.staying`.
+    ``H_{k-1}`` without saying how large the neighbourhoods are for a given ``ε``: see :func:`staying`.
     """
-    terms, powers, steps = theory.Terms(jnp.asarray(CURVES), jnp.asarray(CENTRES)), (1.0, 0.7), 300
-    config = theory.Theory(epsilon=1.0, offset=10.0, delta=0.9)
+    terms, powers, steps = quadratics.Terms(jnp.asarray(CURVES), jnp.asarray(CENTRES)), (1.0, 0.7), 300
+    config = quadratics.Theory(epsilon=1.0, offset=10.0, delta=0.9)
 
     @jax.jit
     @functools.partial(jax.vmap, in_axes=(None, 0, 0))
     def simulate(keys, gamma, power):
-        return jax.vmap(lambda key: theory.staying(method, key, terms, gamma, config, power=power, steps=steps))(keys)
+        return jax.vmap(lambda key: staying(method, key, terms, gamma, config, power=power, steps=steps))(keys)
 
-    gammas = jnp.stack([theory.staying_gamma(method, terms, config, power=power, steps=steps) for power in powers])
+    gammas = jnp.stack([staying_gamma(method, terms, config, power=power, steps=steps) for power in powers])
     factors = jnp.array([1.0, 1.0, 16.0, 16.0])
     inside, small = simulate(jax.random.split(KEY, 1000), jnp.tile(gammas, 2) * factors, jnp.array(powers * 2))
     assert (inside | ~small).all()  # path by path: where R_k <= ε the run is in the neighbourhood
@@ -122,7 +123,7 @@ def test_eq_3_20_bounds_the_probability_to_leave(method):
     assert (stayed[2:] < 0.99).all() and (kept[2:] < 1 - config.delta).all()  # larger steps, of which it says nothing
 
     sizes = jax.vmap(lambda theta: norm(terms.gradients(theta)))(terms.best + jnp.linspace(-1, 1, 101) * 3.0**0.5)
-    moment = float(theory.second_moment(method, terms, config.epsilon))
+    moment = float(second_moment(method, terms, config.epsilon))
     printed = np.square(sizes).max(0)  # σ_i²
     np.testing.assert_allclose(  # the largest in the neighbourhood, and no more than eq. 3.29 and 3.30 have
         moment, (np.square(sizes.mean(1)) if method == "rr" else np.square(sizes).mean(1)).max(), rtol=1e-3

@@ -1,27 +1,24 @@
-"""The wide network's experiment: section 12.1's assumptions, SGD against NumPy, the stable step, and a tiny run."""
+"""Tests the wide network, and its training with exact and with stale losses against NumPy."""
 
 import dataclasses
-import json
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import xarray
 
-from experiments.hardness_sampling import wide_network, wide_relu
-from experiments.hardness_sampling.sentences import SENTENCES
+from experiments.hardness_sampling import wide_network, wide_relu_report
 from experiments.hardness_sampling.wide_network import WideReLU
 from mixjax import samplers
 from mixjax.objectives import robust_loss
-from mixjax.runner import configs, experiment
 from tests.laws.reference import paper004
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
-CONFIG = Path(__file__).parents[2] / "configs" / "hardness_sampling" / "wide_relu.toml"
+
 KEY = jax.random.key(0)
+
+
 TINY = WideReLU(num_examples=6, input_dim=4, output_dim=2, width=16, batch_size=3, num_steps=8, num_records=4)
 
 
@@ -109,7 +106,7 @@ def reference(beta, step_size, method):
 @pytest.mark.parametrize("beta", [0.0, 2.0])
 def test_both_trainings_against_numpy(beta):
     found = train(beta, 0.5)
-    for row, method in zip(found["grad_norm"], wide_relu.METHODS, strict=True):
+    for row, method in zip(found["grad_norm"], wide_relu_report.METHODS, strict=True):
         np.testing.assert_allclose(row, reference(beta, 0.5, method), rtol=2e-4)
     np.testing.assert_allclose(found["distance"][0], 0.0, atol=1e-6)
     assert (found["distance"][1, 1:].max() > 0.01) == (beta > 0)  # the history is fresh at the start only
@@ -124,32 +121,3 @@ def test_laws_are_measured_where_they_hold_and_would_be_seen_to_fail():
     grad = jax.grad(lambda p: wide_network.losses(p, x, y).mean())(params)  # ERM's gradient is not that of R
     robust = jax.grad(lambda p: robust_loss(wide_network.losses(p, x, y), np.ones(6), 3.0))(params)
     assert wide_network.norm(jax.tree.map(lambda a, b: a - b, grad, robust)) > 0.1 * wide_network.norm(robust)
-
-
-def test_the_largest_stable_step():
-    steps, size = [1.0, 2.0, 4.0], (1, 3, 2, 1, 10)  # beta, step, seed, method, record
-    dims = ("beta", "step_size", "seed", "method", "record")
-    grad_norm, robust = np.full(size, 0.01), np.full(size, 0.05)
-    robust[..., 0] = 1.0
-    grad_norm[0, 2, 0, 0, -2] = 0.2  # seed 0: the largest step comes back above epsilon at the end
-    robust[0, 1, 0, 0, -1] = 0.3  # and the second has no gradient, but the loss stays high
-    grad_norm[0, :, 1] = 0.2  # seed 1: none
-    data = xarray.Dataset({"grad_norm": (dims, grad_norm), "robust": (dims, robust)}, {"step_size": steps})
-    found = wide_relu.log_largest_step(data, 0.05)
-    np.testing.assert_allclose(found.squeeze(), [0.0, -1.0])
-
-
-@pytest.mark.slow
-def test_a_tiny_run_ends_in_claims(first_run_only, tmp_path):
-    changes = ["width=32", "num_examples=8", "num_steps=100", "num_records=10", "sweep.seeds=3"]
-    changes += ["sweep.beta=[0.0, 0.01, 30.0]", "sweep.step_size=[1.0, 4.0, 64.0]"]
-    path = experiment.run(configs.load(CONFIG, changes), out=tmp_path / "out")
-    rows = {row["name"]: row for row in json.loads((path / "claims.json").read_text(encoding="utf-8"))}
-    ours = {"staleness_error_rises"}
-    assert set(rows) - ours == {name for name, (section, _) in SENTENCES.items() if section[:2] in ("3.", "12")} - {
-        "importance_sampling_compensates"
-    }
-    assert rows["gradient_law"]["holds"] and rows["own_loss_raises_probability"]["holds"]
-    assert rows["staleness_error_rises"]["value"] > 0
-    assert "d = 1" in rows["exact_losses_converge"]["note"]
-    assert (path / "figure.png").stat().st_size > 10_000
