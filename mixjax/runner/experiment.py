@@ -19,12 +19,11 @@ Claims are judged by one rule (see :func:`mixjax.runner.claims.versus`), on pair
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import shutil
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +31,7 @@ import jax
 
 from mixjax import sweeps
 from mixjax.runner import results as results_lib
+from mixjax.runner.axes import axes_are_numbers
 from mixjax.runner.claims import Claim, rows
 from mixjax.runner.configs import Config, ConfigError, Run, as_json
 from mixjax.runner.results import Results
@@ -106,7 +106,7 @@ def dry_run(config: Config) -> dict[str, DryRun]:
     found = {}
     for item in config.runs:
         experiment, spec = _sweep_of(config, item)
-        with _axes_are_numbers(config, experiment):
+        with axes_are_numbers(config, experiment):
             found[item.name] = sweeps.dry_run(spec)
     return found
 
@@ -186,7 +186,7 @@ def _run_sweeps(
         if callback is not None:
             report = functools.partial(callback, item.name)
             report(0, spec.num_runs)
-        with _axes_are_numbers(config, experiment):
+        with axes_are_numbers(config, experiment):
             dataset = loop.run(
                 spec,
                 callback=report,
@@ -215,49 +215,6 @@ def _sweep_of(config: Config, item: Run) -> tuple[Experiment, Sweep]:
     settings = {**vars(config.sweep), "points": experiment.points or config.sweep.points}
     spec = Sweep(experiment.train, data=experiment.data, dims=experiment.dims, coords=experiment.coords, **settings)
     return experiment, spec
-
-
-@contextlib.contextmanager
-def _axes_are_numbers(config: Config, experiment: Experiment) -> Iterator[None]:
-    """Turns JAX's error about a traced value that must be known into one that names the config's field.
-
-    ``train`` needs a field before it is compiled if it takes a shape, a number of steps or a branch from it. Such a
-    field cannot be swept over.
-    """
-    try:
-        yield
-    except TypeError as error:  # all of JAX's errors of this kind are TypeErrors
-        needed = _fields_needed(config, experiment)
-        if not needed:
-            raise
-        raise ConfigError(
-            f"{config.path}: [sweep] {', '.join(needed)}: sets a shape, a number of steps or a branch in "
-            f"{config.experiment}, and cannot be an axis; use [[run]] tables, which are compiled one by one"
-        ) from error
-
-
-def _fields_needed(config: Config, experiment: Experiment) -> list[str]:
-    """Finds the swept fields without whose values ``train`` cannot be traced; none where the fault lies elsewhere."""
-    if experiment.points:
-        return []
-    swept = {name: values[0] for name, values in (config.sweep.axes | config.sweep.points).items()}
-    train: Callable = experiment.train.init if isinstance(experiment.train, Segments) else experiment.train
-
-    def traces(unknown: dict[str, Any]) -> bool:
-        try:
-            jax.eval_shape(
-                lambda key, given, data: train(key, {**swept, **given}, data),
-                jax.random.key(0),
-                {name: jax.numpy.asarray(value) for name, value in unknown.items()},
-                experiment.data,
-            )
-        except Exception:
-            return False
-        return True
-
-    if not traces({}):
-        return []
-    return [name for name, value in swept.items() if not traces({name: value})]
 
 
 def _named(name: str, tracker: Tracker) -> Tracker:

@@ -1,15 +1,20 @@
-"""What a function costs, counted from its traced program: XLA's own analysis counts a loop's body once."""
+"""The number of operations that a function takes, counted in its traced program.
+
+XLA's own analysis would not do: it counts the body of a loop once.
+"""
+
+from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 
 __all__ = ["flops"]
 
-_FREE = {  # moves or makes numbers, computes none
+# These move, compare or make numbers, and compute none.
+_FREE = {
     "and", "bitcast_convert_type", "broadcast_in_dim", "concatenate", "convert_element_type", "copy",
     "device_put", "dynamic_slice", "dynamic_update_slice", "eq", "expand_dims", "gather", "ge", "gt", "iota",
     "is_finite", "le", "lt", "ne", "not", "or", "pad", "random_bits", "random_fold_in", "random_seed",
@@ -19,15 +24,18 @@ _FREE = {  # moves or makes numbers, computes none
 
 
 def flops(function: Callable, *args: Any) -> float:
-    """Floating-point operations of one call.
+    """Counts the floating-point operations of one call.
 
-    Products of matrices count ``2 m n k``, convolutions likewise, every other operation one for each number that it
-    gives (reductions: that it takes). Loops count their length, a ``cond`` its dearer branch; a ``while`` whose length
-    is not known counts once, so that the number is a lower bound there. Moving, comparing and random bits are free.
+    - A product of matrices counts ``2 m n k``, and a convolution likewise.
+    - Any other operation counts one for each number that it gives; a reduction, for each that it takes.
+    - A loop counts its body as often as it runs. A ``while`` whose length is not known counts once, so that the number
+      is a lower bound there.
+    - A ``cond`` counts its dearer branch.
+    - Moving, comparing and random bits are free.
 
     Args:
-        function: to be traced.
-        *args: arrays or ``ShapeDtypeStruct``.
+        function: the function; traced, not run.
+        *args: its arguments, arrays or ``ShapeDtypeStruct``.
 
     Returns:
         The number of operations.
@@ -55,12 +63,12 @@ def _equation(equation):
     if name == "cond":
         return max(_jaxpr(branch.jaxpr) for branch in params["branches"])
     inner = [jaxpr for value in params.values() for jaxpr in _inner(value)]
+    # The programs inside these say how to combine two numbers, and do not run once a call.
     if inner and name not in ("reduce", "scatter", "scatter-add", "sort"):
-        return sum(map(_jaxpr, inner))
+        return sum(_jaxpr(jaxpr) for jaxpr in inner)
     if name in _FREE:
         return 0
-    shapes = [variable.aval.shape for variable in equation.outvars if hasattr(variable.aval, "shape")]
-    made = sum(math.prod(shape) for shape in shapes)
+    made = sum(_size(variable) for variable in equation.outvars)
     if name == "dot_general":
         (contracted, _), _ = params["dimension_numbers"]
         return 2 * made * math.prod(equation.invars[0].aval.shape[i] for i in contracted)
@@ -68,12 +76,17 @@ def _equation(equation):
         kernel, spec = equation.invars[1].aval.shape, params["dimension_numbers"].rhs_spec
         return 2 * made * math.prod(kernel) // kernel[spec[0]]
     if name.startswith(("reduce", "arg", "cum")) or name == "scatter-add":
-        return max(int(np.prod(v.aval.shape)) for v in equation.invars if hasattr(v.aval, "shape"))
+        return max(_size(variable) for variable in equation.invars)
     return made
 
 
+def _size(variable):
+    """Returns how many numbers a variable holds; tokens and the like hold none."""
+    return math.prod(variable.aval.shape) if hasattr(variable.aval, "shape") else 0
+
+
 def _inner(value):
-    """The jaxprs among an equation's parameters."""
+    """Yields the programs in one parameter of an equation."""
     if hasattr(value, "eqns"):
         yield value
     elif hasattr(value, "jaxpr"):

@@ -98,6 +98,7 @@ def _seconds(prepared: Prepared, program: Program, num: int) -> float:
     inputs = program.inputs(prepared.runs.part(0, num), program.place_data(prepared.data))
     if isinstance(prepared.train, Segments):
         inputs = inputs._replace(state=program.start(inputs))
+    # Compiled already, and `run` waits for the devices: this is the time of the computation alone.
     start = time.perf_counter()
     program.run(inputs)
     return num_segments(prepared.train) * (time.perf_counter() - start)

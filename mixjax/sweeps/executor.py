@@ -82,6 +82,7 @@ class Executor:
         """Goes on with chunks of half the size, from the chunk that failed on."""
         if not self._may_halve or self.slots <= self._program.num_devices:
             raise MemoryError(f"no memory for a chunk of {self.slots} runs: {error}") from error
+        # Chunks that follow are not cut anew: of each, the executor takes as many runs as there are slots.
         half = self.slots // 2
         _LOG.warning("no memory for a chunk of %d runs: going on with %d", self.slots, half)
         self._program = self._prepared.build(half)
@@ -110,10 +111,10 @@ class Executor:
             if history.is_complete:
                 break
             self._progress.segment(history.last, history.segments)
-            self._saver.add_carry(first, history.segments, _arrays(history, program, carry, num))
+            self._saver.add_carry(first, history.segments, _to_keep(history, program, carry, num))
         return history.metrics()
 
 
-def _arrays(history: History, program: Program, carry, num: int) -> Callable[[], dict[str, np.ndarray]]:
-    """Returns a function that makes what an unfinished chunk goes on from; called only where it is to be saved."""
+def _to_keep(history: History, program: Program, carry, num: int) -> Callable[[], dict[str, np.ndarray]]:
+    """Returns a function that copies what an unfinished chunk goes on from, to be called only where it is saved."""
     return lambda: history.arrays() | program.take_carry(carry, num)

@@ -68,6 +68,7 @@ class Hosts:
             return array
         from jax.experimental import multihost_utils
 
+        # As int32: 64 bits would lose half of theirs without jax_enable_x64, and booleans are no numbers to broadcast.
         return np.asarray(multihost_utils.broadcast_one_to_all(array.astype(np.int32))).astype(array.dtype)
 
     @contextlib.contextmanager
@@ -85,6 +86,7 @@ class Hosts:
             return
         from jax.experimental import multihost_utils
 
+        # The error is kept until all hosts are here: raised at once, it would leave the others waiting for ever.
         failure = None
         try:
             yield

@@ -48,6 +48,7 @@ def identity_of(prepared: Prepared, chunk: int | str, own: Mapping[str, Any]) ->
     }
     if isinstance(train, Segments):
         described |= {"segments": train.num, "stop": _stop_fingerprint(train, prepared)}
+    # Another version or another device may round differently, and chunks of both would stand in one result.
     described |= {
         "jax": jax.__version__,
         "devices": f"{len(prepared.devices)} x {prepared.devices[0].device_kind}",

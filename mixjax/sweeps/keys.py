@@ -62,6 +62,7 @@ def with_words(tree: Any) -> Any:
     """
 
     def replace(leaf):
+        # Python's numbers become arrays here, so that a carry has the same types before and after a segment.
         array = jnp.asarray(leaf)
         if not _is_key(array):
             return array

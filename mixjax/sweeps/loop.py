@@ -143,9 +143,7 @@ def run(
     Raises:
         ValueError, TypeError, RuntimeError, ImportError, ChangedError, MemoryError: as :func:`sweep` does.
     """
-    with requires("experiments", "mixjax.sweep"):
-        import xarray  # noqa: F401  (used at the end, but an extra that is missing shall show before the runs)
-
+    _xarray()  # needed at the end only, but a missing extra shall show before the runs
     hosts = Hosts.here()
     if hosts.several and checkpoint is None:
         raise ValueError("several hosts share their chunks through a folder: give checkpoint, one that all see.")
@@ -155,7 +153,7 @@ def run(
     store, kept = None, {}
     if checkpoint is not None:
         store, kept = _opened(checkpoint, identity_of(prepared, spec.chunk, identity or {}), hosts)
-    # What one host has read and another has not, since it was damaged for a moment, is computed again.
+    # One host may have found a chunk damaged that another could read: all go by what the first one has.
     done = hosts.from_first(runs.covered(kept))
     kept = {first: metrics for first, metrics in kept.items() if done[first]}
 
@@ -172,10 +170,7 @@ def run(
     attrs |= {"compile_seconds": 0.0, "run_seconds": 0.0}
     if not done.all():
         start = time.perf_counter()
-        slots = _first_size(spec, prepared, store, hosts)
-        with hosts.together():
-            program = prepared.build(slots)
-            program.compile()
+        program = _compiled(spec, prepared, store, hosts)
         attrs["compile_seconds"] = time.perf_counter() - start
 
         start = time.perf_counter()
@@ -207,6 +202,15 @@ def _opened(folder, identity, hosts):
         return store, store.read()
 
 
+def _compiled(spec, prepared, store, hosts):
+    """Returns the compiled program of a chunk of the size to start with."""
+    slots = _first_size(spec, prepared, store, hosts)
+    with hosts.together():
+        program = prepared.build(slots)
+        program.compile()
+        return program
+
+
 def _first_size(spec, prepared, store, hosts):
     """Returns the size of a chunk to start with, the same on all hosts.
 
@@ -215,6 +219,7 @@ def _first_size(spec, prepared, store, hosts):
     if spec.chunk != "auto":
         return int(spec.chunk)
     slots = 0
+    # The first host decides: free memory differs from host to host, and all must cut the runs into the same chunks.
     with hosts.together():
         if hosts.is_first:
             slots = (store is not None and store.chunk_size) or prepared.build_fitting().slots
@@ -235,10 +240,14 @@ def _of_all_hosts(store, prepared, hosts):
 
 def _dataset(spec, prepared, kept, attrs):
     """Joins the chunks to the dataset that the user gets."""
-    import xarray
-
     runs = prepared.runs
     variables = {name: ((*runs.dims, *own), runs.joined(name, kept)) for name, own in prepared.dims.items()}
     used = {dim for own in prepared.dims.values() for dim in own}
     coords = {name: values for name, values in (spec.coords or {}).items() if name in used}
-    return xarray.Dataset(variables, runs.coords | coords, attrs)
+    return _xarray().Dataset(variables, runs.coords | coords, attrs)
+
+
+def _xarray():
+    with requires("experiments", "mixjax.sweep"):
+        import xarray
+    return xarray

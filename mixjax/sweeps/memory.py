@@ -41,6 +41,7 @@ def fitting(build: Callable[[int], Program], num_runs: int, free: float) -> Prog
         try:
             needed = program.bytes_per_device()
         except OutOfMemoryError:
+            # The compiler does not say how much it wanted: try half the size next.
             needed = 2 * usable
         if needed <= usable or program.slots <= program.num_devices:
             return program

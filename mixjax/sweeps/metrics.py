@@ -141,6 +141,7 @@ def _checked_segment(segments, hparams, data) -> SegmentShapes:
     if not isinstance(segments.num, int | np.integer) or segments.num < 1:
         raise ValueError(f"num must be an integer, at least 1 segment, got {segments.num}.")
     shapes = segment_shapes(segments, hparams, data)
+    # One program runs all segments: a carry of another type would need a second one.
     if Shapes(shapes.before) != Shapes(shapes.after):
         raise TypeError(f"advance must return a carry like the one it got, {shapes.before}, got {shapes.after}.")
     if not isinstance(shapes.metrics, dict):

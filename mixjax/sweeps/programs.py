@@ -7,48 +7,26 @@ padding. Run ``i`` is computed on device ``i % devices``, so that a chunk that i
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 
 from mixjax.sweeps.devices import Device
-from mixjax.sweeps.keys import with_keys, with_words
+from mixjax.sweeps.lowering import SPLIT, WHOLE, Inputs, Signature, compiled, lower
 from mixjax.sweeps.runs import Part
 from mixjax.sweeps.segments import Segments
 from mixjax.sweeps.shapes import Shapes
 from mixjax.sweeps.spec import Train, Vectorize
 
-__all__ = ["Inputs", "OutOfMemoryError", "Program", "memory_errors"]
-
-_SPLIT, _WHOLE = PartitionSpec("runs"), PartitionSpec()
+__all__ = ["OutOfMemoryError", "Program", "memory_errors"]
 
 
 class OutOfMemoryError(MemoryError):
     """Says that a device has no memory for a chunk."""
-
-
-class Inputs(NamedTuple):
-    """Holds the arguments of one call, on the devices.
-
-    Args:
-        valid: bool ``[slots]``, which slots hold a run.
-        state: what a run starts from, ``[slots, ...]``: its seed; or, for a segment, the carry.
-        hparams: hyperparameter -> numbers ``[slots]``.
-        labels: hyperparameter -> the position that all runs share, ``[]``.
-        data: the sweep's data.
-    """
-
-    valid: jax.Array
-    state: Any
-    hparams: Any
-    labels: Any
-    data: Any
 
 
 class Program:
@@ -76,13 +54,23 @@ class Program:
         data: Shapes,
     ):
         """Traces the programs, without compiling them."""
+        # A device without a run would compute padding only.
         devices = tuple(devices)[: max(slots, 1)]
         self.num_devices = len(devices)
         self.slots = -(-slots // self.num_devices) * self.num_devices
         mesh = Mesh(np.array(devices), ("runs",))
-        self._split, self._whole = NamedSharding(mesh, _SPLIT), NamedSharding(mesh, _WHOLE)
-        signature = _Signature(train, self.slots, vectorize, mesh, hparams, labels, data, _settings())
-        self._lowered = lower(signature)
+        self._split, self._whole = NamedSharding(mesh, SPLIT), NamedSharding(mesh, WHOLE)
+        self._lowered = lower(
+            Signature(
+                train=train,
+                slots=self.slots,
+                vectorize=vectorize,
+                mesh=mesh,
+                hparams=hparams,
+                labels=labels,
+                data=data,
+            )
+        )
 
     @property
     def fingerprint(self) -> str:
@@ -97,7 +85,7 @@ class Program:
         """
         with memory_errors():
             for program in self._lowered.programs:
-                _compile(program)
+                compiled(program)
 
     def bytes_per_device(self) -> int:
         """Returns the memory that a call needs on each device, by the compiler's analysis.
@@ -105,7 +93,7 @@ class Program:
         Arguments and results count; of two programs, the one that needs more.
         """
         self.compile()
-        analyses = [_compile(program).memory_analysis() for program in self._lowered.programs]
+        analyses = [compiled(program).memory_analysis() for program in self._lowered.programs]
         return max(
             one.temp_size_in_bytes + one.argument_size_in_bytes + one.output_size_in_bytes - one.alias_size_in_bytes
             for one in analyses
@@ -161,6 +149,7 @@ class Program:
         """Copies the entries of the first ``num`` runs from the devices, in the runs' order, as NumPy arrays."""
 
         def take(x):
+            # One device after the other on the way in; undone here.
             x = np.asarray(x)
             grouped = x.reshape(self.num_devices, len(x) // self.num_devices, *x.shape[1:])
             return grouped.swapaxes(0, 1).reshape(x.shape)[:num]
@@ -189,7 +178,7 @@ class Program:
     def _call(self, program, inputs):
         with memory_errors():
             # Without the wait, an error of the devices would surface later and elsewhere.
-            return jax.block_until_ready(_compile(program)(*inputs))
+            return jax.block_until_ready(compiled(program)(*inputs))
 
 
 @contextlib.contextmanager
@@ -201,128 +190,3 @@ def memory_errors() -> Iterator[None]:
         if "RESOURCE_EXHAUSTED" not in str(error) and "out of memory" not in str(error).lower():
             raise
         raise OutOfMemoryError(str(error)) from error
-
-
-class _Signature(NamedTuple):
-    """Holds everything that a program depends on; hashable, so that equal ones share a program."""
-
-    train: Train | Segments
-    slots: int
-    vectorize: Vectorize
-    mesh: Mesh
-    hparams: Shapes
-    labels: Shapes
-    data: Shapes
-    settings: tuple
-
-
-class _Lowered(NamedTuple):
-    """Holds the traced programs of a chunk.
-
-    ``programs`` has one for a function, or two for Segments: one that makes the carry and one that runs a segment.
-    ``carry`` is the pytree structure of that carry, or None.
-    """
-
-    programs: tuple[Any, ...]
-    carry: Any
-
-
-def _settings():
-    """Returns the settings of JAX that change the program of a function."""
-    names = ("enable_x64", "default_prng_impl", "default_matmul_precision", "threefry_partitionable", "debug_nans")
-    names += ("numpy_dtype_promotion", "numpy_rank_promotion", "disable_jit")
-    # Some versions of JAX do not have all of these.
-    return tuple(getattr(jax.config, f"jax_{name}", None) for name in names)
-
-
-@functools.lru_cache(maxsize=8)
-def lower(signature: _Signature) -> _Lowered:
-    """Traces the programs of a chunk; equal signatures share them."""
-    train = signature.train
-    seed = jax.ShapeDtypeStruct((), jnp.uint32)
-    if isinstance(train, Segments):
-        init, advance = _on_words(train)
-        carry = jax.eval_shape(init, seed, signature.hparams.tree, signature.labels.tree, signature.data.tree)
-        # The old carry is donated: its memory becomes the new one's.
-        programs = (_lower_one(init, seed, signature), _lower_one(advance, carry, signature, donate=True))
-        return _Lowered(programs, jax.tree.structure(carry))
-
-    def run(seed, hparams, labels, data):
-        return train(jax.random.key(seed), hparams | labels, data)
-
-    return _Lowered((_lower_one(run, seed, signature),), None)
-
-
-def _on_words(segments: Segments):
-    """Returns ``init`` and ``advance`` for a carry that can be kept on disk, with the words of its random keys."""
-
-    def init(seed, hparams, labels, data):
-        return with_words(segments.init(jax.random.key(seed), hparams | labels, data))
-
-    def advance(carry, hparams, labels, data):
-        carry, metrics = segments.advance(with_keys(carry), hparams | labels, data)
-        return with_words(carry), metrics
-
-    return init, advance
-
-
-def _lower_one(function: Callable, state: Any, signature: _Signature, donate: bool = False):
-    """Lowers one run's ``function(state, hparams, labels, data)`` as a program of all slots, with :class:`Inputs`."""
-    mesh, slots = signature.mesh, signature.slots
-
-    def of_slots(tree):
-        sharding = NamedSharding(mesh, _SPLIT)
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((slots, *x.shape), x.dtype, sharding=sharding), tree)
-
-    def of_all(tree):
-        sharding = NamedSharding(mesh, _WHOLE)
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
-
-    inputs = Inputs(
-        valid=of_slots(jax.ShapeDtypeStruct((), bool)),
-        state=of_slots(state),
-        hparams=of_slots(signature.hparams.tree),
-        labels=of_all(signature.labels.tree),
-        data=of_all(signature.data.tree),
-    )
-    repeated = _as_batch(function) if signature.vectorize == "vmap" else _one_by_one(function)
-    if mesh.devices.size > 1:
-        in_specs = (_SPLIT, _SPLIT, _SPLIT, _WHOLE, _WHOLE)  # in the order of Inputs
-        # check_vma would refuse programs whose loops mix values that vary over the devices with values that do not.
-        repeated = jax.shard_map(repeated, mesh=mesh, in_specs=in_specs, out_specs=_SPLIT, check_vma=False)
-    donated = inputs._fields.index("state") if donate else ()
-    return jax.jit(repeated, out_shardings=NamedSharding(mesh, _SPLIT), donate_argnums=donated).lower(*inputs)
-
-
-def _as_batch(function):
-    """Makes a function of one run one of all slots, computed together."""
-
-    def batch(valid, state, hparams, labels, data):
-        del valid  # the padding costs nothing more in a batch
-        return jax.vmap(function, in_axes=(0, 0, None, None))(state, hparams, labels, data)
-
-    return batch
-
-
-def _one_by_one(function):
-    """Makes a function of one run one of all slots, computed one after the other; padding is passed over."""
-
-    def loop(valid, state, hparams, labels, data):
-        def slot(inputs):
-            valid, state, hparams = inputs
-            shapes = jax.eval_shape(function, state, hparams, labels, data)
-            return jax.lax.cond(
-                valid,
-                lambda: function(state, hparams, labels, data),
-                lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes),
-            )
-
-        return jax.lax.map(slot, (valid, state, hparams))
-
-    return loop
-
-
-# Keyed by the lowered program itself, of which `lower` keeps one for each signature.
-@functools.lru_cache(maxsize=16)
-def _compile(lowered):
-    return lowered.compile()

@@ -104,6 +104,7 @@ class History:
         Args:
             metrics: name -> ``[runs, time, ...]``.
         """
+        # The program goes on computing runs that are done, since their neighbours need it: what it gives is not shown.
         if np.any(self._done):
             metrics = {name: self._frozen(name, x) for name, x in metrics.items()}
         self._parts.append(metrics)

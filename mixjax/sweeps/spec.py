@@ -99,6 +99,7 @@ class Sweep:
             raise ValueError(f"vectorize must be 'map' or 'vmap', got {self.vectorize!r}.")
         if self.chunk != "auto" and (not isinstance(self.chunk, (int, np.integer)) or self.chunk < 1):
             raise ValueError(f"chunk must be 'auto' or at least 1, got {self.chunk!r}.")
+        # Compiled programs are kept in a cache whose key holds the function.
         try:
             hash(self.train)
         except TypeError as error:

@@ -7,7 +7,7 @@ import numpy as np
 from mixjax.sweeps.programs import Program
 from mixjax.sweeps.runs import Part
 from mixjax.sweeps.shapes import Shapes
-from tests.sweeps.test_loop import DATA, named, train
+from tests.sweeps.test_loop import DATA, train
 
 
 def program_of(train, slots, *, vectorize="vmap", devices=None, numbers=(), labels=(), data=None):
@@ -20,13 +20,6 @@ def program_of(train, slots, *, vectorize="vmap", devices=None, numbers=(), labe
         labels=Shapes({name: jax.ShapeDtypeStruct((), jnp.int32) for name in labels}),
         data=Shapes(data),
     )
-
-
-def test_a_switch_over_labels_stays_a_switch_under_vmap():
-    shared = program_of(named, 4, numbers={"scale": jnp.float32}, labels=["rule"])
-    assert shared._lowered.programs[0].as_text().count("stablehlo.case") == 1
-    batched = program_of(named, 4, numbers={"scale": jnp.float32, "rule": jnp.int32})  # every branch would run
-    assert batched._lowered.programs[0].as_text().count("stablehlo.case") == 0
 
 
 def test_every_device_gets_its_share():

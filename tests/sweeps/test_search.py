@@ -11,7 +11,7 @@ import pytest
 from optuna.trial import TrialState
 
 import mixjax
-from mixjax.sweeps import Sweep, programs
+from mixjax.sweeps import Sweep, lowering, programs
 from mixjax.sweeps.search import search
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -97,10 +97,10 @@ def test_labels_keep_their_positions_and_batches_share_one_program(cut, vectoriz
         return result.error.mean([dim for dim in result.error.dims if dim != "point"])
 
     train = segments() if cut else labelled
-    before = programs.lower.cache_info().misses
+    before = lowering.lower.cache_info().misses
     space = {"kind": kinds, "x": ("linear", -2.0, 2.0), "n": [1, 2.5], "m": ("integer", 0, 3)}
     study = run(seeded(), train, space, objective, data=None, chunk="auto", vectorize=vectorize, num_trials=28)
-    assert programs.lower.cache_info().misses - before == 1  # the last batch is smaller
+    assert lowering.lower.cache_info().misses - before == 1  # the last batch is smaller
     assert len(set(seen)) > 1 and len(seen) == 4  # other labels came first
     assert study.best_params["kind"] == "b" and study.best_value < 1
     assert {type(trial.params["n"]) for trial in study.trials} == {float}

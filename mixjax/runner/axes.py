@@ -1,0 +1,71 @@
+"""Fields of a config that cannot be swept over: found, and named in an error."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import jax
+
+from mixjax.runner.configs import Config, ConfigError
+from mixjax.sweeps import Segments
+
+if TYPE_CHECKING:
+    from mixjax.runner.experiment import Experiment
+
+__all__ = ["axes_are_numbers"]
+
+
+@contextlib.contextmanager
+def axes_are_numbers(config: Config, experiment: Experiment) -> Iterator[None]:
+    """Turns JAX's error about a traced value that must be known into one that names the config's field.
+
+    ``train`` needs a field before it is compiled if it takes a shape, a number of steps or a branch from it. Such a
+    field cannot be swept over.
+
+    Args:
+        config: the config, for the names of the fields.
+        experiment: what its function made of one of its runs.
+
+    Yields:
+        Nothing; trace ``train`` inside the ``with`` block.
+
+    Raises:
+        ConfigError: fields that cannot be axes.
+    """
+    try:
+        yield
+    except TypeError as error:  # all of JAX's errors of this kind are TypeErrors
+        needed = _fields_needed(config, experiment)
+        if not needed:
+            raise
+        raise ConfigError(
+            f"{config.path}: [sweep] {', '.join(needed)}: sets a shape, a number of steps or a branch in "
+            f"{config.experiment}, and cannot be an axis; use [[run]] tables, which are compiled one by one"
+        ) from error
+
+
+def _fields_needed(config: Config, experiment: Experiment) -> list[str]:
+    """Finds the swept fields without whose values ``train`` cannot be traced; none where the fault lies elsewhere."""
+    if experiment.points:
+        return []
+    swept = {name: values[0] for name, values in (config.sweep.axes | config.sweep.points).items()}
+    train: Callable = experiment.train.init if isinstance(experiment.train, Segments) else experiment.train
+
+    # One field at a time is unknown, the others have a value: so the error can say which one it is.
+    def traces(unknown: dict[str, Any]) -> bool:
+        try:
+            jax.eval_shape(
+                lambda key, given, data: train(key, {**swept, **given}, data),
+                jax.random.key(0),
+                {name: jax.numpy.asarray(value) for name, value in unknown.items()},
+                experiment.data,
+            )
+        except Exception:
+            return False
+        return True
+
+    if not traces({}):
+        return []
+    return [name for name, value in swept.items() if not traces({name: value})]

@@ -1,0 +1,51 @@
+"""From a function of one run to programs of all slots."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from mixjax.sweeps import Segments
+from mixjax.sweeps.keys import KeyWords
+from mixjax.sweeps.lowering import compiled
+from tests.sweeps.test_loop import named
+from tests.sweeps.test_programs import program_of
+
+
+def test_a_switch_over_labels_stays_a_switch_under_vmap():
+    shared = program_of(named, 4, numbers={"scale": jnp.float32}, labels=["rule"])
+    assert shared._lowered.programs[0].as_text().count("stablehlo.case") == 1
+    batched = program_of(named, 4, numbers={"scale": jnp.float32, "rule": jnp.int32})  # every branch would run
+    assert batched._lowered.programs[0].as_text().count("stablehlo.case") == 0
+
+
+def test_settings_of_jax_make_another_program():
+    def train(key, hparams, data):
+        return {"x": jax.random.normal(key)}
+
+    one = program_of(train, 2)
+    with jax.default_prng_impl("rbg"):
+        other = program_of(train, 2)
+    assert one._lowered is not other._lowered and one.fingerprint != other.fingerprint
+    assert program_of(train, 2)._lowered is one._lowered
+
+
+def test_each_program_is_compiled_once():
+    (program,) = program_of(lambda key, hparams, data: {"x": jax.random.normal(key)}, 2)._lowered.programs
+    assert compiled(program) is compiled(program)
+
+
+@pytest.mark.parametrize("vectorize", ["map", "vmap"])
+def test_segments_have_two_programs_and_a_carry_of_words(vectorize):
+    cut = Segments(lambda key, hparams, data: (key, 0), lambda carry, hparams, data: (carry, {"x": jnp.ones(1)}), 3)
+    program = program_of(cut, 2, vectorize=vectorize)
+    assert len(program._lowered.programs) == 2
+    carry = program._lowered.carry.unflatten(["words", "step"])
+    assert isinstance(carry[0], KeyWords) and carry == (KeyWords("words", carry[0].generator), "step")
+
+
+def test_padding_is_not_computed():
+    def train(key, hparams, data):
+        return {"x": jnp.float32(1.0)}
+
+    text = program_of(train, 4, vectorize="map")._lowered.programs[0].as_text()
+    assert text.count("stablehlo.case") == 1 and "stablehlo.while" in text
