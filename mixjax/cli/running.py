@@ -6,7 +6,7 @@ import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import typer
@@ -14,7 +14,7 @@ import typer
 from mixjax.cli.terminal import reported
 from mixjax.runner import configs
 from mixjax.runner.texts import aligned, claim_texts
-from mixjax.sweeps import checkpoints
+from mixjax.sweeps import DryRun, checkpoints
 
 __all__ = [
     "ConfigArgument",
@@ -141,7 +141,7 @@ def _opened(names: Sequence[str], target: Path, config: configs.Config) -> Itera
         yield tracking.together(*opened) if opened else None
 
 
-def _show_dry_run(runs: Mapping[str, Any]) -> None:
+def _show_dry_run(runs: Mapping[str, DryRun]) -> None:
     """Prints the size and the time of each run."""
     rows = [("run", "runs", "chunks", "memory of a device", "operations a run", "compilation", "time")]
     for name, sized in runs.items():
