@@ -131,7 +131,7 @@ def _library(module: str) -> ModuleType:
         raise ImportError(f"mixjax.runner.tracking.wandb needs {module}: pip install '{module}'") from error
 
 
-def _scalars(record: Record) -> dict[str, float]:
+def _scalars(record: Record) -> dict[str, Any]:
     """Returns a record's numbers in one flat dict, those of a config's run below the run's name."""
     # The dashboards show one chart a name: runs of one config must not share theirs.
     prefix = f"{record['run']}/" if "run" in record else ""
