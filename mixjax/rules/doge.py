@@ -72,7 +72,9 @@ def doge(step_size: ArrayLike = 0.1, *, max_score: ArrayLike = 5.0, max_log_step
         scores = -slopes / jnp.maximum(mean_norm, jnp.finfo(jnp.float32).tiny)
         # A score of infinity times a step size of zero would be NaN.
         scores = jnp.clip(scores, 0.0, jnp.minimum(max_score, HUGE)).astype(jnp.float32)
-        step = jnp.minimum(jnp.asarray(step_size, jnp.float32) * scores, jnp.asarray(max_log_step, jnp.float32))
+        # With max_log_step = inf the product may be infinite, and the softmax of an infinite exponent is NaN.
+        highest = jnp.minimum(jnp.asarray(max_log_step, jnp.float32), HUGE)
+        step = jnp.minimum(jnp.asarray(step_size, jnp.float32) * scores, highest)
         return exponentiated_step(state, counts, log_weights(state) + step, seen)
 
     return WeightRule(init, update)

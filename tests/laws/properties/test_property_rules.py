@@ -345,6 +345,10 @@ UNIFORM = np.ones(D, np.float32)
         (rules.projected_gradient(HUGE), {"hypergrads": np.zeros(D)}),
         (rules.mirror_descent(HUGE, max_log_step=np.inf), {"hypergrads": [0.0, 0.0, 0.0, 1.0]}),
         (rules.doge(0.0, max_score=np.inf), {"hypergrads": [-HUGE, 1.0, 1.0, 1.0], "grad_norms": np.full(D, TINY)}),
+        (
+            rules.doge(HUGE, max_score=np.inf, max_log_step=np.inf),
+            {"hypergrads": [-1.0, 0.0, 0.0, 0.0], "grad_norms": np.zeros(D)},
+        ),
     ],
 )
 def test_infinity_times_zero_does_not_reach_the_weights(rule, signals):
