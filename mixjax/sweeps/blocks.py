@@ -104,6 +104,7 @@ def _save(folder: Path, arrays: Mapping[str, Any]) -> None:
 
 def _restore(folder: Path) -> dict[str, np.ndarray]:
     kept = json.loads((folder / "digest.json").read_text())
+    # jnp.dtype also knows bfloat16 and its like by name; for NumPy's own types the view changes nothing.
     with np.load(folder / "arrays.npz") as file:
         arrays = {name: file[name].view(jnp.dtype(dtype)) for name, dtype in kept["types"].items()}
     if digest(arrays) != kept["digest"]:

@@ -117,6 +117,7 @@ class Chunks:
         if not chunks:
             return
         _write(self.folder / f"chunk_{min(chunks):09d}", chunks)
+        # Only now: a kill before the chunk is written needs the carry.
         for number in chunks:
             _drop(self._carries(number))
 
@@ -190,6 +191,7 @@ def _read(path: Path) -> dict[int, dict[str, np.ndarray]]:
 
 
 def _drop(folders: Iterable[Path]) -> None:
+    # What cannot be deleted is only in the way: newer carries, and finished chunks, count before it.
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""What a sweep would take, found by compiling it and running one call."""
+"""Dry runs: a sweep is compiled, and one call of it run, to say what the whole would take."""
 
 from __future__ import annotations
 

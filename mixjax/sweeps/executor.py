@@ -1,4 +1,4 @@
-"""Chunks are computed here, one after the other, in smaller ones where memory runs out."""
+"""Computes the chunks of a sweep one after the other, and smaller ones where memory runs out."""
 
 from __future__ import annotations
 
@@ -108,6 +108,7 @@ class Executor:
         while not history.is_complete:
             carry, metrics = program.run(inputs._replace(state=carry))
             history.add(program.take(metrics, num))
+            # The end of a chunk is reported and saved by whoever gets its metrics.
             if history.is_complete:
                 break
             self._progress.segment(history.last, history.segments)

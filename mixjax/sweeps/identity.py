@@ -1,4 +1,4 @@
-"""What identifies a sweep: all that its results depend on, to be compared with the chunks in a folder."""
+"""The identity of a sweep: all that its results depend on, to be compared with the chunks in a folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a function of one run to compiled programs of all slots of a chunk."""
+"""Makes compiled programs of all slots of a chunk out of the functions of one run."""
 
 from __future__ import annotations
 
@@ -109,6 +109,7 @@ def lower(signature: Signature) -> Lowered:
         programs = (_lower_one(init, seed, signature), _lower_one(advance, carry, signature, donate=True))
         return Lowered(programs, jax.tree.structure(carry))
 
+    # The key is made inside the program: seeds are plain integers, which can be dealt out to devices and kept on disk.
     def run(seed, hparams, labels, data):
         return train(jax.random.key(seed), hparams | labels, data)
 

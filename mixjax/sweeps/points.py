@@ -89,6 +89,7 @@ def as_values(name: str, values: Any) -> list:
     values = values if isinstance(values, str) else list(values)
     if isinstance(values, str) or np.ndim(values) != 1:
         raise ValueError(f"{name}: needs a list of numbers or of strings, got {values!r}.")
+    # The result's coordinates and the identity in JSON need Python's numbers, not NumPy's or JAX's.
     values = [value.item() if hasattr(value, "item") else value for value in values]
     if len({isinstance(value, str) for value in values}) > 1:
         raise ValueError(f"{name}: values must be all strings or all numbers, got {values}.")

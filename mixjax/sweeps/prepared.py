@@ -63,6 +63,7 @@ class Prepared:
         # Data on the device already are not free memory, yet the program's analysis counts them among its arguments.
         there = [x for x in jax.tree.leaves(spec.data) if isinstance(x, jax.Array) and devices[0] in x.devices()]
         free = devices_lib.free_bytes(devices) + sum(x.nbytes for x in there)
+        # As JAX's arrays: the program is compiled for their types, where Python's numbers and 64 bits have no place.
         data = jax.tree.map(jnp.asarray, spec.data)
         dims = metric_dims(
             spec.train,

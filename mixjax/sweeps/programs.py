@@ -75,6 +75,7 @@ class Program:
     @property
     def fingerprint(self) -> str:
         """Returns a digest of the programs' code."""
+        # Without debug information, as_text has no file names and line numbers: moving train changes nothing.
         return hashlib.sha256("".join(program.as_text() for program in self._lowered.programs).encode()).hexdigest()
 
     def compile(self) -> None:
@@ -107,6 +108,7 @@ class Program:
             OutOfMemoryError: it does not fit.
         """
         with memory_errors():
+            # The copy is asynchronous: without the wait, memory that runs out would show outside this block.
             return jax.block_until_ready(jax.device_put(data, self._whole))
 
     def inputs(self, part: Part, data: Any) -> Inputs:

@@ -1,4 +1,4 @@
-"""How far a sweep is: the records that it makes, and the trackers and callbacks that are told."""
+"""The progress of a sweep: the records that it makes, and the callbacks and trackers that get them."""
 
 from __future__ import annotations
 
@@ -69,6 +69,7 @@ def together(*trackers: Tracker) -> Tracker:
     working = list(trackers)
 
     def tracker(record: Record) -> None:
+        # A copy, since the loop may take one out of the list.
         for each in tuple(working):
             try:
                 each(record)
@@ -167,5 +168,6 @@ def _mean(array, finite, time_axis):
     array = as_computable(array[finite])
     if not array.size or array.dtype.kind == "c":
         return None
+    # In 64 bits: the sum of large float32 numbers would overflow on the way.
     mean = float(array.mean(dtype=float))
     return mean if math.isfinite(mean) else None

@@ -1,4 +1,4 @@
-"""When a sweep writes to its checkpoint folder."""
+"""Decides when a sweep writes to its checkpoint folder."""
 
 from __future__ import annotations
 
@@ -103,6 +103,7 @@ class Saver:
         if self._store is not None and self._unsaved:
             with self._timed():
                 self._store.write(self._unsaved)
+            # Only after the write: if it raises, the chunks are still there.
             self._unsaved = {}
 
     def add_carry(self, first: int, segments: int, arrays: Callable[[], Mapping[str, np.ndarray]]) -> None:

@@ -128,6 +128,7 @@ def search(
             identity=identity,
         )
         for trial, values in zip(trials, _values(objective(result), len(trials), study), strict=True):
+            # Of a batch that was half told when the search was killed, the trials told before are skipped.
             if np.isfinite(values).all():
                 study.tell(trial.number, values=values, skip_if_finished=True)
             else:

@@ -112,6 +112,7 @@ class History:
         stopped = np.zeros(num_runs(metrics), bool) if self._stop is None else np.asarray(self._stop(metrics))
         self._done = self._done | stopped
         if np.all(self._done):
+            # One row in memory, whatever the number of segments that are left.
             still = {name: np.broadcast_to(x[:, -1:], x.shape) for name, x in metrics.items()}
             self._parts += [still] * (self.num - self.segments)
             self.segments = self.num
