@@ -74,7 +74,10 @@ def described(value) -> str:
     if isinstance(value, ModuleType):
         return "module"
     if inspect.isclass(value):
-        methods = sorted(name for name in vars(value) if not name.startswith("_") and callable(getattr(value, name)))
+        # Own methods and those of mixjax's base classes, not those of tuple, list or a dataclass library.
+        own = [base for base in value.__mro__ if base.__module__.startswith("mixjax")]
+        names = {name for base in own for name in vars(base) if not name.startswith("_")}
+        methods = sorted(name for name in names if callable(getattr(value, name)))
         try:
             made = parameters(value)
         except ValueError:  # some classes of C have no signature
