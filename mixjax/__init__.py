@@ -1,6 +1,7 @@
 """Loss weights and sampling weights for training on several domains, as pure JAX state transitions.
 
-``mixjax.types`` explains the one concept, a weight rule, in 30 lines. The packages below load when first named.
+Start with ``mixjax.types``, which explains the one concept, a weight rule. ``objectives``, ``rules`` and ``signals``
+are imported at once. The other modules are imported on first access, so that ``import mixjax`` stays fast.
 """
 
 import importlib
@@ -12,6 +13,7 @@ from mixjax.objectives import weighted_loss
 from mixjax.transforms import aggregate, get_weights, track
 from mixjax.types import WeightRule
 
+# Type checkers and editors do not run __getattr__ below; this tells them what it loads.
 if TYPE_CHECKING:
     from mixjax import (
         data,
@@ -54,7 +56,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Loads a package, or ``sweep``, when it is first named."""
+    """Imports a module of mixjax, or the function ``sweep``, on first access."""
     if name == "sweep":
         return importlib.import_module("mixjax.sweeps").sweep
     if name in __all__:

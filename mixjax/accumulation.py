@@ -26,7 +26,8 @@ class AccumulateState(NamedTuple):
     Attributes:
         inner: state of the wrapped transformation.
         microbatch: int32 scalar, microbatches since the last update.
-        grads: float32 running gradients: sums weighted by counts (stacked) or plain sums.
+        grads: float32 sums of gradients; where ``tx`` contains ``aggregate``, stacked ``[D, *param]`` and weighted by
+            counts.
         moments: :class:`mixjax.signals.Moments` ``[D]`` of the losses.
         grad_squares: float32 ``[D]``, sum of ``(counts - 1) * grad_stds²``.
         grad_freedom: float32 ``[D]``, sum of ``counts - 1`` where there was a ``grad_stds``.
@@ -50,7 +51,7 @@ def accumulate(tx: optax.GradientTransformation, k: int) -> optax.GradientTransf
     - The squares of ``grad_stds`` are pooled by ``counts - 1``, so that a single example says nothing.
     - ``loss_weights``, ``sampling_weights`` and extra arguments that are no signals keep their last value.
 
-    Between two updates of ``tx`` the updates are zeros and the state of ``tx`` rests.
+    In the other calls the returned parameter updates are zeros, and the state of ``tx`` stays as it is.
 
     Around a chain that begins with :func:`mixjax.aggregate` the stacked gradients are averaged by counts, row by row.
     For rules that read ``losses`` and ``loss_vars``, ``k`` microbatches then give exactly the update of one batch of
@@ -103,7 +104,7 @@ def accumulate(tx: optax.GradientTransformation, k: int) -> optax.GradientTransf
             raise TypeError("accumulate got no domain signals: call tx.update(grads, state, params, counts=..., ...).")
         unknown = set(signals) & set(SIGNALS) - {*_MERGED, *_LATEST}
         if unknown:
-            raise TypeError(f"accumulate cannot merge {sorted(unknown)} over microbatches.")
+            raise TypeError(f"accumulate cannot merge {sorted(unknown)}, it takes {['counts', *_MERGED, *_LATEST]}.")
         stacked = _is_stacked([s for _, s in find_states(state.inner)])
         counts = jnp.asarray(counts, jnp.float32)
         gathered = _gather(state, updates, counts, signals, stacked)
@@ -144,9 +145,12 @@ def _gather(state, updates, counts, signals, stacked) -> AccumulateState:
 
 def _mean_gradients(gathered, updates, k, stacked):
     """Divides the gathered gradients by their counts, or by ``k``, and casts them to the dtypes of ``updates``."""
-    counts = gathered.moments.count
-    mass = jnp.maximum(counts, 1.0) if stacked else jnp.full_like(counts, k)
-    return jax.tree.map(lambda t, g: (t / _column(mass, t, stacked)).astype(g.dtype), gathered.grads, updates)
+    counts = jnp.maximum(gathered.moments.count, 1.0)
+
+    def mean(total, g):
+        return (total / (_column(counts, total) if stacked else jnp.float32(k))).astype(g.dtype)
+
+    return jax.tree.map(mean, gathered.grads, updates)
 
 
 def _merged_signals(gathered):
@@ -159,9 +163,9 @@ def _is_stacked(states):
     return any(isinstance(state, AggregateState) for state in states)
 
 
-def _column(rows, like, stacked):
-    """Shapes ``rows`` to broadcast against a stacked gradient; takes the first entry where it is not stacked."""
-    return rows.reshape(-1, *[1] * (like.ndim - 1)) if stacked else rows[0]
+def _column(rows, like):
+    """Shapes ``rows [D]`` to broadcast against a stacked gradient."""
+    return rows.reshape(-1, *[1] * (like.ndim - 1))
 
 
 def _weigh(grads, counts, stacked):
@@ -169,12 +173,13 @@ def _weigh(grads, counts, stacked):
     grads = grads.astype(jnp.float32)
     if not stacked:
         return grads
-    weights = _column(counts, grads, stacked)
+    weights = _column(counts, grads)
     # The row of an absent domain may hold NaN.
     return jnp.where(weights > 0, weights * grads, 0.0)
 
 
 def _read_moments(counts, signals):
+    """Turns a microbatch's ``losses`` and ``loss_vars`` into moments; signals not given count as 0 and go nowhere."""
     losses = jnp.asarray(signals.get("losses", jnp.zeros_like(counts)), jnp.float32)
     loss_vars = jnp.asarray(signals.get("loss_vars", jnp.zeros_like(counts)), jnp.float32)
     mean = jnp.where(counts > 0, losses, 0.0)

@@ -1,4 +1,4 @@
-"""Checks arguments: every error names the argument, says what it got and what it takes."""
+"""Checks arguments and words their errors: each names the argument, what it got and what it takes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = [
 
 
 def is_concrete(value: ArrayLike) -> bool:
-    """Says whether ``value`` can be looked at, i.e. is not traced by jit, vmap, scan or grad."""
+    """Tells whether ``value`` holds numbers: no leaf of it is traced by jit, vmap, scan or grad."""
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))
 
 
@@ -40,7 +40,8 @@ def check_range(name: str, value: ArrayLike, low: float, high: float = math.inf)
     if is_concrete(value):
         numbers = np.asarray(value)
         if not (np.isfinite(numbers).all() and (numbers >= low).all() and (numbers <= high).all()):
-            raise ValueError(f"{name} must be in [{low:g}, {high:g}], got {value}.")
+            upper = f"{high:g}]" if math.isfinite(high) else "inf)"
+            raise ValueError(f"{name} must be in [{low:g}, {upper}, got {value}.")
 
 
 def check_integer(name: str, value: ArrayLike, low: int) -> None:
@@ -146,10 +147,12 @@ def as_simplex(name: str, values: ArrayLike) -> jax.Array:
         numbers = np.asarray(values, np.float32)
         if not (np.isfinite(numbers).all() and (numbers >= 0).all() and numbers.max() >= np.finfo(np.float32).tiny):
             raise ValueError(f"{name} must be finite, non-negative and not all zero, got {numbers}.")
-    # XLA may compute a quotient by the reciprocal, and the reciprocal of a number above 2^126 is flushed to zero.
+    # Divided by the largest first, since the plain sum may overflow. XLA may divide by multiplying with the reciprocal,
+    # which is flushed to zero for numbers above 2^126. Entries are below 2^128, so a factor of 2^-4 is enough. Small
+    # vectors are left alone, or the factor itself would flush them to zero.
     reduced = array * jnp.where(array.max() > 1.0, 2.0**-4, 1.0)
     scaled = reduced / reduced.max()
-    # Entries below the normal floats would be flushed to zero, but positive entries have to stay positive.
+    # A normal entry may have a quotient below the normal floats, which XLA flushes to zero; it stays positive instead.
     return jnp.where(array > 0, jnp.maximum(scaled / scaled.sum(), jnp.finfo(jnp.float32).tiny), 0.0)
 
 
@@ -181,7 +184,7 @@ def requires(extra: str, user: str) -> Iterator[None]:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Suggests the known name that is spelled most like an unknown one, for the end of an error message.
+    """Words the end of an error message about an unknown name: asks for the closest known one, or lists all.
 
     Args:
         name: the unknown name.

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mixjax import signals as _signals
 from mixjax.checks import as_simplex, check_choice, check_same_shape
 from mixjax.rules.base import masked_softmax
 from mixjax.rules.divergences import Divergence, check_arguments, log_ratios, penalty
+from mixjax.signals import domain_sums, moments, psum
 from mixjax.types import Estimator, WeightRule
 
 __all__ = ["example_weights", "robust_loss", "robust_weights", "weighted_loss"]
@@ -28,11 +28,11 @@ def example_weights(
     r"""Returns the coefficient of each example's loss in the estimate of ``sum_d c_d L_d``.
 
     - *Stratified*: ``c_d / n_d``, so that each domain counts by the mean over its examples in the batch. The estimate
-      is exact for any fixed counts with ``n_d >= 1`` wherever ``c_d > 0``. A weighted domain that is absent contributes
-      nothing, and the rest is not rescaled.
-    - *Horvitz-Thompson*: ``c_d / (B q_d)``. The estimate is unbiased for random counts with ``E[n_d] = B q_d``
-      (multinomial, stratified or systematic draws), also where domains are absent. It is biased for the fixed counts of
-      ``allocate``.
+      is unbiased for any fixed counts with ``n_d >= 1`` wherever ``c_d > 0``. A weighted domain that is absent
+      contributes nothing, and the rest is not rescaled.
+    - *Horvitz-Thompson*: ``c_d / (B q_d)`` with ``B = sum(counts)``. The estimate is unbiased for random counts with
+      ``E[n_d] = B q_d``, such as those of ``multinomial``, ``stratified`` and ``systematic`` in :mod:`mixjax.samplers`,
+      also where domains are absent. It is biased for the fixed counts of :func:`mixjax.samplers.allocate`.
 
     Args:
         weights: loss weights ``c``, ``[D]``.
@@ -66,7 +66,7 @@ def example_weights(
         q = jnp.asarray(sampling_weights, jnp.float32)
         ratio = jnp.where((q > 0) & (c > 0), c / jnp.where(q > 0, q, 1.0), 0.0)
         coefficients = ratio / jnp.maximum(n.sum(), 1.0)
-    return _signals.domain_sums(jnp.asarray(domain_ids), c.size).per_example(coefficients)
+    return domain_sums(jnp.asarray(domain_ids), c.size).per_example(coefficients)
 
 
 def weighted_loss(
@@ -85,8 +85,8 @@ def weighted_loss(
     r"""Computes the objective ``sum_d c_d L_d`` of a batch, and the rule's new state.
 
     The gradient of the objective is the estimate of ``sum_d c_d ∇L_d`` by the named estimator, see
-    :func:`example_weights`. The scale of the objective depends on neither the batch's composition, nor accumulation,
-    nor the number of domains.
+    :func:`example_weights`. The scale of the objective does not depend on the number of domains, nor on how many
+    examples of each the batch has, as long as no domain of positive weight is absent.
 
     - With ``update=True`` the rule is updated on this very batch, and the new weights are used. This is convenient, and
       biased at small counts, since the weights then depend on the examples they weight.
@@ -106,7 +106,8 @@ def weighted_loss(
             the scalar is the whole objective on every device. Under ``shard_map`` its gradient with respect to
             replicated parameters is complete; under ``vmap`` or ``pmap`` with an axis name, take the ``pmean`` of the
             gradients.
-        **signals: replace the measured ``losses``, ``loss_vars`` and ``counts``, or add to them.
+        **signals: further signals for the rule. ``losses``, ``loss_vars`` and ``counts`` given here replace the
+            measured ones for the rule; the objective always uses the batch's own.
 
     Returns:
         ``(objective, state)``: float32 scalar, and the state as auxiliary output for
@@ -130,10 +131,10 @@ def weighted_loss(
         Paper 000, eq. 5; algorithm 1, line 5.
     """
     losses = jnp.asarray(losses).astype(jnp.float32)
-    measured = _signals.moments(jax.lax.stop_gradient(losses), domain_ids, state.weights.size)
+    measured = moments(jax.lax.stop_gradient(losses), domain_ids, state.weights.size)
     # The weights have to be the same on every device, so they are computed from the moments of the whole batch.
     if axis_name is not None:
-        measured = _signals.psum(measured, axis_name)
+        measured = psum(measured, axis_name)
     if update:
         if rule is None:
             raise TypeError("weighted_loss needs a rule to update; without one, pass update=False.")
@@ -156,7 +157,7 @@ def weighted_loss(
 def robust_weights(
     losses: ArrayLike, prior: ArrayLike, beta: ArrayLike, divergence: Divergence = "kl", *, scale: ArrayLike = 1.0
 ) -> jax.Array:
-    """Returns the maximiser ``p̄`` of :func:`robust_loss`, the weights of :func:`mixjax.rules.dro` for these losses.
+    """Computes the weights ``p̄`` at which the maximum in :func:`robust_loss` is attained, those of ``rules.dro``.
 
     Args:
         losses: ``L``, ``[n]``, finite; entries where the prior is zero do not matter.
@@ -189,12 +190,12 @@ def robust_loss(
 ) -> jax.Array:
     r"""Computes the distributionally robust loss, whose gradient is the weighted mean of the losses' gradients.
 
-    .. math:: R(L) = \max_{q \in \Delta} \; \sum_i q_i L_i - \frac{1}{\beta} \sum_i \pi_i \phi(q_i / \pi_i), \qquad
+    .. math:: R(L) = \max_{q \in \Delta} \; \sum_i q_i L_i - \frac{s}{\beta} \sum_i \pi_i \phi(q_i / \pi_i), \qquad
               \nabla R(L) = \bar p(L)
 
-    ``L`` is ``losses``, ``pi`` is the ``prior``, ``phi`` is named by ``divergence``. The maximum is attained at ``p̄``
-    (:func:`robust_weights`). By the envelope theorem the first derivative may be taken with ``p̄`` held fixed. Second
-    derivatives are not available: they come out as zero.
+    ``L`` is ``losses``, ``pi`` is the ``prior``, ``phi`` is named by ``divergence``, ``s`` is ``scale``. The maximum is
+    attained at ``p̄`` (:func:`robust_weights`). By the envelope theorem the first derivative may be taken with ``p̄``
+    held fixed. Second derivatives are not available: they come out as zero.
 
     Args:
         losses: ``L``, ``[n]``, finite; entries where the prior is zero do not matter.
@@ -245,7 +246,10 @@ def _robust_arguments(losses, prior, beta, divergence, scale):
 
 
 def _maximiser(losses, prior, beta, divergence, scale):
+    """Computes ``p̄``, detached from the gradient."""
+    # Detached at once too, so that the solver inside log_ratios is not differentiated.
     losses = jax.lax.stop_gradient(losses)
     ratios = log_ratios(losses, prior, beta, divergence, scale)
     weights = masked_softmax(jnp.log(prior) + ratios, prior > 0)
+    # At beta = 0 the closed forms agree with the prior only up to rounding.
     return jax.lax.stop_gradient(jnp.where(beta > 0, weights, prior))

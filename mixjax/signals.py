@@ -3,8 +3,9 @@
 Everything here is
 
 - masked: a domain may be absent, an example may be padding;
-- stable: variances are computed by Chan's pairwise formula, not by differences of squares;
-- mergeable: over microbatches, over the steps of a ``scan``, over devices.
+- stable: squared deviations are summed around the mean, never taken as differences of squares.
+
+:class:`Moments` also merge, by Chan's formula: over microbatches, over the steps of a ``scan``, over devices.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class Moments(NamedTuple):
 
 
 class DomainSums(NamedTuple):
-    """Sums values over each domain's examples and looks up each example's row, for fixed domain ids.
+    """Holds two functions for fixed domain ids: one sums examples by domain, one looks up each example's domain row.
 
     Attributes:
         total: ``[B] -> [D]``, the sum over each domain's examples; padding is left out.
@@ -111,14 +112,15 @@ def moments(values: ArrayLike, domain_ids: ArrayLike, num_domains: int) -> Momen
     rest = total(deviations) / jnp.maximum(count, 1.0)
     squares = jnp.square(deviations)
     m2 = total(squares)
-    # Segment sums add one number after the other and lose digits, so their sum of squares is corrected once more.
+    # For more than _FEW domains domain_sums uses segment sums, which add one number after the other and lose digits.
+    # The sum of what the squares differ from their mean by is small, and adding it restores the digits.
     if num_domains > _FEW:
         m2 += total(squares - per_example(m2 / jnp.maximum(count, 1.0)))
     return Moments(count, guess + rest, jnp.maximum(m2 - count * jnp.square(rest), 0.0))
 
 
 def domain_sums(domain_ids: jax.Array, num_domains: int) -> DomainSums:
-    """Makes the functions that sum values by domain and look up rows, in the way that is faster for so many domains.
+    """Makes the functions that sum by domain and look up rows: by masks for few domains, by segment sums for many.
 
     Args:
         domain_ids: int ``[B]``; ids outside ``[0, num_domains)`` mark padding.
@@ -194,7 +196,7 @@ def merge(a: Moments, b: Moments) -> Moments:
     count = a.count + b.count
     fraction = b.count / jnp.maximum(count, 1.0)
     delta = b.mean - a.mean
-    # An empty side has to leave the other's mean bitwise, also where its own mean is NaN.
+    # If one side is empty, the result is the other side's mean to the bit, even if the empty side's mean is NaN.
     mean = jnp.where(b.count > 0, jnp.where(a.count > 0, a.mean + delta * fraction, b.mean), a.mean)
     between = jnp.where((a.count > 0) & (b.count > 0), jnp.square(delta) * a.count * fraction, 0.0)
     return Moments(count, mean, a.m2 + b.m2 + between)
@@ -219,6 +221,7 @@ def psum(m: Moments, axis_name: str) -> Moments:
         [[4.0], [4.0]]
     """
     count = jax.lax.psum(m.count, axis_name)
+    # A device without examples of a domain may hold NaN as its mean.
     mean = jax.lax.psum(jnp.where(m.count > 0, m.count * m.mean, 0.0), axis_name) / jnp.maximum(count, 1.0)
     between = jnp.where(m.count > 0, m.count * jnp.square(m.mean - mean), 0.0)
     return Moments(count, mean, jax.lax.psum(m.m2 + between, axis_name))
@@ -233,7 +236,8 @@ def grad_stds(
 
     ``l`` is ``loss``, ``theta`` is ``params``, ``z`` is one of the ``n_d`` examples of domain ``d``, and ``g_d`` is the
     mean of their gradients. Cost: one ``vmap`` of the gradient over the ``n`` examples, and memory for ``n + D`` copies
-    of the parameters. Where that is too much, :func:`microbatch_grad_stds` needs neither.
+    of the parameters. Where that is too much, use :func:`microbatch_grad_stds`, which needs only the mean gradients of
+    microbatches.
 
     Args:
         loss: ``loss(params, example) -> scalar``, for one example.
@@ -291,14 +295,14 @@ def microbatch_grad_stds(mean_grads: Any, counts: ArrayLike) -> jax.Array:
     References:
         Paper 000, eq. 15; the one-way analysis of variance's between-group mean square.
     """
-    # Flattened to M D rows, each with the id of its domain, this is the exact formula with weights.
     counts = jnp.asarray(counts, jnp.float32)
     check_shape("counts", counts, ("M", "D"), "like the leading axes of mean_grads")
     for leaf in jax.tree.leaves(mean_grads):
         if leaf.shape[:2] != counts.shape:
             raise ValueError(
-                f"counts must be [M, D] like the gradients' leading axes, got {counts.shape}, {leaf.shape}."
+                f"mean_grads must have the leading axes {counts.shape} of counts, got a leaf of shape {leaf.shape}."
             )
+    # Flattened to M D rows, each with its domain's id; _spread then weighs each row by its count.
     num_domains = counts.shape[1]
     ids = jnp.broadcast_to(jnp.arange(num_domains), counts.shape)
     flat = jax.tree.map(lambda g: g.reshape(-1, *g.shape[2:]), mean_grads)
@@ -306,8 +310,9 @@ def microbatch_grad_stds(mean_grads: Any, counts: ArrayLike) -> jax.Array:
 
 
 def _spread(grads, weights, ids, num_domains):
-    """Returns the root of the weighted sum of squared distances to the domain's weighted mean, over (rows - 1)."""
+    """Computes ``sqrt(sum of weight * |grad - the domain's weighted mean|² / (rows - 1))``; NaN below two rows."""
     ids = jnp.where((ids >= 0) & (ids < num_domains) & (weights > 0), ids, num_domains)
+    # Segments for any number of domains: masks would read the large gradients once for each domain.
     total, _ = _sums_by_segments(ids, num_domains)
     rows = total(jnp.ones_like(weights))
     mass = jnp.append(total(weights), 0.0)

@@ -11,8 +11,8 @@ Both are points of the simplex over ``D`` domains, and both may move during trai
 moves only the variance, because the gradient estimate corrects for ``q``. Any partition of the examples may serve as
 the domains.
 
-A :class:`WeightRule` says how such a point moves. A rule has the shape of an optax transformation, for weights of
-domains instead of gradients::
+A :class:`WeightRule` says how such a point moves. A rule is a pair ``(init, update)`` like an optax transformation, but
+``update`` takes signals instead of gradients and returns the new state only. The weights are its first field::
 
     rule = mixjax.rules.erma(gamma1=0.01, gamma2=0.05)
     state = rule.init(prior)                                                        # prior: [D]
@@ -24,11 +24,14 @@ arguments from the closed vocabulary :data:`SIGNALS`. A rule names the signals i
 ``TypeError`` that names it. A rule ignores all other signals, so a loss rule and a sampling rule can be given the same
 dictionary.
 
-A domain's row is *unseen* in an update when its count is 0 or when a signal that the rule reads is not finite there:
+A domain's row is *unseen* in an update when its count is 0, when its prior is 0, or when a signal that the rule reads
+is not finite there:
 
-- Rules that move multiplicatively leave the weight of an unseen row exactly as it was. They move only the weights of
-  the seen rows, whose total stays the same.
-- Rules in closed form use the last signal seen in that row. Before the first one, the row keeps its prior share.
+- Rules that step from the current weights (``erma``, ``mirror_descent``, ...) leave the weight of an unseen row exactly
+  as it was. They move only the weights of the seen rows, whose total stays the same.
+- Rules that compute the weights anew from the signals (``fgls``, ``dro``, ...) use the last signal seen in that row.
+  Before the first one, the row keeps its prior share.
+- The wrapper ``smooth`` is an exception: its average follows the wrapped weights in all rows.
 - Counts that are all zero mean that there is no news, and the state comes back unchanged.
 
 No gradient ever flows through weights.
@@ -36,6 +39,14 @@ No gradient ever flows through weights.
 Four thin adapters connect rules to training: :func:`mixjax.weighted_loss` (per-example losses to a scalar),
 :func:`mixjax.aggregate` and :func:`mixjax.track` (inside an optax chain), and the samplers (weights to counts, to
 domain ids, to example indices).
+
+The docstrings of mixjax cite the papers it implements by number:
+
+- paper 000: Salmani, Worah, Razaviyayn and Mirrokni, "Sampling and loss weights in multi-domain training";
+- papers 001 and 002: Das, Patel, Razaviyayn and Mirrokni, "Less is more: convergence benefits of fewer data weight
+  updates over longer horizon", of which only the abstract was available;
+- paper 003: An and Ying, "Combining resampling and reweighting for faithful stochastic optimization";
+- paper 004: Fidon, Ourselin and Vercauteren, "Distributionally robust deep learning using hardness weighted sampling".
 """
 
 from __future__ import annotations
@@ -57,8 +68,8 @@ SIGNALS = {
     "loss_vars": "variance of the loss over examples, divisor n - 1",
     "loss_weights": "loss weights c, on the simplex",
     "sampling_weights": "sampling weights q, on the simplex",
-    "grad_stds": "standard deviation of the per-example gradient, a Euclidean norm (paper 000, eq. 15)",
-    "grad_norms": "root mean square of the per-example gradient norm (doge: norm of the mean gradient)",
+    "grad_stds": "root of the mean squared distance of per-example gradients from their mean (paper 000, eq. 15)",
+    "grad_norms": "root mean square of the per-example gradient norm; for doge the norm of the mean gradient",
     "hypergrads": "dF/dc: derivative of a validation loss with respect to the loss weights",
     "reference_losses": "mean loss of a reference model",
 }
@@ -68,12 +79,13 @@ SIGNALS = {
 class Update(Protocol):
     """Describes ``WeightRule.update``: a pure function of a state and keyword signals that returns the new state."""
 
+    # To type checkers *args and **signals, both Any, mean "any other arguments": a rule may name its signals.
     def __call__(self, state: Any, *args: Any, counts: ArrayLike, **signals: Any) -> Any:
         """Returns the state after the weights have moved.
 
         Args:
             state: the rule's state.
-            *args: nothing; a rule takes all signals by keyword.
+            *args: unused; present for type checkers only.
             counts: ``[D]``, examples behind each row's signals.
             **signals: the other signals, by the names of :data:`SIGNALS`, ``[D]`` each.
         """
@@ -81,7 +93,7 @@ class Update(Protocol):
 
 
 class WeightState(NamedTuple):
-    """Holds the weights and the prior, the two fields with which the state of every rule begins.
+    """Holds the weights and the prior. The state of every rule begins with these two fields.
 
     Attributes:
         weights: float32 ``[D]``, on the simplex. Zero wherever the prior is zero.
@@ -93,7 +105,7 @@ class WeightState(NamedTuple):
 
 
 class WeightRule(NamedTuple):
-    """Says by a pair of pure functions how the weights of ``D`` domains move.
+    """Holds the two pure functions that start and move the weights of ``D`` domains.
 
     Attributes:
         init: ``init(prior) -> state``; ``prior`` is a non-negative vector ``[D]``, normalised by ``init``.

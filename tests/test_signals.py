@@ -299,9 +299,16 @@ def test_microbatch_grad_stds_needs_two_microbatches():
     np.testing.assert_allclose(stds, [np.nan, 0.0], atol=1e-6)
 
 
-@pytest.mark.parametrize("shape", [(3,), (2, 3), (3, 2, 4)])
-def test_microbatch_counts_must_match(shape):
-    with pytest.raises(ValueError, match=r"counts must be \[M, D\]"):
+@pytest.mark.parametrize(
+    "shape, message",
+    [
+        ((3,), r"counts must be \[M, D\]"),
+        ((3, 2, 4), r"counts must be \[M, D\]"),
+        ((2, 3), r"mean_grads must have the leading axes \(2, 3\) of counts, got a leaf of shape \(3, 2, 4\)"),
+    ],
+)
+def test_microbatch_counts_must_match(shape, message):
+    with pytest.raises(ValueError, match=message):
         signals.microbatch_grad_stds(jnp.ones((3, 2, 4)), jnp.ones(shape))
 
 

@@ -52,7 +52,7 @@ _TRACKERS = ("tensorboard", "wandb", "trackio")
 
 
 def run_mistakes_reported() -> contextlib.AbstractContextManager[None]:
-    """Reports mistakes in a config, or in the data or the packages that it needs, as :func:`reported` does."""
+    """Returns a context that reports mistakes in a config, or in the data or packages that it needs, in one line."""
     mistakes = (configs.ConfigError, checkpoints.ChangedError, MemoryError, OSError, ImportError)
     return reported(*mistakes, interrupted="the same command goes on where this one stopped")
 
@@ -66,8 +66,8 @@ def run_config(
         config: from :func:`mixjax.runner.configs.load`.
         out: the folder to write; None for ``results/NAME``.
         dry_run: only say what would be run.
-        profile: trace the run.
-        trackers: names of trackers.
+        profile: trace the run into ``<out>.profile``.
+        trackers: names among "tensorboard", "wandb" and "trackio".
 
     Raises:
         ConfigError: an unknown tracker, or ``out`` holds something that is no result.
@@ -84,7 +84,10 @@ def run_config(
         _show_dry_run(experiment.dry_run(config))
         chunks = target.with_name(f"{target.name}.chunks")
         if chunks.exists():
-            typer.echo(f"{_shown(chunks)} has chunks of an earlier run: if it was the same, that many runs less")
+            typer.echo(
+                f"{_shown(chunks)} holds chunks of an earlier run. If its config, code and data were the same, "
+                "they are not computed again."
+            )
         return
     trace = jax.profiler.trace(target.with_name(f"{target.name}.profile")) if profile else contextlib.nullcontext()
     try:
@@ -133,8 +136,9 @@ def _opened(names: Sequence[str], target: Path, config: configs.Config) -> Itera
             if name == "tensorboard":
                 tracker = tracking.tensorboard(target.with_name(f"{target.name}.tensorboard"))
             else:
-                # Given explicitly, wandb's own variable would have no effect.
+                # A project that is given explicitly overrides wandb's variable, so the variable is read here.
                 project = os.environ.get("WANDB_PROJECT", "mixjax")
+                # As plain values, which trackers can store.
                 resolved = tomllib.loads(config.to_toml())
                 tracker = tracking.wandb(name, project=project, name=target.name, config=resolved)
             opened.append(stack.enter_context(tracker))
@@ -143,13 +147,13 @@ def _opened(names: Sequence[str], target: Path, config: configs.Config) -> Itera
 
 def _show_dry_run(runs: Mapping[str, DryRun]) -> None:
     """Prints the size and the time of each run."""
-    rows = [("run", "runs", "chunks", "memory of a device", "operations a run", "compilation", "time")]
+    rows = [("[[run]]", "runs", "chunks", "memory per device", "operations per run", "compilation", "time")]
     for name, sized in runs.items():
         rows.append(
             (
                 name,
                 str(sized.num_runs),
-                f"{sized.num_chunks} of {sized.chunk} on {sized.num_devices} devices",
+                f"{sized.num_chunks} of {sized.chunk} runs, on {sized.num_devices} devices",
                 f"{sized.bytes_per_device / 1e9:.3g} GB of {sized.free_bytes / 1e9:.3g} GB free",
                 f"{sized.flops / 1e9:.3g} GFLOP",
                 f"{sized.compile_seconds:.3g} s",

@@ -65,13 +65,13 @@ def metric_arrays(folders: Mapping[str, Results], metric: str | None) -> list[xr
     ]
     units = list(dict.fromkeys(unit_text(values) for values in arrays))
     if len(units) > 1:
-        raise Mistake(f"--metric {metric}: has several units:{','.join(units)}")
+        listed = ", ".join(unit.strip() or "none" for unit in units)
+        raise Mistake(f"--metric {metric}: has several units, {listed}; compare results that share one")
     return arrays
 
 
 def _labelled(values: xr.DataArray) -> xr.DataArray:
-    """Gives dimensions without labels their positions as labels."""
-    # So that --select and --along work for them as for others.
+    """Gives dimensions without labels their positions as labels, so that --select and --along work for them too."""
     bare = [dim for dim in values.dims if dim not in values.coords]
     return values.assign_coords({dim: np.arange(values.sizes[dim]) for dim in bare})
 
@@ -147,7 +147,9 @@ def _suggestion(text: str, known: Iterable[str]) -> str:
 def select_labels(
     arrays: Sequence[xr.DataArray], texts: Sequence[str], along: str | None, baseline: str | None
 ) -> tuple[list[xr.DataArray], list[str]]:
-    """Keeps the labels of ``--select`` alone, and the baseline with them.
+    """Drops all labels but those of ``--select`` and the baseline's.
+
+    An array without a selected dimension is dropped whole.
 
     Args:
         arrays: as :func:`metric_arrays` returns them.
@@ -192,8 +194,8 @@ def along_dim(arrays: Sequence[xr.DataArray], along: str | None) -> str:
 
     Args:
         arrays: as :func:`select_labels` returns them.
-        along: the dimension that the user gave; None takes the result if several are given, else the only dimension
-            with text labels, else the only axis or run, always among dimensions with several labels.
+        along: the dimension that the user gave. With None it is, among dimensions with several labels: the result; else
+            the only one with text labels; else the only axis, or the run.
 
     Returns:
         The dimension's name.
@@ -202,7 +204,7 @@ def along_dim(arrays: Sequence[xr.DataArray], along: str | None) -> str:
         Mistake: an unknown dimension, or there is not exactly one to take.
     """
     choices = _choices(arrays)
-    text: set[str] = set()
+    with_text: set[str] = set()
     axes = {"run"}
     for values in arrays:
         dims = [str(dim) for dim in values.dims]
@@ -211,12 +213,12 @@ def along_dim(arrays: Sequence[xr.DataArray], along: str | None) -> str:
             if dim in ("result", "run", "seed"):
                 continue
             names = column_names(values, dim) or [dim]
-            text |= {name for name in names if holds_text(values[name])}
+            with_text |= {name for name in names if holds_text(values[name])}
             if dim in swept:
                 axes |= set(names)
     if not along:
-        several = [[dim for dim in dims if len(choices[dim]) > 1] for dims in ({"result"}, text, axes)]
-        candidates = next(filter(None, several), [])
+        groups = [[dim for dim in dims if len(choices[dim]) > 1] for dims in ({"result"}, with_text, axes)]
+        candidates = next((group for group in groups if group), [])
         along = candidates[0] if len(candidates) == 1 else ""
     _check_dim(f"--along {along}".rstrip(), along, choices)
     return along
@@ -225,7 +227,7 @@ def along_dim(arrays: Sequence[xr.DataArray], along: str | None) -> str:
 def settle(
     arrays: Sequence[xr.DataArray], mean: Sequence[str], along: str, *, keep: Sequence[str]
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Lays the arrays out as one long table, and settles the dimensions that are not compared.
+    """Lays the arrays out as one long table, and reduces other dimensions: to a mean, or to the last label.
 
     Args:
         arrays: as :func:`select_labels` returns them.
@@ -234,8 +236,8 @@ def settle(
         keep: dimensions that were selected from, and stay.
 
     Returns:
-        A table with one row for each value and a column for each dimension that varies or is kept; and a text for each
-        other dimension that says how it was settled, such as "step = 20 (last)".
+        A table with one row for each value, and a column for ``along``, the seed and each dimension with several
+        labels; and a text for each other dimension that says how it was settled, such as "step = 20 (last)".
 
     Raises:
         Mistake: an unknown dimension to average over, or one that is compared or selected.
@@ -262,5 +264,7 @@ def settle(
     settled += [f"mean over {dim}" for dim in mean]
     labels = {dim: list(dict.fromkeys(frame[dim])) for dim in dims if dim != along}
     constant = {dim: found[0] for dim, found in labels.items() if len(found) == 1}
-    settled += [f"{dim} = {label}" for dim, label in constant.items() if dim != "result" and label != DEFAULT_RUN]
+    # The only result, and the only run of a config without [[run]], have names that the user never gave.
+    hidden = {("result", constant.get("result")), ("run", DEFAULT_RUN)}
+    settled += [f"{dim} = {label}" for dim, label in constant.items() if (dim, label) not in hidden]
     return frame.drop(columns=list(constant)), settled

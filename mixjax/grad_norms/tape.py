@@ -19,7 +19,7 @@ class Parameter:
     """Stands for one leaf of ``params`` in a model on a :class:`Tape`. Hand it to the tape, and to nothing else.
 
     Any other use would go unseen, and its part of the gradient would be missing. Such a use raises a ValueError that
-    names the leaf.
+    names the leaf. (Comparisons with == are by identity, and do not.)
 
     Attributes:
         name: the leaf's path, such as ``params['out']['kernel']``.
@@ -44,7 +44,7 @@ class Parameter:
 
     @property
     def __jax_array__(self):
-        """Refuses conversion to an array. A property raises already where JAX looks whether the method is there."""
+        """Refuses conversion to an array; as a property, since JAX looks for the attribute before it calls it."""
         return self._refuse()
 
     def _refuse(self, *_, **__):
@@ -77,7 +77,8 @@ class Tape:
     - An operation must not be called inside ``vmap``, ``scan`` or ``checkpoint``.
 
     A leaf may be used several times. Weight tying between :meth:`embed` and :meth:`attend`, or a layer applied again
-    and again, is accounted for exactly. A convolution is a dense layer on patches.
+    and again, is accounted for exactly. For a convolution, cut the input into patches and call
+    :meth:`dense` on them.
 
     Example:
         >>> import jax.numpy as jnp

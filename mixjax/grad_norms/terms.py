@@ -1,7 +1,8 @@
 """Sums a parameter's per-example gradients over examples, and takes each example's norm, without forming them.
 
 Each use of a parameter on the tape contributes one term to the gradient: :class:`Rows`, :class:`Lookup` or
-:class:`Matrix`. A term holds the two factors of a gradient, never the product for every example.
+:class:`Matrix`. A term holds what the examples' gradients are made of: two factors, whose product is never formed
+for every example, or, for :class:`Rows`, which are small, the gradients themselves.
 """
 
 from __future__ import annotations
@@ -88,11 +89,15 @@ def without(terms: list[Term], left_out: jax.Array) -> list[Term]:
     Args:
         terms: the terms of one parameter.
         left_out: bool ``[B]``, True for an example to leave out.
+
+    Returns:
+        The terms, of the same shapes.
     """
 
     def zeroed(x):
         return jnp.where(left_out.reshape(-1, *[1] * (x.ndim - 1)), jnp.zeros_like(x), x)
 
+    # All fields: both factors may be infinite, and with deltas of zero it does not matter that the ids become zero.
     return [type(term)(*map(zeroed, term)) for term in terms]
 
 
@@ -105,18 +110,18 @@ def norms_of(leaves: list[list[Term]]) -> jax.Array:
     Returns:
         ``[B]``, float32 or wider.
     """
-    norms, operands = [], []
+    norms, roots = [], []
     for terms in leaves:
-        norm, roots = _leaf_norms(terms, _plain_root)
+        norm, new_roots = _leaf_norms(terms, _plain_root)
         norms.append(norm)
-        operands += roots
+        roots += new_roots
     usual = _whole(norms)
-    if not operands:
+    if not roots:
         return usual
-    # A plain sum of squares is right where it is far from the ends of the type: smaller entries, whose squares are
-    # lost, are then below its rounding. Elsewhere the norms are computed again, from scaled entries.
-    limits = jnp.finfo(jnp.result_type(*operands))
-    fits = [(root > limits.tiny**0.5 / limits.eps) & (root < jnp.inf) for root in operands]
+    # Squares below tiny are lost. Beside a root above sqrt(tiny) / eps they are less than its rounding, so the plain
+    # sum is right. Other norms, exact zeros too, are computed again from scaled entries.
+    limits = jnp.finfo(jnp.result_type(*roots))
+    fits = [(root > limits.tiny**0.5 / limits.eps) & (root < jnp.inf) for root in roots]
     return jax.lax.cond(
         anywhere(~jnp.stack(fits).all(axis=0)),
         lambda: _whole([_leaf_norms(terms, _scaled_root)[0] for terms in leaves]),
@@ -142,6 +147,7 @@ def _leaf_norms(
     Only rows, and a matrix without positions, use ``root_of_squares``. Everything else is scaled in any case, and
     returns no roots.
     """
+    # No parameter has rows and other terms: value_grads_and_norms refuses such a model.
     rows = [term.gradients for term in terms if isinstance(term, Rows)]
     if rows:
         root = root_of_squares(sum(rows))  # pyright: ignore[reportArgumentType]  # not 0: there are rows
@@ -219,7 +225,7 @@ def _join_lookups(lookups: list[Lookup]) -> _Table:
 
 
 def _unit(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the size of each example's entries, ``[B]``, 0 where all entries are, and ``x`` divided by it."""
+    """Returns a scale for each example, ``[B]``, and ``x`` divided by it; examples of zeros have scale 0 and stay."""
     x = as_float(x)
     largest = jnp.max(jnp.abs(x), axis=(1, 2), initial=0.0)
     scale = scale_of(largest)
@@ -233,6 +239,7 @@ def _root(squares: jax.Array) -> jax.Array:
 
 def _matrix_squares(left: jax.Array, right: jax.Array) -> jax.Array:
     """Returns ``‖sum_t l_t r_tᵀ‖²`` ``[B]``, from Gram matrices over positions or the sum itself: the smaller one."""
+    # Two Gram matrices of T² numbers, or one sum of n · m.
     if 2 * left.shape[1] ** 2 <= left.shape[2] * right.shape[2]:
         return (jnp.einsum("btn,bsn->bts", left, left) * jnp.einsum("btm,bsm->bts", right, right)).sum(axis=(1, 2))
     return jnp.square(jnp.einsum("btn,btm->bnm", left, right)).sum(axis=(1, 2))

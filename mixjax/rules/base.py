@@ -29,14 +29,14 @@ __all__ = [
 State = TypeVar("State")
 
 MAX_LOG_W = 80.0
-"""Bound on the absolute value of ``log_w``: exp(80) and exp(-80) are within float32."""
+"""Bound on the absolute value of a state's ``log_w``, the log of raw weights: exp(±80) are within float32."""
 
 HUGE = 1e30
-"""Bound on what rules multiply and add: a few such terms stay finite in float32."""
+"""Default bound on a term: a sum of up to 1e8 such terms stays finite in float32, a product of two does not."""
 
 
 def read_signals(state: Any, counts: ArrayLike, **signals: ArrayLike) -> tuple[jax.Array, ...]:
-    """Reads one row per domain from each signal and says which rows were seen.
+    """Checks the signals' shapes, casts them to float32, and marks the rows seen.
 
     Args:
         state: the rule's state; its prior gives ``D``.
@@ -62,19 +62,19 @@ def read_signals(state: Any, counts: ArrayLike, **signals: ArrayLike) -> tuple[j
 
 
 def bounded(values: jax.Array, bound: float | jax.Array = HUGE) -> jax.Array:
-    """Clips values to ``[-bound, bound]``, by default so that a product with another one stays finite."""
+    """Clips values to ``[-bound, bound]``, by default so that a sum of them stays finite; bound each product anew."""
     return jnp.clip(values, -bound, bound)
 
 
 def masked_softmax(logits: jax.Array, mask: jax.Array) -> jax.Array:
-    """Returns the softmax over the entries of ``mask``; 0 elsewhere, and everywhere if the mask is empty or all -inf.
+    """Computes the softmax over the entries of ``mask``, and 0 elsewhere.
 
     Args:
         logits: float ``[D]``; -inf means a share of zero.
         mask: bool ``[D]``.
 
     Returns:
-        float ``[D]``, which sums to 1 or is all zero.
+        float ``[D]``, which sums to 1. All zeros if no entry of the mask has a finite logit.
     """
     logits = jnp.where(mask, logits, -jnp.inf)
     top = logits.max()
@@ -93,13 +93,15 @@ def share(weights: jax.Array, log_scores: jax.Array, rows: jax.Array) -> jax.Arr
 
     Returns:
         ``[D]`` on the simplex; bitwise ``weights`` outside ``rows``. Where ``rows`` hold all the weight their total is
-        1 exactly, so that rounding does not add up over updates.
+        1 exactly, so that rounding does not add up over updates. Where all scores are zero there is nothing to share
+        by, and ``rows`` keep their weights.
     """
-    return jnp.where(rows, total_of(weights, rows) * masked_softmax(log_scores, rows), weights)
+    shares = masked_softmax(log_scores, rows)
+    return jnp.where(rows & jnp.any(shares > 0), total_of(weights, rows) * shares, weights)
 
 
 def total_of(weights: jax.Array, rows: jax.Array) -> jax.Array:
-    """Sums the weights of ``rows``; the sum is 1 exactly where they hold all of it, so that rounding does not add up.
+    """Sums the weights of ``rows``; returns exactly 1 if all other weights are zero, so that no rounding adds up.
 
     Args:
         weights: ``[D]`` on the simplex.
@@ -116,7 +118,7 @@ def total_of(weights: jax.Array, rows: jax.Array) -> jax.Array:
 def log_ratio(weights: jax.Array, prior: jax.Array) -> jax.Array:
     """Returns ``log(weights / prior)`` within ``±MAX_LOG_W``, so that a weight driven to nothing can come back.
 
-    This is the raw ``log_w`` of a rule that does not depend on the scale of its raw weights.
+    Rules whose steps do not depend on the scale of their raw weights ``w`` store this as ``log_w``, the log of ``w``.
 
     Args:
         weights: float32 ``[D]`` on the simplex.
@@ -135,6 +137,7 @@ def log_weights(state: Any) -> jax.Array:
     return jnp.log(state.prior) + state.log_w
 
 
+# The first arguments are positional here and below, so that **fields may have any field's name.
 def with_weights(state: Any, weights: jax.Array, rows: jax.Array, /, **fields: Any) -> Any:
     """Puts new weights into a state whose ``log_w`` is the log of ``weights / prior``.
 
@@ -172,13 +175,13 @@ def exponentiated_step(state: Any, counts: ArrayLike, log_scores: jax.Array, row
 
 
 def fall_below_largest(heights: jax.Array, rows: jax.Array, step_size: ArrayLike, max_log_step: ArrayLike) -> jax.Array:
-    """Returns how far each row's exponent lies below the largest one: ``step_size * (max(heights) - heights)``.
+    """Computes ``min(step_size * (max(heights) - heights), max_log_step)``, to be subtracted from log-weights.
 
-    An exponentiated step may subtract this in place of adding ``step_size * heights``, since the normalisation cancels
-    what all rows have in common. The exponents are then never above zero and cannot overflow.
+    Subtracting a row's distance to the highest row gives the same weights as adding ``step_size * heights``, since the
+    normalisation cancels what all rows have in common. The exponents are then never above zero and cannot overflow.
 
     Args:
-        heights: ``[D]``.
+        heights: ``[D]``, how far each row would be raised.
         rows: bool ``[D]``, the rows over which the maximum is taken.
         step_size: non-negative scalar.
         max_log_step: positive scalar, bound on the result.

@@ -26,18 +26,20 @@ def erma(
     .. math:: w_d \leftarrow w_d \exp(\gamma_1 \pi_d G L_d - \gamma_2 \pi_d w_d V_d), \qquad
               G = \sum_j \pi_j (1 - w_j) L_j, \qquad c_d \propto \pi_d w_d
 
-    ``pi`` is the ``prior``, ``L`` is ``losses``, ``V`` is ``loss_vars``. The second term takes weight from domains
+    ``w`` is the raw weights, 1 at first, and ``c`` is ``state.weights``. ``pi`` is the ``prior``, ``L`` is ``losses``,
+    ``V`` is ``loss_vars``. The second term takes weight from domains
     whose loss varies. The first term gives weight to domains of high loss where ``G`` is positive, and to domains of
     low loss where ``G`` is negative.
 
     Args:
-        gamma1: non-negative scalar, in 1 / loss². ``4 * step_size`` of mirror descent on the bound's first term.
-        gamma2: non-negative scalar, in 1 / loss². With ``gamma2 = 0``, ``w = 1`` never moves: ``G`` is 0 there.
-        normalised: True rescales ``w`` after each step to prior-mean 1, i.e. ``w_d = c_d / pi_d``, the scale on which
-            ``1 - w`` is centred. With a prior that is not uniform, the fixed point then equalises the bound's partial
-            derivatives, which is not the bound's minimum on the simplex. False leaves ``w`` on its own scale. The
-            fixed point is then the minimiser of the bound, ``w_d`` proportional to ``L_d / V_d``. Only the weights
-            ``c`` are normalised, and the ``w`` of a row not seen follows the scale of the others.
+        gamma1: non-negative scalar, in 1 / loss²; the rate of the first term.
+        gamma2: non-negative scalar, in 1 / loss²; the rate of the second term. At 0 the weights never leave the prior,
+            since ``G`` is 0 as long as ``w = 1``.
+        normalised: True rescales ``w`` after each step to ``w_d = c_d / pi_d``, whose mean under the prior is 1. At a
+            fixed point the bound's partial derivatives with respect to ``w`` are then equal, which under a prior that
+            is not uniform is not the bound's minimum on the simplex. False never rescales ``w``. The fixed point is
+            then the bound's minimiser, ``w_d`` proportional to ``L_d / V_d``. Only ``c`` is normalised, and an unseen
+            row's ``w`` is scaled by the same factor as the seen rows' total.
         max_log_step: positive scalar; bound on the exponent's absolute value.
 
     Signals:
@@ -49,7 +51,7 @@ def erma(
         their ``c_d``, and ``G`` sums over the rows seen.
 
     Raises:
-        ValueError: a negative ``gamma1`` or ``gamma2``, or a ``max_log_step`` that is not positive.
+        ValueError: a ``gamma1`` or ``gamma2`` that is negative or not finite, a ``max_log_step`` that is not positive.
 
     Example:
         >>> import jax.numpy as jnp, mixjax
@@ -60,8 +62,9 @@ def erma(
         [0.75, 0.25]
 
     References:
-        Paper 000, eq. 11-12 and appendix B, where ``gamma1 = 4 eta`` (the printed "4 eta pi" counts the prior twice)
-        and ``gamma2 = 2 C eta / |V|``, with ``|V_d| = pi_d |V|``. Deviations: the exponent is clipped to
+        Paper 000, eq. 11-12 and appendix B. In its symbols, ``gamma1 = 4 eta`` (the printed "4 eta pi" counts the prior
+        twice) and ``gamma2 = 2 C eta / N``, with the step size ``eta``, a constant ``C``, and ``N`` validation examples
+        of which domain ``d`` has ``pi_d N``. Deviations: the exponent is clipped to
         ``±max_log_step`` and raw ``w`` is kept within ``exp(±80)``, since for losses of 1e3 the literal recursion
         reaches 0 (absorbing) or 0/0 in one step.
     """
@@ -79,7 +82,7 @@ def erma(
         rate1, rate2 = jnp.asarray(gamma1, jnp.float32), jnp.asarray(gamma2, jnp.float32)
         pi, w = state.prior, jnp.exp(state.log_w)
 
-        # Eq. 12. Each product of two bounded factors is bounded again: 1e30 * 1e30 is infinite in float32.
+        # Eq. 12. Every intermediate result is bounded, since a product of two large factors is infinite in float32.
         gap = bounded(jnp.sum(pi * (1.0 - w) * losses))
         gain = bounded(bounded(rate1 * pi * gap) * losses)
         cost = bounded(bounded(rate2 * pi * w) * loss_vars)
@@ -97,7 +100,7 @@ def erma(
 
 
 def _rescaled(state, log_w, seen):
-    """Moves the raw weights of the rows not seen with the total of the others, since their ``c`` stays as it is."""
+    """Scales raw weights of unseen rows as the seen rows' total grows, to keep ``c`` proportional to ``pi * w``."""
     before = jax.nn.logsumexp(jnp.where(seen, jnp.log(state.prior) + state.log_w, -jnp.inf))
     after = jax.nn.logsumexp(jnp.where(seen, jnp.log(state.prior) + log_w, -jnp.inf))
     # Without any row seen both are -inf, and their difference is NaN.

@@ -15,26 +15,28 @@ __all__ = ["mirror_descent", "projected_gradient"]
 
 
 def mirror_descent(step_size: ArrayLike = 1.0, *, adaptive: bool = True, max_log_step: ArrayLike = 5.0) -> WeightRule:
-    r"""Makes loss weights descend the hypergradient by exponentiated gradient steps, which find their own scale.
+    r"""Makes loss weights descend a validation loss by exponentiated gradient steps of an adaptive size.
 
     .. math:: c_d \leftarrow c_d \exp(-\alpha_r (g_d - \bar g)) \,/\, Z, \qquad
               \alpha_r = \eta \sqrt{\log D} \,\Big/ \sqrt{\textstyle\sum_{s \le r} \max_d (g_{s,d} - \bar g_s)^2}
 
-    ``g`` is ``hypergrads``, ``ḡ`` is its mean over the rows seen, ``eta`` is ``step_size``, ``r`` counts the updates,
-    and ``D`` is the number of domains of positive prior. Rescaling the validation loss leaves the weights as they are,
-    so ``step_size`` need not be tuned again when T, the learning rate or the loss changes. ``c`` starts at the prior.
+    ``g`` is ``hypergrads``, ``ḡ`` is its mean over the rows seen, ``eta`` is ``step_size``. ``r`` counts the updates,
+    ``s`` runs over those so far, ``Z`` keeps the total of the rows seen, and ``D`` counts only the domains of positive
+    prior. Rescaling the validation loss leaves the weights as they are. So ``step_size`` need not be tuned again when
+    the number of training steps behind a hypergradient (``T`` in :mod:`mixjax.hypergrad`), the learning rate or the
+    loss changes. ``c`` starts at the prior.
 
-    The sum runs over all updates. One hypergradient that is far too large, from a round that all but diverged, makes
-    all later steps small. If that happens, lower the learning rate or T, or take ``adaptive=False``.
+    One hypergradient that is far too large, from training that all but diverged, makes all later steps small. If that
+    happens, lower the learning rate or ``T``, or take ``adaptive=False``.
 
     Two wrappers hold the weights near the prior: :func:`mixjax.rules.kl_to_prior` pulls them back to it, and
     :func:`mixjax.rules.floor` mixes it in.
 
     Args:
-        step_size: non-negative scalar; without a unit where ``adaptive``, else ``α`` itself, in 1 / hypergradient.
+        step_size: non-negative scalar; ``eta``, without a unit, if ``adaptive``, else ``α``, in 1 / hypergradient.
         adaptive: False for a constant ``α = step_size``.
-        max_log_step: positive scalar; bound on the exponent's absolute value. Adaptive steps of ``step_size`` 1 never
-            reach 5.
+        max_log_step: positive scalar; bound on the exponent's absolute value. Adaptive exponents are at most
+            ``step_size * sqrt(log D)``, so with ``step_size`` 1 they never reach 5.
 
     Signals:
         hypergrads: dF/dc ``[D]``, up to a constant added to all rows; see :mod:`mixjax.hypergrad`.
@@ -44,21 +46,22 @@ def mirror_descent(step_size: ArrayLike = 1.0, *, adaptive: bool = True, max_log
         keep their ``c_d``; ``ḡ`` and the maximum are over the rows seen.
 
     Raises:
-        ValueError: a negative ``step_size``, or a ``max_log_step`` that is not positive.
+        ValueError: a ``step_size`` that is negative or not finite, or a ``max_log_step`` that is not positive.
 
     Example:
         >>> import jax.numpy as jnp, mixjax
-        >>> rule = mixjax.rules.mirror_descent(0.5 * jnp.log(3.0) / jnp.sqrt(jnp.log(2.0)))
+        >>> step_size = 0.5 * jnp.log(3.0) / jnp.sqrt(jnp.log(2.0))      # the first exponents are ±log(3) / 2
+        >>> rule = mixjax.rules.mirror_descent(step_size)
         >>> state = rule.init(jnp.array([0.5, 0.5]))
         >>> rule.update(state, counts=jnp.array([9, 9]), hypergrads=jnp.array([1e-4, 2e-4])).weights.tolist()
         [0.75, 0.25]
 
     References:
-        Papers 001 and 002, whose text we do not have beyond the abstract: the rule is ours. Exponentiated gradient:
-        Kivinen and Warmuth, "Exponentiated gradient versus gradient descent for linear predictors" (1997). The step:
-        AdaGrad-norm (Streeter and McMahan, 2010; Ward, Wu and Bottou, "AdaGrad stepsizes", ICML 2019) with the
-        simplex's radius ``√log D`` and the gradient's dual norm. Deviations: exponents are clipped to
-        ``±max_log_step``; ``log_w`` is kept within ±80, from where a weight can return.
+        Papers 001 and 002. Only their abstract was available, so the formulas here are not taken from them.
+        Exponentiated gradient: Kivinen and Warmuth, "Exponentiated gradient versus gradient descent for linear
+        predictors" (1997). The step: AdaGrad-norm (Streeter and McMahan, 2010; Ward, Wu and Bottou, "AdaGrad
+        stepsizes", ICML 2019) with the simplex's radius ``√log D`` and the gradient's dual norm. Deviations: exponents
+        are clipped to ``±max_log_step``; ``log_w`` is kept within ±80, from where a weight can return.
     """
     check_range("step_size", step_size, 0.0)
     check_positive("max_log_step", max_log_step)
@@ -73,7 +76,7 @@ def mirror_descent(step_size: ArrayLike = 1.0, *, adaptive: bool = True, max_log
         # hypot keeps its digits where the squares of very small or large slopes leave float32.
         norm = jnp.hypot(state.norm, jnp.abs(slopes).max())
         radius = jnp.sqrt(jnp.log(jnp.sum(state.prior > 0, dtype=jnp.float32)))
-        direction = radius * (slopes / _nonzero(norm)) if adaptive else slopes
+        direction = radius * (slopes / _as_divisor(norm)) if adaptive else slopes
         step = bounded(_times_step_size(direction, step_size), jnp.asarray(max_log_step, jnp.float32))
         return exponentiated_step(state, counts, log_weights(state) - step, seen, norm=norm)
 
@@ -81,7 +84,7 @@ def mirror_descent(step_size: ArrayLike = 1.0, *, adaptive: bool = True, max_log
 
 
 def projected_gradient(step_size: ArrayLike = 1.0, *, adaptive: bool = True) -> WeightRule:
-    r"""Makes loss weights descend the hypergradient, projected back onto the simplex, where weights can reach 0.
+    r"""Makes loss weights descend a validation loss by gradient steps projected onto the simplex: weights can reach 0.
 
     .. math:: c \leftarrow \Pi_\Delta(c - \alpha_r (g - \bar g)), \qquad
               \alpha_r = \eta \sqrt{2} \,\Big/ \sqrt{\textstyle\sum_{s \le r} \lVert g_s - \bar g_s \rVert^2}
@@ -89,7 +92,7 @@ def projected_gradient(step_size: ArrayLike = 1.0, *, adaptive: bool = True) -> 
     The symbols are those of :func:`mirror_descent`. A weight of 0 returns as soon as its hypergradient asks for it.
 
     Args:
-        step_size: non-negative scalar; without a unit where ``adaptive``, else ``α`` itself, in 1 / hypergradient.
+        step_size: non-negative scalar; ``eta``, without a unit, if ``adaptive``, else ``α``, in 1 / hypergradient.
         adaptive: False for a constant ``α = step_size``.
 
     Signals:
@@ -100,7 +103,7 @@ def projected_gradient(step_size: ArrayLike = 1.0, *, adaptive: bool = True) -> 
         ``c_d``; the others are projected onto the simplex of their own total.
 
     Raises:
-        ValueError: a negative ``step_size``.
+        ValueError: a ``step_size`` that is negative or not finite.
 
     Example:
         >>> import jax.numpy as jnp, mixjax
@@ -123,14 +126,16 @@ def projected_gradient(step_size: ArrayLike = 1.0, *, adaptive: bool = True) -> 
         del signals
         seen, slopes = _centred(state, counts, hypergrads)
         norm = jnp.hypot(state.norm, _euclidean_norm(slopes))
-        direction = jnp.sqrt(2.0) * (slopes / _nonzero(norm)) if adaptive else slopes
+        direction = jnp.sqrt(2.0) * (slopes / _as_divisor(norm)) if adaptive else slopes
         step = _times_step_size(direction, step_size)
 
         total = total_of(state.weights, seen)
-        scale = _nonzero(total)
-        # Only differences matter, and a row that lies more than 2 totals behind the best one gets 0 in any case.
+        scale = _as_divisor(total)
+        # Only differences of steps matter. The projection onto the unit simplex subtracts a threshold of at least the
+        # largest entry minus 1, here at least -1. So every entry of at most -1 becomes 0, and a lag of 2 is as good as
+        # any longer one.
         behind = jnp.minimum((step - jnp.where(seen, step, jnp.inf).min()) / scale, 2.0)
-        # A row not seen is put so far below the others that the projection gives it 0; its weight is kept below.
+        # -4 gives a row not seen 0 as well; the last where puts its own weight back.
         point = jnp.where(seen, state.weights / scale - behind, -4.0)
         # In 64-bit mode the projection returns float64.
         projected = scale * optax.projections.projection_simplex(point).astype(jnp.float32)
@@ -152,10 +157,11 @@ def _centred(state, counts, hypergrads):
 def _euclidean_norm(slopes):
     """Returns the Euclidean norm, by way of the largest entry, since squares of 1e30 leave float32."""
     largest = jnp.abs(slopes).max()
-    return largest * jnp.linalg.norm(slopes / _nonzero(largest))
+    return largest * jnp.linalg.norm(slopes / _as_divisor(largest))
 
 
-def _nonzero(number):
+def _as_divisor(number):
+    """Returns a non-negative number, or 1 where it is 0, so that 0 / 0 becomes 0."""
     return jnp.where(number > 0, number, 1.0)
 
 

@@ -1,4 +1,4 @@
-"""Wraps rules in rules that say when they update, how fast they move, and how near the prior they stay."""
+"""Wraps a rule to change when it updates, how fast its weights move, and how near the prior they stay."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["every", "floor", "freeze_after", "kl_to_prior", "smooth"]
 
 
 def _gated(rule: WeightRule, is_open: Callable[[jax.Array], jax.Array]) -> WeightRule:
-    """Updates the wrapped rule in those steps ``t = 0, 1, ...`` for which ``is_open(t)``."""
+    """Updates the wrapped rule in those calls with news, ``t = 0, 1, ...``, for which ``is_open(t)``."""
 
     def init(prior):
         inner = rule.init(prior)
@@ -34,17 +34,17 @@ def _gated(rule: WeightRule, is_open: Callable[[jax.Array], jax.Array]) -> Weigh
 
 
 def every(rule: WeightRule, k: ArrayLike, start: ArrayLike = 0) -> WeightRule:
-    """Updates the wrapped rule once every ``k`` steps, after a warm-up.
+    """Updates the wrapped rule in every ``k``-th call, after a warm-up.
 
-    In step ``t = 0, 1, ...`` (counted over the updates that bring news) the rule is updated if ``t >= start`` and
-    ``t mod k = k - 1``. The choice is made by ``where``, so ``k`` and ``start`` may be traced and batched, and the
-    signals have to be there in every step. Where signals are costly, measure them every k steps in an outer scan
-    instead, as :func:`mixjax.training.fit` does.
+    Calls ``t = 0, 1, ...`` are counted only if they bring news (a positive count). In call ``t`` the rule is updated if
+    ``t >= start`` and ``t mod k = k - 1``. The choice is made by ``where``, so ``k`` and ``start`` may be traced and
+    batched, and the signals have to be there in every call. Where signals are costly, measure them every k training
+    steps in an outer scan instead, as :func:`mixjax.training.fit` does.
 
     Args:
         rule: the rule to wrap.
-        k: update interval in steps, an integer of at least 1; the paper's T₀.
-        start: first step in which an update may happen, an integer of at least 0; the steps before it are the warm-up.
+        k: interval in calls, an integer of at least 1; T₀ in paper 000.
+        start: first call in which an update may happen, an integer of at least 0; the calls before it are the warm-up.
 
     Returns:
         A :class:`mixjax.WeightRule` with state :class:`mixjax.rules.states.CountingState`. Signals: the wrapped rule's.
@@ -70,11 +70,13 @@ def every(rule: WeightRule, k: ArrayLike, start: ArrayLike = 0) -> WeightRule:
 
 
 def freeze_after(rule: WeightRule, k: ArrayLike) -> WeightRule:
-    """Updates the wrapped rule in its first ``k`` steps only; ``freeze_after(fgls(), 1)`` is two-stage FGLS.
+    """Updates the wrapped rule in the first ``k`` calls that bring news, and keeps it as it is afterwards.
+
+    ``freeze_after(fgls(), 1)`` is two-stage feasible generalised least squares.
 
     Args:
         rule: the rule to wrap.
-        k: number of updates that bring news, an integer of at least 0.
+        k: number of calls, an integer of at least 0.
 
     Returns:
         A :class:`mixjax.WeightRule` with state :class:`mixjax.rules.states.CountingState`. Signals: the wrapped rule's.
@@ -126,7 +128,7 @@ def smooth(rule: WeightRule, decay: ArrayLike) -> WeightRule:
     def update(state, *, counts, **signals):
         inner = rule.update(state.inner, counts=counts, **signals)
         rate = jnp.asarray(decay, jnp.float32)
-        # From the smoothed weights of the last update, not from the wrapped rule's own.
+        # The average continues from this wrapper's own weights, not from the wrapped rule's.
         weights = rate * state.weights + (1.0 - rate) * inner.weights
         return if_news(counts, WrapperState(weights, inner.prior, inner), state)
 
@@ -171,7 +173,7 @@ def floor(rule: WeightRule, fraction: ArrayLike) -> WeightRule:
 
 
 def kl_to_prior(rule: WeightRule, strength: ArrayLike) -> WeightRule:
-    r"""Pulls the weights of the wrapped rule to the prior: it then descends ``F + strength * KL(c | prior)``.
+    r"""Adds the gradient of ``strength * KL(c | prior)`` to the hypergradients, so that weights stay near the prior.
 
     .. math:: g_d \leftarrow g_d + \lambda \log(c_d / \pi_d)
 
@@ -189,19 +191,17 @@ def kl_to_prior(rule: WeightRule, strength: ArrayLike) -> WeightRule:
         as ``exp(-80)`` times its prior.
 
     Raises:
-        ValueError: a negative ``strength``.
+        ValueError: a ``strength`` that is negative or not finite.
 
     Example:
-        Without hypergradients the weights go back to the prior:
+        Where the hypergradients are zero, the weights go back to the prior:
 
         >>> import jax.numpy as jnp, mixjax
-        >>> descent = mixjax.rules.mirror_descent(1.0, adaptive=False)
-        >>> state = mixjax.rules.kl_to_prior(descent, 0.0).init(jnp.array([0.5, 0.5]))
-        >>> push = dict(counts=jnp.array([9, 9]), hypergrads=jnp.array([0.0, 2.0]))
-        >>> state = mixjax.rules.kl_to_prior(descent, 0.0).update(state, **push)
-        >>> rest = dict(counts=jnp.array([9, 9]), hypergrads=jnp.zeros(2))
-        >>> pulled = mixjax.rules.kl_to_prior(descent, 1.0).update(state, **rest)
-        >>> state.weights.round(2).tolist(), pulled.weights.tolist()
+        >>> rule = mixjax.rules.kl_to_prior(mixjax.rules.mirror_descent(1.0, adaptive=False), strength=1.0)
+        >>> state, counts = rule.init(jnp.array([0.5, 0.5])), jnp.array([9, 9])
+        >>> pushed = rule.update(state, counts=counts, hypergrads=jnp.array([0.0, 2.0]))
+        >>> pulled = rule.update(pushed, counts=counts, hypergrads=jnp.zeros(2))
+        >>> pushed.weights.round(2).tolist(), pulled.weights.tolist()
         ([0.88, 0.12], [0.5, 0.5])
     """
     check_range("strength", strength, 0.0)

@@ -1,4 +1,4 @@
-"""Claims: a sentence, a number with its standard error over paired seeds, and one rule that says if it holds."""
+"""Decides claims: a sentence, a number with its standard error over paired seeds, and one rule that judges it."""
 
 import dataclasses
 import math
@@ -50,7 +50,8 @@ def versus(
 ) -> Claim:
     """Claims that the mean of a per-seed value is at least, or at most, a threshold.
 
-    Let m be the mean over the n seeds and se the standard deviation (n - 1) / √n. The claim
+    Let m be the mean over the n seeds and se its standard error: the standard deviation, with n - 1 in its denominator,
+    over √n. The claim
 
     - holds if m lies on the claimed side of the threshold by at least z·se,
     - fails if m lies on the other side by at least z·se,
@@ -114,7 +115,7 @@ def paired(
         b: ``[seed]``, the same seeds in the same order.
         statement: as in :class:`Claim`.
         source: as in :class:`Claim`.
-        threshold: a - b is compared with this; 0.1 with ">" claims "greater by at least 0.1".
+        threshold: a - b is compared with this; 0.1 with ">" claims "greater by more than 0.1".
         z: number of standard errors to clear, at least 0.
         note: as in :class:`Claim`.
 
@@ -193,8 +194,8 @@ def mean_stderr(values: Any) -> tuple[float, float, int]:
         values: ``[seed]``.
 
     Returns:
-        The mean (NaN without a finite value), the standard deviation (n - 1) / √n (NaN for fewer than two, exactly 0
-        where they are all the same), and n.
+        The mean (NaN without a finite value), its standard error (NaN for fewer than two, exactly 0 where they are all
+        the same), and n.
 
     Example:
         >>> mean_stderr([1.0, 3.0, float("inf")])
@@ -226,7 +227,7 @@ def rows(claims: Sequence[Any]) -> list[dict[str, Any]]:
     table = []
     for claim in claims:
         if not isinstance(claim, Claim):
-            raise TypeError(f"claims must be a list of Claim, got {type(claim).__name__}")
+            raise TypeError(f"claims must be a list of Claim, but one item is a {type(claim).__name__}")
         if any(claim.name == row["name"] for row in table):
             raise ValueError(f"two claims are named {claim.name!r}; names must differ")
         table.append({key: _plain(value) for key, value in dataclasses.asdict(claim).items()})
@@ -257,7 +258,7 @@ class _Measured:
     left_out: list
 
     def decide(self, margin: float, z: float, *, at_zero: bool) -> bool | None:
-        """Decides a claim that needs a margin above zero, by at least z standard errors.
+        """Decides a claim by its margin: True or False where it is at least z standard errors from zero, else None.
 
         ``at_zero`` says if the claim holds where margin and standard error are both zero.
         """

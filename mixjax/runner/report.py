@@ -31,7 +31,7 @@ class Report:
         claims: rows of ``claims.json``.
         meta: the content of ``metrics.json``.
         summary: Markdown for the head of the report, or "".
-        has_figure: the folder holds a ``figure.png``.
+        has_figure: whether the folder holds a ``figure.png``.
         failures: "figure", "claims" or "summary" -> the traceback of what went wrong with it.
     """
 
@@ -59,7 +59,7 @@ class Report:
         command = ["mixjax", config.command, path_in_project(config)]
         for override in config.overrides:
             command += ["--set", override]
-        # The command is for a reader in the project's folder: the default of --out need not be said.
+        # Relative to the current folder, which is the project's for most users. The default of --out need not be said.
         if self.out != Path("results", config.name).resolve():
             here = Path.cwd()
             shown = self.out.relative_to(here) if self.out.is_relative_to(here) else self.out
@@ -87,7 +87,10 @@ class Report:
         return ["## Summary", "", self.summary.rstrip(), ""] if self.summary else []
 
     def _claims(self) -> list[str]:
-        explained = "Value ± standard error over the seeds; undecided: see the note, else within the error."
+        explained = (
+            "Value ± standard error over the seeds. Where a claim is undecided, the note says why; without a reason "
+            "there, the value is too close to the threshold for its error."
+        )
         rows = [
             (*texts, row["num_seeds"], f"{row['statement']} ({row['source']})", row["note"])
             for texts, row in zip(claim_texts(self.claims), self.claims, strict=True)
@@ -100,7 +103,7 @@ class Report:
 
     def _not_finite(self) -> list[str]:
         rows = [row for run, dataset in self.results.items() for row in _non_finite_rows(run, dataset)]
-        table = markdown_table(("run", "metric", "of", "runs"), rows) if rows else ["None."]
+        table = markdown_table(("run", "metric", "label", "runs not finite"), rows) if rows else ["None."]
         return ["", "## Runs with values that are not finite", "", *table]
 
     def _time(self) -> list[str]:
@@ -120,7 +123,7 @@ class Report:
 
 
 def _non_finite_rows(run: str, dataset: xr.Dataset) -> list[list[str]]:
-    """Returns run, metric, labels and "bad of all" for each metric and label, such as a method, with bad runs."""
+    """Returns a row ``[run, metric, label, "3 of 10"]`` for each metric and text label with runs not finite."""
     rows = []
     for metric, values in dataset.data_vars.items():
         bad = ~finite_values(values)
@@ -145,7 +148,7 @@ def path_in_project(config: Config) -> str:
         config: a loaded config.
 
     Returns:
-        The path below the nearest folder with a ``pyproject.toml``, or else below the config's own folder.
+        The path below the nearest folder with a ``pyproject.toml``, or else the file's name.
     """
     path = config.path.resolve()
     root = next((parent for parent in path.parents if (parent / "pyproject.toml").is_file()), path.parent)

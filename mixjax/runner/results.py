@@ -1,11 +1,11 @@
-"""Results on disk: written whole or not at all, read back in one line.
+"""Writes results to disk, whole or not at all, and reads them back.
 
 A result is a folder:
 
 - ``config.toml``: the resolved config; ``mixjax run`` on it gives the same numbers again;
 - ``metrics.npz``: the arrays, keyed "run/metric"; ``metrics.json``: their dims, coords and units, versions, device and
   times;
-- ``figure.png``, ``claims.json`` (a list of rows) and ``report.md`` (all of it, to read);
+- ``figure.png``, ``claims.json`` (a list of rows) and ``report.md`` (the above as text);
 - ``progress.jsonl``: the sweeps' records, a line after each chunk and each segment (see :mod:`mixjax.runner.tracking`).
 
 ::
@@ -105,18 +105,19 @@ def write(
         figure: a PNG (see :func:`render`), or None.
         claims: rows of ``claims.json`` (see :func:`mixjax.runner.claims.rows`).
         summary: Markdown for the head of the report.
-        failures: "figure", "claims" or "summary" -> what went wrong with it, for the report.
+        failures: "figure", "claims" or "summary" -> its traceback, for the report.
         progress: the file of the sweeps' records, copied if it exists.
 
     Returns:
         ``out``, absolute.
 
     Raises:
-        ConfigError: ``out`` holds something else.
+        ConfigError: ``out`` cannot be written, see :func:`check_out`.
     """
     out = check_out(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the target, so that a rename never crosses file systems; by process, so that two writers do not mix.
+    # Beside the target, so that a rename never crosses file systems; with the process id, so that two writers do not
+    # mix.
     new, old = (out.with_name(f".{out.name}.{os.getpid()}.{kind}") for kind in ("new", "old"))
     try:
         new.mkdir()
@@ -161,7 +162,7 @@ def _write_arrays(path: Path, results: Results) -> None:
         for run, dataset in results.items()
         for metric, values in dataset.data_vars.items()
     }
-    # NumPy declares a keyword `allow_pickle` beside the arrays' names; no metric's name lacks the slash.
+    # pyright takes an array for savez's own keyword allow_pickle. A name with a slash cannot be that keyword.
     np.savez_compressed(path, **arrays)  # pyright: ignore[reportArgumentType]
 
 
@@ -185,7 +186,7 @@ def check_out(out: str | Path) -> Path:
     out = Path(out).resolve()
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out}: is a file; a result is a folder")
-    # A typing error in --out must not cost somebody's files.
+    # A typo in --out must not cost somebody's files.
     other = sorted(p.name for p in out.iterdir() if p.name not in FILES) if out.exists() else []
     if other:
         raise ConfigError(
@@ -193,7 +194,7 @@ def check_out(out: str | Path) -> Path:
         )
     if Path.cwd().is_relative_to(out):
         raise ConfigError(f"{out}: is the folder you are in, or above it, which a result would replace; give another")
-    # Found out now, not after hours of computing.
+    # Checked now, not after hours of computing.
     above = next(p for p in out.parents if p.exists())
     if not (above.is_dir() and os.access(above, os.W_OK)):
         raise ConfigError(f"{out}: cannot be made, {above} is no folder that can be written to")
@@ -223,7 +224,7 @@ def render(figure: Any) -> bytes:
         import matplotlib.pyplot as plt
 
     if not isinstance(figure, matplotlib.figure.Figure):
-        raise TypeError(f"figure must return a matplotlib Figure, got {type(figure).__name__}")
+        raise TypeError(f"figure must be a matplotlib Figure, got {type(figure).__name__}")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150, bbox_inches="tight")
     # pyplot keeps every figure that it made until it is closed.

@@ -1,4 +1,6 @@
-"""Draws random domain ids with ``E[n_d] = B q_d`` by inverse transform: O(D + B log D), no Gumbel per category.
+"""Draws random domain ids in proportion to weights, by inverse transform in O(D + n log D).
+
+The expected count of domain d is ``n q_d``, with ``n`` draws and normalised weights ``q``.
 
 The cumulative distribution is one of integers: ``q_d`` in units of 2^-30, and at least one unit where ``q_d > 0``. So
 every such domain can be drawn, which sums and uniform numbers in float32 do not ensure from 10^5 domains on.
@@ -25,10 +27,11 @@ def systematic(key: jax.Array, weights: ArrayLike, n: int) -> jax.Array:
         n: number of draws, a Python integer.
 
     Returns:
-        int32 ``[n]`` in ascending order; marginally, a draw chosen at random is ``d`` with probability ``q_d``.
+        int32 ``[n]`` in ascending order. One of them, picked at random, is ``d`` with probability ``q_d``.
 
     Raises:
-        ValueError: weights that are not a non-negative vector with a positive entry.
+        ValueError: weights that are not a vector; or, where they are concrete, an entry that is negative or not finite,
+            or none that is positive.
 
     Example:
         >>> import jax, jax.numpy as jnp, mixjax
@@ -53,7 +56,8 @@ def stratified(key: jax.Array, weights: ArrayLike, n: int) -> jax.Array:
         int32 ``[n]`` in ascending order.
 
     Raises:
-        ValueError: weights that are not a non-negative vector with a positive entry.
+        ValueError: weights that are not a vector; or, where they are concrete, an entry that is negative or not finite,
+            or none that is positive.
 
     Example:
         >>> import jax, jax.numpy as jnp, mixjax
@@ -77,7 +81,8 @@ def multinomial(key: jax.Array, weights: ArrayLike, n: int) -> jax.Array:
         int32 ``[n]`` in the order drawn.
 
     Raises:
-        ValueError: weights that are not a non-negative vector with a positive entry.
+        ValueError: weights that are not a vector; or, where they are concrete, an entry that is negative or not finite,
+            or none that is positive.
 
     Example:
         >>> import jax, jax.numpy as jnp, mixjax
@@ -92,8 +97,8 @@ def multinomial(key: jax.Array, weights: ArrayLike, n: int) -> jax.Array:
 def choose(key: jax.Array, weights: ArrayLike) -> jax.Array:
     """Draws one index in proportion to weights, by one float32 uniform number; see :func:`multinomial` for batches.
 
-    A uniform number has 2^23 values, so this serves up to thousands of indices. Beyond, and to draw again and again
-    while few weights change, :func:`mixjax.samplers.proportional` is exact.
+    A uniform number has 2^23 values, so this serves up to thousands of indices. For more indices, or for many draws
+    between which few weights change, use :func:`mixjax.samplers.proportional`.
 
     Args:
         key: a ``jax.random.key``.
@@ -113,7 +118,7 @@ def choose(key: jax.Array, weights: ArrayLike) -> jax.Array:
 
 
 def _integer_cdf(weights):
-    """Returns the cumulative sum of ``weights`` in units of 2^-30, uint32 ``[D]``."""
+    """Returns the cumulative sum of the normalised weights, uint32 ``[D]``, in units of 2^-30."""
     q = as_simplex("weights", weights)
     # At least one unit for a tiny weight. 2^30 units and not 2^32, so that these extra ones fit into 32 bits too.
     units = jnp.maximum(jnp.round(q * 2.0**30), jnp.where(q > 0, 1.0, 0.0))
@@ -123,8 +128,8 @@ def _integer_cdf(weights):
 def _quantiles(cdf, n, offset: ArrayLike = 0):
     """Returns ``(i * total + offset) // n`` for ``i = 0 .. n``."""
     total, i = cdf[-1], jnp.arange(n + 1)
-    # The product does not fit into 32 bits. So the quotients are multiplied as integers, and only what the remainders
-    # add, which is small, is computed in float32.
+    # The product does not fit into 32 bits. So the quotients are multiplied as integers. What the remainders add is at
+    # most n, which float32 holds.
     rest = (total % n) / n * i + (offset % n) / n
     return i.astype(jnp.uint32) * (total // n) + offset // n + rest.astype(jnp.uint32)
 

@@ -10,10 +10,10 @@ from tests.cli.toy import TOY
 def test_dry_run_counts_and_writes_nothing(mixjax_command, project):
     code, out, err = mixjax_command("run", TOY, "--set", "sweep.seeds=300", "--dry-run")
     assert (code, err) == (0, "") and not (project / "results").exists()
-    assert out.splitlines()[1].split()[:3] == ["run", "300", "3"] and "3 of 128 on 8 devices" in out
+    assert out.splitlines()[1].split()[:3] == ["run", "300", "3"] and "3 of 128 runs, on 8 devices" in out
     assert "300 runs in about" in out and "nothing was written" in out and "earlier run" not in out
     (project / "results/toy.chunks").mkdir(parents=True)
-    assert "results/toy.chunks has chunks of an earlier run" in mixjax_command("run", TOY, "--dry-run")[1]
+    assert "results/toy.chunks holds chunks of an earlier run" in mixjax_command("run", TOY, "--dry-run")[1]
     for argv, message in ((["--track", "mlflow"], "unknown tracker"), (["--out", "configs"], "no part of a result")):
         code, _, err = mixjax_command("run", TOY, "--dry-run", *argv)
         assert code == 2 and message in err

@@ -56,7 +56,7 @@ def test_an_axis_and_a_dimension_of_numbers(compared, write):
         (["toy", *LOWER, "--mean", "method", "--along", "method"], "--mean method: is compared or selected"),
         (["toy", "toy", *LOWER], "toy: given twice"),
         (["toy", "later", *LOWER], "no seed in common: no label of 'result' has one that 'toy' has too"),
-        (["toy", "percent", *LOWER], "--metric loss: has several units: [nats], [%]"),
+        (["toy", "percent", *LOWER], "--metric loss: has several units, [nats], [%]; compare results that share one"),
         (["toy", "later", *LOWER, "--select", "result=toy", "--select", "gamma=7"], "nothing has all of these"),
         (["absent", *LOWER], "absent: holds no result of `mixjax run` (no metrics.json)"),
     ],

@@ -12,15 +12,15 @@ def first_run_only(monkeypatch):
 
     That every run can be traced is seen in `shared.test_sentences`.
     """
-    sweep, swept = experiment.sweep, []
+    run, swept = experiment.loop.run, []
 
-    def stand_in(train, *, coords, **kwargs):
+    def stand_in(spec, **options):
         if not swept:
-            swept.append(sweep(train, coords=coords, **kwargs))
+            swept.append(run(spec, **options))
         (first,) = swept
-        own = {dim: list(labels) for dim, labels in coords.items() if dim in first.dims}
+        own = {dim: list(labels) for dim, labels in spec.coords.items() if dim in first.dims}
         return first.isel(
             {dim: np.arange(len(labels)) % first.sizes[dim] for dim, labels in own.items()}
         ).assign_coords(own)
 
-    monkeypatch.setattr(experiment, "sweep", stand_in)
+    monkeypatch.setattr(experiment.loop, "run", stand_in)

@@ -127,7 +127,7 @@ def test_a_weight_driven_to_nothing_can_come_back():
 
 @pytest.mark.parametrize("kwargs", [{"gamma1": -1.0}, {"gamma2": -1e-9}, {"gamma1": np.nan}])
 def test_negative_rates_are_errors(kwargs):
-    with pytest.raises(ValueError, match=rf"{next(iter(kwargs))} must be .*in \[0, inf\]"):
+    with pytest.raises(ValueError, match=rf"{next(iter(kwargs))} must be .*in \[0, inf\)"):
         erma(**kwargs)
 
 

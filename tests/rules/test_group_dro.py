@@ -115,7 +115,7 @@ def test_the_floor_is_the_wrappers():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"step_size": -0.1}, r"step_size must be in \[0, inf\]"),
+        ({"step_size": -0.1}, r"step_size must be in \[0, inf\)"),
         ({"adjustment": np.inf}, "adjustment must be in"),
         ({"adjustment": [0.0, np.nan]}, "adjustment must be in"),
         ({"decay": 1.1}, r"decay must be in \[0, 1\]"),

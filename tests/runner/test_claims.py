@@ -23,7 +23,7 @@ def test_rows_are_plain_and_valid_json():
     assert row["holds"] is True
     with pytest.raises(ValueError, match="two claims are named 'a'"):
         claims.rows([claim, claim])
-    with pytest.raises(TypeError, match="list of Claim, got str"):
+    with pytest.raises(TypeError, match="list of Claim, but one item is a str"):
         claims.rows(["a"])
 
 

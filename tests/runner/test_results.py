@@ -129,5 +129,5 @@ def test_render():
     figure = matplotlib.figure.Figure()
     figure.subplots().plot([1, 2])
     assert results.render(figure).startswith(b"\x89PNG")
-    with pytest.raises(TypeError, match="must return a matplotlib Figure, got int"):
+    with pytest.raises(TypeError, match="must be a matplotlib Figure, got int"):
         results.render(3)

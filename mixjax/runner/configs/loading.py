@@ -40,7 +40,7 @@ class Config:
     """Holds a loaded config: ``function(run.values)`` gives the Experiment of each run.
 
     Args:
-        name: the file's stem, for a ``config.toml`` its folder's name; it names the result.
+        name: the name of the result: the file's stem, or for a ``config.toml`` the name of its folder.
         experiment: "module:function", as written.
         function: that function.
         runs: at least one.
@@ -74,7 +74,7 @@ class Config:
         table: dict[str, Any] = {"experiment": self.experiment, **base}
         # The name of the only run of a config without [[run]] was never written there.
         if [run.name for run in self.runs] != [DEFAULT_RUN]:
-            table["run"] = [{"name": run.name, **own} for run, own in zip(self.runs, rest, strict=True)]
+            table["run"] = [{"name": run.name, **values} for run, values in zip(self.runs, rest, strict=True)]
         sweep = {key: getattr(self.sweep, key) for key in SWEEP_KEYS if getattr(self.sweep, key) is not None}
         for name, values in self.sweep.axes.items():
             sweep = merge(sweep, nest(name.split("."), list(values)))
@@ -102,7 +102,8 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     Raises:
         FileNotFoundError: no such file.
-        ConfigError: any mistake inside it; an unknown key is named with the nearest known one.
+        ConfigError: any mistake in the file or in an override; an unknown key is named with the nearest known one.
+        ImportError: the experiment's module imports one that is missing; other errors of its import pass through.
 
     Example:
         >>> import tempfile, pathlib
@@ -126,6 +127,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     raw = _read(path)
     changes = [(f"--set {text}", *parse(text)) for text in overrides]
     documents = [(str(path), raw), *((where, nest(keys, value)) for where, keys, value in changes)]
+    # The last one counts: a --set may name another experiment.
     experiment = next((d["experiment"] for _, d in reversed(documents) if "experiment" in d), None)
     resolved = resolve(experiment, path)
     # Each document is checked by itself, so that a message names the --set that made the mistake, not the file.
@@ -137,8 +139,9 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     sweep = sweep_of(raw.get("sweep", {}), resolved.cls, str(path))
     runs = _runs(raw, sweep, resolved.cls, path)
+    # Types are those of the dataclass, so one run is enough. How a value goes with another run's values is not checked.
     sweep = _with_checked_values(sweep, runs[0], resolved.cls, path)
-    # A resolved config stands in the folder of its result, which is named as the first config was.
+    # config.toml is the resolved config in a result's folder. The folder has the name of the config that was run.
     name = path.resolve().parent.name if path.name == "config.toml" else path.stem
     return Config(name, resolved.experiment, resolved.function, runs, sweep, path, tuple(overrides))
 
@@ -164,7 +167,7 @@ def _check_document(document: Mapping[str, Any], cls: type, where: str) -> None:
         check_keys({k: v for k, v in table.items() if k != "name"}, (cls,), label, extra=("name",))
     if not isinstance(sweep, dict):
         raise ConfigError(f"{where}: sweep must be a table; write [sweep]")
-    check_swept({k: v for k, v in sweep.items() if k not in POINTS}, cls, f"{where}: [sweep]", SWEEP_KEYS + POINTS)
+    check_swept(sweep, cls, f"{where}: [sweep]", SWEEP_KEYS + POINTS)
     for key in POINTS:
         points = sweep.get(key, {})
         if not isinstance(points, dict):
@@ -174,10 +177,10 @@ def _check_document(document: Mapping[str, Any], cls: type, where: str) -> None:
 
 
 def _runs(raw: Mapping[str, Any], sweep: Sweep, cls: type, path: Path) -> tuple[Run, ...]:
-    """Returns the runs of a document; fields that the sweep replaces have its first values."""
+    """Returns the runs of a document; a field that only the sweep gives has its first value there."""
     base = {key: value for key, value in raw.items() if key not in RESERVED}
     swept = sweep.axes | sweep.points
-    # A required field may come from the sweep alone, and its dataclass checks the values together.
+    # A required field may come from the sweep alone. The base wins where it has the field too.
     for key, values in swept.items():
         base = merge(nest(key.split("."), values[0]), base)
     runs: list[Run] = []

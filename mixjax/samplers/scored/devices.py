@@ -1,4 +1,4 @@
-"""Answers for a sampler what differs between one device with all examples and the devices of a mesh axis."""
+"""Holds the operations of a sampler that differ between one device and the devices of a mesh axis."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["Candidates", "OnMesh", "OneDevice", "devices_of"]
 
 
 class Candidates(NamedTuple):
-    """Holds drawn examples, one a slot of the batch.
+    """Holds drawn examples, one for each slot of the batch.
 
     Attributes:
         ids: int32 ``[k]``, positions among a device's own examples, or indices among all once devices have settled.
-        log_masses: float32 ``[k]``, the examples' log-masses.
+        log_masses: float32 ``[k]``, the examples' log-masses, in the unit that the method at hand documents.
         log_prior: float32 ``[k]``.
         perturbed: float32 ``[k]``, log-masses plus Gumbel noise: the largest wins. None where nothing competes.
     """
@@ -28,18 +28,19 @@ class Candidates(NamedTuple):
     ids: jax.Array
     log_masses: jax.Array
     log_prior: jax.Array
+    # Any and not Array | None: whoever settles distinct candidates has given it.
     perturbed: Any = None
 
 
 class OneDevice:
-    """Answers for a sampler whose ``n`` examples are all on one device."""
+    """Holds a sampler's operations where all ``n`` examples are on one device."""
 
-    def __init__(self, n: int, heat: jax.Array):
-        """Takes the number of examples and the heat of their masses, see :mod:`mixjax.samplers.scored.tree`."""
-        self.n, self.heat = n, heat
+    def __init__(self, n: int):
+        """Takes the number of examples."""
+        self.n = n
 
     def num_examples(self) -> int:
-        """Counts the examples of all devices."""
+        """Counts the examples of all devices; raises a ValueError above 2^31 - 1, since indices are int32."""
         return _int32_sized(self.n)
 
     def offset(self) -> ArrayLike:
@@ -106,7 +107,7 @@ class OneDevice:
 
 
 class OnMesh:
-    """Answers for a sampler whose examples are split over a mesh axis, ``n`` a device, under ``shard_map``.
+    """Holds a sampler's operations where the examples are split over a mesh axis, ``n`` a device, under ``shard_map``.
 
     The methods are those of :class:`OneDevice`, and every device calls them together.
     """
@@ -116,7 +117,7 @@ class OnMesh:
         self.n, self.heat, self.axis_name = n, heat, axis_name
 
     def num_examples(self) -> int:
-        """Counts the examples of all devices."""
+        """Counts the examples of all devices; raises a ValueError above 2^31 - 1, since indices are int32."""
         return _int32_sized(self.n * jax.lax.axis_size(self.axis_name))
 
     def offset(self) -> ArrayLike:
@@ -125,8 +126,7 @@ class OnMesh:
 
     def own_key(self, key: jax.Array) -> jax.Array:
         """Returns a key that no other device has."""
-        # The key is the same on every device. With equal draws on all of them, devices of one size would draw the same
-        # positions.
+        # Every device is given the same key, and would draw the same positions by it.
         return jax.random.fold_in(key, jax.lax.axis_index(self.axis_name))
 
     def largest(self, value: jax.Array) -> jax.Array:
@@ -172,6 +172,7 @@ class OnMesh:
         """Returns all devices' candidates, ``[devices, k]``, with global ids and one unit of mass."""
         ids, logs, log_prior, perturbed = candidates
         ids = ids + self.offset()
+        # The device's mass travels as two more rows of k equal numbers.
         masses = () if own is None else [jnp.full(ids.shape, x) for x in own]
         floats = jnp.stack([perturbed, logs, log_prior, *masses])
         # One all-gather of int32 for everything: several small collectives cost several latencies.
@@ -180,22 +181,23 @@ class OnMesh:
         ids, floats = packed[0], jax.lax.bitcast_convert_type(packed[1:], jnp.float32)
         perturbed, logs, log_prior, *masses = floats
         if own is not None:
-            tops, sums = masses
-            shift = self._log_unit(tree.Nodes(tops[:, :1], sums[:, :1]))
+            tops, own_logs = masses
+            shift = self._log_unit(tree.Nodes(tops[:, :1], own_logs[:, :1]))
             perturbed, logs = perturbed + shift, logs + shift
         return Candidates(ids, logs, log_prior, perturbed)
 
     def _log_unit(self, masses: tree.Nodes) -> jax.Array:
         """Returns each device's unit, one example of its largest loss, relative to the total: ``[devices, 1]``."""
         total = tree.combine(tree.Nodes(masses.top[:, 0], masses.log[:, 0]), self.heat)
-        # A device of no mass has a unit of zero, or its loss could be the largest and drown the others.
+        # A device of no mass has a top of 0, which may lie far above the others' losses: its unit would overflow, and
+        # inf - inf is NaN. So its unit is zero.
         log_of_one = jnp.where(masses.log > -jnp.inf, 0.0, -jnp.inf)
         return tree.relative(tree.Nodes(masses.top, log_of_one), total, self.heat)
 
 
 def devices_of(n: int, heat: jax.Array, axis_name: str | None) -> OneDevice | OnMesh:
     """Returns the devices that hold a sampler's examples: one, or those of a mesh axis."""
-    return OneDevice(n, heat) if axis_name is None else OnMesh(n, heat, axis_name)
+    return OneDevice(n) if axis_name is None else OnMesh(n, heat, axis_name)
 
 
 def _int32_sized(total: int) -> int:

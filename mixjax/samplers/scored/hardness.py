@@ -31,25 +31,28 @@ def hardness(
     .. math:: p_i \propto \pi_i \exp(\beta L_i), \qquad L_i \leftarrow m L_i + (1 - m) \, \ell_i
               \text{ for the examples of the batch}
 
-    ``L`` is ``state.values``, the last seen loss of each example, whatever the augmentation under which it was seen;
-    ``π`` is ``prior`` and ``m`` is ``decay``. A draw and an update of a batch of ``B`` touch O(B log n) numbers.
+    ``L`` is ``state.values``, the stored loss of each example. It is refreshed only when the example is drawn, so it is
+    *stale*, whatever the augmentation under which it was seen. ``π`` is ``prior`` and ``m`` is ``decay``.
+    A draw and an update of a batch of ``B`` touch O(B log n) numbers.
     ``beta = 0`` gives the prior, exactly. An infinite ``beta`` counts as 1e30 and gives the prior on the largest stale
     losses.
 
     One step of algorithm 1::
 
         indices, _ = sampler.sample(state, key, batch_size)
-        losses, grads = ...                            # mean over the batch of w_i * loss_i, w_i = 1 or
-        w = sampler.importance_weights(state, indices, losses)         # after the forward pass
+        losses = ...                                                # [B], the forward pass
+        w = sampler.importance_weights(state, indices, losses)      # optional; without it, w = 1
+        grads = ...                                                 # of mean(w * losses), with w held fixed
         state = sampler.update(state, indices, losses)
 
     *With replacement* the draws are independent, as in algorithm 1 and lemma 3.2: an unweighted batch mean estimates
     ``E_p[loss]``. From ``beta = 10`` on, draws pile up on few examples and the other losses go stale.
 
     *Without replacement* the examples of a batch are distinct, each next one drawn from ``p`` among those left, as the
-    authors' code does. Training is steadier, but the unweighted batch mean is not ``E_p[loss]``. It becomes so with
-    ``weights * p / prior`` in place of 1. (Where ``beta`` times a gap between losses is so large that float32 loses the
-    noise of the draw, from about 1e7, examples that tie below the hardest ones are taken in order.)
+    authors' code does. Training is steadier, but the unweighted batch mean is not ``E_p[loss]``. It becomes an
+    estimate of ``E_p[loss]`` if each loss is multiplied by ``weights * p / prior``. (Where ``beta`` times a difference
+    of losses exceeds about 1e7, float32 loses the random part, and examples that tie below the hardest are taken in
+    order.)
 
     Args:
         n: number of examples, a Python integer; of this device's share where ``axis_name`` is given.
@@ -57,8 +60,8 @@ def hardness(
         prior: ``[n]``, non-negative, normalised here; uniform if left out. An example of prior zero is never drawn.
         replacement: a Python bool, see above.
         decay: ``m``, scalar in [0, 1], the weight of the old loss.
-        floor: scalar in [0, 1]; draws follow ``(1 - floor) p + floor prior``. (The authors' code raises each
-            probability to at least 1e-4 / n instead.)
+        floor: scalar in [0, 1]; draws follow ``(1 - floor) p + floor prior``. None, the default, mixes nothing in and
+            saves the sums of the prior. (The authors' code raises each probability to at least 1e-4 / n instead.)
         clip: lowest and highest importance weight of kind ``"clipped"``, the paper's ``w_min`` and ``w_max``.
         fanout: children of a node of the tree below its root, at least 2.
         axis_name: mesh axis over which the examples are split, under ``shard_map`` (with ``check_vma=False`` where
@@ -67,9 +70,9 @@ def hardness(
             device. Sampling needs one all-gather of O(B) numbers, and one more of two scalars with a floor.
 
     Returns:
-        An :class:`ExampleSampler` whose functions run under ``jit``, ``scan`` and ``vmap``:
+        An :class:`ExampleSampler` whose functions run under ``jit``, ``scan`` and ``vmap``; ``values`` are losses here:
 
-        - ``init(losses, key=None)``: takes a scalar for all, or ``[n]``. With a key, normal noise of a thousandth of
+        - ``init(values, key=None)``: takes a scalar for all, or ``[n]``. With a key, normal noise of a thousandth of
           the value is added, to break ties. Losses that are not finite count as the largest finite one.
         - ``sample(state, key, batch_size)``: returns int32 ``indices [B]`` and float32 ``weights [B]``, with which
           ``mean(weights * losses)`` estimates ``sum_i prior_i loss_i`` without bias, if ``p > 0`` where ``prior > 0``.
@@ -77,16 +80,21 @@ def hardness(
           ``B prior / P(drawn | threshold)``, the threshold being the perturbed log-probability of the first example
           left out. Where fewer than ``B`` examples can be drawn without replacement, the first is repeated with weight
           0.
-        - ``update(state, indices, losses)``: keeps out losses that are not finite, averages several of one example,
+        - ``update(state, indices, values)``: keeps out losses that are not finite, averages several of one example,
           caps magnitudes at 1e30, and ignores indices outside ``[0, n)``.
-        - ``importance_weights(state, indices, losses, kind)``: compares the refreshed batch with the history that it
-          was drawn by. Kind ``"clipped"`` is ``exp(beta (L_new - L_old))`` within ``clip``. Kind ``"self_normalised"``
-          is the same divided by its batch mean, not clipped. Kind ``"tree"`` is the exact ratio ``p_new / p_old``, at
-          most exp(80), ``p_new`` being the distribution after ``update`` (this batch refreshed, the rest as stale as
-          before: not ``softmax(beta L)`` of fresh losses). The first two take a ratio of 1 for a loss that is not
-          finite, and ignore ``floor``.
-        - ``rebuild(state)``: serves a schedule of ``beta``, which should step and not glide: it takes 1 to 2 ns an
-          example.
+        - ``importance_weights(state, indices, values, kind="clipped")``: compares the refreshed batch with the history
+          that it was drawn by.
+
+          - ``"clipped"`` is ``exp(beta (L_new - L_old))`` within ``clip``.
+          - ``"self_normalised"`` is the same divided by its batch mean, not clipped.
+          - ``"tree"`` is the exact ratio ``p_new / p_old``, at most exp(80). ``p_new`` is the distribution after
+            ``update``: this batch refreshed, the rest as stale as before, not ``softmax(beta L)`` of fresh losses.
+
+          The first two take a ratio of 1 for a loss that is not finite, and ignore ``floor``.
+        - ``log_probs(state, indices=None)``: returns the log-probabilities of one draw, ``[B]`` or, without indices,
+          ``[n]``.
+        - ``rebuild(state)``: computes the tree's sums anew, in O(n). To change ``beta``, make a sampler with the new
+          one and call its ``rebuild`` on the old state. Do so rarely, since it costs 1 to 2 ns an example.
 
     Raises:
         ValueError: hyperparameters out of range; ``n`` below 1, or 2^31 and more; a prior or losses of another shape;
@@ -110,9 +118,9 @@ def hardness(
         - Eq. 13's exact ratio refreshes one example at a time, kind ``"tree"`` the batch; for ``B = 1`` they are the
           same.
         - The prior is ours.
-        - ``decay`` (a momentum there), ``floor`` and the noise are the authors' code's, not the paper's, which prints
-          "without replacement" above eq. 51 and an i.i.d. draw in it. With a decay, importance weights are those of
-          the smoothed loss.
+        - The noise, ``floor`` and ``decay`` (called momentum there) are from the authors' code, not from the paper.
+          With a decay, importance weights are those of the smoothed loss.
+        - The paper says "without replacement" above eq. 51, but the equation itself draws independently.
         - ``clip`` defaults to the values of appendix 8.2.1.
 
         Weights without replacement: Kool, van Hoof and Welling, "Estimating gradients for discrete random variables by
@@ -122,7 +130,7 @@ def hardness(
     return ScoredSampler(
         n,
         _score_of_loss,
-        # An infinite heat times a difference of 0 would be NaN.
+        # The tree calls beta the heat. An infinite one times a difference of 0 would be NaN.
         jnp.minimum(jnp.asarray(beta, jnp.float32), LARGEST),
         prior=prior,
         replacement=replacement,
@@ -164,8 +172,9 @@ def proportional(
         axis_name: see there.
 
     Returns:
-        An :class:`ExampleSampler`. Where :func:`hardness` has losses it takes scores, finite and non-negative; negative
-        ones count as 0. With the ``weights`` of ``sample``, ``mean(weights * losses)`` is unbiased for the prior's
+        An :class:`ExampleSampler`, whose functions take scores in place of losses, finite and non-negative; negative
+        ones count as 0. Kinds ``"clipped"`` and ``"self_normalised"`` use the ratio of the new score to the old.
+        With the ``weights`` of ``sample``, ``mean(weights * losses)`` is unbiased for the prior's
         mean loss.
 
     Raises:

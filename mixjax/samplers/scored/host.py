@@ -32,7 +32,7 @@ _SETTINGS = {
 
 
 class HostSampler(HostHistory):
-    r"""Draws examples on the host as :func:`mixjax.samplers.hardness` and ``proportional`` do, the same for a key.
+    r"""Draws examples on the host as :func:`mixjax.samplers.hardness` and ``proportional`` do: a key gives one batch.
 
     .. math:: p_i \propto \pi_i \exp(\beta L_i) \quad\text{or, without } \beta, \quad p_i \propto \pi_i s_i
 
@@ -51,14 +51,16 @@ class HostSampler(HostHistory):
     - With replacement, 14 of 12 million draws were not the JAX sampler's: a uniform number within rounding of an edge
       goes to the neighbour.
     - Without replacement, up to 3 in 1000 batches of 64 were not (4 draws in 10 000). Two examples whose perturbed
-      log-masses tie up to rounding change places. Where two inner nodes tie, the examples below them are drawn with
-      each other's numbers.
+      log-masses tie up to rounding change places. Where two inner nodes tie, they swap their random numbers, and
+      other examples below them may be drawn.
     - Weights of equal batches agree to 1e-3.
 
     The state is interchangeable with the JAX sampler's (without ``axis_name``)::
 
         host.state = sampler.init(losses, noise_key)    # or any later state
         state = jax.device_put(host.state)
+
+    For a schedule, set ``host.beta`` and call ``host.rebuild()``, which takes O(n).
 
     At ``n = 10^7`` and ``B = 64``, a draw with its update took 0.7 ms on one core, without replacement 0.8 ms.
 
@@ -76,7 +78,7 @@ class HostSampler(HostHistory):
 
     Raises:
         ValueError: as :func:`mixjax.samplers.hardness`.
-        RuntimeError: JAX is set to another random number generator than its default.
+        RuntimeError: a setting of JAX that changes its random numbers differs from its default.
 
     Example:
         >>> import jax, mixjax

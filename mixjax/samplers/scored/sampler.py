@@ -1,4 +1,4 @@
-"""Implements the sampler behind ``hardness`` and ``proportional``, by a score that is refreshed for the batch only."""
+"""Implements the sampler behind ``hardness`` and ``proportional``: it draws by stored values, which updates refresh."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class ScoredSampler:
     """Draws examples in proportion to ``prior * exp(log + heat * top)``, and keeps their stale values and the sums.
 
     The object holds hyperparameters only and is never changed. Its methods are pure functions of a
-    :class:`SamplerState`, and :meth:`functions` hands them to users. A mass is kept relative, see
-    :mod:`mixjax.samplers.scored.tree`, so every log-mass below has a unit: the total of all examples where the prior is
-    mixed in, else one example of this device's largest loss.
+    :class:`SamplerState`, and :meth:`functions` hands them to users. Log-masses are relative to a unit, see
+    :mod:`mixjax.samplers.scored.tree`. Where draws mix the prior in, the unit is the total mass of all devices. Else it
+    is ``exp(heat * top)``, ``top`` being this device's largest loss.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class ScoredSampler:
             ValueError: see there.
         """
         check_settings(n, prior=prior, decay=decay, floor=floor, clip=clip, fanout=fanout)
-        # The heat and the floor may be traced: a sampler can be made inside jit and vmap.
+        # None of these is looked at as a number: a sampler can be made inside jit and vmap, where they are traced.
         self.n, self.score, self.heat = n, score, jnp.asarray(heat, jnp.float32)
         self.prior, self.replacement, self.decay, self.floor = prior, replacement, decay, floor
         self.clip, self.fanout = clip, fanout
@@ -95,6 +95,7 @@ class ScoredSampler:
         # Cast before the gradient is stopped: integers are values too, and have none.
         values = jnp.broadcast_to(jax.lax.stop_gradient(jnp.asarray(values).astype(jnp.float32)), (self.n,))
         largest = self.devices.largest(jnp.where(jnp.isfinite(values), values, -jnp.inf).max())
+        # Traced values are not checked: where none is finite, all become 0.
         values = jnp.where(jnp.isfinite(values), values, jnp.where(jnp.isfinite(largest), largest, 0.0))
         # Relative noise: it breaks ties whatever the unit of the loss.
         if key is not None:
@@ -108,7 +109,10 @@ class ScoredSampler:
         return state._replace(sums=tree.build(self._leaves(state, jnp.arange(self.n)), self.heat, self.fanout))
 
     def log_probs(self, state: SamplerState, indices: ArrayLike | None = None) -> jax.Array:
-        """Computes log-probabilities of one draw, of all examples of this device or of those at global ``indices``."""
+        """Computes log-probabilities of one draw, of all examples of this device or of those at global ``indices``.
+
+        Indices that no device holds give numbers without meaning.
+        """
         total = self.devices.total_mass(self._own_mass(state))
         if indices is None:
             values, log_prior = state.values, jnp.broadcast_to(state.log_prior, (self.n,))
@@ -123,9 +127,11 @@ class ScoredSampler:
         check_batch_size(batch_size, self.devices.num_examples(), self.replacement)
         own = self._own_mass(state)
         if self.mixes:
+            # own = None tells the devices that log-masses are relative to the total already.
             unit, own = self.devices.total_mass(own), None
         else:
-            # Not the total: only the weights need it, and on a mesh it comes with the gathered candidates for free.
+            # Not the total, which only the weights need: on a mesh it would cost an all-gather of its own, and it comes
+            # with the gathered candidates anyway.
             unit = Nodes(own.top, jnp.zeros((), jnp.float32))
         masses = functools.partial(self._log_masses, state, unit)
         draw = self._draw_independent if self.replacement else self._draw_distinct
@@ -136,14 +142,17 @@ class ScoredSampler:
         check_batch(indices, values)
         local = self._local(indices)
         old, new, finite = self._smoothed(state, local, values)
-        # An example that occurs twice gets the mean of its finite values. Its occurrences find each other at its place
-        # among the stored values, where one of them leaves its position in the batch. (The sum with zero times the new
-        # values has XLA read first whatever these are made of, and then write in place.)
+        # An example that occurs several times gets the mean of its finite values. Each occurrence writes its position
+        # in the batch to the example's place in the store, and one of them wins. All read the winner back as their
+        # common slot, into which their values are added. Adding 0 * new makes the write depend on the read, so that XLA
+        # need not copy the store.
         positions = jnp.arange(local.size, dtype=jnp.float32) + 0.0 * new
         held = state.values.at[local].set(positions, mode="drop")
         slots = jnp.where(local < self.n, held[jnp.minimum(local, self.n - 1)].astype(jnp.int32), local.size)
         counted = jnp.stack([finite.astype(jnp.float32), jnp.where(finite, new, 0.0)], -1)
-        count, total = jnp.zeros_like(counted).at[slots].add(counted, mode="drop")[slots].T
+        summed = jnp.zeros_like(counted).at[slots].add(counted, mode="drop")
+        # A slot past the end reads any row: the store below drops its example.
+        count, total = summed[slots].T
         new = jnp.where(count > 0, total / jnp.maximum(count, 1.0), old)
         state = state._replace(values=held.at[local].set(new, mode="drop"))
         leaves = functools.partial(self._leaves, state)
@@ -176,10 +185,12 @@ class ScoredSampler:
         return log_prior, tree.build(Nodes(flat, log_prior), self.heat, self.fanout) if self.mixes else ()
 
     def _draw_independent(self, state, key, batch_size, *, masses, own):
-        # Split on one device too, which needs one key only, so that draws do not depend on how devices settle.
+        """Draws with replacement; returns global indices and the weights ``prior / p``."""
+        # The second key settles a slot between devices. One device leaves it unused, and HostSampler splits likewise.
         draw_key, device_key = jax.random.split(key)
         ids, logs = tree.draw(draw_key, masses, self.sizes, self.fanout, batch_size)
 
+        # A function, since only a mesh needs the number.
         def log_mass():
             return jax.nn.logsumexp(masses(len(self.sizes) - 1, jnp.arange(self.sizes[-1])))
 
@@ -188,6 +199,7 @@ class ScoredSampler:
         return drawn.ids, jnp.exp(drawn.log_prior - drawn.log_masses)
 
     def _draw_distinct(self, state, key, batch_size, *, masses, own):
+        """Draws without replacement by Gumbel top-k; returns global indices and their weights."""
         # One example more than needed: its perturbed log-mass is the threshold that those of the batch exceed.
         ids, logs, perturbed = tree.draw_distinct(key, masses, self.sizes, self.fanout, batch_size + 1)
         candidates = Candidates(ids, logs, self._prior_of(state, ids), perturbed)
@@ -261,7 +273,8 @@ class ScoredSampler:
         if state.log_prior.ndim:
             return jnp.where(ids < self.n, self._prior_of(state, ids), -jnp.inf)
         # A uniform prior has no sums: the examples below a node are counted, fewer below the last node.
-        width = min(self.fanout**level, self.n)
+        width = self.fanout**level
+        # Ids past the end are capped: times the width they could overflow int32.
         first = jnp.minimum(ids, -(-self.n // width)) * width
         below = jnp.clip(self.n - first, 0, width)
         return state.log_prior + jnp.log(below.astype(jnp.float32))

@@ -12,13 +12,14 @@ apart.)
 *Updates.* A parent is always recomputed from its children. So sums do not drift, and an index that occurs twice in a
 batch does no harm.
 
-*Masses.* A mass is kept as ``exp(log + heat * top)``, ``top`` being the largest loss below the node. Only differences
+*Masses.* A mass is kept as ``exp(log + heat * top)``, where ``heat`` is the sampler's ``beta`` (0 for ``proportional``)
+and ``top`` is the largest loss below the node. Only differences
 of losses are ever multiplied by the heat. So nothing overflows, a heat of 0 or of 1e30 is exact, and losses that tie
 share evenly.
 
 *Memory.* Nothing here stores the leaves: a sampler computes them from what it keeps. The levels above take at most
-about ``2 n / (fanout - 1)`` floats. With ``fanout = ceil(sqrt(n))`` the tree is the two-level block sampler. The
-default is 8 everywhere.
+about ``2 n / (fanout - 1)`` floats. With ``fanout = ceil(sqrt(n))`` there are two levels, blocks and their
+examples.
 """
 
 import functools
@@ -46,7 +47,7 @@ __all__ = [
 ]
 
 Masses = Callable[[int, jax.Array], jax.Array]
-"""Maps a level and ids of its nodes to their log-masses: additive over children, and -inf past the end of a level."""
+"""Maps a level and ids of its nodes to log-masses, -inf past the end; a node's mass is the sum of its children's."""
 
 WIDEST = 1024
 """Largest number of the root's children, unless the fanout is larger."""
@@ -75,7 +76,7 @@ def combine(nodes: Nodes, heat: jax.Array) -> Nodes:
 
 
 def relative(nodes: Nodes, to: Nodes, heat: jax.Array) -> jax.Array:
-    """Returns the log of masses over the mass ``to``; -inf where a mass is zero.
+    """Computes ``log(mass of nodes / mass of to)``; -inf where the former is zero.
 
     Where ``to`` is zero, its ``log`` counts as 0: the result is relative to ``exp(heat * to.top)``.
     """
@@ -100,7 +101,7 @@ def build(leaves: Nodes, heat: jax.Array, fanout: int) -> tuple[Nodes, ...]:
         fanout: children of a node below the root, at least 2.
 
     Returns:
-        A level an entry, of ``sizes(n, fanout)[1:]`` nodes.
+        One :class:`Nodes` per level, of the sizes ``sizes(n, fanout)[1:]``.
     """
     sums, below = [], leaves
     for _ in sizes(leaves.log.size, fanout)[1:]:
@@ -152,7 +153,8 @@ def draw(
 ) -> tuple[jax.Array, jax.Array]:
     """Draws leaves independently, each in proportion to its mass: inverse transform among the children of every node.
 
-    The root's children are taken as the cells of a square: first the row is chosen, then the cell.
+    Among the root's up to 1024 children the draw picks a row of a square and then a cell, so that it compares about
+    2 * 32 numbers and not 1024.
 
     Args:
         key: a ``jax.random.key``.
@@ -167,6 +169,7 @@ def draw(
     *below, width = sizes
     uniforms = jax.random.uniform(key, (len(below) + 2, batch_size), jnp.float32)
     logs = masses(len(below), jnp.arange(width, dtype=jnp.int32))
+    # The square root, rounded up.
     side = math.isqrt(width - 1) + 1
     shares = jnp.pad(_shares(logs), (0, -width % side)).reshape(-1, side)
     row = choose(uniforms[-1], ends_of_rows(shares.sum(-1)))
@@ -175,7 +178,8 @@ def draw(
     for level in reversed(range(len(below))):
         siblings = masses(level, _children(nodes, fanout))
         chosen = choose(uniforms[level], ends_of_rows(_shares(siblings)))
-        # A barrier, or XLA computes the path anew for every number that is looked up by it: a batch's features, say.
+        # Without a barrier XLA recomputes the whole descent for every later lookup by these ids, such as the batch's
+        # features.
         nodes = jax.lax.optimization_barrier(nodes * fanout + chosen)
         # Not masses(0, nodes): a second look at the leaves, which an update after the draw need not wait for, makes XLA
         # copy all of them.
@@ -201,8 +205,8 @@ def draw_distinct(
         k: number of leaves.
 
     Returns:
-        ``(ids, log_masses, perturbed)``, int32 and float32 ``[k]``, by descending ``perturbed``, which is -inf, and
-        the id meaningless, where fewer than ``k`` leaves have a positive mass.
+        ``(ids, log_masses, perturbed)``, int32, float32 and float32 ``[k]``, in descending order of ``perturbed``. If
+        fewer than ``k`` leaves have a positive mass, the last entries have ``perturbed = -inf`` and meaningless ids.
 
     References:
         Kool, van Hoof and Welling, "Stochastic beams and where to find them", ICML 2019, section 3 and appendix B.
@@ -210,6 +214,7 @@ def draw_distinct(
     *below, width = sizes
 
     def perturb(level, logs):
+        # With a single level the draw equals plain Gumbel top-k with this key.
         own = jax.random.fold_in(key, level) if below else key
         return logs + jax.random.gumbel(own, logs.shape, jnp.float32)
 
@@ -234,17 +239,17 @@ def _shares(logs):
 
 
 def _condition(perturbed, maximum):
-    """Moves the Gumbel variables of each row to what they are given that their largest is ``maximum``."""
-    # -inf for the largest one itself, which becomes the maximum exactly.
+    """Shifts each row of Gumbel variables to a draw from their distribution, given that the largest is ``maximum``."""
+    # gap is -inf at the row's largest entry, which therefore becomes the maximum exactly.
     gap = jnp.log(-jnp.expm1(perturbed - perturbed.max(-1, keepdims=True)))
-    # A numerically safe form of -log(exp(-maximum) - exp(-largest) + exp(-perturbed)), see appendix B of the paper.
+    # -log(exp(-maximum) - exp(-max(perturbed)) + exp(-perturbed)), in the stable form of the reference's appendix B.
     excess = maximum - perturbed + gap
     return maximum - jnp.maximum(excess, 0.0) - jnp.log1p(jnp.exp(-jnp.abs(excess)))
 
 
 def _top_k(x, k):
-    # Without barriers XLA merges what slices the results with what top_k lowers to, and sorts all of x on a CPU; with
-    # one for both results it fails where it has no top_k.
+    # On a CPU, XLA otherwise fuses later slices of the results into the top_k and sorts all of x instead. Each result
+    # has a barrier of its own: on backends without a native top_k, one barrier around both fails to compile.
     values, indices = jax.lax.top_k(x, min(k, x.size))
     return jax.lax.optimization_barrier(values), jax.lax.optimization_barrier(indices)
 

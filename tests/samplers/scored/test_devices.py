@@ -98,7 +98,7 @@ HEAT = jnp.float32(1.0)
 
 
 def test_one_device_has_nothing_to_ask():
-    alone, own = devices.OneDevice(PER_DEVICE, HEAT), tree.Nodes(jnp.float32(2.0), jnp.float32(-1.0))
+    alone, own = devices.OneDevice(PER_DEVICE), tree.Nodes(jnp.float32(2.0), jnp.float32(-1.0))
     values = jnp.arange(3.0)
     assert alone.num_examples() == PER_DEVICE and alone.offset() == 0
     assert alone.own_key(KEY) is KEY and alone.largest(values) is values and alone.sum_of(values) is values
@@ -142,7 +142,7 @@ def test_winners_have_global_ids_and_one_unit(relative):
 
 def test_more_examples_than_int32_counts_are_refused():
     with pytest.raises(ValueError, match="at most 2\\^31 - 1 examples, got 2147483648"):
-        devices.OneDevice(2**31, HEAT).num_examples()
+        devices.OneDevice(2**31).num_examples()
 
 
 def test_the_axis_decides():
