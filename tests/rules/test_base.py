@@ -93,3 +93,9 @@ def test_if_news_picks_the_state_and_stops_the_gradient():
     np.testing.assert_array_equal(base.if_news(np.zeros(3), new, old).log_w, np.zeros(3))
     gradient = jax.grad(lambda x: base.if_news(COUNTS, STATE._replace(log_w=x), old).log_w.sum())(jnp.ones(3))
     np.testing.assert_array_equal(gradient, np.zeros(3))
+
+
+def test_rows_keep_their_weights_where_all_scores_are_zero():
+    weights, rows = jnp.array([0.5, 0.3, 0.2]), jnp.array([True, True, False])
+    shared = base.share(weights, jnp.full(3, -jnp.inf), rows)
+    assert shared.tolist() == weights.tolist()
