@@ -1,6 +1,7 @@
-"""An experiment: a train function, its data, a figure and claims; :func:`run` takes it from a config to a result.
+"""Runs experiments, from a config to a folder with the result.
 
-A config names a function that makes an experiment, here as ``"module:toy"``::
+An experiment is a train function, its data, a figure and claims. A config names a function that makes one, here as
+``"module:toy"``::
 
     @dataclasses.dataclass(frozen=True)
     class Toy:
@@ -48,22 +49,26 @@ __all__ = ["Experiment", "ReportError", "dry_run", "run"]
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """Holds what a config's function makes of the config's values, once for each of its runs.
+    """Holds a train function and its data, and the functions that draw and judge its results.
+
+    The function that a config names makes one for each of the config's runs.
 
     Args:
         train: pure and jittable, ``train(key, hparams, data) -> {metric: array}``, or a
-            :class:`mixjax.sweeps.Segments`; ``hparams`` is {sweep axis or column of points: scalar}.
-        data: a pytree, passed as an argument, never closed over.
+            :class:`mixjax.sweeps.Segments`. ``hparams`` is {sweep axis or column of points: scalar}.
+        data: a pytree that ``train`` gets as an argument. Data that ``train`` closes over would be constants of the
+            compiled program.
         dims: metric -> its dims after the sweep's own, such as ("method", "step"). xarray's ``sel`` has a keyword
             ``method`` of its own: select with ``.sel({"method": "erma"})``, never ``.sel(method="erma")``.
         coords: dim -> labels.
         units: metric -> its unit, such as "nats" or "1"; shown on axes and kept with the metrics.
-        figure: results -> matplotlib Figure. Results is {run name: xarray.Dataset}, all runs, in config order. Of
-            several runs, the first one's experiment draws the figure, and makes the claims and the summary.
+        figure: results -> matplotlib Figure. The results are {run name: xarray.Dataset} of all runs, in config order.
+            If there are several runs, the experiment of the first one draws the figure, and makes the claims and the
+            summary.
         claims: results -> list of Claim.
-        points: the experiment's own points, see :class:`mixjax.sweeps.Sweep`: for instance a row for each method and
-            each value of its grid, with the method's name in a column of labels. In product with the config's axes.
-        summary: results -> Markdown, for the head of the report: a table of everything.
+        points: the experiment's own points, in product with the config's axes, see :class:`mixjax.sweeps.Sweep`. For
+            instance one point for each method and each value of its grid, with a column of the methods' names.
+        summary: results -> Markdown for the head of the report, for instance a table of all results.
     """
 
     train: Train | Segments
@@ -86,22 +91,23 @@ class ReportError(RuntimeError):
     """
 
     def __init__(self, path: Path, failures: Mapping[str, str]):
-        """Names what failed and where the metrics are."""
+        """Makes the message, which names what failed and where the metrics are."""
         super().__init__(f"the {' and the '.join(failures)} failed; the metrics are kept in {path}")
         self.path, self.failures = path, dict(failures)
 
 
 def dry_run(config: Config) -> dict[str, DryRun]:
-    """Sizes and times each run of a config: compiles its program, and runs one call of it.
+    """Sizes and times each run of a config: compiles its program, and calls the program once.
 
     Args:
         config: from :func:`mixjax.runner.configs.load`.
 
     Returns:
-        Run name -> what its sweep would take.
+        Run name -> size and time of its sweep.
 
     Raises:
-        ConfigError, TypeError: as :func:`run`.
+        ConfigError: a run has points in its config and in its experiment.
+        TypeError: the function that the config names does not return an :class:`Experiment`.
     """
     found = {}
     for item in config.runs:
@@ -118,42 +124,49 @@ def run(
     callback: Callable[[str, float, int], None] | None = None,
     tracker: Tracker | None = None,
 ) -> Path:
-    """Runs a config: every run's sweep, then the figure, the claims and the report, written at the end in one go.
+    """Runs the sweeps of a config, then makes the figure, the claims and the report, and writes all at the end.
 
-    Finished chunks are kept in ``<out>.chunks`` meanwhile (see :func:`mixjax.sweep`): after a kill, or a figure that
+    Until then, finished chunks are kept in ``<out>.chunks`` (see :func:`mixjax.sweep`): after a kill, or a figure that
     failed, the same call computes only the rest. The folder is removed when the result is written. Several hosts
-    (``jax.distributed``) need an ``out`` that all see; the first one writes the result, and the records of its own
-    chunks.
+    (``jax.distributed``) need an ``out`` that all of them see. The first host writes the result, and the records of its
+    own chunks.
 
     Args:
         config: from :func:`mixjax.runner.configs.load`.
         out: the folder to write; default ``results/NAME`` under the current folder.
-        callback: called as callback(run name, runs done, runs in all) before the first and between compiled calls.
-        tracker: called with each :class:`mixjax.sweeps.Record`; ``progress.jsonl`` has them too.
+        callback: ``callback(run name, runs done, runs in all)``, called before the first compiled call of a run and
+            after each.
+        tracker: called with each :class:`mixjax.sweeps.Record`. The records are written to ``progress.jsonl`` too.
 
     Returns:
         The folder written.
 
     Raises:
-        ConfigError: ``out`` holds something that is no result.
-        mixjax.sweeps.checkpoints.ChangedError: ``<out>.chunks`` holds chunks of another config, code or data; says
-            which.
+        ConfigError: ``out`` holds something that is no result; a run has points in its config and in its experiment.
+        TypeError: the function that the config names does not return an :class:`Experiment`.
+        mixjax.sweeps.checkpoints.ChangedError: ``<out>.chunks`` holds chunks of another config, code or data. The
+            error says what differs.
         ReportError: the figure, the claims or the summary raised. The metrics and the config are then in
             ``<out>.partial``, and an earlier result in ``out`` is untouched.
     """
     out = results_lib.check_out(Path("results", config.name) if out is None else out)
     partial = results_lib.check_out(out.with_name(f"{out.name}.partial"))
-    config.to_toml()  # what cannot be written should fail now, not after the runs
+    # Called for its errors only: a config that cannot be written should fail now, not after the runs.
+    config.to_toml()
     chunks = out.with_name(f"{out.name}.chunks")
     progress = chunks / "progress.jsonl"
-    trackers = [] if jax.process_index() else [json_lines(progress)]
-    trackers += [] if tracker is None else [tracker]
+    is_first_host = jax.process_index() == 0
+    trackers = [] if tracker is None else [tracker]
+    if is_first_host:
+        trackers.insert(0, json_lines(progress))
     results, first = _run_sweeps(config, chunks, callback, together(*trackers))
-    if jax.process_index():
-        return out  # every host holds the same results, the first one writes them
+    # Every host holds the same results, and one of them writes.
+    if not is_first_host:
+        return out
     failures: dict[str, str] = {}
 
     def attempt(part: str, function: Callable, otherwise: Any) -> Any:
+        # The runs are too dear to be lost to a mistake in a plot.
         try:
             return function()
         except Exception:
@@ -177,7 +190,7 @@ def run(
 def _run_sweeps(
     config: Config, chunks: Path, callback: Callable[[str, float, int], None] | None, tracker: Tracker
 ) -> tuple[Results, Experiment]:
-    """Returns every run's metrics, and the first run's experiment without its data."""
+    """Runs the sweep of each run. Returns all metrics, and the first run's experiment without its data."""
     results: Results = {}
     first = None
     for number, item in enumerate(config.runs):
@@ -197,8 +210,9 @@ def _run_sweeps(
         for metric in dataset.data_vars:
             dataset[metric].attrs["units"] = experiment.units.get(str(metric), "")
         results[item.name] = dataset
-        # Without the data: those of all runs together might not fit the memory.
-        first = first or dataclasses.replace(experiment, data=None)
+        # Without the data, which would stay in memory beside those of the next runs.
+        if first is None:
+            first = dataclasses.replace(experiment, data=None)
     if first is None:
         raise ConfigError(f"{config.path}: no runs")
     return results, first
@@ -211,7 +225,7 @@ def _sweep_of(config: Config, item: Run) -> tuple[Experiment, Sweep]:
         raise TypeError(f"{config.experiment} must return an Experiment, got {type(experiment).__name__}")
     if experiment.points and config.sweep.points:
         raise ConfigError(f"{config.path}: {config.experiment} has points of its own; leave [sweep] points out")
-    # The table [sweep] has fields of Sweep only.
+    # Every key of the table [sweep] is an argument of Sweep.
     settings = {**vars(config.sweep), "points": experiment.points or config.sweep.points}
     spec = Sweep(experiment.train, data=experiment.data, dims=experiment.dims, coords=experiment.coords, **settings)
     return experiment, spec

@@ -1,8 +1,8 @@
-"""Seeds, hyperparameters and rules in one XLA program.
+"""Repeats a training function over seeds and hyperparameters, many runs in one compiled program.
 
-``train`` is an ordinary pure function of one run. :func:`sweep` compiles it once for a fixed number of runs, a chunk,
-split over all devices, and calls that program until all runs are done. The last chunk is padded, and its padding
-dropped.
+``train`` is an ordinary pure function that does one run: one seed at one point of the hyperparameters. :func:`sweep`
+compiles it once for a fixed number of runs, called a chunk, and splits the chunk over all devices. It calls that
+program until all runs are done. The last chunk is padded, and its padding dropped.
 
 - With a fixed ``chunk``, a longer sweep is the same program called more often, and a seed's run does not depend on the
   sweep it is in.
@@ -11,7 +11,9 @@ dropped.
 - :class:`Sweep` holds the arguments of a sweep. :func:`dry_run` says what it would cost, and :mod:`search` lets optuna
   choose its points.
 
-To read the code, begin with ``spec`` and ``loop``.
+To read the code, begin with ``spec`` (the arguments) and ``loop`` (chunk after chunk). Each layer below ``loop`` uses
+the next: ``executor`` computes a chunk, ``prepared`` checks the arguments, ``programs`` moves runs to the devices and
+back, ``lowering`` traces and compiles. ``saving``, ``checkpoints`` and ``blocks`` keep chunks on disk.
 """
 
 import importlib

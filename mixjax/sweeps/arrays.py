@@ -1,6 +1,7 @@
-"""NumPy arrays of metrics: which are numbers, which runs are finite, and a digest of them.
+"""Inspects NumPy arrays of metrics: which types can be NaN, which runs are finite, and a digest of all numbers.
 
-NumPy knows bfloat16 and its like as kind "V", raw bytes that it cannot compute with. Only this module says so.
+For NumPy, bfloat16 and its like are of kind "V", raw bytes that it cannot compute with. This module is the only one
+that has to know it.
 """
 
 import hashlib
@@ -76,7 +77,7 @@ def num_runs(metrics: Mapping[str, np.ndarray]) -> int:
         metrics: name to array ``[runs, ...]``, at least one.
 
     Returns:
-        Their number.
+        The number of runs.
     """
     return len(next(iter(metrics.values())))
 

@@ -1,4 +1,7 @@
-"""Named arrays in a folder of their own, written whole or not at all, and checked when they are read."""
+"""Blocks of named arrays on disk: each is written whole or not at all, and checked when it is read.
+
+A block is one orbax checkpoint, a folder with the arrays and a digest of them.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +36,8 @@ def require_orbax() -> None:
 def write_block(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes arrays as one orbax checkpoint, in place of an earlier one.
 
-    Orbax writes under another name and renames at the end, so that a process killed at any point leaves nothing by
-    this name, or everything.
+    Orbax writes to a temporary name and renames the folder at the end: a process killed at any point leaves either the
+    whole checkpoint under ``path`` or nothing.
 
     Args:
         path: the checkpoint's folder.
@@ -59,15 +62,16 @@ def read_block(path: Path) -> dict[str, np.ndarray]:
     Raises:
         Exception: whatever a damaged file makes its readers raise; a ValueError where the digest does not fit.
     """
-    return _orbax()[0].restore(path)
+    checkpointer, _ = _orbax()
+    return checkpointer.restore(path)
 
 
 @functools.cache
 def _orbax():
-    """Makes orbax's checkpointer for NumPy arrays of this process, and the class of the arguments it saves.
+    """Returns orbax's checkpointer for NumPy arrays of this process, and the class that wraps what it saves.
 
-    Orbax's own handlers would not do: on several hosts they write what all processes hold together, or only what the
-    first one holds. Here each process writes chunks of its own.
+    Orbax's own handlers do not fit: on several hosts they write the arrays that all processes hold together, or those
+    of the first process only. Here each process writes its own chunks.
     """
     with requires("experiments", "a sweep with a checkpoint"):
         import orbax.checkpoint as ocp
@@ -98,7 +102,7 @@ def _save(folder: Path, arrays: Mapping[str, Any]) -> None:
     with open(folder / "arrays.npz", "wb") as file:
         np.savez(file, **{name: _plain(array) for name, array in arrays.items()})
         file.flush()
-        # Orbax renames the folder next: the name must not reach the disk before the numbers do.
+        # Orbax renames the folder next: the new name must not reach the disk before the numbers do.
         os.fsync(file.fileno())
 
 

@@ -15,8 +15,8 @@ import jax
 import numpy as np
 
 from mixjax.sweeps.blocks import read_block, require_orbax, write_block
-from mixjax.sweeps.files import write_whole
-from mixjax.sweeps.locks import lock
+from mixjax.sweeps.files import lock, write_whole
+from mixjax.sweeps.segments import Kept
 
 __all__ = ["ChangedError", "Chunks"]
 
@@ -32,10 +32,11 @@ class ChangedError(ValueError):
 class Chunks:
     """Keeps the chunks of one sweep in a folder: orbax checkpoints, each with a digest of its arrays.
 
-    A chunk is known by the number of its first run. A carry is what an unfinished chunk goes on from.
+    A chunk is named by the number of its first run. A carry is the state of an unfinished chunk, from which its
+    training can be continued.
 
-    - Several processes of one sweep may write to one folder, each its own chunks. A second process of the same number
-      is turned away while the first one lives.
+    - Several processes of one sweep may write to one folder, each its own chunks. A second process with the same
+      ``jax.process_index()`` is turned away while the first one lives.
     - A process killed at any point leaves whole checkpoints only.
     - A checkpoint that is damaged all the same (cut, altered, unreadable) is reported as a warning and not read; its
       chunks are computed again.
@@ -72,23 +73,26 @@ class Chunks:
         self.folder.mkdir(parents=True, exist_ok=True)
         if not os.access(self.folder, os.W_OK):
             raise PermissionError(f"{self.folder} cannot be written")
-        # Before anything is compared or deleted: another process may be at work here.
+        # Locked before anything is compared or deleted: another process may be at work here.
         self._lock = lock(self.folder / f"lock_{jax.process_index()}")
+        self._check_identity(identity)
 
+    def _check_identity(self, identity):
+        """Compares the identity with the one in the folder, and writes it where there is none."""
         path = self.folder / _IDENTITY
-        own = [*self.folder.glob("chunk_*"), *self.folder.glob("carry_*"), *self.folder.glob(_CHUNK_SIZE)]
+        contents = [*self.folder.glob("chunk_*"), *self.folder.glob("carry_*"), *self.folder.glob(_CHUNK_SIZE)]
         before = None
         try:
             before = json.loads(path.read_text())
         except FileNotFoundError:
-            if own:
+            if contents:
                 raise ChangedError(
-                    f"{own[0]} has no {_IDENTITY} beside it that would tell which sweep it belongs to; give another "
-                    "folder, or empty this one."
+                    f"{contents[0]} has no {_IDENTITY} beside it that would tell which sweep it belongs to; give "
+                    "another folder, or empty this one."
                 ) from None
         except ValueError:
             _LOG.warning("%s is damaged: everything is computed again", path)
-            for each in own:
+            for each in contents:
                 shutil.rmtree(each) if each.is_dir() else each.unlink()
         if before is None:
             write_whole(path, json.dumps(identity, indent=1))
@@ -101,8 +105,10 @@ class Chunks:
     def read(self) -> dict[int, dict[str, np.ndarray]]:
         """Returns every chunk of every whole checkpoint: the number of its first run -> metrics."""
         chunks = {}
-        for block in sorted(path for path in self.folder.glob("chunk_*") if path.name[len("chunk_") :].isdigit()):
-            chunks |= _read(block)
+        for path in sorted(self.folder.glob("chunk_*")):
+            # A checkpoint whose writing was interrupted still has orbax's temporary name.
+            if path.name.removeprefix("chunk_").isdigit():
+                chunks |= _read(path)
         return chunks
 
     def write(self, chunks: Mapping[int, Mapping[str, np.ndarray]]) -> None:
@@ -117,38 +123,40 @@ class Chunks:
         if not chunks:
             return
         _write(self.folder / f"chunk_{min(chunks):09d}", chunks)
-        # Only now: a kill before the chunk is written needs the carry.
+        # Carries are dropped last: after a kill during the write, the chunk is continued from its carry.
         for number in chunks:
             _drop(self._carries(number))
 
-    def read_carry(self, number: int) -> tuple[int, dict[str, np.ndarray]] | None:
-        """Reads what was last kept of a chunk in the middle of its training.
+    def read_carry(self, number: int) -> Kept | None:
+        """Reads the newest whole carry of an unfinished chunk.
 
         Args:
             number: the number of the chunk's first run.
 
         Returns:
-            The number of segments done, and the arrays kept with them; None where there is nothing, or nothing whole.
+            The unfinished chunk; None where no carry is there, or none that is whole.
         """
-        for block in reversed(self._carries(number)):
-            if kept := _read(block):
-                return next(iter(kept.items()))
+        for path in reversed(self._carries(number)):
+            numbered = _read(path)
+            if numbered:
+                ((segments, arrays),) = numbered.items()
+                return Kept(segments, arrays)
         return None
 
     def write_carry(self, number: int, segments: int, arrays: Mapping[str, np.ndarray]) -> None:
-        """Keeps a chunk in the middle of its training, in place of what was kept of it before.
+        """Writes the carry of an unfinished chunk, and drops its older carries.
 
         Args:
             number: the number of the chunk's first run.
             segments: the number of segments that are done.
-            arrays: what to go on from.
+            arrays: what is needed to continue.
 
         Raises:
             OSError: the disk is full, or cannot be written.
         """
         before = self._carries(number)
         _write(self.folder / f"carry_{number:09d}_{segments:09d}", {segments: arrays})
-        # Only now: a kill in between leaves the older carry.
+        # The older carries are dropped last: after a kill during the write, they are still there.
         _drop(before)
 
     @property
@@ -164,11 +172,12 @@ class Chunks:
         write_whole(self.folder / _CHUNK_SIZE, json.dumps(value))
 
     def _carries(self, number):
-        """Lists the carries of a chunk, from the oldest; unfinished ones have orbax's temporary names."""
+        """Lists the carries of a chunk, the oldest first, without those whose writing was interrupted."""
         return sorted(p for p in self.folder.glob(f"carry_{number:09d}_*") if p.name.rpartition("_")[2].isdigit())
 
 
 def _write(path: Path, numbered: Mapping[int, Mapping[str, Any]]) -> None:
+    # A block is flat: the number becomes a part of each array's name.
     arrays = {}
     for number, metrics in numbered.items():
         for metric, array in metrics.items():
@@ -191,19 +200,19 @@ def _read(path: Path) -> dict[int, dict[str, np.ndarray]]:
 
 
 def _drop(folders: Iterable[Path]) -> None:
-    # What cannot be deleted is only in the way: newer carries, and finished chunks, count before it.
+    # What cannot be deleted does no harm: newer carries and finished chunks are taken before an old carry.
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _changes(before: Any, now: Any, path: str = "") -> str:
-    """Describes how two JSON values differ, those inside objects by their dotted names."""
+    """Describes how two JSON values differ; names values inside objects by their dotted paths."""
     if isinstance(before, dict) and isinstance(now, dict):
         prefix = f"{path}." if path else ""
         names = [name for name in {**before, **now} if before.get(name, _ABSENT) != now.get(name, _ABSENT)]
         return "; ".join(_changes(before.get(name), now.get(name), f"{prefix}{name}") for name in names)
     if _is_digest(before) and _is_digest(now):
-        return f"{path} differs"  # 64 digits would tell nobody more
+        return f"{path} differs"  # 64 hexadecimal digits would tell nobody more
     return f"{path}: {_short(before)}, now {_short(now)}"
 
 

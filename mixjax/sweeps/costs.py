@@ -1,6 +1,6 @@
-"""The number of operations that a function takes, counted in its traced program.
+"""Counts the floating-point operations of a function, in its traced program.
 
-XLA's own analysis would not do: it counts the body of a loop once.
+XLA's own analysis is of no use here, since it counts the body of a loop once.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import jax
 
 __all__ = ["flops"]
 
-# These move, compare or make numbers, and compute none.
+# Counted as free: these primitives move, compare or create numbers.
 _FREE = {
     "and", "bitcast_convert_type", "broadcast_in_dim", "concatenate", "convert_element_type", "copy",
     "device_put", "dynamic_slice", "dynamic_update_slice", "eq", "expand_dims", "gather", "ge", "gt", "iota",
@@ -63,7 +63,7 @@ def _equation(equation):
     if name == "cond":
         return max(_jaxpr(branch.jaxpr) for branch in params["branches"])
     inner = [jaxpr for value in params.values() for jaxpr in _inner(value)]
-    # The programs inside these say how to combine two numbers, and do not run once a call.
+    # Inside these primitives a program says how to combine two numbers: it does not run once a call.
     if inner and name not in ("reduce", "scatter", "scatter-add", "sort"):
         return sum(_jaxpr(jaxpr) for jaxpr in inner)
     if name in _FREE:

@@ -1,4 +1,4 @@
-"""The memory and the cores of the machine that this process may use."""
+"""Finds out which memory and which cores of the machine this process may use."""
 
 from __future__ import annotations
 
@@ -20,35 +20,43 @@ else:
 
 
 class _Files(NamedTuple):
-    """Holds the names of a control group's files, and the entry of memory.stat that the kernel would drop."""
+    """Holds the names of a control group's files, and the name of an entry in its file memory.stat.
+
+    Args:
+        limit: the file with the group's limit.
+        usage: the file with the bytes that the group uses.
+        cached: the entry that counts cached bytes, which the kernel drops when memory is short.
+    """
 
     limit: str
     usage: str
     cached: str
 
 
+# Linux has two versions of control groups, and machines with either are in use.
 _FIRST_VERSION = _Files("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 _SECOND_VERSION = _Files("memory.max", "memory.current", "inactive_file")
 
 
 def use_all_cores() -> None:
-    """Makes each core that this process may use a device, so that runs are split over them.
+    """Makes each core that this process may use a device of JAX, so that runs are split over the cores.
 
-    Does nothing where the user has set the number of devices, or where JAX has already started.
+    Nothing changes where the user has set the number of devices, or where JAX has already started.
     """
     # JAX adds its options when it is loaded, where pyright does not see them.
     if jax.config.jax_num_cpu_devices >= 0:  # pyright: ignore[reportAttributeAccessIssue]
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # JAX refuses with a RuntimeError once it has started.
     with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", cores)
 
 
 def free_bytes(devices: Sequence[Device], *, root: Path = Path("/")) -> float:
-    """Returns the memory that is free on each device: of devices that differ, the least.
+    """Returns the memory that is free on each device, or on the device with the least.
 
-    Simulated CPU devices share the host's memory. Of it counts what the process's control groups leave: SLURM or a
-    container kills a process that takes more.
+    Simulated CPU devices share the host's memory in equal parts. Where a control group limits the process, as SLURM and
+    containers do, only what the limit leaves is free: a process that takes more is killed.
 
     Args:
         devices: devices of this process.
@@ -71,12 +79,12 @@ def _left_by_groups(root: Path) -> Iterator[float]:
     except OSError:  # no Linux
         return
     for line in lines:
-        # The second version of control groups names no kinds.
+        # A line is "number:kinds:path"; the second version of control groups leaves the kinds empty.
         _, kinds, path = line.split(":", 2)
         if kinds and "memory" not in kinds.split(","):
             continue
         top = root / "sys/fs/cgroup" / ("memory" if kinds else "")
-        # In a container this may be the host's name for the group: then only the top is there.
+        # In a container the path may be the host's name for the group: then no folder but the top one exists here.
         own = top / path.lstrip("/")
         for group in (own, *(parent for parent in own.parents if parent.is_relative_to(top))):
             with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
@@ -84,7 +92,7 @@ def _left_by_groups(root: Path) -> Iterator[float]:
 
 
 def _left_by(group: Path, files: _Files) -> float:
-    """Returns limit - usage + what the kernel would drop, at least 0."""
+    """Returns limit - usage + cached bytes, at least 0."""
     left = int((group / files.limit).read_text()) - int((group / files.usage).read_text())
     stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
     return max(left + int(stat.get(files.cached, 0)), 0)

@@ -1,4 +1,4 @@
-"""Dry runs: a sweep is compiled, and one call of it run, to say what the whole would take."""
+"""Estimates the memory and the time that a sweep would take, from its compiled program and one call of it."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class DryRun:
     Attributes:
         num_runs: points times seeds.
         chunk: number of runs in a call of the compiled program.
-        num_chunks: number of calls; of segments, number of chunks, each of which takes a call a segment.
+        num_chunks: number of chunks. A chunk takes one call, or with :class:`mixjax.sweeps.Segments` one a segment.
         num_devices: number of devices that a chunk is split over.
         bytes_per_device: memory that a call needs on each device.
-        free_bytes: memory that each device has free, of which the sweep uses 0.8 at most. Simulated CPU devices share
-            the host's.
-        flops: operations of one run, see :func:`mixjax.sweeps.costs.flops`.
-        compile_seconds: time that compiling took.
-        run_seconds: estimate for the whole sweep, from the time of one call: with "map" one run a device; of
-            :class:`mixjax.sweeps.Segments` one segment.
+        free_bytes: memory that each device has free, of which a chunk of "auto" takes 0.8 at most. Simulated CPU
+            devices share the host's memory.
+        flops: floating-point operations of one run, see :func:`mixjax.sweeps.costs.flops`.
+        compile_seconds: time that tracing and compiling took.
+        run_seconds: estimated time of the whole sweep, from the time of one call. With "map" that call computes one run
+            a device, with :class:`mixjax.sweeps.Segments` one segment.
     """
 
     num_runs: int
@@ -48,13 +48,13 @@ class DryRun:
 
 
 def dry_run(sweep: Sweep) -> DryRun:
-    """Sizes and times a sweep: compiles it, and runs one call.
+    """Sizes and times a sweep: compiles its program, and calls the program once.
 
     Args:
-        sweep: its description.
+        sweep: the sweep.
 
     Returns:
-        What it would take.
+        The size of the sweep and the time it would take.
 
     Raises:
         ValueError, TypeError, MemoryError: as :func:`mixjax.sweep` does.
@@ -76,7 +76,7 @@ def dry_run(sweep: Sweep) -> DryRun:
     compile_seconds = time.perf_counter() - start
 
     num_chunks = len(runs.chunks(np.zeros(runs.num, bool), program.slots))
-    # With "map" the runs of a device follow each other, so that one run a device tells enough.
+    # With "map" a device computes one run after the other, so that timing one run a device is enough.
     one_by_one = prepared.vectorize == "map"
     num_timed = min(program.num_devices if one_by_one else program.slots, runs.num)
     num_calls = math.ceil(runs.num / program.num_devices) if one_by_one else num_chunks
@@ -94,11 +94,11 @@ def dry_run(sweep: Sweep) -> DryRun:
 
 
 def _seconds(prepared: Prepared, program: Program, num: int) -> float:
-    """Times ``num`` runs in one call, and estimates the time of all their segments from the first one."""
+    """Times ``num`` runs in one call; from the time of the first segment, estimates that of all segments."""
     inputs = program.inputs(prepared.runs.part(0, num), program.place_data(prepared.data))
     if isinstance(prepared.train, Segments):
         inputs = inputs._replace(state=program.start(inputs))
-    # Compiled already, and `run` waits for the devices: this is the time of the computation alone.
+    # The program is compiled by now, and `run` waits for the devices: the clock measures the computation alone.
     start = time.perf_counter()
     program.run(inputs)
     return num_segments(prepared.train) * (time.perf_counter() - start)
@@ -106,8 +106,8 @@ def _seconds(prepared: Prepared, program: Program, num: int) -> float:
 
 def _flops(prepared: Prepared) -> float:
     """Counts the operations of one run."""
-    train, key, one, data = prepared.train, jax.random.key(0), prepared.hparams, prepared.data
+    train, key, hparams, data = prepared.train, jax.random.key(0), prepared.hparams, prepared.data
     if not isinstance(train, Segments):
-        return costs.flops(train, key, one, data)
-    carry = jax.eval_shape(train.init, key, one, data)
-    return costs.flops(train.init, key, one, data) + train.num * costs.flops(train.advance, carry, one, data)
+        return costs.flops(train, key, hparams, data)
+    carry = jax.eval_shape(train.init, key, hparams, data)
+    return costs.flops(train.init, key, hparams, data) + train.num * costs.flops(train.advance, carry, hparams, data)

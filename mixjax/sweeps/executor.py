@@ -1,4 +1,4 @@
-"""Computes the chunks of a sweep one after the other, and smaller ones where memory runs out."""
+"""Computes the chunks of a sweep one after the other, and halves their size where memory runs out."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class Executor:
 
     Args:
         prepared: the sweep.
-        program: its program, of the size of chunk to start with.
+        program: the compiled program to start with.
         may_halve: whether the chunks may become smaller where memory runs out.
-        saver: keeps the carries of unfinished chunks, and has those of an earlier call.
-        progress: is told of every segment.
+        saver: keeps the carries of unfinished chunks, and returns those that an earlier call kept.
+        progress: is told of every segment but a chunk's last one, after which the caller gets the whole chunk.
     """
 
     def __init__(self, prepared: Prepared, program: Program, *, may_halve: bool, saver: Saver, progress: Progress):
@@ -59,10 +59,10 @@ class Executor:
         """Computes chunks one by one.
 
         Args:
-            chunks: the number of each one's first run, and the number behind its last one.
+            chunks: for each the number of its first run, and the number behind its last one.
 
         Yields:
-            Each chunk when it is done; several smaller ones from where memory ran out on.
+            Each chunk when it is done; in its place several smaller ones, once memory has run out.
 
         Raises:
             MemoryError: a chunk does not fit, and may not become smaller.
@@ -79,10 +79,10 @@ class Executor:
                 first = end
 
     def _halve(self, error):
-        """Goes on with chunks of half the size, from the chunk that failed on."""
+        """Replaces the program by one of half the slots, or raises if the chunks may not become smaller."""
         if not self._may_halve or self.slots <= self._program.num_devices:
             raise MemoryError(f"no memory for a chunk of {self.slots} runs: {error}") from error
-        # Chunks that follow are not cut anew: of each, the executor takes as many runs as there are slots.
+        # The list of chunks is not cut anew: `results` computes each chunk in pieces of at most `slots` runs.
         half = self.slots // 2
         _LOG.warning("no memory for a chunk of %d runs: going on with %d", self.slots, half)
         self._program = self._prepared.build(half)
@@ -101,21 +101,21 @@ class Executor:
         program = self._program
         kept = self._saver.find_carry(first)
         # A carry of another number of runs was kept before a chunk was halved.
-        if kept is not None and len(kept[1]["done"]) != num:
+        if kept is not None and len(kept.arrays["done"]) != num:
             kept = None
         history = History(train, kept)
-        carry = program.start(inputs) if kept is None else program.place_carry(kept[1])
+        carry = program.start(inputs) if kept is None else program.place_carry(kept.arrays)
         while not history.is_complete:
             carry, metrics = program.run(inputs._replace(state=carry))
             history.add(program.take(metrics, num))
-            # The end of a chunk is reported and saved by whoever gets its metrics.
+            # The caller reports and saves the whole chunk: after its last segment there is nothing to keep.
             if history.is_complete:
                 break
-            self._progress.segment(history.last, history.segments)
-            self._saver.add_carry(first, history.segments, _to_keep(history, program, carry, num))
+            self._progress.segment(history.last, history.num_done)
+            self._saver.add_carry(first, history.num_done, _copier(history, program, carry, num))
         return history.metrics()
 
 
-def _to_keep(history: History, program: Program, carry, num: int) -> Callable[[], dict[str, np.ndarray]]:
-    """Returns a function that copies what an unfinished chunk goes on from, to be called only where it is saved."""
+def _copier(history: History, program: Program, carry, num: int) -> Callable[[], dict[str, np.ndarray]]:
+    """Returns a function that copies an unfinished chunk from the devices; the saver calls it only if it saves."""
     return lambda: history.arrays() | program.take_carry(carry, num)

@@ -1,9 +1,15 @@
-"""Files that are written whole or not at all."""
+"""Files that outlive a process: text written whole or not at all, and locks that keep a second process out."""
 
+from __future__ import annotations
+
+import logging
 import os
+import weakref
 from pathlib import Path
 
-__all__ = ["write_whole"]
+__all__ = ["Lock", "lock", "write_whole"]
+
+_LOG = logging.getLogger(__name__)
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -29,3 +35,53 @@ def write_whole(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())  # the rename below must not reach the disk before the content does
     os.replace(partial, path)
+
+
+class Lock:
+    """Keeps a file open whose lock this process holds.
+
+    The file is closed when this object is garbage collected, or when the process ends. The operating system then
+    releases the lock.
+
+    Args:
+        path: the file; made if it does not exist.
+    """
+
+    def __init__(self, path: Path):
+        """Opens the file."""
+        self.file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        weakref.finalize(self, os.close, self.file)
+
+
+# One open file a path: if a process closes any file object of a path, the system releases its lock on that path.
+_LOCKS: weakref.WeakValueDictionary[Path, Lock] = weakref.WeakValueDictionary()
+
+
+def lock(path: Path) -> Lock | None:
+    """Locks a file against other processes for as long as the caller keeps the result.
+
+    Args:
+        path: the file, in a folder that exists.
+
+    Returns:
+        The lock: None on an operating system without file locks, and one that keeps nobody out on a file system
+        without them.
+
+    Raises:
+        BlockingIOError: another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    held = _LOCKS.get(path)
+    if held is None:
+        held = _LOCKS[path] = Lock(path)
+    try:
+        fcntl.lockf(held.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        raise BlockingIOError(f"{path.parent} is in use by another process; wait for it, or end it.") from None
+    except OSError:
+        # Some network file systems have no locks: better unprotected than not at all.
+        _LOG.debug("%s cannot be locked", path)
+    return held

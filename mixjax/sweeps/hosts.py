@@ -1,4 +1,4 @@
-"""Several hosts that work on one sweep: who does what, and how they wait for each other."""
+"""Shares a sweep out among several hosts, and makes the hosts wait for each other."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _Item = TypeVar("_Item")
 class Hosts:
     """Knows which host this is, shares work out, and keeps the hosts in step.
 
-    All hosts must call the methods in the same order. With one host each method does nothing more than it must.
+    All hosts must call the methods in the same order. A single host never waits, and sends nothing.
 
     Args:
         index: the number of this host, from 0.
@@ -38,7 +38,7 @@ class Hosts:
 
     @classmethod
     def here(cls) -> Hosts:
-        """Asks ``jax.distributed``."""
+        """Returns this host's number and the number of hosts, as ``jax.distributed`` knows them."""
         return cls(index=jax.process_index(), count=jax.process_count())
 
     @property
@@ -52,7 +52,7 @@ class Hosts:
         return self.index == 0
 
     def share(self, items: Sequence[_Item]) -> list[_Item]:
-        """Returns the items that this host shall do: every ``count``-th one."""
+        """Returns the items that fall to this host: every ``count``-th one, from ``index`` on."""
         return list(items[self.index :: self.count])
 
     def from_first(self, array: np.ndarray) -> np.ndarray:
@@ -68,7 +68,7 @@ class Hosts:
             return array
         from jax.experimental import multihost_utils
 
-        # As int32: 64 bits would lose half of theirs without jax_enable_x64, and booleans are no numbers to broadcast.
+        # Sent as int32: without jax_enable_x64 a 64-bit array would be cut to 32 bits, and booleans are not broadcast.
         return np.asarray(multihost_utils.broadcast_one_to_all(array.astype(np.int32))).astype(array.dtype)
 
     @contextlib.contextmanager
@@ -86,7 +86,7 @@ class Hosts:
             return
         from jax.experimental import multihost_utils
 
-        # The error is kept until all hosts are here: raised at once, it would leave the others waiting for ever.
+        # The error is held back until all hosts are here: raised at once, it would leave the others waiting for ever.
         failure = None
         try:
             yield

@@ -1,4 +1,4 @@
-"""The identity of a sweep: all that its results depend on, to be compared with the chunks in a folder."""
+"""Describes all that a sweep's results depend on, to be compared with the chunks in a folder."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ __all__ = ["identity_of"]
 
 
 def identity_of(prepared: Prepared, chunk: int | str, own: Mapping[str, Any]) -> dict[str, Any]:
-    """Describes a sweep by the names that an error gives to what has changed.
+    """Describes a sweep by named values, so that an error can say which of them have changed.
 
     Args:
         prepared: the sweep.
-        chunk: the size of a chunk as the user gave it, or "auto".
-        own: what the user wants compared beside it; named first in an error.
+        chunk: the number of runs in a chunk as the user gave it, or "auto".
+        own: name -> JSON value that the user wants compared too. An error names these first, since the user knows them.
 
     Returns:
         Name -> JSON value. Data and code are there as digests.
 
     Raises:
-        ValueError: ``own`` has a name that is compared anyway.
+        ValueError: ``own`` has a name that this function uses too.
     """
     runs, train = prepared.runs, prepared.train
-    # With "auto" the size may differ from call to call; the code is compared at one size.
+    # With "auto" the size of a chunk may differ from call to call, and the code with it: compared at one fixed size.
     program = prepared.build(prepared.map_slots if chunk == "auto" else int(chunk))
     described = {
         "axes": runs.axes,
@@ -42,24 +42,25 @@ def identity_of(prepared: Prepared, chunk: int | str, own: Mapping[str, Any]) ->
         "first_seed": int(runs.coords["seed"][0]),
         "chunk": chunk if chunk == "auto" else int(chunk),
         "vectorize": prepared.vectorize,
-        # Random keys count by their words.
+        # Random keys are compared by their words.
         "data": digest({str(i): bits(leaf) for i, leaf in enumerate(jax.tree.leaves(prepared.data))}),
         "program (the code of train)": program.fingerprint,
     }
     if isinstance(train, Segments):
         described |= {"segments": train.num, "stop": _stop_fingerprint(train, prepared)}
-    # Another version or another device may round differently, and chunks of both would stand in one result.
+    # Another version or another device may round differently: one result should not mix chunks of both.
     described |= {
         "jax": jax.__version__,
         "devices": f"{len(prepared.devices)} x {prepared.devices[0].device_kind}",
     }
-    if taken := sorted(set(described) & set(own)):
+    taken = sorted(set(described) & set(own))
+    if taken:
         raise ValueError(f"identity: {taken} are compared anyway; give other names.")
     return dict(own) | described
 
 
 def _stop_fingerprint(train, prepared):
-    """Returns a digest of the code of ``stop``, which runs on the host and is no part of the program."""
+    """Returns a digest of the code of ``stop``, which is called between segments and is no part of the program."""
     if train.stop is None:
         return None
     metrics = segment_shapes(train, prepared.hparams, prepared.data).metrics

@@ -1,7 +1,7 @@
-"""Random keys among arrays: how they are stored and found again.
+"""Converts the random keys in a pytree to numbers that can be written to a file, and back.
 
-A key of :mod:`jax.random` is an array of a type of its own, which cannot be written to a file. What can be written are
-its words, unsigned integers; to make a key of them again one has to know the generator.
+A key of :mod:`jax.random` is an array of a type of its own, which cannot be written to a file. Its words can: they are
+unsigned integers. To make a key of its words again, one has to know the generator.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ __all__ = ["KeyWords", "bits", "with_keys", "with_words"]
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class KeyWords:
-    """Holds the words of an array of keys in its place in a pytree.
+    """Stands for an array of keys in a pytree, and holds the words of the keys.
 
     Args:
         words: unsigned integers, ``[..., words of one key]``.
-        generator: the name of the keys' generator. It belongs to the pytree's structure, so that a compiled program
-            can take and return words and still knows whose they are.
+        generator: the name of the keys' generator. It is part of the pytree's structure, not an array, so that it
+            passes through compiled programs beside the words.
     """
 
     words: jax.Array

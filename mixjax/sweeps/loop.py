@@ -1,4 +1,4 @@
-"""The loop of a sweep: chunk after chunk, until all runs are done."""
+"""Runs a sweep, chunk after chunk until all runs are done, and joins the chunks into a dataset."""
 
 from __future__ import annotations
 
@@ -48,32 +48,33 @@ def sweep(
 ) -> xarray.Dataset:
     """Runs ``train`` for every point of a grid, or of a list, and every seed.
 
-    ``mixjax.sweep(train, seeds=100, ...)`` is :func:`run` of the :class:`mixjax.sweeps.Sweep` of the same arguments,
-    which describes those from ``train`` to ``devices`` in full.
+    ``mixjax.sweep(train, seeds=100, ...)`` is short for ``run(Sweep(train, seeds=100, ...))``.
+    :class:`mixjax.sweeps.Sweep` describes the arguments from ``train`` to ``devices`` in full.
 
     Args:
         train: ``train(key, hparams, data) -> metrics``, pure and jittable, or :class:`mixjax.sweeps.Segments`.
         seeds: number of seeds, at least 1, the same for every point.
         axes: hyperparameter -> its values, numbers or strings; the points are the product of the axes.
-        points: hyperparameter -> column; each row is a point, in product with the axes.
+        points: hyperparameter -> column; entry ``i`` of the columns is point ``i``, in product with the axes.
         data: pytree that every run gets.
         dims: metric -> the names of its own dimensions.
         coords: dimension -> the labels along it.
         first_seed: the first seed.
         chunk: number of runs in one call of the compiled program; "auto" takes as many as fit the memory.
         vectorize: ``"vmap"`` or ``"map"``, how a device computes its runs of a chunk; None chooses by the device.
-        devices: those to split the runs over; None takes all of this host.
-        callback: ``callback(done, total)``, called after each chunk; and after each segment, with a fraction of a run.
+        devices: the devices to split the runs over; None takes all of this host.
+        callback: ``callback(done, total)``, called with numbers of runs after each chunk and each segment. After a
+            segment ``done`` counts the parts of the runs at work, and need not be whole.
         tracker: called at the same times with a :class:`mixjax.sweeps.Record`: how far the sweep is, how many runs
             diverged, and each metric's mean over the chunk's finite runs. A tracker that raises is reported as a
             warning and not called again.
-        checkpoint: folder for finished chunks and for the carries of unfinished ones. The same call finds them there
-            and computes only what is missing; the result is bitwise that of a sweep without a break. Chunks that come
-            so fast that saving would take more than 1 % of the time wait for each other
+        checkpoint: folder for finished chunks and for the carries of unfinished ones (:class:`Segments`). The same call
+            finds them there and computes only what is missing; the result is bitwise that of a sweep without a break.
+            Where saving each chunk would take more than 1 % of the time, several are saved together
             (:func:`mixjax.sweeps.saving.pauses` changes that). The folder stays: remove it when the result is safe.
-            Several hosts (``jax.distributed``) need one that all of them see: each computes its share of the chunks,
-            and all return the whole result.
-        identity: what else the chunks in the folder must have in common with this call, by name, as JSON values. The
+            Several hosts (``jax.distributed``) need a folder that all of them see: each computes its share of the
+            chunks, and all return the whole result.
+        identity: name -> JSON value, compared with the values that the chunks in the folder were computed with. The
             arguments above, the data, the program, JAX's version, and the kind and number of the devices are compared
             in any case. An error names what differs.
 
@@ -82,10 +83,10 @@ def sweep(
         ``points``, whose columns are coordinates along it. A run equals the same run of any other sweep within 1e-4,
         and bitwise at equal ``chunk``. The attributes are about this call:
 
-        - ``num_runs``, and ``num_computed``, those that this host computed now;
+        - ``num_runs``, and ``num_computed``, the number of runs that this host computed now;
         - ``compile_seconds`` and ``run_seconds``;
         - ``vectorize``;
-        - ``chunk``, the size of a chunk: the last one if it was halved, 0 where nothing was left to compute.
+        - ``chunk``, the number of runs in a chunk: after halving if memory ran out, 0 if nothing was left to compute.
 
     Raises:
         ValueError: no seeds, an empty axis, columns of different lengths, values that do not fit JAX's types, ``dims``
@@ -132,10 +133,10 @@ def run(
 
     Args:
         spec: the sweep.
-        callback: as :func:`sweep` takes it, and so the others.
+        callback: as :func:`sweep` takes it, like the arguments that follow.
         tracker: called with records.
         checkpoint: folder for finished chunks.
-        identity: what else identifies the chunks.
+        identity: name -> JSON value that identifies the chunks.
 
     Returns:
         The dataset that :func:`sweep` returns.
@@ -143,17 +144,18 @@ def run(
     Raises:
         ValueError, TypeError, RuntimeError, ImportError, ChangedError, MemoryError: as :func:`sweep` does.
     """
-    _xarray()  # needed at the end only, but a missing extra shall show before the runs
+    # Needed at the end only, but a missing package should show before the runs.
+    _xarray()
     hosts = Hosts.here()
     if hosts.several and checkpoint is None:
-        raise ValueError("several hosts share their chunks through a folder: give checkpoint, one that all see.")
+        raise ValueError("several hosts share their chunks through a folder: give a checkpoint folder that all see.")
     prepared = Prepared.of(spec)
     runs = prepared.runs
 
     store, kept = None, {}
     if checkpoint is not None:
-        store, kept = _opened(checkpoint, identity_of(prepared, spec.chunk, identity or {}), hosts)
-    # One host may have found a chunk damaged that another could read: all go by what the first one has.
+        store, kept = _open_store(checkpoint, identity_of(prepared, spec.chunk, identity or {}), hosts)
+    # One host may have found a chunk damaged that another could read: all hosts go by what the first one found.
     done = hosts.from_first(runs.covered(kept))
     kept = {first: metrics for first, metrics in kept.items() if done[first]}
 
@@ -166,11 +168,17 @@ def run(
         segments=num_segments(spec.train),
         time_axes=time_axes(spec.train, prepared.dims),
     )
-    attrs = {"num_runs": runs.num, "num_computed": 0, "chunk": 0, "vectorize": prepared.vectorize}
-    attrs |= {"compile_seconds": 0.0, "run_seconds": 0.0}
+    attrs = {
+        "num_runs": runs.num,
+        "num_computed": 0,
+        "chunk": 0,
+        "vectorize": prepared.vectorize,
+        "compile_seconds": 0.0,
+        "run_seconds": 0.0,
+    }
     if not done.all():
         start = time.perf_counter()
-        program = _compiled(spec, prepared, store, hosts)
+        program = _compile(spec, prepared, store, hosts)
         attrs["compile_seconds"] = time.perf_counter() - start
 
         start = time.perf_counter()
@@ -185,12 +193,12 @@ def run(
             attrs["chunk"] = executor.slots
         attrs["run_seconds"] = time.perf_counter() - start
     if hosts.several:
-        kept = _of_all_hosts(store, prepared, hosts)
+        kept = _read_all_hosts(store, prepared, hosts)
     return _dataset(spec, prepared, kept, attrs)
 
 
-def _opened(folder, identity, hosts):
-    """Returns the store in a folder, and the chunks in it."""
+def _open_store(folder, identity, hosts):
+    """Opens the store in a folder, and reads the chunks in it."""
     store = None
     with hosts.together():
         # The first host writes a new folder's identity before the others look for one.
@@ -198,23 +206,25 @@ def _opened(folder, identity, hosts):
             store = Chunks(folder, identity)
     # No host goes on to write before all have read.
     with hosts.together():
-        store = store or Chunks(folder, identity)
+        if store is None:
+            store = Chunks(folder, identity)
         return store, store.read()
 
 
-def _compiled(spec, prepared, store, hosts):
-    """Returns the compiled program of a chunk of the size to start with."""
-    slots = _first_size(spec, prepared, store, hosts)
+def _compile(spec, prepared, store, hosts):
+    """Builds and compiles the program of a chunk of the size to start with."""
+    slots = _choose_size(spec, prepared, store, hosts)
     with hosts.together():
         program = prepared.build(slots)
         program.compile()
         return program
 
 
-def _first_size(spec, prepared, store, hosts):
-    """Returns the size of a chunk to start with, the same on all hosts.
+def _choose_size(spec, prepared, store, hosts):
+    """Returns the number of runs in a chunk to start with, the same on all hosts.
 
-    That is the size asked for, or the one that this sweep chose in an earlier call, or the best one.
+    The size that the user gave comes first, then the size that an earlier call of this sweep chose, then the largest
+    size that fits.
     """
     if spec.chunk != "auto":
         return int(spec.chunk)
@@ -222,15 +232,16 @@ def _first_size(spec, prepared, store, hosts):
     # The first host decides: free memory differs from host to host, and all must cut the runs into the same chunks.
     with hosts.together():
         if hosts.is_first:
-            slots = (store is not None and store.chunk_size) or prepared.build_fitting().slots
+            earlier = None if store is None else store.chunk_size
+            slots = earlier or prepared.build_fitting().slots
             if store is not None:
                 store.chunk_size = slots
     return int(hosts.from_first(np.int32(slots)))
 
 
-def _of_all_hosts(store, prepared, hosts):
-    """Returns the chunks that all hosts have written."""
-    # Together, so that a host that returns, and removes the folder, takes it from nobody who still reads.
+def _read_all_hosts(store, prepared, hosts):
+    """Reads the chunks that all hosts have written."""
+    # Together: a host that returns may remove the folder, so all must have read it by then.
     with hosts.together():
         kept = store.read()
     if not prepared.runs.covered(kept).all():
@@ -239,9 +250,10 @@ def _of_all_hosts(store, prepared, hosts):
 
 
 def _dataset(spec, prepared, kept, attrs):
-    """Joins the chunks to the dataset that the user gets."""
+    """Joins the chunks into the dataset that the user gets."""
     runs = prepared.runs
     variables = {name: ((*runs.dims, *own), runs.joined(name, kept)) for name, own in prepared.dims.items()}
+    # Of labels that belong to no metric, xarray would make a dimension of the dataset.
     used = {dim for own in prepared.dims.values() for dim in own}
     coords = {name: values for name, values in (spec.coords or {}).items() if name in used}
     return _xarray().Dataset(variables, runs.coords | coords, attrs)

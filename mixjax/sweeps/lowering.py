@@ -1,4 +1,7 @@
-"""Makes compiled programs of all slots of a chunk out of the functions of one run."""
+"""Traces and compiles programs that compute a whole chunk of runs, from functions that compute one run.
+
+A program has a fixed number of slots. Each slot holds one run, or padding where there are fewer runs than slots.
+"""
 
 from __future__ import annotations
 
@@ -13,26 +16,25 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mixjax.sweeps.keys import with_keys, with_words
 from mixjax.sweeps.segments import Segments
-from mixjax.sweeps.shapes import Shapes
 from mixjax.sweeps.spec import Train, Vectorize
 
-__all__ = ["SPLIT", "WHOLE", "Inputs", "Lowered", "Signature", "compiled", "lower"]
+__all__ = ["SPLIT", "WHOLE", "Inputs", "Lowered", "Shapes", "Signature", "compiled", "lower"]
 
 SPLIT = PartitionSpec("runs")
-"""Splits the slots over the devices."""
+"""Splits an array's first dimension, the slots, over the devices."""
 
 WHOLE = PartitionSpec()
-"""Puts the whole on every device."""
+"""Puts a copy of the whole array on every device."""
 
 
 class Inputs(NamedTuple):
-    """Holds the arguments of one call, on the devices.
+    """Holds the arguments of one call of a program, on the devices.
 
     Args:
-        valid: bool ``[slots]``, which slots hold a run.
-        state: what a run starts from, ``[slots, ...]``: its seed; or, for a segment, the carry.
+        valid: bool ``[slots]``, True where a slot holds a run.
+        state: ``[slots, ...]``: each run's seed or, for a segment, its carry.
         hparams: hyperparameter -> numbers ``[slots]``.
-        labels: hyperparameter -> the position that all runs share, ``[]``.
+        labels: hyperparameter -> the label's position ``[]``, which all runs share.
         data: the sweep's data.
     """
 
@@ -43,17 +45,54 @@ class Inputs(NamedTuple):
     data: Any
 
 
+class Shapes:
+    """Describes a pytree by its structure and by the shape and dtype of each leaf.
+
+    Two descriptions are equal where a program compiled for one pytree takes the other.
+
+    Args:
+        tree: a pytree of arrays or of ``jax.ShapeDtypeStruct``.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> Shapes({"x": jnp.zeros(2)}) == Shapes({"x": jnp.ones(2)}), Shapes(jnp.zeros(2)) == Shapes(jnp.zeros(3))
+        (True, False)
+    """
+
+    def __init__(self, tree: Any):
+        """Keeps the description as ``self.tree``, a pytree of ``jax.ShapeDtypeStruct``."""
+        self.tree = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
+        leaves, structure = jax.tree.flatten(self.tree)
+        self._key = (structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
+
+    def __hash__(self):
+        """Returns one number for equal descriptions."""
+        return hash(self._key)
+
+    def __eq__(self, other):
+        """Compares structures, shapes and dtypes."""
+        return isinstance(other, Shapes) and self._key == other._key
+
+
 def _settings() -> tuple:
     """Returns the settings of JAX that change the program of a function."""
-    names = ("enable_x64", "default_prng_impl", "default_matmul_precision", "threefry_partitionable", "debug_nans")
-    names += ("numpy_dtype_promotion", "numpy_rank_promotion", "disable_jit")
+    names = (
+        "enable_x64",
+        "default_prng_impl",
+        "default_matmul_precision",
+        "threefry_partitionable",
+        "debug_nans",
+        "numpy_dtype_promotion",
+        "numpy_rank_promotion",
+        "disable_jit",
+    )
     # Not every version of JAX has all of these.
     return tuple(getattr(jax.config, f"jax_{name}", None) for name in names)
 
 
 @dataclasses.dataclass(frozen=True)
 class Signature:
-    """Holds everything that the programs of a chunk depend on. Equal signatures share their programs.
+    """Holds everything that the programs of a chunk depend on: the key under which they are kept.
 
     Args:
         train: the training run.
@@ -63,7 +102,7 @@ class Signature:
         hparams: the shapes of one run's hyperparameters that are numbers.
         labels: the shapes of one run's labels.
         data: the shapes of the data.
-        settings: those of JAX when the signature is made.
+        settings: the settings of JAX when the signature is made.
     """
 
     train: Train | Segments
@@ -80,22 +119,22 @@ class Lowered(NamedTuple):
     """Holds the traced programs of a chunk.
 
     Args:
-        programs: one program for a function. Two for :class:`Segments`: one that makes the carry, one that runs a
-            segment.
-        carry: the pytree structure of that carry; None for a function.
+        programs: one program where the training run is a plain function. Two for :class:`Segments`: the first makes
+            the carry, the second runs a segment.
+        carry: the pytree structure of the carry; None for a plain function.
     """
 
     programs: tuple[Any, ...]
     carry: Any
 
 
-# Few are kept: each holds a whole traced program, and a sweep needs one, or one more each time it halves a chunk.
+# Few are kept, since each holds a whole traced program. A sweep needs one, and one more each time it halves a chunk.
 @functools.lru_cache(maxsize=8)
 def lower(signature: Signature) -> Lowered:
     """Traces the programs of a chunk.
 
     Args:
-        signature: what they depend on.
+        signature: everything that the programs depend on.
 
     Returns:
         The programs, not compiled; the same object for equal signatures.
@@ -105,7 +144,7 @@ def lower(signature: Signature) -> Lowered:
     if isinstance(train, Segments):
         init, advance = _on_words(train)
         carry = jax.eval_shape(init, seed, signature.hparams.tree, signature.labels.tree, signature.data.tree)
-        # The old carry is donated: the new one takes over its memory, which for large models is most of what they need.
+        # The old carry is donated, so that the new one takes over its memory: for large models that is most of it.
         programs = (_lower_one(init, seed, signature), _lower_one(advance, carry, signature, donate=True))
         return Lowered(programs, jax.tree.structure(carry))
 
@@ -117,7 +156,7 @@ def lower(signature: Signature) -> Lowered:
 
 
 def _on_words(segments: Segments):
-    """Returns ``init`` and ``advance`` for a carry that can be kept on disk, with the words of its random keys."""
+    """Returns ``init`` and ``advance`` for a carry that can be written to disk: its random keys become their words."""
 
     def init(seed, hparams, labels, data):
         return with_words(segments.init(jax.random.key(seed), hparams | labels, data))
@@ -130,23 +169,23 @@ def _on_words(segments: Segments):
 
 
 def _lower_one(function: Callable, state: Any, signature: Signature, donate: bool = False):
-    """Lowers one run's ``function(state, hparams, labels, data)`` as a program of all slots, with :class:`Inputs`."""
+    """Lowers one run's ``function(state, hparams, labels, data)`` as a program of all slots, called with Inputs."""
     mesh, slots = signature.mesh, signature.slots
 
-    def of_slots(tree):
+    def per_slot(tree):
         sharding = NamedSharding(mesh, SPLIT)
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct((slots, *x.shape), x.dtype, sharding=sharding), tree)
 
-    def of_all(tree):
+    def shared(tree):
         sharding = NamedSharding(mesh, WHOLE)
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
     inputs = Inputs(
-        valid=of_slots(jax.ShapeDtypeStruct((), bool)),
-        state=of_slots(state),
-        hparams=of_slots(signature.hparams.tree),
-        labels=of_all(signature.labels.tree),
-        data=of_all(signature.data.tree),
+        valid=per_slot(jax.ShapeDtypeStruct((), bool)),
+        state=per_slot(state),
+        hparams=per_slot(signature.hparams.tree),
+        labels=shared(signature.labels.tree),
+        data=shared(signature.data.tree),
     )
     repeated = _as_batch(function) if signature.vectorize == "vmap" else _one_by_one(function)
     if mesh.devices.size > 1:
@@ -159,10 +198,11 @@ def _lower_one(function: Callable, state: Any, signature: Signature, donate: boo
 
 
 def _as_batch(function):
-    """Makes a function of one run one of all slots, computed together."""
+    """Turns one run's function into a function of all slots, which computes them as one batch."""
 
     def batch(valid, state, hparams, labels, data):
-        del valid  # in a batch the padding costs no time
+        # In a batch the padding costs no time of its own, so that it is computed too.
+        del valid
         # Labels are not batched: a switch over a batched index would run all of its branches.
         return jax.vmap(function, in_axes=(0, 0, None, None))(state, hparams, labels, data)
 
@@ -170,7 +210,7 @@ def _as_batch(function):
 
 
 def _one_by_one(function):
-    """Makes a function of one run one of all slots, computed one after the other; padding is passed over."""
+    """Turns one run's function into a function of all slots, which computes them in a loop and skips the padding."""
 
     def loop(valid, state, hparams, labels, data):
         def slot(inputs):
@@ -188,8 +228,8 @@ def _one_by_one(function):
     return loop
 
 
-# A cache of its own, keyed by the lowered program's identity: lowering is cheap beside compiling, and a dry run or a
-# comparison of checkpoints lowers programs that nobody compiles.
+# A cache of its own, apart from that of `lower`: some programs are lowered for their code only, to compare it with a
+# checkpoint, and compiling them would be slow. Lowered programs are compared by identity.
 @functools.lru_cache(maxsize=16)
 def compiled(lowered: Any) -> Any:
     """Compiles a lowered program, once.

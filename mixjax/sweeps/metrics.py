@@ -1,4 +1,4 @@
-"""The metrics that a run will return: their shapes, found by tracing, and the names of their dimensions."""
+"""Finds out, by tracing, which metrics a run will return, and names and checks their dimensions."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from mixjax.sweeps.lowering import Shapes
 from mixjax.sweeps.segments import Segments
-from mixjax.sweeps.shapes import Shapes
 from mixjax.sweeps.spec import Train
 
 __all__ = ["SegmentShapes", "metric_dims", "segment_shapes", "time_axes"]
@@ -20,8 +20,8 @@ class SegmentShapes(NamedTuple):
 
     Args:
         before: the carry that the segment takes.
-        after: the carry that it returns.
-        metrics: its metrics, time first.
+        after: the carry that the segment returns.
+        metrics: the segment's metrics, time first.
     """
 
     before: Any
@@ -38,7 +38,7 @@ def segment_shapes(segments: Segments, hparams: Any, data: Any) -> SegmentShapes
         data: pytree of arrays.
 
     Returns:
-        The shapes of what goes in and comes out.
+        The shapes of the segment's carries and metrics.
     """
     before = jax.eval_shape(segments.init, jax.random.key(0), hparams, data)
     after, metrics = jax.eval_shape(segments.advance, before, hparams, data)
@@ -61,14 +61,15 @@ def metric_dims(
         hparams: hyperparameter -> ``jax.ShapeDtypeStruct`` of a scalar.
         data: pytree of arrays.
         taken: names that no dimension or metric may have.
-        dims: metric -> names of its dimensions, for those that have names.
+        dims: metric -> names of its dimensions; a metric that is left out gets made-up names.
         coords: dimension -> the labels along it.
 
     Returns:
         Metric -> names of its dimensions, for all metrics.
 
     Raises:
-        TypeError: ``train`` returns no dict of arrays, or is a :class:`Segments` of other types than it must be.
+        TypeError: ``train`` returns no dict of arrays, the carry of :class:`Segments` changes its shapes, or their
+            ``stop`` returns no bool.
         ValueError: ``dims`` or ``coords`` do not fit the metrics, or a name has two meanings.
     """
     shapes = _metric_shapes(train, hparams, data)
@@ -98,8 +99,8 @@ def time_axes(train: Train | Segments, dims: Mapping[str, tuple[str, ...]]) -> d
         dims: metric -> names of its dimensions.
 
     Returns:
-        Metric -> the place of time among its own dimensions: the first one of :class:`Segments`, else the first one
-        called "step" or "time"; None where there is none.
+        Metric -> the place of time among the metric's own dimensions, or None where it has no time. With
+        :class:`Segments` the first dimension is time, else the first dimension called "step" or "time" is.
     """
     if isinstance(train, Segments):
         return dict.fromkeys(dims, 0)
@@ -145,7 +146,7 @@ def _checked_segment(segments, hparams, data) -> SegmentShapes:
     if Shapes(shapes.before) != Shapes(shapes.after):
         raise TypeError(f"advance must return a carry like the one it got, {shapes.before}, got {shapes.after}.")
     if not isinstance(shapes.metrics, dict):
-        return shapes  # the caller says so
+        return shapes  # the caller raises
     for name, x in shapes.metrics.items():
         if x.ndim == 0:
             raise ValueError(f"metric {name!r} of a segment needs time as its first dimension, got a scalar.")

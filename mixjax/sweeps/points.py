@@ -1,4 +1,4 @@
-"""The values of hyperparameters: labels, random points, and the arrays that a sweep makes of them."""
+"""Checks and draws the values of hyperparameters, and makes the arrays that ``train`` gets."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _SCALES = ("linear", "log", "integer")
 
 
 class Labels(list):
-    """Lists strings, such as the names of rules, that ``train`` gets as positions among all names that there are.
+    """Lists strings, such as the names of rules, which ``train`` gets as their positions in a list of names.
 
-    A plain list of strings counts positions in the order in which the strings first appear. With ``Labels`` the order
-    is given, so that a string has the same position in every sweep.
+    In a plain list of strings, positions count the different strings in the order in which they first appear. With
+    ``Labels`` the order is given, so that a string has the same position in every sweep.
 
     Args:
         values: the strings, for an axis or a column of points.
-        names: all that there can be, in the order in which ``train`` counts them.
+        names: all strings that can occur, in the order in which ``train`` counts them.
 
     Raises:
-        ValueError: one is not among the names, or a name occurs twice.
+        ValueError: a value is not among the names, or a name occurs twice.
 
     Example:
         >>> Labels(["fgls", "erma", "fgls"], names=["erma", "fgls"]).positions
@@ -53,11 +53,13 @@ def random_points(space: Mapping[str, Sequence], num: int, seed: int = 0) -> dic
         seed: the seed of the draws.
 
     Returns:
-        Columns of ``num`` values; strings as :class:`Labels`, so that ``train`` gets their positions in the list.
+        Hyperparameter -> column of ``num`` values. A column of strings is :class:`Labels`, so that ``train`` gets a
+        string's position in the list that was given.
 
     Raises:
-        ValueError: a list that is empty or mixed, bounds in the wrong order or not finite, a log scale that starts at
-            or below 0, bounds of integers that are none or exceed 64 bits, ``num`` below 1.
+        ValueError: a list that is empty, or that mixes strings with numbers; bounds in the wrong order or not finite; a
+            log scale that starts at or below 0; bounds of "integer" that are no integers or exceed 64 bits; ``num``
+            below 1.
 
     Example:
         >>> points = random_points({"gamma": ("log", 1e-4, 1.0), "rule": ["erma", "fgls"]}, num=3, seed=1)
@@ -86,7 +88,9 @@ def as_values(name: str, values: Any) -> list:
     """
     if isinstance(values, Labels):
         return values
-    values = values if isinstance(values, str) else list(values)
+    # A string is a sequence too: its characters are hardly what was meant.
+    if not isinstance(values, str):
+        values = list(values)
     if isinstance(values, str) or np.ndim(values) != 1:
         raise ValueError(f"{name}: needs a list of numbers or of strings, got {values!r}.")
     # The result's coordinates and the identity in JSON need Python's numbers, not NumPy's or JAX's.
@@ -99,27 +103,28 @@ def as_values(name: str, values: Any) -> list:
 
 
 def as_array(name: str, values: list) -> np.ndarray:
-    """Returns an axis or a column as ``train`` gets it: numbers in JAX's types, labels as their positions.
+    """Converts an axis or a column to what ``train`` gets: numbers in JAX's types, labels as their positions.
 
     Args:
         name: the hyperparameter, for the error.
         values: as :func:`as_values` returns them.
 
     Returns:
-        One value each, of 32 bits unless ``jax_enable_x64`` is set.
+        ``[len(values)]``, of 32 bits unless ``jax_enable_x64`` is set.
 
     Raises:
-        ValueError: something that is no number, or a number that the type cannot hold.
+        ValueError: a value is no number, or a number that the type cannot hold.
     """
     if isinstance(values, Labels):
         return np.array(values.positions, np.int32)
     array = np.asarray(values)
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{name}: needs numbers that fit 64 bits, got {values}.")
-    # NumPy reads a list with a number above 2**63 as unsigned; train shall get signed integers as from other lists.
-    own = np.dtype(np.int64) if array.dtype.kind == "u" else array.dtype
-    with np.errstate(over="ignore", invalid="ignore"):  # what does not fit is named below
-        cast = array.astype(jax.dtypes.canonicalize_dtype(own))
+    # NumPy reads a list with a number above 2**63 as unsigned; `train` gets signed integers, as from any other list.
+    dtype = np.dtype(np.int64) if array.dtype.kind == "u" else array.dtype
+    # No warning for a number that does not fit: it is an error below.
+    with np.errstate(over="ignore", invalid="ignore"):
+        cast = array.astype(jax.dtypes.canonicalize_dtype(dtype))
     # Floats may be rounded, but not to infinity; integers must stay what they are.
     fits = np.isfinite(cast) | ~np.isfinite(array) if array.dtype.kind == "f" else cast == array
     if not fits.all():
@@ -148,15 +153,16 @@ def _from_list(name, choices, num, random):
     if not len(choices):
         raise ValueError(f"{name}: no values to choose from.")
     chosen = [choices[i] for i in random.integers(len(choices), size=num)]
-    are_strings = {isinstance(choice, str) for choice in choices}
-    if len(are_strings) > 1:
+    num_strings = sum(isinstance(choice, str) for choice in choices)
+    if 0 < num_strings < len(choices):
+        # A tuple that begins with a string was likely meant as a range.
         if isinstance(choices, tuple) and isinstance(choices[0], str):
             raise ValueError(f"{name}: unknown scale {choices[0]!r}; known: 'linear', 'log', 'integer'.")
         raise ValueError(f"{name}: needs strings or numbers only, got {choices}.")
-    # The names in the order of the list, not of the draws: a string keeps its position whatever is drawn.
-    return Labels(chosen, dict.fromkeys(choices)) if True in are_strings else chosen
+    # The names are in the order of the list, not of the draws: a string keeps its position whatever is drawn.
+    return Labels(chosen, dict.fromkeys(choices)) if num_strings else chosen
 
 
 def _rounded(values, low, high):
-    """Rounds random numbers to six digits, which are enough and can be read, without leaving the bounds."""
+    """Rounds random numbers to six digits, so that they are easy to read, and keeps them within the bounds."""
     return [float(min(max(float(f"{value:.6g}"), low), high)) for value in values]

@@ -1,8 +1,10 @@
-"""A sweep that is ready to run: its arguments checked, its runs laid out, its programs to be built."""
+"""Checks the arguments of a sweep, lays out its runs, and chooses and builds the program of a chunk."""
 
 from __future__ import annotations
 
 import dataclasses
+import logging
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,15 +12,25 @@ import jax.numpy as jnp
 
 from mixjax.sweeps import devices as devices_lib
 from mixjax.sweeps.devices import Device
-from mixjax.sweeps.memory import MAP_SLOTS, fitting
+from mixjax.sweeps.lowering import Shapes
 from mixjax.sweeps.metrics import metric_dims
-from mixjax.sweeps.programs import Program
+from mixjax.sweeps.programs import OutOfMemoryError, Program
 from mixjax.sweeps.runs import Runs
 from mixjax.sweeps.segments import Segments
-from mixjax.sweeps.shapes import Shapes
 from mixjax.sweeps.spec import Sweep, Train, Vectorize
 
-__all__ = ["Prepared"]
+__all__ = ["Prepared", "fitting"]
+
+_LOG = logging.getLogger(__name__)
+
+_MAP_SLOTS = 16
+"""Slots a device where runs go one after the other ("map"): a larger chunk would need no more memory, nor be faster."""
+
+_USABLE = 0.8
+"""The part of the free memory that a program may need: the compiler's analysis does not see everything."""
+
+_SHRINK = 0.9
+"""The next size to try is at most this part of the last one, so that the search ends whatever the analysis says."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +39,7 @@ class Prepared:
 
     Args:
         train: the training run.
-        runs: which run has which hyperparameters and seed.
+        runs: the hyperparameters and the seed of each run.
         data: pytree of arrays on the default device.
         dims: metric -> the names of its own dimensions, for all metrics.
         vectorize: "vmap" or "map".
@@ -45,7 +57,7 @@ class Prepared:
 
     @classmethod
     def of(cls, spec: Sweep) -> Prepared:
-        """Checks a sweep; traces ``train``, and computes nothing.
+        """Checks a sweep. ``train`` is traced, and nothing is computed.
 
         Args:
             spec: the sweep.
@@ -60,10 +72,12 @@ class Prepared:
         if not devices or any(device.process_index != jax.process_index() for device in devices):
             raise ValueError(f"devices must be some of jax.local_devices(), got {devices}.")
         runs = Runs(spec.axes or {}, spec.points or {}, spec.seeds, spec.first_seed)
-        # Data on the device already are not free memory, yet the program's analysis counts them among its arguments.
-        there = [x for x in jax.tree.leaves(spec.data) if isinstance(x, jax.Array) and devices[0] in x.devices()]
-        free = devices_lib.free_bytes(devices) + sum(x.nbytes for x in there)
-        # As JAX's arrays: the program is compiled for their types, where Python's numbers and 64 bits have no place.
+        # The compiler's analysis counts the data among the program's arguments. Data that are on the device already
+        # take no more memory there, so that their bytes are added to what is free.
+        resident = [x for x in jax.tree.leaves(spec.data) if isinstance(x, jax.Array) and devices[0] in x.devices()]
+        free = devices_lib.free_bytes(devices) + sum(x.nbytes for x in resident)
+        # Converted before the tracing: the program is compiled for the types of JAX's arrays, not for Python's numbers
+        # or NumPy's 64 bits.
         data = jax.tree.map(jnp.asarray, spec.data)
         dims = metric_dims(
             spec.train,
@@ -78,16 +92,16 @@ class Prepared:
 
     @property
     def hparams(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Describes the hyperparameters that one run gets: numbers and labels."""
+        """Describes one run's hyperparameters, numbers and labels, by shape and dtype."""
         return self.runs.batched_spec | self.runs.label_spec
 
     @property
     def map_slots(self) -> int:
         """Returns the number of slots of a chunk whose runs go one after the other."""
-        return MAP_SLOTS * len(self.devices)
+        return _MAP_SLOTS * len(self.devices)
 
     def build(self, slots: int) -> Program:
-        """Traces the program of a chunk of so many slots."""
+        """Traces the program of a chunk of ``slots`` runs."""
         return Program(
             self.train,
             slots,
@@ -99,7 +113,38 @@ class Prepared:
         )
 
     def build_fitting(self) -> Program:
-        """Builds the program of the largest chunk that fits the memory, or that is worth its while with "map"."""
+        """Builds the program of the largest chunk that fits the memory; with "map", of :attr:`map_slots`."""
         if self.vectorize == "map":
             return self.build(self.map_slots)
         return fitting(self.build, self.runs.largest_group, self.free_bytes)
+
+
+def fitting(build: Callable[[int], Program], num_runs: int, free: float) -> Program:
+    """Builds the program of the largest chunk that fits the memory.
+
+    The compiler's analysis of one size gives the next size to try. That size is then lowered so far that all calls of
+    the program get about the same number of runs: the last one shall not be mostly padding.
+
+    Args:
+        build: number of slots -> Program.
+        num_runs: the most runs that are to share a chunk, at least 1.
+        free: free bytes of a device.
+
+    Returns:
+        The program, compiled. A program of one run a device is returned whether it fits or not: nothing smaller is
+        left to try.
+    """
+    slots, usable = num_runs, _USABLE * free
+    while True:
+        program = build(slots)
+        try:
+            needed = program.bytes_per_device()
+        except OutOfMemoryError:
+            # The error does not say how much was needed: twice the usable bytes make half the size the next to try.
+            needed = 2 * usable
+        if needed <= usable or program.slots <= program.num_devices:
+            return program
+        per_device = int(program.slots // program.num_devices * min(usable / needed, _SHRINK))
+        calls = -(-num_runs // (max(per_device, 1) * program.num_devices))
+        slots = -(-num_runs // calls)
+        _LOG.info("a chunk of %d runs needs %.3g GB a device of %.3g: trying %d", program.slots, needed, usable, slots)

@@ -1,7 +1,7 @@
-"""The compiled programs of a chunk of runs, split over devices.
+"""Calls the compiled programs of a chunk of runs, and moves the runs to the devices and back.
 
-A chunk is a fixed number of slots. Each slot holds one run; where there are fewer runs than slots, the last slots hold
-padding. Run ``i`` is computed on device ``i % devices``, so that a chunk that is not full keeps every device busy.
+A program has a fixed number of slots. Each slot holds one run; where a chunk has fewer runs than slots, the last slots
+hold padding. Run ``i`` is computed on device ``i % devices``, so that a chunk that is not full keeps every device busy.
 """
 
 from __future__ import annotations
@@ -16,27 +16,26 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from mixjax.sweeps.devices import Device
-from mixjax.sweeps.lowering import SPLIT, WHOLE, Inputs, Signature, compiled, lower
+from mixjax.sweeps.lowering import SPLIT, WHOLE, Inputs, Shapes, Signature, compiled, lower
 from mixjax.sweeps.runs import Part
 from mixjax.sweeps.segments import Segments
-from mixjax.sweeps.shapes import Shapes
 from mixjax.sweeps.spec import Train, Vectorize
 
 __all__ = ["OutOfMemoryError", "Program", "memory_errors"]
 
 
 class OutOfMemoryError(MemoryError):
-    """Says that a device has no memory for a chunk."""
+    """Says that a device has too little memory for a chunk."""
 
 
 class Program:
-    """Runs chunks of one size: compiled when first called, and kept for later sweeps of the same shapes.
+    """Runs chunks of one size. The compiled code is kept for later sweeps of the same function and shapes.
 
     Args:
-        train: the training run. :class:`Segments` have two programs: one makes the carry, one runs a segment.
+        train: the training run. :class:`Segments` make two compiled programs: one makes the carry, one runs a segment.
         slots: number of runs in a call, rounded up to a multiple of the devices.
         vectorize: "vmap" or "map", see :class:`mixjax.sweeps.Sweep`.
-        devices: where to run; of more devices than slots only as many are used.
+        devices: where to run; no more of them are used than there are slots.
         hparams: the shapes of one run's hyperparameters that are numbers.
         labels: the shapes of one run's labels.
         data: the shapes of the data.
@@ -54,7 +53,7 @@ class Program:
         data: Shapes,
     ):
         """Traces the programs, without compiling them."""
-        # A device without a run would compute padding only.
+        # A device without a run would compute nothing but padding.
         devices = tuple(devices)[: max(slots, 1)]
         self.num_devices = len(devices)
         self.slots = -(-slots // self.num_devices) * self.num_devices
@@ -75,11 +74,11 @@ class Program:
     @property
     def fingerprint(self) -> str:
         """Returns a digest of the programs' code."""
-        # Without debug information, as_text has no file names and line numbers: moving train changes nothing.
+        # The text has no file names and line numbers: the digest stays the same if `train` is moved in its file.
         return hashlib.sha256("".join(program.as_text() for program in self._lowered.programs).encode()).hexdigest()
 
     def compile(self) -> None:
-        """Compiles what was not compiled before.
+        """Compiles the programs, unless they were compiled before.
 
         Raises:
             OutOfMemoryError: the compiler says that the chunk does not fit.
@@ -91,10 +90,11 @@ class Program:
     def bytes_per_device(self) -> int:
         """Returns the memory that a call needs on each device, by the compiler's analysis.
 
-        Arguments and results count; of two programs, the one that needs more.
+        Arguments and results are counted. For :class:`Segments`, the larger of the two programs counts.
         """
         self.compile()
         analyses = [compiled(program).memory_analysis() for program in self._lowered.programs]
+        # A donated carry is both an argument and a result: its memory, the alias size, is subtracted once.
         return max(
             one.temp_size_in_bytes + one.argument_size_in_bytes + one.output_size_in_bytes - one.alias_size_in_bytes
             for one in analyses
@@ -105,10 +105,10 @@ class Program:
         """Copies the data, or anything that all runs share, to every device.
 
         Raises:
-            OutOfMemoryError: it does not fit.
+            OutOfMemoryError: the data do not fit.
         """
         with memory_errors():
-            # The copy is asynchronous: without the wait, memory that runs out would show outside this block.
+            # The copy is asynchronous: without the wait, its error would be raised outside this block.
             return jax.block_until_ready(jax.device_put(data, self._whole))
 
     def inputs(self, part: Part, data: Any) -> Inputs:
@@ -122,10 +122,10 @@ class Program:
             The arguments of :meth:`start`, or of :meth:`run`.
 
         Raises:
-            OutOfMemoryError: they do not fit.
+            OutOfMemoryError: the runs do not fit.
         """
         return Inputs(
-            valid=self._scattered(np.arange(self.slots) < len(part.seeds)),
+            valid=self._deal(np.arange(self.slots) < len(part.seeds)),
             state=self._place_runs(part.seeds),
             hparams=self._place_runs(part.hparams),
             labels=self.place_data(part.labels),
@@ -140,10 +140,11 @@ class Program:
         """Runs a chunk, or one segment of it.
 
         Args:
-            inputs: of :meth:`inputs`; for a segment with the carry as ``state``, whose memory the new carry takes over.
+            inputs: as :meth:`inputs` returned them. For a segment, ``state`` must be the carry; it is donated, and
+                cannot be used again.
 
         Returns:
-            metrics; or carry and metrics of a segment. Everything is ``[slots, ...]``, on the devices.
+            The metrics of a chunk, or the carry and the metrics of a segment: ``[slots, ...]``, on the devices.
         """
         return self._call(self._lowered.programs[-1], inputs)
 
@@ -151,7 +152,7 @@ class Program:
         """Copies the entries of the first ``num`` runs from the devices, in the runs' order, as NumPy arrays."""
 
         def take(x):
-            # One device after the other on the way in; undone here.
+            # Undoes `_deal`.
             x = np.asarray(x)
             grouped = x.reshape(self.num_devices, len(x) // self.num_devices, *x.shape[1:])
             return grouped.swapaxes(0, 1).reshape(x.shape)[:num]
@@ -168,24 +169,25 @@ class Program:
         return self._place_runs(structure.unflatten([arrays[f"carry {i}"] for i in range(structure.num_leaves)]))
 
     def _place_runs(self, tree):
-        """Puts one entry of each run into its slot; the padding repeats the last run's."""
-        return jax.tree.map(lambda x: self._scattered(x[np.minimum(np.arange(self.slots), len(x) - 1)]), tree)
+        """Puts each run's entry into the run's slot. The padding repeats the last run."""
+        return jax.tree.map(lambda x: self._deal(x[np.minimum(np.arange(self.slots), len(x) - 1)]), tree)
 
-    def _scattered(self, x):
-        """Deals the entries out to the devices, one after the other."""
+    def _deal(self, x):
+        """Copies ``[slots, ...]`` to the devices, entry ``i`` to device ``i % devices``."""
+        # A device gets a contiguous part of the array, so that the entries are sorted by device first.
         x = x.reshape(-1, self.num_devices, *x.shape[1:]).swapaxes(0, 1).reshape(x.shape)
         with memory_errors():
             return jax.device_put(x, self._split)
 
     def _call(self, program, inputs):
         with memory_errors():
-            # Without the wait, an error of the devices would surface later and elsewhere.
+            # Without the wait, an error on a device would be raised later and elsewhere.
             return jax.block_until_ready(compiled(program)(*inputs))
 
 
 @contextlib.contextmanager
 def memory_errors() -> Iterator[None]:
-    """Turns JAX's errors of a block that ran out of memory into an OutOfMemoryError."""
+    """Raises OutOfMemoryError in place of JAX's error where memory runs out inside a ``with`` block."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:

@@ -1,4 +1,4 @@
-"""The progress of a sweep: the records that it makes, and the callbacks and trackers that get them."""
+"""Counts the progress of a sweep, and reports it to callbacks and trackers."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ _LOG = logging.getLogger(__name__)
 class Record(TypedDict):
     """Says how far a sweep is, after a chunk or a segment.
 
-    Of several hosts, each one's records are about its own chunks.
+    Of several hosts, each makes records of its own chunks.
 
     Attributes:
-        done: runs that are done, those of a checkpoint among them; a fraction of the runs at work counts too.
+        done: runs that are done, among them those that were read from a checkpoint. Of the runs at work, the part that
+            is done counts.
         total: runs in all.
         segment: segments that are done of the chunk at work, ``segments`` when the chunk is done.
         segments: segments of a run; 1 for a plain function.
         seconds: time since the start.
         diverged: runs so far with a float that is not finite.
-        metrics: metric -> mean over the chunk's finite runs of its last value in time, or None where that is no finite
-            number. Time is the first dimension of segments, else the one named "step" or "time".
-        run: name of the config's run; there with ``mixjax run`` only.
+        metrics: metric -> mean of its last value in time over the chunk's finite runs, or None where the mean is no
+            finite number. Time is the first dimension of segments, else the one named "step" or "time".
+        run: name of the config's run; in the records of ``mixjax run`` only.
     """
 
     done: float
@@ -51,7 +52,7 @@ Callback = Callable[[float, int], None]
 def together(*trackers: Tracker) -> Tracker:
     """Makes one tracker of several.
 
-    One that raises is reported as a warning and gets no more records: the runs are worth more than their records.
+    A tracker that raises is reported as a warning and gets no more records: the runs are worth more than their records.
 
     Args:
         *trackers: functions of a record.
@@ -69,7 +70,7 @@ def together(*trackers: Tracker) -> Tracker:
     working = list(trackers)
 
     def tracker(record: Record) -> None:
-        # A copy, since the loop may take one out of the list.
+        # Over a copy, since the loop may take a tracker out of the list.
         for each in tuple(working):
             try:
                 each(record)
@@ -87,9 +88,9 @@ class Progress:
         callback: ``callback(done, total)``, or None.
         tracker: called with records, or None.
         total: number of runs.
-        kept: the chunks that were at hand, number of the first run -> metrics.
+        kept: the chunks that were read from a checkpoint: number of the first run -> metrics.
         segments: number of segments of a run.
-        time_axes: metric -> place of time among its own dimensions, or None.
+        time_axes: metric -> the place of time among the metric's own dimensions, or None.
     """
 
     def __init__(
@@ -102,10 +103,10 @@ class Progress:
         segments: int,
         time_axes: Mapping[str, int | None],
     ):
-        """Counts what was at hand, and tells the callback of it."""
+        """Counts the runs of ``kept``, and tells the callback of them."""
         self._callback, self._total, self._start = callback, total, time.perf_counter()
         self._segments, self._time_axes = segments, time_axes
-        # Through `together` so that a broken tracker stops no run.
+        # `together` catches the tracker's errors: a broken tracker stops no run.
         self._tracker = None if tracker is None else together(tracker)
         finite = [finite_runs(metrics) for metrics in kept.values()]
         self._done = sum(len(chunk) for chunk in finite)
@@ -114,11 +115,11 @@ class Progress:
             callback(self._done, total)
 
     def segment(self, metrics: Mapping[str, np.ndarray], segment: int) -> None:
-        """Takes note of a segment, but the last one, of a chunk.
+        """Reports a segment of a chunk that is not done yet.
 
         Args:
-            metrics: the segment's metrics, ``[runs, time, ...]``.
-            segment: its number, from 1.
+            metrics: the segment's metrics, name -> ``[runs, time, ...]``.
+            segment: number of segments that are done, this one among them.
         """
         finite = finite_runs(metrics)
         done = self._done + len(finite) * segment / self._segments
@@ -126,7 +127,7 @@ class Progress:
         self._tell(metrics, finite, done=done, diverged=diverged, segment=segment)
 
     def chunk(self, metrics: Mapping[str, np.ndarray]) -> None:
-        """Takes note of a chunk that is done.
+        """Counts and reports a chunk that is done.
 
         Args:
             metrics: name -> ``[runs, ...]``.
@@ -159,9 +160,9 @@ def _count_diverged(finite):
 
 
 def _mean(array, finite, time_axis):
-    """Returns the mean of the finite runs' last values in time; None where there are none, or it is not finite."""
+    """Returns the mean of the finite runs' last values in time, or None where there is none that is finite."""
     if time_axis is not None:
-        # Dimension 0 counts the runs. A slice, not an index: an array without any time stays empty.
+        # Dimension 0 counts the runs. A slice, not an index, which would fail on an array of no times.
         last = [slice(None)] * array.ndim
         last[time_axis + 1] = slice(-1, None)
         array = array[tuple(last)]

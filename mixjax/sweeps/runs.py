@@ -1,4 +1,4 @@
-"""The runs of a sweep: which hyperparameters and which seed each has, and in which order they are computed."""
+"""Lists the runs of a sweep: the hyperparameters and the seed of each, and the order in which they are computed."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Part(NamedTuple):
 
     Args:
         seeds: uint32 ``[runs]``.
-        hparams: hyperparameter to numbers ``[runs]``.
-        labels: hyperparameter to its position ``[]``, the same for all of these runs.
+        hparams: hyperparameter -> numbers ``[runs]``.
+        labels: hyperparameter -> the label's position ``[]``, the same for all of these runs.
     """
 
     seeds: np.ndarray
@@ -41,12 +41,16 @@ class Runs:
         axes: name -> values; the grid.
         points: name -> column; the list of points.
         seeds: number of seeds.
-        first_seed: the first one.
+        first_seed: the first seed.
 
     Attributes:
+        axes: name -> values, as :func:`mixjax.sweeps.points.as_values` returns them.
+        points: name -> column, likewise.
         num: number of runs.
         dims: names of the result's first dimensions.
-        shape: their sizes.
+        shape: sizes of these dimensions.
+        names: names of the axes, the columns and the dimensions; no metric may have one of them.
+        label_names: hyperparameter of labels -> all names, in the order of their positions.
         coords: coordinate -> values, or -> (dimension, values).
         seeds: each run's seed, ``[num]``.
         batched: hyperparameter of numbers -> each run's value, ``[num]``.
@@ -83,7 +87,8 @@ class Runs:
         """Sets the dimensions of the result and their coordinates."""
         dims, shape = list(self.axes), [len(values) for values in self.axes.values()]
         self.coords: dict[str, Any] = {**self.axes, "seed": seed_values.astype(int)}
-        self.names = [*self.axes, *self.points]  # with clashes, which are looked for when the metrics are known
+        # A name may be here twice: clashes are looked for when the names of the metrics are known.
+        self.names = [*self.axes, *self.points]
         if self.points:
             num_points = len(next(iter(self.points.values())))
             dims.append("point")
@@ -101,6 +106,7 @@ class Runs:
         columns = {}
         for name in values:
             dim = self.dims.index(name if name in self.axes else "point")
+            # A column varies along its own dimension, and is the same along all others.
             shape = [1] * len(self.shape)
             shape[dim] = -1
             columns[name] = np.broadcast_to(as_array(name, values[name]).reshape(shape), self.shape).ravel()
@@ -111,11 +117,13 @@ class Runs:
             self._order = np.lexsort([columns[name] for name in reversed(list(self.label_names))])
         else:
             self._order = np.arange(self.num)
+        # From here on in the order of computation.
         columns = {name: column[self._order] for name, column in columns.items()}
         self.seeds = np.broadcast_to(seed_values, self.shape).ravel()[self._order]
         self.batched = {name: column for name, column in columns.items() if name not in self.label_names}
         self._labels = {name: columns[name] for name in self.label_names}
 
+        # The numbers of the runs at which a label changes: no chunk may reach across one.
         changes: set[int] = set()
         for column in self._labels.values():
             changes |= set((np.flatnonzero(np.diff(column)) + 1).tolist())
@@ -124,16 +132,16 @@ class Runs:
 
     @property
     def batched_spec(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Describes one run's hyperparameters that are numbers."""
+        """Describes one run's hyperparameters that are numbers, by shape and dtype."""
         return {name: jax.ShapeDtypeStruct((), column.dtype) for name, column in self.batched.items()}
 
     @property
     def label_spec(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Describes the positions of one run's labels."""
+        """Describes the positions of one run's labels, by shape and dtype."""
         return {name: jax.ShapeDtypeStruct((), column.dtype) for name, column in self._labels.items()}
 
     def labels(self, number: int) -> dict[str, np.ndarray]:
-        """Returns the positions of the labels of run ``number``, and of all that share its chunk."""
+        """Returns the positions of the labels of run ``number``, which all runs of its chunk share."""
         return {name: column[number] for name, column in self._labels.items()}
 
     def part(self, first: int, stop: int) -> Part:
@@ -149,13 +157,14 @@ class Runs:
             size: the most runs in a chunk.
 
         Returns:
-            The number of each chunk's first run, and the number behind its last one.
+            For each chunk the number of its first run, and the number behind its last one.
         """
         todo = np.flatnonzero(~done)
         if not todo.size:
             return []
         chunks = []
-        for stretch in np.split(todo, np.flatnonzero(np.diff(todo) > 1) + 1):  # numbers without a gap
+        # A stretch is a range of runs without one that is done.
+        for stretch in np.split(todo, np.flatnonzero(np.diff(todo) > 1) + 1):
             first, stop = int(stretch[0]), int(stretch[-1]) + 1
             cuts = [first, *(bound for bound in self._bounds if first < bound < stop), stop]
             for start, end in itertools.pairwise(cuts):
@@ -163,18 +172,28 @@ class Runs:
         return chunks
 
     def covered(self, chunks: Mapping[int, Mapping[str, np.ndarray]]) -> np.ndarray:
-        """Tells which runs are in some chunks, as bool ``[num]``; chunks are first run -> metrics."""
+        """Tells which runs are in chunks.
+
+        Args:
+            chunks: number of a chunk's first run -> metrics.
+
+        Returns:
+            bool ``[num]``.
+        """
         done = np.zeros(self.num, bool)
         for first, metrics in chunks.items():
             done[first : first + num_runs(metrics)] = True
         return done
 
     def joined(self, name: str, chunks: Mapping[int, Mapping[str, np.ndarray]]) -> np.ndarray:
-        """Puts a metric of all runs into the order of the result, ``[*shape, ...]``.
+        """Joins a metric of all runs, in the order of the result.
 
         Args:
             name: the metric.
-            chunks: first run -> metrics, which together cover all runs.
+            chunks: number of a chunk's first run -> metrics; together the chunks cover all runs.
+
+        Returns:
+            ``[*shape, ...]``.
         """
         one = next(iter(chunks.values()))[name]
         values = np.empty((self.num, *one.shape[1:]), one.dtype)
@@ -187,8 +206,8 @@ def pieces(first: int, stop: int, size: int) -> list[tuple[int, int]]:
     """Cuts a range of numbers into pieces.
 
     Args:
-        first: its first number.
-        stop: the number behind its last one.
+        first: the first number of the range.
+        stop: the number behind the last one.
         size: the most numbers in a piece.
 
     Returns:

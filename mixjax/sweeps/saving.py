@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mixjax.sweeps.checkpoints import Chunks
+from mixjax.sweeps.segments import Kept
 
 __all__ = ["Pauses", "Saver", "pauses"]
 
@@ -18,10 +19,11 @@ __all__ = ["Pauses", "Saver", "pauses"]
 class Pauses(NamedTuple):
     """Holds how long a sweep waits between two saves.
 
-    A kill costs the work since the last save: what the pause took, or the chunk at work where that takes longer.
+    A killed sweep loses the work since its last save: that of one pause, or of one chunk where a chunk takes longer.
 
     Args:
-        share: the part of the time that saving may take. After a save of 6 ms, a share of 0.01 waits 0.6 s.
+        share: the part of the time that saving may take. With a share of 0.01, a save of 6 ms is followed by a pause of
+            0.6 s.
         longest: the most seconds between two saves, however long one takes.
     """
 
@@ -64,11 +66,11 @@ def pauses(*, share: float | None = None, longest: float | None = None) -> Itera
 class Saver:
     """Writes finished chunks, and carries of unfinished ones, to a store.
 
-    The first chunk is written at once, so that a folder that cannot be written shows early. Chunks that come faster
-    than saves may follow each other wait, and are written together.
+    The first chunk is written at once, so that a folder that cannot be written shows early. A chunk that finishes
+    during a pause waits, and is written together with the chunks that finish after it.
 
     Args:
-        store: where to write; None keeps nothing, and every method then does nothing.
+        store: where to write; with None every method does nothing.
         waits: how long to wait between two saves; the default is what :func:`pauses` has set.
         clock: returns seconds.
     """
@@ -86,7 +88,7 @@ class Saver:
         self._last_end, self._last_seconds = 0.0, 0.0
 
     def add(self, first: int, metrics: Mapping[str, np.ndarray]) -> None:
-        """Takes over a finished chunk, and writes it, with those that wait, if a save is due.
+        """Takes a finished chunk, and writes all chunks that wait if a save is due.
 
         Args:
             first: the number of the chunk's first run.
@@ -112,39 +114,40 @@ class Saver:
         Args:
             first: the number of the chunk's first run.
             segments: the number of segments that are done.
-            arrays: makes what is needed to go on; called only if a save is due, since it copies from the devices.
+            arrays: makes the arrays to continue from; called only if a save is due, since it copies from the devices.
         """
         if self._store is not None and self._is_due():
             with self._timed():
                 self._store.write_carry(first, segments, arrays())
 
-    def find_carry(self, first: int) -> tuple[int, dict[str, np.ndarray]] | None:
+    def find_carry(self, first: int) -> Kept | None:
         """Reads an unfinished chunk.
 
         Args:
             first: the number of the chunk's first run.
 
         Returns:
-            The number of segments that are done and the arrays to go on from, or None where there are none.
+            The chunk as :meth:`add_carry` wrote it, or None where nothing was written.
         """
         return None if self._store is None else self._store.read_carry(first)
 
     def shrink(self, slots: int) -> None:
-        """Writes down the size of a chunk that fits, so that the next call of the sweep starts with it.
+        """Writes down the number of runs in a chunk that fits, so that the next call of the sweep starts with it.
 
         Args:
-            slots: the size. Of several hosts, the smallest size that any of them found counts.
+            slots: the number of runs. The smallest number that any host has written down counts.
         """
         if self._store is not None:
             self._store.chunk_size = min(self._store.chunk_size or slots, slots)
 
     def _is_due(self):
+        # Saving takes last_seconds of every pause: a part of the time that is at most the share.
         pause = min(self._last_seconds / self._waits.share, self._waits.longest)
         return self._clock() - self._last_end >= pause
 
     @contextlib.contextmanager
     def _timed(self):
-        """Measures a save, since its time sets the pause after it."""
+        """Measures how long a save takes, which sets the pause after it."""
         start = self._clock()
         yield
         self._last_end = self._clock()

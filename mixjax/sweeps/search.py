@@ -1,6 +1,7 @@
-"""Adaptive search: optuna proposes points in batches, and each batch is one sweep by the same compiled program.
+"""Searches for hyperparameters: optuna proposes points in batches, and each batch is one sweep.
 
-Over an experiment that a config names, here with ERMA's final accuracy as the objective::
+All batches are computed by the same compiled program. The points of an experiment that a config names are searched so,
+here with ERMA's final accuracy as the objective::
 
     config = mixjax.runner.configs.load("configs/quickstart.toml")
     experiment = config.function(config.runs[0].values)
@@ -39,10 +40,10 @@ if TYPE_CHECKING:
 __all__ = ["search"]
 
 _BATCH = "batch"
-"""User attribute of a trial: the number of the first trial of its batch."""
+"""Names the user attribute of a trial that holds the number of the first trial of its batch."""
 
 _CHUNK = "chunk"
-"""User attribute of the study: the size of a chunk that "auto" chose."""
+"""Names the user attribute of the study that holds the number of runs in a chunk that "auto" chose."""
 
 
 def search(
@@ -58,29 +59,32 @@ def search(
     tracker: Tracker | None = None,
     identity: Mapping[str, Any] | None = None,
 ) -> optuna.Study:
-    """Asks an optuna study for points, a batch at a time, and tells it what the sweep makes of them.
+    """Asks an optuna study for points, a batch at a time, and tells it the objective at each point.
 
     All points have the same seeds, so that trials are compared in pairs. A point whose objective is not finite becomes
-    a failed trial, which optuna's samplers pass over: return a large finite value to keep them away from there.
+    a failed trial, and optuna's samplers ignore failed trials. To keep a sampler away from such points, return a large
+    finite value instead.
 
     Args:
         sweep: what to run at each point, without ``points``. A ``chunk`` of "auto" is chosen for the first batch and
             kept, in the study too.
         space: for each hyperparameter ``("linear" | "log" | "integer", low, high)`` or a list to choose from, as in
-            :func:`mixjax.sweeps.random_points`. Strings are labels: ``train`` gets their positions in the list, which
-            are not batched.
+            :func:`mixjax.sweeps.random_points`. Strings are labels: ``train`` gets their positions in the list. A chunk
+            holds runs of equal labels only, so that a batch of many labels takes several chunks.
         objective: the ``xarray.Dataset`` of a batch -> a value for each point, ``[point]``, for instance a mean over
             ``seed``; for a study of several objectives ``[point, objective]``.
-        num_trials: finished trials that ``study`` shall have, failed ones among them; the last batch may be smaller.
-        batch: points that are asked for at once. More fill a device; fewer make the search more adaptive.
+        num_trials: finished trials that ``study`` has in the end, failed ones and earlier ones among them. The last
+            batch may be smaller than the others.
+        batch: points that are asked for at once. More points fill a device; fewer make the search more adaptive.
         study: with its own sampler, direction and storage; the default is ``optuna.create_study()``, which minimises
-            and keeps nothing. The same sampler, seeded, gives the same search. One process at a time works on it.
-        checkpoint: folder for the chunks of the batch at work, see :func:`mixjax.sweep`. With a storage on disk, the
-            same call finishes a search that was killed: trials asked for and not told are computed, from their last
-            chunk on. Give the sampler another seed then, since it would draw its first points again.
-        callback: of each batch's sweep, see :func:`mixjax.sweep`.
-        tracker: of each batch's sweep.
-        identity: of each batch's chunks.
+            and keeps nothing on disk. The same sampler, seeded, gives the same search. Let one process at a time work
+            on a study.
+        checkpoint: folder for the chunks of the batch at work, see :func:`mixjax.sweep`. If the study has a storage on
+            disk, the same call continues a search that was killed, from the last saved chunk of the batch at work. Give
+            the sampler another seed then: with the same seed it would draw its first points again.
+        callback: passed on to each batch's sweep, see :func:`mixjax.sweep`.
+        tracker: passed on to each batch's sweep.
+        identity: passed on to each batch's sweep.
 
     Returns:
         The study: ``best_params``, ``best_value``, ``trials_dataframe()``.
@@ -111,13 +115,13 @@ def search(
     if num_trials < 1 or batch < 1:
         raise ValueError(f"num_trials and batch must be at least 1, got {num_trials=}, {batch=}.")
     if sweep.points:
-        raise ValueError(f"the search chooses the points; give a sweep without, got {sorted(sweep.points)}.")
+        raise ValueError(f"the search chooses the points; give a sweep without points, got {sorted(sweep.points)}.")
     if jax.process_count() > 1:
-        raise ValueError("a search runs on one host, of several one would ask for other points than the next.")
+        raise ValueError(f"a search needs one host, got {jax.process_count()}: each would ask for points of its own.")
     distributions = _distributions(space)
     study = optuna.create_study() if study is None else study
     while trials := _next_batch(study, distributions, num_trials, batch):
-        # The first batch's size of chunk, so that all batches share one program.
+        # All batches use the first batch's size of a chunk, so that they share one program.
         chunk = study.user_attrs.get(_CHUNK, "auto") if sweep.chunk == "auto" else sweep.chunk
         folder = None if checkpoint is None else Path(checkpoint, f"batch_{trials[0].number:06d}")
         result = loop.run(
@@ -128,14 +132,14 @@ def search(
             identity=identity,
         )
         for trial, values in zip(trials, _values(objective(result), len(trials), study), strict=True):
-            # Of a batch that was half told when the search was killed, the trials told before are skipped.
+            # skip_if_finished: if the search was killed in this loop, some trials of the batch were told before.
             if np.isfinite(values).all():
                 study.tell(trial.number, values=values, skip_if_finished=True)
             else:
                 study.tell(trial.number, state=optuna.trial.TrialState.FAIL, skip_if_finished=True)
         if folder is not None:
             shutil.rmtree(folder)
-        # Only when the folder is gone: its chunks are those of a sweep with "auto", and of no other.
+        # Set only when the folder is gone: with a number in place of "auto", its chunks would be refused.
         if chunk == "auto" and result.attrs["chunk"]:
             study.set_user_attr(_CHUNK, result.attrs["chunk"])
     return study
@@ -145,7 +149,8 @@ def _distributions(space):
     """Returns optuna's distribution of each hyperparameter."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    random_points(space, num=1)  # for its checks of the space
+    # Called for its checks of the space only.
+    random_points(space, num=1)
     found = {}
     for name, choices in space.items():
         scale = choices[0] if isinstance(choices, tuple) and len(choices) == 3 else None
@@ -154,14 +159,14 @@ def _distributions(space):
         elif scale == "integer":
             found[name] = IntDistribution(int(choices[1]), int(choices[2]))
         else:
-            # Through NumPy, which makes all numbers one type: of int and float choices, a batch would get the type
-            # of those it happens to hold, and another program.
+            # NumPy makes all numbers of one type. Otherwise a batch that happens to hold only the ints of a mixed list
+            # would be compiled as a program of ints.
             found[name] = CategoricalDistribution(np.asarray(choices).tolist())
     return found
 
 
 def _next_batch(study, distributions, num_trials, batch):
-    """Returns the trials to evaluate next: the batch at which a search was killed, or new ones; none at the end."""
+    """Returns the trials to evaluate next: first the batch at which a search was killed, then new ones."""
     unfinished = _unfinished(study, distributions)
     if unfinished:
         return unfinished
@@ -173,9 +178,9 @@ def _next_batch(study, distributions, num_trials, batch):
 
 
 def _unfinished(study, distributions):
-    """Returns the batch at work when a search was killed, with those of its trials that were told.
+    """Returns all trials of the batch at which a search was killed, or none.
 
-    A trial that was being asked for, or that is of another space, is told as failed.
+    A running trial without a batch was just being asked for. It is told as failed, as is a trial of another space.
     """
     from optuna.trial import TrialState
 
@@ -203,7 +208,7 @@ def _points(trials, distributions):
 
 
 def _values(values, num, study):
-    """Returns the objectives as one list a trial."""
+    """Checks the objective's values, and returns a list of them for each trial."""
     values, shape = np.asarray(values, float), (num, len(study.directions))
     if values.shape != shape and (values.shape != (num,) or shape[1] > 1):
         raise ValueError(f"objective must return {num} values, one a point ({shape[1]} each), got {values.shape}.")

@@ -1,4 +1,4 @@
-"""Training runs cut in time, so that a sweep can report, save and stop in the middle of a run."""
+"""Cuts training runs in time, so that a sweep can report, save and stop in the middle of a run."""
 
 from __future__ import annotations
 
@@ -11,22 +11,26 @@ import numpy as np
 
 from mixjax.sweeps.arrays import num_runs
 
-__all__ = ["History", "Segments", "diverged", "num_segments"]
+__all__ = ["History", "Kept", "Segments", "diverged", "num_segments"]
+
+_METRIC = "metric "
+"""Begins the name of each metric on disk, so that no metric is taken for "done" or for a part of the carry."""
 
 
 class Segments(NamedTuple):
     """Describes a training run cut in time.
 
-    Between two segments a sweep reports its progress, keeps the carry on disk, and may stop early.
+    Between two segments a sweep reports its progress, writes the carry to disk, and may stop early.
 
     Args:
         init: ``init(key, hparams, data) -> carry``, a pytree of arrays.
         advance: ``advance(carry, hparams, data) -> (carry, metrics)``: one segment, the same program for each. The
             first dimension of every metric is time, and the segments are joined along it.
         num: number of segments, at least 1.
-        stop: ``stop(metrics) -> bool`` of one run's segment, such as :func:`diverged`. From the next segment on the run
-            counts as done, and its metrics repeat their last row. A chunk ends when all its runs are done. A run's
-            result does not depend on the runs beside it.
+        stop: ``stop(metrics) -> bool``, called with the metrics of one segment of one run; :func:`diverged` is one.
+            Once it returns True, the run counts as done: in all later segments its metrics repeat their last entry in
+            time. A chunk ends when all its runs are done. A run's result does not depend on the other runs of its
+            chunk.
 
     Example:
         >>> import jax, jax.numpy as jnp, mixjax
@@ -66,7 +70,21 @@ def diverged(metrics: dict[str, jax.Array]) -> jax.Array:
         True
     """
     floats = [x for x in jax.tree.leaves(metrics) if jnp.issubdtype(x.dtype, jnp.inexact)]
-    return jnp.any(jnp.array([jnp.any(~jnp.isfinite(x)) for x in floats] or [False]))
+    found = [jnp.any(~jnp.isfinite(x)) for x in floats]
+    # Without a float among the metrics there is nothing to join.
+    return jnp.any(jnp.array(found or [False]))
+
+
+class Kept(NamedTuple):
+    """Holds an unfinished chunk as it is kept on disk.
+
+    Args:
+        num_done: number of segments that are done.
+        arrays: name -> array: what :meth:`History.arrays` returns, and the carry.
+    """
+
+    num_done: int
+    arrays: dict[str, np.ndarray]
 
 
 class History:
@@ -74,21 +92,28 @@ class History:
 
     Args:
         train: the training run.
-        kept: the number of segments done and what :meth:`arrays` returned then, to go on from there; None starts.
+        kept: an unfinished chunk to continue, or None to begin one.
+
+    Attributes:
+        num_done: number of segments that are there.
     """
 
-    def __init__(self, train: Segments, kept: tuple[int, dict[str, np.ndarray]] | None = None):
-        """Starts empty, or with what was kept."""
-        self.num, self._stop = train.num, None if train.stop is None else jax.vmap(train.stop)
-        self.segments, arrays = kept or (0, {})
-        self._done = arrays.get("done", np.False_)  # [runs] once a segment is there
-        metrics = {name.removeprefix("metric "): x for name, x in arrays.items() if name.startswith("metric ")}
-        self._parts: list[dict[str, np.ndarray]] = [metrics] if kept else []
+    def __init__(self, train: Segments, kept: Kept | None = None):
+        """Starts empty, or with the segments that were kept."""
+        self._num, self._stop = train.num, None if train.stop is None else jax.vmap(train.stop)
+        self.num_done = 0
+        # Becomes an array [runs] with the first segment, which tells how many runs there are.
+        self._done: Any = np.False_
+        self._parts: list[dict[str, np.ndarray]] = []
+        if kept is not None:
+            self.num_done, self._done = kept.num_done, kept.arrays["done"]
+            names = [name for name in kept.arrays if name.startswith(_METRIC)]
+            self._parts.append({name.removeprefix(_METRIC): kept.arrays[name] for name in names})
 
     @property
     def is_complete(self) -> bool:
         """Tells whether all segments are there."""
-        return self.segments == self.num
+        return self.num_done == self._num
 
     @property
     def last(self) -> dict[str, np.ndarray]:
@@ -98,34 +123,34 @@ class History:
     def add(self, metrics: dict[str, np.ndarray]) -> None:
         """Appends a segment.
 
-        Runs that were done before it repeat their last row. Once all runs are done, the segments that are left repeat
-        the last row too.
+        Runs that were done before this segment repeat their last entry in time. Once all runs are done, the segments
+        that are left are filled in the same way.
 
         Args:
             metrics: name -> ``[runs, time, ...]``.
         """
-        # The program goes on computing runs that are done, since their neighbours need it: what it gives is not shown.
+        # The program computes all runs of the chunk, the done ones too: what it returns for those is thrown away.
         if np.any(self._done):
             metrics = {name: self._frozen(name, x) for name, x in metrics.items()}
         self._parts.append(metrics)
-        self.segments += 1
+        self.num_done += 1
         stopped = np.zeros(num_runs(metrics), bool) if self._stop is None else np.asarray(self._stop(metrics))
         self._done = self._done | stopped
         if np.all(self._done):
-            # One row in memory, whatever the number of segments that are left.
-            still = {name: np.broadcast_to(x[:, -1:], x.shape) for name, x in metrics.items()}
-            self._parts += [still] * (self.num - self.segments)
-            self.segments = self.num
+            # A view: one entry in memory, however many segments are left.
+            repeated = {name: np.broadcast_to(x[:, -1:], x.shape) for name, x in metrics.items()}
+            self._parts += [repeated] * (self._num - self.num_done)
+            self.num_done = self._num
 
     def metrics(self) -> dict[str, np.ndarray]:
         """Returns all segments' metrics, joined along time."""
         return {name: np.concatenate([part[name] for part in self._parts], 1) for name in self._parts[0]}
 
     def arrays(self) -> dict[str, Any]:
-        """Returns what must be kept to go on, beside the carry."""
-        return {"done": self._done} | {f"metric {name}": x for name, x in self.metrics().items()}
+        """Returns the arrays that must be kept beside the carry to continue the chunk."""
+        return {"done": self._done} | {f"{_METRIC}{name}": x for name, x in self.metrics().items()}
 
     def _frozen(self, name, x):
-        """Returns a metric in which the runs that are done have their last row."""
+        """Returns a metric in which the runs that are done repeat their last entry in time."""
         done = self._done.reshape(-1, *[1] * (x.ndim - 1))
         return np.where(done, self.last[name][:, -1:], x)

@@ -19,7 +19,7 @@ Vectorize = Literal["vmap", "map"]
 
 
 class Train(Protocol):
-    """Describes a training run as a function: pure and jittable."""
+    """Describes a training function: it does one run, and is pure and jittable."""
 
     def __call__(self, key: jax.Array, hparams: dict[str, jax.Array], data: Any, /) -> Mapping[str, Any]:
         """Returns the run's metrics, a dict of arrays.
@@ -42,17 +42,16 @@ class Sweep:
     Args:
         train: ``train(key, hparams, data) -> metrics``, pure and jittable. ``key`` is ``jax.random.key(seed)``, the
             same for every point (paired seeds). ``hparams`` is a dict of scalars, one for each axis and each column of
-            ``points``. ``metrics`` is a dict of arrays. Pass functions that live on, not a new lambda each call: the
-            compiled program is kept for them. A :class:`mixjax.sweeps.Segments` cuts a run in time.
+            ``points``. ``metrics`` is a dict of arrays. Pass the same function object in every call, not a new lambda:
+            the cache of compiled programs goes by it. A :class:`mixjax.sweeps.Segments` cuts a run in time.
         seeds: number of seeds, at least 1.
         axes: hyperparameter -> its values, all numbers or all strings; the points are the product of the axes. Strings
             are labels: ``train`` gets a label's position (an int32, for instance the index of
-            :func:`mixjax.rules.select`), and the result has the strings. The runs of a chunk share their labels, so
-            that a ``lax.switch`` over them runs one branch, under ``vmap`` too.
-        points: hyperparameter -> column, all of one length; each row is a point, in product with the axes. The columns
-            are explicit, or those of :func:`mixjax.sweeps.random_points`. The position of a label counts the different
-            ones in the order in which they first appear, or in the order that :class:`mixjax.sweeps.Labels` gives, as
-            the columns of :func:`mixjax.sweeps.random_points` do.
+            :func:`mixjax.rules.select`), and the result has the strings. Positions count the different strings in the
+            order in which they first appear; :class:`mixjax.sweeps.Labels` sets another order. All runs of a chunk
+            have the same labels, so that a ``lax.switch`` over them runs one branch, under ``vmap`` too.
+        points: hyperparameter -> column, all columns of one length. Entry ``i`` of the columns is point ``i``, and the
+            points are in product with the axes. :func:`mixjax.sweeps.random_points` draws such columns.
         data: pytree that every run gets. It is an argument of the program, not a constant in it.
         dims: metric -> the names of its own dimensions; ``"<metric>_0"`` and so on where a metric is left out.
         coords: dimension -> the labels along it.
@@ -65,14 +64,14 @@ class Sweep:
             program. The default is ``"vmap"`` on accelerators and ``"map"`` on a CPU, where a batch of larger runs no
             longer fits the cache. Try both there: for small models ``"vmap"`` is several times as fast
             (``python -m experiments.benchmarks seeds throughput`` measures both).
-        devices: those to split the runs over; the default is all of this host. A CPU counts as one device unless
+        devices: the devices to split the runs over; the default is all of this host. A CPU counts as one device unless
             ``jax.config.update("jax_num_cpu_devices", n)`` was called before JAX's first use; ``mixjax run`` takes as
             many as there are cores.
 
     Raises:
         TypeError: ``train`` cannot be hashed, hence not be kept with its compiled program.
-        ValueError: ``chunk`` or ``vectorize`` is none of those above. All other arguments are checked when the sweep
-            is run, dry or not.
+        ValueError: ``chunk`` or ``vectorize`` is not one of the values above. The other arguments are checked when the
+            sweep is run, dry or not.
 
     Example:
         >>> spec = Sweep(lambda key, hparams, data: {"x": hparams["a"]}, seeds=5, axes={"a": [0.0, 1.0]})
@@ -99,7 +98,7 @@ class Sweep:
             raise ValueError(f"vectorize must be 'map' or 'vmap', got {self.vectorize!r}.")
         if self.chunk != "auto" and (not isinstance(self.chunk, (int, np.integer)) or self.chunk < 1):
             raise ValueError(f"chunk must be 'auto' or at least 1, got {self.chunk!r}.")
-        # Compiled programs are kept in a cache whose key holds the function.
+        # The function is part of the key under which its compiled program is cached.
         try:
             hash(self.train)
         except TypeError as error:
@@ -107,7 +106,7 @@ class Sweep:
 
     @property
     def num_runs(self) -> int:
-        """Counts the runs: points times seeds."""
+        """Counts the runs: the points of axes and columns together, times the seeds."""
         sizes = [len(values) for values in (self.axes or {}).values()]
         if self.points:
             sizes.append(len(next(iter(self.points.values()))))

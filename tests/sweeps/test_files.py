@@ -1,10 +1,10 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and locks on files."""
 
 import os
 
 import pytest
 
-from mixjax.sweeps.files import write_whole
+from mixjax.sweeps.files import lock, write_whole
 
 
 def test_the_new_content_takes_the_place_of_the_old(tmp_path):
@@ -26,3 +26,19 @@ def test_what_fails_on_the_way_leaves_the_old_content(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no space left"):
         write_whole(path, "new")
     assert path.read_text() == "old"
+
+
+def test_one_lock_a_path_and_process(tmp_path):
+    """Closing any descriptor of a file would give up the process's lock on it."""
+    first, second = lock(tmp_path / "lock"), lock(tmp_path / "lock")
+    assert first is second
+    file = first.file
+    del first
+    os.fstat(file)
+    del second
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(file)
+
+
+def test_two_paths_have_two_locks(tmp_path):
+    assert lock(tmp_path / "a") is not lock(tmp_path / "b")

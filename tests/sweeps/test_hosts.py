@@ -116,7 +116,7 @@ def test_another_call_is_refused_on_all_hosts(start, tmp_path):
 
 def test_several_hosts_need_a_folder(monkeypatch):
     monkeypatch.setattr("jax.process_count", lambda: 2)
-    with pytest.raises(ValueError, match="give checkpoint, one that all see"):
+    with pytest.raises(ValueError, match="give a checkpoint folder that all see"):
         sweep()
 
 

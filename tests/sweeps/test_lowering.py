@@ -1,12 +1,13 @@
-"""From a function of one run to programs of all slots."""
+"""From a function of one run to programs of all slots, and the shapes that they are kept by."""
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from mixjax.sweeps import Segments
 from mixjax.sweeps.keys import KeyWords
-from mixjax.sweeps.lowering import compiled
+from mixjax.sweeps.lowering import Shapes, compiled
 from tests.sweeps.test_loop import named
 from tests.sweeps.test_programs import program_of
 
@@ -49,3 +50,15 @@ def test_padding_is_not_computed():
 
     text = program_of(train, 4, vectorize="map")._lowered.programs[0].as_text()
     assert text.count("stablehlo.case") == 1 and "stablehlo.while" in text
+
+
+def test_equal_where_structure_shapes_and_dtypes_are():
+    one = Shapes({"x": jnp.zeros((2, 3)), "y": None})
+    assert one == Shapes({"x": np.ones((2, 3), np.float32), "y": None}) and hash(one) == hash(Shapes(one.tree))
+    for other in ({"x": jnp.zeros((3, 2)), "y": None}, {"x": jnp.zeros((2, 3), int), "y": None}, [jnp.zeros((2, 3))]):
+        assert one != Shapes(other)
+    assert one != "shapes"
+
+
+def test_keys_have_a_type_of_their_own():
+    assert Shapes(jax.random.key(0)) == Shapes(jax.random.key(1)) != Shapes(jax.random.key(0, impl="rbg"))

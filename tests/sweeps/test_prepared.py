@@ -1,12 +1,16 @@
-"""A sweep that is ready to run."""
+"""A sweep that is ready to run, and the largest chunk that fits the memory."""
+
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import mixjax
 from mixjax.sweeps import Segments, Sweep, devices
-from mixjax.sweeps.prepared import Prepared
+from mixjax.sweeps.prepared import Prepared, fitting
+from mixjax.sweeps.programs import OutOfMemoryError, Program
 
 
 def train(key, hparams, data):
@@ -43,3 +47,42 @@ def test_nothing_is_computed():
     segments = Segments(lambda *arguments: 0, lambda carry, hparams, data: (carry, fails(0, hparams, data)), 2)
     for each in (fails, segments):
         assert Prepared.of(Sweep(each, seeds=1)).dims == {"x": ("x_0",)}
+
+
+def test_auto_takes_the_largest_chunk_that_fits(monkeypatch):
+    def train(key, hparams, data):  # about 200 kB a run
+        noise = jax.random.normal(key, (50_000,))
+        return {"x": jnp.cumsum(noise)[::10_000] * hparams["scale"]}
+
+    sizes = []
+    measure = Program.bytes_per_device
+    monkeypatch.setattr(Program, "bytes_per_device", lambda self: sizes.append(self.slots) or measure(self))
+    arguments = {"seeds": 40, "axes": {"scale": [1.0]}, "vectorize": "vmap", "devices": jax.devices()[:2]}
+    monkeypatch.setattr(devices, "free_bytes", lambda devices: 1e12)
+    everything = mixjax.sweep(train, **arguments)
+    assert sizes == [40]
+    monkeypatch.setattr(devices, "free_bytes", lambda devices: 3e6)
+    less = mixjax.sweep(train, **arguments)
+    assert len(sizes) > 1 and 2 <= sizes[-1] < 40
+    assert -(-40 // sizes[-1]) * sizes[-1] - 40 < 2 * -(-40 // sizes[-1])  # shared out: no more padding than devices
+    np.testing.assert_allclose(less.x, everything.x, rtol=1e-6)
+    assert measure(Prepared.of(Sweep(train, **arguments)).build(sizes[-1])) <= 3e6
+
+
+@pytest.mark.parametrize("compiles", [True, False])
+def test_sizes_are_tried_until_one_fits(compiles):
+    tried = []
+
+    def build(slots):
+        def bytes_per_device():
+            if slots > 12 and not compiles:
+                raise OutOfMemoryError("too large")
+            return 100 * slots // 2 + 50
+
+        tried.append(slots)
+        return types.SimpleNamespace(slots=slots, num_devices=2, bytes_per_device=bytes_per_device)
+
+    largest = 15 if compiles else 12
+    assert 0.8 * largest <= fitting(build, 100, free=1000.0).slots == tried[-1] <= largest
+    assert tried[0] == 100 and sorted(tried, reverse=True) == tried
+    assert fitting(build, 100, free=1.0).slots <= 2  # nothing smaller is left

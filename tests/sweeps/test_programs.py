@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mixjax.sweeps.lowering import Shapes
 from mixjax.sweeps.programs import Program
 from mixjax.sweeps.runs import Part
-from mixjax.sweeps.shapes import Shapes
 from tests.sweeps.test_loop import DATA, train
 
 

@@ -216,7 +216,7 @@ def test_errors(changes, message):
 
 def test_one_host_only(monkeypatch):
     monkeypatch.setattr("jax.process_count", lambda: 2)
-    with pytest.raises(ValueError, match="a search runs on one host"):
+    with pytest.raises(ValueError, match="a search needs one host, got 2"):
         run(None)
 
 

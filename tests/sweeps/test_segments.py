@@ -8,9 +8,9 @@ import pytest
 import mixjax
 from mixjax.sweeps import Segments, diverged
 from mixjax.sweeps.checkpoints import ChangedError
+from mixjax.sweeps.lowering import Shapes
 from mixjax.sweeps.programs import OutOfMemoryError, Program
 from mixjax.sweeps.runs import Part
-from mixjax.sweeps.shapes import Shapes
 
 STEPS = 6
 
