@@ -106,7 +106,7 @@ def dry_run(config: Config) -> dict[str, DryRun]:
         Run name -> size and time of its sweep.
 
     Raises:
-        ConfigError: a run has points in its config and in its experiment.
+        ConfigError: as :func:`run`, apart from ``out``.
         TypeError: the function that the config names does not return an :class:`Experiment`.
     """
     found = {}
@@ -142,7 +142,8 @@ def run(
         The folder written.
 
     Raises:
-        ConfigError: ``out`` holds something that is no result; a run has points in its config and in its experiment.
+        ConfigError: ``out`` holds something that is no result; a run has points in its config and in its experiment; a
+            swept field sets a shape, a number of steps or a branch.
         TypeError: the function that the config names does not return an :class:`Experiment`.
         mixjax.sweeps.checkpoints.ChangedError: ``<out>.chunks`` holds chunks of another config, code or data. The
             error says what differs.
@@ -175,6 +176,7 @@ def run(
 
     figure = attempt("figure", lambda: results_lib.render(first.figure(results)), None)
     claims = attempt("claims", lambda: rows(first.claims(results)), [])
+    # A local name, whose type stays known inside the lambda.
     write_summary = first.summary
     summary = "" if write_summary is None else attempt("summary", lambda: write_summary(results), "")
     out = partial if failures else out
@@ -210,7 +212,7 @@ def _run_sweeps(
         for metric in dataset.data_vars:
             dataset[metric].attrs["units"] = experiment.units.get(str(metric), "")
         results[item.name] = dataset
-        # Without the data, which would stay in memory beside those of the next runs.
+        # Without its data, which would stay in memory beside the data of the next runs.
         if first is None:
             first = dataclasses.replace(experiment, data=None)
     if first is None:

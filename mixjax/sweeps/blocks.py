@@ -1,4 +1,4 @@
-"""Blocks of named arrays on disk: each is written whole or not at all, and checked when it is read.
+"""Writes blocks of named arrays to disk, each whole or not at all, and checks a block when it is read.
 
 A block is one orbax checkpoint, a folder with the arrays and a digest of them.
 """

@@ -1,4 +1,4 @@
-"""Finished chunks of a sweep on disk, so that a sweep that was killed goes on where it stopped."""
+"""Keeps the chunks of a sweep on disk, so that a sweep that was killed goes on where it stopped."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def dry_run(sweep: Sweep) -> DryRun:
 
 
 def _seconds(prepared: Prepared, program: Program, num: int) -> float:
-    """Times ``num`` runs in one call; from the time of the first segment, estimates that of all segments."""
+    """Times one call with ``num`` runs; with :class:`Segments`, the first segment times the number of segments."""
     inputs = program.inputs(prepared.runs.part(0, num), program.place_data(prepared.data))
     if isinstance(prepared.train, Segments):
         inputs = inputs._replace(state=program.start(inputs))

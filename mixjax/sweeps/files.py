@@ -1,4 +1,4 @@
-"""Files that outlive a process: text written whole or not at all, and locks that keep a second process out."""
+"""Writes text files whole or not at all, and locks files against other processes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def write_whole(path: Path, text: str) -> None:
     with open(partial, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
-        os.fsync(file.fileno())  # the rename below must not reach the disk before the content does
+        # The rename below must not reach the disk before the content does.
+        os.fsync(file.fileno())
     os.replace(partial, path)
 
 

@@ -144,7 +144,8 @@ def lower(signature: Signature) -> Lowered:
     if isinstance(train, Segments):
         init, advance = _on_words(train)
         carry = jax.eval_shape(init, seed, signature.hparams.tree, signature.labels.tree, signature.data.tree)
-        # The old carry is donated, so that the new one takes over its memory: for large models that is most of it.
+        # The old carry is donated, so that the new one takes over its memory: with large models the
+        # carry is most of what a program holds.
         programs = (_lower_one(init, seed, signature), _lower_one(advance, carry, signature, donate=True))
         return Lowered(programs, jax.tree.structure(carry))
 
@@ -187,6 +188,8 @@ def _lower_one(function: Callable, state: Any, signature: Signature, donate: boo
         labels=shared(signature.labels.tree),
         data=shared(signature.data.tree),
     )
+    # The names of the two inner functions, `batch` and `loop`, are part of the program's text: to rename one is to
+    # change the fingerprint of every sweep, and old checkpoints would be refused.
     repeated = _as_batch(function) if signature.vectorize == "vmap" else _one_by_one(function)
     if mesh.devices.size > 1:
         # In the order of Inputs.

@@ -124,7 +124,7 @@ def _sizes(shapes, named, coords):
 
 
 def _metric_shapes(train, hparams, data) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns the shapes of one run's metrics, those of :class:`Segments` with all segments joined along time."""
+    """Returns the shapes of one run's metrics, with all segments of :class:`Segments` joined along time."""
     if isinstance(train, Segments):
         one = _checked_segment(train, hparams, data).metrics
     else:

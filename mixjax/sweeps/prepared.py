@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -123,7 +124,7 @@ def fitting(build: Callable[[int], Program], num_runs: int, free: float) -> Prog
     """Builds the program of the largest chunk that fits the memory.
 
     The compiler's analysis of one size gives the next size to try. That size is then lowered so far that all calls of
-    the program get about the same number of runs: the last one shall not be mostly padding.
+    the program get about the same number of runs: otherwise the last call could be mostly padding.
 
     Args:
         build: number of slots -> Program.
@@ -145,6 +146,6 @@ def fitting(build: Callable[[int], Program], num_runs: int, free: float) -> Prog
         if needed <= usable or program.slots <= program.num_devices:
             return program
         per_device = int(program.slots // program.num_devices * min(usable / needed, _SHRINK))
-        calls = -(-num_runs // (max(per_device, 1) * program.num_devices))
-        slots = -(-num_runs // calls)
+        calls = math.ceil(num_runs / (max(per_device, 1) * program.num_devices))
+        slots = math.ceil(num_runs / calls)
         _LOG.info("a chunk of %d runs needs %.3g GB a device of %.3g: trying %d", program.slots, needed, usable, slots)

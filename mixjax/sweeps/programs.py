@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -56,7 +57,7 @@ class Program:
         # A device without a run would compute nothing but padding.
         devices = tuple(devices)[: max(slots, 1)]
         self.num_devices = len(devices)
-        self.slots = -(-slots // self.num_devices) * self.num_devices
+        self.slots = math.ceil(slots / self.num_devices) * self.num_devices
         mesh = Mesh(np.array(devices), ("runs",))
         self._split, self._whole = NamedSharding(mesh, SPLIT), NamedSharding(mesh, WHOLE)
         self._lowered = lower(
@@ -98,7 +99,7 @@ class Program:
         return max(
             one.temp_size_in_bytes + one.argument_size_in_bytes + one.output_size_in_bytes - one.alias_size_in_bytes
             for one in analyses
-            if one is not None
+            if one is not None  # where the backend has no analysis
         )
 
     def place_data(self, data: Any) -> Any:
@@ -133,7 +134,7 @@ class Program:
         )
 
     def start(self, inputs: Inputs) -> Any:
-        """Makes the carry of :class:`Segments`; keys in it are :class:`mixjax.sweeps.keys.KeyWords`."""
+        """Makes the carry of :class:`Segments`, in which :class:`mixjax.sweeps.keys.KeyWords` stand for random keys."""
         return self._call(self._lowered.programs[0], inputs)
 
     def run(self, inputs: Inputs) -> Any:
@@ -164,7 +165,7 @@ class Program:
         return {f"carry {i}": leaf for i, leaf in enumerate(jax.tree.leaves(self.take(carry, num)))}
 
     def place_carry(self, arrays: dict[str, np.ndarray]) -> Any:
-        """Puts a carry back on the devices that :meth:`take_carry` has copied from them."""
+        """Puts a carry on the devices, from the arrays that :meth:`take_carry` returned."""
         structure = self._lowered.carry
         return self._place_runs(structure.unflatten([arrays[f"carry {i}"] for i in range(structure.num_leaves)]))
 

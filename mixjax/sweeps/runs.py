@@ -45,7 +45,7 @@ class Runs:
 
     Attributes:
         axes: name -> values, as :func:`mixjax.sweeps.points.as_values` returns them.
-        points: name -> column, likewise.
+        points: name -> column, as :func:`mixjax.sweeps.points.as_values` returns it.
         num: number of runs.
         dims: names of the result's first dimensions.
         shape: sizes of these dimensions.

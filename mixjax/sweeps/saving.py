@@ -19,7 +19,8 @@ __all__ = ["Pauses", "Saver", "pauses"]
 class Pauses(NamedTuple):
     """Holds how long a sweep waits between two saves.
 
-    A killed sweep loses the work since its last save: that of one pause, or of one chunk where a chunk takes longer.
+    A killed sweep loses the work since its last save: the work of one pause, or of one chunk (or segment) that takes
+    longer than the pause.
 
     Args:
         share: the part of the time that saving may take. With a share of 0.01, a save of 6 ms is followed by a pause of
@@ -31,6 +32,7 @@ class Pauses(NamedTuple):
     longest: float = 60.0
 
 
+# A context variable reaches sweeps that are started inside other functions, such as those of the runner.
 _DEFAULT = Pauses()
 _PAUSES = contextvars.ContextVar("pauses", default=_DEFAULT)
 

@@ -131,15 +131,11 @@ def search(
             checkpoint=folder,
             identity=identity,
         )
-        for trial, values in zip(trials, _values(objective(result), len(trials), study), strict=True):
-            # skip_if_finished: if the search was killed in this loop, some trials of the batch were told before.
-            if np.isfinite(values).all():
-                study.tell(trial.number, values=values, skip_if_finished=True)
-            else:
-                study.tell(trial.number, state=optuna.trial.TrialState.FAIL, skip_if_finished=True)
+        _tell(study, trials, _values(objective(result), len(trials), study))
         if folder is not None:
             shutil.rmtree(folder)
-        # Set only when the folder is gone: with a number in place of "auto", its chunks would be refused.
+        # Set only when the folder is gone: with a number in place of "auto", its chunks would be refused. The size is 0
+        # where all chunks were found on disk.
         if chunk == "auto" and result.attrs["chunk"]:
             study.set_user_attr(_CHUNK, result.attrs["chunk"])
     return study
@@ -187,12 +183,25 @@ def _unfinished(study, distributions):
     first = None
     for trial in study.get_trials(states=[TrialState.RUNNING]):
         if _BATCH in trial.user_attrs and trial.params.keys() == distributions.keys():
-            first = trial.user_attrs[_BATCH] if first is None else first
+            if first is None:
+                first = trial.user_attrs[_BATCH]
         else:
             study.tell(trial.number, state=TrialState.FAIL)
     if first is None:
         return []
     return [trial for trial in study.get_trials() if trial.user_attrs.get(_BATCH) == first]
+
+
+def _tell(study, trials, values):
+    """Tells the study the values of each trial, or that the trial failed where a value is not finite."""
+    from optuna.trial import TrialState
+
+    for trial, own in zip(trials, values, strict=True):
+        # skip_if_finished: if the search was killed in this loop, some trials of the batch were told before.
+        if np.isfinite(own).all():
+            study.tell(trial.number, values=own, skip_if_finished=True)
+        else:
+            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
 
 
 def _points(trials, distributions):

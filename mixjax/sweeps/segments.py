@@ -56,7 +56,7 @@ def num_segments(train: Any) -> int:
 
 
 def diverged(metrics: dict[str, jax.Array]) -> jax.Array:
-    """Tells whether any float among one run's metrics is not finite, for the ``stop`` of :class:`Segments`.
+    """Tells whether any float among one run's metrics is not finite; made for the ``stop`` of :class:`Segments`.
 
     Args:
         metrics: name to array.

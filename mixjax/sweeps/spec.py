@@ -1,4 +1,4 @@
-"""A sweep as one object: what to train, over which hyperparameters and seeds, and how its runs are batched."""
+"""Describes a sweep as one object: what to train, at which points and seeds, and how the runs are batched."""
 
 from __future__ import annotations
 
