@@ -1,4 +1,4 @@
-"""Tests the objectives: values by hand, expectations by enumeration, scale, robust losses, and bad days."""
+"""Tests the objectives: values by hand, expectations by enumeration, scale, and bad days."""
 
 import functools
 import itertools
@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 import mixjax
 from mixjax import rules, samplers, signals
-from mixjax.objectives import example_weights, robust_loss, robust_weights
+from mixjax.objectives import example_weights
 from tests.laws.reference import paper000
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -376,23 +376,3 @@ def test_a_probes_signals_replace_all_measured_ones():
     value, state = mixjax.weighted_loss(rule, rule.init(PRIOR), jnp.float32([1, 5, 9]), np.arange(3), **probe)
     np.testing.assert_allclose(state.weights, rule.update(rule.init(PRIOR), **probe).weights, rtol=1e-6)
     np.testing.assert_allclose(value, state.weights @ jnp.float32([1, 5, 9]), rtol=1e-6)
-
-
-# Robust losses; the closed forms are tested in rules/test_divergences.py.
-
-
-def test_robust_loss_works_under_jit_vmap_and_grad_with_traced_beta():
-    losses, prior = jnp.array([0.3, 1.0, 2.0]), jnp.asarray(PRIOR)
-    betas = jnp.array([0.0, 0.5, 2.0, jnp.inf])
-    for divergence in ("kl", "chi2", "cvar"):
-        grads = jax.jit(jax.vmap(lambda b, d=divergence: jax.grad(robust_loss)(losses, prior, b, d)))(betas)
-        for grad, beta in zip(grads, betas, strict=True):
-            np.testing.assert_allclose(grad, robust_weights(losses, prior, beta, divergence), rtol=1e-5, atol=1e-7)
-
-
-@pytest.mark.parametrize(("losses", "prior"), [([1.0, 2.0], [1.0]), (1.0, 1.0), ([[1.0]], [[1.0]])])
-def test_shapes_of_losses_and_prior_must_match(losses, prior):
-    with pytest.raises(ValueError, match=r"losses and prior must both be \[n\]"):
-        robust_weights(losses, prior, 1.0)
-    with pytest.raises(ValueError, match="prior must be finite"):
-        robust_weights([1.0, 2.0], [0.5, -0.5], 1.0)

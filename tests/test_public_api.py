@@ -33,7 +33,6 @@ PACKAGES = (
     "mixjax.runner.comparison",
     "mixjax.runner.configs",
     "mixjax.runner.experiment",
-    "mixjax.runner.figures",
     "mixjax.runner.frames",
     "mixjax.runner.launch",
     "mixjax.runner.metadata",
@@ -139,7 +138,15 @@ def test_importing_mixjax_loads_nothing_heavy():
 
 
 def test_packages_load_when_they_are_first_named():
-    names = ["sweep", "data.load_text", "sweeps.search.search", "training.fit", "mixing.fit", "samplers.hardness"]
+    names = [
+        "sweep",
+        "data.load_text",
+        "sweeps.search.search",
+        "runner.sweep_figure",
+        "training.fit",
+        "mixing.fit",
+        "samplers.hardness",
+    ]
     names += [f"runner.{name}" for name in ("results.read", "comparison", "launch", "configs", "experiment")]
     names += [f"runner.{name}" for name in ("report", "texts", "tracking")]
     for name in names:

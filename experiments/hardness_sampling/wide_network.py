@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mixjax import objectives, rules, samplers
+from mixjax import rules, samplers
 
 __all__ = ["TARGET", "WideReLU", "data_set", "init", "laws", "losses", "norm", "train_both", "uniform"]
 
@@ -128,7 +128,7 @@ def train_both(key: jax.Array, config: WideReLU) -> dict[str, jax.Array]:
 
     def measure(params, drawn_from):
         def robust(params):
-            return objectives.robust_loss(losses(params, x, y), prior, config.beta)
+            return rules.robust_loss(losses(params, x, y), prior, config.beta)
 
         value, grads = jax.value_and_grad(robust)(params)
         distance = 0.5 * jnp.sum(jnp.abs(drawn_from - probabilities(params)))
@@ -197,7 +197,7 @@ def laws(key: jax.Array, config: WideReLU) -> dict[str, jax.Array]:
 
     def measured(divergence):
         def weights(values):
-            return objectives.robust_weights(values, prior, config.beta, divergence)
+            return rules.robust_weights(values, prior, config.beta, divergence)
 
         p = weights(values)
         mean_grad = jax.grad(lambda params: p @ losses(params, x, y))(params)
@@ -207,7 +207,7 @@ def laws(key: jax.Array, config: WideReLU) -> dict[str, jax.Array]:
 
         def moved(sign):
             there = jax.tree.map(lambda a, g: a + sign * step * g, params, mean_grad)
-            return objectives.robust_loss(losses(there, x, y), prior, config.beta, divergence)
+            return rules.robust_loss(losses(there, x, y), prior, config.beta, divergence)
 
         slope = (moved(1.0) - moved(-1.0)) / (2 * step * length)
         own = jnp.eye(config.num_examples, dtype=bool)

@@ -12,13 +12,13 @@ import logging
 import os
 import sys
 import types
-import uuid
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from mixjax.checks import nearest
+from mixjax.files import write_whole
 
 __all__ = ["PinnedFiles", "Source", "cache_dir", "check_name", "fetch", "folder_of", "read"]
 
@@ -140,7 +140,7 @@ def fetch(
     contents = _first_verified(files, _choose(files, source, folder))
     target.mkdir(parents=True, exist_ok=True)
     for name, data in contents.items():
-        _write_atomically(target / name, data)
+        write_whole(target / name, data)
     return target
 
 
@@ -208,18 +208,3 @@ def _is_cached(files: PinnedFiles, folder: Path) -> bool:
     except (FileNotFoundError, ValueError):
         return False
     return True
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    """Writes a file so that its name never shows a part of it, whatever interrupts the write."""
-    # Two processes may fetch the same file at once, so each writes under a name of its own.
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        with open(partial, "wb") as file:
-            file.write(data)
-            file.flush()
-            # The rename must not reach the disk before the content does.
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

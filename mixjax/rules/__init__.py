@@ -1,7 +1,8 @@
 """Holds the weight rules: one factory per rule, each returning a :class:`mixjax.WeightRule`.
 
 Every hyperparameter may be a traced value, so a factory may be called inside ``vmap`` over a grid. Wrappers take a rule
-and return a rule. The states of all rules are defined in :mod:`mixjax.rules.states`; :mod:`mixjax.rules.base` helps to
+and return a rule. :func:`robust_loss` and :func:`robust_weights` are what :func:`dro` is made of, as functions of all
+losses. The states of all rules are defined in :mod:`mixjax.rules.states`; :mod:`mixjax.rules.base` helps to
 write a rule of your own.
 """
 
@@ -16,6 +17,7 @@ from mixjax.rules.gradient_norm import gradient_norm
 from mixjax.rules.group_dro import group_dro
 from mixjax.rules.least_squares import fgls, gls, one_shot_fgls
 from mixjax.rules.mirror_descent import mirror_descent, projected_gradient
+from mixjax.rules.robust import robust_loss, robust_weights
 from mixjax.rules.select import select
 from mixjax.rules.variance_aware import variance_aware
 from mixjax.rules.wrappers import every, floor, freeze_after, kl_to_prior, smooth
@@ -57,6 +59,8 @@ __all__ = [
     "mirror_descent",
     "one_shot_fgls",
     "projected_gradient",
+    "robust_loss",
+    "robust_weights",
     "select",
     "smooth",
     "states",

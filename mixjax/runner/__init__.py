@@ -14,7 +14,6 @@ if TYPE_CHECKING:
         comparison,
         configs,
         experiment,
-        figures,
         frames,
         launch,
         metadata,
@@ -23,25 +22,28 @@ if TYPE_CHECKING:
         texts,
         tracking,
     )
+    from mixjax.runner.figures import sweep_figure
 
 __all__ = [
     "claims",
     "comparison",
     "configs",
     "experiment",
-    "figures",
     "frames",
     "launch",
     "metadata",
     "report",
     "results",
+    "sweep_figure",
     "texts",
     "tracking",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Loads a module when it is first named."""
+    """Loads a module, or :func:`sweep_figure`, when it is first named."""
+    if name == "sweep_figure":
+        return importlib.import_module("mixjax.runner.figures").sweep_figure
     if name in __all__:
         return importlib.import_module(f"mixjax.runner.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

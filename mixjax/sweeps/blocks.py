@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mixjax.checks import requires
+from mixjax.files import write_whole
 from mixjax.sweeps.arrays import digest, is_foreign_float
-from mixjax.sweeps.files import write_whole
 
 __all__ = ["read_block", "require_orbax", "write_block"]
 

@@ -14,8 +14,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from mixjax.files import lock, write_whole
 from mixjax.sweeps.blocks import read_block, require_orbax, write_block
-from mixjax.sweeps.files import lock, write_whole
 from mixjax.sweeps.segments import Kept
 
 __all__ = ["ChangedError", "Chunks"]

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mixjax.objectives import robust_loss, robust_weights
+from mixjax.rules import robust_loss, robust_weights
 from tests.laws.reference import paper004
 from tests.rules.divergence_reference import DIVERGENCES, reference
 

@@ -4,8 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from mixjax.objectives import robust_loss
-from mixjax.rules import dro
+from mixjax.rules import dro, robust_loss
 from tests.rules.divergence_reference import DIVERGENCES, reference
 
 PRIOR = np.array([0.5, 0.3, 0.2])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.hardness_sampling import schemes
-from mixjax import objectives
+from mixjax import rules
 from tests.experiments.hardness_sampling.cases import compiled
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -33,7 +33,7 @@ def test_schemes_draw_from_the_robust_distribution_of_their_history():
     expected = losses.at[positions].set(new)
     for scheme, weights in (
         (schemes.hardness(50, 2, jnp.float32(10.0)), jax.nn.softmax(10.0 * expected)),
-        (schemes.chi_squared(50, 2, 10.0), objectives.robust_weights(expected, jnp.ones(50), 10.0, "chi2")),
+        (schemes.chi_squared(50, 2, 10.0), rules.robust_weights(expected, jnp.ones(50), 10.0, "chi2")),
     ):
         scheme = compiled(scheme)
         state = scheme.update(scheme.init(losses, jax.random.key(0)), positions, new)

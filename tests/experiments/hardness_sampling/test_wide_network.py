@@ -10,7 +10,7 @@ import pytest
 from experiments.hardness_sampling import wide_network, wide_relu_report
 from experiments.hardness_sampling.wide_network import WideReLU
 from mixjax import samplers
-from mixjax.objectives import robust_loss
+from mixjax.rules import robust_loss
 from tests.laws.reference import paper004
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from mixjax.objectives import robust_loss, robust_weights
+from mixjax.rules import robust_loss, robust_weights
 from tests.laws.reference import paper004
 
 N = 8

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from mixjax.sweeps.files import lock, write_whole
+from mixjax.files import lock, write_whole
 
 
 def test_the_new_content_takes_the_place_of_the_old(tmp_path):
@@ -13,6 +13,11 @@ def test_the_new_content_takes_the_place_of_the_old(tmp_path):
         write_whole(path, text)
         assert path.read_text(encoding="utf-8") == text
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_bytes_are_written_as_they_are(tmp_path):
+    write_whole(tmp_path / "x.gz", b"\x1f\x8b\n")
+    assert (tmp_path / "x.gz").read_bytes() == b"\x1f\x8b\n"
 
 
 def test_what_fails_on_the_way_leaves_the_old_content(tmp_path, monkeypatch):
@@ -26,6 +31,7 @@ def test_what_fails_on_the_way_leaves_the_old_content(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no space left"):
         write_whole(path, "new")
     assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_one_lock_a_path_and_process(tmp_path):

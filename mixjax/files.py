@@ -1,9 +1,10 @@
-"""Writes text files whole or not at all, and locks files against other processes."""
+"""Writes files whole or not at all, and locks files against other processes."""
 
 from __future__ import annotations
 
 import logging
 import os
+import uuid
 import weakref
 from pathlib import Path
 
@@ -12,12 +13,12 @@ __all__ = ["Lock", "lock", "write_whole"]
 _LOG = logging.getLogger(__name__)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a text file so that a process killed at any point leaves the old content or the new one.
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Writes a file so that a process killed at any point leaves the old content or the new one.
 
     Args:
         path: the file, in a folder that exists.
-        text: its whole content.
+        content: all that the file is to hold; a text is written in UTF-8.
 
     Raises:
         OSError: the disk is full, or the folder cannot be written.
@@ -29,13 +30,17 @@ def write_whole(path: Path, text: str) -> None:
         >>> path.read_text()
         '16'
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with open(partial, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        # The rename below must not reach the disk before the content does.
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    # Two processes may write the same file at once, so each writes under a name of its own.
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        with open(partial, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            # The rename below must not reach the disk before the content does.
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 class Lock:
