@@ -18,12 +18,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command and exits.
 
     Args:
-        argv: the arguments after ``mixjax``; default those of the process.
+        argv: the arguments after ``mixjax``; by default those of the process.
 
     Raises:
         SystemExit: always, with the exit code.
     """
-    # Said at once, for every command and for all packages, rather than one by one where each is first imported.
+    # One message names all packages that are missing. Without it, each import would fail in its turn.
     missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         sys.exit(f"mixjax: the command needs {', '.join(missing)}: pip install 'mixjax[experiments]'")
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         make_app()(args=argv, prog_name="mixjax")
     except SystemExit as exit_:
-        # Ctrl-C: JAX's threads may be at work, and an orderly end of the process could crash.
+        # After Ctrl-C, JAX's threads may still be at work, and an orderly end of the process could crash.
         if argv is None and exit_.code == 130:
             sys.stdout.flush()
             sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""The commands of ``mixjax`` by name, and the help of ``mixjax`` itself."""
+"""Puts the commands of ``mixjax`` together, and holds the help of ``mixjax`` itself."""
 
 from typing import Annotated
 
@@ -46,7 +46,8 @@ def _top(
 ) -> None:
     """Train on several domains with adaptive loss and sampling weights.
 
-    A config names an experiment and what to repeat it over. Running it gives a figure, metrics and a report of claims.
+    A config is a TOML file. It names an experiment and says what to repeat it over. Running it gives a figure, metrics
+    and a report of claims.
 
     \b
     Examples:
@@ -56,4 +57,5 @@ def _top(
       mixjax sweep configs/quickstart.toml --vary gamma1=log:1e-3:1:5 --seeds 20
       mixjax show results/quickstart               what a result holds
       mixjax compare results/quickstart --metric accuracy --better higher
+      mixjax data mnist                            fetch a data set that some experiments need
     """

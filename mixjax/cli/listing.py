@@ -1,4 +1,4 @@
-"""The command ``mixjax list``."""
+"""Defines the command ``mixjax list``. Packages that are slow to import are imported when the command runs."""
 
 import inspect
 import re
@@ -28,7 +28,8 @@ def list_() -> None:
     configs = list(_configs(Path("configs")))
     _show("Experiments: mixjax run FILE", configs, otherwise="none: no *.toml under ./configs")
     _show("Rules: mixjax.rules.NAME", [(name, _first_line(rule)) for name, rule in rules.RULES.items()])
-    # Classes among the public names are what samplers return, not samplers.
+    # The classes are left out: the types that the functions return, and HostSampler, which does in NumPy what hardness
+    # and proportional do in JAX.
     public = [(name, getattr(samplers, name)) for name in samplers.__all__]
     functions = [(name, _first_line(value)) for name, value in public if inspect.isfunction(value)]
     _show("Samplers: mixjax.samplers.NAME", functions)

@@ -1,4 +1,4 @@
-"""The command ``mixjax run``. Packages that are slow to import are imported when the command runs."""
+"""Defines the command ``mixjax run``. Packages that are slow to import are imported when the command runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -40,21 +40,21 @@ def run(
       mixjax run configs/quickstart.toml --dry-run
       mixjax run results/quickstart/config.toml --out results/again
 
-    KEY is a field of the experiment, sweep.KEY, or run.0.KEY for the first [[run]]. VALUE is TOML; anything else is
-    taken as a string.
+    In --set KEY=VALUE, KEY is a field of the experiment, or sweep.KEY for the table [sweep], or run.0.KEY for the first
+    table [[run]]. VALUE is TOML; anything else is taken as a string.
 
     \b
-    The folder holds
-      report.md       claims with value, standard error and verdict; figure, timing; read this first
+    The folder that is written holds
+      report.md       read this first: claims with value, standard error and verdict; figure; timing
       figure.png      the figure
       claims.json     the claims as data
       metrics.npz     the arrays, described by metrics.json; in Python: mixjax.runner.results.read("results/quickstart")
       config.toml     the resolved config: running it reproduces the result
       progress.jsonl  how far the sweeps were and the mean of each metric, after each call of the program
 
-    An earlier result stays until the new one is complete. A run that is stopped or killed leaves DIR.chunks: the same
-    command goes on from there. It repeats only what was not on disk yet: the chunk at work, and where chunks are short
-    those of the last second or so.
+    An earlier result stays until the new one is complete. A run that is stopped or killed leaves the folder DIR.chunks,
+    from which the same command goes on. It repeats only what was not on disk yet: the chunk that was being computed, or
+    the chunks of about the last second where they are short.
 
     Runs are split over all devices. A CPU counts as one device for each core, unless JAX_NUM_CPU_DEVICES says
     otherwise. --dry-run compiles each program and times one call of it.

@@ -1,4 +1,4 @@
-"""The command ``mixjax show``. Packages that are slow to import are imported when the command runs."""
+"""Defines the command ``mixjax show``. Packages that are slow to import are imported when the command runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,8 +15,8 @@ def show(
 ) -> None:
     """Show what a result holds: runs, claims, time, final metrics.
 
-    A metric is shown as mean ± standard error over the seeds in which it is finite; their number follows where it is
-    not all of them. Along dimensions without text labels, such as step, the last label is taken. Of the claims, those
+    A metric is shown as mean ± standard error over the seeds in which it is finite. If there are others, the number
+    of the finite ones follows. Along dimensions without text labels, such as step, the last label is taken. Only claims
     that do not hold or are undecided are listed.
 
     \b

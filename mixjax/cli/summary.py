@@ -1,4 +1,4 @@
-"""The lines that ``mixjax show`` prints: a result folder in one screen."""
+"""Writes the lines that ``mixjax show`` prints: a result folder in one screen."""
 
 import json
 import tomllib
@@ -20,9 +20,9 @@ from mixjax.runner.texts import aligned, claim_texts, mean_text, verdict
 
 __all__ = ["summary"]
 
-_WIDTH = 96  # beside the names on the left
-_ROWS = 20  # of one table of metrics
-_METRICS = 4  # beside each other in one table
+_WIDTH = 96  # of the lines beside the names on the left
+_MAX_ROWS = 20  # of one table of metrics
+_MAX_METRICS = 4  # beside each other in one table
 
 
 def summary(path: Path) -> list[str]:
@@ -65,11 +65,12 @@ def _config(config: Mapping[str, Any]) -> list[str]:
 def _runs(runs: results.Results) -> list[str]:
     """Says how many runs there are, as the product of [[run]] tables, axes and seeds."""
     first = next(iter(runs.values()))
-    bad = divergent_runs(first)
-    dims = [str(dim) for dim in bad.dims if dim != "seed"]
+    # One value for each run: only the dimensions and their labels are used here.
+    each_run = divergent_runs(first)
+    dims = [str(dim) for dim in each_run.dims if dim != "seed"]
     factors = [f"{len(runs)} [[run]] ({shorten(list(runs))})"] if len(runs) > 1 else []
-    factors += [f"{bad.sizes[dim]} {dim} ({shorten(label_texts(bad, dim))})" for dim in dims]
-    seeds = label_texts(bad, "seed")
+    factors += [f"{each_run.sizes[dim]} {dim} ({shorten(label_texts(each_run, dim))})" for dim in dims]
+    seeds = label_texts(each_run, "seed")
     factors.append(f"{len(seeds)} seeds ({seeds[0]} to {seeds[-1]})" if len(seeds) > 1 else f"1 seed ({seeds[0]})")
     total = sum(divergent_runs(dataset).size for dataset in runs.values())
     return wrap(f"{' × '.join(factors)} = {total}" if len(factors) > 1 else factors[0], _WIDTH)
@@ -101,6 +102,7 @@ def _claims(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _time(meta: Mapping[str, Any]) -> list[str]:
     versions = ", ".join(f"{name} {meta['versions'][name]}" for name in ("mixjax", "jax"))
+    # A command that went on from chunks on disk has timed only the runs that it computed itself.
     runs, computed = meta["num_runs"], meta["num_computed"]
     last = f"{runs} runs" if computed == runs else f"the last {computed} of {runs} runs"
     return [
@@ -110,7 +112,7 @@ def _time(meta: Mapping[str, Any]) -> list[str]:
 
 
 _Cells = dict[tuple[str, ...], str]
-"""Labels of a row -> the text of its cell in one column."""
+"""One column of a table: labels of a row -> the text of the row's cell."""
 
 
 def _metrics(runs: results.Results) -> list[str]:
@@ -118,7 +120,9 @@ def _metrics(runs: results.Results) -> list[str]:
 
     Metrics with the same dimensions share a table.
     """
-    tables: dict[tuple[str, ...], dict[str, _Cells]] = {}  # dimensions -> metric -> its column
+    # Dimensions -> metric -> its column.
+    tables: dict[tuple[str, ...], dict[str, _Cells]] = {}
+    # Dimension -> the labels taken, each once and in order: a dict serves as an ordered set.
     last: dict[str, dict[str, None]] = {}
     for run, dataset in runs.items():
         for name, values in dataset.data_vars.items():
@@ -145,6 +149,7 @@ def _column(values: xr.DataArray, name: str) -> tuple[tuple[str, ...], _Cells]:
     for labels, group in frame.groupby(dims, sort=False) if dims else [((), frame)]:
         mean, stderr, count = mean_stderr(group[name])
         finite = f" ({count} of {len(group)})" if count < len(group) else ""
+        # pandas gives a tuple, since it gets a list of columns; its annotations do not say so.
         row = tuple(map(str, labels)) if isinstance(labels, tuple) else (str(labels),)
         cells[row] = mean_text(mean, stderr) + finite
     return tuple(dims), cells
@@ -154,11 +159,11 @@ def _table(dims: Sequence[str], columns: Mapping[str, _Cells]) -> list[str]:
     """Formats the metrics of a table, a few beside each other and the next ones below them."""
     lines = []
     names = list(columns)
-    for start in range(0, len(names), _METRICS):
-        block = {name: columns[name] for name in names[start : start + _METRICS]}
+    for start in range(0, len(names), _MAX_METRICS):
+        block = {name: columns[name] for name in names[start : start + _MAX_METRICS]}
         rows = list(dict.fromkeys(labels for cells in block.values() for labels in cells))
         texts = [[*labels, *(cells.get(labels, "") for cells in block.values())] for labels in rows]
-        lines += ["", *aligned([[*dims, *block], *texts[:_ROWS]])]
-        if len(rows) > _ROWS:
-            lines.append(f"... {len(rows) - _ROWS} more rows")
+        lines += ["", *aligned([[*dims, *block], *texts[:_MAX_ROWS]])]
+        if len(rows) > _MAX_ROWS:
+            lines.append(f"... {len(rows) - _MAX_ROWS} more rows")
     return lines

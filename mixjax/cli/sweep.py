@@ -1,4 +1,4 @@
-"""The command ``mixjax sweep``. Packages that are slow to import are imported when the command runs."""
+"""Defines the command ``mixjax sweep``. Packages that are slow to import are imported when the command runs."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -28,11 +28,14 @@ def sweep(
         list[str] | None,
         typer.Option(
             metavar="KEY=VALUES",
-            help="An axis: KEY=0.1,0.2,0.3 or KEY=SCALE:START:STOP:NUM, with SCALE linear or log; several make a grid. "
-            "With --random, the values to draw from: KEY=0.1,0.2,0.3 or KEY=SCALE:START:STOP, SCALE also integer.",
+            help="An axis: KEY=0.1,0.2,0.3 or KEY=SCALE:START:STOP:NUM, with SCALE linear or log. Several axes make a "
+            "grid. With --random, the values to draw from: KEY=0.1,0.2,0.3 or KEY=SCALE:START:STOP, where SCALE may "
+            "also be integer.",
         ),
     ] = None,
-    seeds: Annotated[int | None, typer.Option(metavar="N", help="Seeds of each point. [default: the config's]")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(metavar="N", help="Number of seeds of each point. [default: the config's]")
+    ] = None,
     first_seed: Annotated[
         int | None, typer.Option(metavar="N", help="The first of these seeds. [default: the config's]")
     ] = None,
@@ -41,7 +44,9 @@ def sweep(
     ] = None,
     chunk: Annotated[
         str | None,
-        typer.Option(metavar="N", help="Runs in one call of the program, or auto. [default: the config's]"),
+        typer.Option(
+            metavar="N|auto", help="Number of runs in one call of the compiled program. [default: the config's]"
+        ),
     ] = None,
     set_: SetOption = None,
     out: Annotated[
@@ -98,7 +103,8 @@ class _Exploration:
 
         made = self.function(values)
         if not isinstance(made, experiment.Experiment):
-            return made  # the runner says what is wrong with it
+            # The runner says what is wrong with it.
+            return made
         return dataclasses.replace(made, figure=sweep_figure, claims=lambda results: [])
 
 

@@ -1,4 +1,4 @@
-"""Mistakes and Ctrl-C, as the commands report them: one line, and an exit code."""
+"""Reports mistakes and Ctrl-C by one line and an exit code, for all commands."""
 
 import contextlib
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ def reported(*mistakes: type[Exception], interrupted: str = "nothing was written
         typer.echo(f"mixjax: interrupted; {interrupted}", err=True)
         raise typer.Exit(130) from None
     except BrokenPipeError:
-        # A reader such as `| head` has seen enough: an OSError, but no mistake.
+        # This is an OSError, but not a mistake: a reader such as `| head` has seen enough.
         raise
     except mistakes as error:
         typer.echo(f"mixjax: {error}", err=True)

@@ -163,7 +163,7 @@ def _brain(t1: np.ndarray) -> np.ndarray:
     pieces, _ = ndimage.label(ndimage.binary_opening(t1 > 0, iterations=2))
     # Piece 0 is the background.
     largest = np.bincount(pieces.ravel())[1:].argmax() + 1
-    # Closing erodes from the volume's border, so the volume gets a border of its own.
+    # Closing erodes from the volume's border too, so the volume gets a margin as wide as the iterations, cut off below.
     brain = np.pad(pieces == largest, 5)
     return ndimage.binary_fill_holes(ndimage.binary_closing(brain, iterations=5))[5:-5, 5:-5, 5:-5]
 

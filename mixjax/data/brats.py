@@ -33,7 +33,7 @@ UNKNOWN = "unknown"
 # Names with a centre are BraTS19_TCIA01_201_1 or Brats17_2013_2_1, names without one BraTS20_Training_001.
 _CENTRE = re.compile(r"BraTS\d+_(2013|[A-Z]+)", re.IGNORECASE)
 _NOT_A_CENTRE = ("Training", "Validation", "Testing")
-# The affines of one case may differ by so many mm.
+# The affines of one case's volumes may differ by this much, in mm.
 _TOLERANCE = 1e-3
 
 
@@ -81,6 +81,7 @@ def list_cases(folder: str | os.PathLike) -> list[Case]:
     places = sorted({path.parent for path in volumes}, key=lambda place: (place.name, place))
     if not places:
         raise FileNotFoundError(f"BraTS: no case is below {folder}: no CASE/CASE_*.nii.gz nor CASE/CASE_*.nii")
+    # The places are sorted by name, so equal names stand next to each other.
     for first, second in itertools.pairwise(places):
         if first.name == second.name:
             raise ValueError(f"BraTS: two cases have the name {first.name}: {first} and {second}")
@@ -187,7 +188,7 @@ def _centre(names: Iterable[str]) -> str:
 
 
 def _earlier_names(folder: Path) -> dict[str, list[str]]:
-    """Returns each case's name -> its names of all years, from the files name_mapping.csv, with a column a year."""
+    """Returns each case's name -> its names of all years, from the files name_mapping.csv, one column for each year."""
     earlier = {}
     for path in sorted(folder.rglob("name_mapping.csv")):
         with open(path, newline="", encoding="utf-8-sig") as file:

@@ -51,7 +51,7 @@ def fetch(
         name: a key of :data:`FETCHED`. "digits" lies inside scikit-learn and has nothing to fetch.
         source: one of the data set's sources; None for all of them in order.
         folder: local folder that holds the files under their usual names, gzipped (.gz) or not.
-        root: folder of the cache; :func:`cache_dir` when None.
+        root: folder of the cache; :func:`mixjax.data.cache_dir` when None.
 
     Returns:
         The folder with the files, ``root / name``.
@@ -62,6 +62,7 @@ def fetch(
         RuntimeError: if no source gave the pinned files; lists every source tried with its reason.
         OSError: if the cache cannot be written.
     """
+    # "mnist" is among both; as keys of a dict, the names that an error lists are listed once.
     files.check_name(name, dict.fromkeys((*images.NAMES, *FETCHED)))
     if name not in FETCHED:
         raise ValueError(f"name {name!r} has nothing to fetch: it lies inside scikit-learn, load({name!r}) reads it")

@@ -1,4 +1,4 @@
-"""Columns of text as features: numbers standardised, categories one-hot, missing values marked."""
+"""Turns columns of text into features: numbers standardised, categories one-hot, missing values marked."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def encode(
     - A category becomes one feature of 0 and 1 for each of its values, in alphabetical order, with missing as a value
       of its own.
 
-    The texts "" and "?" stand for a missing value. Mean and deviation are taken over all rows, as for data whose inputs
-    are known beforehand. No label enters.
+    The texts "" and "?" stand for a missing value. Mean and deviation are taken over all rows, test rows included, as
+    where all inputs are known beforehand. Labels are not used.
 
     Args:
         columns: name -> one text a row.

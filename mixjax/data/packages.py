@@ -112,7 +112,8 @@ def run(command: list[str], folder: str, title: str) -> None:
         title: the name of the command in errors.
 
     Raises:
-        RuntimeError: if the command fails; ends with the command's last words.
+        RuntimeError: if the command fails; ends with the end of what it wrote to stderr.
+        subprocess.TimeoutExpired: if the command takes more than ten minutes.
     """
     # Without input, a client that asks a question fails instead of waiting for ever.
     done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600)

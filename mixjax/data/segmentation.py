@@ -37,10 +37,10 @@ class Cases(NamedTuple):
 
 
 def ndimage_for(user: str) -> Any:
-    """Imports SciPy's functions on images, for a function whose name errors give.
+    """Imports SciPy's functions on images for the function ``user``, which an error names.
 
-    The type is Any because SciPy's annotations say that a filter may return None. It does only where the caller gives
-    an array for the output.
+    The module is returned as Any, because SciPy's annotations say that a filter may return None. A filter does so only
+    where its caller gives an array for the output.
 
     Raises:
         ImportError: if there is no SciPy; names the extra.
@@ -85,7 +85,7 @@ def to_cube(volumes: np.ndarray, head: np.ndarray, spacing: np.ndarray, grid: in
     """Resamples volumes to a cubic grid of isotropic voxels that is centred on the head and holds all of it.
 
     The cube's side is the longest side of the head's bounding box plus a margin of 6 % of the cube at either end.
-    Outside the volume is 0.
+    Places outside the given volume count as 0.
 
     The interpolation is linear. Where the cube's voxels are wider than the given ones, the volume is smoothed first, so
     that fine detail is averaged and not aliased. The Gaussian's standard deviation is half the ratio of the two widths,

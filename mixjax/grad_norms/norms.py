@@ -44,6 +44,7 @@ def norm(tree: Any, batch_ndim: int = 1) -> jax.Array:
     if len(batches) != 1 or len(*batches) != batch_ndim:
         shapes = [leaf.shape for leaf in leaves]
         raise ValueError(f"tree must have arrays that share their first {batch_ndim} axes, got shapes {shapes}.")
+    # The last size is computed, since reshape cannot tell a -1 where the array is empty.
     rows = [as_float(leaf.reshape(*leaf.shape[:batch_ndim], math.prod(leaf.shape[batch_ndim:]))) for leaf in leaves]
     return jax.lax.stop_gradient(scaled_norm(rows).astype(jnp.float32))
 
@@ -90,8 +91,8 @@ def linear(derivatives: ArrayLike, features: ArrayLike, *, intercept: bool = Fal
             ``K`` outputs. It is ``prediction - y`` for half a squared residual, and ``sigmoid(z) - y`` or
             ``softmax(z) - onehot`` for a log loss.
         features: ``x``, ``[B, p]``.
-        intercept: True if the model has an intercept (one per output) that the gradient is also taken in. Then ``(x,
-            1)`` stands for ``x``.
+        intercept: True if the model has an intercept for each output, and the gradient is also taken with respect to
+            it. Then ``(x, 1)`` takes the place of ``x``.
 
     Returns:
         float32 ``[B]``. The cost is one pass over ``features``.
@@ -174,7 +175,7 @@ def by_domain(norms: ArrayLike, domain_ids: ArrayLike, num_domains: int) -> jax.
         num_domains: ``D``.
 
     Returns:
-        ``m``, float32 ``[D]``, NaN for domains without an example. Scaled like :func:`norm`.
+        ``m``, float32 ``[D]``, NaN for domains without an example. As in :func:`norm`, no square overflows or vanishes.
 
     Raises:
         ValueError: shapes that differ or are not vectors.
@@ -193,7 +194,7 @@ def by_domain(norms: ArrayLike, domain_ids: ArrayLike, num_domains: int) -> jax.
         raise ValueError(f"norms and domain_ids must both be [B], got {norms.shape} and {domain_ids.shape}.")
     # Examples without a domain share one more segment, which is dropped below.
     ids = jnp.where((domain_ids >= 0) & (domain_ids < num_domains), domain_ids, num_domains)
-    # An empty segment's maximum is -inf.
+    # An empty segment's maximum is -inf, which is not a scale.
     scale = scale_of(jnp.maximum(jax.ops.segment_max(norms, ids, num_domains + 1), 0.0))
     squares = moments(jnp.square(norms / scale[ids]), ids, num_domains).signals()["losses"]
     return scale[:num_domains] * jnp.sqrt(squares)

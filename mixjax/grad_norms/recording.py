@@ -1,4 +1,4 @@
-"""Records the operations of a model, and the inputs that the gradients of its parameters are made of."""
+"""Records the operations of a model, and the inputs from which the gradients of its parameters are made."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Output(NamedTuple):
     """Describes the output of an operation.
 
     Attributes:
-        kind: its shape and dtype.
-        axes: the mesh axes over which it varies, under ``shard_map``.
+        type: the output's shape and dtype.
+        axes: the mesh axes over which the output varies, under ``shard_map``.
     """
 
-    kind: jax.ShapeDtypeStruct
+    type: jax.ShapeDtypeStruct
     axes: tuple[str, ...]
 
 
@@ -67,7 +67,7 @@ class RecordingTape(Tape):
 
     def _tap(self, y: jax.Array, *uses: tuple[Any, UseKind, jax.Array | None]) -> jax.Array:
         recorded = [use for use in uses if isinstance(use[0], Parameter)]
-        # An operation on plain arrays has no gradient that anybody asked for.
+        # An operation without parameters has no gradient to record.
         if not recorded:
             return y
         operation = len(self.outputs)
@@ -81,9 +81,9 @@ class RecordingTape(Tape):
 def varying_zeros(output: Output) -> jax.Array:
     """Returns zeros to add to an output, varying over the same mesh axes.
 
-    Under ``shard_map``, JAX would sum the derivative by an array that does not vary over all devices.
+    Under ``shard_map``, JAX would sum the derivative with respect to the zeros over all devices if they did not vary.
     """
-    zeros = jnp.zeros(output.kind.shape, output.kind.dtype)
+    zeros = jnp.zeros(output.type.shape, output.type.dtype)
     if not output.axes:
         return zeros
     if hasattr(jax.lax, "pcast"):
@@ -93,8 +93,8 @@ def varying_zeros(output: Output) -> jax.Array:
 
 
 def _varying_axes(y: jax.Array) -> tuple[str, ...]:
-    kind = jax.typeof(y)
+    array_type = jax.typeof(y)
     # The attribute's place depends on the version of JAX.
-    if hasattr(kind, "manual_axis_type"):
-        return tuple(kind.manual_axis_type.varying)
-    return tuple(getattr(kind, "vma", ()))
+    if hasattr(array_type, "manual_axis_type"):
+        return tuple(array_type.manual_axis_type.varying)
+    return tuple(getattr(array_type, "vma", ()))

@@ -1,6 +1,6 @@
-"""The way from a config to a result: experiments, configs, claims, results, their comparison, and where they run.
+"""Leads from a config to a result: reads configs, runs experiments, checks claims, keeps and compares results.
 
-The modules load when first named, with the packages that they need::
+Each module is imported when it is first named, and with it the packages that it needs::
 
     runs = mixjax.runner.results.read("results/quickstart")  # run name -> xarray.Dataset
 """

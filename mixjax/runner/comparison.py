@@ -1,6 +1,6 @@
-"""Comparisons of runs over paired seeds: differences with their errors, t-tests, Holm's correction, diverged runs.
+"""Compares runs over paired seeds: differences with their errors, t-tests, Holm's correction; finds diverged runs.
 
-The table that ``mixjax compare`` prints, in Python::
+In Python, the table that ``mixjax compare`` prints is made by::
 
     accuracy = mixjax.runner.results.read("results/quickstart")["run"].accuracy  # [seed, method, step]
     values, at = mixjax.runner.frames.final_values(accuracy)  # [seed, method], at the last step
@@ -25,8 +25,10 @@ with requires("experiments", "mixjax.runner.comparison"):
 
 __all__ = ["divergent_runs", "holm", "paired_table"]
 
-_STATISTICS = ("value", "baseline", "difference", "stderr", "low", "high", "p_value", "p_holm", "wins", "ties")
-_STATISTICS += ("num_seeds", "left_out", "unpaired")
+_STATISTICS = (
+    "value", "baseline", "difference", "stderr", "low", "high", "p_value", "p_holm", "wins", "ties", "num_seeds",
+    "left_out", "unpaired",
+)  # fmt: skip
 
 
 def holm(p_values: Any) -> np.ndarray:
@@ -37,7 +39,8 @@ def holm(p_values: Any) -> np.ndarray:
     with a probability of at most α.
 
     Args:
-        p_values: of any shape, in [0, 1]. A NaN is a test that could not be made: it stays and is not counted in m.
+        p_values: of any shape, in [0, 1]. A NaN stands for a test that could not be made. It stays NaN, and is not
+            counted in m.
 
     Returns:
         The corrected p-values, float64, in the shape given.
@@ -79,8 +82,8 @@ def paired_table(
             with values that agree in these others. :func:`mixjax.runner.frames.long_frame` makes it from an array.
         metric: the column of the values.
         along: the column of the labels that are compared.
-        better: what a win is, "lower" or "higher".
-        baseline: a label; default the first.
+        better: "lower" or "higher", the values that win.
+        baseline: the label that the others are compared with; default the first.
 
     Returns:
         One row for each label but the baseline and each combination of the other columns, in order of appearance. The
@@ -94,12 +97,12 @@ def paired_table(
         - ``p_holm``: the same after :func:`holm` over the whole table;
         - ``wins`` and ``ties``: the number of seeds in which the label is better than the baseline, or equal to it;
         - ``num_seeds``: n;
-        - ``left_out``: the number of seeds in which one of the two is not finite;
-        - ``unpaired``: the number of seeds that only one of the two has.
+        - ``left_out``: the number of seeds in which the label's or the baseline's value is not finite;
+        - ``unpaired``: the number of seeds that only the label has, or only the baseline.
 
     Raises:
-        ValueError: a column is missing or named like one of the result, a row occurs twice, there is a single label, an
-            unknown baseline or ``better``, or no label shares a seed with the baseline.
+        ValueError: a column is missing, or has the name of one of the result's columns; a row occurs twice; there is a
+            single label; the baseline or ``better`` is unknown; or no label shares a seed with the baseline.
 
     Example:
         >>> losses = {"sgd": [3.0, 4.0, 5.0, 9.0], "erma": [2.0, 2.0, 4.0, float("nan")]}
@@ -134,7 +137,7 @@ def paired_table(
     if not (table.num_seeds + table.left_out).any():
         within = f" within {', '.join(map(repr, others))}" if others else ""
         raise ValueError(f"no seed in common: no label of {along!r} has one that {baseline!r} has too{within}")
-    # Over the whole table: all its rows are tests of one family.
+    # Correct over the whole table, since all its rows are tests of one family.
     table.insert(table.columns.tolist().index("p_value") + 1, "p_holm", holm(table.p_value))
     return table
 
@@ -153,6 +156,7 @@ def _series(frame: pd.DataFrame, metric: str, along: str, others: list[str]) -> 
     found: dict[tuple, dict[Any, pd.Series]] = {}
     # Labels in order of appearance; a row without a label in some column (NaN) is a group of its own.
     for names, rows in frame.groupby([*others, along], sort=False, dropna=False):
+        # pandas gives a tuple, since it gets a list of columns; its annotations do not say so.
         *where, label = names if isinstance(names, tuple) else (names,)
         values = pd.Series(rows[metric].to_numpy(np.float64), index=rows["seed"].to_numpy())
         found.setdefault(tuple(where), {})[label] = values
@@ -161,7 +165,7 @@ def _series(frame: pd.DataFrame, metric: str, along: str, others: list[str]) -> 
 
 def _statistics(values: pd.Series, baseline: pd.Series, *, higher_is_better: bool) -> dict[str, Any]:
     """Returns the statistics of one row of the table, from two series indexed by seed."""
-    # By name, not by position: the two may have other seeds, or the same in another order.
+    # Pair by seed, not by position: the two series may have different seeds, or the same ones in another order.
     shared = values.index.intersection(baseline.index, sort=False)
     unpaired = len(values) + len(baseline) - 2 * len(shared)
     values, baseline = values.reindex(shared), baseline.reindex(shared)
@@ -214,4 +218,5 @@ def divergent_runs(dataset: xr.Dataset) -> xr.DataArray:
 
 def _has_non_finite(values: xr.DataArray) -> xr.DataArray:
     own = values.dims[values.dims.index("seed") + 1 :]
-    return ~finite_values(values).all(own)
+    all_finite = finite_values(values).all(own)
+    return ~all_finite

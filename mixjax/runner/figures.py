@@ -1,4 +1,4 @@
-"""A figure of any sweep: every metric against what was varied."""
+"""Draws a figure of any sweep: every metric against what was varied."""
 
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ with requires("experiments", "mixjax.runner.figures"):
 
 __all__ = ["sweep_figure"]
 
-_METRICS = 6
+_MAX_METRICS = 6
 
 
 def sweep_figure(results: Results) -> Any:
@@ -46,7 +46,7 @@ def sweep_figure(results: Results) -> Any:
         import matplotlib.pyplot as plt
 
     numeric = [str(name) for data in results.values() for name, values in data.items() if holds_numbers(values)]
-    metrics = list(dict.fromkeys(numeric))[:_METRICS]
+    metrics = list(dict.fromkeys(numeric))[:_MAX_METRICS]
     rows = [(run, varied) for run, dataset in results.items() for varied in _varied(dataset)]
     size = 4.2 * len(metrics), 2.9 * len(rows) + 0.6
     figure, axes = plt.subplots(len(rows), len(metrics), figsize=size, squeeze=False, layout="constrained")
@@ -110,17 +110,19 @@ def _draw(panel: Any, values: xr.DataArray, varied: _Varied, handles: dict[str, 
     unit = values.attrs.get("units", "")
     metric = f"{values.name} ({unit})" if unit else str(values.name)
     values, at = final_values(values)
+    # Where nothing varies, a dimension of length 1 takes the place of the one along which the points lie.
     if varied.dim is None:
         values = values.expand_dims("all")
     curves, lost = _curves(values, varied.dim or "all")
-    x = np.asarray(values[varied.name].values if varied.name else np.zeros(1), float)
-    # Random points come in no order, and lines would go back and forth.
+    x = np.zeros(1) if varied.name is None else np.asarray(values[varied.name].values, float)
+    # Random points come in no order, and a line through them as they come would go back and forth.
     order = np.argsort(x)
-    # Points are drawn one by one elsewhere; a line through them would suggest that only this column varies.
+    # Points differ in all of their columns; a line through them would suggest that only this column varies.
     style = "" if varied.dim == "point" else "-"
     for curve in curves:
         color = {"color": handles[curve.label].lines[0].get_color()} if curve.label in handles else {}
-        errors = np.nan_to_num(curve.stderr[order])  # one seed: the point alone, no bar
+        # A single seed has a standard error of NaN: the point is drawn without a bar.
+        errors = np.nan_to_num(curve.stderr[order])
         drawn = panel.errorbar(
             x[order], curve.mean[order], errors, ls=style, marker="o", ms=3, capsize=2, lw=1, **color
         )
@@ -141,6 +143,7 @@ def _curves(values: xr.DataArray, dim: str) -> tuple[list[_Curve], int]:
     dims = [str(each) for each in values.dims]
     seed = dims.index("seed")
     swept = [each for each in dims[:seed] if each not in (dim, "point", "all")]
+    # The metric's own dimensions with text labels: final_values took the others at their last label.
     labelled = [each for each in dims[seed + 1 :] if each in values.coords]
     # More than two dimensions would give more lines than a reader can tell apart.
     lines = [each for each in swept + labelled if values.sizes[each] > 1][:2]
@@ -150,11 +153,12 @@ def _curves(values: xr.DataArray, dim: str) -> tuple[list[_Curve], int]:
     finite = finite_values(kept)
     kept = kept.where(finite)
     mean, count = kept.mean("seed"), finite.sum("seed")
-    # One seed has no error: NaN in place of a division by zero.
+    # A single seed has no standard error: NaN, in place of a division by zero.
     stderr = kept.std("seed", ddof=1) / np.sqrt(count.where(count > 1))
 
     curves = []
     texts = {line: label_texts(values, line) for line in lines}
+    # Without a dimension for lines, this loop runs once, for the only line.
     for index in np.ndindex(*(values.sizes[line] for line in lines)):
         chosen = [(line, texts[line][i]) for line, i in zip(lines, index, strict=True)]
         label = ", ".join(text if line in labelled else f"{line}={text}" for line, text in chosen)

@@ -1,4 +1,4 @@
-"""Metrics with named dimensions, turned into what tables and figures show: labels as text, final values, rows."""
+"""Turns metrics with named dimensions into what tables and figures show: labels as text, final values, rows."""
 
 from collections.abc import Collection
 from typing import Any
@@ -68,7 +68,9 @@ def finite_values(values: xr.DataArray) -> xr.DataArray:
 
 
 def column_names(values: xr.DataArray | xr.Dataset, dim: str) -> list[str]:
-    """Names the coordinates along a dimension other than its own: the columns of a sweep's ``points``.
+    """Names the coordinates that lie along a dimension, except the one of its own name.
+
+    Along the dimension "point" of a sweep, these are the columns of the sweep's ``points``.
 
     Args:
         values: any array or data set.
@@ -88,14 +90,14 @@ def column_names(values: xr.DataArray | xr.Dataset, dim: str) -> list[str]:
 def final_values(values: xr.DataArray, keep: Collection[str] = ()) -> tuple[xr.DataArray, dict[str, str]]:
     """Takes the last value along a metric's own dimensions that count something, such as steps.
 
-    These are the dimensions behind "seed" whose labels are no text.
+    These are the dimensions after "seed" that have no text labels.
 
     Args:
         values: ``[*axes, "seed", *own]``.
         keep: dimensions that stay in any case.
 
     Returns:
-        The values without those dimensions, and a dict of dimension to the label taken.
+        The values without those dimensions, and a dict: dimension -> the label that was taken.
 
     Example:
         >>> dims = {"seed": [0, 1], "method": ["sgd", "erma"], "step": [10, 20]}
@@ -110,15 +112,15 @@ def final_values(values: xr.DataArray, keep: Collection[str] = ()) -> tuple[xr.D
 
 
 def label_texts(values: xr.DataArray | xr.Dataset, name: str) -> list[str]:
-    """Writes the labels along a dimension as text, with more than six digits only where these do not tell them apart.
+    """Writes the labels along a dimension as text, with more than six digits only where six make two labels look alike.
 
     Args:
-        values: with the dimension.
+        values: any array or data set that has the dimension.
         name: the dimension, or one of the columns along it (see :func:`column_names`).
 
     Returns:
-        One text for each label, in order: the coordinate's; positions where there is no coordinate; and for a dimension
-        with columns "column=value, ..." of all of them.
+        One text for each label, in order. A dimension with columns gives "column=value, ..." of all its columns, a
+        dimension without a coordinate gives positions, and any other dimension gives the values of its coordinate.
 
     Example:
         >>> label_texts(xr.DataArray([0.0, 0.0], {"gamma": [0.1, 1.0]}, ("gamma",)), "gamma")
@@ -152,21 +154,24 @@ def label_text(label: object) -> str:
         ('0.333333', 'erma')
     """
     text = str(label)
-    return f"{label:.6g}" if isinstance(label, (float, np.floating)) and len(text) > 8 else text
+    # Eight characters hold a sign, a point and six digits. A shorter text stays as it is, such as "1.0", not "1".
+    if isinstance(label, (float, np.floating)) and len(text) > 8:
+        return f"{label:.6g}"
+    return text
 
 
 def long_frame(values: xr.DataArray, metric: str, *, joined: str | None = None) -> pd.DataFrame:
-    """Lays an array out as a long table: one row for each value, labels as text, seeds as they are.
+    """Lays an array out as a long table: one row for each value, with labels as text and seeds as numbers.
 
     Args:
         values: ``[..., "seed", ...]``.
         metric: name of the column of values.
-        joined: a dimension with columns (see :func:`column_names`) that becomes one column of joined texts (see
-            :func:`label_texts`) instead of one column each.
+        joined: a dimension with columns (see :func:`column_names`). It becomes a single column of texts that join the
+            values of all its columns (see :func:`label_texts`).
 
     Returns:
-        A table with one column for each dimension in order, but for a dimension with columns these columns; then the
-        column ``metric``.
+        A table with one column for each dimension, in order. A dimension with columns gives one column for each of
+        these instead. The last column is ``metric``.
 
     Example:
         >>> values = xr.DataArray([[1.0, 2.0]], {"gamma": [0.1], "seed": [7, 8]}, ("gamma", "seed"))
@@ -181,6 +186,6 @@ def long_frame(values: xr.DataArray, metric: str, *, joined: str | None = None) 
             continue
         names = [] if dim == joined else column_names(values, dim)
         for name in names or [dim]:
-            # Objects: strings of one length, NumPy's own, would cost that length for every value.
+            # Objects share one string. NumPy's own strings would copy it for every value, padded to the longest.
             frame[name] = np.array(label_texts(values, name), object)[position]
     return pd.DataFrame({**frame, metric: values.values.ravel()})

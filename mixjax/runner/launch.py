@@ -50,19 +50,21 @@ def launch(
     """Submits :func:`mixjax.runner.experiment.run` of a config as one job of several hosts.
 
     Args:
-        path: the config. It is read here, to find its mistakes before the job waits in a queue, and again on each host.
+        path: the config. It is read at once, so that its mistakes are found before the job waits in a queue, and again
+            on each host.
         overrides: "key=value" strings, as :func:`mixjax.runner.configs.load` takes them.
         out: the folder to write. All hosts must see it, and the chunks in ``<out>.chunks`` beside it.
         hosts: number of nodes, at least 1. Each node runs one process, which has all devices of its node.
         executor: where to submit. The default is ``submitit.AutoExecutor("<out>.jobs")``: SLURM where there is
-            ``srun``, else this machine. With ``submitit.AutoExecutor(folder, cluster="local")`` the hosts are processes
-            of this machine, to try a job before it waits in a queue.
+            ``srun``, else this machine. To try a job before it waits in a queue, give
+            ``submitit.AutoExecutor(folder, cluster="local")``: then the hosts are processes of this machine.
         **parameters: arguments of ``executor.update_parameters``: ``timeout_min`` (minutes; submitit's default is
             short), ``gpus_per_node``, ``cpus_per_task``, ``mem_gb``, ``name``, and SLURM's own: ``slurm_partition``,
             ``slurm_account``, ``slurm_signal_delay_s``.
 
     Returns:
-        The job. Its ``results()`` waits for the job and returns ``out`` once for each host, or raises what went wrong.
+        The job. Its ``results()`` waits for the job, and returns a list with ``out`` for each host, or raises what went
+        wrong.
         Its ``paths`` lead to the logs.
 
     Raises:
@@ -73,11 +75,12 @@ def launch(
     """
     if hosts < 1:
         raise ValueError(f"hosts must be at least 1, got {hosts}.")
+    # The result is not used: a mistake in the config is to raise its error here.
     configs.load(path, overrides)
     out = Path(out).absolute()
     if executor is None:
         executor = submitit.AutoExecutor(out.with_name(f"{out.name}.jobs"))
-    # submitit's local executor knows one node only: there all hosts are tasks of it.
+    # submitit's local executor has a single node, and all hosts are tasks of that node.
     nodes = 1 if executor.cluster == "local" else hosts
     executor.update_parameters(nodes=nodes, tasks_per_node=hosts // nodes, **parameters)
     return executor.submit(_Host(), str(Path(path).absolute()), tuple(overrides), str(out))
@@ -86,8 +89,8 @@ def launch(
 class _Host(submitit.helpers.Checkpointable):
     """Runs a host's share of a config.
 
-    After a timeout or a preemption submitit calls it again with the same arguments, and the sweep goes on from the
-    chunks on disk.
+    After a timeout or a preemption, submitit calls this object again with the same arguments, and the sweep goes on
+    from the chunks on disk.
     """
 
     def __call__(self, path: str, overrides: Sequence[str], out: str) -> Path:
@@ -95,9 +98,10 @@ class _Host(submitit.helpers.Checkpointable):
         use_all_cores()
         if job.num_tasks > 1:
             first = job.hostnames[0] if job.num_nodes > 1 else "localhost"
-            port = _FIRST_PORT + int(job.raw_job_id) % 4096  # jobs that share a node get different ports
-            # Told the address, the number of processes and its rank, JAX gives a process each device of its node.
-            # Its own detection of a cluster would give it one.
+            # Jobs that share a node get different ports, of the 4096 from the first one to 65535.
+            port = _FIRST_PORT + int(job.raw_job_id) % 4096
+            # With the address, the number of processes and the rank given, JAX gives this process every device of its
+            # node. JAX's own detection of a cluster would give the process one device.
             jax.distributed.initialize(
                 f"{first}:{port}", job.num_tasks, job.global_rank, cluster_detection_method="deactivate"
             )

@@ -1,4 +1,4 @@
-"""The description of a result's arrays, ``metrics.json``: dimensions, coordinates, units, times, device, versions."""
+"""Describes a result's arrays for ``metrics.json``: dimensions, coordinates, units, times, device, versions."""
 
 import importlib.metadata
 import math
@@ -21,7 +21,7 @@ __all__ = ["ATTRS", "metadata"]
 _SUMS = ("num_runs", "num_computed", "compile_seconds", "run_seconds")
 
 ATTRS = (*_SUMS, "chunk", "vectorize")
-"""Attributes of a sweep's dataset that a result keeps."""
+"""The attributes of a sweep's dataset that a result keeps."""
 
 
 def metadata(results: Mapping[str, xr.Dataset]) -> dict[str, Any]:
@@ -31,8 +31,8 @@ def metadata(results: Mapping[str, xr.Dataset]) -> dict[str, Any]:
         results: run name -> metrics.
 
     Returns:
-        Counts and times of all runs together, the device, versions, and for each run the dimensions and units of its
-        metrics and the values of its coordinates; all of it in types that JSON has.
+        Counts and times of all runs together, the device and the versions; and for each run the dimensions and units of
+        its metrics and the values of its coordinates. All values are of types that JSON has.
     """
     runs = {name: _run_meta(dataset) for name, dataset in results.items()}
     devices = jax.devices()
@@ -40,7 +40,7 @@ def metadata(results: Mapping[str, xr.Dataset]) -> dict[str, Any]:
     cores = f", {os.cpu_count()} cores" if devices[0].platform == "cpu" else ""
     libraries = ("mixjax", "jax", "jaxlib", "flax", "optax", "numpy", "xarray")
     return {
-        # A dataset that no sweep made has no counts.
+        # A dataset that was made by hand, not by a sweep, has no counts.
         **{key: sum(run[key] or 0 for run in runs.values()) for key in _SUMS},
         "device": f"{len(devices)} x {devices[0].device_kind} ({platform.machine()}{cores})",
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in libraries}},
@@ -73,7 +73,7 @@ def _dtype(values: np.ndarray) -> str:
 
 
 def _coordinate(values: Any) -> Any:
-    """Returns a coordinate as JSON can hold it: an infinity, which is a valid beta, as the text "inf"."""
+    """Turns a coordinate into what JSON can hold: an infinity, which is a valid beta, becomes the text "inf"."""
     if isinstance(values, np.ndarray):
         values = (values.astype(str) if holds_text(values) else values).tolist()
     if isinstance(values, list):

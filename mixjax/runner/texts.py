@@ -1,4 +1,4 @@
-"""Texts for readers: numbers with their errors, verdicts on claims, and tables in Markdown and in a terminal."""
+"""Writes texts for readers: numbers with their errors, verdicts on claims, tables for Markdown and for a terminal."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -71,8 +71,8 @@ def _number(value: float | None) -> str:
 def mean_text(mean: float, stderr: float) -> str:
     """Writes a mean and its standard error with as many decimals as two digits of the error need.
 
-    Numbers in one column then show how precise they are, unlike those of :func:`claim_texts`, whose claims have
-    different units.
+    The numbers in a column then show how precise they are. :func:`claim_texts` takes four digits instead, since its
+    claims have different units.
 
     Args:
         mean: the mean; NaN gives "-".
@@ -87,11 +87,12 @@ def mean_text(mean: float, stderr: float) -> str:
     """
     if np.isnan(mean):
         return "-"
+    # Not `stderr <= 0`: this holds for NaN too.
     if not stderr > 0:
         error = " ± 0" if stderr == 0 else ""
         return f"{mean:.4g}{error}"
     decimals = max(1 - int(np.floor(np.log10(stderr))), 0)
-    # Beyond this, fixed decimals would be a row of zeros.
+    # For such numbers, a text with fixed decimals would be mostly zeros.
     if decimals > 6 or abs(mean) >= 1e7:
         return f"{mean:.4g} ± {stderr:.2g}"
     return f"{mean:.{decimals}f} ± {stderr:.{decimals}f}"
@@ -102,8 +103,8 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list
 
     Args:
         header: the columns' names.
-        rows: one sequence of cells a row, as many as there are columns. Bars in a cell are escaped, line breaks become
-            spaces.
+        rows: one sequence of cells for each row, one cell for each column. Bars in a cell are escaped, and its line
+            breaks become spaces.
 
     Returns:
         The lines of the table.
@@ -124,7 +125,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Formats rows of cells for a terminal, each column as wide as its widest cell.
 
     Args:
-        rows: one sequence of cells a row, all of one length; the header is a row as others are.
+        rows: one sequence of cells for each row, all of one length. The header is a row like the others.
 
     Returns:
         One line for each row.

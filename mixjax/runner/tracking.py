@@ -1,7 +1,7 @@
-"""Trackers: they keep or pass on the records that say how far a sweep is.
+"""Makes trackers, which keep or pass on the records that say how far a sweep is.
 
-A tracker is a function of a record; a tracker that must be closed is a context manager. ``mixjax run`` always keeps a
-``progress.jsonl`` and takes the others by name (``--track tensorboard``)::
+A tracker is a function of a record. Where a tracker has to be closed, a context manager gives it. ``mixjax run`` always
+keeps the records in ``progress.jsonl``, and takes the other trackers by name (``--track tensorboard``)::
 
     with mixjax.runner.tracking.tensorboard("logs") as tracker:
         mixjax.sweep(train, seeds=1000, tracker=tracker)
@@ -24,8 +24,8 @@ __all__ = ["json_lines", "tensorboard", "together", "wandb"]
 def json_lines(path: str | os.PathLike) -> Callable[[Record], None]:
     """Makes a tracker that appends each record to a file, one JSON object a line.
 
-    ``pandas.read_json(path, lines=True)`` reads the file. A line that a killed process left unfinished is taken off
-    before the next record is written.
+    ``pandas.read_json(path, lines=True)`` reads the file. If a killed process left a line unfinished, the next record
+    replaces that line.
 
     Args:
         path: the file; it is made with the first record.
@@ -43,15 +43,17 @@ def json_lines(path: str | os.PathLike) -> Callable[[Record], None]:
     """
 
     def tracker(record: Record) -> None:
-        # Opened anew for each record: a sweep that is killed then loses none that was written.
+        # Open the file anew for each record, so that a sweep that is killed loses no record that was written.
         # In append mode every write goes to the end of the file, also after the reads that look for a cut-off line.
         with open(path, "a+b") as file:
             size = file.tell()
             if size:
                 file.seek(size - 1)
+                # A killed process left its last line unfinished: cut the file behind the last whole line.
                 if file.read() != b"\n":
                     file.seek(0)
                     file.truncate(file.read().rfind(b"\n") + 1)
+            # A record has None in place of NaN, which JSON lacks.
             file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
 
     return tracker
@@ -64,7 +66,7 @@ def tensorboard(folder: str | os.PathLike) -> Iterator[Callable[[Record], None]]
     The horizontal axis counts the segments of runs that are done.
 
     Args:
-        folder: for the event file, as ``tensorboard --logdir`` takes it. Each call adds one file.
+        folder: the folder of the event file, as ``tensorboard --logdir`` takes it. Each call adds one file.
 
     Yields:
         The tracker.
@@ -85,10 +87,12 @@ def tensorboard(folder: str | os.PathLike) -> Iterator[Callable[[Record], None]]
     with tensorboardX.SummaryWriter(str(folder)) as writer:
 
         def tracker(record: Record) -> None:
+            # TensorBoard's steps are integers, and `done` counts fractions of runs.
             step = round(record["done"] * record["segments"])
             for name, value in _scalars(record).items():
                 writer.add_scalar(name, value, step)
-            writer.flush()  # who watches wants the record now, and the process may be killed before the next one
+            # Somebody may be watching now, and the process may be killed before the next record.
+            writer.flush()
 
         yield tracker
 
@@ -132,8 +136,8 @@ def _library(module: str) -> ModuleType:
 
 
 def _scalars(record: Record) -> dict[str, Any]:
-    """Returns a record's numbers in one flat dict, those of a config's run below the run's name."""
-    # The dashboards show one chart a name: runs of one config must not share theirs.
+    """Returns a record's numbers in one flat dict. Where the record names a run, so do the keys: "run/loss"."""
+    # A dashboard shows one chart for each name, so the runs of one config must not share names.
     prefix = f"{record['run']}/" if "run" in record else ""
     numbers = {name: value for name, value in record.items() if name not in ("run", "metrics")} | record["metrics"]
     return {prefix + name: value for name, value in numbers.items() if value is not None}

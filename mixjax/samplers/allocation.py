@@ -11,7 +11,7 @@ from mixjax.samplers.inverse_cdf import owners
 
 __all__ = ["allocate", "counts_to_ids"]
 
-# Up to so many domains the greedy alone is quicker than a bisection before it.
+# Up to this many domains, the greedy method alone is quicker than with a bisection before it.
 _FEW = 32
 
 
@@ -39,7 +39,7 @@ def allocate(weights: ArrayLike, batch_size: int) -> jax.Array:
         the domain of lower index. Runs under ``jit`` and ``vmap``.
 
     Raises:
-        ValueError: ``batch_size`` below ``D`` or above 2^24, or weights that are not a non-negative vector with a
+        ValueError: ``batch_size`` below ``D`` or not below 2^24, or weights that are not a non-negative vector with a
             positive entry.
 
     Example:
@@ -51,6 +51,7 @@ def allocate(weights: ArrayLike, batch_size: int) -> jax.Array:
         Paper 000, eq. 13-16 (real-valued). Huntington, "A new method of apportionment of representatives", 1921.
     """
     q = as_simplex("weights", weights)
+    # float32 holds integers exactly up to 2^24.
     if not q.size <= batch_size < 2**24:
         raise ValueError(f"batch_size must be in [{q.size}, 2^24), one example per domain at least, got {batch_size}.")
 
@@ -69,17 +70,19 @@ def allocate(weights: ArrayLike, batch_size: int) -> jax.Array:
 
     def give(counts):
         n = counts.astype(jnp.float32)
+        # A domain of weight 0 has a count of 0, which must not become 0 / 0; the others have a count of at least 1.
         gain = jnp.where(q > 0, q / jnp.sqrt(jnp.maximum(n * (n + 1.0), 1.0)), -1.0)
         left = batch_size - counts.sum()
         if q.size <= _FEW:
             return counts.at[jnp.argmax(gain)].add(1)
-        # After the bisection only ties are left, and each of the first of them gets one.
+        # After the bisection only ties are left. The first of them, as many as examples are left, get one each.
         rank = jnp.zeros(q.size, jnp.int32).at[jnp.argsort(-gain, stable=True)].set(jnp.arange(q.size))
         return counts + (rank < left)
 
-    # The rounded counts of B - D never exceed B; a little less is taken because the product is rounded too.
+    # The rounded counts of m = B - D never exceed B. The start is a little lower, since the product is rounded too.
     low = jnp.float32((batch_size - q.size) * (1.0 - 1e-6))
     if q.size > _FEW:
+        # 40 halvings leave bounds that are closer than float32 can tell numbers of the size of B apart.
         (low, _), _ = jax.lax.scan(halve, (low, jnp.float32(batch_size + q.size)), length=40)
     return jax.lax.while_loop(lambda counts: counts.sum() < batch_size, give, rounded(low))
 

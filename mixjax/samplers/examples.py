@@ -19,7 +19,7 @@ __all__ = [
     "without_replacement",
 ]
 
-# Rounds of the Feistel network, so many that domains of two to eight examples are shuffled evenly too.
+# Rounds of the Feistel network. With fewer, domains of two to eight examples would not be shuffled evenly.
 _ROUNDS = 24
 
 
@@ -27,12 +27,12 @@ class Partition(NamedTuple):
     """Groups examples by domain: domain ``d`` owns ``order[starts[d] : starts[d] + sizes[d]]``.
 
     :func:`partition` makes it of NumPy arrays, so that sizes are known where shapes depend on them. For the functions
-    that draw, any field may be replaced by a traced array: ``order`` by a shuffle of each run, say.
+    that draw, any field may be replaced by a traced array, such as ``order`` by a shuffle that differs between runs.
 
     Attributes:
         order: int32 ``[N]``, example indices.
-        starts: int32 ``[D]``.
-        sizes: int32 ``[D]``.
+        starts: int32 ``[D]``, where each domain begins in ``order``.
+        sizes: int32 ``[D]``, number of examples of each domain.
     """
 
     order: ArrayLike
@@ -45,7 +45,7 @@ class EpochState(NamedTuple):
 
     Attributes:
         key: the ``jax.random.key`` of all shuffles.
-        epoch: int32 ``[D]``.
+        epoch: int32 ``[D]``, number of epochs that are over.
         position: int32 ``[D]``, examples of the current epoch already drawn.
     """
 
@@ -129,7 +129,8 @@ def with_replacement(key: jax.Array, groups: Partition, domain_ids: ArrayLike) -
         domain_ids: int ``[B]``.
 
     Returns:
-        int32 ``[B]``: indices of examples. One uniform a draw (float32, so domains of up to 2^23 examples).
+        int32 ``[B]``: indices of examples. Each draw takes one uniform number in float32, which has 2^23 values, so a
+        domain may have up to 2^23 examples.
 
     Example:
         >>> import jax, jax.numpy as jnp, mixjax
@@ -188,8 +189,8 @@ def without_replacement(state: EpochState, groups: Partition, domain_ids: ArrayL
     """
     order, starts, sizes = map(jnp.asarray, groups)
     domain_ids = jnp.asarray(domain_ids)
-    # The rank of each draw among the batch's draws of its domain: its place in the sorted batch, less where the domain
-    # begins there.
+    # The rank of a draw among the batch's draws of its domain is the draw's place in the sorted batch, less the place
+    # where the domain begins there.
     by_domain = jnp.argsort(domain_ids, stable=True)
     sorted_ids = domain_ids[by_domain]
     first = jnp.searchsorted(sorted_ids, sorted_ids, side="left")
@@ -206,7 +207,8 @@ def _permute(key, domain, epoch, index, size):
     """Applies to ``index`` a permutation of ``range(size)`` that ``(key, domain, epoch)`` fixes, elementwise."""
     round_keys = jax.random.bits(key, (_ROUNDS,), jnp.uint32)
     tweak = _mix(_mix(domain.astype(jnp.uint32) + 1) ^ epoch.astype(jnp.uint32))
-    # The network permutes a power of four that holds the domain; both halves have as many bits.
+    # The network permutes range(4^half), which holds the domain: two halves of equally many bits. clz counts the
+    # leading zeros of 32 bits.
     bits = jnp.maximum(32 - jax.lax.clz(jnp.maximum(size - 1, 1)), 2)
     half = ((bits + 1) // 2).astype(jnp.uint32)
     low = (jnp.uint32(1) << half) - 1
@@ -218,8 +220,8 @@ def _permute(key, domain, epoch, index, size):
         return (left << half) | right
 
     size = size.astype(jnp.uint32)
-    # Cycle walking: what lands outside the domain is encrypted again, until it is inside. The power of four is at most
-    # four times the size, so this takes few turns.
+    # Cycle walking: what lands outside the domain is encrypted again, until it is inside. This takes few turns, since
+    # the network's range is at most four times the size.
     walk = jax.lax.while_loop(
         lambda x: jnp.any(x >= size), lambda x: jnp.where(x >= size, encrypt(x), x), encrypt(index.astype(jnp.uint32))
     )

@@ -1,7 +1,7 @@
-"""Chooses in proportion to shares by inverse transform: it lays the shares end to end and sees where a point falls.
+"""Chooses in proportion to shares by inverse transform: lays the shares end to end and sees where a point falls.
 
-Two kinds of shares are in use. Shares in float32 may be rounded, so a choice among them has guards. Shares that are
-integers add up exactly, so a binary search does.
+Two kinds of shares are in use. Sums of float32 shares are rounded, so :func:`choose` has guards. Sums of integer shares
+are exact, so a plain binary search is enough for :func:`owners`.
 """
 
 import jax
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 __all__ = ["choose", "ends_of", "ends_of_rows", "owners"]
 
+# Rows of up to this many shares are short enough for a product with a triangle of ones.
 _SHORT = 64
 
 
@@ -25,13 +26,13 @@ def ends_of(shares: jax.Array) -> jax.Array:
 
 
 def ends_of_rows(shares: jax.Array) -> jax.Array:
-    """Does the same as :func:`ends_of`, up to rounding, and is quicker for many short rows.
+    """Computes the same as :func:`ends_of`, up to rounding, and quicker for many short rows.
 
     Args:
         shares: float32 ``[rows, n]``, non-negative.
 
     Returns:
-        float32 ``[rows, n]``.
+        float32 ``[rows, n]``, and -1 for a share of zero.
     """
     size = shares.shape[-1]
     if size > _SHORT:
@@ -67,7 +68,7 @@ def owners(ends: jax.Array, points: jax.Array) -> jax.Array:
         points: int ``[...]``, of the same type, in ``[0, ends[-1])``.
 
     Returns:
-        int32 ``[...]``.
+        int32 ``[...]``: positions of shares.
     """
     return jnp.searchsorted(ends, points, side="right").astype(jnp.int32)
 

@@ -4,6 +4,7 @@ import pytest
 
 import mixjax
 import mixjax.data
+from mixjax.data.catalogue import FETCHED
 
 
 def test_data(mixjax_command, monkeypatch, tmp_path):
@@ -15,6 +16,11 @@ def test_data(mixjax_command, monkeypatch, tmp_path):
         (("mnist",), "folder", None),
         (("mnist",), "None", "openml"),
     ]
+
+
+def test_the_help_names_every_data_set_that_can_be_fetched(mixjax_command):
+    words = mixjax_command("data", "--help")[1].replace(",", " ").split()
+    assert set(FETCHED) <= set(words)
 
 
 @pytest.mark.parametrize(

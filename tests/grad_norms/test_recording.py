@@ -20,7 +20,7 @@ def test_uses_are_noted_in_the_order_of_calls():
     tape.attend(x, table)
     kinds = [(0, "table", 2), (1, "matrix", 0), (1, "rows", 1), (2, "transpose", 2)]
     assert tape.uses == [Use(leaf, kind, operation) for operation, kind, leaf in kinds]
-    assert [output.kind.shape for output in tape.outputs] == [(1, 2, 3), (1, 2, 2), (1, 2, 5)]
+    assert [output.type.shape for output in tape.outputs] == [(1, 2, 3), (1, 2, 2), (1, 2, 5)]
     np.testing.assert_array_equal(tape.factors[0], ids)
     assert tape.factors[1] is x and tape.factors[2] is None and tape.factors[3] is x
     np.testing.assert_array_equal(y, x @ KERNEL + BIAS)

@@ -1,4 +1,4 @@
-"""Config files: TOML in, validated frozen dataclasses out.
+"""Reads config files: from TOML to validated frozen dataclasses.
 
 A config names an experiment, gives values for the fields of its frozen dataclass, and says what to repeat::
 
@@ -17,7 +17,7 @@ A config names an experiment, gives values for the fields of its frozen dataclas
     vectorize = "vmap"                        # or "map"; default: mixjax.sweep chooses for the devices
     gamma1 = [0.01, 0.1]                      # any other key: an axis over a numeric field of the dataclass
     beta = {start = 0.1, stop = 10.0, num = 5, scale = "log"}
-    rule.decay = [0.9, 0.99]                  # of a nested dataclass
+    rule.decay = [0.9, 0.99]                  # an axis over a field of a nested dataclass
 
     [sweep.points]                            # optional: points one by one, columns of one length
     learning_rate = [0.1, 0.01]

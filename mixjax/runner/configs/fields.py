@@ -1,4 +1,4 @@
-"""The fields of an experiment's frozen dataclass: looked up by name and type, and checked with pydantic."""
+"""Looks up the fields of an experiment's frozen dataclass by name and type, and checks their values with pydantic."""
 
 import dataclasses
 import json
@@ -24,8 +24,8 @@ __all__ = [
     "validate",
 ]
 
-# pydantic says where a value stands by the keys that lead to it, but also names the alternative of a union that it
-# tried, such as "float" or "literal['auto']". A reader wants the keys only.
+# pydantic names the place of a value by the keys that lead to it. Among the keys it puts the alternative of a union
+# that it tried, such as "float" or "literal['auto']". A reader wants the keys only.
 _ALTERNATIVE = re.compile(r"constrained-|literal\[|(int|float|str|bool|tuple|list|dict)(\[|$)")
 
 
@@ -40,7 +40,7 @@ def check_keys(table: Mapping[str, Any], classes: Sequence[type], where: str, ex
         table: values by key.
         classes: the dataclasses.
         where: where the table stands, for the message.
-        extra: keys that would do as well, for the message; the table given has none of them.
+        extra: keys that the message suggests too. They are not among those of ``table``.
 
     Raises:
         ConfigError: an unknown key.
@@ -64,18 +64,19 @@ def _dataclasses_in(hint: Any) -> Iterator[type]:
 
 
 def is_number(hint: Any) -> bool:
-    """Tells if a field of this type holds one number."""
-    # A union of numbers, and None, has its members as arguments. A bool is no number here: a flag is a branch.
+    """Tells whether a field of this type holds one number."""
+    # The arguments of a union, such as int | float | None, are its members. A bool does not count as a number, since a
+    # flag chooses a branch of the program.
     return set(typing.get_args(hint) or (hint,)) - {type(None)} <= {int, float}
 
 
 def is_dataclass(hint: Any) -> bool:
-    """Tells if a field of this type holds a dataclass."""
+    """Tells whether a field of this type holds a dataclass."""
     return isinstance(hint, type) and dataclasses.is_dataclass(hint)
 
 
 def dotted_fields(table: Mapping[str, Any], cls: type) -> dict[str, Any]:
-    """Returns the values that a table gives for fields, those of nested dataclasses by dotted names.
+    """Returns the values that a table gives for fields. A field of a nested dataclass has a dotted name.
 
     Args:
         table: values by key. A table for a field of another type, such as ``{start, stop, num}``, is one value.
@@ -119,7 +120,7 @@ def validate(cls: type, table: Mapping[str, Any], where: str) -> Any:
         ConfigError: a value of another type, or one that the dataclass refuses.
     """
     try:
-        # From JSON, since pydantic's strict mode takes a list for a tuple only there. TOML's dates become texts.
+        # By way of JSON: in pydantic's strict mode a list makes a tuple only there. TOML's dates become texts.
         return _adapter(cls, where).validate_json(json.dumps(table, default=str), strict=True)
     except pydantic.ValidationError as exc:
         raise ConfigError(f"{where}: " + "; ".join(map(_mistake, exc.errors()))) from exc
@@ -130,7 +131,7 @@ def _mistake(error: Any) -> str:
     first, *rest = [str(part) for part in error["loc"]] or [""]
     place = ".".join([first, *(part for part in rest if not _ALTERNATIVE.match(part))])
     message = f"{place}: {error['msg']}" if place else error["msg"]
-    # Without a place the input is the whole table, and a missing key has none.
+    # A missing key has no input to show, and a mistake without a place would show the whole table.
     return message if error["type"] == "missing" or not error["loc"] else f"{message}, got {error['input']!r}"
 
 
@@ -141,7 +142,7 @@ def as_json(values: Any) -> dict[str, Any]:
         values: an instance of a dataclass.
 
     Returns:
-        Field name -> value. None, which TOML lacks, is left out; it can only be a default.
+        Field name -> value. A None is left out: TOML has no null, so it can only be the field's default.
     """
     return _plain(_adapter(type(values), "config").dump_python(values, mode="json"))
 

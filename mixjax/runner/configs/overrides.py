@@ -1,4 +1,4 @@
-"""Overrides: ``--set key=value`` replaces one value of a config."""
+"""Applies overrides: ``--set key=value`` replaces one value of a config."""
 
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from mixjax.runner.configs.tables import at
 __all__ = ["RESERVED", "assign", "check_takes_effect", "parse"]
 
 RESERVED = ("experiment", "run", "sweep")
-"""Keys at the top of a config that are not fields of the experiment's dataclass."""
+"""The keys at the top of a config that are not fields of the experiment's dataclass."""
 
 
 def parse(text: str) -> tuple[list[str], Any]:
@@ -21,7 +21,7 @@ def parse(text: str) -> tuple[list[str], Any]:
         text: such as "sweep.seeds=100".
 
     Returns:
-        The dotted key's parts, and the value: as TOML, or as a string where it is no TOML.
+        The dotted key's parts, and the value. A value that is not valid TOML counts as a string.
 
     Raises:
         ConfigError: no key, or no "=".
@@ -31,14 +31,14 @@ def parse(text: str) -> tuple[list[str], Any]:
     if not equals or not all(keys):
         raise ConfigError(f"--set {text}: write key=value, for example --set sweep.seeds=100")
     try:
-        # A value alone is no TOML document.
+        # A bare value is not a TOML document, so it gets a key.
         return keys, tomllib.loads(f"value = {value}")["value"]
     except (ValueError, RecursionError):
         return keys, value.strip()
 
 
 def assign(table: Any, keys: Sequence[str], value: Any, where: str) -> None:
-    """Puts a value at dotted keys of a document, in place; missing tables on the way are made.
+    """Puts a value at dotted keys of a document, in place, and makes the tables on the way that are missing.
 
     Raises:
         ConfigError: a list has no such place, or a value that is no table stands on the way.
@@ -52,15 +52,17 @@ def assign(table: Any, keys: Sequence[str], value: Any, where: str) -> None:
 
 
 def check_takes_effect(raw: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
-    """Refuses to override a base value that an axis or a run replaces anyway.
+    """Checks that no axis and no run replaces the base value that an override sets.
 
     Raises:
-        ConfigError: with the override that would have an effect.
+        ConfigError: one of them does; the message has the override that would have an effect.
     """
     sweep = raw.get("sweep", {})
-    # A field may share its name with a key of [sweep], such as chunk: that is no axis.
-    for table, place in ((sweep, "sweep"), *((sweep.get(key, {}), f"sweep.{key}") for key in POINTS)):
-        if keys[0] not in RESERVED and at(table, keys) is not None and keys[0] not in (*SWEEP_KEYS, *POINTS):
+    places = {"sweep": sweep, **{f"sweep.{key}": sweep.get(key, {}) for key in POINTS}}
+    # A field may share its name with a key of [sweep], such as chunk: what [sweep] has there is not an axis.
+    can_be_axis = keys[0] not in (*RESERVED, *SWEEP_KEYS, *POINTS)
+    for place, table in places.items():
+        if can_be_axis and at(table, keys) is not None:
             name = ".".join(keys)
             raise ConfigError(f"{where}: has no effect, [sweep] replaces {name!r}; use --set {place}.{name}=[...]")
     for number, run in enumerate(raw.get("run", [])):

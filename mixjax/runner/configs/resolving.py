@@ -1,4 +1,4 @@
-"""The experiment that a config names: its function is imported, and the function's dataclass is read."""
+"""Finds the experiment that a config names: imports its function, and reads the dataclass that the function takes."""
 
 import dataclasses
 import importlib.machinery
@@ -21,7 +21,7 @@ class Resolved(NamedTuple):
 
     Attributes:
         experiment: "module:function", as written.
-        function: that function.
+        function: the function that it names.
         cls: the frozen dataclass that the function takes.
     """
 
@@ -70,12 +70,12 @@ def _folders(path: Path) -> list[Path]:
 
 
 def _import(module_name: str, folders: Sequence[Path], where: str) -> types.ModuleType:
-    # In front, so that a project's module wins over an installed one of the same name.
+    # The folders go to the front, so that a project's module wins over an installed one of the same name.
     names = [str(folder) for folder in folders]
     sys.path[:] = [*names, *(p for p in sys.path if p not in names)]
-    # A module that was written while this process runs would else not be seen.
+    # Without this, a module that was written while this process runs would not be found.
     importlib.invalidate_caches()
-    # A module of this name from another folder may have been imported before: Python would hand it out again.
+    # If a module of this name was imported from another folder before, Python would hand that one out again.
     top = module_name.partition(".")[0]
     spec, loaded = importlib.machinery.PathFinder.find_spec(top, names), sys.modules.get(top)
     if spec and loaded and loaded.__spec__ and spec.origin != loaded.__spec__.origin:
@@ -98,7 +98,7 @@ def _dataclass_of(function: Callable, name: str, where: str) -> type:
     cls = annotations[0] if annotations else None
     if not _is_frozen_dataclass(cls):
         raise ConfigError(f"{where}: {name} must take one argument annotated with a frozen dataclass, got {cls}")
-    # Such a field could not be told from the config's own keys.
+    # A field of such a name could not be told from the config's own key.
     clash = {f.name for f in dataclasses.fields(cls)} & {*RESERVED, "name"}
     if clash:
         raise ConfigError(f"{where}: {cls.__name__} has a field {clash.pop()!r}, a name that configs reserve")
@@ -106,5 +106,5 @@ def _dataclass_of(function: Callable, name: str, where: str) -> type:
 
 
 def _is_frozen_dataclass(cls: Any) -> typing.TypeGuard[type]:
-    # Not in typeshed: the arguments that a class was decorated with.
+    # By getattr, since Python's type stubs lack the attribute that holds the arguments of `@dataclass`.
     return isinstance(cls, type) and dataclasses.is_dataclass(cls) and getattr(cls, "__dataclass_params__").frozen  # noqa: B009

@@ -1,4 +1,4 @@
-"""The table ``[sweep]`` of a config: seeds, axes and points."""
+"""Reads the table ``[sweep]`` of a config: seeds, axes and points."""
 
 import dataclasses
 import math
@@ -18,23 +18,24 @@ with requires("experiments", "mixjax.runner.configs"):
 __all__ = ["POINTS", "SWEEP_KEYS", "Draws", "Sweep", "check_swept", "sweep_of"]
 
 SWEEP_KEYS = ("seeds", "first_seed", "chunk", "vectorize")
-"""Keys of [sweep] that are no fields of the experiment."""
+"""The keys of [sweep] that are settings of the sweep, not fields of the experiment."""
 
 POINTS = ("points", "random")
-"""Keys of [sweep] that hold tables of fields."""
+"""The keys of [sweep] that hold tables of fields."""
 
 _Columns = dict[str, Annotated[tuple[int | float, ...], pydantic.Field(min_length=1)]]
 _Finite = Annotated[float, pydantic.Field(allow_inf_nan=False)]
-_Num = Annotated[int, pydantic.Field(ge=1, le=1_000_000)]  # bounded: so many values are written out one by one
+# Bounded, since the values are written out one by one: a typing error must not fill the memory.
+_Num = Annotated[int, pydantic.Field(ge=1, le=1_000_000)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """Holds what each run is repeated over: seeds, times the product of the axes, times the points.
+    """Holds what each ``[[run]]`` is repeated over: seeds, times the product of the axes, times the points.
 
     Args:
         seeds: number of paired seeds, at least 1.
-        first_seed: the first one, at least 0.
+        first_seed: the first of these seeds, at least 0.
         chunk: number of runs in one call of the compiled program, at least 1, or "auto".
         vectorize: "vmap" or "map", see :func:`mixjax.sweep`; None takes its default for the devices at hand.
         axes: field name, dotted where nested -> its values, at least one.
@@ -108,7 +109,7 @@ def sweep_of(table: Mapping[str, Any], cls: type, path: str) -> Sweep:
     own = {key: value for key, value in table.items() if key in SWEEP_KEYS}
     rest = {key: value for key, value in table.items() if key not in (*SWEEP_KEYS, *POINTS)}
     axes = {name: _axis(value, f"{path}: [sweep] {name}") for name, value in dotted_fields(rest, cls).items()}
-    if all(key in table for key in POINTS):
+    if "points" in table and "random" in table:
         raise ConfigError(f"{path}: [sweep.points] and [sweep.random]: keep one of the two")
     points = dotted_fields(table.get("points", {}), cls)
     for name, values in points.items():
@@ -176,6 +177,6 @@ def _axis(value: Any, where: str) -> list[int | float]:
     spaced = validate(_Spaced, value, where)
     space = np.geomspace if spaced.scale == "log" else np.linspace
     values = space(spaced.start, spaced.stop, spaced.num)
-    # Integers where all values are, up to rounding: a field of integers would refuse 2.0.
+    # If all values are whole, up to rounding, they become integers: a field of integers would refuse 2.0.
     whole = np.isclose(values, np.round(values), rtol=1e-12, atol=0).all()
     return [int(v) for v in np.round(values)] if whole else values.tolist()

@@ -12,6 +12,7 @@ from mixjax.samplers.scored.types import ImportanceKind
 
 __all__ = [
     "LARGEST",
+    "LARGEST_BATCH",
     "LARGEST_LOG_WEIGHT",
     "check_batch",
     "check_batch_size",
@@ -21,7 +22,7 @@ __all__ = [
     "check_values",
 ]
 
-# Where arguments below are Any, they are array-likes of JAX or of NumPy. The latter may be lists.
+# Arguments of type Any below are array-likes of JAX or of NumPy. NumPy's may be lists.
 
 LARGEST = 1e30
 """Largest magnitude of a stored value, of a heat and of a log-ratio: finite in float32, and so are differences."""
@@ -46,7 +47,7 @@ def check_settings(
     if n < 1 or fanout < 2:
         raise ValueError(f"need n >= 1 and fanout >= 2, got {n} and {fanout}.")
     check_range("decay", decay, 0.0, 1.0)
-    # None is not 0: without a floor draws need not look at the prior's sums, and a floor may be traced.
+    # A floor of None is not one of 0: with None, draws need not look at the prior's sums. A floor may also be traced.
     if floor is not None:
         check_range("floor", floor, 0.0, 1.0)
     for bound in clip:
@@ -83,7 +84,7 @@ def check_batch_size(batch_size: int, n: int, replacement: bool) -> None:
 
 def check_batch(indices: ArrayLike, values: ArrayLike) -> None:
     """Raises a ValueError unless a batch's indices and values are vectors of one length, of at most 2^24."""
-    # A loss that was averaged over the batch already would be broadcast silently, hence the check of its shape.
+    # Without this check, a loss that is already averaged over the batch would be broadcast silently.
     if np.ndim(indices) != 1 or np.shape(indices) != np.shape(values):
         raise ValueError(
             f"indices and values must be vectors of one length, got {np.shape(indices)} and {np.shape(values)}."

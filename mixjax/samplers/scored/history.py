@@ -41,8 +41,8 @@ class AgedState(NamedTuple):
 def with_ages(sampler: ExampleSampler) -> ExampleSampler:
     """Wraps a sampler so that it counts how long ago each example was in a batch.
 
-    This takes two integers an example beside the wrapped state. A loss that is not finite counts as seen, although it
-    is not stored.
+    The counts take two integers for each example, beside the wrapped state. A loss that is not finite counts as seen,
+    although it is not stored.
 
     Args:
         sampler: the sampler to wrap, not sharded.
@@ -147,11 +147,11 @@ def hardest(values: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     if not 1 <= k <= n:
         raise ValueError(f"k must be in [1, {n}], got {k}.")
     blocks = jnp.pad(values, (0, -n % width), constant_values=-jnp.inf).reshape(-1, width)
-    # With as many blocks asked for as there are, nothing would be left out.
+    # If k blocks are all there are, choosing blocks would leave nothing out.
     if len(blocks) <= k:
         top, indices = jax.lax.top_k(values, k)
         return indices, top
-    # Ascending, so that ties between blocks go to the lower index, as within a block.
+    # The chosen blocks are put in ascending order, so that ties between blocks go to the lower index, as in a block.
     chosen = jnp.sort(jax.lax.top_k(blocks.max(1), k)[1])
     top, position = jax.lax.top_k(blocks[chosen].reshape(-1), k)
     return chosen[position // width] * width + position % width, top

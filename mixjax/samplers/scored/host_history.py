@@ -50,7 +50,7 @@ class HostHistory:
         self._prior_sums: tuple[tree.Nodes, ...] = ()
         if prior is not None:
             log_prior = host_tree.as_rows(log_simplex(prior), fanout, -np.inf)
-            # With tops of 0 the tree adds up the prior as it adds up scores.
+            # With tops of 0, the tree adds up the prior as it adds up scores; this one normalises the prior.
             flat = np.zeros_like(log_prior)
             self._log_prior = log_prior - host_tree.root(tree.Nodes(flat, log_prior), self._heat)[1]
             if self._mixes:
@@ -102,6 +102,7 @@ class HostHistory:
 
     @property
     def _mixes(self):
+        # Draws may need the prior's own masses: with a floor, or where all scores are zero. Losses always have a mass.
         return self.beta is None or self.floor is not None
 
     @property
@@ -115,6 +116,7 @@ class HostHistory:
         return host_tree.build(leaves, len(self._sizes) - 1, self._heat)
 
     def _score(self, values):
+        # Scores are masses themselves, so their logs count. A loss is a mass only after the heat multiplies it.
         if self.beta is None:
             return tree.Nodes(np.zeros_like(values), np.log(np.maximum(values, np.float32(0))))
         return tree.Nodes(values, np.zeros_like(values))
@@ -123,14 +125,14 @@ class HostHistory:
         values = self._values[rows]
         top, log = self._score(values)
         log = log + (self._log_prior[rows] if self._log_prior.ndim else self._log_prior)
-        # A stored value is never NaN: these are the places past the end.
+        # A stored value is never NaN, so a NaN marks a place past the end.
         return tree.Nodes(top, np.where(np.isnan(values), np.float32(-np.inf), log))
 
     def _relative(self, nodes, unit):
         return host_tree.relative(nodes, unit.top, finite_or_zero(unit.log), self._heat)
 
     def _log_masses(self, unit, level: int, parents):
-        """Returns the log-masses by which draws descend, of the children of nodes; the children are of that level."""
+        """Returns the log-masses by which draws descend: those of the parents' children, which are of ``level``."""
         if level == 0:
             nodes = self._leaves(parents)
         else:
@@ -145,7 +147,7 @@ class HostHistory:
     def _prior_masses(self, level: int, parents):
         if self._log_prior.ndim:
             return self._prior_sums[level - 1].log[parents] if level else self._log_prior[parents]
-        # A uniform prior has no sums: the examples below a node are counted, fewer below the last node.
+        # A uniform prior has no sums: count the examples below each node. The last node of a level may have fewer.
         width = self.fanout**level
         starts = (parents[:, None] * self.fanout + np.arange(self.fanout)) * width
         below = (self.n - starts).clip(0, width).astype(np.float32)
@@ -163,7 +165,7 @@ class HostHistory:
         return self._log_prior.reshape(-1)[indices] if self._log_prior.ndim else self._log_prior
 
     def _values_of(self, indices):
-        # Examples from elsewhere read as 0, as in the JAX sampler, and are not stored.
+        # Indices outside [0, n) read as 0, as in the JAX sampler, and nothing is stored for them.
         inside = (indices >= 0) & (indices < self.n)
         return np.where(inside, self._values.reshape(-1)[np.where(inside, indices, 0)], np.float32(0))
 

@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 Masses = Callable[[int, np.ndarray], np.ndarray]
-"""Maps a level and ids of parents to the log-masses of their children, ``[B, fanout]``, which are of that level."""
+"""Called with a level and the ids ``[B]`` of nodes one level above; returns their children's log-masses [B, fanout]."""
 
 _NO_MASS = np.float32(-np.inf)
 
@@ -148,6 +148,7 @@ def draw_distinct(
     logs, maxima = logs[nodes], perturbed[nodes]
     for level, gumbel in zip(descent[1:], gumbels, strict=True):
         logs = masses(level, nodes)
+        # Fewer than k nodes are followed where fewer have a mass; their children take the first variables.
         perturbed = logs + gumbel[: logs.size].reshape(logs.shape)
         perturbed = np.where(logs > _NO_MASS, _condition(perturbed, maxima[:, None]), _NO_MASS).reshape(-1)
         chosen = _drawn(perturbed, k)
@@ -164,7 +165,7 @@ def draw_distinct(
 
 def top_k(x: np.ndarray, k: int) -> np.ndarray:
     """Finds the positions of the ``k`` largest, descending; equal ones in their order, as in ``jax.lax.top_k``."""
-    # Only what could be among them is sorted.
+    # Sort only the entries that can be among the k largest.
     candidates = np.flatnonzero(x >= np.partition(x, -k)[-k]) if k < x.size else np.arange(x.size)
     return candidates[np.argsort(-x[candidates], kind="stable")[:k]]
 
@@ -184,7 +185,7 @@ def _gumbels(key, sizes, fanout, k):
 
 
 def _drawn(perturbed, k):
-    """Finds the ``k`` largest, or fewer where fewer have a mass."""
+    """Finds the positions of the ``k`` largest, or of fewer where fewer have a mass."""
     chosen = top_k(perturbed, k)
     return chosen[perturbed[chosen] > _NO_MASS]
 
@@ -203,7 +204,7 @@ def _shares(logs):
     return np.exp(logs - _largest(logs))
 
 
-# In JAX the next two are mixjax.samplers.inverse_cdf.
+# The next two functions do what ends_of and choose of mixjax.samplers.inverse_cdf do in JAX.
 
 
 def _ends_of(shares):
@@ -222,6 +223,6 @@ def _condition(perturbed, maximum):
 
 
 def _largest(logs):
-    # 0 where all are -inf, lest differences be NaN.
+    # Where all are -inf, 0 takes their place: -inf - (-inf) would be NaN.
     largest = logs.max(-1, keepdims=True)
     return np.where(largest > _NO_MASS, largest, np.float32(0))

@@ -119,7 +119,7 @@ class _Switch:
 
     def init(self, values, key=None):
         inner, zero = self.sampler.init(values, key), jnp.zeros((), jnp.float32)
-        # A wrapper's state hides its prior; then the caller answers for it.
+        # The state of a wrapper hides its sampler's prior, so a wrapped sampler is not checked.
         if isinstance(inner, SamplerState) and inner.log_prior.ndim:
             raise ValueError("when_it_pays draws uniformly while it is off: the sampler's prior must be uniform too.")
         return SwitchState(inner=inner, on=jnp.zeros((), bool), mass=zero, norm=zero, uniform=zero, drawn=zero)
@@ -145,7 +145,7 @@ class _Switch:
 
     def update(self, state, indices, values):
         scores = jax.lax.stop_gradient(jnp.asarray(values).astype(jnp.float32))
-        # By the probabilities in force, so 1 while the switch is off.
+        # These probabilities are uniform while the switch is off, so the weights are 1 then.
         weights = jnp.exp(-jnp.log(jnp.float32(state.values.size)) - self.log_probs(state, indices))
         moments, known = _moments(scores, weights)
 
@@ -155,7 +155,7 @@ class _Switch:
         mass = follow(state.mass, 1.0)
         norm = follow(state.norm, moments.norm)
         uniform = follow(state.uniform, moments.uniform)
-        # All running means are short by the factor mass. The ratio of two cancels it, the square of one does not.
+        # All running means are too small by the factor mass. A ratio of two cancels it, but a square of one does not.
         best = jnp.square(norm / jnp.where(mass > 0, mass, 1.0))
         drawn = follow(state.drawn, jnp.where(state.on, moments.drawn, best))
         inner = self.sampler.update(state.inner, indices, values)
@@ -167,15 +167,17 @@ class _Switch:
 
 
 class _Moments(NamedTuple):
+    """Holds a batch's means, under the names of the running means in :class:`SwitchState`."""
+
     norm: jax.Array
     uniform: jax.Array
     drawn: jax.Array
 
 
 def _moments(scores, weights):
-    """Returns a batch's three means over its finite scores, and whether they say anything."""
+    """Returns a batch's means over its finite scores, and whether all means are finite and there is such a score."""
     finite = jnp.isfinite(scores)
     scores, count = jnp.where(finite, scores, 0.0), jnp.maximum(finite.sum(), 1)
-    means = [(x.sum() / count) for x in (weights * scores, weights * scores**2, (weights * scores) ** 2)]
+    means = [x.sum() / count for x in (weights * scores, weights * scores**2, (weights * scores) ** 2)]
     # Finite scores may still overflow when squared, or meet an infinite weight.
     return _Moments(*means), jnp.isfinite(jnp.stack(means)).all() & finite.any()

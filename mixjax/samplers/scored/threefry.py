@@ -25,14 +25,17 @@ __all__ = [
     "uniform",
 ]
 
-# Rounds and parity of the reference implementation; the shifts are arrays so that NumPy keeps them uint32.
+# The rounds and the parity are those of the reference implementation. The shifts are arrays, so that NumPy computes in
+# uint32.
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _SHIFTS = [[(np.array(r, np.uint32), np.array(32 - r, np.uint32)) for r in four] for four in _ROTATIONS]
 _PARITY = np.uint32(0x1BD11BDA)
 
 
 def threefry2x32(key: np.ndarray, counters: np.ndarray) -> np.ndarray:
-    """Encrypts counters by the cipher of 20 rounds, elementwise; the input's first word is 0, its second a counter.
+    """Encrypts counters by the cipher of 20 rounds, elementwise.
+
+    The cipher takes two words of 32 bits. Here the first is 0, and the second is a counter.
 
     Args:
         key: uint32 ``[..., 2]``.
