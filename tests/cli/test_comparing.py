@@ -49,7 +49,7 @@ def test_results_are_paired_by_seed(compared, write):
         ["after", "-98.67", "-97.67", "-1 ± 0", "3 of 3", "0", "0", "2"],
     ]
     assert "after differs from before in steps = 7 (5), run.CNN, wide.width = 3 (9)" in notes
-    assert "unpaired: seeds that only one of the two has" in notes
+    assert "unpaired: seeds that only the label has, or only the baseline" in notes
     write("two/before", dataset(loss=after))
     _, where, rows, notes = compared("one/before", "two/before", *LOWER)
     assert rows[1][0] == "two/before" and "two/before differs from one/before in nothing of its config" in notes
