@@ -1,5 +1,7 @@
 """``mixjax data``."""
 
+import re
+
 import pytest
 
 import mixjax
@@ -19,7 +21,7 @@ def test_data(mixjax_command, monkeypatch, tmp_path):
 
 
 def test_the_help_names_every_data_set_that_can_be_fetched(mixjax_command):
-    words = mixjax_command("data", "--help")[1].replace(",", " ").split()
+    words = re.findall(r"\w+", mixjax_command("data", "--help")[1])
     assert set(FETCHED) <= set(words)
 
 
