@@ -1,16 +1,17 @@
 """Chooses the examples on which losses, variances and gradient spreads are estimated.
 
-A *source* is a function ``source(key) -> (indices, domain_ids)`` with results of fixed shapes, so that sources can be
-exchanged for one another. They differ in how many examples they give, and in whether these are independent of the
-parameters, as paper 000, section 3.1.1 asks. The paper uses two kinds:
+A *source* is a function ``source(key) -> (indices, domain_ids)``. The shapes of its results are fixed, so it can be
+called inside a compiled loop. Sources differ in how many examples they choose, and in whether these examples are
+independent of the parameters, as paper 000, section 3.1.1 asks. The paper uses two kinds:
 
 - Algorithm 1 draws ``M |S_d|`` held-out examples at each update: :func:`hold_out_draws`.
 - Section 5.1 uses "a small subset of approximately 100 training points for all estimations": :func:`fixed_points`.
 
-Where every example is seen once, the examples that come next will do as well.
+Where training sees every example once, it can measure on the examples that come next, and needs no source.
 
-A source holds the partition's indices as constants of the compiled program. Where ``order`` is large or differs from
-run to run, make the source inside the traced function, from ``groups._replace(order=...)``.
+A source holds the partition's ``order`` (the indices of the examples) as a constant of the compiled program. Where
+``order`` is large or differs from run to run, make the source inside the traced function, from
+``groups._replace(order=...)``.
 """
 
 from __future__ import annotations
@@ -59,14 +60,15 @@ def fixed_points(groups: Partition, num: int = 100) -> Source:
     sizes, starts = np.minimum(np.asarray(groups.sizes), num), np.asarray(groups.starts)
     places = np.concatenate([start + np.arange(size) for start, size in zip(starts, sizes, strict=True)])
     indices, domain_ids = jnp.asarray(groups.order)[places], _repeated_ids(sizes)
+    # The key is taken all the same, so that this source can stand in for one that draws.
     return lambda key: (indices, domain_ids)
 
 
 def whole_hold_out(held_out: Partition) -> Source:
     """Makes a source of all held-out examples, the same at every update.
 
-    Later updates use the same examples again, so only the first update's estimate is independent of how the weights
-    moved before. In our trials it is nevertheless much better than the paper's split where data are few.
+    Every update uses the same examples, so only the first update's estimate is independent of how the weights moved
+    before. In our trials this source is nevertheless much better than the paper's split where data are few.
 
     Args:
         held_out: concrete :class:`mixjax.samplers.Partition`, the second part of :func:`mixjax.samplers.split`.
@@ -86,7 +88,7 @@ def whole_hold_out(held_out: Partition) -> Source:
 def hold_out_draws(held_out: Partition, total_sizes: ArrayLike, rho: float, rounds: int) -> Source:
     """Makes a source that draws ``M |S_d|`` held-out examples at each update, ``M = (1 - rho) T₀ / T``.
 
-    This is algorithm 1 to the letter.
+    The paper's algorithm 1 does exactly this.
 
     Args:
         held_out: concrete :class:`mixjax.samplers.Partition` of the held-out examples, ``R_d = S_d \\ S_d^train``.
@@ -95,9 +97,9 @@ def hold_out_draws(held_out: Partition, total_sizes: ArrayLike, rho: float, roun
         rounds: the number of updates ``T / T₀``, at least 1.
 
     Returns:
-        A source that draws ``max(1, round(M |S_d|))`` examples of domain d. Within an update they are drawn without
-        replacement. Different updates draw independently: as the algorithm is written, ``R_d`` does not shrink and the
-        examples do not join the training set.
+        A source that draws ``max(1, round(M |S_d|))`` examples of domain d, but at most all that are held out. Within
+        an update they are drawn without replacement. Different updates draw independently: as the algorithm is written,
+        ``R_d`` does not shrink and the examples do not join the training set.
 
     Raises:
         ValueError: ``rho`` is outside (0, 1), or ``rounds`` is below 1.
@@ -116,10 +118,11 @@ def hold_out_draws(held_out: Partition, total_sizes: ArrayLike, rho: float, roun
     if not 0.0 < rho < 1.0 or rounds < 1:
         raise ValueError(f"need rho in (0, 1) and rounds >= 1, got {rho} and {rounds}.")
     numbers = np.maximum(np.round((1.0 - rho) / rounds * np.asarray(total_sizes)).astype(int), 1)
+    # More draws than held-out examples would run into a second epoch and repeat some.
     domain_ids = _repeated_ids(np.minimum(numbers, np.asarray(held_out.sizes)))
 
     def source(key):
-        # Each update starts an epoch of its own, so the first draws of it repeat no example.
+        # Each update starts an epoch of its own, and within an epoch no example comes twice.
         indices, _ = without_replacement(start_epochs(key, len(numbers)), held_out, domain_ids)
         return indices, domain_ids
 
@@ -134,7 +137,7 @@ def fresh_draws(groups: Partition, num: int) -> Source:
         num: the number of draws of each domain, ``B_e``, at least 1.
 
     Returns:
-        A source: algorithm 2's ``B'_d``.
+        A source. Its examples are the ``B'_d`` of algorithm 2.
 
     Raises:
         ValueError: ``num`` is below 1.

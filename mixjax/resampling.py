@@ -1,12 +1,13 @@
 r"""Estimates how much of the gradient's variance resampling would save, before you switch it on.
 
-Resampling-reweighting (RR) draws a term of the loss :math:`L = \sum_i \pi_i \ell_i` in proportion to how far it would
-move the parameters, and divides by that probability. Variance-aware sampling does this for domains. Both keep
-:math:`E[g] = \nabla L`, the objective of plain SGD, and change only the variance. :func:`gains` measures by how much.
+Resampling-reweighting (RR) draws a term of the loss :math:`L = \sum_i \pi_i \ell_i` with a probability in proportion to
+the norm of the term's gradient, and divides the gradient by that probability. Variance-aware sampling draws more from
+the domains whose gradients spread more. Both keep the expected gradient, :math:`E[g] = \nabla L`, and change only its
+variance. :func:`gains` measures by how much.
 
-To use them: :func:`mixjax.samplers.proportional` draws the examples of a large data set by the norms of their gradients
-as last seen, and :func:`mixjax.samplers.when_it_pays` switches that on and off. :func:`mixjax.rules.gradient_norm` and
-:func:`mixjax.rules.variance_aware` weigh domains.
+To resample examples, :func:`mixjax.samplers.proportional` draws from a large data set by the last norm seen of each
+example's gradient, and :func:`mixjax.samplers.when_it_pays` switches that on and off. To resample domains, use
+:func:`mixjax.rules.gradient_norm` or :func:`mixjax.rules.variance_aware`.
 
 References:
     Paper 003: An and Ying, "Combining resampling and reweighting for faithful stochastic optimization".
@@ -27,12 +28,12 @@ __all__ = ["Gains", "gains"]
 
 
 class Gains(NamedTuple):
-    """Holds what resampling would save, each as a pair ``(estimate, standard error)`` of scalars.
+    """Holds the gradient's variance with and without resampling, as pairs ``(estimate, standard error)`` of scalars.
 
     Attributes:
         sgd: ``Tr Σ``, the variance of the gradient of one example drawn uniformly, in squared units of the gradient.
         per_term: the same for one example drawn by its gradient's norm and divided by that probability (RR).
-        per_term_ratio: ``per_term / sgd``. Below 1, RR needs fewer steps. It costs the computation of the norms.
+        per_term_ratio: ``per_term / sgd``. Below 1, RR needs fewer steps, but it also has to compute the norms.
         stratified: ``B Tr Σ`` for a batch of ``B`` examples, split over the domains in proportion to their sizes.
         variance_aware: the same for a batch split by :func:`mixjax.rules.variance_aware`.
         variance_aware_ratio: ``variance_aware / stratified``.
@@ -54,7 +55,7 @@ def gains(
     num_domains: int | None = None,
     num_blocks: int = 20,
 ) -> Gains:
-    r"""Estimates how much of the gradient's variance RR, or variance-aware sampling, would save at these parameters.
+    r"""Estimates the gradient's variance at these parameters with and without RR and variance-aware sampling.
 
     .. math:: \operatorname{Tr} \Sigma_1 = E \|g\|^2 - \|E g\|^2, \qquad
               \operatorname{Tr} \Sigma_2 = (E \|g\|)^2 - \|E g\|^2, \qquad
@@ -83,8 +84,9 @@ def gains(
         The last three numbers need about twenty examples of each domain. They are NaN if a domain that occurs has one
         example only, or two examples that are in the same block.
 
-        All is computed in float32. The gradients' norms have to be between 1e-18 and 1e18. The norm of a mean gradient
-        may be at most about 1e5 times the spread, or its square hides the variance.
+        Everything is computed in float32. The gradients' norms have to be between 1e-18 and 1e18. The norm of the mean
+        gradient may be at most a few hundred times the square root of the variance. Beyond, rounding of the squared
+        mean hides the variance.
 
     Raises:
         ValueError: a block has fewer than two examples, there are fewer than two blocks, the arrays' lengths differ, or
@@ -111,18 +113,18 @@ def gains(
     domains = jnp.arange(num_domains or 1)
 
     def block_sums(rows):
-        # The fill index n reads the last example, which `real` then leaves out.
+        # The index n, which fills up a block, reads the last example, and `real` then leaves it out.
         rows, real = jnp.minimum(rows, n - 1), rows < n
         grads = jax.vmap(jax.grad(loss), (None, 0))(params, jax.tree.map(lambda x: x[rows], examples))
-        lengths = norm(grads)
-        inside = real & jnp.isfinite(lengths)
-        member = ((ids[rows][:, None] == domains) & inside[:, None]).astype(jnp.float32)
-        return _summed(grads, lengths, member)
+        norms = norm(grads)
+        valid = real & jnp.isfinite(norms)
+        member = ((ids[rows][:, None] == domains) & valid[:, None]).astype(jnp.float32)
+        return _summed(grads, norms, member)
 
     # `lax.map` holds the gradients of one block at a time.
     parts = jax.lax.map(block_sums, _blocks(n, num_blocks))
     total = jax.tree.map(lambda x: x.sum(0), parts)
-    # The jackknife: the numbers without each block in turn. Sums without a block are differences of sums.
+    # The jackknife computes the numbers without each block in turn. Sums without a block are differences of sums.
     left_out = jax.vmap(lambda part: _variances(jax.tree.map(lambda a, b: a - b, total, part)))(parts)
     unbiased = num_blocks * _variances(total) - (num_blocks - 1) * left_out.mean(0)
     errors = jnp.sqrt((num_blocks - 1) * left_out.var(0))
@@ -140,8 +142,9 @@ def _num_examples(examples, num_blocks):
 
 
 def _blocks(n, num_blocks):
-    """Deals the examples' indices out to blocks at random; the index ``n`` fills up the shorter ones."""
-    # A fixed key: the same examples give the same numbers. Shuffled, because a data set is often sorted.
+    """Deals the examples' indices out to blocks at random. The index ``n`` fills up the shorter blocks."""
+    # The order is shuffled because a data set is often sorted. The key is fixed, so that the same examples always give
+    # the same numbers.
     order = jax.random.permutation(jax.random.key(0), n)
     longest = -(-n // num_blocks)
     return jnp.full(longest * num_blocks, n).at[:n].set(order).reshape(-1, num_blocks).T
@@ -154,38 +157,42 @@ class _Sums(NamedTuple):
         grads: pytree with leaves ``[D, ...]``, each domain's summed gradients.
         counts: ``[D]``, each domain's number of examples.
         squares: ``[D]``, each domain's sum of squared gradient norms.
-        lengths: scalar, the sum of the gradient norms of all examples.
+        norms: scalar, the sum of the gradient norms of all examples.
     """
 
     grads: Any
     counts: jax.Array
     squares: jax.Array
-    lengths: jax.Array
+    norms: jax.Array
 
 
-def _summed(grads, lengths, member):
+def _summed(grads, norms, member):
     """Adds up examples by domain. ``member`` ``[n, D]`` is 1 where an example counts for a domain, and 0 elsewhere."""
     counted = member.any(1)
 
     def total(g):
-        # Zero times an infinite gradient is NaN: what is left out has to be replaced before the product.
+        # Zero times an infinite gradient is NaN, so gradients that are left out are replaced before the product.
         g = jnp.where(counted.reshape(-1, *[1] * (g.ndim - 1)), g, 0.0)
         return jnp.tensordot(member, g.astype(jnp.float32), (0, 0))
 
-    lengths = jnp.where(counted, lengths, 0.0)
-    return _Sums(jax.tree.map(total, grads), member.sum(0), jnp.square(lengths) @ member, lengths.sum())
+    norms = jnp.where(counted, norms, 0.0)
+    return _Sums(jax.tree.map(total, grads), member.sum(0), jnp.square(norms) @ member, norms.sum())
 
 
 def _variances(sums):
     """Computes the six numbers of :class:`Gains`, ``[6]`` in the order of its fields, from sums over examples."""
     n, square = sums.counts.sum(), sums.squares.sum()
-    joint = sum(jnp.square(g.sum(0)).sum() for g in jax.tree.leaves(sums.grads))
-    each = sum(jnp.square(g).reshape(len(sums.counts), -1).sum(-1) for g in jax.tree.leaves(sums.grads))
+    leaves = jax.tree.leaves(sums.grads)
+    # The squared norms of the summed gradients, over all examples and by domain.
+    square_of_total = sum(jnp.square(g.sum(0)).sum() for g in leaves)
+    squares_of_totals = sum(jnp.square(g).reshape(len(sums.counts), -1).sum(-1) for g in leaves)
     # Every variance is a mean square less the square of a mean.
-    mean = _square_of_mean(joint, n, square)
-    sgd, per_term = square / n - mean, _square_of_mean(jnp.square(sums.lengths), n, square) - mean
+    mean_squared = _square_of_mean(square_of_total, n, square)
+    sgd = square / n - mean_squared
+    per_term = _square_of_mean(jnp.square(sums.norms), n, square) - mean_squared
     mean_squares = sums.squares / jnp.maximum(sums.counts, 1.0)
-    spread = jnp.maximum(mean_squares - _square_of_mean(each, sums.counts, sums.squares), 0.0)
+    # The estimate of a domain's variance can come out below zero, and the root below would be NaN.
+    spread = jnp.maximum(mean_squares - _square_of_mean(squares_of_totals, sums.counts, sums.squares), 0.0)
     # One example says nothing about its domain's spread. A domain without examples has share 0 and spread 0.
     spread = jnp.where(sums.counts == 1, jnp.nan, spread)
     stratified = jnp.dot(sums.counts, spread) / n

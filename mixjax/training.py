@@ -1,8 +1,9 @@
 """Trains with a rule for the loss weights and a rule for the sampling weights.
 
-The papers measure signals on a held-out probe every T₀ steps, move both weights, and use them afterwards. :func:`fit`
-is that loop, as two nested scans. The outer one goes over rounds of ``probe_every`` cheap steps that end in one probe
-each. So the costly probe is not behind a branch, which ``vmap`` would take at every step.
+Every T₀ steps the papers measure signals and move both weights by them. This is a *probe*. The steps up to the next
+probe use the new weights. :func:`fit` is that loop, as two nested scans. The outer scan goes over rounds:
+``probe_every`` cheap steps, then one probe. A single scan over steps would need a branch around the costly probe, and
+``vmap`` computes both sides of a branch at every step.
 
 :func:`make_step` and :func:`make_probe` make pure functions that a loop of your own can call as well.
 """
@@ -109,7 +110,7 @@ def make_step(
 
     def step(state, batch, domain_ids):
         def objective(params):
-            # No rule, because nothing is updated: the state's weights are used as they are.
+            # There is no rule, because the weights move at probes only.
             value, _ = weighted_loss(
                 None,
                 state.loss_state,
@@ -117,6 +118,7 @@ def make_step(
                 domain_ids,
                 update=False,
                 estimator=estimator,
+                # Only Horvitz-Thompson reads q, so a loop without sampling weights needs no such state.
                 sampling_weights=state.sampling_state.weights if estimator == "horvitz_thompson" else None,
             )
             return value
@@ -152,7 +154,7 @@ def make_probe(
     """
 
     def probe(state, key):
-        # Both rules get all signals: a rule swallows those that it does not read.
+        # Both rules get all signals, because a rule ignores those that it does not read.
         signals = measure(state.params, key)
         loss_state = loss_rule.update(state.loss_state, **signals)
         signals = {**signals, "loss_weights": loss_state.weights}
@@ -179,7 +181,7 @@ def fit(
     Args:
         step: ``step(state, batch, domain_ids) -> (state, objective)``, from :func:`make_step` for example.
         probe: ``probe(state, key) -> state``, from :func:`make_probe` for example.
-        plan: ``plan(sampling_weights) -> plan``, says what a round's batches will hold. It is computed once a round. An
+        plan: ``plan(sampling_weights) -> plan``, says what a round's batches will hold. It is called once a round. An
             example is ``lambda q: mixjax.samplers.allocate(q, batch_size)``.
         draw: ``draw(key, plan) -> (batch, domain_ids)``, draws the batch of a step.
         state: the first state, from :func:`init_state`, or the state in which an earlier call ended.
@@ -232,11 +234,11 @@ def fit(
     step_key, probe_key = jax.random.split(key)
 
     def take_steps(state, count):
-        # Once for all steps, because the weights move at probes only.
+        # One plan serves all steps of a round, because the weights move at probes only.
         planned = plan(state.sampling_state.weights)
 
         def body(state, _):
-            # By the number of steps taken, so that a resumed run draws the same batches.
+            # The key follows from the number of steps taken, so that a resumed run draws the same batches.
             batch, domain_ids = draw(jax.random.fold_in(step_key, state.step), planned)
             return step(state, batch, domain_ids)[0], None
 
@@ -249,6 +251,7 @@ def fit(
 
     rounds, steps_left_over = divmod(num_steps, probe_every)
     state, records = jax.lax.scan(take_round, state, length=rounds)
+    # A Python condition, because a scan of no steps would still compile the step once more.
     if steps_left_over:
         state = take_steps(state, steps_left_over)
     return state, records

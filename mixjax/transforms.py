@@ -1,4 +1,4 @@
-"""Puts rules into optax chains: ``aggregate`` weights stacked gradients, ``track`` only keeps the weights."""
+"""Puts rules into optax chains: ``aggregate`` weights stacked gradients, ``track`` only keeps a rule's state."""
 
 from __future__ import annotations
 
@@ -47,25 +47,25 @@ def _update_rule(name, rule, rule_state, signals):
 def aggregate(rule: WeightRule, prior: ArrayLike) -> optax.GradientTransformationExtraArgs:
     r"""Turns stacked per-domain mean gradients into one gradient, ``sum_d c_d g_d``, with the rule's new weights.
 
-    ``c`` is the rule's new weights, ``g_d`` is the mean gradient of domain ``d``. Put it first in the chain: it takes
-    ``updates`` of shapes ``[D, *param]`` and returns ``[*param]``, which the transformations behind it see as an
-    ordinary gradient.
+    ``c`` is the rule's weights after its update, and ``g_d`` is the mean gradient of domain ``d``. Put ``aggregate``
+    first in the chain. It takes ``updates`` of shapes ``[D, *param]`` and returns ``[*param]``, which the
+    transformations behind it see as an ordinary gradient.
 
     Args:
         rule: a rule for the loss weights.
         prior: non-negative ``[D]``.
 
     Signals:
-        The rule's signals, as extra arguments of ``tx.update``; ``counts`` always. Gradient rows of absent domains have
-        to be zeros; rows of weight zero are not read.
+        The rule's signals, as extra arguments of ``tx.update``. ``counts`` is always needed. Gradients of domains that
+        are absent from the batch have to be zeros. Gradients of domains of weight zero are not read.
 
     Returns:
-        An ``optax.GradientTransformationExtraArgs`` with state :class:`AggregateState`. Sums are float32; the result
-        has the gradients' dtype.
+        An ``optax.GradientTransformationExtraArgs`` with state :class:`AggregateState`. It sums in float32 and returns
+        the gradients' dtype.
 
     Raises:
-        TypeError: ``update`` without ``counts`` or without a signal the rule needs.
-        ValueError: gradients whose leading axis is not ``D``.
+        TypeError: ``update`` is called without ``counts`` or without a signal that the rule needs.
+        ValueError: the leading axis of the gradients is not ``D``.
 
     Example:
         >>> import jax.numpy as jnp, mixjax, optax
@@ -87,7 +87,7 @@ def aggregate(rule: WeightRule, prior: ArrayLike) -> optax.GradientTransformatio
     def update(updates, state, params=None, **signals):
         del params
         rule_state = _update_rule("aggregate", rule, state.rule_state, signals)
-        # A rule of the user's own may let gradients through.
+        # The built-in rules detach their weights from the gradient, but a rule of the user's own may not.
         weights = jax.lax.stop_gradient(rule_state.weights)
 
         combined = jax.tree.map(lambda grads: _combine(grads, weights), updates)
@@ -97,10 +97,10 @@ def aggregate(rule: WeightRule, prior: ArrayLike) -> optax.GradientTransformatio
 
 
 def _combine(grads: jax.Array, weights: jax.Array) -> jax.Array:
-    """Sums stacked gradients by the weights in float32, and casts back to their dtype."""
+    """Sums stacked gradients with the weights in float32, and casts the sum back to the gradients' dtype."""
     if grads.shape[:1] != weights.shape:
         raise ValueError(
-            f"aggregate takes stacked gradients, leading axis {weights.size} (domains), got {grads.shape}."
+            f"aggregate takes stacked gradients, leading axis {weights.size} (domains), got shape {grads.shape}."
         )
     c = weights.reshape(-1, *[1] * (grads.ndim - 1))
     # The where keeps a NaN gradient of a domain of weight zero out of the sum.
@@ -108,7 +108,7 @@ def _combine(grads: jax.Array, weights: jax.Array) -> jax.Array:
 
 
 def track(rule: WeightRule, prior: ArrayLike) -> optax.GradientTransformationExtraArgs:
-    """Keeps a rule's state inside an optax chain; gradients pass unchanged.
+    """Keeps a rule's state inside an optax chain, and lets gradients pass unchanged.
 
     Read the weights back with :func:`get_weights` and use them in the next step, to weight its loss or to draw its
     batch. A loss rule and a sampling rule together go into ``optax.named_chain``.
@@ -118,13 +118,13 @@ def track(rule: WeightRule, prior: ArrayLike) -> optax.GradientTransformationExt
         prior: non-negative ``[D]``.
 
     Signals:
-        The rule's signals, as extra arguments of ``tx.update``; ``counts`` always.
+        The rule's signals, as extra arguments of ``tx.update``. ``counts`` is always needed.
 
     Returns:
         An ``optax.GradientTransformationExtraArgs`` with state :class:`TrackState`.
 
     Raises:
-        TypeError: ``update`` without ``counts`` or without a signal the rule needs.
+        TypeError: ``update`` is called without ``counts`` or without a signal that the rule needs.
 
     Example:
         >>> import jax.numpy as jnp, mixjax, optax
@@ -151,6 +151,7 @@ def track(rule: WeightRule, prior: ArrayLike) -> optax.GradientTransformationExt
 def find_states(opt_state: Any) -> list[tuple[tuple, Any]]:
     """Finds every ``aggregate`` or ``track`` state in an optimizer state, as pairs of key path and state."""
     kinds = (AggregateState, TrackState)
+    # The search stops at these states: as tuples they would be flattened to their leaves.
     found, _ = jax.tree_util.tree_flatten_with_path(opt_state, is_leaf=lambda node: isinstance(node, kinds))
     return [(path, node) for path, node in found if isinstance(node, kinds)]
 
@@ -159,15 +160,15 @@ def get_weights(opt_state: Any, name: str | None = None) -> jax.Array:
     """Reads the weights back from an optimizer state, through chains and wrappers.
 
     Args:
-        opt_state: state of an optax transformation that contains ``aggregate`` or ``track``; also
-            ``nnx.Optimizer.opt_state``.
-        name: the name of the transformation in ``optax.named_chain``, needed where there are several.
+        opt_state: the state of an optax transformation that contains ``aggregate`` or ``track``.
+            ``nnx.Optimizer.opt_state`` will do too.
+        name: the name of the transformation in ``optax.named_chain``. It is needed where there are several.
 
     Returns:
         float32 ``[D]``, on the simplex.
 
     Raises:
-        ValueError: no such state, or more than one.
+        ValueError: the optimizer state holds no such state, or more than one.
 
     Example:
         >>> import jax.numpy as jnp, mixjax, optax
@@ -193,4 +194,5 @@ def get_weights(opt_state: Any, name: str | None = None) -> jax.Array:
 
 
 def _is_under(name: str, path: tuple) -> bool:
+    # The state of a named_chain is a dictionary, so the name is a key on the path to whatever lies under it.
     return any(getattr(key, "key", None) == name for key in path)

@@ -19,12 +19,13 @@ mode      computes                                        time                  
 ========= =============================================== =========================== ==================================
 reverse   g, backwards through the T steps                2 to 4.5 times plain steps  T or 2 sqrt(T) copies of the state
 forward   g, with D tangents carried along                D / 2 to 2 D times          D copies, whatever T is
-implicit  g of a fully trained model (T infinite)         T steps and the solver's    a few copies
-alignment :math:`-\langle\nabla F, \nabla f_d\rangle`     T steps and about two more  one copy
+implicit  g of a fully trained model (T infinite)         T steps and the solver's    D and a few more copies
+alignment :math:`-\langle\nabla F, \nabla f_d\rangle`     T steps and about two more  D + 1 copies
 ========= =============================================== =========================== ==================================
 
 The first two times are multiples of the time of T plain training steps, measured on an MLP. The solver of ``implicit``
-computes one Hessian product per iteration. In ``forward`` the number of steps may be traced.
+computes one Hessian product per iteration. A copy has the size of the parameters, in ``reverse`` and ``forward`` of the
+parameters and the optimizer's state. In ``forward`` the number of steps may be traced.
 
 Adding a constant to all entries of ``g`` changes nothing: on the simplex, only their differences move weights.
 
@@ -45,7 +46,7 @@ from typing import Any
 import optax
 
 from mixjax.hypergrad.endpoint import alignment, implicit
-from mixjax.hypergrad.steps import Hypergradient, Loss, Mode, same, unroll
+from mixjax.hypergrad.steps import Hypergradient, Loss, Mode, identity, unroll
 from mixjax.hypergrad.unrolled import counterfactual, forward, reverse
 
 __all__ = [
@@ -61,6 +62,14 @@ __all__ = [
     "unroll",
 ]
 
+MODES: dict[Mode, Callable[..., Callable[..., Hypergradient]]] = {
+    "reverse": reverse,
+    "forward": forward,
+    "implicit": implicit,
+    "alignment": alignment,
+}
+"""Maps each mode's name to the function that makes its hypergradient."""
+
 
 def hypergrad(
     loss: Loss,
@@ -68,7 +77,7 @@ def hypergrad(
     optimizer: optax.GradientTransformation,
     *,
     mode: Mode = "reverse",
-    draw: Callable[[Any], Any] = same,
+    draw: Callable[[Any], Any] = identity,
     **options: Any,
 ) -> Callable[..., Hypergradient]:
     """Makes a function that takes T training steps and differentiates the validation loss after them.
@@ -91,12 +100,13 @@ def hypergrad(
             - ``optax.contrib.schedule_free`` keeps two sets of parameters. ``val_loss`` sees the set at which gradients
               are taken.
             - ``optax.lbfgs``, and any other that needs more than gradients and parameters, cannot be used.
-        mode: ``"reverse"``, ``"forward"``, ``"implicit"`` or ``"alignment"``. The function of that name says how it
-            works and which ``options`` it takes.
+        mode: ``"reverse"``, ``"forward"``, ``"implicit"`` or ``"alignment"``. The docstring of the function of that
+            name says how the mode works and which ``options`` it takes.
         draw: ``draw(entry) -> batch``, applied inside each step to that step's entry of ``batches``. It lets
             ``batches`` hold keys or indices, as in ``draw=lambda key: sample(key, data)``, so that the T batches need
             not be in memory together.
-        **options: keyword arguments of the mode's own function.
+        **options: keyword arguments of the function that computes the mode, for example ``checkpoint_every`` of
+            :func:`reverse`.
 
     Returns:
         A pure function ``gradient(weights, params, opt_state, batches, val_batch)`` that returns a
@@ -126,7 +136,7 @@ def hypergrad(
         >>> [round(float(g), 4) for g in result.hypergrads], float(result.params)
         ([0.2344, -0.2344], 0.5)
 
-        By hand: dx_T/dc_d is 1 - 2^-4 = 0.9375 times (target_d - 0.5), and dF/dx is -0.5.
+        By hand: dx_T/dc_d is 1 - 2^-4 = 0.9375 times (target_d - 0.5), and dF/dx is -0.5. The products are ±0.2344.
 
     References:
         Papers 001 and 002, see the module's docstring.
@@ -134,12 +144,3 @@ def hypergrad(
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}.")
     return MODES[mode](loss, val_loss, optimizer, draw=draw, **options)
-
-
-MODES: dict[Mode, Callable[..., Callable[..., Hypergradient]]] = {
-    "reverse": reverse,
-    "forward": forward,
-    "implicit": implicit,
-    "alignment": alignment,
-}
-"""Maps each mode's name to the function that makes its hypergradient."""

@@ -11,7 +11,7 @@ import optax
 from jax.typing import ArrayLike
 
 from mixjax.checks import check_integer, check_positive, check_range
-from mixjax.hypergrad.steps import Hypergradient, Loss, as_floats, gradient_of, nan_unless_finite, same, unroll
+from mixjax.hypergrad.steps import Hypergradient, Loss, as_floats, gradient_of, identity, nan_unless_finite, unroll
 
 __all__ = ["alignment", "implicit"]
 
@@ -21,7 +21,7 @@ def implicit(
     val_loss: Loss,
     optimizer: optax.GradientTransformation,
     *,
-    draw: Callable[[Any], Any] = same,
+    draw: Callable[[Any], Any] = identity,
     ridge: ArrayLike = 0.0,
     tolerance: ArrayLike = 1e-5,
     max_iterations: int = 100,
@@ -34,8 +34,8 @@ def implicit(
     .. math:: g_d = -\langle \nabla f_d(\theta_T),\;
               (\nabla^2 \textstyle\sum_d c_d f_d(\theta_T) + \rho I)^{-1} \nabla F(\theta_T) \rangle
 
-    This is the hypergradient where :math:`\theta_T` is the optimum and that batch stands for the whole data. It can
-    have any sign far from the optimum, on small batches, and for losses that are not convex, because the Hessian then
+    This is the hypergradient where :math:`\theta_T` is the optimum and that batch stands for the whole data. Its sign
+    can be wrong far from the optimum, on small batches, and for losses that are not convex, because the Hessian then
     has negative eigenvalues.
 
     Args:
@@ -85,7 +85,7 @@ def implicit(
 
 
 def alignment(
-    loss: Loss, val_loss: Loss, optimizer: optax.GradientTransformation, *, draw: Callable[[Any], Any] = same
+    loss: Loss, val_loss: Loss, optimizer: optax.GradientTransformation, *, draw: Callable[[Any], Any] = identity
 ) -> Callable[..., Hypergradient]:
     r"""Makes a function that measures how well each domain's gradient points down the validation loss.
 
@@ -95,8 +95,8 @@ def alignment(
 
     DoGE and other methods with T = 1 use this first-order score. It differs from the hypergradient of one SGD step in
     two ways. It leaves out the step's learning rate, so its unit is loss per unit of learning rate. It takes both
-    gradients at the same parameters, where one step of SGD would take ∇F after the step. Weights that follow it settle
-    where they would for T = 1, whatever T is.
+    gradients at the same parameters, where the hypergradient takes ∇F after the step. Weights that follow this score
+    settle where they would for T = 1, whatever T is.
 
     Args:
         loss: the training loss ``f_d``, as in :func:`mixjax.hypergrad.hypergrad`.
@@ -119,18 +119,19 @@ def alignment(
 def _after_training(loss, val_loss, optimizer, draw, direction):
     """Makes a function that trains for T steps and then computes ``g_d = -<grad f_d, v>``.
 
-    ``v`` is what ``direction(weights, params, batch, slope)`` returns, ``slope`` being ``grad F``.
+    ``direction(weights, params, batch, slope)`` returns ``v``. Its ``slope`` is ``grad F``.
     """
     train = unroll(loss, optimizer, draw=draw)
 
     def run(weights, params, opt_state, batches, val_batch):
         weights = as_floats(weights)
         params, opt_state, losses = train(weights, params, opt_state, batches)
-        # Drawn again, because the steps keep no batch.
+        # The last batch is drawn again, because the training steps keep none.
         batch = draw(jax.tree.map(lambda x: x[-1], batches))
         value, slope = jax.value_and_grad(val_loss)(params, val_batch)
         v = direction(weights, params, batch, slope)
-        slopes = jax.vmap(lambda own: optax.tree.vdot(jax.grad(loss)(params, own), v))(batch)
+        # One forward derivative along v would do, but `alignment` has to work for losses that have none (custom_vjp).
+        slopes = jax.vmap(lambda part: optax.tree.vdot(jax.grad(loss)(params, part), v))(batch)
         # `vdot` has the parameters' type, which may be narrower than that of the weights.
         hypergrads = nan_unless_finite(-jnp.asarray(slopes, weights.dtype), value)
         return Hypergradient(hypergrads, params, opt_state, losses, value)

@@ -21,9 +21,9 @@ __all__ = [
     "as_floats",
     "float_leaves",
     "gradient_of",
+    "identity",
     "length_of",
     "nan_unless_finite",
-    "same",
     "step_of",
     "take_step",
     "unroll",
@@ -39,8 +39,8 @@ class Hypergradient(NamedTuple):
     """Holds a hypergradient and the state that T training steps ended in.
 
     Attributes:
-        hypergrads: ``[D]``, dF/dc, in units of the validation loss. Entries that are not finite are NaN, which rules
-            take as "not seen".
+        hypergrads: ``[D]``, dF/dc, in units of the validation loss. All entries are NaN where the validation loss is
+            not finite. Rules take a domain whose entry is not finite as unseen.
         params: the parameters after the T steps.
         opt_state: the optimizer's state after the T steps.
         losses: ``[D]``, each domain's training loss, averaged over the T steps. Each step's loss is taken before its
@@ -55,15 +55,15 @@ class Hypergradient(NamedTuple):
     val_loss: jax.Array
 
 
-def same(batch: Any) -> Any:
-    """Returns the batch as it is: the default ``draw``, for entries of ``batches`` that are batches already."""
+def identity(batch: Any) -> Any:
+    """Returns the batch unchanged: the default ``draw``, for entries of ``batches`` that are batches already."""
     return batch
 
 
 def unroll(
-    loss: Loss, optimizer: optax.GradientTransformation, *, draw: Callable[[Any], Any] = same
+    loss: Loss, optimizer: optax.GradientTransformation, *, draw: Callable[[Any], Any] = identity
 ) -> Callable[..., tuple[Any, Any, jax.Array]]:
-    """Makes a function that takes T plain training steps and differentiates nothing with respect to the weights.
+    """Makes a function that takes T plain training steps and computes no hypergradient.
 
     Args:
         loss: ``loss(params, batch) -> scalar``, as in :func:`mixjax.hypergrad.hypergrad`.
@@ -94,7 +94,7 @@ def unroll(
         def step(carry, x):
             state, total = carry
             grads, losses = gradient(weights, state[0], draw(x))
-            # The losses are added up and not stacked, so that memory does not grow with T.
+            # The losses are added up in the carry and not stacked, so that memory does not grow with T.
             return (take_step(optimizer, state, grads), total + losses), None
 
         start = (params, opt_state), jnp.zeros_like(weights)
@@ -107,7 +107,7 @@ def unroll(
 def nan_unless_finite(hypergrads: jax.Array, val_loss: jax.Array) -> jax.Array:
     """Returns the hypergradient, or NaN where the validation loss is not finite.
 
-    The derivative of a diverged loss can be finite. A rule would follow it, though it means nothing.
+    The derivative of a diverged loss can be finite. It means nothing, but a rule would follow it.
     """
     return jnp.where(jnp.isfinite(val_loss), hypergrads, jnp.nan)
 
@@ -119,10 +119,7 @@ def as_floats(weights: ArrayLike) -> jax.Array:
 
 
 def gradient_of(loss: Loss) -> Callable[[jax.Array, Any, Any], tuple[Any, jax.Array]]:
-    """Makes ``gradient(weights, params, batch) -> (sum_d c_d grad f_d, [f_d])``.
-
-    One backward pass serves all domains.
-    """
+    """Makes ``gradient(weights, params, batch) -> (sum_d c_d grad f_d, [f_d])``."""
 
     def gradient(weights, params, batch):
         def objective(params):
@@ -136,6 +133,7 @@ def gradient_of(loss: Loss) -> Callable[[jax.Array, Any, Any], tuple[Any, jax.Ar
             losses = losses.astype(weights.dtype)
             return weights @ losses, losses
 
+        # The sum is taken before the derivative, so that one backward pass serves all domains.
         return jax.grad(objective, has_aux=True)(params)
 
     return gradient
@@ -149,10 +147,10 @@ def take_step(optimizer: optax.GradientTransformation, state: tuple[Any, Any], g
 
 
 def float_leaves(opt_state: Any) -> tuple[list[jax.Array], Callable[[list[jax.Array]], Any]]:
-    """Splits the slots from an optimizer's state.
+    """Separates the slots from an optimizer's state.
 
     Returns:
-        The floating-point leaves, and a function that puts others in their place and gives the whole state back.
+        The floating-point leaves, and a function that puts other values in their place and returns the whole state.
     """
     leaves, structure = jax.tree.flatten(opt_state)
     # A leaf may be a Python number, which has no dtype.
@@ -189,7 +187,7 @@ def step_of(
 def length_of(batches: Any) -> int:
     """Returns T, the length of the leading axis that all leaves of ``batches`` share."""
     lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(batches)}
-    # The shape () is that of a leaf without axes, (0,) that of one without steps.
+    # A leaf without axes gives (), and a leaf without steps gives (0,).
     if len(lengths) != 1 or () in lengths or (0,) in lengths:
         raise ValueError(
             "the leaves of batches must share one leading axis of at least one step, got leading axes "

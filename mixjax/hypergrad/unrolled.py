@@ -19,9 +19,9 @@ from mixjax.hypergrad.steps import (
     as_floats,
     float_leaves,
     gradient_of,
+    identity,
     length_of,
     nan_unless_finite,
-    same,
     step_of,
     take_step,
 )
@@ -37,7 +37,7 @@ def reverse(
     val_loss: Loss,
     optimizer: optax.GradientTransformation,
     *,
-    draw: Callable[[Any], Any] = same,
+    draw: Callable[[Any], Any] = identity,
     checkpoint_every: int | None = None,
 ) -> Callable[..., Hypergradient]:
     r"""Makes a function for the hypergradient that goes backwards through the steps.
@@ -48,7 +48,7 @@ def reverse(
               g_d \mathrel{-}= \eta \langle \nabla f_d(\theta_t), \lambda_{t+1} \rangle, \quad
               \lambda_t = (I - \eta \nabla^2 \textstyle\sum_d c_d f_d(\theta_t)) \lambda_{t+1}
 
-    For any other optimizer the pullback of its own step takes the place of η. One forward derivative of a step's
+    For any other optimizer the pullback of its own step takes the place of η. One forward derivative of the weighted
     gradient gives both the Hessian product and all D inner products.
 
     Args:
@@ -58,8 +58,8 @@ def reverse(
         draw: turns one entry of ``batches`` into a batch, as there.
         checkpoint_every: the number of steps from one saved state (parameters and optimizer state) to the next, an
             integer of at least 1. The states between two saved ones are computed again on the way back. With 1 all T
-            states are saved and no step is taken twice. None saves all states up to T = 64. Beyond, it takes the square
-            root of T, which holds 2 sqrt(T) states in memory at once and trains a second time.
+            states are saved and no step is taken twice. None means 1 up to T = 64, and the square root of T beyond.
+            The root holds 2 sqrt(T) states in memory at once, and takes every step twice.
 
     Returns:
         The function that :func:`mixjax.hypergrad.hypergrad` describes.
@@ -74,6 +74,7 @@ def reverse(
         weights, num_steps = as_floats(weights), length_of(batches)
         length = checkpoint_every or _steps_between_checkpoints(num_steps)
         segments = _Segments(loss, optimizer, draw, weights)
+        # A scan's rounds must be equally long, so the steps left over are a shorter segment of their own.
         whole, rest = _in_segments(batches, num_steps, length)
 
         middle, (starts, losses) = jax.lax.scan(segments.forth, (params, opt_state), whole)
@@ -83,10 +84,10 @@ def reverse(
             losses += last_losses
 
         value, slope = jax.value_and_grad(val_loss)(end[0], val_batch)
-        # The validation loss sees the last parameters, and the last slots not at all.
+        # The validation loss depends on the last parameters, and not on the last slots.
         cotangent = slope, jax.tree.map(jnp.zeros_like, float_leaves(opt_state)[0])
         carry = cotangent, jnp.zeros_like(weights)
-        # The steps left over are the last ones, so the way back begins with them.
+        # The steps left over come last, so the way back begins with them.
         if rest is not None:
             carry, _ = segments.back(carry, (middle, rest))
         (_, hypergrads), _ = jax.lax.scan(segments.back, carry, (starts, whole), reverse=True)
@@ -97,7 +98,7 @@ def reverse(
 
 @dataclasses.dataclass(frozen=True)
 class _Segments:
-    """Takes segments of training steps forth, and cotangents through them back.
+    """Takes segments of training steps, and carries cotangents back through them.
 
     A segment is the steps from one saved state to the next. ``xs`` holds the entries of ``batches`` for its steps.
     """
@@ -117,14 +118,14 @@ class _Segments:
         return take_step(self.optimizer, state, grads), losses
 
     def forth(self, state, xs):
-        """Takes a segment's steps. Returns its end, its start (the state to save) and each domain's summed losses."""
+        """Takes a segment's steps. Returns the state after them, and (the state to save, each domain's summed loss)."""
         end, losses = jax.lax.scan(self.step, state, xs)
         return end, (state, losses.sum(axis=0))
 
     def states(self, start, xs):
-        """Computes the state before each step of a segment again, from the saved one."""
+        """Computes the state before each step of a segment again, from the saved state."""
         if length_of(xs) == 1:
-            # The only such state is the saved one: no step is taken twice where every state is saved.
+            # The only such state is the saved one, so no step is taken twice where every state is saved.
             return jax.tree.map(lambda x: x[None], start)
         _, states = jax.lax.scan(lambda state, x: (self.step(state, x)[0], state), start, xs)
         return states
@@ -141,15 +142,15 @@ class _Segments:
         return jax.lax.scan(one_step_back, carry, (self.states(start, xs), xs), reverse=True)
 
     def pull_back(self, state, x, cotangent):
-        """Computes one step's part of the recursion from the cotangent of the state after the step.
+        """Carries the cotangent of the state after one step to the state before the step.
 
         Returns:
             The cotangent of the state before the step, and the step's part of the hypergradient.
         """
         (params, opt_state), batch = state, self.draw(x)
         slots, step = step_of(self.optimizer, opt_state)
-        # The step is differentiated with the gradient as an input, so that a reverse derivative of the loss's gradient,
-        # which costs more than a forward one, is never taken.
+        # The gradient is an input of the step that is differentiated. So no reverse derivative of the gradient is
+        # taken, which would cost more than the forward derivative below.
         grads, _ = self.gradient(params, batch)
         _, pull, _ = jax.vjp(step, params, slots, grads, has_aux=True)
         direct, slots_cotangent, grads_cotangent = pull(cotangent)
@@ -176,7 +177,7 @@ def _in_segments(batches, num_steps, length):
 
 
 def forward(
-    loss: Loss, val_loss: Loss, optimizer: optax.GradientTransformation, *, draw: Callable[[Any], Any] = same
+    loss: Loss, val_loss: Loss, optimizer: optax.GradientTransformation, *, draw: Callable[[Any], Any] = identity
 ) -> Callable[..., Hypergradient]:
     r"""Makes a function for the hypergradient that carries D tangents along with the steps.
 
@@ -185,8 +186,8 @@ def forward(
     .. math:: J_{t+1} = (I - \eta \nabla^2 \textstyle\sum_d c_d f_d(\theta_t)) J_t
               - \eta [\nabla f_1, \ldots, \nabla f_D](\theta_t), \quad J_0 = 0, \quad g = J_T^\top \nabla F(\theta_T)
 
-    For any other optimizer the derivative of its own step takes the place of η. Both terms of a step are one forward
-    derivative of its gradient with respect to ``(c, θ)``, along the unit vectors and ``J``.
+    For any other optimizer the derivative of its own step takes the place of η. One forward derivative of the weighted
+    gradient with respect to ``(c, θ)``, along the unit vectors and ``J``, gives both terms of a step.
 
     Args:
         loss: the training loss ``f_d``, as in :func:`mixjax.hypergrad.hypergrad`.
@@ -210,20 +211,21 @@ def forward(
         # One tangent of the weights for each domain: row d moves c_d alone.
         units = jnp.diag(jnp.ones_like(weights))
 
-        def step(t, carry):
+        def advance(t, carry):
             (params, opt_state), (tangents, slot_tangents), total = carry
             batch = draw(jax.tree.map(lambda x: x[t], batches))
-            slots, move = step_of(optimizer, opt_state)
-            # Linearising once and pushing all D tangents through it computes each step only once.
-            (grads, losses), along = jax.linearize(lambda c, params: gradient(c, params, batch), weights, params)
-            grad_tangents = jax.vmap(lambda unit, j: along(unit, j)[0])(units, tangents)
-            (params, _), push, opt_state = jax.linearize(move, params, slots, grads, has_aux=True)
-            return (params, opt_state), jax.vmap(push)(tangents, slot_tangents, grad_tangents), total + losses
+            slots, step = step_of(optimizer, opt_state)
+            # A function that is linearised once is evaluated once, however many tangents go through it.
+            (grads, losses), push_gradient = jax.linearize(lambda c, x: gradient(c, x, batch), weights, params)
+            # The tangents of the losses, the second result, are not needed.
+            grad_tangents = jax.vmap(lambda unit, tangent: push_gradient(unit, tangent)[0])(units, tangents)
+            (params, _), push_step, opt_state = jax.linearize(step, params, slots, grads, has_aux=True)
+            return (params, opt_state), jax.vmap(push_step)(tangents, slot_tangents, grad_tangents), total + losses
 
         zeros = _zero_tangents(params, weights.size), _zero_tangents(float_leaves(opt_state)[0], weights.size)
         start = (params, opt_state), zeros, jnp.zeros_like(weights)
         # A fori_loop, unlike a scan, takes a traced number of steps.
-        (params, opt_state), (tangents, _), total = jax.lax.fori_loop(0, num_steps, step, start)
+        (params, opt_state), (tangents, _), total = jax.lax.fori_loop(0, num_steps, advance, start)
         value, slope = jax.value_and_grad(val_loss)(params, val_batch)
         hypergrads = jax.vmap(lambda tangent: optax.tree.vdot(tangent, slope))(tangents)
         # `vdot` has the parameters' type, which may be narrower than that of the weights.
@@ -264,7 +266,10 @@ def counterfactual(result: Hypergradient, weights: ArrayLike, other: ArrayLike) 
         [2.0, 1.5]
     """
     weights, other = jnp.asarray(weights), jnp.asarray(other)
-    size = result.hypergrads.shape
-    if weights.shape != size or other.shape[-1:] != size:
-        raise ValueError(f"weights must be {size} and other [..., {size[0]}], got {weights.shape} and {other.shape}.")
+    shape = result.hypergrads.shape
+    if weights.shape != shape or other.shape[-1:] != shape:
+        raise ValueError(
+            f"weights must be of shape {shape} and other of shape [..., {shape[0]}], got {weights.shape} and "
+            f"{other.shape}."
+        )
     return result.val_loss + (other - weights) @ result.hypergrads

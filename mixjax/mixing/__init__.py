@@ -1,11 +1,11 @@
 r"""Trains on a mix of domains whose loss weights move every T steps, down the hypergradient of a validation loss.
 
 A *round* is T optimizer steps on :math:`\sum_d c_d f_d`, which start where the last round ended. An *update* of the
-weights follows. Most methods have T = 1. They see the effect of a domain one step ahead, so they favour domains that
+weights follows. Most methods have T = 1. They see a domain's effect one step ahead only. So they favour domains that
 act fast over domains that help in the end, and can end in worse weights than those they started from. A long T sees
 further, but leaves fewer updates in a budget of N steps. :func:`horizon` chooses T.
 
-:func:`fit` takes any rule. To compare methods, change the rule and what it looks at:
+:func:`fit` takes any rule. To compare methods, change the rule and the signals that it gets:
 
 ====================================== ===================== ========================================================
 rule                                   ``mode``              ``signals`` that you have to give
@@ -20,7 +20,7 @@ rule                                   ``mode``              ``signals`` that yo
 ====================================== ===================== ========================================================
 
 Every step sees equally many examples of every domain and weights their losses. So a weight is a share of the loss and
-not of the batch. In expectation this equals drawing the examples in proportion to the weights.
+not of the batch. The expected gradient is the same as if the examples were drawn in proportion to the weights.
 
 References:
     Papers 001 and 002: Das, Patel, Razaviyayn and Mirrokni, "Less is more: convergence benefits of fewer data weight

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from mixjax.checks import check_integer
-from mixjax.hypergrad.steps import Loss, as_floats, float_leaves, gradient_of, length_of, same, step_of
+from mixjax.hypergrad.steps import Loss, as_floats, float_leaves, gradient_of, identity, length_of, step_of
 
 __all__ = ["contraction", "horizon", "pilot_steps"]
 
@@ -33,18 +33,18 @@ def horizon(num_steps: int, rate: float | None = None) -> int:
     - about ``sqrt(T / N)``, because there are only N / T updates;
     - about ``r^T``, because T steps do not show a weight's whole effect.
 
-    At the first term of the minimum both vanish together as N grows. This holds for noisy gradients too, if the
-    learning rate stays as it is. The second term applies where training contracts too slowly or not at all. It is the
-    law for noisy gradients with a learning rate that falls with T. Its constant is a rule of thumb. On the data sets
-    that we tried, a wide range of T around it did equally well.
+    With T at the first term of the minimum, both errors vanish together as N grows. This holds for noisy gradients too,
+    if the learning rate does not change with T. The second term applies where training contracts too slowly or not at
+    all. It is the law for noisy gradients with a learning rate that falls with T. The factor 1/2 is a rule of thumb. On
+    the data sets that we tried, a wide range of T around the second term did equally well.
 
     Args:
-        num_steps: ``N``, the number of optimizer steps in all, at least 1.
+        num_steps: ``N``, the number of optimizer steps in all, an integer of at least 1.
         rate: ``r`` from :func:`contraction`, not negative. None, NaN, and anything from 1 on stand for training that
             does not contract.
 
     Returns:
-        ``T``.
+        ``T``, a Python integer of at least 1.
 
     Raises:
         ValueError: ``num_steps`` is below 1, or the rate is negative.
@@ -64,13 +64,13 @@ def horizon(num_steps: int, rate: float | None = None) -> int:
     steps = 0.5 * math.sqrt(num_steps * math.log(num_steps))
     # NaN, which is not below 1 either, means that nothing was measured.
     if rate is not None and rate < 1:
-        # A rate of 0 forgets its start in one step, and has no logarithm.
+        # At a rate of 0 training forgets its start in one step, and the logarithm does not exist.
         steps = min(steps, math.log(num_steps) / -2 / math.log(rate)) if rate > 0 else 1
     return max(1, min(round(steps), num_steps // ROUNDS))
 
 
 def pilot_steps(num_steps: int) -> int:
-    """Returns on how many of N steps ``T="auto"`` measures the contraction: ``min(64, N / 16)``.
+    """Returns the number of steps on which ``T="auto"`` measures the contraction, ``min(64, N / 16)``.
 
     Args:
         num_steps: ``N``, at least 0.
@@ -82,7 +82,7 @@ def pilot_steps(num_steps: int) -> int:
 
 
 def contraction(
-    loss: Loss, optimizer: optax.GradientTransformation, *, draw: Callable[[Any], Any] = same
+    loss: Loss, optimizer: optax.GradientTransformation, *, draw: Callable[[Any], Any] = identity
 ) -> Callable[..., tuple[jax.Array, Any, Any]]:
     r"""Makes a function that trains and measures by how much a step shrinks the distance between two runs.
 
@@ -91,15 +91,15 @@ def contraction(
     .. math:: r = \Bigl(\frac{\lVert \delta_T \rVert}{\lVert \delta_{T/2} \rVert}\Bigr)^{2/T}
 
     Here ``δ_0`` is a random tangent of the parameters (a small difference between the runs), and ``δ_t`` is that
-    difference after ``t`` steps. In the first half of the steps it turns into the direction that shrinks most slowly.
-    The second half measures how fast it shrinks.
+    difference after ``t`` steps. In the first half of the steps the difference turns into the direction that shrinks
+    most slowly. The second half measures how fast this direction shrinks.
 
     - For full gradients of a quadratic with smallest curvature μ, ``r`` is ``1 - η μ`` with SGD of learning rate η, and
-      the spectral radius with momentum. Batches drawn at random do not blur it, because both runs see the same.
-    - At 1 and above, the runs do not approach each other: the loss is not convex and not regularised, or the steps are
-      too few.
-    - The optimizer's state has a tangent too, which starts at 0 and is carried along. It is left out of the norm: a
-      learning rate kept in the state never shrinks.
+      the spectral radius with momentum. Batches drawn at random do not blur ``r``, because both runs see the same.
+    - At ``r`` of 1 and above, the runs do not approach each other: the loss is not convex and not regularised, or the
+      steps are too few.
+    - The optimizer's state has a tangent too, which starts at 0 and is carried along. The norm leaves this tangent out,
+      because a learning rate kept in the state never shrinks.
     - A step costs about as much as two plain steps.
 
     Args:
@@ -109,7 +109,7 @@ def contraction(
 
     Returns:
         ``run(weights, params, opt_state, batches, key) -> (rate, params, opt_state)``. ``batches`` are as in
-        :func:`mixjax.hypergrad.hypergrad`. The state is the one after their steps.
+        :func:`mixjax.hypergrad.hypergrad`. ``params`` and ``opt_state`` are returned as they are after the steps.
 
     Raises:
         ValueError: ``batches`` hold fewer than two steps.
@@ -128,19 +128,19 @@ def contraction(
     gradient = gradient_of(loss)
 
     def run(weights, params, opt_state, batches, key):
-        num_steps = length_of(batches)
+        weights, num_steps = as_floats(weights), length_of(batches)
         if num_steps < 2:
             raise ValueError(f"contraction needs at least two steps, got {num_steps}.")
         slots, _ = float_leaves(opt_state)
 
-        # A tangent stands for the difference between two runs: it is their derivative, and one run is enough.
+        # A tangent stands for a vanishingly small difference between two runs, so only one run is computed.
         def advance(carry, x):
             (params, opt_state), tangent = carry
             batch = draw(x)
             slots, step = step_of(optimizer, opt_state)
 
             def whole_step(params, slots):
-                return step(params, slots, gradient(as_floats(weights), params, batch)[0])
+                return step(params, slots, gradient(weights, params, batch)[0])
 
             (params, _), tangent, opt_state = jax.jvp(whole_step, (params, slots), tangent, has_aux=True)
             size = optax.tree.norm(tangent[0])
@@ -148,7 +148,8 @@ def contraction(
 
         tangent = optax.tree.random_like(key, params), optax.tree.zeros_like(slots)
         (state, _), logs = jax.lax.scan(advance, ((params, opt_state), tangent), batches)
-        # From the second step on the tangent has norm 1 before the step, so its size after it is that step's factor.
+        # From the second step on the tangent has norm 1 before a step, so its size after the step is the step's factor.
+        # The rate is the geometric mean of the factors, hence the mean of logarithms.
         return jnp.exp(logs[num_steps // 2 :].mean()), *state
 
     return run

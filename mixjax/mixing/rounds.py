@@ -46,7 +46,7 @@ def fit(
 
     Args:
         loss: ``loss(params, batch) -> scalar``, the mean loss of one domain. It is vmapped over the domains.
-        val_loss: ``val_loss(params, val_batch) -> scalar``, the loss that the weights are to lower.
+        val_loss: ``val_loss(params, val_batch) -> scalar``, the loss that good weights make low.
         optimizer: any optax transformation of ordinary gradients.
         rule: the rule for the loss weights. It gets the signals ``counts`` (all 1), ``losses`` (means over the steps of
             the update's last round), ``loss_weights`` and, unless ``mode`` is None, ``hypergrads``.
@@ -60,23 +60,24 @@ def fit(
         T: the number of steps in a round, an integer of at least 1 that is not traced. ``"auto"`` takes ``state.T`` if
             the state has one. Otherwise it measures the :func:`contraction` on the first ``min(64, N / 16)`` steps, if
             these are at least two, which are taken with the first weights. Then it asks :func:`horizon` with this rate,
-            and with the steps left divided by ``rounds_per_update``. It needs concrete values. Inside jit or vmap give
-            T yourself, for example ``int(state.T)`` of an earlier call.
-        mode: of :func:`mixjax.hypergrad.hypergrad`. None computes no hypergradient.
-        rounds_per_update: rounds from one update of the weights to the next, an integer of at least 1. Only the last
-            of them is differentiated, so ``rounds_per_update=r`` divides the cost of hypergradients by r, and the
-            number of updates too.
+            and with the steps left divided by ``rounds_per_update``. ``"auto"`` needs concrete values. Inside jit or
+            vmap give T yourself, for example ``int(state.T)`` of an earlier call.
+        mode: the way to compute the hypergradient, as for :func:`mixjax.hypergrad.hypergrad`. None computes none.
+        rounds_per_update: the number of rounds from one update of the weights to the next, an integer of at least 1.
+            Only the last of them is differentiated, so ``rounds_per_update=r`` divides both the cost of hypergradients
+            and the number of updates by r.
         signals: ``signals(state, key) -> dict``, signals of your own for the rule. They are measured before each
-            update, on the state after its steps, and replace the signals above that have the same names. The function
-            does not see the batches of the steps. If two signals are to be compared on the same examples, it has to
-            draw those examples itself.
+            update, on the state after the update's steps, and replace the rule's signals above that have the same
+            names. ``signals`` does not see the batches of the steps. If two signals are to be compared on the same
+            examples, it has to draw those examples itself.
         record: ``record(state, result) -> pytree``, kept for each update. ``state`` is the one after the update, and
             ``result`` the :class:`mixjax.hypergrad.Hypergradient` that the rule saw.
-        **options: keyword arguments of the mode's own function.
+        **options: keyword arguments of the function that computes the mode, for example ``checkpoint_every`` of
+            :func:`mixjax.hypergrad.reverse`.
 
     Returns:
         ``(state, records)``: the last state, and records with a leading axis of one entry for each update. If you call
-        it more than once, call it inside ``jax.jit``, because each call outside compiles anew.
+        ``fit`` more than once, call it inside ``jax.jit``, because each call outside compiles anew.
 
     Raises:
         ValueError: T, ``rounds_per_update`` or ``num_steps`` is out of range, the mode is unknown, or T is ``"auto"``
@@ -108,16 +109,16 @@ def fit(
         80 [0.25, 0.75]
 
     References:
-        Papers 001 and 002. The warm start is our choice, and so is that a hypergradient leaves out how the round's
-        start depends on the weights.
+        Papers 001 and 002. Two choices are ours: a round starts where the last one ended, and its hypergradient leaves
+        out how that start depends on the weights.
     """
     check_integer("num_steps", num_steps, 0)
     check_integer("rounds_per_update", rounds_per_update, 1)
     keys = _Keys(*jax.random.split(key, 4))
-    # Before the checks of T: they need its value.
+    # This comes before the checks of T, because they need its value.
     if T == "auto":
-        measure = contraction(loss, optimizer, draw=draw)
-        state, num_steps, T = _choose_horizon(measure, state, keys, num_steps, rounds_per_update)
+        measure_rate = contraction(loss, optimizer, draw=draw)
+        state, num_steps, T = _choose_horizon(measure_rate, state, keys, num_steps, rounds_per_update)
     if not is_concrete(T):
         raise ValueError("T is the length of a loop that is differentiated backwards: it cannot be traced.")
     check_integer("T", T, 1)
@@ -139,7 +140,7 @@ def fit(
         T=T,
         rounds_per_update=rounds_per_update,
     )
-    # Typed, because a Python number is weakly typed, and a scan's carry must keep its types.
+    # A Python number would be weakly typed, and a scan's carry must keep its types.
     state = state.replace(T=jnp.asarray(T, jnp.int32))
     updates, steps_left_over = divmod(num_steps, T * rounds_per_update)
     state, records = jax.lax.scan(loop.update, state, length=updates)
@@ -149,7 +150,14 @@ def fit(
 
 
 class _Keys(NamedTuple):
-    """Holds a run's keys, one for each thing that is drawn at random."""
+    """Holds a run's keys, one for each thing that is drawn at random.
+
+    Attributes:
+        step: for the batches of the optimizer steps.
+        val: for the validation batches.
+        signal: for the user's own signals.
+        pilot: for the random tangent with which the contraction is measured.
+    """
 
     step: jax.Array
     val: jax.Array
@@ -167,8 +175,8 @@ class _Loop:
     """Takes a mixing state through rounds and updates, with the arguments of :func:`fit` held fixed.
 
     Attributes:
-        plain: trains and differentiates nothing.
-        gradient: trains and computes the hypergradient, None if there is to be none.
+        plain: takes steps and differentiates nothing, from :func:`mixjax.hypergrad.unroll`.
+        gradient: takes steps and computes their hypergradient. None where the mode is None.
     """
 
     plain: Callable[..., tuple[Any, Any, jax.Array]]
@@ -182,20 +190,20 @@ class _Loop:
     rounds_per_update: int
 
     def update(self, state: MixingState, x: None) -> tuple[MixingState, Any]:
-        """Trains until the next update of the weights and makes it: the body of a scan."""
+        """Takes the rounds before an update of the weights, then the update: the body of a scan."""
         weights = state.rule_state.weights
         if self.rounds_per_update > 1:
             state, _ = self.train(state, (self.rounds_per_update - 1) * self.T)
         state, result = self.last_round(state)
-        seen = self.seen_by_the_rule(state, weights, result)
-        # The weights before the update are those that the steps were taken with.
+        signals = self.gather_signals(state, weights, result)
+        # The steps were taken with the weights before the update, so the mean takes those.
         mean = state.mean_weights + (weights - state.mean_weights) / (state.round + 1)
-        rule_state = self.rule.update(state.rule_state, **seen)
+        rule_state = self.rule.update(state.rule_state, **signals)
         state = state.replace(rule_state=rule_state, mean_weights=mean, round=state.round + 1)
         return state, self.record(state, result)
 
     def train(self, state: MixingState, count: int) -> tuple[MixingState, jax.Array]:
-        """Takes ``count`` steps. Returns each domain's mean loss too."""
+        """Takes ``count`` plain steps. Returns the new state and each domain's mean loss."""
         params, opt_state, losses = self.plain(
             state.rule_state.weights, state.params, state.opt_state, self.keys.steps(state, count)
         )
@@ -205,49 +213,55 @@ class _Loop:
         """Takes the round before an update, and differentiates it unless the mode is None."""
         if self.gradient is None:
             state, losses = self.train(state, self.T)
-            # `record` gets the same class in every mode; here nothing is differentiated or validated.
+            # `record` gets the same class in every mode. Here nothing is differentiated or validated.
             missing: Any = None
-            return state, Hypergradient(missing, state.params, state.opt_state, losses, missing)
+            return state, Hypergradient(
+                hypergrads=missing, params=state.params, opt_state=state.opt_state, losses=losses, val_loss=missing
+            )
         val_batch = self.draw_val(jax.random.fold_in(self.keys.val, state.step))
         result = self.gradient(
             state.rule_state.weights, state.params, state.opt_state, self.keys.steps(state, self.T), val_batch
         )
         return state.replace(params=result.params, opt_state=result.opt_state, step=state.step + self.T), result
 
-    def seen_by_the_rule(self, state: MixingState, weights: jax.Array, result: Hypergradient) -> dict[str, ArrayLike]:
-        """Gathers the signals of one update."""
-        seen = {"counts": jnp.ones_like(weights), "losses": result.losses, "loss_weights": weights}
+    def gather_signals(self, state: MixingState, weights: jax.Array, result: Hypergradient) -> dict[str, ArrayLike]:
+        """Gathers the signals that the rule gets in one update."""
+        # Every step sees every domain, so every row counts as seen.
+        signals = {"counts": jnp.ones_like(weights), "losses": result.losses, "loss_weights": weights}
         if self.gradient is not None:
-            seen["hypergrads"] = result.hypergrads
-        # The user's come last, so that they replace the loop's.
-        return {**seen, **self.signals(state, jax.random.fold_in(self.keys.signal, state.step))}
+            signals["hypergrads"] = result.hypergrads
+        # The user's own signals come last, so that they replace the loop's.
+        return {**signals, **self.signals(state, jax.random.fold_in(self.keys.signal, state.step))}
 
 
 def _choose_horizon(
-    measure: Callable[..., tuple[jax.Array, Any, Any]],
+    measure_rate: Callable[..., tuple[jax.Array, Any, Any]],
     state: MixingState,
     keys: _Keys,
     num_steps: int,
     rounds_per_update: int,
 ) -> tuple[MixingState, int, int]:
-    """Chooses T: the state's own, or the horizon for the contraction measured on the first steps.
+    """Chooses T: the T of the state if it has one, else the horizon for the contraction on the first steps.
 
     Returns:
-        The state after the steps that this took, the number of steps left, and T.
+        The state after the measured steps, the number of steps left, and T.
     """
     if not all(is_concrete(leaf) for leaf in jax.tree.leaves((state, num_steps))):
         raise ValueError("T='auto' needs values, outside jit and vmap: take T from mixing.horizon and give it.")
     # Without steps there is nothing to measure on, and any T will do.
     if state.T > 0 or num_steps == 0:
         return state, num_steps, max(int(state.T), 1)
-    count, rate = pilot_steps(num_steps), None
+    count = pilot_steps(num_steps)
+    rate = None
     if count > 1:
-        # Run by itself, because the loop's length has to be a Python number.
-        rate, params, opt_state = jax.jit(measure)(
+        # A program of its own, because T, the length of the main loop, has to be a Python number.
+        measured, params, opt_state = jax.jit(measure_rate)(
             state.rule_state.weights, state.params, state.opt_state, keys.steps(state, count), keys.pilot
         )
+        rate = float(measured)
+        # The measured steps are training steps too, so they are kept and paid from the budget.
         state = state.replace(params=params, opt_state=opt_state, step=state.step + count)
-        num_steps, rate = num_steps - count, float(rate)
+        num_steps -= count
     T = horizon(max(num_steps // rounds_per_update, 1), rate)
     _LOG.info(
         "T = %d for %d steps, %d rounds per update, contraction per step %s", T, num_steps, rounds_per_update, rate

@@ -1,4 +1,4 @@
-"""Holds what data mixing carries from round to round: parameters, optimizer, weights and counters."""
+"""Defines the state that data mixing carries from round to round: parameters, optimizer, weights and counters."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class MixingState(flax.struct.PyTreeNode):
         params: pytree of parameters.
         opt_state: the optimizer's state.
         rule_state: the rule's state. ``rule_state.weights`` are the latest weights.
-        mean_weights: float32 ``[D]``, the mean over all updates of the weights before each. The theory speaks of these
-            weights, and another model should be trained with them.
+        mean_weights: float32 ``[D]``, the mean, over all updates so far, of the weights before the update, with which
+            the steps were taken. The theory speaks of this mean, and another model should be trained with it.
         round: int32 scalar, the number of updates of the weights so far.
         step: int32 scalar, the number of optimizer steps so far.
         T: int32 scalar, the number of steps in a round. It is 0 before :func:`mixjax.mixing.fit` has chosen it.
@@ -55,15 +55,16 @@ def init_state(params: Any, optimizer: optax.GradientTransformation, prior: Arra
     Raises:
         ValueError: the prior is not a non-negative vector.
     """
-    rule_state, zero = rule.init(prior), jnp.zeros((), jnp.int32)
-    # A buffer that two fields share could not be donated, so every field gets a copy of its own.
+    rule_state = rule.init(prior)
+    # A rule's first weights and its prior may be one buffer, which could not be donated: every field gets a copy.
     rule_state, mean_weights = jax.tree.map(jnp.copy, (rule_state, rule_state.weights))
     return MixingState(
         params=params,
         opt_state=optimizer.init(params),
         rule_state=rule_state,
         mean_weights=mean_weights,
-        round=jnp.copy(zero),
-        step=jnp.copy(zero),
-        T=jnp.copy(zero),
+        # For the same reason each counter gets a zero of its own.
+        round=jnp.zeros((), jnp.int32),
+        step=jnp.zeros((), jnp.int32),
+        T=jnp.zeros((), jnp.int32),
     )

@@ -1,4 +1,4 @@
-"""Computes the maximisers of distributionally robust losses in closed form, for three divergences (paper 004)."""
+"""Computes the weights that maximise a distributionally robust objective, for three divergences (paper 004)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Divergence", "check_arguments", "log_ratios", "penalty"]
 Divergence = Literal["kl", "chi2", "cvar"]
 """Names of the divergences that :func:`mixjax.rules.dro` defines."""
 
-# Each step cuts (excess times slope) by four: about 35 steps at worst for n = 1e6 in float32.
+# Each step cuts (excess times slope) by four, so n = 1e6 in float32 takes about 35 steps at worst.
 _MAX_NEWTON_STEPS = 128
 
 
@@ -26,6 +26,7 @@ def check_arguments(beta: ArrayLike, divergence: Divergence, scale: ArrayLike) -
     if is_concrete(beta) and not bool(np.all(np.asarray(beta) >= 0)):
         raise ValueError(f"beta must be in [0, inf], got {beta}.")
     check_choice("divergence", divergence, get_args(Divergence))
+    # The first check refuses zero, the second infinity.
     check_positive("scale", scale)
     check_range("scale", scale, 0.0)
 
@@ -46,10 +47,10 @@ def log_ratios(
         scale: positive scalar of the losses' dtype.
 
     Returns:
-        ``[n]``; -inf where ``p̄`` is zero, and without meaning where the prior is zero.
+        ``[n]``. An entry is -inf where ``p̄`` is zero, and has no meaning where the prior is zero.
     """
     there = prior > 0
-    # Without any row seen the prior is all zero.
+    # The prior is all zero where a rule has not seen any row yet.
     prior = prior / jnp.maximum(prior.sum(), jnp.finfo(prior.dtype).tiny)
     losses = jnp.where(there, losses, -jnp.inf)
     # The difference of two losses near the ends of the float's range is infinite.
@@ -69,7 +70,7 @@ def penalty(weights: jax.Array, prior: jax.Array, divergence: Literal["kl", "chi
     Args:
         weights: ``p``, ``[n]`` on the simplex.
         prior: ``pi``, ``[n]`` on the simplex; positive wherever the weights are.
-        divergence: the name of ``phi``; the one of ``"cvar"`` is 0 wherever it is finite.
+        divergence: the name of ``phi``. There is no ``"cvar"``, whose divergence is 0 wherever it is finite.
 
     Returns:
         A non-negative scalar.
@@ -85,15 +86,17 @@ def penalty(weights: jax.Array, prior: jax.Array, divergence: Literal["kl", "chi
     return jnp.sum(weights * logs - change)
 
 
-# Jitted by itself, since outside jit a while_loop would compile anew at each call.
+# Outside jit a while_loop compiles anew at each call, because the functions given to it are new.
 @jax.jit
 def _pearson(gaps, prior):
     """Solves eq. 34 for ``z = [top - gaps]_+`` of prior-mean 1, by Newton on ``top`` (Michelot): O(n) a step, no sort.
 
-    The mean is convex and piecewise linear in ``top``. Newton starts above the solution, at the mean as if no entry
-    were cut. From there ``top`` falls monotonically, and it stops when the support, hence ``top``, stops changing.
+    The mean is convex and piecewise linear in ``top``. Newton starts at infinity, and its first step gives the solution
+    as if no entry were cut, which is never too low. From there ``top`` falls monotonically. The loop stops when the
+    support, hence ``top``, stops changing.
     """
-    # top is at most one over the prior of the hardest entries, so larger gaps are cut for certain and may be clipped.
+    # ``top`` is at most one over the prior of the hardest entries, so larger gaps are cut for certain. Clipping them
+    # bounds the point from which Newton falls.
     hardest = jnp.sum(jnp.where(gaps > 0, 0.0, prior))
     gaps = jnp.minimum(gaps, 1.0 / jnp.maximum(hardest, jnp.finfo(prior.dtype).tiny))
 
@@ -115,12 +118,18 @@ def _pearson(gaps, prior):
 
 
 def _cvar(gaps, prior, level):
-    """Returns the log of 1 above the quantile, of the part that fills up the level at the quantile, and of 0 below."""
+    """Returns the log of how much of its cap each entry gets.
+
+    Entries above the quantile of the losses get 1, entries below it 0. Entries at the quantile share what is left of
+    the level.
+    """
     order = jnp.argsort(gaps)
     index = jnp.sum(jnp.cumsum(prior[order]) < level)
+    # A cumulative sum that rounding keeps below the level everywhere would give an index past the end.
     cut = gaps[order][jnp.minimum(index, gaps.size - 1)]
-    above, at = (jnp.sum(jnp.where(mask, prior, 0.0)) for mask in (gaps < cut, gaps == cut))
+    above = jnp.sum(jnp.where(gaps < cut, prior, 0.0))
+    at = jnp.sum(jnp.where(gaps == cut, prior, 0.0))
     filled = jnp.clip((level - above) / jnp.maximum(at, jnp.finfo(prior.dtype).tiny), 0.0, 1.0)
-    # Without any loss above the quantile, all of the level's mass is at the quantile.
+    # Without any loss above the quantile, the entries at the quantile get everything. Level 0 would give them log 0.
     filled = jnp.where(cut > 0, filled, 1.0)
     return jnp.where(gaps < cut, 0.0, jnp.where(gaps == cut, jnp.log(filled), -jnp.inf))

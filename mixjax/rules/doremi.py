@@ -28,15 +28,15 @@ def doremi(step_size: ArrayLike = 1.0, *, floor: ArrayLike = 1e-3, max_log_step:
     .. math:: \lambda_d = \max(L_d - L^{ref}_d, 0), \qquad
               c_d \leftarrow (1 - s) \, c_d \exp(\eta \lambda_d) / Z + s \, \pi_d
 
-    ``L`` is ``losses``, ``L^ref`` is ``reference_losses`` on the same examples, ``eta`` is ``step_size``, ``pi`` is the
-    ``prior``. ``s`` is ``floor``, the share of the prior that is mixed in; the next step starts from the mixed weights.
-    ``c`` starts at the prior. DoReMi trains its proxy model with these weights and hands the *mean of the weights over
-    the run* to the model proper.
+    ``L`` is ``losses``, ``L^ref`` is ``reference_losses`` on the same examples, ``eta`` is ``step_size``, and ``pi`` is
+    the ``prior``. ``s`` is ``floor``, the share of the prior that is mixed in. The next step starts from the mixed
+    weights. ``c`` starts at the prior. DoReMi trains a small proxy model with these weights. The large model is then
+    trained with the *mean of the weights over the proxy's run*.
 
     Args:
         step_size: non-negative scalar, in 1 / loss.
         floor: scalar in [0, 1], the share of the prior in the weights; the paper's smoothing parameter.
-        max_log_step: positive scalar; bound on how far one step moves the log of two weights apart.
+        max_log_step: positive scalar, a bound on how far one step moves the logs of two weights apart.
 
     Signals:
         losses: mean losses ``[D]``.
@@ -47,7 +47,7 @@ def doremi(step_size: ArrayLike = 1.0, *, floor: ArrayLike = 1e-3, max_log_step:
         their ``c_d``.
 
     Raises:
-        ValueError: a negative ``step_size``, ``floor`` outside [0, 1], a ``max_log_step`` that is not positive.
+        ValueError: ``step_size`` is negative, ``floor`` is outside [0, 1], or ``max_log_step`` is not positive.
 
     Example:
         >>> import jax.numpy as jnp, mixjax
@@ -74,11 +74,12 @@ def doremi(step_size: ArrayLike = 1.0, *, floor: ArrayLike = 1e-3, max_log_step:
     def update(state, *, counts, losses, reference_losses, **signals):
         del signals
         seen, losses, reference = read_signals(state, counts, losses=losses, reference_losses=reference_losses)
+        # The difference of two extreme losses may be infinite, so it is bounded above too.
         excess = jnp.clip(losses - reference, 0.0, HUGE)
         fall = fall_below_largest(excess, seen, step_size, max_log_step)
 
         s = jnp.asarray(floor, jnp.float32)
-        # Both parts are shares of the rows seen, so the mixture leaves the total of these rows as it is.
+        # Both terms share out 1 among the rows seen, so their mixture does too, and rows not seen keep their weight.
         shares = (1.0 - s) * masked_softmax(log_weights(state) - fall, seen)
         shares += s * masked_softmax(jnp.log(state.prior), seen)
         weights = jnp.where(seen, total_of(state.weights, seen) * shares, state.weights)

@@ -1,4 +1,4 @@
-"""Implements distributionally robust weights in closed form (paper 004, sections 2, 3.1 and 11)."""
+"""Implements the loss weights of distributionally robust optimisation (DRO; paper 004, sections 2, 3.1 and 11)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["dro"]
 
 
 def dro(beta: ArrayLike = 1.0, divergence: Divergence = "kl", *, scale: ArrayLike = 1.0) -> WeightRule:
-    r"""Makes the weights that a distributionally robust loss puts on the losses.
+    r"""Makes the weights under which the loss, less a penalty for leaving the prior, is largest.
 
     .. math:: c = \arg\max_{q \in \Delta} \; \sum_d q_d L_d - \frac{1}{\beta} D_\phi(q \| \pi), \qquad
               D_\phi(q \| \pi) = \sum_d \pi_d \, \phi(q_d / \pi_d)
 
-    ``L`` is ``losses``, ``pi`` the ``prior``. With ``[x]_+ = max(x, 0)``:
+    ``L`` is ``losses`` and ``pi`` is the ``prior``. The maximum has a closed form. With ``[x]_+ = max(x, 0)``:
 
     - ``"kl"``, ``phi(z) = z log z - z + 1``: ``c_d ∝ pi_d exp(beta L_d)``;
     - ``"chi2"`` (Pearson), ``phi(z) = (z - 1)²``: ``c_d = pi_d [1 + beta (L_d + lambda) / 2]_+``, where ``lambda``
@@ -29,11 +29,12 @@ def dro(beta: ArrayLike = 1.0, divergence: Divergence = "kl", *, scale: ArrayLik
       prior. The objective is the mean over the worst fraction ``level = 1 / (1 + beta)``, so ask for a level by
       ``beta = 1 / level - 1``. Domains of equal loss share by their prior.
 
-    For each of them ``beta = 0`` is the prior and ``beta = inf`` the prior on the domains of largest loss. Where every
-    example is a domain this is example-level DRO: ``"kl"`` and ``"chi2"`` cost O(D), ``"cvar"`` sorts, O(D log D).
+    With each of them ``beta = 0`` gives the prior, and ``beta = inf`` gives the prior restricted to the domains of
+    largest loss. Where every example is a domain this is example-level DRO. ``"kl"`` and ``"chi2"`` cost O(D).
+    ``"cvar"`` sorts, which costs O(D log D).
 
     Args:
-        beta: non-negative scalar, in 1 / loss (a number for ``"cvar"``); ``inf`` is allowed.
+        beta: non-negative scalar, in 1 / loss (without a unit for ``"cvar"``); ``inf`` is allowed.
         divergence: the name of ``phi``.
         scale: positive scalar that multiplies ``phi``, which is the same as dividing ``beta`` by it. It changes nothing
             for ``"cvar"``, whose ``phi`` is 0 or infinite. The paper leaves it open for Pearson's divergence: half of
@@ -44,10 +45,10 @@ def dro(beta: ArrayLike = 1.0, divergence: Divergence = "kl", *, scale: ArrayLik
 
     Returns:
         A :class:`mixjax.WeightRule` with state :class:`mixjax.rules.states.LastLossState`. A row not seen keeps
-        its last loss; a row never seen keeps its prior share.
+        its last loss. A row never seen keeps its prior share.
 
     Raises:
-        ValueError: a negative or NaN ``beta``, a ``scale`` that is not positive and finite, an unknown ``divergence``.
+        ValueError: ``beta`` is negative or NaN, ``scale`` is not positive and finite, or ``divergence`` is unknown.
 
     Example:
         >>> import jax.numpy as jnp, mixjax
@@ -71,11 +72,12 @@ def dro(beta: ArrayLike = 1.0, divergence: Divergence = "kl", *, scale: ArrayLik
         del signals
         now, losses = read_signals(state, counts, losses=losses)
         losses, seen = jnp.where(now, losses, state.losses), state.seen | now
-        rate, size = jnp.asarray(beta, jnp.float32), jnp.asarray(scale, jnp.float32)
-        # Rows never seen take no part: a prior of zero keeps them out of the closed form.
-        ratios = log_ratios(losses, jnp.where(seen, state.prior, 0.0), rate, divergence, size)
-        weights = share(state.prior, jnp.log(state.prior) + ratios, seen)
-        # At beta = 0 the closed forms agree with the prior up to rounding; this makes it the prior itself.
+        rate, phi_scale = jnp.asarray(beta, jnp.float32), jnp.asarray(scale, jnp.float32)
+        # Rows never seen take no part, because a prior of zero keeps them out of the closed form.
+        prior_seen = jnp.where(seen, state.prior, 0.0)
+        log_scores = jnp.log(state.prior) + log_ratios(losses, prior_seen, rate, divergence, phi_scale)
+        weights = share(state.prior, log_scores, seen)
+        # At beta = 0 the closed forms agree with the prior up to rounding only.
         weights = jnp.where(rate > 0, weights, state.prior)
         return if_news(counts, LastLossState(weights, state.prior, losses, seen), state)
 

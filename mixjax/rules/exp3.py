@@ -1,4 +1,4 @@
-"""Implements online data mixing by a bandit that looks for the domains of largest loss (Albalak et al., 2023)."""
+"""Implements online data mixing, a bandit that looks for the domains of largest loss (Albalak et al., 2023)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from mixjax.types import WeightRule
 
 __all__ = ["exp3"]
 
-# Rewards may be larger than HUGE: nothing but differences, averages and one product with a rate below 1 follows.
+# Rewards may be larger than HUGE, because only differences, averages and a product with a rate of at most 1 follow.
 _MAX_REWARD = 1e36
 
 
 def exp3(decay: ArrayLike = 0.99) -> WeightRule:
-    r"""Makes the weights of a bandit that is paid a domain's loss for drawing it and explores less and less.
+    r"""Makes the weights of a bandit whose reward for drawing a domain is its loss, and which explores less and less.
 
     .. math:: \hat R_d \leftarrow \alpha \hat R_d + (1 - \alpha) L_d / c_d \quad \text{for the domains drawn}, \qquad
               c_d = (1 - D \epsilon_t) \frac{\pi_d \exp(\epsilon_{t-1} \hat R_d)}{Z} + D \epsilon_t \pi_d, \qquad
@@ -29,17 +29,17 @@ def exp3(decay: ArrayLike = 0.99) -> WeightRule:
     domains were counted, the division would favour small weights. See :mod:`mixjax.mixing` for the draw.
 
     Args:
-        decay: scalar in [0, 1], weight of the old rewards in the moving average; the default is ours.
+        decay: scalar in [0, 1], the weight of the old rewards in the moving average. The default is ours.
 
     Signals:
-        losses: mean losses ``[D]``; negative ones are fine.
+        losses: mean losses ``[D]``, of any sign.
 
     Returns:
         A :class:`mixjax.WeightRule` with state :class:`mixjax.rules.states.RewardState`. Rows not seen keep
         their reward, while their weight follows the rewards of the others and the exploration.
 
     Raises:
-        ValueError: ``decay`` outside [0, 1].
+        ValueError: ``decay`` is outside [0, 1].
 
     Example:
         >>> import jax.numpy as jnp, mixjax
@@ -66,14 +66,15 @@ def exp3(decay: ArrayLike = 0.99) -> WeightRule:
         del signals
         seen, losses = read_signals(state, counts, losses=losses)
         alpha = jnp.asarray(decay, jnp.float32)
-        paid = bounded(losses / jnp.maximum(state.weights, jnp.finfo(jnp.float32).tiny), _MAX_REWARD)
-        rewards = jnp.where(seen, alpha * state.rewards + (1.0 - alpha) * paid, state.rewards)
+        # The weights of rows not seen may be zero, and the quotient of a large loss may overflow.
+        reward = bounded(losses / jnp.maximum(state.weights, jnp.finfo(jnp.float32).tiny), _MAX_REWARD)
+        rewards = jnp.where(seen, alpha * state.rewards + (1.0 - alpha) * reward, state.rewards)
 
         there = state.prior > 0
         num_domains = jnp.sum(there, dtype=jnp.float32)
         step = state.step + jnp.any(seen)
         explored = num_domains * _exploration(step, num_domains)
-        # The softmax does not change with the largest reward, and without it the product cannot overflow.
+        # The softmax is the same after the largest reward is subtracted, and the product below cannot overflow then.
         height = rewards - jnp.where(there, rewards, -jnp.inf).max()
         logits = jnp.log(state.prior) + _exploration(step - 1, num_domains) * height
         exploited = masked_softmax(logits, there)

@@ -20,34 +20,35 @@ def gradient_norm(*, floor: ArrayLike = 0.0) -> WeightRule:
     .. math:: q_d = (1 - \delta) \frac{c_d m_d}{\sum_j c_j m_j} + \delta c_d, \qquad
               m_d^2 = E_{z \sim S_d} \|\nabla \ell(\theta, z)\|^2
 
-    ``c`` is ``loss_weights``, ``m`` is ``grad_norms``, ``delta`` is ``floor``. A draw takes domain ``d`` with
+    ``c`` is ``loss_weights``, ``m`` is ``grad_norms``, and ``delta`` is ``floor``. A draw takes domain ``d`` with
     probability ``q_d``, then one of the domain's examples uniformly, and multiplies that example's gradient by
     ``c_d / q_d``. The mean of the draw is the gradient of ``L_c`` for any such ``q``, and the trace of its covariance
-    is ``sum_d c_d² m_d² / q_d - ‖∇L_c‖²``. With ``delta = 0`` the trace is ``(sum_d c_d m_d)² - ‖∇L_c‖²``, which is
-    the least there is and never more than at ``q = c``. Where every domain is one example this is the paper's RR: draw
-    term ``i`` with probability proportional to ``‖∇ℓ_i‖``.
+    is ``sum_d c_d² m_d² / q_d - ‖∇L_c‖²``. With ``delta = 0`` the trace is ``(sum_d c_d m_d)² - ‖∇L_c‖²``. No other
+    ``q`` has a smaller one. Where every domain is one example this is the paper's RR, which draws term ``i`` with
+    probability proportional to ``‖∇ℓ_i‖``.
 
     Under the stratified estimator, whose counts do not vary, only the gradient's spread within a domain matters, and
     :func:`variance_aware` is best. :func:`mixjax.grad_norms.by_domain` measures the signal.
 
     Args:
         floor: scalar in [0, 1], the share of the draws that follows ``c`` itself, known as the defensive mixture of
-            importance sampling. Once every row has been seen it bounds ``c_d / q_d`` by ``1 / floor``, so that a
+            importance sampling. Once every row has been seen, ``floor`` bounds ``c_d / q_d`` by ``1 / floor``. So a
             domain whose gradient grows after it was measured does no harm. The loss divides by the mixed ``q``, so
             the estimate stays unbiased.
 
     Signals:
-        grad_norms: ``m``, ``[D]``, the root mean square of the per-example gradient norms; a negative one is not seen.
-        loss_weights: ``c``, ``[D]`` on the simplex, optional: the prior by default. Always this step's, also in rows
-            whose ``m`` is old.
+        grad_norms: ``m``, ``[D]``, the root mean square of the per-example gradient norms. A row with a negative one
+            counts as unseen.
+        loss_weights: ``c``, ``[D]`` on the simplex. It is optional, the prior by default. The newest is used in all
+            rows, also in rows whose ``m`` is old.
 
     Returns:
         A :class:`mixjax.WeightRule` with state :class:`mixjax.rules.states.ScoreState`. ``q_d > 0`` wherever
-        ``c_d > 0``, if only by the smallest normal float; norms that are all zero give ``q = c``. A row never seen
-        keeps its prior share and takes no part in the mixture; a row not seen this time keeps its last ``m``.
+        ``c_d > 0``, if only by the smallest normal float. Norms that are all zero give ``q = c``. A row never seen
+        keeps its prior share and takes no part in the mixture. A row not seen this time keeps its last ``m``.
 
     Raises:
-        ValueError: ``floor`` outside [0, 1].
+        ValueError: ``floor`` is outside [0, 1].
 
     Example:
         The two terms of the paper's section 2, with shares 0.4 and 0.6 and slopes 1 and 5:

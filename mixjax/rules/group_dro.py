@@ -26,19 +26,19 @@ def group_dro(
               c_d \leftarrow c_d \exp(\eta (\bar L_d + A_d)) \,/\, Z
 
     ``L`` is ``losses``, ``alpha`` is ``decay``, ``eta`` is ``step_size``, ``A`` is ``adjustment``. ``c`` starts at the
-    prior and ``L̄`` at the first loss. ``Z`` keeps the total weight of the rows seen, so a domain that is absent from a
-    batch keeps its weight exactly; it does not sink as a domain of loss zero would.
+    prior and ``L̄`` at the first loss. ``Z`` keeps the total weight of the rows seen. So a domain that is absent from a
+    batch keeps its weight exactly, and does not sink as a domain of loss zero would.
 
     To keep weights from vanishing, use ``floor(group_dro(...), fraction)``, which mixes in the prior and leaves the
     recursion alone.
 
     Args:
         step_size: non-negative scalar, in 1 / loss.
-        adjustment: scalar or ``[D]``, in units of the loss, any sign. The generalisation adjustment is
-            ``C / jnp.sqrt(n)`` with ``n`` the number of training examples of each domain: small domains are watched
-            more closely. The adjustment moves the weights and is in no loss that is reported. A scalar changes nothing.
-        decay: scalar in [0, 1], weight of the old average; 0 takes the last loss alone, as algorithm 1 does.
-        max_log_step: positive scalar; bound on how far one step moves the log of two weights apart.
+        adjustment: scalar or ``[D]``, in units of the loss, any sign. The paper's generalisation adjustment is
+            ``C / jnp.sqrt(n)``, where ``n`` is the number of training examples of each domain. It raises the weights of
+            small domains. The adjustment is in no loss that is reported. A scalar changes nothing.
+        decay: scalar in [0, 1], the weight of the old average. 0 takes the last loss alone, as algorithm 1 does.
+        max_log_step: positive scalar, a bound on how far one step moves the logs of two weights apart.
 
     Signals:
         losses: mean losses ``[D]``.
@@ -48,8 +48,8 @@ def group_dro(
         their ``c_d``.
 
     Raises:
-        ValueError: a negative ``step_size``, an ``adjustment`` that is not finite or does not fit the prior's shape,
-            ``decay`` outside [0, 1], a ``max_log_step`` that is not positive.
+        ValueError: ``step_size`` is negative, ``adjustment`` is not finite or does not fit the prior's shape, ``decay``
+            is outside [0, 1], or ``max_log_step`` is not positive.
 
     Example:
         >>> import jax.numpy as jnp, mixjax
@@ -74,7 +74,7 @@ def group_dro(
         prior = as_simplex("prior", prior)
         if adjustment.shape not in ((), prior.shape):
             raise ValueError(f"adjustment must be a scalar or have shape {prior.shape}, got {adjustment.shape}.")
-        # Two arrays of zeros, since two fields that share a buffer cannot both be donated.
+        # Each field gets zeros of its own, because two fields that share a buffer cannot both be donated.
         return AverageLossState(
             prior, prior, jnp.zeros_like(prior), jnp.zeros_like(prior), jnp.zeros(prior.shape, bool)
         )
@@ -82,10 +82,11 @@ def group_dro(
     def update(state, *, counts, losses, **signals):
         del signals
         now, losses = read_signals(state, counts, losses=losses)
-        # The first loss of a domain is its average: there is no old one to weigh.
+        # The first loss of a domain is its average, because there is no old one to weigh.
         keep = jnp.where(state.seen, jnp.asarray(decay, jnp.float32), 0.0)
         average = jnp.where(now, keep * state.losses + (1.0 - keep) * losses, state.losses)
 
+        # To subtract the fall is to add the step, up to what Z cancels, and cannot overflow.
         fall = fall_below_largest(average + adjustment, now, step_size, max_log_step)
         log_scores = log_weights(state) - fall
         return exponentiated_step(state, counts, log_scores, now, losses=average, seen=state.seen | now)

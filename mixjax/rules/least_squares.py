@@ -13,6 +13,7 @@ from mixjax.types import WeightRule, WeightState
 __all__ = ["fgls", "gls", "one_shot_fgls"]
 
 _MIN_LOSS = 1e-12
+# The normal numbers of float32. A value outside them would become 0 or infinite in the cast.
 _SMALLEST = float(jnp.finfo(jnp.float32).tiny)
 _LARGEST = float(jnp.finfo(jnp.float32).max)
 
@@ -27,7 +28,7 @@ def gls(variances: ArrayLike) -> WeightRule:
         A :class:`mixjax.WeightRule` with state :class:`mixjax.types.WeightState`. Signals: none.
 
     Raises:
-        ValueError: a variance that is not positive and finite, or a shape that does not match the prior's.
+        ValueError: a variance is not a positive normal number of float32, or the shape does not match the prior's.
 
     Example:
         >>> import jax.numpy as jnp, mixjax
@@ -38,7 +39,7 @@ def gls(variances: ArrayLike) -> WeightRule:
         Paper 000 (Salmani et al., "Sampling and Loss Weights in Multi-Domain Training"), theorem 3.1 and
         corollary 3.2, eq. 9. The corollary is optimal where the prior is proportional to the domains' sizes. In
         general Aitken's weighting of the examples is ``c_d`` proportional to ``|S_d| / sigma_d²``, since eq. 2 takes a
-        mean over each domain: pass the sizes as the prior to get it.
+        mean over each domain. To get it, pass the sizes as the prior.
     """
     check_positive("variances", variances)
     check_range("variances", variances, _SMALLEST, _LARGEST)
@@ -48,7 +49,7 @@ def gls(variances: ArrayLike) -> WeightRule:
         prior = as_simplex("prior", prior)
         if variances.shape not in ((), prior.shape):
             raise ValueError(f"variances must be a scalar or have shape {prior.shape}, got {variances.shape}.")
-        # In logarithms, since quotients of extreme variances leave float32.
+        # The quotient is taken in logarithms, because with extreme variances it leaves float32.
         log_scores = jnp.log(prior) - jnp.log(variances)
         return WeightState(masked_softmax(log_scores, prior > 0), prior)
 
@@ -65,13 +66,13 @@ def fgls(*, min_loss: ArrayLike = _MIN_LOSS) -> WeightRule:
     .. math:: c_d \propto \pi_d / \hat\sigma_d^2, \qquad
               \hat\sigma_d^2 = \frac{1}{|S_d|} \sum_{(x, y) \in S_d} (\hat\theta^\top x - y)^2
 
-    ``pi`` is the ``prior`` and ``sigma_d^2`` is ``losses[d]``, the mean squared residual of a model already trained.
+    ``pi`` is the ``prior`` and ``sigma_d^2`` is ``losses[d]``, the mean squared residual of an earlier fit.
 
     - Two-stage FGLS updates this rule once, after an unweighted fit, and uses the weights for a second fit.
     - Iterated FGLS updates this rule after every fit; ``freeze_after(fgls(), k)`` stops after ``k`` rounds.
 
     A model with more parameters than points fits the points exactly. Their residuals vanish, and the weights say
-    nothing: the paper's reason for :func:`one_shot_fgls`.
+    nothing. This is the paper's reason for :func:`one_shot_fgls`.
 
     Args:
         min_loss: positive scalar; smaller losses count as this, so that ``1 / loss`` stays finite.
@@ -83,7 +84,7 @@ def fgls(*, min_loss: ArrayLike = _MIN_LOSS) -> WeightRule:
         A :class:`mixjax.WeightRule` with state :class:`mixjax.rules.states.LastLossState`.
 
     Raises:
-        ValueError: ``min_loss`` not positive and finite.
+        ValueError: ``min_loss`` is not a positive normal number of float32.
 
     Example:
         >>> import jax.numpy as jnp, mixjax
@@ -117,9 +118,9 @@ def one_shot_fgls(gamma: ArrayLike = 1.0, *, min_loss: ArrayLike = _MIN_LOSS) ->
 
     .. math:: w_d \leftarrow (1 - \gamma) w_d + \gamma / L_d, \qquad c_d \propto \pi_d w_d
 
-    ``L_d`` is ``losses[d]``, the mean squared error on held-out points, ``pi`` is the ``prior``. Raw ``w`` starts at 1
-    and keeps its absolute scale, so with ``gamma < 1`` the first updates mix 1 with ``1 / loss`` as the paper's line
-    does. The weights should wait until the first estimates are worth something: see ``start`` of
+    ``L_d`` is ``losses[d]``, the mean squared error on held-out points, and ``pi`` is the ``prior``. The raw ``w``
+    starts at 1 and is not normalised. So with ``gamma < 1`` the first updates mix 1 with ``1 / loss``, as the paper's
+    line does. The first update should wait until the losses say something about the noise: see ``start`` of
     :func:`mixjax.rules.every`.
 
     Args:
@@ -134,7 +135,7 @@ def one_shot_fgls(gamma: ArrayLike = 1.0, *, min_loss: ArrayLike = _MIN_LOSS) ->
         its raw ``w``. A row never seen keeps its prior share, since its ``w = 1`` is not on the scale of ``1 / loss``.
 
     Raises:
-        ValueError: ``gamma`` outside [0, 1] or ``min_loss`` not positive and finite.
+        ValueError: ``gamma`` is outside [0, 1], or ``min_loss`` is not a positive normal number of float32.
 
     Example:
         >>> import jax.numpy as jnp, mixjax
@@ -145,8 +146,8 @@ def one_shot_fgls(gamma: ArrayLike = 1.0, *, min_loss: ArrayLike = _MIN_LOSS) ->
         ([1.5, 1.0], [0.6, 0.4])
 
     References:
-        Paper 000, algorithm 1, line 11 (the text calls it line 16). Deviations: losses below
-        ``min_loss`` count as that; domains never seen keep their prior share.
+        Paper 000, algorithm 1, line 11 (the text calls it line 16). Deviations: losses below ``min_loss`` count as
+        that; domains never seen keep their prior share.
     """
     check_range("gamma", gamma, 0.0, 1.0)
     _check_min_loss(min_loss)
@@ -160,7 +161,8 @@ def one_shot_fgls(gamma: ArrayLike = 1.0, *, min_loss: ArrayLike = _MIN_LOSS) ->
         now, losses = read_signals(state, counts, losses=losses)
         rate = jnp.asarray(gamma, jnp.float32)
         log_losses = jnp.log(jnp.maximum(losses, jnp.asarray(min_loss, jnp.float32)))
-        # Line 11 in logarithms, since 1 / min_loss and products of it with the prior leave float32.
+        # This is line 11 in logarithms, because 1 / min_loss and products of it with the prior leave float32. A gamma
+        # of 0 or 1 gives log(0) = -inf, which logaddexp takes as a term of zero.
         moved = jnp.logaddexp(jnp.log1p(-rate) + state.log_w, jnp.log(rate) - log_losses)
         log_w, seen = jnp.where(now, moved, state.log_w), state.seen | now
         weights = share(state.prior, jnp.log(state.prior) + log_w, seen)

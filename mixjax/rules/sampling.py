@@ -14,13 +14,15 @@ __all__ = ["init_scores", "read_loss_weights", "remember", "sampling_weights"]
 
 
 def init_scores(prior: ArrayLike, score: float) -> ScoreState:
-    """Makes the state before the first update: no domain has been seen, ``q`` and ``c`` are the prior."""
+    """Makes the state before the first update, in which no domain has been seen and ``q`` and ``c`` are the prior."""
     prior = as_simplex("prior", prior)
     return ScoreState(prior, prior, jnp.full_like(prior, score), prior, jnp.zeros(prior.shape, bool))
 
 
 def read_loss_weights(state: ScoreState, loss_weights: ArrayLike) -> tuple[jax.Array, jax.Array]:
-    """Reads ``c`` in all rows, also in those without examples, whose last score has to meet today's ``c``.
+    """Reads ``c`` in all rows, also in rows without examples in this update.
+
+    Such a row keeps its last score, and ``q`` multiplies that score by the newest ``c``.
 
     Args:
         state: the rule's state.
@@ -30,12 +32,13 @@ def read_loss_weights(state: ScoreState, loss_weights: ArrayLike) -> tuple[jax.A
         ``(known, c)``: bool ``[D]``, True where ``c`` is finite and the prior positive; and float32 ``[D]``, which
         has the last ``c`` in the other rows.
     """
+    # Counts of 1 in place of the update's own make `read_signals` read every row.
     known, c = read_signals(state, jnp.ones_like(state.prior), loss_weights=loss_weights)
     return known, jnp.where(known, c, state.loss_weights)
 
 
 def remember(state: ScoreState, scores: jax.Array, now: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Takes the new scores of the rows seen now and the last scores of the others.
+    """Takes the new score of each row seen now, and the last score of every other row.
 
     Args:
         state: the rule's state.
@@ -54,25 +57,25 @@ def sampling_weights(
     """Shares out the prior of the rows seen in proportion to ``c`` times their scores.
 
     Args:
-        prior: ``[D]`` on the simplex; the weight of rows never seen.
+        prior: ``[D]`` on the simplex. Rows never seen keep it as their weight.
         c: loss weights ``[D]``.
         scores: ``[D]``, non-negative.
         seen: bool ``[D]``.
-        floor: scalar in [0, 1], the share of ``c`` itself in the weights of the rows seen; None for none.
+        floor: scalar in [0, 1], the share of ``c`` itself in the weights of the rows seen. None mixes nothing in.
 
     Returns:
         float32 ``[D]`` on the simplex, positive wherever ``c`` is.
     """
     log_c = jnp.log(c)
-    # In logarithms, since a product of a tiny c and a tiny score would underflow to zero.
+    # The product is taken in logarithms, because that of a tiny c and a tiny score would underflow to zero.
     log_scores = jnp.where(seen, log_c + jnp.log(scores), -jnp.inf)
-    # All scores zero: they say nothing, and q follows c.
+    # Scores that are all zero say nothing, so q follows c.
     log_scores = jnp.where(jnp.isneginf(log_scores.max()), log_c, log_scores)
     if floor is not None:
         mixture = (1.0 - floor) * masked_softmax(log_scores, seen) + floor * masked_softmax(log_c, seen)
         log_scores = jnp.log(mixture)
     q = share(prior, log_scores, seen)
-    # Where all of c lies in rows never seen, the rows seen have no score to share by.
+    # Where all of c lies in rows never seen, the rows seen have nothing to share by, and q is c.
     fallback = jnp.where(c.sum() > 0, c, prior)
     q = jnp.where(jnp.any(seen) & ~jnp.any(seen & (c > 0)), fallback / fallback.sum(), q)
     # A domain that is never drawn would bias the estimate, so an underflow to zero is lifted to the smallest float.

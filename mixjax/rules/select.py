@@ -17,22 +17,24 @@ __all__ = ["select"]
 
 
 def select(rules: Sequence[WeightRule], index: ArrayLike) -> WeightRule:
-    """Chooses one of several rules by an index that may be traced: a whole method comparison as one program.
+    """Chooses one of several rules by an index that may be traced, so that one program compares whole methods.
 
     ``lax.switch`` encloses ``update`` only. Under ``vmap`` with a batched index every rule is computed and one is kept,
-    which is cheap for rules over ``D`` domains. The signals needed are those of all rules together. Do not put such a
-    switch around a training run, where every branch would train.
+    which is cheap, because a rule computes on ``D`` numbers only. Do not put such a switch around a training run, where
+    every branch would train.
 
     Args:
         rules: the rules to choose from, at least one.
-        index: integer scalar in [0, len(rules)); a traced one is clamped into it, as ``lax.switch`` does.
+        index: integer scalar in [0, len(rules)). A traced one is clamped into this range, as ``lax.switch`` does.
+
+    Signals:
+        All signals that any of the rules needs.
 
     Returns:
-        A :class:`mixjax.WeightRule` with state :class:`mixjax.rules.states.SelectState`. Signals: those of every
-        rule.
+        A :class:`mixjax.WeightRule` with state :class:`mixjax.rules.states.SelectState`.
 
     Raises:
-        ValueError: no rules, or a concrete index out of range.
+        ValueError: there are no rules, or a concrete index is out of range.
 
     Example:
         >>> import jax, jax.numpy as jnp, mixjax
@@ -59,8 +61,9 @@ def select(rules: Sequence[WeightRule], index: ArrayLike) -> WeightRule:
         return wrap(tuple(rule.init(prior) for rule in rules))
 
     def update(state, *, counts, **signals):
-        # The branches close over the signals, since signals that no rule knows need not be arrays.
+        # The branches close over the signals, because signals that no rule knows need not be arrays.
         def branch(i):
+            # Every branch returns the states of all rules, because lax.switch needs results of one structure.
             def update_one(states):
                 updated = rules[i].update(states[i], counts=counts, **signals)
                 return (*states[:i], updated, *states[i + 1 :])

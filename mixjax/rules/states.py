@@ -33,7 +33,8 @@ class LogWeightState(NamedTuple):
     Attributes:
         weights: float32 ``[D]`` on the simplex.
         prior: float32 ``[D]``.
-        log_w: float32 ``[D]``, log of the raw weights: of ``weights / prior``, except in ``erma(normalised=False)``.
+        log_w: float32 ``[D]``, the log of the raw weights. These are ``weights / prior``, except in
+            ``erma(normalised=False)``, whose raw weights have a scale of their own.
     """
 
     weights: jax.Array
@@ -111,7 +112,7 @@ class RawWeightState(NamedTuple):
     Attributes:
         weights: float32 ``[D]`` on the simplex.
         prior: float32 ``[D]``.
-        log_w: float32 ``[D]``, log of the paper's raw ``w``; its absolute scale matters where ``gamma < 1``.
+        log_w: float32 ``[D]``, the log of the paper's raw ``w``. The scale of ``w`` matters where ``gamma < 1``.
         seen: bool ``[D]``, True where there has been a loss.
     """
 
@@ -146,7 +147,7 @@ class RewardState(NamedTuple):
         weights: float32 ``[D]`` on the simplex, positive wherever the prior is.
         prior: float32 ``[D]``.
         rewards: float32 ``[D]``, moving averages of the importance-weighted losses.
-        step: int32 scalar, updates so far that saw a domain.
+        step: int32 scalar, the number of updates so far that saw a domain.
     """
 
     weights: jax.Array
@@ -176,7 +177,7 @@ class CountingState(NamedTuple):
         weights: float32 ``[D]`` on the simplex: the wrapped rule's.
         prior: float32 ``[D]``.
         inner: the wrapped rule's state.
-        step: int32 scalar, number of updates so far that brought news.
+        step: int32 scalar, the number of updates so far with at least one positive count.
     """
 
     weights: jax.Array

@@ -20,17 +20,17 @@ def variance_aware(*, min_ratio: ArrayLike = 1e-6) -> WeightRule:
     .. math:: q_d \propto c_d v_d, \qquad
               v_d^2 = E_{z \sim S_d} \|\nabla \ell(\theta, z) - \nabla L_d(\theta)\|^2
 
-    ``c`` is ``loss_weights`` (the paper's ``pi_d w_d``, normalised), ``v`` is ``grad_stds``. With ``b_d = q_d B``
+    ``c`` is ``loss_weights`` (the paper's ``pi_d w_d``, normalised), and ``v`` is ``grad_stds``. With ``b_d = q_d B``
     examples of domain ``d`` in a batch of ``B``, the variance of the estimate is ``sum_d c_d² v_d² / b_d``. This ``q``
-    makes it ``(sum_d c_d v_d)² / B``. Equal counts ``b_d = B / D`` have at most ``D`` times that variance.
+    makes the variance ``(sum_d c_d v_d)² / B``. Equal counts ``b_d = B / D`` have at most ``D`` times that variance.
     :func:`mixjax.samplers.allocate` rounds ``q B`` to integer counts.
 
     Args:
-        min_ratio: scalar in [0, 1]; a ``v_d`` below this fraction of the largest counts as that fraction, so that a
+        min_ratio: scalar in [0, 1]. A ``v_d`` below this fraction of the largest counts as that fraction, so that a
             domain whose variance was once estimated as 0 can come back. If all ``c_d v_d`` are zero, ``q`` is ``c``.
 
     Signals:
-        loss_weights: ``c``, ``[D]`` on the simplex; always this step's, also in rows whose ``v`` is old.
+        loss_weights: ``c``, ``[D]`` on the simplex. The newest is used in all rows, also in rows whose ``v`` is old.
         grad_stds: ``v``, ``[D]``, non-negative.
 
     Returns:
@@ -38,7 +38,7 @@ def variance_aware(*, min_ratio: ArrayLike = 1e-6) -> WeightRule:
         ``c_d > 0``.
 
     Raises:
-        ValueError: ``min_ratio`` outside [0, 1].
+        ValueError: ``min_ratio`` is outside [0, 1].
 
     Example:
         >>> import jax.numpy as jnp, mixjax
@@ -60,8 +60,9 @@ def variance_aware(*, min_ratio: ArrayLike = 1e-6) -> WeightRule:
         del signals
         now, v = read_signals(state, counts, grad_stds=grad_stds)
         known, c = read_loss_weights(state, loss_weights)
+        # A row whose new c is not finite is unseen, as with any signal that the rule reads.
         seen, v = remember(state, v, now & known)
-        # The lifted values are used, the measured ones remembered: the largest may be another one next time.
+        # The state remembers the measured values and not the lifted ones, because the largest may change.
         q = sampling_weights(state.prior, c, _lifted(v, seen, min_ratio), seen)
         return if_news(counts, ScoreState(q, state.prior, v, c, seen), state)
 
@@ -69,6 +70,6 @@ def variance_aware(*, min_ratio: ArrayLike = 1e-6) -> WeightRule:
 
 
 def _lifted(v, seen, min_ratio):
-    """Lifts ``v`` to ``min_ratio`` times the largest one seen; all are equal where the largest is zero."""
+    """Lifts ``v`` to at least ``min_ratio`` times the largest one seen. All become 1 where the largest is zero."""
     largest = jnp.where(seen, v, 0.0).max()
     return jnp.where(largest > 0, jnp.maximum(v, jnp.asarray(min_ratio, jnp.float32) * largest), 1.0)
