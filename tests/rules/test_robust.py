@@ -7,7 +7,7 @@ import pytest
 
 from mixjax.rules import robust_loss, robust_weights
 
-PRIOR, THETA = np.float32([0.5, 0.3, 0.2]), jnp.array([0.4, -0.9])
+PRIOR = np.float32([0.5, 0.3, 0.2])
 
 
 def test_robust_loss_works_under_jit_vmap_and_grad_with_traced_beta():
