@@ -62,7 +62,15 @@ def read_signals(state: Any, counts: ArrayLike, **signals: ArrayLike) -> tuple[j
 
 
 def bounded(values: jax.Array, bound: float | jax.Array = HUGE) -> jax.Array:
-    """Clips values to ``[-bound, bound]``, by default so that a sum of them stays finite; bound each product anew."""
+    """Clips values to ``[-bound, bound]``, by default so that a sum of them stays finite; bound each product anew.
+
+    Args:
+        values: any shape; NaN stays NaN.
+        bound: positive scalar.
+
+    Returns:
+        An array of the same shape.
+    """
     return jnp.clip(values, -bound, bound)
 
 
@@ -133,7 +141,14 @@ def log_ratio(weights: jax.Array, prior: jax.Array) -> jax.Array:
 
 
 def log_weights(state: Any) -> jax.Array:
-    """Returns the log of the weights before normalisation, ``log(prior) + log_w``, ``[D]``; -inf at a zero prior."""
+    """Returns the log of the weights before normalisation, ``log(prior) + log_w``.
+
+    Args:
+        state: a state with the fields ``prior`` and ``log_w``.
+
+    Returns:
+        ``[D]``; -inf where the prior is zero.
+    """
     return jnp.log(state.prior) + state.log_w
 
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from mixjax.runner.configs import load
+from mixjax.runner.configs import ConfigError, load
 from tests.runner.configs.toy import MODULE
 
 
@@ -21,3 +21,15 @@ def make(tmp_path, monkeypatch):
         return load(path, overrides)
 
     return make
+
+
+@pytest.fixture
+def refusal(make):
+    """Returns a function that loads a config which must be refused, and returns the message."""
+
+    def refusal(text, *overrides):
+        with pytest.raises(ConfigError) as error:
+            make(text, *overrides)
+        return str(error.value)
+
+    return refusal

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from mixjax.runner.configs import ConfigError, replace
+from mixjax.runner.configs import replace
 
 
 def test_nested_axes_points_and_random_points(make):
@@ -79,8 +79,6 @@ ERRORS = [  # config text, --set arguments, what the message must contain
 
 
 @pytest.mark.parametrize(("text", "overrides", "parts"), ERRORS)
-def test_errors(make, text, overrides, parts):
-    with pytest.raises(ConfigError) as error:
-        make(text, *overrides)
-    for part in parts:
-        assert part in str(error.value)
+def test_errors(refusal, text, overrides, parts):
+    message = refusal(text, *overrides)
+    assert [part for part in parts if part not in message] == [], message
