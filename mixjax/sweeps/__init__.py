@@ -8,8 +8,8 @@ program until all runs are done. The last chunk is padded, and its padding dropp
   sweep it is in.
 - With a ``checkpoint`` folder, finished chunks are kept on disk, and a sweep that was killed goes on from there.
   Several hosts share the chunks through that folder.
-- :class:`Sweep` holds the arguments of a sweep. :func:`dry_run` says what it would cost, and :mod:`search` lets optuna
-  choose its points.
+- :class:`Sweep` holds the arguments of a sweep. :func:`run` runs it, :func:`dry_run` says what it would cost, and
+  :mod:`search` lets optuna choose its points.
 
 To read the code, begin with ``spec`` (the arguments) and ``loop`` (chunk after chunk). Each layer below ``loop`` uses
 the next: ``executor`` computes a chunk, ``prepared`` checks the arguments, ``programs`` moves runs to the devices and
@@ -20,7 +20,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from mixjax.sweeps.dry_run import DryRun, dry_run
-from mixjax.sweeps.loop import sweep
+from mixjax.sweeps.loop import run, sweep
 from mixjax.sweeps.points import Labels, random_points
 from mixjax.sweeps.progress import Record
 from mixjax.sweeps.segments import Segments, diverged
@@ -38,6 +38,7 @@ __all__ = [
     "diverged",
     "dry_run",
     "random_points",
+    "run",
     "search",
     "sweep",
 ]

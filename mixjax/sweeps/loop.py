@@ -143,6 +143,11 @@ def run(
 
     Raises:
         ValueError, TypeError, RuntimeError, ImportError, ChangedError, MemoryError: as :func:`sweep` does.
+
+    Example:
+        >>> spec = Sweep(lambda key, hparams, data: {"x": hparams["a"]}, seeds=2, axes={"a": [0.0, 1.0]})
+        >>> run(spec).x.values.tolist()
+        [[0.0, 0.0], [1.0, 1.0]]
     """
     # Needed at the end only, but a missing package should show before the runs.
     _xarray()
