@@ -18,6 +18,7 @@ __all__ = [
     "as_simplex",
     "check_choice",
     "check_integer",
+    "check_non_negative",
     "check_positive",
     "check_range",
     "check_same_shape",
@@ -96,6 +97,20 @@ def check_positive(name: str, value: ArrayLike) -> None:
     """
     if is_concrete(value) and not bool(np.all(np.asarray(value) > 0)):
         raise ValueError(f"{name} must be positive, got {value}.")
+
+
+def check_non_negative(name: str, value: ArrayLike) -> None:
+    """Raises a ValueError if a concrete hyperparameter is negative; ``inf`` passes, unlike in :func:`check_range`.
+
+    Args:
+        name: the argument as the error calls it.
+        value: a scalar or an array; a traced one passes.
+
+    Raises:
+        ValueError: an entry is negative or NaN.
+    """
+    if is_concrete(value) and not bool(np.all(np.asarray(value) >= 0)):
+        raise ValueError(f"{name} must be in [0, inf], got {value}.")
 
 
 def check_choice(name: str, value: str, choices: Collection[str]) -> None:

@@ -44,6 +44,13 @@ def test_check_positive(value):
     checks.check_positive("scale", np.inf)
 
 
+@pytest.mark.parametrize("value", [-1.0, np.nan, [0.0, -0.5]])
+def test_check_non_negative(value):
+    with pytest.raises(ValueError, match=r"^beta must be in \[0, inf\], got "):
+        checks.check_non_negative("beta", value)
+    checks.check_non_negative("beta", [0.0, np.inf])
+
+
 def test_check_choice_lists_the_choices():
     checks.check_choice("mode", "a", ("a", "b"))
     with pytest.raises(ValueError, match=r"^mode must be one of 'a', 'b', got 'c'.$"):

@@ -6,10 +6,9 @@ from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
-from mixjax.checks import check_choice, check_positive, check_range, is_concrete
+from mixjax.checks import check_choice, check_non_negative, check_positive, check_range
 
 __all__ = ["Divergence", "check_arguments", "log_ratios", "penalty"]
 
@@ -22,9 +21,7 @@ _MAX_NEWTON_STEPS = 128
 
 def check_arguments(beta: ArrayLike, divergence: Divergence, scale: ArrayLike) -> None:
     """Raises a ValueError for a ``beta``, ``divergence`` or ``scale`` outside the range that ``dro`` names."""
-    # Infinity is a legal beta, which check_range would refuse.
-    if is_concrete(beta) and not bool(np.all(np.asarray(beta) >= 0)):
-        raise ValueError(f"beta must be in [0, inf], got {beta}.")
+    check_non_negative("beta", beta)
     check_choice("divergence", divergence, get_args(Divergence))
     # The first check refuses zero, the second infinity.
     check_positive("scale", scale)

@@ -53,7 +53,7 @@ def finite_runs(metrics: Mapping[str, np.ndarray]) -> np.ndarray:
     """Tells which runs hold finite numbers only.
 
     Args:
-        metrics: name to array ``[runs, ...]``; integers, booleans and texts count as finite.
+        metrics: name to array ``[runs, ...]``, at least one; integers, booleans and texts count as finite.
 
     Returns:
         bool ``[runs]``.
@@ -62,12 +62,11 @@ def finite_runs(metrics: Mapping[str, np.ndarray]) -> np.ndarray:
         >>> finite_runs({"loss": np.array([[1.0, 2.0], [1.0, np.nan]]), "step": np.array([1, 2])}).tolist()
         [True, False]
     """
-    finite: list[np.ndarray] = [np.ones(len(array), bool) for array in metrics.values()]
+    finite = np.ones(num_runs(metrics), bool)
     for array in metrics.values():
         if can_be_nan(array):
-            numbers = np.isfinite(as_computable(array)).reshape(len(array), -1)
-            finite.append(np.logical_and.reduce(numbers, axis=1))
-    return np.logical_and.reduce(finite)
+            finite &= np.isfinite(as_computable(array)).reshape(len(array), -1).all(axis=1)
+    return finite
 
 
 def num_runs(metrics: Mapping[str, np.ndarray]) -> int:

@@ -16,7 +16,6 @@ __all__ = [
     "LARGEST_LOG_WEIGHT",
     "check_batch",
     "check_batch_size",
-    "check_beta",
     "check_kind",
     "check_settings",
     "check_values",
@@ -57,12 +56,6 @@ def check_settings(
         raise ValueError(f"clip must be a lowest and a highest weight, got {clip}.")
     if prior is not None and np.shape(prior) != (n,):
         raise ValueError(f"prior must have shape {(n,)}, got {np.shape(prior)}.")
-
-
-def check_beta(beta: ArrayLike) -> None:
-    """Raises a ValueError where a concrete ``beta`` is negative or NaN; ``inf`` passes."""
-    if is_concrete(beta) and not (np.asarray(beta, np.float32) >= 0).all():
-        raise ValueError(f"beta must be in [0, inf], got {beta}.")
 
 
 def check_values(n: int, values: Any) -> None:

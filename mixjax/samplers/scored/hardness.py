@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mixjax.samplers.scored.checks import LARGEST, check_beta
+from mixjax.checks import check_non_negative
+from mixjax.samplers.scored.checks import LARGEST
 from mixjax.samplers.scored.sampler import ScoredSampler
 from mixjax.samplers.scored.tree import Nodes
 from mixjax.samplers.scored.types import ExampleSampler
@@ -126,7 +127,7 @@ def hardness(
         Weights without replacement: Kool, van Hoof and Welling, "Estimating gradients for discrete random variables by
         sampling without replacement", ICLR 2020, section 3.
     """
-    check_beta(beta)
+    check_non_negative("beta", beta)
     return ScoredSampler(
         n,
         _score_of_loss,

@@ -8,12 +8,12 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mixjax.checks import check_non_negative
 from mixjax.samplers.scored import host_tree, threefry, tree
 from mixjax.samplers.scored.checks import (
     LARGEST,
     LARGEST_LOG_WEIGHT,
     check_batch_size,
-    check_beta,
     check_kind,
     check_settings,
     check_values,
@@ -118,7 +118,7 @@ class HostSampler(HostHistory):
         check_settings(n, prior=prior, decay=decay, floor=floor, clip=clip, fanout=fanout)
         check_values(n, values)
         if beta is not None:
-            check_beta(beta)
+            check_non_negative("beta", beta)
         self.replacement, self.clip = replacement, clip
         super().__init__(n, values, beta, prior=prior, decay=decay, floor=floor, fanout=fanout)
 

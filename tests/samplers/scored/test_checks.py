@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mixjax.checks import check_non_negative
 from mixjax.samplers import hardness
 from mixjax.samplers.scored import checks
 from tests.samplers.scored.cases import KEY, USUAL
@@ -55,7 +56,7 @@ def test_traced_hyperparameters_are_not_looked_at():
 
     @jax.jit
     def size(decay, floor, low, high, beta):
-        checks.check_beta(beta)
+        check_non_negative("beta", beta)
         checks.check_settings(3, prior=None, decay=decay, floor=floor, clip=(low, high), fanout=8)
         return jnp.float32(0)
 
