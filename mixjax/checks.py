@@ -15,6 +15,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 __all__ = [
+    "as_ids",
     "as_simplex",
     "check_choice",
     "check_integer",
@@ -186,6 +187,35 @@ def check_same_shape(shape: Sequence[str], **arrays: ArrayLike) -> None:
 
 def _shape_text(shape: Sequence[int | str]) -> str:
     return f"[{', '.join(map(str, shape))}]"
+
+
+def as_ids(name: str, ids: ArrayLike) -> jax.Array:
+    """Widens ids or indices of any integer type to int32, so that an id one beyond the last does not wrap.
+
+    Args:
+        name: the argument as the error calls it.
+        ids: integers of any type and shape.
+
+    Returns:
+        int32, of the same shape. A number beyond int32 becomes the nearest one within. It stays outside ``[0, D)``,
+        where it marks padding.
+
+    Raises:
+        TypeError: floats or booleans.
+
+    Example:
+        >>> import numpy as np
+        >>> (as_ids("domain_ids", np.array([0, 255], np.uint8)) + 1).tolist()
+        [1, 256]
+    """
+    array = ids if isinstance(ids, jax.Array) else np.asarray(ids)
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        raise TypeError(f"{name} must be integers, got {array.dtype}.")
+    # Before the cast, which would wrap 2^32 to 0, the first domain's id.
+    low, high = np.iinfo(np.int32).min, np.iinfo(np.int32).max
+    if jnp.iinfo(array.dtype).max > high:
+        array = array.clip(max(low, jnp.iinfo(array.dtype).min), high)
+    return jnp.asarray(array, jnp.int32)
 
 
 def as_simplex(name: str, values: ArrayLike) -> jax.Array:

@@ -51,13 +51,14 @@ The docstrings of mixjax cite the papers it implements by number:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 from jax.typing import ArrayLike
 
-__all__ = ["SIGNALS", "Estimator", "Update", "WeightRule", "WeightState"]
+__all__ = ["SIGNALS", "UNKNOWN", "Estimator", "Update", "WeightRule", "WeightState"]
 
 Estimator = Literal["stratified", "horvitz_thompson"]
 """The two estimates of ``sum_d c_d L_d`` from a batch; :func:`mixjax.objectives.example_weights` defines both."""
@@ -74,6 +75,13 @@ SIGNALS = {
     "reference_losses": "mean loss of a reference model",
 }
 """The closed vocabulary of signals: keyword arguments of ``WeightRule.update``, each of shape ``[D]``."""
+
+UNKNOWN = math.inf
+"""The value of a signal's row of which nothing is known, such as the loss of an absent domain.
+
+Rules treat any number that is not finite as unknown, so NaN will do as well. mixjax itself writes infinity, because a
+NaN that is meant stops every program that runs under ``jax_debug_nans``.
+"""
 
 
 class Update(Protocol):

@@ -109,3 +109,27 @@ def test_nearest_and_closest():
     assert checks.nearest("x", ["losses", "counts"]) == "known: losses, counts"
     assert checks.nearest("x", []) == "known: none"
     assert checks.closest("losess", iter(["losses"])) == "losses" and checks.closest("x", ["losses"]) is None
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64])
+@pytest.mark.parametrize("where", [np.asarray, jnp.asarray])
+def test_as_ids_keeps_every_id_of_every_integer_type(dtype, where):
+    last = min(np.iinfo(dtype).max, np.iinfo(np.int32).max - 1)
+    ids = checks.as_ids("ids", where(np.array([0, 1, last], dtype)))
+    assert ids.dtype == jnp.int32 and not ids.weak_type
+    # The padding id of 256 domains in uint8 is 256.
+    assert (ids + 1).tolist() == [1, 2, last + 1]
+
+
+@pytest.mark.parametrize("where", [np.asarray, jnp.asarray])
+@pytest.mark.parametrize("value", [2**32, 2**31, -(2**32)])
+def test_as_ids_does_not_wrap_what_int32_cannot_hold(value, where):
+    with jax.enable_x64(True):
+        padding = int(checks.as_ids("ids", where(np.array([value], np.int64)))[0])
+    assert padding < 0 or padding == np.iinfo(np.int32).max
+
+
+@pytest.mark.parametrize("value", [[0.0, 1.0], [True, False]])
+def test_as_ids_refuses_floats_and_booleans(value):
+    with pytest.raises(TypeError, match=r"^domain_ids must be integers, got (float64|bool)\.$"):
+        checks.as_ids("domain_ids", value)

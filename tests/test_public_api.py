@@ -21,6 +21,7 @@ PACKAGES = (
     "mixjax.data",
     "mixjax.grad_norms",
     "mixjax.hypergrad",
+    "mixjax.meshes",
     "mixjax.mixing",
     "mixjax.objectives",
     "mixjax.probes",
