@@ -1,17 +1,11 @@
 """Loss weights and sampling weights for training on several domains, as pure JAX state transitions.
 
-Start with ``mixjax.types``, which explains the one concept, a weight rule. ``objectives``, ``rules`` and ``signals``
-are imported at once. The other modules are imported on first access, so that ``import mixjax`` stays fast.
+Start with ``mixjax.types``, which explains the one concept, a weight rule. Every module is imported when it is first
+named, so ``import mixjax`` takes no time, and the parts that are plain NumPy do not load JAX.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
-
-from mixjax import objectives, rules, signals
-from mixjax.accumulation import accumulate
-from mixjax.objectives import weighted_loss
-from mixjax.transforms import aggregate, get_weights, track
-from mixjax.types import WeightRule
 
 # Type checkers and editors do not run __getattr__ below; this tells them what it loads.
 if TYPE_CHECKING:
@@ -20,14 +14,21 @@ if TYPE_CHECKING:
         grad_norms,
         hypergrad,
         mixing,
+        objectives,
         probes,
         resampling,
+        rules,
         runner,
         samplers,
+        signals,
         sweeps,
         training,
     )
+    from mixjax.accumulation import accumulate
+    from mixjax.objectives import weighted_loss
     from mixjax.sweeps import sweep
+    from mixjax.transforms import aggregate, get_weights, track
+    from mixjax.types import WeightRule
 
 __version__ = "0.1.0"
 
@@ -54,12 +55,27 @@ __all__ = [
     "weighted_loss",
 ]
 
+_HOMES = {
+    "WeightRule": "types",
+    "accumulate": "accumulation",
+    "aggregate": "transforms",
+    "get_weights": "transforms",
+    "sweep": "sweeps",
+    "track": "transforms",
+    "weighted_loss": "objectives",
+}
+# Modules that can be named after `import mixjax` as well, although their public names stand above.
+_OTHERS = ("accumulation", "checks", "files", "meshes", "numbers", "transforms", "types")
+
 
 def __getattr__(name: str) -> Any:
-    """Imports a module of mixjax, or the function ``sweep``, on first access."""
-    if name == "sweep":
-        return importlib.import_module("mixjax.sweeps").sweep
-    if name in __all__:
+    """Imports a module of mixjax, or a core function from its module, when it is first named."""
+    if name in _HOMES:
+        value = getattr(importlib.import_module(f"mixjax.{_HOMES[name]}"), name)
+        # Kept, so that the next access is an ordinary one.
+        globals()[name] = value
+        return value
+    if name in __all__ or name in _OTHERS:
         return importlib.import_module(f"mixjax.{name}")
     raise AttributeError(f"module 'mixjax' has no attribute {name!r}")
 

@@ -10,53 +10,6 @@ import pytest
 from mixjax import checks
 
 
-def traced(check):
-    """Calls a check with a traced scalar."""
-    jax.jit(lambda x: (check(x), x)[1])(1.0)
-
-
-def test_is_concrete():
-    seen = []
-    traced(lambda x: seen.extend([checks.is_concrete(x), checks.is_concrete([x, 1.0]), checks.is_concrete(2.0)]))
-    assert seen == [False, False, True]
-
-
-@pytest.mark.parametrize("value", [-0.1, 1.1, np.nan, np.inf, [0.5, 2.0]])
-def test_check_range(value):
-    with pytest.raises(ValueError, match=r"^rate must be in \[0, 1\], got "):
-        checks.check_range("rate", value, 0.0, 1.0)
-    checks.check_range("rate", [0.0, 1.0], 0.0, 1.0)
-    traced(lambda x: checks.check_range("rate", x, 5.0))
-
-
-@pytest.mark.parametrize("value", [0, 1.0, "2", None])
-def test_check_integer(value):
-    with pytest.raises(ValueError, match=r"^k must be an integer of at least 1, got "):
-        checks.check_integer("k", value, 1)
-    checks.check_integer("k", np.int64(3), 1)
-    traced(lambda x: checks.check_integer("k", x, 1))
-
-
-@pytest.mark.parametrize("value", [0.0, -1.0, np.nan])
-def test_check_positive(value):
-    with pytest.raises(ValueError, match=r"^scale must be positive, got "):
-        checks.check_positive("scale", value)
-    checks.check_positive("scale", np.inf)
-
-
-@pytest.mark.parametrize("value", [-1.0, np.nan, [0.0, -0.5]])
-def test_check_non_negative(value):
-    with pytest.raises(ValueError, match=r"^beta must be in \[0, inf\], got "):
-        checks.check_non_negative("beta", value)
-    checks.check_non_negative("beta", [0.0, np.inf])
-
-
-def test_check_choice_lists_the_choices():
-    checks.check_choice("mode", "a", ("a", "b"))
-    with pytest.raises(ValueError, match=r"^mode must be one of 'a', 'b', got 'c'.$"):
-        checks.check_choice("mode", "c", ("a", "b"))
-
-
 @pytest.mark.parametrize("value", [1.0, [1.0, 2.0], np.ones((2, 2)), np.ones((3, 4)), np.ones((2, 3, 1))])
 def test_check_shape(value):
     with pytest.raises(ValueError) as error:

@@ -134,8 +134,16 @@ def run(code: str) -> str:
 
 
 def test_importing_mixjax_loads_nothing_heavy():
-    heavy = (*HEAVY, "flax")
+    heavy = (*HEAVY, "flax", "chex", "jax", "optax")
     assert run(f"import sys, mixjax; print([name for name in {heavy} if name in sys.modules])") == "[]\n"
+    core = "import sys, mixjax; mixjax.rules.erma(), mixjax.weighted_loss, mixjax.aggregate"
+    assert run(f"{core}; print([name for name in {(*HEAVY, 'flax')} if name in sys.modules])") == "[]\n"
+
+
+def test_every_public_name_can_be_imported_from_a_lazy_package():
+    for package in ("mixjax", "mixjax.samplers"):
+        found = run(f"from {package} import *; import {package} as package; print(set(package.__all__) <= set(dir()))")
+        assert found == "True\n"
 
 
 def test_packages_load_when_they_are_first_named():
@@ -147,14 +155,21 @@ def test_packages_load_when_they_are_first_named():
         "training.fit",
         "mixing.fit",
         "samplers.hardness",
+        "samplers.draws.choose",
+        "accumulation.accumulate",
+        "transforms.track",
+        "types.SIGNALS",
+        "checks.as_simplex",
     ]
     names += [f"runner.{name}" for name in ("results.read", "comparison", "launch", "configs", "experiment")]
     names += [f"runner.{name}" for name in ("report", "texts", "tracking")]
     for name in names:
         run(f"import mixjax; mixjax.{name}")
-    assert set(mixjax.__all__) <= set(dir(mixjax))
+    assert set(mixjax.__all__) <= set(dir(mixjax)) and set(mixjax.samplers.__all__) <= set(dir(mixjax.samplers))
     with pytest.raises(AttributeError, match="no attribute 'swep'"):
         mixjax.swep  # noqa: B018
+    with pytest.raises(AttributeError, match="no attribute 'hardnes'"):
+        mixjax.samplers.hardnes  # noqa: B018
     with pytest.raises(AttributeError, match="no attribute 'result'"):
         mixjax.runner.result  # noqa: B018
 

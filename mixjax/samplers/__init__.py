@@ -6,24 +6,31 @@
 
 Where every example has a weight of its own, :func:`hardness` and :func:`proportional` draw examples at once, in
 O(log n), by a signal that is refreshed for the batch only. :class:`HostSampler` does so outside JAX, for data loaders.
+
+Each function is imported when it is first named: :class:`HostSampler` can be used in a process that never loads JAX.
 """
 
-from mixjax.samplers.allocation import allocate, counts_to_ids
-from mixjax.samplers.draws import multinomial, stratified, systematic
-from mixjax.samplers.examples import (
-    EpochState,
-    Partition,
-    partition,
-    split,
-    start_epochs,
-    with_replacement,
-    without_replacement,
-)
-from mixjax.samplers.scored.hardness import hardness, proportional
-from mixjax.samplers.scored.history import AgedState, effective_sample_size, hardest, with_ages
-from mixjax.samplers.scored.host import HostSampler
-from mixjax.samplers.scored.switch import SwitchState, when_it_pays
-from mixjax.samplers.scored.types import ExampleSampler, SamplerState
+import importlib
+from typing import TYPE_CHECKING, Any
+
+# Type checkers and editors do not run __getattr__ below; this tells them what it loads.
+if TYPE_CHECKING:
+    from mixjax.samplers.allocation import allocate, counts_to_ids
+    from mixjax.samplers.draws import multinomial, stratified, systematic
+    from mixjax.samplers.examples import (
+        EpochState,
+        Partition,
+        partition,
+        split,
+        start_epochs,
+        with_replacement,
+        without_replacement,
+    )
+    from mixjax.samplers.scored.hardness import hardness, proportional
+    from mixjax.samplers.scored.history import AgedState, effective_sample_size, hardest, with_ages
+    from mixjax.samplers.scored.host import HostSampler
+    from mixjax.samplers.scored.switch import SwitchState, when_it_pays
+    from mixjax.samplers.scored.types import ExampleSampler, SamplerState
 
 __all__ = [
     "AgedState",
@@ -50,3 +57,46 @@ __all__ = [
     "with_replacement",
     "without_replacement",
 ]
+
+_HOMES = {
+    "AgedState": "scored.history",
+    "EpochState": "examples",
+    "ExampleSampler": "scored.types",
+    "HostSampler": "scored.host",
+    "Partition": "examples",
+    "SamplerState": "scored.types",
+    "SwitchState": "scored.switch",
+    "allocate": "allocation",
+    "counts_to_ids": "allocation",
+    "effective_sample_size": "scored.history",
+    "hardest": "scored.history",
+    "hardness": "scored.hardness",
+    "multinomial": "draws",
+    "partition": "examples",
+    "proportional": "scored.hardness",
+    "split": "examples",
+    "start_epochs": "examples",
+    "stratified": "draws",
+    "systematic": "draws",
+    "when_it_pays": "scored.switch",
+    "with_ages": "scored.history",
+    "with_replacement": "examples",
+    "without_replacement": "examples",
+}
+_MODULES = ("allocation", "draws", "examples", "inverse_cdf", "scored")
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a function, a class or a module of the package when it is first named."""
+    if name in _HOMES:
+        value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+        # Kept, so that the next access is an ordinary one.
+        globals()[name] = value
+        return value
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,14 +1,19 @@
-"""Checks the arguments that the JAX and the NumPy sampler share, and holds the limits that both keep to."""
+"""Checks the arguments that the JAX and the NumPy sampler share, and holds the limits that both keep to.
+
+This module does not load JAX, so that the NumPy sampler can be used where nothing else needs it.
+"""
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
-from jax.typing import ArrayLike
 
-from mixjax.checks import check_choice, check_positive, check_range, is_concrete
+from mixjax.numbers import check_choice, check_positive, check_range, is_concrete
 from mixjax.samplers.scored.types import ImportanceKind
+
+if TYPE_CHECKING:
+    from jax.typing import ArrayLike
 
 __all__ = [
     "LARGEST",

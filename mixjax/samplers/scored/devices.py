@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 
 from mixjax.checks import as_simplex
 from mixjax.samplers.scored import tree
+from mixjax.samplers.scored.levels import Nodes
 
 __all__ = ["Candidates", "OnMesh", "OneDevice", "devices_of"]
 
@@ -59,7 +60,7 @@ class OneDevice:
         """Adds up all devices' arrays."""
         return values
 
-    def total_mass(self, own: tree.Nodes) -> tree.Nodes:
+    def total_mass(self, own: Nodes) -> Nodes:
         """Adds up all devices' masses."""
         return own
 
@@ -72,7 +73,7 @@ class OneDevice:
         self,
         key: jax.Array,
         candidates: Candidates,
-        own: tree.Nodes | None,
+        own: Nodes | None,
         log_mass: Callable[[], jax.Array],
     ) -> Candidates:
         """Picks the examples of a batch from those that every device has drawn independently, slot by slot.
@@ -92,7 +93,7 @@ class OneDevice:
             return candidates
         return candidates._replace(log_masses=candidates.log_masses - own.log)
 
-    def settle_distinct(self, candidates: Candidates, own: tree.Nodes | None) -> Candidates:
+    def settle_distinct(self, candidates: Candidates, own: Nodes | None) -> Candidates:
         """Picks the examples of a batch from the distinct ones that every device proposes.
 
         Args:
@@ -137,7 +138,7 @@ class OnMesh:
         """Adds up all devices' arrays."""
         return jax.lax.psum(values, self.axis_name)
 
-    def total_mass(self, own: tree.Nodes) -> tree.Nodes:
+    def total_mass(self, own: Nodes) -> Nodes:
         """Adds up all devices' masses."""
         return tree.combine(jax.tree.map(lambda x: jax.lax.all_gather(x, self.axis_name), own), self.heat)
 
@@ -150,7 +151,7 @@ class OnMesh:
         self,
         key: jax.Array,
         candidates: Candidates,
-        own: tree.Nodes | None,
+        own: Nodes | None,
         log_mass: Callable[[], jax.Array],
     ) -> Candidates:
         """Picks the examples of a batch from those that every device has drawn independently, slot by slot."""
@@ -161,14 +162,14 @@ class OnMesh:
         winners = jnp.argmax(rivals.perturbed, 0)
         return jax.tree.map(lambda x: x[winners, slots], rivals)
 
-    def settle_distinct(self, candidates: Candidates, own: tree.Nodes | None) -> Candidates:
+    def settle_distinct(self, candidates: Candidates, own: Nodes | None) -> Candidates:
         """Picks the examples of a batch from the distinct ones that every device proposes."""
         # The k largest of all are among the k largest of each device.
         rivals = self._gather(candidates, own)
         winners = jax.lax.top_k(rivals.perturbed.reshape(-1), candidates.ids.size)[1]
         return jax.tree.map(lambda x: x.reshape(-1)[winners], rivals)
 
-    def _gather(self, candidates: Candidates, own: tree.Nodes | None) -> Candidates:
+    def _gather(self, candidates: Candidates, own: Nodes | None) -> Candidates:
         """Returns all devices' candidates, ``[devices, k]``, with global ids and one unit of mass."""
         ids, logs, log_prior, perturbed = candidates
         ids = ids + self.offset()
@@ -182,17 +183,17 @@ class OnMesh:
         perturbed, logs, log_prior, *masses = floats
         if own is not None:
             tops, own_logs = masses
-            shift = self._log_unit(tree.Nodes(tops[:, :1], own_logs[:, :1]))
+            shift = self._log_unit(Nodes(tops[:, :1], own_logs[:, :1]))
             perturbed, logs = perturbed + shift, logs + shift
         return Candidates(ids, logs, log_prior, perturbed)
 
-    def _log_unit(self, masses: tree.Nodes) -> jax.Array:
+    def _log_unit(self, masses: Nodes) -> jax.Array:
         """Returns each device's unit, one example of its largest loss, relative to the total: ``[devices, 1]``."""
-        total = tree.combine(tree.Nodes(masses.top[:, 0], masses.log[:, 0]), self.heat)
+        total = tree.combine(Nodes(masses.top[:, 0], masses.log[:, 0]), self.heat)
         # A device of no mass has a top of 0, which may lie far above the others' losses: its unit would overflow, and
         # inf - inf is NaN. So its unit is zero.
         log_of_one = jnp.where(masses.log > -jnp.inf, 0.0, -jnp.inf)
-        return tree.relative(tree.Nodes(masses.top, log_of_one), total, self.heat)
+        return tree.relative(Nodes(masses.top, log_of_one), total, self.heat)
 
 
 def devices_of(n: int, heat: jax.Array, axis_name: str | None) -> OneDevice | OnMesh:

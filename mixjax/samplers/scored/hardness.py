@@ -8,8 +8,8 @@ from jax.typing import ArrayLike
 
 from mixjax.checks import check_non_negative
 from mixjax.samplers.scored.checks import LARGEST
+from mixjax.samplers.scored.levels import Nodes
 from mixjax.samplers.scored.sampler import ScoredSampler
-from mixjax.samplers.scored.tree import Nodes
 from mixjax.samplers.scored.types import ExampleSampler
 
 __all__ = ["hardness", "proportional"]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
+import sys
 
-import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mixjax.checks import check_non_negative
-from mixjax.samplers.scored import host_tree, threefry, tree
+from mixjax.numbers import check_non_negative
+from mixjax.samplers.scored import host_tree, threefry
 from mixjax.samplers.scored.checks import (
     LARGEST,
     LARGEST_LOG_WEIGHT,
@@ -19,6 +19,7 @@ from mixjax.samplers.scored.checks import (
     check_values,
 )
 from mixjax.samplers.scored.host_history import HostHistory, finite_or_zero, quiet
+from mixjax.samplers.scored.levels import Nodes
 from mixjax.samplers.scored.types import ImportanceKind
 
 __all__ = ["HostSampler"]
@@ -40,10 +41,11 @@ class HostSampler(HostHistory):
     holds the same tree as the JAX samplers, so a draw and an update of a batch of ``B`` touch O(B log n) numbers. It
     has the same rules for floor, prior, decay, repeated indices and NaN.
 
-    *Processes.* No method makes a JAX array, so a worker process claims no device. A sampler belongs to one process:
-    the process that loads owns it and gets the losses through a queue. (After a fork, the child does not see updates
-    made in the parent.) Pickling keeps the state and the hyperparameters. The caller keeps the keys, and so the batches
-    to come.
+    *Processes.* Nothing here loads JAX or makes a JAX array, so a worker process starts quickly and claims no device.
+    Where JAX is not loaded, a key is a seed or comes from ``scored.threefry``. A sampler belongs to one process: the
+    process that loads owns it and gets the losses through a queue. (After a fork, the child does not see updates made
+    in the parent.) Pickling keeps the state and the hyperparameters. The caller keeps the keys, and so the batches to
+    come.
 
     *Rounding.* The random bits are those of ``jax.random``, and all arithmetic is float32, but the last bits of NumPy's
     and XLA's ``exp``, ``log`` and sums differ. (Measured on a CPU, n = 10^3 and 10^5, beta from 0.1 to 100.)
@@ -78,7 +80,7 @@ class HostSampler(HostHistory):
 
     Raises:
         ValueError: as :func:`mixjax.samplers.hardness`.
-        RuntimeError: a setting of JAX that changes its random numbers differs from its default.
+        RuntimeError: JAX is loaded, and a setting that changes its random numbers differs from its default.
 
     Example:
         >>> import jax, mixjax
@@ -110,11 +112,7 @@ class HostSampler(HostHistory):
         fanout: int = 8,
     ):
         """Takes the arguments that the class describes."""
-        for name, wanted in _SETTINGS.items():
-            # A JAX that does not know a setting behaves as its default says.
-            setting = getattr(jax.config, name, wanted)
-            if setting != wanted:
-                raise RuntimeError(f"HostSampler needs JAX's default random numbers, {name} = {wanted}, got {setting}.")
+        _check_jax_settings()
         check_settings(n, prior=prior, decay=decay, floor=floor, clip=clip, fanout=fanout)
         check_values(n, values)
         if beta is not None:
@@ -140,7 +138,7 @@ class HostSampler(HostHistory):
         check_batch_size(batch_size, self.n, self.replacement)
         key, total = _key_data(key), self._root()
         # As in ScoredSampler.sample: relative to the total only where the prior is mixed in.
-        unit = total if self._mixes else tree.Nodes(total.top, np.float32(0))
+        unit = total if self._mixes else Nodes(total.top, np.float32(0))
         masses = functools.partial(self._log_masses, unit)
         if self.replacement:
             # The JAX sampler draws by the first half of its key, the second is for devices of a mesh.
@@ -190,7 +188,7 @@ class HostSampler(HostHistory):
         indices = np.arange(self.n) if indices is None else np.asarray(indices, np.intp)
         nodes, log_prior = self._score(self._values_of(indices)), self._prior_of(indices)
         total = self._root()
-        log_probs = self._relative(tree.Nodes(nodes.top, nodes.log + log_prior), total)
+        log_probs = self._relative(Nodes(nodes.top, nodes.log + log_prior), total)
         return self._mix(log_probs, log_prior, total) if self._mixes else log_probs
 
     def hardest(self, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -225,6 +223,20 @@ class HostSampler(HostHistory):
         change = host_tree.relative(new, old.top, finite_or_zero(old.log), self._heat).clip(-LARGEST, LARGEST)
         log_ratio = np.where(was_positive, change, np.float32(LARGEST))
         return np.where(finite & (was_positive | is_positive), log_ratio, np.float32(0))
+
+
+def _check_jax_settings():
+    """Raises a RuntimeError where JAX is loaded and would draw other numbers than this module."""
+    # A process without JAX has no settings that could differ, and looking must not load it.
+    if "jax" not in sys.modules:
+        return
+    import jax
+
+    for name, wanted in _SETTINGS.items():
+        # A JAX that does not know a setting behaves as its default says.
+        setting = getattr(jax.config, name, wanted)
+        if setting != wanted:
+            raise RuntimeError(f"HostSampler needs JAX's default random numbers, {name} = {wanted}, got {setting}.")
 
 
 def _key_data(key):

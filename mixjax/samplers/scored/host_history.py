@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mixjax.samplers.scored import host_tree, tree
+from mixjax.samplers.scored import host_tree
 from mixjax.samplers.scored.checks import LARGEST, check_batch
+from mixjax.samplers.scored.levels import Nodes, sizes
 from mixjax.samplers.scored.types import SamplerState
 
 __all__ = ["HostHistory", "quiet"]
@@ -39,22 +39,22 @@ class HostHistory:
     ):
         """Takes arguments of :class:`HostSampler` that have been checked."""
         self.n, self.beta, self.decay, self.floor, self.fanout = n, beta, decay, floor, fanout
-        self._sizes = tree.sizes(n, fanout)
+        self._sizes = sizes(n, fanout)
         values = np.atleast_1d(np.asarray(values, np.float32))
         finite = np.isfinite(values)
         values = np.where(finite, values, values[finite].max()).clip(-LARGEST, LARGEST)
         # NaN marks the places past the end of the last row, which get a mass of zero.
         self._values = host_tree.as_rows(np.broadcast_to(values, (n,)), fanout, np.nan)
-        self._sums: tuple[tree.Nodes, ...] = ()
+        self._sums: tuple[Nodes, ...] = ()
         self._log_prior: Any = -np.log(np.float32(n))
-        self._prior_sums: tuple[tree.Nodes, ...] = ()
+        self._prior_sums: tuple[Nodes, ...] = ()
         if prior is not None:
             log_prior = host_tree.as_rows(log_simplex(prior), fanout, -np.inf)
             # With tops of 0, the tree adds up the prior as it adds up scores; this one normalises the prior.
             flat = np.zeros_like(log_prior)
-            self._log_prior = log_prior - host_tree.root(tree.Nodes(flat, log_prior), self._heat)[1]
+            self._log_prior = log_prior - host_tree.root(Nodes(flat, log_prior), self._heat)[1]
             if self._mixes:
-                self._prior_sums = self._build(tree.Nodes(flat, self._log_prior))
+                self._prior_sums = self._build(Nodes(flat, self._log_prior))
         self.rebuild()
 
     @quiet
@@ -79,8 +79,7 @@ class HostHistory:
 
         def trim(levels):
             return tuple(
-                tree.Nodes(flat(nodes.top, level), flat(nodes.log, level))
-                for level, nodes in enumerate(levels, start=1)
+                Nodes(flat(nodes.top, level), flat(nodes.log, level)) for level, nodes in enumerate(levels, start=1)
             )
 
         log_prior = flat(self._log_prior, 0) if self._log_prior.ndim else self._log_prior
@@ -90,10 +89,13 @@ class HostHistory:
 
     @state.setter
     def state(self, state: SamplerState) -> None:
+        # A checkpoint may come back as dictionaries, or as lists.
+        if not isinstance(state, SamplerState):
+            raise TypeError(f"state must be a SamplerState, got {type(state).__name__}.")
         # A state of another n, fanout or prior would be taken without complaint and draw nonsense.
-        state, shapes = jax.tree.map(np.asarray, state), jax.tree.map(np.shape, self.state)
-        if jax.tree.map(np.shape, state) != shapes:
-            raise ValueError(f"state must have the shapes {shapes}, got {jax.tree.map(np.shape, state)}.")
+        state, shapes = _mapped(np.asarray, state), _mapped(np.shape, self.state)
+        if _mapped(np.shape, state) != shapes:
+            raise ValueError(f"state must have the shapes {shapes}, got {_mapped(np.shape, state)}.")
         self._values = host_tree.as_rows(state.values, self.fanout, np.nan)
         self._sums = tuple(host_tree.nodes_as_rows(nodes, self.fanout) for nodes in state.sums)
         prior = state.log_prior
@@ -118,15 +120,15 @@ class HostHistory:
     def _score(self, values):
         # Scores are masses themselves, so their logs count. A loss is a mass only after the heat multiplies it.
         if self.beta is None:
-            return tree.Nodes(np.zeros_like(values), np.log(np.maximum(values, np.float32(0))))
-        return tree.Nodes(values, np.zeros_like(values))
+            return Nodes(np.zeros_like(values), np.log(np.maximum(values, np.float32(0))))
+        return Nodes(values, np.zeros_like(values))
 
     def _leaves(self, rows):
         values = self._values[rows]
         top, log = self._score(values)
         log = log + (self._log_prior[rows] if self._log_prior.ndim else self._log_prior)
         # A stored value is never NaN, so a NaN marks a place past the end.
-        return tree.Nodes(top, np.where(np.isnan(values), np.float32(-np.inf), log))
+        return Nodes(top, np.where(np.isnan(values), np.float32(-np.inf), log))
 
     def _relative(self, nodes, unit):
         return host_tree.relative(nodes, unit.top, finite_or_zero(unit.log), self._heat)
@@ -137,7 +139,7 @@ class HostHistory:
             nodes = self._leaves(parents)
         else:
             sums = self._sums[level - 1]
-            nodes = tree.Nodes(sums.top.take(parents, 0), sums.log.take(parents, 0))
+            nodes = Nodes(sums.top.take(parents, 0), sums.log.take(parents, 0))
         logs = self._relative(nodes, unit)
         # unit.log is finite unless all scores are zero, which is the other reason to look at the prior.
         if self.floor is None and unit.log > -np.inf:
@@ -185,6 +187,15 @@ class HostHistory:
         means = np.bincount(slots, new[kept], len(ids)).astype(np.float32) / counts.astype(np.float32)
         undo = [host_tree.write(self._values, ids, means)]
         return undo + host_tree.refresh(self._sums, self._leaves, ids, self._heat)
+
+
+def _mapped(function, state) -> SamplerState:
+    """Applies a function to every array of a state, as ``jax.tree.map`` does where JAX is loaded."""
+
+    def mapped(levels):
+        return tuple(Nodes(function(nodes.top), function(nodes.log)) for nodes in levels)
+
+    return SamplerState(function(state.values), mapped(state.sums), function(state.log_prior), mapped(state.prior_sums))
 
 
 def finite_or_zero(log: np.ndarray) -> np.ndarray:

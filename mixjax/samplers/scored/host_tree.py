@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mixjax.samplers.scored import threefry
-from mixjax.samplers.scored.tree import Nodes
+from mixjax.samplers.scored.levels import Nodes
 
 if TYPE_CHECKING:
     import jax

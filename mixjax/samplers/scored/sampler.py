@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mixjax.samplers.scored import tree
+from mixjax.samplers.scored import levels, tree
 from mixjax.samplers.scored.checks import (
     LARGEST,
     LARGEST_LOG_WEIGHT,
@@ -20,7 +20,7 @@ from mixjax.samplers.scored.checks import (
     check_values,
 )
 from mixjax.samplers.scored.devices import Candidates, devices_of
-from mixjax.samplers.scored.tree import Nodes
+from mixjax.samplers.scored.levels import Nodes
 from mixjax.samplers.scored.types import ExampleSampler, ImportanceKind, SamplerState
 
 __all__ = ["ScoredSampler"]
@@ -73,7 +73,7 @@ class ScoredSampler:
         self.n, self.score, self.heat = n, score, jnp.asarray(heat, jnp.float32)
         self.prior, self.replacement, self.decay, self.floor = prior, replacement, decay, floor
         self.clip, self.fanout = clip, fanout
-        self.sizes = tree.sizes(n, fanout)
+        self.sizes = levels.sizes(n, fanout)
         self.devices = devices_of(n, self.heat, axis_name)
         # Where draws mix the prior in, they look at the prior's sums too.
         self.mixes = fallback or floor is not None

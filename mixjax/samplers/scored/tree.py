@@ -25,44 +25,26 @@ examples.
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from mixjax.samplers.inverse_cdf import choose, ends_of_rows
+from mixjax.samplers.scored.levels import Nodes, sizes
 
 __all__ = [
-    "WIDEST",
     "Masses",
-    "Nodes",
     "build",
     "combine",
     "draw",
     "draw_distinct",
     "refresh",
     "relative",
-    "sizes",
     "take",
 ]
 
 Masses = Callable[[int, jax.Array], jax.Array]
 """Maps a level and ids of its nodes to log-masses, -inf past the end; a node's mass is the sum of its children's."""
-
-WIDEST = 1024
-"""Largest number of the root's children, unless the fanout is larger."""
-
-
-class Nodes(NamedTuple):
-    """Holds masses ``exp(log + heat * top)``, one a node, in arrays of JAX or, for the host's sampler, of NumPy.
-
-    Attributes:
-        top: float32, finite: the largest loss below each node.
-        log: float32: the log of the sum of ``prior * exp(heat * (loss - top))``; -inf is a mass of zero.
-    """
-
-    top: Any
-    log: Any
 
 
 def combine(nodes: Nodes, heat: jax.Array) -> Nodes:
@@ -82,14 +64,6 @@ def relative(nodes: Nodes, to: Nodes, heat: jax.Array) -> jax.Array:
     """
     logs = nodes.log + heat * (nodes.top - to.top) - jnp.where(to.log > -jnp.inf, to.log, 0.0)
     return jnp.where(nodes.log > -jnp.inf, logs, -jnp.inf)
-
-
-def sizes(n: int, fanout: int) -> tuple[int, ...]:
-    """Counts the nodes of each level, from the ``n`` leaves to the root's children."""
-    counts = [n]
-    while counts[-1] > max(WIDEST, fanout):
-        counts.append(-(-counts[-1] // fanout))
-    return tuple(counts)
 
 
 def build(leaves: Nodes, heat: jax.Array, fanout: int) -> tuple[Nodes, ...]:

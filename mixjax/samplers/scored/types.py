@@ -1,14 +1,18 @@
-"""Defines the state that every example sampler keeps, and the functions that every example sampler has."""
+"""Defines the state that every example sampler keeps, and the functions that every example sampler has.
+
+This module does not load JAX, because the NumPy sampler keeps the same state.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-import jax
-from jax.typing import ArrayLike
+from mixjax.samplers.scored.levels import Nodes
 
-from mixjax.samplers.scored.tree import Nodes
+if TYPE_CHECKING:
+    import jax
+    from jax.typing import ArrayLike
 
 __all__ = ["ExampleSampler", "ImportanceKind", "SamplerState"]
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import strategies as st
 
 from mixjax import samplers
-from mixjax.samplers.scored import tree
+from mixjax.samplers.scored import levels
 from tests.laws.properties.cases import FLOAT, cases, rows
 
 N, B, FANOUT = 11, 4, 3
@@ -20,7 +20,7 @@ LARGEST = 1e30
 @pytest.fixture(autouse=True, scope="module")
 def narrow(module_monkeypatch):
     """A tree of three levels over eleven examples."""
-    module_monkeypatch.setattr(tree, "WIDEST", 3)
+    module_monkeypatch.setattr(levels, "WIDEST", 3)
 
 
 @pytest.fixture(scope="module")

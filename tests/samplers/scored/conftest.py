@@ -2,7 +2,7 @@
 
 import pytest
 
-from mixjax.samplers.scored import tree
+from mixjax.samplers.scored import levels
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -14,5 +14,5 @@ def quick(quick_compilation):
 def widest(request, monkeypatch):
     """The root has at most so many children: 4, or what a test is parametrised with."""
     value = getattr(request, "param", 4)
-    monkeypatch.setattr(tree, "WIDEST", value)
+    monkeypatch.setattr(levels, "WIDEST", value)
     return value

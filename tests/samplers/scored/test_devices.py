@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec as P
 
 from mixjax import samplers
 from mixjax.samplers import hardness
-from mixjax.samplers.scored import devices, tree
+from mixjax.samplers.scored import devices, levels, tree
 
 KEY = jax.random.key(0)
 both_modes = pytest.mark.parametrize("replacement", [True, False])
@@ -98,7 +98,7 @@ HEAT = jnp.float32(1.0)
 
 
 def test_one_device_has_nothing_to_ask():
-    alone, own = devices.OneDevice(PER_DEVICE), tree.Nodes(jnp.float32(2.0), jnp.float32(-1.0))
+    alone, own = devices.OneDevice(PER_DEVICE), levels.Nodes(jnp.float32(2.0), jnp.float32(-1.0))
     values = jnp.arange(3.0)
     assert alone.num_examples() == PER_DEVICE and alone.offset() == 0
     assert alone.own_key(KEY) is KEY and alone.largest(values) is values and alone.sum_of(values) is values
@@ -109,7 +109,7 @@ def test_one_device_has_nothing_to_ask():
 def test_devices_count_order_and_add_up():
     def ask(losses, key):
         axis = devices.OnMesh(PER_DEVICE, HEAT, "data")
-        own = tree.combine(tree.Nodes(losses, jnp.zeros_like(losses)), HEAT)
+        own = tree.combine(levels.Nodes(losses, jnp.zeros_like(losses)), HEAT)
         total = axis.total_mass(own)
         numbers = axis.num_examples(), axis.largest(losses.max()), axis.sum_of(losses.sum()), total.top + total.log
         return numbers, (jnp.full(1, axis.offset()), jax.random.key_data(axis.own_key(key))[None])
@@ -128,7 +128,7 @@ def test_winners_have_global_ids_and_one_unit(relative):
 
     def settle(losses, key):
         axis = devices.OnMesh(1, HEAT, "data")
-        own = tree.Nodes(losses[0], jnp.float32(0.0))
+        own = levels.Nodes(losses[0], jnp.float32(0.0))
         logs = jnp.zeros(1) if relative else losses - jnp.float32(np.logaddexp.reduce([1.0, 3.0]))
         candidates = devices.Candidates(jnp.zeros(1, jnp.int32), logs, -jnp.log(2.0)[None], logs)
         return axis.settle_distinct(candidates, own if relative else None)

@@ -4,6 +4,8 @@ import functools
 import io
 import multiprocessing
 import pickle
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -192,6 +194,30 @@ def test_a_loader_in_another_process_sees_updates(monkeypatch):
         host.update(indices, np.zeros(8))
 
 
+def test_a_process_that_uses_the_host_sampler_only_does_not_load_jax():
+    code = """if True:
+        import pickle, sys
+        from mixjax.samplers import HostSampler
+        for beta, replacement in ((1.0, True), (None, False)):
+            host = HostSampler(3000, 2.0, beta, prior=range(3000), floor=0.1, replacement=replacement)
+            indices, _ = host.sample(7, 4)
+            host.importance_weights(indices, [0.1, 0.2, 0.3, 4.0], "tree")
+            host.update(indices, [0.1, 0.2, 0.3, 4.0])
+            host.rebuild(), host.log_probs(indices), host.hardest(2)
+            again = pickle.loads(pickle.dumps(host))
+            again.state = host.state
+            assert again.sample(3, 8)[0].tolist() == host.sample(3, 8)[0].tolist()
+            try:
+                host.sample(0, 0)
+            except ValueError:
+                pass
+        loaded = [name for name in ("jax", "jaxlib", "chex", "optax", "flax") if name in sys.modules]
+        print(loaded)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
 @both_modes
 def test_checkpoint_by_savez_resumes_bit_by_bit(replacement):
     make = functools.partial(HostSampler, N, beta=1.0, prior=PRIOR, floor=0.1, replacement=replacement)
@@ -244,6 +270,8 @@ def test_call_errors():
             call([0, 1], [1.0])
     with pytest.raises(ValueError, match="kind must be one of"):
         host.importance_weights([0], [1.0], kind="exact")
+    with pytest.raises(TypeError, match="state must be a SamplerState, got dict"):
+        host.state = host.state._asdict()
     for k in (0, 5):
         with pytest.raises(ValueError, match=rf"k must be in \[1, 4\], got {k}"):
             host.hardest(k)

@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 
 from mixjax.samplers.scored import host_tree, threefry, tree
+from mixjax.samplers.scored.levels import Nodes
+from mixjax.samplers.scored.levels import sizes as sizes_of
 
 N, FANOUT = 50, 4
 RANDOM = np.random.default_rng(0)
 TOPS = RANDOM.normal(size=N).astype(np.float32)
 LOGS = np.where(np.arange(N) % 9 == 0, -np.inf, RANDOM.normal(size=N)).astype(np.float32)
 HEAT = np.float32(0.7)
-NODES = tree.Nodes(jnp.asarray(TOPS), jnp.asarray(LOGS))
-ROWS = host_tree.nodes_as_rows(tree.Nodes(TOPS, LOGS), FANOUT)
+NODES = Nodes(jnp.asarray(TOPS), jnp.asarray(LOGS))
+ROWS = host_tree.nodes_as_rows(Nodes(TOPS, LOGS), FANOUT)
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +25,7 @@ def silent():
 
 
 def levels():
-    return len(tree.sizes(N, FANOUT)) - 1
+    return len(sizes_of(N, FANOUT)) - 1
 
 
 def test_rows_are_filled_up():
@@ -46,8 +48,8 @@ def test_refresh_is_build_and_can_be_undone():
     before = jax.tree.map(np.copy, sums)
     changed = ROWS.log.copy()
     changed.reshape(-1)[[3, 30]] = [2.0, -np.inf]
-    leaves = tree.Nodes(ROWS.top, changed)
-    undo = host_tree.refresh(sums, lambda rows: tree.Nodes(*(x[rows] for x in leaves)), np.array([3, 30]), HEAT)
+    leaves = Nodes(ROWS.top, changed)
+    undo = host_tree.refresh(sums, lambda rows: Nodes(*(x[rows] for x in leaves)), np.array([3, 30]), HEAT)
     jax.tree.map(np.testing.assert_array_equal, sums, host_tree.build(leaves, levels(), HEAT))
     for array, positions, old in undo:
         array[positions] = old
@@ -60,17 +62,17 @@ def masses(host):
 
     def of_host(level, rows):
         nodes = sums[level - 1] if level else ROWS
-        return host_tree.relative(tree.Nodes(nodes.top[rows], nodes.log[rows]), 0.0, 0.0, HEAT)
+        return host_tree.relative(Nodes(nodes.top[rows], nodes.log[rows]), 0.0, 0.0, HEAT)
 
     def of_jax(level, ids):
-        return tree.relative(tree.take(sums[level - 1] if level else NODES, ids), tree.Nodes(0.0, 0.0), HEAT)
+        return tree.relative(tree.take(sums[level - 1] if level else NODES, ids), Nodes(0.0, 0.0), HEAT)
 
     return of_host if host else of_jax
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_draws_are_jaxs(seed):
-    sizes = tree.sizes(N, FANOUT)
+    sizes = sizes_of(N, FANOUT)
     ours = host_tree.draw(threefry.key(seed), masses(True), sizes, FANOUT, 20)
     theirs = tree.draw(jax.random.key(seed), masses(False), sizes, FANOUT, 20)
     np.testing.assert_array_equal(ours[0], theirs[0])
@@ -79,7 +81,7 @@ def test_draws_are_jaxs(seed):
 
 @pytest.mark.parametrize("k", [1, 7, N])
 def test_distinct_draws_are_jaxs(k):
-    sizes = tree.sizes(N, FANOUT)
+    sizes = sizes_of(N, FANOUT)
     ours = host_tree.draw_distinct(threefry.key(k), masses(True), sizes, FANOUT, k)
     theirs = tree.draw_distinct(jax.random.key(k), masses(False), sizes, FANOUT, k)
     real = np.asarray(theirs[2]) > -np.inf  # fewer than k have a mass where k is n

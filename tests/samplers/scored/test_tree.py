@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from mixjax.samplers.scored import tree
+from mixjax.samplers.scored import levels, tree
 
 FANOUT = 4
 
@@ -27,14 +27,14 @@ def masses_of(leaves, sums):
     return masses
 
 
-ONE = tree.Nodes(0.0, 0.0)
+ONE = levels.Nodes(0.0, 0.0)
 
 
 def nodes_of(logs):
     """The same masses, written half as losses and half as factors."""
     logs = jnp.asarray(logs, jnp.float32)
     zero = logs == -jnp.inf
-    return tree.Nodes(jnp.where(zero, 7.0, logs), jnp.where(zero, -jnp.inf, (1 - HEAT) * logs))
+    return levels.Nodes(jnp.where(zero, 7.0, logs), jnp.where(zero, -jnp.inf, (1 - HEAT) * logs))
 
 
 @jax.jit
@@ -47,7 +47,7 @@ def logs_of(nodes):
 
 
 def build(logs, fanout=FANOUT):
-    return _build(jnp.asarray(logs, jnp.float32), fanout, tree.WIDEST)
+    return _build(jnp.asarray(logs, jnp.float32), fanout, levels.WIDEST)
 
 
 def root_of(leaves, sums, heat=HEAT):
@@ -67,11 +67,11 @@ def refreshed(logs, sums, ids):
 
 
 def draw(key, leaves, sums, fanout, size, runs=1):
-    return _draw(key, leaves, sums, tree.sizes(leaves.log.size, fanout), fanout, size, runs)
+    return _draw(key, leaves, sums, levels.sizes(leaves.log.size, fanout), fanout, size, runs)
 
 
 def draw_distinct(key, leaves, sums, fanout, size, runs=1):
-    return _draw_distinct(key, leaves, sums, tree.sizes(leaves.log.size, fanout), fanout, size, runs)
+    return _draw_distinct(key, leaves, sums, levels.sizes(leaves.log.size, fanout), fanout, size, runs)
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4, 5, 6))
@@ -92,9 +92,9 @@ def _draw_distinct(key, leaves, sums, sizes, fanout, size, runs):
 def test_levels_shrink_to_few_nodes_that_hold_everything(n, fanout):
     logs = np.random.default_rng(n).normal(size=n) * 5
     leaves, sums = build(logs, fanout)
-    sizes = tree.sizes(n, fanout)
+    sizes = levels.sizes(n, fanout)
     assert sizes == (n, *(level.log.size for level in sums))
-    assert sizes[-1] <= max(tree.WIDEST, fanout)
+    assert sizes[-1] <= max(levels.WIDEST, fanout)
     assert all(above == -(-count // fanout) and count > sizes[-1] for count, above in itertools.pairwise(sizes))
     np.testing.assert_allclose(logs_of(root_of(leaves, sums)), np.logaddexp.reduce(logs), rtol=1e-5)
     for nodes, above in itertools.pairwise([leaves, *sums]):
@@ -157,7 +157,7 @@ def test_a_million_updates_do_not_drift():
 @pytest.mark.parametrize("scale", [1e-3, 1e30])
 def test_no_heat_overflows_and_ties_share_evenly(heat, scale):
     losses = np.float32([1, 1, 1, 1, 1, -1, 0.5, 1, 1]) * np.float32(scale)  # seven of nine tie, in blocks of 4, 2, 1
-    leaves = tree.Nodes(jnp.asarray(losses), jnp.zeros(9))
+    leaves = levels.Nodes(jnp.asarray(losses), jnp.zeros(9))
     root = root_of(leaves, tree.build(leaves, jnp.float32(heat), FANOUT), jnp.float32(heat))
     assert np.isfinite(root.top)
     assert np.isfinite(root.log)
@@ -188,7 +188,7 @@ def test_draws_follow_the_masses(name, fanout):
 def test_draws_through_wide_nodes_follow_the_masses():
     logs = np.linspace(0, 6, 300)
     leaves, sums = build(logs, 100)
-    assert tree.sizes(300, 100) == (300, 3)
+    assert levels.sizes(300, 100) == (300, 3)
     ids, _ = draw(jax.random.key(3), leaves, sums, 100, 200_000)
     assert goodness_of_fit(np.bincount(ids[0], minlength=300), np.exp(logs - np.logaddexp.reduce(logs))) > 1e-4
 
@@ -249,7 +249,7 @@ def test_every_one_of_many_items_can_be_drawn():
 
     @jax.jit
     def drawn(key, log_8):  # an argument: constants would be folded, which takes seconds
-        return tree.draw(key, lambda level, ids: jnp.full(ids.shape, level * log_8), tree.sizes(n, 8), 8, 10_000)
+        return tree.draw(key, lambda level, ids: jnp.full(ids.shape, level * log_8), levels.sizes(n, 8), 8, 10_000)
 
     ids, _ = drawn(jax.random.key(0), np.float32(np.log(8.0)))
     odd = float((ids % 2).mean())

@@ -1,0 +1,128 @@
+"""Checks hyperparameters that are numbers or names, without loading JAX: a data loader's process needs none.
+
+:mod:`mixjax.checks` has these functions too, beside those that check arrays.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from jax.typing import ArrayLike
+
+__all__ = [
+    "check_choice",
+    "check_integer",
+    "check_non_negative",
+    "check_positive",
+    "check_range",
+    "is_concrete",
+]
+
+
+def is_concrete(value: ArrayLike) -> bool:
+    """Tells whether ``value`` holds numbers: no leaf of it is traced by jit, vmap, scan or grad.
+
+    Args:
+        value: a number, an array or a pytree of them.
+
+    Returns:
+        True where every leaf can be looked at in Python.
+    """
+    # Where nobody has loaded JAX nothing is traced, and this check must not be what loads it.
+    if "jax" not in sys.modules:
+        return True
+    import jax.core
+
+    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))
+
+
+def check_range(name: str, value: ArrayLike, low: float, high: float = math.inf) -> None:
+    """Raises a ValueError if a concrete hyperparameter is not finite or leaves ``[low, high]``.
+
+    Args:
+        name: the argument as the error calls it.
+        value: a scalar or an array; a traced one passes.
+        low: the least value allowed.
+        high: the largest value allowed.
+
+    Raises:
+        ValueError: an entry is out of range, infinite or NaN.
+
+    Example:
+        >>> check_range("gamma", 2.0, 0.0, 1.0)
+        Traceback (most recent call last):
+            ...
+        ValueError: gamma must be in [0, 1], got 2.0.
+    """
+    # A traced value has no number yet; the rules' own guards have to hold for it.
+    if is_concrete(value):
+        numbers = np.asarray(value)
+        if not (np.isfinite(numbers).all() and (numbers >= low).all() and (numbers <= high).all()):
+            upper = f"{high:g}]" if math.isfinite(high) else "inf)"
+            raise ValueError(f"{name} must be in [{low:g}, {upper}, got {value}.")
+
+
+def check_integer(name: str, value: ArrayLike, low: int) -> None:
+    """Raises a ValueError if a concrete hyperparameter is not an integer of at least ``low``.
+
+    Args:
+        name: the argument as the error calls it.
+        value: a scalar or an array; a traced one passes.
+        low: the least value allowed.
+
+    Raises:
+        ValueError: another type, or an entry below ``low``.
+    """
+    if is_concrete(value):
+        numbers = np.asarray(value)
+        if not (np.issubdtype(numbers.dtype, np.integer) and np.all(numbers >= low)):
+            raise ValueError(f"{name} must be an integer of at least {low}, got {value}.")
+
+
+def check_positive(name: str, value: ArrayLike) -> None:
+    """Raises a ValueError if a concrete hyperparameter is not above zero; ``inf`` passes.
+
+    Args:
+        name: the argument as the error calls it.
+        value: a scalar or an array; a traced one passes.
+
+    Raises:
+        ValueError: an entry is zero, negative or NaN.
+    """
+    if is_concrete(value) and not bool(np.all(np.asarray(value) > 0)):
+        raise ValueError(f"{name} must be positive, got {value}.")
+
+
+def check_non_negative(name: str, value: ArrayLike) -> None:
+    """Raises a ValueError if a concrete hyperparameter is negative; ``inf`` passes, unlike in :func:`check_range`.
+
+    Args:
+        name: the argument as the error calls it.
+        value: a scalar or an array; a traced one passes.
+
+    Raises:
+        ValueError: an entry is negative or NaN.
+    """
+    if is_concrete(value) and not bool(np.all(np.asarray(value) >= 0)):
+        raise ValueError(f"{name} must be in [0, inf], got {value}.")
+
+
+def check_choice(name: str, value: str, choices: Collection[str]) -> None:
+    """Raises a ValueError if ``value`` is none of a closed set of names.
+
+    Args:
+        name: the argument as the error calls it.
+        value: the name that was given.
+        choices: the names allowed.
+
+    Raises:
+        ValueError: another name; the error lists those allowed.
+    """
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}.")
