@@ -22,6 +22,7 @@ import optax
 import mixjax
 from mixjax import rules, samplers
 from mixjax.hypergrad import hypergrad
+from mixjax.meshes import varying_like
 from mixjax.types import SIGNALS
 
 PAGE = pathlib.Path(__file__).parents[3] / "experiments" / "guides" / "compatibility.md"
@@ -123,8 +124,7 @@ def _of_weighted_loss() -> Row:
     def step(state, inputs):
         params, rule_state = state
         # Under shard_map the gradient of a replicated parameter is summed over the devices; a run a device has its own.
-        axes = tuple(jax.typeof(jnp.asarray(inputs["xs"])).vma)
-        params = jax.lax.pcast(params, axes, to="varying") if axes else params
+        params = varying_like(params, inputs)
 
         def objective(params):
             losses = jnp.square(inputs["xs"] @ params - inputs["ys"])
