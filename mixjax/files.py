@@ -1,16 +1,61 @@
-"""Writes files whole or not at all, and locks files against other processes."""
+"""Takes paths from users, writes files whole or not at all, and locks files against other processes."""
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 import uuid
 import weakref
 from pathlib import Path
 
-__all__ = ["Lock", "lock", "write_whole"]
+__all__ = ["Lock", "local_path", "lock", "write_whole"]
 
 _LOG = logging.getLogger(__name__)
+
+
+def local_path(name: str, value: str | os.PathLike) -> Path:
+    """Makes a path of what a user gave, and refuses what is no place in the local file system.
+
+    A leading ``~`` is the home folder. A URL would otherwise become a folder called "gs:" below the current one.
+
+    Args:
+        name: what the path is for, such as "checkpoint" or "--out", for the error.
+        value: the path.
+
+    Returns:
+        The path; relative if it was given so.
+
+    Raises:
+        TypeError: ``value`` is no path.
+        ValueError: ``value`` is empty, a URL such as "gs://bucket/runs", begins with the home of an unknown user, or
+            holds a NUL.
+
+    Example:
+        >>> local_path("checkpoint", "runs/first")
+        PosixPath('runs/first')
+        >>> local_path("checkpoint", "gs://bucket/runs")
+        Traceback (most recent call last):
+            ...
+        ValueError: checkpoint: takes a path of the local file system, ..., got 'gs://bucket/runs'
+    """
+    try:
+        text = os.fspath(value)
+    except TypeError:
+        text = None
+    if not isinstance(text, str):
+        raise TypeError(f"{name}: takes a path, got {value!r}")
+    if not text or "\0" in text:
+        raise ValueError(f"{name}: takes a path, got {text!r}")
+    # One slash is enough: pathlib makes "gs:/bucket" of "gs://bucket". A single letter is a drive of Windows.
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):
+        raise ValueError(
+            f"{name}: takes a path of the local file system, to which a bucket can be mounted, got {text!r}"
+        )
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError(f"{name}: no user has the home folder {text!r}") from None
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

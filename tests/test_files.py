@@ -1,10 +1,41 @@
 """Files that are written whole or not at all, and locks on files."""
 
 import os
+from pathlib import Path
 
 import pytest
 
-from mixjax.files import lock, write_whole
+from mixjax.files import local_path, lock, write_whole
+
+
+@pytest.mark.parametrize("value", ["a/b", "/a/b", "C:/a", "a:b", "C:\\a", ".", "file", "x y"])
+def test_local_paths_are_taken_as_they_are(value):
+    assert local_path("out", value) == local_path("out", Path(value)) == Path(value)
+
+
+def test_the_home_folder_is_written_out(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert local_path("out", "~/runs") == local_path("out", Path("~/runs")) == Path("/home/somebody/runs")
+    with pytest.raises(ValueError, match="out: no user has the home folder '~no-such-user/runs'"):
+        local_path("out", "~no-such-user/runs")
+
+
+@pytest.mark.parametrize("value", ["gs://bucket/runs", "s3://bucket", "https://a.b/c", "file:///tmp/x", "az+x://y"])
+def test_urls_are_refused_by_name(value):
+    # pathlib has made one slash of two before anybody sees the URL.
+    for given in (value, Path(value)):
+        with pytest.raises(ValueError, match=r"^checkpoint: takes a path of the local file system.*, got '") as error:
+            local_path("checkpoint", given)
+        assert "\n" not in str(error.value)
+
+
+def test_what_is_no_path_is_refused_by_name():
+    for value in (None, 3, b"x"):
+        with pytest.raises(TypeError, match="root: takes a path, got"):
+            local_path("root", value)
+    for value in ("", "a\0b"):
+        with pytest.raises(ValueError, match="root: takes a path, got"):
+            local_path("root", value)
 
 
 def test_the_new_content_takes_the_place_of_the_old(tmp_path):

@@ -23,6 +23,7 @@ import numpy as np
 
 from mixjax.checks import requires
 from mixjax.data.segmentation import CHANNELS, REGIONS, Cases, bounding_box, ndimage_for, standardise, to_cube
+from mixjax.files import local_path
 
 __all__ = ["LABELS", "UNKNOWN", "Case", "centre_names", "list_cases", "load", "load_case"]
 
@@ -74,7 +75,7 @@ def list_cases(folder: str | os.PathLike) -> list[Case]:
         FileNotFoundError: if the folder does not exist or holds no case.
         ValueError: if two cases have the same name.
     """
-    folder = Path(folder).expanduser()
+    folder = local_path("folder", folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"BraTS: {folder} is not a folder")
     volumes = [path for path in folder.rglob("*.nii*") if path.name.startswith(f"{path.parent.name}_")]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from mixjax.checks import nearest
-from mixjax.files import write_whole
+from mixjax.files import local_path, write_whole
 
 __all__ = ["PinnedFiles", "Source", "cache_dir", "check_name", "fetch", "folder_of", "read"]
 
@@ -62,7 +62,7 @@ def cache_dir() -> Path:
         ``~/Library/Caches`` on macOS and ``~/.cache`` elsewhere.
     """
     if os.environ.get("MIXJAX_DATA"):
-        return Path(os.environ["MIXJAX_DATA"]).expanduser()
+        return local_path("MIXJAX_DATA", os.environ["MIXJAX_DATA"])
     if os.path.isabs(os.environ.get("XDG_CACHE_HOME", "")):
         return Path(os.environ["XDG_CACHE_HOME"]) / "mixjax"
     if sys.platform == "win32" and os.environ.get("LOCALAPPDATA"):
@@ -72,7 +72,7 @@ def cache_dir() -> Path:
 
 def folder_of(name: str, root: str | os.PathLike | None = None) -> Path:
     """Returns a data set's folder in the cache ``root``, or in the default cache where ``root`` is None."""
-    return (cache_dir() if root is None else Path(root).expanduser()) / name
+    return (cache_dir() if root is None else local_path("root", root)) / name
 
 
 def check_name(name: str, names: Iterable[str]) -> None:
@@ -148,7 +148,7 @@ def fetch(
 def _choose(files: PinnedFiles, source: Source | None, folder: str | os.PathLike | None) -> list[_Try]:
     """Returns the sources to try, in order: the name in errors, and the function that returns the files."""
     if folder is not None:
-        path = Path(folder).expanduser()
+        path = local_path("folder", folder)
         return [(f"folder {path}", lambda: _from_folder(path, files))]
     names: Iterable[Source] = files.sources if source is None else [source]
     return [(name, files.sources[name]) for name in names]

@@ -31,6 +31,7 @@ from mixjax.runner.configs import Config, ConfigError
 from mixjax.runner.metadata import ATTRS, metadata
 from mixjax.runner.report import Report, path_in_project
 from mixjax.sweeps.arrays import as_computable
+from mixjax.sweeps.vectors import indexed
 
 with requires("experiments", "mixjax.runner.results"):
     import xarray as xr
@@ -80,7 +81,7 @@ def _dataset(name: str, run: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
         for metric, info in run["metrics"].items()
     }
     coords = {k: (c["dims"], np.asarray(c["values"], dtype=c["dtype"])) for k, c in run["coords"].items()}
-    return xr.Dataset(variables, coords, {key: run[key] for key in ATTRS if run.get(key) is not None})
+    return indexed(xr.Dataset(variables, coords, {key: run[key] for key in ATTRS if run.get(key) is not None}))
 
 
 def write(

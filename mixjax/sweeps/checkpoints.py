@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mixjax.files import lock, write_whole
+from mixjax.files import local_path, lock, write_whole
 from mixjax.sweeps.blocks import read_block, require_orbax, write_block
 from mixjax.sweeps.segments import Kept
 
@@ -67,7 +67,7 @@ class Chunks:
     def __init__(self, folder: str | os.PathLike, identity: Mapping[str, Any]):
         """Opens the folder, and writes the identity into a new one."""
         require_orbax()
-        self.folder = Path(folder).absolute()
+        self.folder = local_path("folder", folder).absolute()
         # Through JSON and back: tuples become lists, so that the identity compares with the one in the file.
         identity = json.loads(json.dumps(dict(identity)))
         self.folder.mkdir(parents=True, exist_ok=True)

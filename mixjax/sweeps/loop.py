@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from mixjax.checks import requires
+from mixjax.files import local_path
 from mixjax.sweeps.checkpoints import Chunks
 from mixjax.sweeps.devices import Device
 from mixjax.sweeps.executor import Executor
@@ -21,6 +22,7 @@ from mixjax.sweeps.progress import Callback, Progress, Tracker
 from mixjax.sweeps.saving import Saver
 from mixjax.sweeps.segments import Segments, num_segments
 from mixjax.sweeps.spec import Sweep, Train, Vectorize
+from mixjax.sweeps.vectors import indexed
 
 if TYPE_CHECKING:
     import xarray
@@ -54,7 +56,7 @@ def sweep(
     Args:
         train: ``train(key, hparams, data) -> metrics``, pure and jittable, or :class:`mixjax.sweeps.Segments`.
         seeds: number of seeds, at least 1, the same for every point.
-        axes: hyperparameter -> its values, numbers or strings; the points are the product of the axes.
+        axes: hyperparameter -> its values, numbers, strings or vectors; the points are the product of the axes.
         points: hyperparameter -> column; entry ``i`` of the columns is point ``i``, in product with the axes.
         data: pytree that every run gets.
         dims: metric -> the names of its own dimensions.
@@ -68,8 +70,9 @@ def sweep(
         tracker: called at the same times with a :class:`mixjax.sweeps.Record`: how far the sweep is, how many runs
             diverged, and each metric's mean over the chunk's finite runs. A tracker that raises is reported as a
             warning and not called again.
-        checkpoint: folder for finished chunks and for the carries of unfinished ones (:class:`Segments`). The same call
-            finds them there and computes only what is missing; the result is bitwise that of a sweep without a break.
+        checkpoint: folder for finished chunks and for the carries of unfinished ones (:class:`Segments`); ``~`` is the
+            home folder. The same call finds them there and computes only what is missing; the result is bitwise that of
+            a sweep without a break.
             Where saving each chunk would take more than 1 % of the time, several are saved together
             (:func:`mixjax.sweeps.saving.pauses` changes that). The folder stays: remove it when the result is safe.
             Several hosts (``jax.distributed``) need a folder that all of them see: each computes its share of the
@@ -80,8 +83,10 @@ def sweep(
 
     Returns:
         An ``xarray.Dataset``. Each metric has dims ``(*axes, "point", "seed", *dims[metric])``, "point" where there are
-        ``points``, whose columns are coordinates along it. A run equals the same run of any other sweep within 1e-4,
-        and bitwise at equal ``chunk``. The attributes are about this call:
+        ``points``, whose columns are coordinates along it. Vectors are coordinates twice: ``mixture`` has their
+        numbers, ``[axis or point, mixture_0, ...]``, and ``mixture_label`` their texts, by which
+        ``.sel(mixture_label="[0.5, 0.5]")`` selects along an axis. A run equals the same run of any other
+        sweep within 1e-4, and bitwise at equal ``chunk``. The attributes are about this call:
 
         - ``num_runs``, and ``num_computed``, the number of runs that this host computed now;
         - ``compile_seconds`` and ``run_seconds``;
@@ -90,7 +95,7 @@ def sweep(
 
     Raises:
         ValueError: no seeds, an empty axis, columns of different lengths, values that do not fit JAX's types, ``dims``
-            that do not fit the metrics, several hosts without a ``checkpoint``.
+            that do not fit the metrics, several hosts without a ``checkpoint``, a ``checkpoint`` that is a URL.
         TypeError: metrics that are not a dict of arrays; a carry that changes its shapes.
         RuntimeError: another host failed; its own error is in its log.
         ImportError: xarray or, with a checkpoint, orbax is missing (extra ``experiments``).
@@ -149,17 +154,19 @@ def run(
         >>> run(spec).x.values.tolist()
         [[0.0, 0.0], [1.0, 1.0]]
     """
+    # A folder that cannot be used should show before the runs.
+    folder = None if checkpoint is None else local_path("checkpoint", checkpoint)
     # Needed at the end only, but a missing package should show before the runs.
     _xarray()
     hosts = Hosts.here()
-    if hosts.several and checkpoint is None:
+    if hosts.several and folder is None:
         raise ValueError("several hosts share their chunks through a folder: give a checkpoint folder that all see.")
     prepared = Prepared.of(spec)
     runs = prepared.runs
 
     store, kept = None, {}
-    if checkpoint is not None:
-        store, kept = _open_store(checkpoint, identity_of(prepared, spec.chunk, identity or {}), hosts)
+    if folder is not None:
+        store, kept = _open_store(folder, identity_of(prepared, spec.chunk, identity or {}), hosts)
     # One host may have found a chunk damaged that another could read: all hosts go by what the first one found.
     done = hosts.from_first(runs.covered(kept))
     kept = {first: metrics for first, metrics in kept.items() if done[first]}
@@ -261,7 +268,7 @@ def _dataset(spec, prepared, kept, attrs):
     # Of labels that belong to no metric, xarray would make a dimension of the dataset.
     used = {dim for own in prepared.dims.values() for dim in own}
     coords = {name: values for name, values in (spec.coords or {}).items() if name in used}
-    return _xarray().Dataset(variables, runs.coords | coords, attrs)
+    return indexed(_xarray().Dataset(variables, runs.coords | coords, attrs))
 
 
 def _xarray():

@@ -33,7 +33,7 @@ class Inputs(NamedTuple):
     Args:
         valid: bool ``[slots]``, True where a slot holds a run.
         state: ``[slots, ...]``: each run's seed or, for a segment, its carry.
-        hparams: hyperparameter -> numbers ``[slots]``.
+        hparams: hyperparameter -> numbers ``[slots]``, of vectors ``[slots, ...]``.
         labels: hyperparameter -> the label's position ``[]``, which all runs share.
         data: the sweep's data.
     """

@@ -34,7 +34,7 @@ def segment_shapes(segments: Segments, hparams: Any, data: Any) -> SegmentShapes
 
     Args:
         segments: the training run.
-        hparams: hyperparameter -> scalar, or its ``jax.ShapeDtypeStruct``.
+        hparams: hyperparameter -> scalar or array, or its ``jax.ShapeDtypeStruct``.
         data: pytree of arrays.
 
     Returns:
@@ -58,7 +58,7 @@ def metric_dims(
 
     Args:
         train: the training run; traced, not run.
-        hparams: hyperparameter -> ``jax.ShapeDtypeStruct`` of a scalar.
+        hparams: hyperparameter -> ``jax.ShapeDtypeStruct``.
         data: pytree of arrays.
         taken: names that no dimension or metric may have.
         dims: metric -> names of its dimensions; a metric that is left out gets made-up names.

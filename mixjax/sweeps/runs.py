@@ -13,6 +13,7 @@ import numpy as np
 
 from mixjax.sweeps.arrays import num_runs
 from mixjax.sweeps.points import Labels, as_array, as_values
+from mixjax.sweeps.vectors import label_name, own_dims, texts
 
 __all__ = ["Part", "Runs", "pieces"]
 
@@ -22,7 +23,7 @@ class Part(NamedTuple):
 
     Args:
         seeds: uint32 ``[runs]``.
-        hparams: hyperparameter -> numbers ``[runs]``.
+        hparams: hyperparameter -> numbers ``[runs]``, of vectors ``[runs, ...]``.
         labels: hyperparameter -> the label's position ``[]``, the same for all of these runs.
     """
 
@@ -51,14 +52,16 @@ class Runs:
         shape: sizes of these dimensions.
         names: names of the axes, the columns and the dimensions; no metric may have one of them.
         label_names: hyperparameter of labels -> all names, in the order of their positions.
-        coords: coordinate -> values, or -> (dimension, values).
+        coords: coordinate -> values, or -> (dimensions, values). A vector has two coordinates along its axis or its
+            points: the numbers, with dimensions of their own, and a text in one dimension, ``"<name>_label"``, which
+            stays with each metric.
         seeds: each run's seed, ``[num]``.
-        batched: hyperparameter of numbers -> each run's value, ``[num]``.
+        batched: hyperparameter of numbers -> each run's value, ``[num]`` or of vectors ``[num, ...]``.
         largest_group: the largest number of runs that share their labels.
 
     Raises:
         ValueError: no seeds, seeds beyond 32 bits, an empty axis or column, columns of different lengths, values that
-            are not all numbers or all strings or that JAX's types cannot hold.
+            are not all numbers, all strings or all vectors of one shape, or that JAX's types cannot hold.
 
     Example:
         >>> runs = Runs({"gamma": [0.1, 1.0]}, {}, seeds=3, first_seed=5)
@@ -86,19 +89,33 @@ class Runs:
     def _name_dimensions(self, seed_values):
         """Sets the dimensions of the result and their coordinates."""
         dims, shape = list(self.axes), [len(values) for values in self.axes.values()]
-        self.coords: dict[str, Any] = {**self.axes, "seed": seed_values.astype(int)}
+        self.coords: dict[str, Any] = {"seed": seed_values.astype(int)}
         # A name may be here twice: clashes are looked for when the names of the metrics are known.
-        self.names = [*self.axes, *self.points]
+        self.names = []
+        for name, values in self.axes.items():
+            self._add_coordinate(name, name, values)
         if self.points:
             num_points = len(next(iter(self.points.values())))
             dims.append("point")
             shape.append(num_points)
             self.names.append("point")
             self.coords["point"] = np.arange(num_points)
-            self.coords |= {name: ("point", values) for name, values in self.points.items()}
+            for name, values in self.points.items():
+                self._add_coordinate(name, "point", values)
         self.names.append("seed")
         self.dims, self.shape = (*dims, "seed"), (*shape, len(seed_values))
         self.num = math.prod(self.shape)
+
+    def _add_coordinate(self, name, dim, values):
+        """Adds the coordinate of one hyperparameter along a dimension of the result; two coordinates of a vector."""
+        own = own_dims(name, values)
+        self.names += [name, *own]
+        self.coords[name] = ((dim, *own), values)
+        if own:
+            # A metric does not have the vector's own dimensions, so that xarray drops the numbers where one metric is
+            # taken from the result. The text tells its points apart there.
+            self.names.append(label_name(name))
+            self.coords[label_name(name)] = (dim, texts(values))
 
     def _order_runs(self, seed_values):
         """Sets the order of computation, and each run's seed and hyperparameters in it."""
@@ -106,10 +123,13 @@ class Runs:
         columns = {}
         for name in values:
             dim = self.dims.index(name if name in self.axes else "point")
+            column = as_array(name, values[name])
+            own = column.shape[1:]
             # A column varies along its own dimension, and is the same along all others.
             shape = [1] * len(self.shape)
-            shape[dim] = -1
-            columns[name] = np.broadcast_to(as_array(name, values[name]).reshape(shape), self.shape).ravel()
+            shape[dim] = len(column)
+            column = np.broadcast_to(column.reshape(*shape, *own), (*self.shape, *own))
+            columns[name] = column.reshape(self.num, *own)
 
         self.label_names = {name: column.names for name, column in values.items() if isinstance(column, Labels)}
         if self.label_names:
@@ -132,8 +152,8 @@ class Runs:
 
     @property
     def batched_spec(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Describes one run's hyperparameters that are numbers, by shape and dtype."""
-        return {name: jax.ShapeDtypeStruct((), column.dtype) for name, column in self.batched.items()}
+        """Describes one run's hyperparameters that are numbers or vectors, by shape and dtype."""
+        return {name: jax.ShapeDtypeStruct(column.shape[1:], column.dtype) for name, column in self.batched.items()}
 
     @property
     def label_spec(self) -> dict[str, jax.ShapeDtypeStruct]:

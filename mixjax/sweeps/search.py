@@ -22,13 +22,13 @@ import dataclasses
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
 from mixjax.checks import requires
+from mixjax.files import local_path
 from mixjax.sweeps import loop
 from mixjax.sweeps.points import Labels, random_points
 from mixjax.sweeps.progress import Callback, Tracker
@@ -69,8 +69,9 @@ def search(
         sweep: what to run at each point, without ``points``. A ``chunk`` of "auto" is chosen for the first batch and
             kept, in the study too.
         space: for each hyperparameter ``("linear" | "log" | "integer", low, high)`` or a list to choose from, as in
-            :func:`mixjax.sweeps.random_points`. Strings are labels: ``train`` gets their positions in the list. A chunk
-            holds runs of equal labels only, so that a batch of many labels takes several chunks.
+            :func:`mixjax.sweeps.random_points`, but no vectors. Strings are labels: ``train`` gets their
+            positions in the list. A chunk holds runs of equal labels only, so that a batch of many labels takes several
+            chunks.
         objective: the ``xarray.Dataset`` of a batch -> a value for each point, ``[point]``, for instance a mean over
             ``seed``; for a study of several objectives ``[point, objective]``.
         num_trials: finished trials that ``study`` has in the end, failed ones and earlier ones among them. The last
@@ -109,6 +110,7 @@ def search(
         >>> len(study.trials), abs(study.best_params["x"] - 0.3) < 0.05
         (64, True)
     """
+    checkpoint = None if checkpoint is None else local_path("checkpoint", checkpoint)
     with requires("search", "mixjax.sweeps.search"):
         import optuna
 
@@ -123,7 +125,7 @@ def search(
     while trials := _next_batch(study, distributions, num_trials, batch):
         # All batches use the first batch's size of a chunk, so that they share one program.
         chunk = study.user_attrs.get(_CHUNK, "auto") if sweep.chunk == "auto" else sweep.chunk
-        folder = None if checkpoint is None else Path(checkpoint, f"batch_{trials[0].number:06d}")
+        folder = None if checkpoint is None else checkpoint / f"batch_{trials[0].number:06d}"
         result = loop.run(
             dataclasses.replace(sweep, points=_points(trials, distributions), chunk=chunk),
             callback=callback,
@@ -145,10 +147,14 @@ def _distributions(space):
     """Returns optuna's distribution of each hyperparameter."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    # Called for its checks of the space only.
-    random_points(space, num=1)
+    # Checks the space.
+    drawn = random_points(space, num=1)
     found = {}
     for name, choices in space.items():
+        if np.ndim(drawn[name][0]):
+            raise ValueError(
+                f"{name}: optuna proposes numbers and labels, no vectors; make the vector of them in train."
+            )
         scale = choices[0] if isinstance(choices, tuple) and len(choices) == 3 else None
         if scale in ("linear", "log"):
             found[name] = FloatDistribution(float(choices[1]), float(choices[2]), log=scale == "log")

@@ -26,7 +26,7 @@ class Train(Protocol):
 
         Args:
             key: ``jax.random.key(seed)``.
-            hparams: hyperparameter -> scalar.
+            hparams: hyperparameter -> scalar, or an array where its values are vectors.
             data: the sweep's data.
         """
         ...
@@ -41,11 +41,13 @@ class Sweep:
 
     Args:
         train: ``train(key, hparams, data) -> metrics``, pure and jittable. ``key`` is ``jax.random.key(seed)``, the
-            same for every point (paired seeds). ``hparams`` is a dict of scalars, one for each axis and each column of
-            ``points``. ``metrics`` is a dict of arrays. Pass the same function object in every call, not a new lambda:
-            the cache of compiled programs goes by it. A :class:`mixjax.sweeps.Segments` cuts a run in time.
+            same for every point (paired seeds). ``hparams`` is a dict of scalars, or arrays where the values are
+            vectors, one for each axis and each column of ``points``. ``metrics`` is a dict of arrays. Pass the same
+            function object in every call, not a new lambda: the cache of compiled programs goes by it. A
+            :class:`mixjax.sweeps.Segments` cuts a run in time.
         seeds: number of seeds, at least 1.
-        axes: hyperparameter -> its values, all numbers or all strings; the points are the product of the axes. Strings
+        axes: hyperparameter -> its values, all numbers, all strings or all vectors; the points are the product of the
+            axes. Vectors are lists or arrays of numbers that have one shape, such as mixtures. NaN is refused. Strings
             are labels: ``train`` gets a label's position (an int32, for instance the index of
             :func:`mixjax.rules.select`), and the result has the strings. Positions count the different strings in the
             order in which they first appear; :class:`mixjax.sweeps.Labels` sets another order. All runs of a chunk
