@@ -8,15 +8,18 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mixjax.checks import check_integer
+from mixjax.checks import check_integer, check_shape
+from mixjax.meshes import varying_like
 from mixjax.signals import Moments, merge
-from mixjax.transforms import AggregateState, find_states
-from mixjax.types import SIGNALS
+from mixjax.transforms import NO_SIGNALS, AggregateState, find_states, to_sum
+from mixjax.types import UNKNOWN
 
 __all__ = ["AccumulateState", "accumulate"]
 
-# Signals that are merged over microbatches, and signals whose last value is passed on.
-_MERGED = ("losses", "loss_vars", "grad_stds")
+# What becomes of each signal of the vocabulary over the microbatches. Counts add up.
+_MOMENTS = ("losses", "loss_vars")
+_MEANS = ("reference_losses", "hypergrads")
+_ROOT_MEAN_SQUARES = ("grad_norms", "grad_stds")
 _LATEST = ("loss_weights", "sampling_weights")
 
 
@@ -26,19 +29,19 @@ class AccumulateState(NamedTuple):
     Attributes:
         inner: state of the wrapped transformation.
         microbatch: int32 scalar, microbatches since the last update.
-        grads: float32 sums of gradients; where ``tx`` contains ``aggregate``, stacked ``[D, *param]`` and weighted by
-            counts.
+        grads: sums of gradients; where ``tx`` contains ``aggregate``, stacked ``[D, *param]`` and weighted by counts.
+            They are float32 for parameters of half precision, else of the parameters' dtype.
         moments: :class:`mixjax.signals.Moments` ``[D]`` of the losses.
-        grad_squares: float32 ``[D]``, sum of ``(counts - 1) * grad_stds²``.
-        grad_freedom: float32 ``[D]``, sum of ``counts - 1`` where there was a ``grad_stds``.
+        means: by signal, float32 ``[D]``: the mean, or the root of the mean square, over the microbatches so far.
+        masses: by signal, float32 ``[D]``: the sum of the weights behind that mean.
     """
 
     inner: Any
     microbatch: jax.Array
     grads: Any
     moments: Moments
-    grad_squares: jax.Array
-    grad_freedom: jax.Array
+    means: dict[str, jax.Array]
+    masses: dict[str, jax.Array]
 
 
 def accumulate(tx: optax.GradientTransformation, k: int) -> optax.GradientTransformationExtraArgs:
@@ -47,32 +50,52 @@ def accumulate(tx: optax.GradientTransformation, k: int) -> optax.GradientTransf
     ``optax.MultiSteps`` hands the inner transformation the last microbatch's extra arguments only. Here every signal is
     merged in its own way:
 
-    - ``counts`` add up, ``losses`` are averaged by counts, ``loss_vars`` are merged by Chan's formula.
-    - The squares of ``grad_stds`` are pooled by ``counts - 1``, so that a single example says nothing.
-    - ``loss_weights``, ``sampling_weights`` and extra arguments that are no signals keep their last value.
+    =========================================  ======================================================================
+    signal                                     over the microbatches
+    =========================================  ======================================================================
+    ``counts``                                 sum
+    ``losses``                                 mean by counts
+    ``loss_vars``                              variance of all examples, by Chan's formula
+    ``reference_losses``, ``hypergrads``       mean by counts
+    ``grad_norms``                             root of the mean square by counts
+    ``grad_stds``                              root of the mean square by ``counts - 1``: one example says nothing
+    ``loss_weights``, ``sampling_weights``     the last value; also of extra arguments that are no signals
+    =========================================  ======================================================================
+
+    A non-finite ``reference_losses``, ``hypergrads``, ``grad_norms`` or ``grad_stds`` in one row of one microbatch is
+    left out of that row's mean. A non-finite loss makes its row unseen, as it would in one batch of all examples.
 
     In the other calls the returned parameter updates are zeros, and the state of ``tx`` stays as it is.
 
     Around a chain that begins with :func:`mixjax.aggregate` the stacked gradients are averaged by counts, row by row.
-    For rules that read ``losses`` and ``loss_vars``, ``k`` microbatches then give exactly the update of one batch of
-    all of them. (Pooled ``grad_stds`` are an unbiased estimate, not the batch's own value.) Around
-    :func:`mixjax.track` gradients are plain means over microbatches. That is exact where the objective is a
+    ``k`` microbatches then give exactly the update of one batch of all of them, but for two signals:
+
+    - pooled ``grad_stds`` are an unbiased estimate, not the batch's own value;
+    - :func:`mixjax.rules.doge` reads the norm of a domain's mean gradient as ``grad_norms``. Microbatches have noisier
+      mean gradients, so the merged value lies above the norm of the whole batch's, and DoGE steps more carefully. Take
+      the norms of the accumulated gradients in a probe of their own where that matters.
+
+    Around :func:`mixjax.track` gradients are plain means over microbatches. That is exact where the objective is a
     Horvitz-Thompson one over microbatches of equal size, or where the counts are the same in every microbatch.
+
+    A checkpoint from the middle of a window may be restored with another ``k``. The window closes with the first
+    microbatch that makes it at least ``k`` long, and means are taken over the microbatches gathered.
 
     Args:
         tx: a transformation that contains ``aggregate`` or ``track``.
-        k: number of microbatches per update, a Python integer of at least 1.
+        k: number of microbatches per update, an integer of at least 1.
 
     Signals:
-        The signals that the rules need, out of ``counts``, ``losses``, ``loss_vars``, ``grad_stds``, ``loss_weights``
-        and ``sampling_weights``; the same ones in every microbatch.
+        The signals that the rules need, the same ones in every microbatch.
 
     Returns:
-        An ``optax.GradientTransformationExtraArgs`` with state :class:`AccumulateState`. Sums are float32.
+        An ``optax.GradientTransformationExtraArgs`` with state :class:`AccumulateState`. As in ``optax.MultiSteps`` the
+        state of ``tx`` keeps the dtypes that ``tx.init`` gave it, whatever the gradients' dtype.
 
     Raises:
-        TypeError: ``update`` without ``counts``, or with a signal that cannot be merged.
-        ValueError: ``k`` below 1, or a ``tx`` with neither ``aggregate`` nor ``track``.
+        TypeError: ``update`` without ``counts``, with ``loss_vars`` but no ``losses``, or with complex gradients of
+            real parameters.
+        ValueError: ``k`` below 1, a ``tx`` with neither ``aggregate`` nor ``track``, or a signal that is not ``[D]``.
 
     Example:
         >>> import jax.numpy as jnp, mixjax, optax
@@ -94,73 +117,125 @@ def accumulate(tx: optax.GradientTransformation, k: int) -> optax.GradientTransf
         states = [state for _, state in find_states(inner)]
         if not states:
             raise ValueError("accumulate needs a transformation that contains mixjax.aggregate or mixjax.track.")
-        rows = jnp.zeros(states[0].rule_state.weights.shape, jnp.float32)
-        lead = rows.shape if _is_stacked(states) else ()
-        grads = jax.tree.map(lambda p: jnp.zeros(lead + jnp.shape(p), jnp.float32), params)
-        return AccumulateState(inner, jnp.zeros((), jnp.int32), grads, Moments(rows, rows, rows), rows, rows)
+        domains = states[0].rule_state.weights.shape
+        lead = domains if _is_stacked(inner) else ()
 
-    def update(updates, state, params=None, *, counts=None, **signals):
+        def rows():
+            # Every row is an array of its own: a state that holds one buffer twice cannot be donated.
+            return jnp.zeros(domains, jnp.float32)
+
+        return AccumulateState(
+            inner=inner,
+            microbatch=jnp.zeros((), jnp.int32),
+            grads=jax.tree.map(lambda p: _zeros_to_sum(p, lead), params),
+            moments=Moments(rows(), rows(), rows()),
+            means={name: rows() for name in (*_MEANS, *_ROOT_MEAN_SQUARES)},
+            masses={name: rows() for name in (*_MEANS, *_ROOT_MEAN_SQUARES)},
+        )
+
+    def update(updates, state, params=None, *, counts=None, **extra):
         if counts is None:
-            raise TypeError("accumulate got no domain signals: call tx.update(grads, state, params, counts=..., ...).")
-        unknown = set(signals) & set(SIGNALS) - {*_MERGED, *_LATEST}
-        if unknown:
-            raise TypeError(f"accumulate cannot merge {sorted(unknown)}, it takes {['counts', *_MERGED, *_LATEST]}.")
-        stacked = _is_stacked([s for _, s in find_states(state.inner)])
-        counts = jnp.asarray(counts, jnp.float32)
-        gathered = _gather(state, updates, counts, signals, stacked)
+            raise TypeError(f"accumulate {NO_SIGNALS}")
+        signals, latest = _split(extra)
+        _check_rows(state, counts=counts, **signals)
+        gathered = _gather(state, updates, jnp.asarray(counts).astype(jnp.float32), signals)
 
         def emit():
-            means = _mean_gradients(gathered, updates, k, stacked)
+            means = _mean_gradients(gathered, updates)
             merged = _merged_signals(gathered)
-            passed = {name: merged[name] if name in _MERGED else value for name, value in signals.items()}
-            out, inner = tx.update(means, state.inner, params, counts=merged["counts"], **passed)
-            zeros = jax.tree.map(jnp.zeros_like, gathered._replace(inner=None))
-            return out, zeros._replace(inner=inner)
+            passed = {name: merged[name] for name in ("counts", *signals)}
+            out, inner = tx.update(means, state.inner, params, **passed, **latest)
+            inner = jax.tree.map(_as_before, inner, state.inner)
+            return out, jax.tree.map(jnp.zeros_like, gathered._replace(inner=None))._replace(inner=inner)
 
         def wait():
-            # The branches of a cond need equal dtypes, so zeros follow what tx returns, not the gradients it gets.
-            shapes = jax.eval_shape(emit)[0]
-            out = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-            return out, gathered._replace(microbatch=state.microbatch + 1)
+            # The branches of a cond need equal types, so zeros follow what tx returns, not the gradients it gets.
+            out, new = jax.eval_shape(emit)
+            zeros = jax.tree.map(lambda leaf: varying_like(jnp.zeros_like(leaf), leaf), out)
+            return zeros, gathered._replace(inner=jax.tree.map(varying_like, state.inner, new.inner))
 
-        # A cond, so that tx runs once every k microbatches; a where would run it every time.
-        return jax.lax.cond(state.microbatch == k - 1, emit, wait)
+        # A cond, so that tx runs once every k microbatches; a where would run it every time. After a restored window
+        # that was begun with a larger k, there may be more than k microbatches.
+        return jax.lax.cond(gathered.microbatch >= jnp.asarray(k, jnp.int32), emit, wait)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _gather(state, updates, counts, signals, stacked) -> AccumulateState:
-    """Adds a microbatch's gradients and signals to the state; its ``inner`` and ``microbatch`` stay as they are."""
-    grad_stds = jnp.asarray(signals.get("grad_stds", jnp.zeros_like(counts)), jnp.float32)
-    freedom = jnp.where((counts > 1) & jnp.isfinite(grad_stds), counts - 1.0, 0.0)
-    # A NaN grad_std times a freedom of 0 would be NaN.
-    squares = jnp.where(freedom > 0, freedom * jnp.square(grad_stds), 0.0)
+def _zeros_to_sum(param, lead):
+    """Makes zeros in which to sum gradients of a parameter, with leading axes ``lead`` and the parameter's sharding."""
+    zeros = jnp.zeros_like(to_sum(jnp.asarray(param)))
+    return jnp.broadcast_to(zeros, lead + zeros.shape)
+
+
+def _as_before(new, old):
+    """Casts a leaf of the new inner state to the old one's type: to its dtype, and to vary over its mesh axes."""
+    # Adam's moments take the dtype of the gradients, which may be another than that of the parameters.
+    new = new if new.dtype == old.dtype else new.astype(old.dtype)
+    return varying_like(new, old)
+
+
+def _is_stacked(inner):
+    return any(isinstance(state, AggregateState) for _, state in find_states(inner))
+
+
+def _split(extra):
+    """Splits the extra arguments into signals that are merged, and arguments whose last value is passed on."""
+    if "loss_vars" in extra and "losses" not in extra:
+        raise TypeError("accumulate cannot merge loss_vars without losses: give both.")
+    merged = (*_MOMENTS, *_MEANS, *_ROOT_MEAN_SQUARES)
+    signals = {name: jnp.asarray(value).astype(jnp.float32) for name, value in extra.items() if name in merged}
+    return signals, {name: value for name, value in extra.items() if name not in merged}
+
+
+def _check_rows(state, **signals):
+    for name, value in signals.items():
+        check_shape(f"signal {name!r}", value, state.moments.count.shape, "one row per domain")
+
+
+def _gather(state, updates, counts, signals) -> AccumulateState:
+    """Adds a microbatch's gradients and signals to the state; its ``inner`` stays as it is."""
+    stacked = _is_stacked(state.inner)
+    means, masses = dict(state.means), dict(state.masses)
+    for name in means.keys() & signals.keys():
+        means[name], masses[name] = _average(name, means[name], masses[name], signals[name], counts)
     return state._replace(
-        grads=jax.tree.map(lambda total, g: total + _weigh(g, counts, stacked), state.grads, updates),
+        microbatch=state.microbatch + 1,
+        grads=jax.tree.map(lambda total, g: total + _weigh(g, counts, stacked, total), state.grads, updates),
         moments=merge(state.moments, _read_moments(counts, signals)),
-        grad_squares=state.grad_squares + squares,
-        grad_freedom=state.grad_freedom + freedom,
+        means=means,
+        masses=masses,
     )
 
 
-def _mean_gradients(gathered, updates, k, stacked):
-    """Divides the gathered gradients by their counts, or by ``k``, and casts them to the dtypes of ``updates``."""
+def _average(name, mean, mass, values, counts):
+    """Takes a microbatch's ``values [D]`` of one signal into their mean, or into the root of their mean square."""
+    weights = jnp.maximum(counts - 1.0, 0.0) if name == "grad_stds" else counts
+    known = (weights > 0) & jnp.isfinite(values)
+    # A NaN value times a weight of 0 would be NaN.
+    values, weights = jnp.where(known, values, 0.0), jnp.where(known, weights, 0.0)
+    mass = mass + weights
+    share = weights / jnp.maximum(mass, jnp.finfo(jnp.float32).tiny)
+    if name in _MEANS:
+        return (1.0 - share) * mean + share * values, mass
+    # hypot, since the square of a large norm is infinite.
+    return jnp.hypot(jnp.sqrt(1.0 - share) * mean, jnp.sqrt(share) * values), mass
+
+
+def _mean_gradients(gathered, updates):
+    """Divides the gathered gradients by their counts, or by the number of microbatches; dtypes are the gradients'."""
+    stacked = _is_stacked(gathered.inner)
     counts = jnp.maximum(gathered.moments.count, 1.0)
 
     def mean(total, g):
-        return (total / (_column(counts, total) if stacked else jnp.float32(k))).astype(g.dtype)
+        parts = _column(counts, total) if stacked else gathered.microbatch
+        return (total / parts.astype(total.dtype)).astype(g.dtype)
 
     return jax.tree.map(mean, gathered.grads, updates)
 
 
 def _merged_signals(gathered):
-    freedom = gathered.grad_freedom
-    grad_stds = jnp.where(freedom > 0, jnp.sqrt(gathered.grad_squares / freedom), jnp.nan)
-    return {**gathered.moments.signals(), "grad_stds": grad_stds}
-
-
-def _is_stacked(states):
-    return any(isinstance(state, AggregateState) for state in states)
+    averages = {name: jnp.where(gathered.masses[name] > 0, mean, UNKNOWN) for name, mean in gathered.means.items()}
+    return {**gathered.moments.signals(), **averages}
 
 
 def _column(rows, like):
@@ -168,19 +243,27 @@ def _column(rows, like):
     return rows.reshape(-1, *[1] * (like.ndim - 1))
 
 
-def _weigh(grads, counts, stacked):
+def _weigh(grads, counts, stacked, total):
+    """Casts gradients to the dtype of their sum and, where they are stacked, weighs each row by its count."""
+    if jnp.iscomplexobj(grads) and not jnp.iscomplexobj(total):
+        raise TypeError(
+            f"accumulate got {grads.dtype} gradients for a real parameter, the imaginary part would be lost."
+        )
     # Sums in bfloat16 stall once they are a few hundred times an addend.
-    grads = grads.astype(jnp.float32)
+    grads = grads.astype(total.dtype)
     if not stacked:
         return grads
+    if grads.shape != total.shape:
+        raise ValueError(f"accumulate takes stacked gradients of shape {total.shape}, got {grads.shape}.")
     weights = _column(counts, grads)
-    # The row of an absent domain may hold NaN.
-    return jnp.where(weights > 0, weights * grads, 0.0)
+    # The row of an absent domain may hold NaN, and NaN times 0 is NaN.
+    return weights.astype(total.dtype) * jnp.where(weights > 0, grads, 0.0)
 
 
 def _read_moments(counts, signals):
     """Turns a microbatch's ``losses`` and ``loss_vars`` into moments; signals not given count as 0 and go nowhere."""
-    losses = jnp.asarray(signals.get("losses", jnp.zeros_like(counts)), jnp.float32)
-    loss_vars = jnp.asarray(signals.get("loss_vars", jnp.zeros_like(counts)), jnp.float32)
-    mean = jnp.where(counts > 0, losses, 0.0)
-    return Moments(counts, mean, jnp.where(counts > 1, loss_vars * (counts - 1.0), 0.0))
+    zeros = jnp.zeros_like(counts)
+    mean = jnp.where(counts > 0, signals.get("losses", zeros), 0.0)
+    # A variance of which nothing is known has no squared deviations.
+    variances = jnp.where(counts > 1, signals.get("loss_vars", zeros), 0.0)
+    return Moments(counts, mean, variances * jnp.maximum(counts - 1.0, 0.0))

@@ -27,14 +27,14 @@ def varying_axes(x: Any) -> frozenset[str]:
     """Finds the mesh axes over which an array varies, inside ``shard_map`` with ``check_vma=True``.
 
     Args:
-        x: an array. Anything else varies over nothing.
+        x: an array, or the ``jax.ShapeDtypeStruct`` of one. Anything else varies over nothing.
 
     Returns:
         Names of axes; empty outside ``shard_map``, and with ``check_vma=False``.
     """
-    if not isinstance(x, jax.Array):
+    if not isinstance(x, (jax.Array, jax.ShapeDtypeStruct)):
         return frozenset()
-    array_type = jax.typeof(x)
+    array_type = jax.typeof(x) if isinstance(x, jax.Array) else x
     # The attribute's place depends on the version of JAX.
     manual = getattr(array_type, "manual_axis_type", None)
     return frozenset(getattr(array_type, "vma", ()) if manual is None else manual.varying)

@@ -34,13 +34,23 @@ class TrackState(NamedTuple):
     rule_state: Any
 
 
+NO_SIGNALS = (
+    "got no domain signals: call tx.update(grads, state, params, counts=..., ...) with the rule's signals as keyword "
+    "arguments. If you did, something on the way drops extra arguments: use mixjax.accumulate in place of "
+    "optax.MultiSteps, put other wrappers (optax.lookahead, optax.contrib.sam) behind it in an optax.chain, and give "
+    "flax's TrainState the apply_gradients that the docstring of mixjax.transforms shows."
+)
+"""The end of the error about an ``update`` without ``counts``; it begins with the function's name."""
+
+
+def _init_rule(rule, prior):
+    # A rule's first weights and its prior may be one buffer, which could not be donated: every field gets a copy.
+    return jax.tree.map(jnp.copy, rule.init(prior))
+
+
 def _update_rule(name, rule, rule_state, signals):
     if "counts" not in signals:
-        raise TypeError(
-            f"{name} got no domain signals: call tx.update(grads, state, params, counts=..., ...) with the rule's "
-            "signals as keyword arguments. Remove any wrapper that drops extra arguments (optax.MultiSteps inside a "
-            "chain, a GradientTransformation without extra args); mixjax.accumulate keeps them."
-        )
+        raise TypeError(f"{name} {NO_SIGNALS}")
     return rule.update(rule_state, **signals)
 
 
@@ -82,7 +92,7 @@ def aggregate(rule: WeightRule, prior: ArrayLike) -> optax.GradientTransformatio
 
     def init(params):
         del params
-        return AggregateState(rule.init(prior))
+        return AggregateState(_init_rule(rule, prior))
 
     def update(updates, state, params=None, **signals):
         del params
@@ -97,14 +107,21 @@ def aggregate(rule: WeightRule, prior: ArrayLike) -> optax.GradientTransformatio
 
 
 def _combine(grads: jax.Array, weights: jax.Array) -> jax.Array:
-    """Sums stacked gradients with the weights in float32, and casts the sum back to the gradients' dtype."""
+    """Sums stacked gradients with the weights, in float32 or wider, and casts the sum to the gradients' dtype."""
     if grads.shape[:1] != weights.shape:
         raise ValueError(
             f"aggregate takes stacked gradients, leading axis {weights.size} (domains), got shape {grads.shape}."
         )
     c = weights.reshape(-1, *[1] * (grads.ndim - 1))
     # The where keeps a NaN gradient of a domain of weight zero out of the sum.
-    return jnp.where(c > 0, c * grads.astype(jnp.float32), 0.0).sum(axis=0).astype(grads.dtype)
+    addends = to_sum(jnp.where(c > 0, grads, 0.0))
+    return (c.astype(addends.dtype) * addends).sum(axis=0).astype(grads.dtype)
+
+
+def to_sum(x: jax.Array) -> jax.Array:
+    """Casts an array to the dtype in which gradients are summed: float32, or its own where that is wider or complex."""
+    wide = jnp.issubdtype(x.dtype, jnp.inexact) and x.dtype.itemsize >= 4
+    return x if wide else x.astype(jnp.float32)
 
 
 def track(rule: WeightRule, prior: ArrayLike) -> optax.GradientTransformationExtraArgs:
@@ -139,7 +156,7 @@ def track(rule: WeightRule, prior: ArrayLike) -> optax.GradientTransformationExt
 
     def init(params):
         del params
-        return TrackState(rule.init(prior))
+        return TrackState(_init_rule(rule, prior))
 
     def update(updates, state, params=None, **signals):
         del params
@@ -190,7 +207,8 @@ def get_weights(opt_state: Any, name: str | None = None) -> jax.Array:
     # nnx.Optimizer keeps its state in variables, whose array is read with [...].
     if hasattr(weights, "set_value"):
         weights = weights[...]
-    return jnp.asarray(weights)
+    # A copy of its own outlives the optimizer state where that is donated to the next step.
+    return jnp.array(weights)
 
 
 def _is_under(name: str, path: tuple) -> bool:

@@ -11,6 +11,7 @@ import pytest
 
 import mixjax
 from mixjax import accumulate, aggregate, get_weights, rules, signals, track, weighted_loss
+from mixjax.types import SIGNALS
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -309,11 +310,30 @@ def test_signals_must_arrive():
         tx.update(THETA, tx.init(THETA), THETA, counts=np.ones(D))
 
 
-@pytest.mark.parametrize("name", ["hypergrads", "grad_norms"])
-def test_a_signal_that_cannot_be_merged_is_named(name):
-    tx = accumulate(track(rules.fgls(), PRIOR), 2)
-    with pytest.raises(TypeError, match=rf"cannot merge \['{name}'\]"):
-        tx.update(THETA, tx.init(THETA), THETA, counts=np.ones(D), losses=np.ones(D), **{name: np.ones(D)})
+def test_a_variance_without_its_mean_is_an_error():
+    tx = accumulate(track(rules.fixed(), PRIOR), 2)
+    with pytest.raises(TypeError, match="cannot merge loss_vars without losses"):
+        tx.update(THETA, tx.init(THETA), THETA, counts=np.ones(D), loss_vars=np.ones(D))
+
+
+@pytest.mark.parametrize("name", [name for name in SIGNALS if name not in ("loss_weights", "sampling_weights")])
+def test_a_signal_of_another_shape_is_named(name):
+    tx = accumulate(track(rules.fixed(), PRIOR), 2)
+    given = {"counts": np.ones(D), "losses": np.ones(D)} | {name: np.ones(2)}
+    with pytest.raises(ValueError, match=f"signal '{name}' must be"):
+        tx.update(THETA, tx.init(THETA), THETA, **given)
+
+
+def test_gradients_that_are_not_stacked_are_an_error():
+    tx = accumulate(aggregate(rules.fixed(), PRIOR), 2)
+    with pytest.raises(ValueError, match=r"stacked gradients of shape \(3, 2\), got \(2,\)"):
+        tx.update(THETA, tx.init(THETA), THETA, counts=np.ones(D))
+
+
+def test_complex_gradients_of_real_parameters_are_an_error():
+    tx = accumulate(track(rules.fixed(), PRIOR), 2)
+    with pytest.raises(TypeError, match="complex64 gradients for a real parameter"):
+        tx.update(THETA * 1j, tx.init(THETA), THETA, counts=np.ones(D))
 
 
 def test_grad_stds_are_pooled_and_a_single_example_says_nothing():

@@ -44,7 +44,8 @@ class EpochState(NamedTuple):
     """Holds where each domain stands in its current epoch.
 
     Attributes:
-        key: the ``jax.random.key`` of all shuffles.
+        key: uint32 ``[_ROUNDS]``, random words that decide all shuffles, drawn from the key of :func:`start_epochs`.
+            They are plain numbers, so that every checkpoint format takes them.
         epoch: int32 ``[D]``, number of epochs that are over.
         position: int32 ``[D]``, examples of the current epoch already drawn.
     """
@@ -157,8 +158,9 @@ def start_epochs(key: jax.Array, num_domains: int) -> EpochState:
     Returns:
         An :class:`EpochState` of epoch 0 with nothing drawn; see :func:`without_replacement` for an example.
     """
-    zeros = jnp.zeros(num_domains, jnp.int32)
-    return EpochState(key, zeros, zeros)
+    # Two arrays of zeros: a state that holds one buffer twice cannot be donated.
+    epoch, position = jnp.zeros(num_domains, jnp.int32), jnp.zeros(num_domains, jnp.int32)
+    return EpochState(jax.random.bits(key, (_ROUNDS,), jnp.uint32), epoch, position)
 
 
 def without_replacement(state: EpochState, groups: Partition, domain_ids: ArrayLike) -> tuple[jax.Array, EpochState]:
@@ -203,9 +205,8 @@ def without_replacement(state: EpochState, groups: Partition, domain_ids: ArrayL
     return order[starts[domain_ids] + shuffled], state
 
 
-def _permute(key, domain, epoch, index, size):
-    """Applies to ``index`` a permutation of ``range(size)`` that ``(key, domain, epoch)`` fixes, elementwise."""
-    round_keys = jax.random.bits(key, (_ROUNDS,), jnp.uint32)
+def _permute(round_keys, domain, epoch, index, size):
+    """Applies to ``index`` a permutation of ``range(size)`` that the keys, domain and epoch fix, elementwise."""
     tweak = _mix(_mix(domain.astype(jnp.uint32) + 1) ^ epoch.astype(jnp.uint32))
     # The network permutes range(4^half), which holds the domain: two halves of equally many bits. clz counts the
     # leading zeros of 32 bits.
