@@ -121,8 +121,8 @@ class WeightRule(NamedTuple):
 
     Example:
         Here is a rule of your own, with weights proportional to the prior times the last mean loss. The contract asks
-        for a normalised prior and for care with unseen rows and with updates without news; ``mixjax.rules.base`` has a
-        function for each:
+        for a normalised prior, for a state that can be donated (no two of its arrays share memory), and for care with
+        unseen rows and with updates without news. ``mixjax.rules.base`` has a function for each:
 
         >>> import jax.numpy as jnp
         >>> from mixjax import checks
@@ -130,7 +130,7 @@ class WeightRule(NamedTuple):
         >>> from mixjax.types import WeightRule, WeightState
         >>> def init(prior):
         ...     prior = checks.as_simplex("prior", prior)
-        ...     return WeightState(prior, prior)
+        ...     return base.first_state(WeightState, prior)
         >>> def update(state, *, counts, losses, **signals):
         ...     seen, losses = base.read_signals(state, counts, losses=losses)
         ...     weights = base.share(state.weights, jnp.log(state.prior) + jnp.log(losses), seen)

@@ -17,6 +17,7 @@ from mixjax.rules.gradient_norm import gradient_norm
 from mixjax.rules.group_dro import group_dro
 from mixjax.rules.least_squares import fgls, gls, one_shot_fgls
 from mixjax.rules.mirror_descent import mirror_descent, projected_gradient
+from mixjax.rules.news import unseen_updates
 from mixjax.rules.robust import robust_loss, robust_weights
 from mixjax.rules.select import select
 from mixjax.rules.variance_aware import variance_aware
@@ -64,5 +65,6 @@ __all__ = [
     "select",
     "smooth",
     "states",
+    "unseen_updates",
     "variance_aware",
 ]

@@ -16,10 +16,12 @@ __all__ = [
     "bounded",
     "exponentiated_step",
     "fall_below_largest",
+    "first_state",
     "if_news",
     "log_ratio",
     "log_weights",
     "masked_softmax",
+    "own_buffers",
     "read_signals",
     "share",
     "total_of",
@@ -33,6 +35,33 @@ MAX_LOG_W = 80.0
 
 HUGE = 1e30
 """Default bound on a term: a sum of up to 1e8 such terms stays finite in float32, a product of two does not."""
+
+
+def own_buffers(state: State) -> State:
+    """Copies every leaf, so that no two of them share a buffer and the whole state can be donated.
+
+    Args:
+        state: a pytree of arrays, such as a rule's first state, whose weights often are its prior.
+
+    Returns:
+        An equal pytree.
+    """
+    return jax.tree.map(jnp.copy, state)
+
+
+def first_state(kind: type[State], prior: jax.Array, /, **fields: Any) -> State:
+    """Makes a rule's state before the first update: the weights are the prior, unless others are given.
+
+    Args:
+        kind: the state's class, one of :mod:`mixjax.rules.states` or a NamedTuple that begins as they do.
+        prior: float32 ``[D]`` on the simplex.
+        **fields: the other fields; ``unseen_updates`` is set to 0 here.
+
+    Returns:
+        The state, with a buffer for every leaf. It can be donated, as a training step does with its optimizer state.
+    """
+    given = {"weights": prior, "prior": prior, "unseen_updates": jnp.zeros((), jnp.int32), **fields}
+    return own_buffers(kind(**{name: given[name] for name in kind._fields}))
 
 
 def read_signals(state: Any, counts: ArrayLike, **signals: ArrayLike) -> tuple[jax.Array, ...]:
@@ -186,7 +215,7 @@ def exponentiated_step(state: Any, counts: ArrayLike, log_scores: jax.Array, row
         The new state.
     """
     weights = share(state.weights, log_scores, rows)
-    return if_news(counts, with_weights(state, weights, rows, **fields), state)
+    return if_news(counts, with_weights(state, weights, rows, **fields), state, rows)
 
 
 def fall_below_largest(heights: jax.Array, rows: jax.Array, step_size: ArrayLike, max_log_step: ArrayLike) -> jax.Array:
@@ -209,17 +238,22 @@ def fall_below_largest(heights: jax.Array, rows: jax.Array, step_size: ArrayLike
     return jnp.minimum(jnp.asarray(step_size, jnp.float32) * below, jnp.asarray(max_log_step, jnp.float32))
 
 
-def if_news(counts: ArrayLike, new: State, old: State) -> State:
+def if_news(counts: ArrayLike, new: State, old: State, seen: jax.Array | None = None) -> State:
     """Returns ``new`` if any count is positive, else ``old``, leaf by leaf; no gradient flows through either.
+
+    Counts the updates in a row without a row seen too, in the field ``unseen_updates`` where the state has one.
 
     Args:
         counts: ``[D]``, examples behind each row.
         new: the updated state.
         old: the state before, of the same structure.
+        seen: bool ``[D]``, the rows that the update could use. None leaves ``unseen_updates`` as ``new`` has it.
 
     Returns:
-        A state of that structure.
+        A state of that structure, with a buffer for every leaf.
     """
+    if seen is not None and hasattr(old, "unseen_updates"):
+        new = new._replace(unseen_updates=jnp.where(jnp.any(seen), 0, old.unseen_updates + 1))
     # A where in place of a cond: both states exist already, and under vmap a cond would become a where.
     news = jnp.any(jnp.asarray(counts) > 0)
     return jax.lax.stop_gradient(jax.tree.map(lambda a, b: jnp.where(news, a, b), new, old))

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mixjax.checks import as_simplex, check_positive, check_range
-from mixjax.rules.base import HUGE, exponentiated_step, log_weights, read_signals
+from mixjax.rules.base import HUGE, exponentiated_step, first_state, log_weights, read_signals
 from mixjax.rules.states import LogWeightState
 from mixjax.types import WeightRule
 
@@ -62,7 +62,7 @@ def doge(step_size: ArrayLike = 0.1, *, max_score: ArrayLike = 5.0, max_log_step
 
     def init(prior):
         prior = as_simplex("prior", prior)
-        return LogWeightState(prior, prior, jnp.zeros_like(prior))
+        return first_state(LogWeightState, prior, log_w=jnp.zeros_like(prior))
 
     def update(state, *, counts, hypergrads, grad_norms, **signals):
         del signals

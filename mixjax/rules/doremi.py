@@ -9,6 +9,7 @@ from mixjax.checks import as_simplex, check_positive, check_range
 from mixjax.rules.base import (
     HUGE,
     fall_below_largest,
+    first_state,
     if_news,
     log_weights,
     masked_softmax,
@@ -69,7 +70,7 @@ def doremi(step_size: ArrayLike = 1.0, *, floor: ArrayLike = 1e-3, max_log_step:
 
     def init(prior):
         prior = as_simplex("prior", prior)
-        return LogWeightState(prior, prior, jnp.zeros_like(prior))
+        return first_state(LogWeightState, prior, log_w=jnp.zeros_like(prior))
 
     def update(state, *, counts, losses, reference_losses, **signals):
         del signals
@@ -83,6 +84,6 @@ def doremi(step_size: ArrayLike = 1.0, *, floor: ArrayLike = 1e-3, max_log_step:
         shares = (1.0 - s) * masked_softmax(log_weights(state) - fall, seen)
         shares += s * masked_softmax(jnp.log(state.prior), seen)
         weights = jnp.where(seen, total_of(state.weights, seen) * shares, state.weights)
-        return if_news(counts, with_weights(state, weights, seen), state)
+        return if_news(counts, with_weights(state, weights, seen), state, seen)
 
     return WeightRule(init, update)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mixjax.checks import as_simplex
-from mixjax.rules.base import if_news, read_signals, share
+from mixjax.rules.base import first_state, if_news, read_signals, share
 from mixjax.rules.divergences import Divergence, check_arguments, log_ratios
 from mixjax.rules.states import LastLossState
 from mixjax.types import WeightRule
@@ -66,7 +66,8 @@ def dro(beta: ArrayLike = 1.0, divergence: Divergence = "kl", *, scale: ArrayLik
 
     def init(prior):
         prior = as_simplex("prior", prior)
-        return LastLossState(prior, prior, jnp.zeros_like(prior), jnp.zeros(prior.shape, bool))
+        losses, seen = jnp.zeros_like(prior), jnp.zeros(prior.shape, bool)
+        return first_state(LastLossState, prior, losses=losses, seen=seen)
 
     def update(state, *, counts, losses, **signals):
         del signals
@@ -79,6 +80,7 @@ def dro(beta: ArrayLike = 1.0, divergence: Divergence = "kl", *, scale: ArrayLik
         weights = share(state.prior, log_scores, seen)
         # At beta = 0 the closed forms agree with the prior up to rounding only.
         weights = jnp.where(rate > 0, weights, state.prior)
-        return if_news(counts, LastLossState(weights, state.prior, losses, seen), state)
+        new = state._replace(weights=weights, losses=losses, seen=seen)
+        return if_news(counts, new, state, now)
 
     return WeightRule(init, update)

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mixjax.checks import as_simplex, check_positive, check_range
-from mixjax.rules.base import MAX_LOG_W, bounded, exponentiated_step, if_news, read_signals, share
-from mixjax.rules.states import LogWeightState
+from mixjax.rules.base import MAX_LOG_W, bounded, exponentiated_step, first_state, if_news, read_signals, share
+from mixjax.rules.states import LiteralWeightState, LogWeightState
 from mixjax.types import WeightRule
 
 __all__ = ["erma"]
@@ -74,7 +74,8 @@ def erma(
 
     def init(prior):
         prior = as_simplex("prior", prior)
-        return LogWeightState(prior, prior, jnp.zeros_like(prior))
+        kind = LogWeightState if normalised else LiteralWeightState
+        return first_state(kind, prior, log_w=jnp.zeros_like(prior))
 
     def update(state, *, counts, losses, loss_vars, **signals):
         del signals
@@ -94,7 +95,8 @@ def erma(
             return exponentiated_step(state, counts, log_scores, seen)
         # The literal recursion keeps the scale of its raw weights, which exponentiated_step would normalise away.
         weights = share(state.weights, log_scores, seen)
-        return if_news(counts, state._replace(weights=weights, log_w=_rescaled(state, log_w, seen)), state)
+        new = state._replace(weights=weights, log_w=_rescaled(state, log_w, seen))
+        return if_news(counts, new, state, seen)
 
     return WeightRule(init, update)
 

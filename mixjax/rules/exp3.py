@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mixjax.checks import as_simplex, check_range
-from mixjax.rules.base import bounded, if_news, masked_softmax, read_signals
+from mixjax.rules.base import bounded, first_state, if_news, masked_softmax, read_signals
 from mixjax.rules.states import RewardState
 from mixjax.types import WeightRule
 
@@ -60,7 +60,7 @@ def exp3(decay: ArrayLike = 0.99) -> WeightRule:
 
     def init(prior):
         prior = as_simplex("prior", prior)
-        return RewardState(prior, prior, jnp.zeros_like(prior), jnp.zeros((), jnp.int32))
+        return first_state(RewardState, prior, rewards=jnp.zeros_like(prior), step=jnp.zeros((), jnp.int32))
 
     def update(state, *, counts, losses, **signals):
         del signals
@@ -81,7 +81,8 @@ def exp3(decay: ArrayLike = 0.99) -> WeightRule:
         weights = (1.0 - explored) * exploited + explored * state.prior
         # An update that saw no domain is not a step, so exploration must not move either.
         weights = jnp.where(jnp.any(seen), weights, state.weights)
-        return if_news(counts, RewardState(weights, state.prior, rewards, step), state)
+        new = state._replace(weights=weights, rewards=rewards, step=step)
+        return if_news(counts, new, state, seen)
 
     return WeightRule(init, update)
 

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mixjax.checks import as_simplex, check_positive, check_shape
-from mixjax.rules.base import masked_softmax
-from mixjax.types import WeightRule, WeightState
+from mixjax.rules.base import first_state, masked_softmax
+from mixjax.rules.states import ConstantState
+from mixjax.types import WeightRule
 
 __all__ = ["fixed"]
 
@@ -23,7 +24,7 @@ def fixed(weights: ArrayLike | None = None, *, temperature: ArrayLike = 1.0) -> 
         temperature: positive scalar, ``inf`` included.
 
     Returns:
-        A :class:`mixjax.WeightRule` with state :class:`mixjax.types.WeightState`. Signals: none.
+        A :class:`mixjax.WeightRule` with state :class:`mixjax.rules.states.ConstantState`. Signals: none.
 
     Raises:
         ValueError: a temperature that is not positive, or weights that do not match the prior's shape, are negative,
@@ -53,7 +54,7 @@ def fixed(weights: ArrayLike | None = None, *, temperature: ArrayLike = 1.0) -> 
         below = logs - logs.max()
         # The division may give -inf or NaN; the largest entry, whose 0 is not divided, has a share at any temperature.
         logits = jnp.where(below < 0, below / jnp.float32(temperature), 0.0)
-        return WeightState(masked_softmax(logits, base > 0), prior)
+        return first_state(ConstantState, prior, weights=masked_softmax(logits, base > 0))
 
     def update(state, *, counts, **signals):
         del counts, signals

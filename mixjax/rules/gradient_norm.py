@@ -8,7 +8,6 @@ from jax.typing import ArrayLike
 from mixjax.checks import check_range
 from mixjax.rules.base import if_news, read_signals
 from mixjax.rules.sampling import init_scores, read_loss_weights, remember, sampling_weights
-from mixjax.rules.states import ScoreState
 from mixjax.types import WeightRule
 
 __all__ = ["gradient_norm"]
@@ -75,8 +74,10 @@ def gradient_norm(*, floor: ArrayLike = 0.0) -> WeightRule:
         now, m = read_signals(state, counts, grad_norms=grad_norms)
         known, c = read_loss_weights(state, state.prior if loss_weights is None else loss_weights)
         # A norm below zero was measured wrongly and says nothing.
-        seen, m = remember(state, m, now & known & (m >= 0))
+        now &= known & (m >= 0)
+        seen, m = remember(state, m, now)
         q = sampling_weights(state.prior, c, m, seen, jnp.asarray(floor, jnp.float32))
-        return if_news(counts, ScoreState(q, state.prior, m, c, seen), state)
+        new = state._replace(weights=q, scores=m, loss_weights=c, seen=seen)
+        return if_news(counts, new, state, now)
 
     return WeightRule(init, update)

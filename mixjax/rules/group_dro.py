@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mixjax.checks import as_simplex, check_positive, check_range
-from mixjax.rules.base import exponentiated_step, fall_below_largest, log_weights, read_signals
+from mixjax.rules.base import exponentiated_step, fall_below_largest, first_state, log_weights, read_signals
 from mixjax.rules.states import AverageLossState
 from mixjax.types import WeightRule
 
@@ -74,10 +74,8 @@ def group_dro(
         prior = as_simplex("prior", prior)
         if adjustment.shape not in ((), prior.shape):
             raise ValueError(f"adjustment must be a scalar or have shape {prior.shape}, got {adjustment.shape}.")
-        # Each field gets zeros of its own, because two fields that share a buffer cannot both be donated.
-        return AverageLossState(
-            prior, prior, jnp.zeros_like(prior), jnp.zeros_like(prior), jnp.zeros(prior.shape, bool)
-        )
+        zeros, seen = jnp.zeros_like(prior), jnp.zeros(prior.shape, bool)
+        return first_state(AverageLossState, prior, log_w=zeros, losses=zeros, seen=seen)
 
     def update(state, *, counts, losses, **signals):
         del signals

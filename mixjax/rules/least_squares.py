@@ -6,9 +6,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mixjax.checks import as_simplex, check_positive, check_range
-from mixjax.rules.base import if_news, masked_softmax, read_signals, share
-from mixjax.rules.states import LastLossState, RawWeightState
-from mixjax.types import WeightRule, WeightState
+from mixjax.rules.base import first_state, if_news, masked_softmax, read_signals, share
+from mixjax.rules.states import ConstantState, LastLossState, RawWeightState
+from mixjax.types import WeightRule
 
 __all__ = ["fgls", "gls", "one_shot_fgls"]
 
@@ -25,7 +25,7 @@ def gls(variances: ArrayLike) -> WeightRule:
         variances: label-noise variance of each domain, ``[D]`` or a scalar, positive, in squared units of the label.
 
     Returns:
-        A :class:`mixjax.WeightRule` with state :class:`mixjax.types.WeightState`. Signals: none.
+        A :class:`mixjax.WeightRule` with state :class:`mixjax.rules.states.ConstantState`. Signals: none.
 
     Raises:
         ValueError: a variance is not a positive normal number of float32, or the shape does not match the prior's.
@@ -51,7 +51,7 @@ def gls(variances: ArrayLike) -> WeightRule:
             raise ValueError(f"variances must be a scalar or have shape {prior.shape}, got {variances.shape}.")
         # The quotient is taken in logarithms, because with extreme variances it leaves float32.
         log_scores = jnp.log(prior) - jnp.log(variances)
-        return WeightState(masked_softmax(log_scores, prior > 0), prior)
+        return first_state(ConstantState, prior, weights=masked_softmax(log_scores, prior > 0))
 
     def update(state, *, counts, **signals):
         del counts, signals
@@ -100,7 +100,8 @@ def fgls(*, min_loss: ArrayLike = _MIN_LOSS) -> WeightRule:
 
     def init(prior):
         prior = as_simplex("prior", prior)
-        return LastLossState(prior, prior, jnp.ones_like(prior), jnp.zeros(prior.shape, bool))
+        losses, seen = jnp.ones_like(prior), jnp.zeros(prior.shape, bool)
+        return first_state(LastLossState, prior, losses=losses, seen=seen)
 
     def update(state, *, counts, losses, **signals):
         del signals
@@ -108,7 +109,8 @@ def fgls(*, min_loss: ArrayLike = _MIN_LOSS) -> WeightRule:
         losses, seen = jnp.where(now, losses, state.losses), state.seen | now
         positive = jnp.maximum(losses, jnp.asarray(min_loss, jnp.float32))
         weights = share(state.prior, jnp.log(state.prior) - jnp.log(positive), seen)
-        return if_news(counts, LastLossState(weights, state.prior, losses, seen), state)
+        new = state._replace(weights=weights, losses=losses, seen=seen)
+        return if_news(counts, new, state, now)
 
     return WeightRule(init, update)
 
@@ -154,7 +156,8 @@ def one_shot_fgls(gamma: ArrayLike = 1.0, *, min_loss: ArrayLike = _MIN_LOSS) ->
 
     def init(prior):
         prior = as_simplex("prior", prior)
-        return RawWeightState(prior, prior, jnp.zeros_like(prior), jnp.zeros(prior.shape, bool))
+        log_w, seen = jnp.zeros_like(prior), jnp.zeros(prior.shape, bool)
+        return first_state(RawWeightState, prior, log_w=log_w, seen=seen)
 
     def update(state, *, counts, losses, **signals):
         del signals
@@ -166,7 +169,8 @@ def one_shot_fgls(gamma: ArrayLike = 1.0, *, min_loss: ArrayLike = _MIN_LOSS) ->
         moved = jnp.logaddexp(jnp.log1p(-rate) + state.log_w, jnp.log(rate) - log_losses)
         log_w, seen = jnp.where(now, moved, state.log_w), state.seen | now
         weights = share(state.prior, jnp.log(state.prior) + log_w, seen)
-        return if_news(counts, RawWeightState(weights, state.prior, log_w, seen), state)
+        new = state._replace(weights=weights, log_w=log_w, seen=seen)
+        return if_news(counts, new, state, now)
 
     return WeightRule(init, update)
 

@@ -7,7 +7,16 @@ import optax
 from jax.typing import ArrayLike
 
 from mixjax.checks import as_simplex, check_positive, check_range
-from mixjax.rules.base import HUGE, bounded, exponentiated_step, if_news, log_weights, read_signals, total_of
+from mixjax.rules.base import (
+    HUGE,
+    bounded,
+    exponentiated_step,
+    first_state,
+    if_news,
+    log_weights,
+    read_signals,
+    total_of,
+)
 from mixjax.rules.states import NormLogWeightState, NormState
 from mixjax.types import WeightRule
 
@@ -68,7 +77,8 @@ def mirror_descent(step_size: ArrayLike = 1.0, *, adaptive: bool = True, max_log
 
     def init(prior):
         prior = as_simplex("prior", prior)
-        return NormLogWeightState(prior, prior, jnp.zeros_like(prior), jnp.zeros((), jnp.float32))
+        zero = jnp.zeros((), jnp.float32)
+        return first_state(NormLogWeightState, prior, log_w=jnp.zeros_like(prior), norm=zero)
 
     def update(state, *, counts, hypergrads, **signals):
         del signals
@@ -120,7 +130,7 @@ def projected_gradient(step_size: ArrayLike = 1.0, *, adaptive: bool = True) -> 
 
     def init(prior):
         prior = as_simplex("prior", prior)
-        return NormState(prior, prior, jnp.zeros((), jnp.float32))
+        return first_state(NormState, prior, norm=jnp.zeros((), jnp.float32))
 
     def update(state, *, counts, hypergrads, **signals):
         del signals
@@ -140,7 +150,7 @@ def projected_gradient(step_size: ArrayLike = 1.0, *, adaptive: bool = True) -> 
         # In 64-bit mode the projection returns float64.
         projected = scale * optax.projections.projection_simplex(point).astype(jnp.float32)
         weights = jnp.where(seen & (total > 0), projected, state.weights)
-        return if_news(counts, NormState(weights, state.prior, norm), state)
+        return if_news(counts, state._replace(weights=weights, norm=norm), state, seen)
 
     return WeightRule(init, update)
 

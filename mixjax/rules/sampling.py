@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mixjax.checks import as_simplex
-from mixjax.rules.base import masked_softmax, read_signals, share
+from mixjax.rules.base import first_state, masked_softmax, read_signals, share
 from mixjax.rules.states import ScoreState
 
 __all__ = ["init_scores", "read_loss_weights", "remember", "sampling_weights"]
@@ -16,7 +16,8 @@ __all__ = ["init_scores", "read_loss_weights", "remember", "sampling_weights"]
 def init_scores(prior: ArrayLike, score: float) -> ScoreState:
     """Makes the state before the first update, in which no domain has been seen and ``q`` and ``c`` are the prior."""
     prior = as_simplex("prior", prior)
-    return ScoreState(prior, prior, jnp.full_like(prior, score), prior, jnp.zeros(prior.shape, bool))
+    scores, seen = jnp.full_like(prior, score), jnp.zeros(prior.shape, bool)
+    return first_state(ScoreState, prior, scores=scores, loss_weights=prior, seen=seen)
 
 
 def read_loss_weights(state: ScoreState, loss_weights: ArrayLike) -> tuple[jax.Array, jax.Array]:

@@ -10,6 +10,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from mixjax.checks import is_concrete
+from mixjax.rules.base import if_news, own_buffers
 from mixjax.rules.states import SelectState
 from mixjax.types import WeightRule
 
@@ -58,7 +59,7 @@ def select(rules: Sequence[WeightRule], index: ArrayLike) -> WeightRule:
         return SelectState(weights, states[0].prior, states)
 
     def init(prior):
-        return wrap(tuple(rule.init(prior) for rule in rules))
+        return own_buffers(wrap(tuple(rule.init(prior) for rule in rules)))
 
     def update(state, *, counts, **signals):
         # The branches close over the signals, because signals that no rule knows need not be arrays.
@@ -70,6 +71,7 @@ def select(rules: Sequence[WeightRule], index: ArrayLike) -> WeightRule:
 
             return update_one
 
-        return wrap(jax.lax.switch(index, [branch(i) for i in range(len(rules))], state.states))
+        states = jax.lax.switch(index, [branch(i) for i in range(len(rules))], state.states)
+        return if_news(counts, wrap(states), state)
 
     return WeightRule(init, update)

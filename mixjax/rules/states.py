@@ -4,6 +4,9 @@ Every state is a NamedTuple, as optax's are, and begins with the two fields of :
 
 - ``weights``: float32 ``[D]`` on the simplex, zero wherever the prior is zero;
 - ``prior``: float32 ``[D]``, the normalised prior.
+
+The states of rules that read signals end with ``unseen_updates``: int32 scalar, the number of updates in a row that had
+examples but no row that the rule could use. :func:`mixjax.rules.unseen_updates` reads it through wrappers and chains.
 """
 
 from __future__ import annotations
@@ -14,8 +17,10 @@ import jax
 
 __all__ = [
     "AverageLossState",
+    "ConstantState",
     "CountingState",
     "LastLossState",
+    "LiteralWeightState",
     "LogWeightState",
     "NormLogWeightState",
     "NormState",
@@ -27,19 +32,48 @@ __all__ = [
 ]
 
 
+class ConstantState(NamedTuple):
+    """Holds weights that never move (``fixed``, ``gls``).
+
+    Attributes:
+        weights: float32 ``[D]`` on the simplex.
+        prior: float32 ``[D]``.
+    """
+
+    weights: jax.Array
+    prior: jax.Array
+
+
 class LogWeightState(NamedTuple):
     """Holds the log of the raw weights, from which the next exponentiated step starts (``erma``, ``doge``, ``doremi``).
 
     Attributes:
         weights: float32 ``[D]`` on the simplex.
         prior: float32 ``[D]``.
-        log_w: float32 ``[D]``, the log of the raw weights. These are ``weights / prior``, except in
-            ``erma(normalised=False)``, whose raw weights have a scale of their own.
+        log_w: float32 ``[D]``, the log of the raw weights ``weights / prior``.
+        unseen_updates: int32 scalar, see :func:`mixjax.rules.unseen_updates`.
     """
 
     weights: jax.Array
     prior: jax.Array
     log_w: jax.Array
+    unseen_updates: jax.Array
+
+
+class LiteralWeightState(NamedTuple):
+    """Holds the log of raw weights that are never rescaled (``erma(normalised=False)``).
+
+    Attributes:
+        weights: float32 ``[D]`` on the simplex.
+        prior: float32 ``[D]``.
+        log_w: float32 ``[D]``, the log of the raw weights ``w``; ``weights`` is proportional to ``prior * w``.
+        unseen_updates: int32 scalar, see :func:`mixjax.rules.unseen_updates`.
+    """
+
+    weights: jax.Array
+    prior: jax.Array
+    log_w: jax.Array
+    unseen_updates: jax.Array
 
 
 class AverageLossState(NamedTuple):
@@ -51,6 +85,7 @@ class AverageLossState(NamedTuple):
         log_w: float32 ``[D]``, log of ``weights / prior``.
         losses: float32 ``[D]``, each domain's moving average of its losses, without the adjustment.
         seen: bool ``[D]``, True where there has been a loss.
+        unseen_updates: int32 scalar, see :func:`mixjax.rules.unseen_updates`.
     """
 
     weights: jax.Array
@@ -58,6 +93,7 @@ class AverageLossState(NamedTuple):
     log_w: jax.Array
     losses: jax.Array
     seen: jax.Array
+    unseen_updates: jax.Array
 
 
 class NormLogWeightState(NamedTuple):
@@ -68,12 +104,14 @@ class NormLogWeightState(NamedTuple):
         prior: float32 ``[D]``.
         log_w: float32 ``[D]``, log of ``weights / prior``.
         norm: float32 scalar, root of the sum of squares of all centred hypergradients' largest entries.
+        unseen_updates: int32 scalar, see :func:`mixjax.rules.unseen_updates`.
     """
 
     weights: jax.Array
     prior: jax.Array
     log_w: jax.Array
     norm: jax.Array
+    unseen_updates: jax.Array
 
 
 class NormState(NamedTuple):
@@ -83,11 +121,13 @@ class NormState(NamedTuple):
         weights: float32 ``[D]`` on the simplex.
         prior: float32 ``[D]``.
         norm: float32 scalar, root of the sum of squares of all centred hypergradients' Euclidean norms.
+        unseen_updates: int32 scalar, see :func:`mixjax.rules.unseen_updates`.
     """
 
     weights: jax.Array
     prior: jax.Array
     norm: jax.Array
+    unseen_updates: jax.Array
 
 
 class LastLossState(NamedTuple):
@@ -98,12 +138,14 @@ class LastLossState(NamedTuple):
         prior: float32 ``[D]``.
         losses: float32 ``[D]``, each domain's last seen loss.
         seen: bool ``[D]``, True where there has been a loss.
+        unseen_updates: int32 scalar, see :func:`mixjax.rules.unseen_updates`.
     """
 
     weights: jax.Array
     prior: jax.Array
     losses: jax.Array
     seen: jax.Array
+    unseen_updates: jax.Array
 
 
 class RawWeightState(NamedTuple):
@@ -114,12 +156,14 @@ class RawWeightState(NamedTuple):
         prior: float32 ``[D]``.
         log_w: float32 ``[D]``, the log of the paper's raw ``w``. The scale of ``w`` matters where ``gamma < 1``.
         seen: bool ``[D]``, True where there has been a loss.
+        unseen_updates: int32 scalar, see :func:`mixjax.rules.unseen_updates`.
     """
 
     weights: jax.Array
     prior: jax.Array
     log_w: jax.Array
     seen: jax.Array
+    unseen_updates: jax.Array
 
 
 class ScoreState(NamedTuple):
@@ -131,6 +175,7 @@ class ScoreState(NamedTuple):
         scores: float32 ``[D]``, each domain's last seen gradient standard deviation or gradient norm.
         loss_weights: float32 ``[D]``, the last loss weights.
         seen: bool ``[D]``, True where there has been a score.
+        unseen_updates: int32 scalar, see :func:`mixjax.rules.unseen_updates`.
     """
 
     weights: jax.Array
@@ -138,6 +183,7 @@ class ScoreState(NamedTuple):
     scores: jax.Array
     loss_weights: jax.Array
     seen: jax.Array
+    unseen_updates: jax.Array
 
 
 class RewardState(NamedTuple):
@@ -148,12 +194,14 @@ class RewardState(NamedTuple):
         prior: float32 ``[D]``.
         rewards: float32 ``[D]``, moving averages of the importance-weighted losses.
         step: int32 scalar, the number of updates so far that saw a domain.
+        unseen_updates: int32 scalar, see :func:`mixjax.rules.unseen_updates`.
     """
 
     weights: jax.Array
     prior: jax.Array
     rewards: jax.Array
     step: jax.Array
+    unseen_updates: jax.Array
 
 
 class WrapperState(NamedTuple):

@@ -8,7 +8,6 @@ from jax.typing import ArrayLike
 from mixjax.checks import check_range
 from mixjax.rules.base import if_news, read_signals
 from mixjax.rules.sampling import init_scores, read_loss_weights, remember, sampling_weights
-from mixjax.rules.states import ScoreState
 from mixjax.types import WeightRule
 
 __all__ = ["variance_aware"]
@@ -61,10 +60,12 @@ def variance_aware(*, min_ratio: ArrayLike = 1e-6) -> WeightRule:
         now, v = read_signals(state, counts, grad_stds=grad_stds)
         known, c = read_loss_weights(state, loss_weights)
         # A row whose new c is not finite is unseen, as with any signal that the rule reads.
-        seen, v = remember(state, v, now & known)
+        now &= known
+        seen, v = remember(state, v, now)
         # The state remembers the measured values and not the lifted ones, because the largest may change.
         q = sampling_weights(state.prior, c, _lifted(v, seen, min_ratio), seen)
-        return if_news(counts, ScoreState(q, state.prior, v, c, seen), state)
+        new = state._replace(weights=q, scores=v, loss_weights=c, seen=seen)
+        return if_news(counts, new, state, now)
 
     return WeightRule(init, update)
 

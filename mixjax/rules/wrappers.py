@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mixjax.checks import check_integer, check_range
-from mixjax.rules.base import if_news, log_ratio, read_signals
+from mixjax.rules.base import if_news, log_ratio, own_buffers, read_signals
 from mixjax.rules.states import CountingState, WrapperState
 from mixjax.types import WeightRule
 
@@ -21,7 +21,7 @@ def _gated(rule: WeightRule, is_open: Callable[[jax.Array], jax.Array]) -> Weigh
 
     def init(prior):
         inner = rule.init(prior)
-        return CountingState(inner.weights, inner.prior, inner, jnp.zeros((), jnp.int32))
+        return own_buffers(CountingState(inner.weights, inner.prior, inner, jnp.zeros((), jnp.int32)))
 
     def update(state, *, counts, **signals):
         # A where in place of a cond, since under vmap a cond whose predicate is batched is a where in any case.
@@ -123,7 +123,7 @@ def smooth(rule: WeightRule, decay: ArrayLike) -> WeightRule:
 
     def init(prior):
         inner = rule.init(prior)
-        return WrapperState(inner.weights, inner.prior, inner)
+        return own_buffers(WrapperState(inner.weights, inner.prior, inner))
 
     def update(state, *, counts, **signals):
         inner = rule.update(state.inner, counts=counts, **signals)
@@ -164,7 +164,7 @@ def floor(rule: WeightRule, fraction: ArrayLike) -> WeightRule:
         return WrapperState((1.0 - rate) * inner.weights + rate * inner.prior, inner.prior, inner)
 
     def init(prior):
-        return wrap(rule.init(prior))
+        return own_buffers(wrap(rule.init(prior)))
 
     def update(state, *, counts, **signals):
         return if_news(counts, wrap(rule.update(state.inner, counts=counts, **signals)), state)
@@ -210,7 +210,7 @@ def kl_to_prior(rule: WeightRule, strength: ArrayLike) -> WeightRule:
         return WrapperState(inner.weights, inner.prior, inner)
 
     def init(prior):
-        return wrap(rule.init(prior))
+        return own_buffers(wrap(rule.init(prior)))
 
     def update(state, *, counts, hypergrads, **signals):
         seen, slopes = read_signals(state, counts, hypergrads=hypergrads)

@@ -9,7 +9,7 @@ from mixjax.rules import base
 from mixjax.rules.states import AverageLossState, LogWeightState
 
 PRIOR = jnp.array([0.5, 0.3, 0.2])
-STATE = LogWeightState(PRIOR, PRIOR, jnp.zeros(3))
+STATE = LogWeightState(PRIOR, PRIOR, jnp.zeros(3), jnp.int32(0))
 SEEN = jnp.array([True, False, True])
 COUNTS = np.array([4, 0, 4])
 
@@ -70,7 +70,7 @@ def test_exponentiated_step_is_the_multiplicative_update_of_the_rows_seen():
 
 
 def test_exponentiated_step_sets_other_fields_and_rests_without_news():
-    state = AverageLossState(PRIOR, PRIOR, jnp.zeros(3), jnp.zeros(3), jnp.zeros(3, bool))
+    state = base.first_state(AverageLossState, PRIOR, log_w=jnp.zeros(3), losses=jnp.zeros(3), seen=jnp.zeros(3, bool))
     args = (base.log_weights(state) + 1.0, SEEN)
     new = base.exponentiated_step(state, COUNTS, *args, losses=jnp.ones(3), seen=SEEN)
     np.testing.assert_array_equal(new.losses, np.ones(3))
