@@ -1,6 +1,7 @@
 """Turns sampling weights into examples: weights to counts, counts to domain ids, domain ids to example indices.
 
-- Exact counts: :func:`allocate`, then :func:`counts_to_ids`.
+- Exact counts: :func:`allocate`, which gives every domain a row in each batch, or :func:`carry`, whose counts add up
+  to the weights over many batches; then :func:`counts_to_ids`.
 - Random counts: :func:`systematic`, :func:`stratified` or :func:`multinomial`, which return domain ids at once.
 - Examples of the domains: :func:`with_replacement` or :func:`without_replacement`.
 
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 # Type checkers and editors do not run __getattr__ below; this tells them what it loads.
 if TYPE_CHECKING:
     from mixjax.samplers.allocation import allocate, counts_to_ids
+    from mixjax.samplers.carried import CarryState, carry, start_carry
     from mixjax.samplers.draws import multinomial, stratified, systematic
     from mixjax.samplers.examples import (
         EpochState,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AgedState",
+    "CarryState",
     "EpochState",
     "ExampleSampler",
     "HostSampler",
@@ -41,6 +44,7 @@ __all__ = [
     "SamplerState",
     "SwitchState",
     "allocate",
+    "carry",
     "counts_to_ids",
     "effective_sample_size",
     "hardest",
@@ -49,6 +53,7 @@ __all__ = [
     "partition",
     "proportional",
     "split",
+    "start_carry",
     "start_epochs",
     "stratified",
     "systematic",
@@ -60,6 +65,7 @@ __all__ = [
 
 _HOMES = {
     "AgedState": "scored.history",
+    "CarryState": "carried",
     "EpochState": "examples",
     "ExampleSampler": "scored.types",
     "HostSampler": "scored.host",
@@ -67,6 +73,7 @@ _HOMES = {
     "SamplerState": "scored.types",
     "SwitchState": "scored.switch",
     "allocate": "allocation",
+    "carry": "carried",
     "counts_to_ids": "allocation",
     "effective_sample_size": "scored.history",
     "hardest": "scored.history",
@@ -75,6 +82,7 @@ _HOMES = {
     "partition": "examples",
     "proportional": "scored.hardness",
     "split": "examples",
+    "start_carry": "carried",
     "start_epochs": "examples",
     "stratified": "draws",
     "systematic": "draws",
@@ -83,7 +91,7 @@ _HOMES = {
     "with_replacement": "examples",
     "without_replacement": "examples",
 }
-_MODULES = ("allocation", "draws", "examples", "inverse_cdf", "scored")
+_MODULES = ("allocation", "carried", "draws", "examples", "host_carried", "inverse_cdf", "scored")
 
 
 def __getattr__(name: str) -> Any:
