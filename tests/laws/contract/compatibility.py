@@ -158,6 +158,21 @@ def _of_draw(draw: Callable[[jax.Array, jax.Array], jax.Array]) -> Row:
     )
 
 
+def _of_carry() -> Row:
+    def step(state, inputs):
+        counts, state = samplers.carry(state, inputs["weights"], BATCH)
+        return state, counts
+
+    return Row(
+        kind="sampler",
+        start=lambda: samplers.start_carry(D),
+        step=step,
+        inputs=lambda seed: {"weights": np.random.default_rng(seed).dirichlet(np.ones(D)).astype(np.float32)},
+        spread=("weights",),
+        random=True,
+    )
+
+
 def _of_with_replacement() -> Row:
     return Row(
         kind="sampler",
@@ -273,6 +288,7 @@ _MAKERS: dict[str, Callable[[], Row]] = {
         stacked=False,
     ),
     "samplers.allocate": lambda: _of_draw(lambda key, weights: samplers.allocate(weights, BATCH)),
+    "samplers.carry": _of_carry,
     "samplers.systematic": lambda: _of_draw(lambda key, weights: samplers.systematic(key, weights, BATCH)),
     "samplers.stratified": lambda: _of_draw(_stratified),
     "samplers.multinomial": lambda: _of_draw(lambda key, weights: samplers.multinomial(key, weights, BATCH)),
