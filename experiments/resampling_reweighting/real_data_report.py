@@ -9,7 +9,8 @@ import xarray
 from experiments.benchmarks import timing
 from experiments.shared.figures import quantile_band
 from experiments.shared.sentences import text
-from mixjax.runner.claims import mean_stderr, paired, versus
+from mixjax.runner.claims import paired, versus
+from mixjax.runner.statistics import mean_stderr
 
 __all__ = [
     "COLORS",

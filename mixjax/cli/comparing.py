@@ -138,7 +138,7 @@ def _notes(table: pd.DataFrame) -> list[str]:
     if (table.num_seeds < 2).any():
         notes.append("-: a standard error and a test need two paired seeds")
     if ((table.stderr == 0) & (table.difference != 0)).any():
-        notes.append("± 0: the difference is the same in every seed; p = 0 is the limit of the test")
+        notes.append("± 0: the difference is the same in every seed, up to rounding; a t-test needs one that varies")
     if table.unpaired.any():
         notes.append("unpaired: seeds that only the label has, or only the baseline; left aside")
     return notes

@@ -1,4 +1,7 @@
-"""Decides claims: a sentence, a number with its standard error over paired seeds, and one rule that judges it."""
+"""Decides claims: a sentence, a number with its standard error over paired seeds, and one rule that judges it.
+
+The rule is Student's t-test, as in :mod:`mixjax.runner.comparison`, at a level that is set by ``z``: see :func:`versus`.
+"""
 
 import dataclasses
 import math
@@ -7,7 +10,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-__all__ = ["Claim", "mean_stderr", "near", "paired", "rows", "versus"]
+from mixjax.runner.statistics import critical_value, mean_stderr, rounding_of, same_up_to_rounding
+
+__all__ = ["MIN_SEEDS", "Claim", "near", "paired", "rows", "versus"]
+
+MIN_SEEDS = 3
+"""The fewest finite seeds that decide a claim.
+
+Two seeds have one degree of freedom: a mean would have to lie 14 standard errors from the threshold, and two values that
+happen to be close give the same picture as an exact effect.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,16 +63,19 @@ def versus(
     """Claims that the mean of a per-seed value is at least, or at most, a threshold.
 
     Let m be the mean over the n seeds and se its standard error: the standard deviation, with n - 1 in its denominator,
-    over √n. The claim
+    over √n. Let t be :func:`mixjax.runner.statistics.critical_value` of z and n: the quantile of Student's distribution
+    with n - 1 degrees of freedom at the level that z has for a normal one. The claim
 
-    - holds if m lies on the claimed side of the threshold by at least z·se,
-    - fails if m lies on the other side by at least z·se,
+    - holds if m lies on the claimed side of the threshold by at least t·se,
+    - fails if m lies on the other side by at least t·se,
     - is undecided (None) in between.
 
-    With se = 0 the side alone decides, and an m equal to the threshold holds. One seed is always undecided.
+    At z = 2 a claim whose true mean is the threshold holds by chance in 2.3 % of the cases, at any n. With fewer than
+    :data:`MIN_SEEDS` seeds nothing is decided. Values that are all the same up to their rounding have se = 0: then the
+    side alone decides, and values equal to the threshold up to rounding hold.
 
     Seeds whose value is not finite are left out of m, se and ``num_seeds``, and are named in the note. Where a method
-    diverges on some seeds, the statement should say so. Where it diverges on more than half, nothing is decided.
+    diverges on some seeds, the statement should say so. Where it diverges on half of them or more, nothing is decided.
 
     Args:
         name: a unique slug, as in :class:`Claim`.
@@ -69,7 +84,7 @@ def versus(
         threshold: in the units of ``values``.
         statement: as in :class:`Claim`.
         source: as in :class:`Claim`.
-        z: number of standard errors to clear, at least 0.
+        z: number of standard errors to clear if there were many seeds, at least 0.
         note: as in :class:`Claim`.
 
     Returns:
@@ -82,11 +97,11 @@ def versus(
         >>> claim = versus("share", [0.9, 1.0, 1.1], ">=", 0.5, statement="...", source="...")
         >>> claim.value, round(claim.stderr, 4), claim.holds
         (1.0, 0.0577, True)
-        >>> versus("share", [0.9, 1.0, 1.1], "<=", 0.95, statement="...", source="...").holds  # None: within 2·se
+        >>> versus("share", [0.9, 1.0, 1.1], ">=", 0.8, statement="...", source="...").holds  # None: within 4.53·se
     """
     _check_side(side, (">=", "<="))
-    measured = _measure(values, _coords_of(values))
-    margin = measured.mean - threshold if side == ">=" else threshold - measured.mean
+    measured = _measure(values, rounding_of(values), _coords_of(values))
+    margin = measured.above(threshold) if side == ">=" else -measured.above(threshold)
     holds = measured.decide(margin, z, at_zero=True)
     return measured.claim(name, holds, threshold, statement=statement, source=source, note=note)
 
@@ -106,7 +121,8 @@ def paired(
     """Claims that a is greater, or less, than b on average over paired seeds.
 
     The rule is that of :func:`versus` on the differences a - b, whose mean is the claim's value, with one exception:
-    differences that all equal the threshold do not hold. A seed counts only if both of its values are finite.
+    differences that all equal the threshold up to rounding do not hold. A seed counts only if both of its values are
+    finite.
 
     Args:
         name: a unique slug, as in :class:`Claim`.
@@ -116,7 +132,7 @@ def paired(
         statement: as in :class:`Claim`.
         source: as in :class:`Claim`.
         threshold: a - b is compared with this; 0.1 with ">" claims "greater by more than 0.1".
-        z: number of standard errors to clear, at least 0.
+        z: as in :func:`versus`.
         note: as in :class:`Claim`.
 
     Returns:
@@ -126,9 +142,9 @@ def paired(
         ValueError: a and b differ in shape or are not one-dimensional, or ``side`` is unknown.
 
     Example:
-        >>> claim = paired("fgls", [1.0, 2.0, 3.0], "<", [2.0, 3.0, 5.0], statement="...", source="...")
+        >>> claim = paired("fgls", [1.0, 2.0, 3.0], "<", [3.0, 4.0, 5.5], statement="...", source="...")
         >>> round(claim.value, 4), round(claim.stderr, 4), claim.holds
-        (-1.3333, 0.3333, True)
+        (-2.1667, 0.1667, True)
     """
     _check_side(side, (">", "<"))
     if np.shape(a) != np.shape(b):
@@ -136,8 +152,8 @@ def paired(
     with np.errstate(invalid="ignore"):  # both runs may have diverged: inf - inf
         differences = np.asarray(a, np.float64) - np.asarray(b, np.float64)
     # The differences are a plain array; the seeds' names are a's.
-    measured = _measure(differences, _coords_of(a))
-    margin = measured.mean - threshold if side == ">" else threshold - measured.mean
+    measured = _measure(differences, rounding_of(a, b), _coords_of(a))
+    margin = measured.above(threshold) if side == ">" else -measured.above(threshold)
     holds = measured.decide(margin, z, at_zero=False)
     return measured.claim(name, holds, threshold, statement=statement, source=source, note=note)
 
@@ -155,10 +171,10 @@ def near(
 ) -> Claim:
     """Claims that the mean of a per-seed value is within a tolerance of a target: "converges to", "has no effect".
 
-    With the mean m and the standard error se of :func:`versus`, the claim
+    With the mean m, the standard error se and the number t of :func:`versus`, the claim
 
-    - holds if |m - target| + z·se <= tolerance,
-    - fails if |m - target| - z·se >= tolerance,
+    - holds if |m - target| + t·se <= tolerance,
+    - fails if |m - target| - t·se >= tolerance,
     - is undecided (None) in between.
 
     Args:
@@ -168,7 +184,7 @@ def near(
         tolerance: above 0, in the same units. Choose it before you look.
         statement: as in :class:`Claim`.
         source: as in :class:`Claim`.
-        z: number of standard errors to clear, at least 0.
+        z: as in :func:`versus`.
         note: as in :class:`Claim`.
 
     Returns:
@@ -178,37 +194,13 @@ def near(
         ValueError: ``values`` is not one-dimensional.
 
     Example:
-        >>> near("share", [0.94, 0.95, 0.96], 0.952, 0.02, statement="...", source="...").holds
+        >>> near("share", [0.94, 0.95, 0.96], 0.952, 0.03, statement="...", source="...").holds
         True
     """
-    measured = _measure(values, _coords_of(values))
-    holds = measured.decide(tolerance - abs(measured.mean - target), z, at_zero=True)
+    measured = _measure(values, rounding_of(values), _coords_of(values))
+    holds = measured.decide(tolerance - abs(measured.above(target)), z, at_zero=True)
     note = f"{note}; tolerance {tolerance:g}" if note else f"tolerance {tolerance:g}"
     return measured.claim(name, holds, target, statement=statement, source=source, note=note)
-
-
-def mean_stderr(values: Any) -> tuple[float, float, int]:
-    """Computes the mean of the finite values, its standard error and their number.
-
-    Args:
-        values: ``[seed]``.
-
-    Returns:
-        The mean (NaN without a finite value), its standard error (NaN for fewer than two, exactly 0 where they are all
-        the same), and n.
-
-    Example:
-        >>> mean_stderr([1.0, 3.0, float("inf")])
-        (2.0, 1.0, 2)
-    """
-    values = np.asarray(values, np.float64)
-    values = values[np.isfinite(values)]
-    if values.size == 0:
-        return np.nan, np.nan, 0
-    # Equal values: their computed standard deviation would be the rounding error of their computed mean.
-    if values.size == 1 or np.ptp(values) == 0:
-        return float(values[0]), 0.0 if values.size > 1 else np.nan, values.size
-    return float(values.mean()), float(values.std(ddof=1) / np.sqrt(values.size)), values.size
 
 
 def rows(claims: Sequence[Any]) -> list[dict[str, Any]]:
@@ -250,39 +242,54 @@ def _check_side(side: str, known: tuple[str, str]) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Measured:
-    """Holds the mean of a per-seed value over the seeds in which it is finite, and judges claims about it."""
+    """Holds a per-seed value over the seeds in which it is finite, and judges claims about its mean."""
 
-    mean: float
-    stderr: float
-    num_seeds: int
+    values: np.ndarray
+    rounding: np.ndarray
     left_out: list
 
+    @property
+    def num_seeds(self) -> int:
+        return self.values.size
+
+    @property
+    def mean(self) -> float:
+        return mean_stderr(self.values, self.rounding)[0]
+
+    @property
+    def stderr(self) -> float:
+        return mean_stderr(self.values, self.rounding)[1]
+
+    def above(self, number: float) -> float:
+        """Returns how far the mean lies above a number; 0 where the values are that number up to rounding."""
+        return 0.0 if same_up_to_rounding(self.values, self.rounding, number) else self.mean - number
+
     def decide(self, margin: float, z: float, *, at_zero: bool) -> bool | None:
-        """Decides a claim by its margin: True or False where it is at least z standard errors from zero, else None.
+        """Decides a claim by its margin: True or False where it is as far from zero as ``z`` asks for, else None.
 
         ``at_zero`` says if the claim holds where margin and standard error are both zero.
         """
-        # One seed has no standard error, no seed has no mean: neither decides anything.
-        if not (math.isfinite(margin) and math.isfinite(self.stderr)) or abs(margin) < z * self.stderr:
+        # The mean over those that did not diverge says nothing about the method where they are no majority.
+        if self.num_seeds < MIN_SEEDS or len(self.left_out) >= self.num_seeds:
+            return None
+        if abs(margin) < critical_value(z, self.num_seeds) * self.stderr:
             return None
         return margin > 0 or (at_zero and margin == 0)
 
     def claim(
         self, name: str, holds: bool | None, threshold: float, *, statement: str, source: str, note: str
     ) -> Claim:
-        """Makes the claim, which is undecided where most seeds were left out; its note says what was left out."""
+        """Makes the claim; its note says what was left out, and why too few seeds decide nothing."""
         notes = [note] if note else []
         if self.left_out:
             named = ", ".join(map(str, self.left_out[:10]))
             more = ", ..." if len(self.left_out) > 10 else ""
             total = self.num_seeds + len(self.left_out)
             notes.append(f"{len(self.left_out)} of {total} seeds not finite, left out: {named}{more}")
-        # The mean over a minority that did not diverge says nothing about the method.
-        if len(self.left_out) > self.num_seeds:
-            holds = None
-            notes.append("undecided: the others are fewer than half")
-        if self.num_seeds < 2:
-            notes.append("a standard error needs two seeds")
+        if len(self.left_out) >= max(self.num_seeds, 1):
+            notes.append("undecided: the others are no more than half")
+        if self.num_seeds < MIN_SEEDS:
+            notes.append(f"undecided: a claim needs {MIN_SEEDS} finite seeds")
         return Claim(
             name=name,
             statement=statement,
@@ -301,11 +308,11 @@ def _coords_of(values: Any) -> Mapping[str, Any]:
     return getattr(values, "coords", {})
 
 
-def _measure(values: Any, coords: Mapping[str, Any]) -> _Measured:
-    """Summarises the finite values; the seeds left out are named by the coordinate "seed", or else by position."""
+def _measure(values: Any, rounding: np.ndarray, coords: Mapping[str, Any]) -> _Measured:
+    """Keeps the finite values; the seeds left out are named by the coordinate "seed", or else by position."""
     values = np.asarray(values, np.float64)
     if values.ndim != 1:
         raise ValueError(f"values must be one-dimensional, one for each seed, got shape {values.shape}")
     seeds = np.asarray(coords["seed"]) if "seed" in coords else np.arange(values.size)
-    mean, stderr, num_seeds = mean_stderr(values)
-    return _Measured(mean, stderr, num_seeds, seeds[~np.isfinite(values)].tolist())
+    finite = np.isfinite(values)
+    return _Measured(values[finite], rounding[finite], seeds[~finite].tolist())

@@ -15,8 +15,8 @@ from typing import Any, Literal
 import numpy as np
 
 from mixjax.checks import requires
-from mixjax.runner.claims import mean_stderr
 from mixjax.runner.frames import finite_values
+from mixjax.runner.statistics import mean_stderr, rounding_of, same_up_to_rounding
 
 with requires("experiments", "mixjax.runner.comparison"):
     import pandas as pd
@@ -74,8 +74,9 @@ def paired_table(
     """Compares the labels of a column with a baseline, seed by seed.
 
     The statistics are those of the differences d_s = value_s - baseline_s over the n seeds s in which both values are
-    finite. Where the difference is the same number in all seeds, the standard error is 0, and p is the limit of the
-    test: 1 if that number is 0, else 0. With fewer than two seeds, standard error and p are NaN.
+    finite. Where the difference is the same number in all seeds up to the rounding of the values, the standard error is
+    0, and the test cannot be made: p is 1 if that number is 0, else NaN. With fewer than two seeds, standard error and p
+    are NaN.
 
     Args:
         frame: one row for each value: columns ``metric``, "seed", ``along``, and any others. Values are compared only
@@ -158,7 +159,8 @@ def _series(frame: pd.DataFrame, metric: str, along: str, others: list[str]) -> 
     for names, rows in frame.groupby([*others, along], sort=False, dropna=False):
         # pandas gives a tuple, since it gets a list of columns; its annotations do not say so.
         *where, label = names if isinstance(names, tuple) else (names,)
-        values = pd.Series(rows[metric].to_numpy(np.float64), index=rows["seed"].to_numpy())
+        # In the type of the metric, which tells how far the values are rounded.
+        values = pd.Series(rows[metric].to_numpy(), index=rows["seed"].to_numpy())
         found.setdefault(tuple(where), {})[label] = values
     return found
 
@@ -171,11 +173,16 @@ def _statistics(values: pd.Series, baseline: pd.Series, *, higher_is_better: boo
     values, baseline = values.reindex(shared), baseline.reindex(shared)
     finite = np.isfinite(values.to_numpy()) & np.isfinite(baseline.to_numpy())
     values, baseline = values.iloc[finite], baseline.iloc[finite]
+    rounding = rounding_of(values, baseline)
+    values, baseline = values.astype(np.float64), baseline.astype(np.float64)
     difference = values - baseline
-    mean, stderr, n = mean_stderr(difference)
+    mean, stderr, n = mean_stderr(difference, rounding)
     half_width = stderr * scipy.special.stdtrit(n - 1, 0.975)
-    # Without variation the test's statistic is infinite, or 0/0 where the mean is 0 too.
-    p_value = float(mean == 0) if stderr == 0 else 2 * scipy.special.stdtr(n - 1, -abs(mean) / stderr)
+    if stderr == 0:
+        # A t-test compares the mean with its spread, and there is none. No difference at all is surely no evidence.
+        p_value = 1.0 if same_up_to_rounding(difference, rounding, 0.0) else np.nan
+    else:
+        p_value = 2 * scipy.special.stdtr(n - 1, -abs(mean) / stderr)
     return {
         "value": values.mean(),
         "baseline": baseline.mean(),

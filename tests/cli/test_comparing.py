@@ -46,7 +46,7 @@ def test_results_are_paired_by_seed(compared, write):
     assert where.startswith("before, after; step = 20 (last)")
     assert rows == [
         ["result", "mean", "baseline", "difference", "better in", "p (Holm)", "left out", "unpaired"],
-        ["after", "-98.67", "-97.67", "-1 ± 0", "3 of 3", "0", "0", "2"],
+        ["after", "-98.67", "-97.67", "-1 ± 0", "3 of 3", "-", "0", "2"],
     ]
     assert "after differs from before in steps = 7 (5), run.CNN, wide.width = 3 (9)" in notes
     assert "unpaired: seeds that only the label has, or only the baseline" in notes

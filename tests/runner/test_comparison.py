@@ -103,12 +103,15 @@ def test_without_two_seeds_there_is_no_test(erma, left_out):
     assert other.p_holm == other.p_value  # the only test made
 
 
-@pytest.mark.parametrize(("shift", "p", "wins", "ties"), [(0.0, 1.0, 0, 3), (0.1, 0.0, 3, 0)])
-def test_differences_that_do_not_vary(shift, p, wins, ties):
-    sgd = np.zeros(3)
-    row = only(paired_table(frame({"sgd": sgd, "erma": sgd + shift}), "loss", "method", better="higher"))
-    assert (row.difference, row.stderr, row.low, row.high) == (shift, 0.0, shift, shift)
-    assert (row.p_value, row.p_holm, row.wins, row.ties) == (p, p, wins, ties)
+@pytest.mark.parametrize(("shift", "p", "wins", "ties"), [(0.0, 1.0, 0, 3), (0.1, math.nan, 3, 0)])
+@pytest.mark.parametrize("sgd", [np.zeros(3), np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 3.0], np.float32)])
+def test_differences_that_do_not_vary_have_no_test(shift, p, wins, ties, sgd):
+    erma = (sgd + shift).astype(sgd.dtype)  # 1.1 - 1 and 3.1 - 3 differ by a rounding error
+    values = frame({"sgd": sgd, "erma": erma}).astype({"loss": sgd.dtype})
+    row = only(paired_table(values, "loss", "method", better="higher"))
+    assert (row.difference, row.low, row.high) == pytest.approx((shift,) * 3, abs=1e-6) and row.stderr == 0.0
+    assert (row.wins, row.ties) == (wins, ties)
+    np.testing.assert_equal([row.p_value, row.p_holm], [p, p])
 
 
 def test_unequal_seeds_are_paired_by_name():

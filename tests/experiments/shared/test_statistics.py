@@ -4,7 +4,7 @@ import numpy as np
 import xarray
 
 from experiments.shared.statistics import error_bars, mean_stderr, share_error_bars
-from mixjax.runner import claims
+from mixjax.runner import statistics
 
 VALUES = np.random.default_rng(0).normal(size=(3, 7))
 ARRAY = xarray.DataArray(VALUES, dims=("step", "seed"))
@@ -18,7 +18,7 @@ def test_the_mean_and_its_error_are_over_seeds_alone():
 
 
 def test_numbers_have_the_error_that_the_claims_have():
-    mean, stderr, _ = claims.mean_stderr(VALUES[0])
+    mean, stderr, _ = statistics.mean_stderr(VALUES[0])
     assert mean_stderr(VALUES[0]) == (mean, stderr)
     assert np.isnan(mean_stderr([1.0, np.nan])[0])
 
