@@ -39,6 +39,7 @@ PACKAGES = (
     "mixjax.runner.metadata",
     "mixjax.runner.report",
     "mixjax.runner.results",
+    "mixjax.runner.statistics",
     "mixjax.runner.texts",
     "mixjax.runner.tracking",
     "mixjax.samplers",

@@ -13,9 +13,9 @@ import xarray as xr
 from mixjax.cli.comparing import values_by_key
 from mixjax.cli.select import shorten, unit_text
 from mixjax.runner import results
-from mixjax.runner.statistics import mean_stderr
 from mixjax.runner.comparison import divergent_runs
 from mixjax.runner.frames import final_values, holds_numbers, label_texts, long_frame
+from mixjax.runner.statistics import mean_stderr
 from mixjax.runner.texts import aligned, claim_texts, mean_text, verdict
 
 __all__ = ["summary"]

@@ -92,7 +92,8 @@ def load_table(name: TableName, *, root: str | os.PathLike | None = None) -> Tab
 
     - "adult": census income, all 48,842 people of both files. The label is an income of more than 50,000 dollars a
       year. The ten groups, race and sex, have 155 to 28,735 rows. Two columns are left out: the census weight, and
-      education, which education-num repeats.
+      education, which education-num repeats. Without them, 23 % of the rows of adult.test have the features of a row of
+      adult.data, and 21 % its label too, so that a test part is not all new: with all columns 0.1 % are repeated.
     - "compas": 6,172 defendants in ProPublica's selection (screened within 30 days of the arrest, a known outcome, no
       traffic offence, a score). The label is a new offence within two years. The six groups, race and sex, have 144 to
       2,626 rows: Asian, Hispanic and Native American defendants, fewer than 100 in at least one sex, join "Other". The

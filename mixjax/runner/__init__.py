@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         metadata,
         report,
         results,
+        statistics,
         texts,
         tracking,
     )
@@ -34,6 +35,7 @@ __all__ = [
     "metadata",
     "report",
     "results",
+    "statistics",
     "sweep_figure",
     "texts",
     "tracking",

@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 from mixjax.runner import experiment, results
-from mixjax.runner.claims import near, paired, versus
+from mixjax.runner.claims import paired, versus
 from mixjax.runner.configs import ConfigError, load
 from mixjax.runner.experiment import ReportError
 from mixjax.sweeps import checkpoints, loop
