@@ -152,6 +152,13 @@ def _guessed(missing: np.ndarray, ids: np.ndarray) -> float:
     return sum(most.values()) / len(ids)
 
 
+def _repeated(features: np.ndarray, num_train: int) -> float:
+    """Returns the share of the rows after the first ``num_train`` whose features one of these first rows has too."""
+    rows = [row.tobytes() for row in features]
+    known, others = set(rows[:num_train]), rows[num_train:]
+    return sum(row in known for row in others) / max(len(others), 1)
+
+
 def _columns(name: str, data: bytes, header: Sequence[str] | None = None) -> dict[str, list[str]]:
     """Reads a CSV file's columns by name. Of two columns of one name it takes the first, and it skips blank lines."""
     rows = [row for row in csv.reader(io.StringIO(data.decode(), newline=""), skipinitialspace=True) if row]
@@ -187,7 +194,11 @@ def _adult(contents: Mapping[str, bytes]) -> Table:
     income = [text.rstrip(".") for text in columns["income"]]
     labels = _labels("income", income, {"<=50K": 0, ">50K": 1})
     groups = [f"{race} {sex}" for race, sex in zip(columns["race"], columns["sex"], strict=True)]
-    note = "Adult census income: adult.data, then adult.test; label: income above 50,000 dollars; groups: race and sex."
+    twins = _repeated(features, len(train["age"]))
+    note = (
+        "Adult census income: adult.data, then adult.test; label: income above 50,000 dollars; groups: race and sex. "
+        f"{twins:.1%} of the rows of adult.test have the features of a row of adult.data."
+    )
     return _table(features, names, labels=labels, groups=groups, note=note)
 
 

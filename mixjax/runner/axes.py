@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from mixjax.runner.configs import Config, ConfigError
-from mixjax.sweeps import Segments
+from mixjax.runner.labels import Part
+from mixjax.sweeps import Labels, Segments
 
 if TYPE_CHECKING:
     from mixjax.runner.experiment import Experiment
@@ -18,7 +19,7 @@ __all__ = ["axes_are_numbers"]
 
 
 @contextlib.contextmanager
-def axes_are_numbers(config: Config, experiment: Experiment) -> Iterator[None]:
+def axes_are_numbers(config: Config, experiment: Experiment, part: Part) -> Iterator[None]:
     """Turns JAX's error about a traced value that must be known into one that names the config's field.
 
     ``train`` needs a field before it is compiled if it takes a shape, a number of steps or a branch from it. Such a
@@ -27,6 +28,7 @@ def axes_are_numbers(config: Config, experiment: Experiment) -> Iterator[None]:
     Args:
         config: the config, for the names of the fields.
         experiment: what its function made of one of its runs.
+        part: the labels of that run.
 
     Yields:
         Nothing; trace ``train`` inside the ``with`` block.
@@ -37,7 +39,7 @@ def axes_are_numbers(config: Config, experiment: Experiment) -> Iterator[None]:
     try:
         yield
     except TypeError as error:  # all of JAX's errors of this kind are TypeErrors
-        needed = _fields_needed(config, experiment)
+        needed = _fields_needed(experiment, part)
         if not needed:
             raise
         raise ConfigError(
@@ -46,11 +48,14 @@ def axes_are_numbers(config: Config, experiment: Experiment) -> Iterator[None]:
         ) from error
 
 
-def _fields_needed(config: Config, experiment: Experiment) -> list[str]:
+def _fields_needed(experiment: Experiment, part: Part) -> list[str]:
     """Finds the swept fields without whose values ``train`` cannot be traced; none where the fault lies elsewhere."""
     if experiment.points:
         return []
-    swept = {name: values[0] for name, values in (config.sweep.axes | config.sweep.points).items()}
+    # Labels are known when a part is traced; their positions are numbers like any other.
+    swept = {}
+    for name, values in (part.axes | part.points).items():
+        swept[name] = values.positions[0] if isinstance(values, Labels) else values[0]
     train: Callable = experiment.train.init if isinstance(experiment.train, Segments) else experiment.train
 
     # One field at a time is unknown, the others have a value: so the error can say which one it is.

@@ -1,6 +1,6 @@
 """Decides claims: a sentence, a number with its standard error over paired seeds, and one rule that judges it.
 
-The rule is Student's t-test, as in :mod:`mixjax.runner.comparison`, at a level that is set by ``z``: see :func:`versus`.
+The rule is Student's t-test, as in :mod:`mixjax.runner.comparison`, at a level that ``z`` sets: see :func:`versus`.
 """
 
 import dataclasses
@@ -17,8 +17,8 @@ __all__ = ["MIN_SEEDS", "Claim", "near", "paired", "rows", "versus"]
 MIN_SEEDS = 3
 """The fewest finite seeds that decide a claim.
 
-Two seeds have one degree of freedom: a mean would have to lie 14 standard errors from the threshold, and two values that
-happen to be close give the same picture as an exact effect.
+Two seeds have one degree of freedom: a mean would have to lie 14 standard errors from the threshold, and two values
+that happen to be close give the same picture as an exact effect.
 """
 
 

@@ -75,8 +75,8 @@ def paired_table(
 
     The statistics are those of the differences d_s = value_s - baseline_s over the n seeds s in which both values are
     finite. Where the difference is the same number in all seeds up to the rounding of the values, the standard error is
-    0, and the test cannot be made: p is 1 if that number is 0, else NaN. With fewer than two seeds, standard error and p
-    are NaN.
+    0, and the test cannot be made: p is 1 if that number is 0, else NaN. With fewer than two seeds, standard error and
+    p are NaN.
 
     Args:
         frame: one row for each value: columns ``metric``, "seed", ``along``, and any others. Values are compared only

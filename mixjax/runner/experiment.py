@@ -1,19 +1,20 @@
 """Runs experiments, from a config to a folder with the result.
 
-An experiment is a train function, its data, a figure and claims. A config names a function that makes one, here as
-``"module:toy"``::
+An experiment is a train function and its data; a figure and claims of its own are optional. A config names a function
+that makes one, as ``"module:toy"``:
 
-    @dataclasses.dataclass(frozen=True)
-    class Toy:
-        steps: int = 100
-        gamma: float = 0.1
-
-    def toy(config: Toy) -> Experiment:
-        def train(key, hparams, data):   # hparams: {sweep axis: scalar}
-            cfg = configs.replace(config, hparams)
-            ...
-            return {"error": errors}     # [method, step]
-        return Experiment(train, data, dims={"error": ("method", "step")}, ...)
+    >>> import dataclasses, jax, jax.numpy as jnp
+    >>> from mixjax.runner import configs
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Toy:
+    ...     steps: int = 100
+    ...     gamma: float = 0.1
+    >>> def toy(config: Toy) -> Experiment:
+    ...     def train(key, hparams, data):  # hparams: {sweep axis: scalar}
+    ...         cfg = configs.replace(config, hparams)
+    ...         decay = (1 - cfg.gamma) ** jnp.arange(cfg.steps)
+    ...         return {"error": data * decay + 0.01 * jax.random.normal(key)}  # [error_0]
+    ...     return Experiment(train, data=1.0)
 
 Claims are judged by one rule (see :func:`mixjax.runner.claims.versus`), on paired seeds.
 """
@@ -21,7 +22,6 @@ Claims are judged by one rule (see :func:`mixjax.runner.claims.versus`), on pair
 from __future__ import annotations
 
 import dataclasses
-import functools
 import shutil
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -34,10 +34,12 @@ from mixjax import sweeps
 from mixjax.runner import results as results_lib
 from mixjax.runner.axes import axes_are_numbers
 from mixjax.runner.claims import Claim, rows
-from mixjax.runner.configs import Config, ConfigError, Run, as_json
+from mixjax.runner.configs import Config, ConfigError, as_json
+from mixjax.runner.labels import Part, joined, parts_of
 from mixjax.runner.results import Results
 from mixjax.runner.tracking import json_lines
 from mixjax.sweeps import DryRun, Record, Segments, Sweep, loop
+from mixjax.sweeps.prepared import Prepared
 from mixjax.sweeps.progress import Tracker, together
 from mixjax.sweeps.spec import Train
 
@@ -46,38 +48,63 @@ if TYPE_CHECKING:
 
 __all__ = ["Experiment", "ReportError", "dry_run", "run"]
 
+# The file in a folder of chunks that says which sweep they belong to.
+_IDENTITY = "identity.json"
+
+
+def _sweep_figure(results: Results) -> Figure:
+    # Imported when a figure is drawn: matplotlib takes a second.
+    from mixjax.runner.figures import sweep_figure
+
+    return sweep_figure(results)
+
+
+def _no_claims(results: Results) -> list[Claim]:
+    return []
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
     """Holds a train function and its data, and the functions that draw and judge its results.
 
-    The function that a config names makes one for each of the config's runs.
+    The function that a config names makes one for each of the config's runs, and for each label where the sweep has
+    axes of labels.
 
     Args:
         train: pure and jittable, ``train(key, hparams, data) -> {metric: array}``, or a
-            :class:`mixjax.sweeps.Segments`. ``hparams`` is {sweep axis or column of points: scalar}.
+            :class:`mixjax.sweeps.Segments`. ``hparams`` is {sweep axis or column of points: its value}, scalars or, for
+            a field of vectors, arrays. For an axis of labels it has the label's position; the label itself is in the
+            config that the function got.
         data: a pytree that ``train`` gets as an argument. Data that ``train`` closes over would be constants of the
             compiled program.
-        dims: metric -> its dims after the sweep's own, such as ("method", "step"). xarray's ``sel`` has a keyword
-            ``method`` of its own: select with ``.sel({"method": "erma"})``, never ``.sel(method="erma")``.
+        dims: metric -> its dims after the sweep's own, such as ("method", "step"). A metric that is left out gets
+            "<metric>_0" and so on. xarray's ``sel`` has a keyword ``method`` of its own: select with
+            ``.sel({"method": "erma"})``, never ``.sel(method="erma")``.
         coords: dim -> labels.
         units: metric -> its unit, such as "nats" or "1"; shown on axes and kept with the metrics.
-        figure: results -> matplotlib Figure. The results are {run name: xarray.Dataset} of all runs, in config order.
-            If there are several runs, the experiment of the first one draws the figure, and makes the claims and the
-            summary.
-        claims: results -> list of Claim.
+        figure: results -> matplotlib Figure; by default :func:`mixjax.runner.sweep_figure`, every metric against what
+            varies. The results are {run name: xarray.Dataset} of all runs, in config order. If there are several runs,
+            the experiment of the first one draws the figure, and makes the claims and the summary.
+        claims: results -> list of Claim; none by default.
         points: the experiment's own points, in product with the config's axes, see :class:`mixjax.sweeps.Sweep`. For
             instance one point for each method and each value of its grid, with a column of the methods' names.
         summary: results -> Markdown for the head of the report, for instance a table of all results.
+
+    Example:
+        >>> def train(key, hparams, data):
+        ...     return {"error": data * jax.random.normal(key)}
+        >>> experiment = Experiment(train, data=2.0)
+        >>> experiment.claims({})
+        []
     """
 
     train: Train | Segments
-    data: Any
-    dims: Mapping[str, tuple[str, ...]]
-    coords: Mapping[str, Sequence]
-    units: Mapping[str, str]
-    figure: Callable[[Results], Figure]
-    claims: Callable[[Results], list[Claim]]
+    data: Any = None
+    dims: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    coords: Mapping[str, Sequence] = dataclasses.field(default_factory=dict)
+    units: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    figure: Callable[[Results], Figure] = _sweep_figure
+    claims: Callable[[Results], list[Claim]] = _no_claims
     points: Mapping[str, Sequence] | None = None
     summary: Callable[[Results], str] | None = None
 
@@ -103,7 +130,7 @@ def dry_run(config: Config) -> dict[str, DryRun]:
         config: from :func:`mixjax.runner.configs.load`.
 
     Returns:
-        Run name -> size and time of its sweep.
+        Run name -> size and time of its sweep. Where the sweep has labels, the names have them too.
 
     Raises:
         ConfigError: as :func:`run`, apart from ``out``.
@@ -111,9 +138,10 @@ def dry_run(config: Config) -> dict[str, DryRun]:
     """
     found = {}
     for item in config.runs:
-        experiment, spec = _sweep_of(config, item)
-        with axes_are_numbers(config, experiment):
-            found[item.name] = sweeps.dry_run(spec)
+        for part in parts_of(config, item):
+            experiment, spec = _sweep_of(config, part)
+            with axes_are_numbers(config, experiment, part):
+                found[part.title] = sweeps.dry_run(spec)
     return found
 
 
@@ -149,6 +177,8 @@ def run(
             error says what differs.
         ReportError: the figure, the claims or the summary raised. The metrics and the config are then in
             ``<out>.partial``, and an earlier result in ``out`` is untouched.
+        ValueError, TypeError: the experiment's function or ``train`` refused a value. All runs are traced before the
+            first one starts.
     """
     out = results_lib.check_out(Path("results", config.name) if out is None else out)
     partial = results_lib.check_out(out.with_name(f"{out.name}.partial"))
@@ -185,52 +215,79 @@ def run(
     )
     if failures:
         raise ReportError(out, failures)
-    shutil.rmtree(chunks, ignore_errors=True)
+    _remove(chunks)
     return out
+
+
+def _remove(chunks: Path) -> None:
+    """Removes the folder of chunks, in an order that lets the same call go on if it is killed meanwhile."""
+    # A chunk without the identity of its sweep could not be told from somebody else's: the identities go last.
+    for path in chunks.rglob("*"):
+        if path.name != _IDENTITY and path.is_file():
+            path.unlink(missing_ok=True)
+    shutil.rmtree(chunks, ignore_errors=True)
 
 
 def _run_sweeps(
     config: Config, chunks: Path, callback: Callable[[str, float, int], None] | None, tracker: Tracker
 ) -> tuple[Results, Experiment]:
-    """Runs the sweep of each run. Returns all metrics, and the first run's experiment without its data."""
+    """Runs the sweep of each run. Returns all metrics, and the first experiment without its data."""
+    all_parts = [(item, parts_of(config, item)) for item in config.runs]
+    # A mistake in a later run must not cost the time of the earlier ones. The first one is checked when it is run.
+    for part in [part for _, parts in all_parts for part in parts][1:]:
+        experiment, spec = _sweep_of(config, part)
+        with axes_are_numbers(config, experiment, part):
+            Prepared.of(spec)
     results: Results = {}
-    first = None
-    for number, item in enumerate(config.runs):
-        experiment, spec = _sweep_of(config, item)
-        report = None
-        if callback is not None:
-            report = functools.partial(callback, item.name)
-            report(0, spec.num_runs)
-        with axes_are_numbers(config, experiment):
-            dataset = loop.run(
-                spec,
-                callback=report,
-                tracker=_named(item.name, tracker),
-                checkpoint=chunks / f"run_{number:03d}",
-                identity={"run": item.name, "config": as_json(item.values)},
-            )
-        for metric in dataset.data_vars:
-            dataset[metric].attrs["units"] = experiment.units.get(str(metric), "")
-        results[item.name] = dataset
-        # Without its data, which would stay in memory beside the data of the next runs.
-        if first is None:
-            first = dataclasses.replace(experiment, data=None)
-    if first is None:
+    ran_first = None
+    number = 0
+    for item, parts in all_parts:
+        datasets: list[Any] = []
+        for part in parts:
+            experiment, spec = _sweep_of(config, part)
+            report = _report(callback, item.name, sum(one.attrs["num_runs"] for one in datasets), config.sweep.num_runs)
+            if not datasets and report is not None:
+                report(0, spec.num_runs)
+            with axes_are_numbers(config, experiment, part):
+                dataset = loop.run(
+                    spec,
+                    callback=report,
+                    tracker=_named(part.title, tracker),
+                    checkpoint=chunks / f"run_{number:03d}",
+                    identity={"run": item.name, "config": as_json(part.values)},
+                )
+            for metric in dataset.data_vars:
+                dataset[metric].attrs["units"] = experiment.units.get(str(metric), "")
+            datasets.append(dataset)
+            number += 1
+            # Without its data, which would stay in memory beside the data of the next runs.
+            ran_first = ran_first or dataclasses.replace(experiment, data=None)
+        results[item.name] = joined(parts, datasets)
+    if ran_first is None:
         raise ConfigError(f"{config.path}: no runs")
-    return results, first
+    return results, ran_first
 
 
-def _sweep_of(config: Config, item: Run) -> tuple[Experiment, Sweep]:
-    """Makes a run's experiment, and describes its sweep."""
-    experiment = config.function(item.values)
+def _sweep_of(config: Config, part: Part) -> tuple[Experiment, Sweep]:
+    """Makes the experiment of a part of a run, and describes its sweep."""
+    experiment = config.function(part.values)
     if not isinstance(experiment, Experiment):
         raise TypeError(f"{config.experiment} must return an Experiment, got {type(experiment).__name__}")
-    if experiment.points and config.sweep.points:
+    if experiment.points and part.points:
         raise ConfigError(f"{config.path}: {config.experiment} has points of its own; leave [sweep] points out")
     # Every key of the table [sweep] is an argument of Sweep.
-    settings = {**vars(config.sweep), "points": experiment.points or config.sweep.points}
+    settings = {**vars(config.sweep), "axes": part.axes, "points": experiment.points or part.points}
     spec = Sweep(experiment.train, data=experiment.data, dims=experiment.dims, coords=experiment.coords, **settings)
     return experiment, spec
+
+
+def _report(
+    callback: Callable[[str, float, int], None] | None, name: str, done_before: int, in_all: int
+) -> Callable[[float, int], None] | None:
+    """Makes the callback of one part of a run, which counts the runs of the parts before it too."""
+    if callback is None:
+        return None
+    return lambda done, total: callback(name, done_before + done, max(total, in_all))
 
 
 def _named(name: str, tracker: Tracker) -> Tracker:

@@ -5,7 +5,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mixjax.checks import requires
-from mixjax.runner.frames import column_names, final_values, finite_values, holds_numbers, holds_text, label_texts
+from mixjax.runner.frames import (
+    column_names,
+    final_values,
+    finite_values,
+    holds_numbers,
+    holds_text,
+    label_texts,
+    with_vector_texts,
+)
 from mixjax.runner.results import Results
 
 with requires("experiments", "mixjax.runner.figures"):
@@ -14,15 +22,19 @@ with requires("experiments", "mixjax.runner.figures"):
 __all__ = ["sweep_figure"]
 
 _MAX_METRICS = 6
+_MAX_IN_LEGEND = 24
+# The next lines of more than ten, which is as many as there are colours, are told apart by their style.
+_STYLES = ("-", "--", ":", "-.")
+_MARKERS = ("o", "s", "^", "x")
 
 
 def sweep_figure(results: Results) -> Any:
-    """Draws each metric's final value against what was varied: mean ± standard error over seeds.
+    """Draws each metric's final value against what was varied: mean ± standard error over seeds, and over nothing else.
 
     Each metric, at most six of them, has a column of panels. Each run has a row of panels for its first numeric axis,
-    or one for each numeric column of its points. A panel has one line for each label along the second axis and along
-    the metric's first dimension with text labels, and averages over all other dimensions. Runs that are not finite are
-    left out, and their number is in the panel's title.
+    or one for each numeric column of its points. A panel has one line for each combination of everything else that
+    varies: the other axes, labels in the points, and the metric's dimensions with text labels. Runs that are not finite
+    are left out, and their number is in the panel's title.
 
     Args:
         results: run name -> metrics, as :func:`mixjax.sweep` returns them.
@@ -45,14 +57,15 @@ def sweep_figure(results: Results) -> Any:
     with requires("experiments", "mixjax.runner.figures.sweep_figure"):
         import matplotlib.pyplot as plt
 
+    results = {run: with_vector_texts(dataset) for run, dataset in results.items()}
     numeric = [str(name) for data in results.values() for name, values in data.items() if holds_numbers(values)]
     metrics = list(dict.fromkeys(numeric))[:_MAX_METRICS]
     rows = [(run, varied) for run, dataset in results.items() for varied in _varied(dataset)]
-    size = 4.2 * len(metrics), 2.9 * len(rows) + 0.6
-    figure, axes = plt.subplots(len(rows), len(metrics), figsize=size, squeeze=False, layout="constrained")
+    size = 4.2 * max(len(metrics), 1), 2.9 * len(rows) + 0.6
+    figure, axes = plt.subplots(len(rows), max(len(metrics), 1), figsize=size, squeeze=False, layout="constrained")
     handles: dict[str, Any] = {}  # label -> its line in the first panel that has it, which the legend shows
     for panels, (run, varied) in zip(axes, rows, strict=True):
-        for panel, metric in zip(panels, metrics, strict=True):
+        for panel, metric in zip(panels, metrics, strict=False):
             if metric not in results[run]:
                 panel.set_axis_off()
                 continue
@@ -63,7 +76,11 @@ def sweep_figure(results: Results) -> Any:
             panel.set_title("\n".join(title), fontsize=9)
     figure.suptitle("mean ± standard error over seeds", fontsize=10)
     if len(handles) > 1:
-        figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=4, fontsize=8)
+        shown = list(handles.items())[:_MAX_IN_LEGEND]
+        more = len(handles) - len(shown)
+        title = f"and {more} more" if more else None
+        lines, labels = [line for _, line in shown], [label for label, _ in shown]
+        figure.legend(lines, labels, title=title, loc="outside lower center", ncols=4, fontsize=8)
     return figure
 
 
@@ -71,7 +88,7 @@ class _Varied(NamedTuple):
     """Names what a row of panels has on its horizontal axes.
 
     Attributes:
-        dim: the dimension along which the points lie, or None where nothing varies.
+        dim: the dimension along which the points lie, or None where no number varies.
         name: the coordinate or the column of points that places them, or None.
     """
 
@@ -80,12 +97,13 @@ class _Varied(NamedTuple):
 
 
 def _varied(dataset: xr.Dataset) -> list[_Varied]:
-    """Returns the first numeric axis, or all numeric columns of points; one row without an axis if nothing varies."""
+    """Returns all numeric columns of points, or else the first numeric axis; one row without one if no number varies."""
+    if not dataset.data_vars:
+        return [_Varied(None, None)]
     dims = [str(dim) for dim in next(iter(dataset.data_vars.values())).dims]
-    points = column_names(dataset, "point") if "point" in dataset.dims else []
-    if points:
-        numeric = [_Varied("point", name) for name in points if not holds_text(dataset[name])]
-    else:
+    columns = column_names(dataset, "point") if "point" in dataset.dims else []
+    numeric = [_Varied("point", name) for name in columns if not holds_text(dataset[name])]
+    if not numeric:
         axes = [dim for dim in dims[: dims.index("seed")] if dim != "point"]
         numeric = [_Varied(dim, dim) for dim in axes if not holds_text(dataset[dim])][:1]
     return numeric or [_Varied(None, None)]
@@ -96,11 +114,13 @@ class _Curve(NamedTuple):
 
     Attributes:
         label: the line's text in the legend.
-        mean: over the seeds with finite values, ``[points]``.
-        stderr: the standard error of the mean, ``[points]``; NaN for fewer than two seeds.
+        x: where its points lie.
+        mean: over the seeds with finite values, one for each point.
+        stderr: the standard error of the mean; NaN for fewer than two seeds.
     """
 
     label: str
+    x: np.ndarray
     mean: np.ndarray
     stderr: np.ndarray
 
@@ -108,59 +128,77 @@ class _Curve(NamedTuple):
 def _draw(panel: Any, values: xr.DataArray, varied: _Varied, handles: dict[str, Any]) -> list[str]:
     """Draws one panel, adds new lines to the handles, and returns notes for the panel's title."""
     unit = values.attrs.get("units", "")
-    metric = f"{values.name} ({unit})" if unit else str(values.name)
     values, at = final_values(values)
-    # Where nothing varies, a dimension of length 1 takes the place of the one along which the points lie.
-    if varied.dim is None:
-        values = values.expand_dims("all")
-    curves, lost = _curves(values, varied.dim or "all")
-    x = np.zeros(1) if varied.name is None else np.asarray(values[varied.name].values, float)
-    # Random points come in no order, and a line through them as they come would go back and forth.
-    order = np.argsort(x)
-    # Points differ in all of their columns; a line through them would suggest that only this column varies.
-    style = "" if varied.dim == "point" else "-"
+    curves, lost = _curves(values, varied)
     for curve in curves:
-        color = {"color": handles[curve.label].lines[0].get_color()} if curve.label in handles else {}
-        # A single seed has a standard error of NaN: the point is drawn without a bar.
-        errors = np.nan_to_num(curve.stderr[order])
+        number = list(handles).index(curve.label) if curve.label in handles else len(handles)
+        turn = number // 10 % len(_STYLES)
+        # Random points come in no order, and a line through them as they come would go back and forth.
+        order = np.argsort(curve.x, kind="stable")
         drawn = panel.errorbar(
-            x[order], curve.mean[order], errors, ls=style, marker="o", ms=3, capsize=2, lw=1, **color
+            curve.x[order],
+            curve.mean[order],
+            # A single seed has a standard error of NaN: the point is drawn without a bar.
+            np.nan_to_num(curve.stderr[order]),
+            color=f"C{number % 10}",
+            # Points differ in all of their columns; a line through them would suggest that only this column varies.
+            ls="" if varied.dim == "point" else _STYLES[turn],
+            marker=_MARKERS[turn],
+            ms=3,
+            capsize=2,
+            lw=1,
         )
         handles.setdefault(curve.label, drawn)
+    x = np.concatenate([curve.x for curve in curves])
     # A range of more than a decade or so was most likely chosen evenly in the logarithm.
-    if (x > 0).all() and x.max() >= 20 * x.min():
+    if x.size and np.isfinite(x).all() and (x > 0).all() and x.max() >= 20 * x.min():
         panel.set_xscale("log")
     panel.set_xlabel(varied.name or "")
-    panel.set_ylabel(metric)
+    panel.set_ylabel(f"{values.name} ({unit})" if unit else str(values.name))
     notes = ["at " + ", ".join(f"{dim} {label}" for dim, label in at.items())] if at else []
     if lost:
         notes.append(f"{lost} runs not finite")
     return notes
 
 
-def _curves(values: xr.DataArray, dim: str) -> tuple[list[_Curve], int]:
-    """Returns the lines along a dimension, and how many values they leave out because they are not finite."""
-    dims = [str(each) for each in values.dims]
-    seed = dims.index("seed")
-    swept = [each for each in dims[:seed] if each not in (dim, "point", "all")]
-    # The metric's own dimensions with text labels: final_values took the others at their last label.
-    labelled = [each for each in dims[seed + 1 :] if each in values.coords]
-    # More than two dimensions would give more lines than a reader can tell apart.
-    lines = [each for each in swept + labelled if values.sizes[each] > 1][:2]
+def _curves(values: xr.DataArray, varied: _Varied) -> tuple[list[_Curve], int]:
+    """Returns the lines of a panel, and how many values they leave out because they are not finite."""
+    swept = {str(dim) for dim in values.dims[: values.dims.index("seed")]}
+    # Where no number varies, each line is one point.
+    dim = varied.dim or "all"
+    values = values if varied.dim else values.expand_dims("all")
+    others = [str(each) for each in values.dims if each not in (dim, "seed")]
+    x = np.zeros(1) if varied.name is None else np.asarray(values[varied.name].values, float)
+    groups = _text_groups(values, varied)
 
-    kept = values.transpose(dim, "seed", *lines, ...).astype(float)
-    kept = kept.mean([each for each in kept.dims if each not in (dim, "seed", *lines)])
+    kept = values.transpose(dim, "seed", *others).astype(float)
     finite = finite_values(kept)
     kept = kept.where(finite)
-    mean, count = kept.mean("seed"), finite.sum("seed")
+    mean, count = kept.sum("seed") / finite.sum("seed").where(lambda n: n > 0), finite.sum("seed")
     # A single seed has no standard error: NaN, in place of a division by zero.
-    stderr = kept.std("seed", ddof=1) / np.sqrt(count.where(count > 1))
+    stderr = kept.std("seed", ddof=1).where(count > 1) / np.sqrt(count.where(count > 1))
 
+    texts = {line: label_texts(values, line) for line in others}
     curves = []
-    texts = {line: label_texts(values, line) for line in lines}
-    # Without a dimension for lines, this loop runs once, for the only line.
-    for index in np.ndindex(*(values.sizes[line] for line in lines)):
-        chosen = [(line, texts[line][i]) for line, i in zip(lines, index, strict=True)]
-        label = ", ".join(text if line in labelled else f"{line}={text}" for line, text in chosen)
-        curves.append(_Curve(label, mean.values[:, *index], stderr.values[:, *index]))
+    # Without another dimension, this loop runs once.
+    for index in np.ndindex(*(values.sizes[line] for line in others)):
+        named = []
+        for line, i in zip(others, index, strict=True):
+            if values.sizes[line] > 1:
+                # The label of a metric's own dimension speaks for itself, and so do the columns of a point.
+                is_axis = line in swept and not column_names(values, line)
+                named.append(f"{line}={texts[line][i]}" if is_axis else texts[line][i])
+        for text, places in groups.items():
+            label = ", ".join([text] * bool(text) + named)
+            curves.append(_Curve(label, x[places], mean.values[places, *index], stderr.values[places, *index]))
     return curves, int((~finite).sum())
+
+
+def _text_groups(values: xr.DataArray, varied: _Varied) -> dict[str, list[int]]:
+    """Groups the points of a panel by the labels in their columns: a text for the legend -> places of the points."""
+    size = values.sizes[varied.dim or "all"]
+    columns = (
+        [name for name in column_names(values, "point") if holds_text(values[name])] if varied.dim == "point" else []
+    )
+    texts = [", ".join(f"{name}={values[name].values[i]}" for name in columns) for i in range(size)]
+    return {text: [i for i, other in enumerate(texts) if other == text] for text in dict.fromkeys(texts)}

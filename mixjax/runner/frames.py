@@ -7,6 +7,7 @@ import numpy as np
 
 from mixjax.checks import requires
 from mixjax.sweeps.arrays import as_computable, can_be_nan
+from mixjax.sweeps.vectors import label_name
 
 with requires("experiments", "mixjax.runner.frames"):
     import pandas as pd
@@ -21,6 +22,7 @@ __all__ = [
     "label_text",
     "label_texts",
     "long_frame",
+    "with_vector_texts",
 ]
 
 
@@ -109,6 +111,32 @@ def final_values(values: xr.DataArray, keep: Collection[str] = ()) -> tuple[xr.D
     counting = [dim for dim in own if dim not in keep and not (dim in values.coords and holds_text(values[dim]))]
     at = {dim: label_texts(values, dim)[-1] for dim in counting}
     return values.isel(dict.fromkeys(counting, -1), drop=True), at
+
+
+def with_vector_texts(dataset: xr.Dataset) -> xr.Dataset:
+    """Replaces the coordinates of hyperparameters that are vectors by their texts, which serve as labels.
+
+    Args:
+        dataset: as :func:`mixjax.sweep` returns it: the coordinate "mixture" holds the numbers of the vectors, and
+            "mixture_label" their texts.
+
+    Returns:
+        The dataset, in which "mixture" holds the texts.
+
+    Example:
+        >>> coords = {"mixture": (("point", "mixture_0"), [[0.5, 0.5]]), "mixture_label": ("point", ["[0.5, 0.5]"])}
+        >>> with_vector_texts(xr.Dataset({"error": ("point", [0.1])}, coords)).error.mixture.values.tolist()
+        ['[0.5, 0.5]']
+    """
+    vectors = [
+        str(name)
+        for name, coord in dataset.coords.items()
+        if coord.ndim > 1 and label_name(str(name)) in dataset.coords
+    ]
+    for name in vectors:
+        texts = dataset.coords[label_name(name)]
+        dataset = dataset.drop_vars([name, label_name(name)]).assign_coords({name: (texts.dims, texts.values)})
+    return dataset
 
 
 def label_texts(values: xr.DataArray | xr.Dataset, name: str) -> list[str]:

@@ -86,6 +86,14 @@ def test_adult_joins_both_files(write):
     assert not any(name.startswith(("race", "sex", "fnlwgt", "education=")) for name in table.feature_names)
 
 
+def test_adult_says_how_many_test_rows_have_a_twin_in_training(write):
+    first, second = ADULT.splitlines()[:2]
+    # Another census weight and another income: neither is a feature.
+    twin = first.replace(first.split(", ")[2], "1").replace("<=50K", ">50K")
+    write("adult", train=ADULT, test=f"|title\n{twin}.\n{second.replace('13', '14')}.\n")
+    assert "50.0% of the rows of adult.test have the features of a row of adult.data." in data.load_table("adult").note
+
+
 def test_heart_counts_a_recorded_zero_as_missing(write):
     write("heart", table=HEART)
     table = data.load_table("heart")

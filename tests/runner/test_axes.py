@@ -8,6 +8,7 @@ import pytest
 from mixjax.runner.axes import axes_are_numbers
 from mixjax.runner.configs import ConfigError, load
 from mixjax.runner.experiment import Experiment
+from mixjax.runner.labels import parts_of
 from mixjax.sweeps import Segments, Sweep, dry_run
 
 MODULE = """
@@ -47,11 +48,16 @@ def make(tmp_path, monkeypatch):
 
 
 def experiment_of(train, **fields):
-    return Experiment(train, None, {}, {}, {}, figure=None, claims=None, **fields)
+    return Experiment(train, None, {}, {}, {}, **fields)
+
+
+def part_of(config):
+    (part,) = parts_of(config, config.runs[0])
+    return part
 
 
 def check(config, experiment):
-    with axes_are_numbers(config, experiment):
+    with axes_are_numbers(config, experiment, part_of(config)):
         dry_run(Sweep(experiment.train, axes=config.sweep.axes, seeds=1))
 
 
@@ -74,6 +80,7 @@ def test_other_errors_stay_what_they_are(make):
 
     with pytest.raises(TypeError, match="my own mistake"):
         check(make("gamma = [0.1, 0.2]"), experiment_of(broken))
+    config = make("gamma = [1.0]")
     own_points = dataclasses.replace(experiment_of(branching), points={"hard": [0, 1]})
-    with pytest.raises(TypeError, match="traced array"), axes_are_numbers(make("gamma = [1.0]"), own_points):
+    with pytest.raises(TypeError, match="traced array"), axes_are_numbers(config, own_points, part_of(config)):
         dry_run(Sweep(branching, seeds=1, axes={"gamma": [1.0]}, points={"hard": [0, 1]}))

@@ -4,6 +4,7 @@ import json
 import sys
 import tomllib
 
+import jax
 import numpy as np
 import pytest
 import xarray as xr
@@ -219,3 +220,113 @@ def test_claim_errors():
         claim(versus, [1.0], ">", 0.0)
     with pytest.raises(ValueError, match="side must be '>' or '<', got '>='"):
         claim(paired, [1.0], ">=", [0.0])
+
+
+LABELLED = """
+import dataclasses
+import jax, jax.numpy as jnp
+from typing import Literal
+from mixjax.runner import configs
+from mixjax.runner.experiment import Experiment
+
+@dataclasses.dataclass(frozen=True)
+class Inner:
+    kind: Literal["a", "b"] = "a"
+
+@dataclasses.dataclass(frozen=True)
+class Toy:
+    method: str = "sgd"
+    gamma: float = 1.0
+    mixture: tuple[float, ...] = (1.0, 0.0)
+    inner: Inner = Inner()
+    width: int = 2
+
+def toy(config: Toy) -> Experiment:
+    scale = {"sgd": 1.0, "erma": 10.0, "va": 100.0}[config.method]
+
+    def train(key, hparams, data):
+        cfg = configs.replace(config, hparams)
+        assert isinstance(cfg.method, str) and isinstance(cfg.inner.kind, str)
+        positions = jnp.float32(hparams.get("method", 0)) + 0.5 * hparams.get("inner.kind", 0)
+        kind = {"a": 1.0, "b": 2.0}[cfg.inner.kind]
+        shares = jnp.asarray(cfg.mixture) @ jnp.arange(1.0, 3.0)
+        value = data * scale * kind * cfg.gamma * shares + jax.random.normal(key) * jnp.ones(cfg.width)[0]
+        return {"value": value, "position": positions}
+
+    return Experiment(train, 2.0)
+"""
+SCALES = {"sgd": 1.0, "erma": 10.0, "va": 100.0}
+
+
+@pytest.fixture
+def labelled(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    monkeypatch.chdir(tmp_path)
+    module = f"mod_{tmp_path.name}"
+    (tmp_path / f"{module}.py").write_text(LABELLED)
+
+    def run(text, *overrides):
+        (tmp_path / "toy.toml").write_text(f'experiment = "{module}:toy"\n{text}')
+        return results.read(experiment.run(load("toy.toml", overrides)))
+
+    return run
+
+
+NOISE = [float(jax.random.normal(jax.random.key(seed))) for seed in range(2)]
+
+
+def test_labels_are_axes(labelled):
+    text = "[sweep]\nseeds = 2\ngamma = [0.5, 2.0]\nmethod = ['va', 'sgd']\ninner.kind = ['b', 'a']\n"
+    data = labelled(text)["run"]
+    assert data.value.dims == ("gamma", "method", "inner.kind", "seed") and data.attrs["num_runs"] == 16
+    assert data["method"].values.tolist() == ["va", "sgd"] and data["inner.kind"].values.tolist() == ["b", "a"]
+    for gamma in (0.5, 2.0):
+        for method in ("va", "sgd"):
+            for kind, factor in (("a", 1.0), ("b", 2.0)):
+                cell = data.value.sel({"gamma": gamma, "method": method, "inner.kind": kind})
+                np.testing.assert_allclose(cell, 2 * gamma * SCALES[method] * factor + np.array(NOISE), rtol=1e-5)
+    # Positions count the labels of a Literal in its own order, and others as they stand in the axis.
+    np.testing.assert_array_equal(data.position.isel(gamma=0, seed=0), [[0.5, 0.0], [1.5, 1.0]])
+    again = labelled(text.replace("gamma = [0.5, 2.0]\n", ""), "sweep.gamma=[0.5, 2.0]")["run"]
+    assert again.value.transpose(*data.value.dims).equals(data.value)
+
+
+def test_labels_in_points_keep_their_places(labelled):
+    text = "[sweep]\nseeds = 2\n[sweep.points]\nmethod = ['erma', 'sgd', 'erma']\ngamma = [1.0, 2.0, 3.0]\n"
+    data = labelled(text)["run"]
+    assert data.value.dims == ("point", "seed") and data.point.values.tolist() == [0, 1, 2]
+    assert data["method"].values.tolist() == ["erma", "sgd", "erma"] and data.gamma.values.tolist() == [1, 2, 3]
+    np.testing.assert_allclose(data.value.values, np.array([[20.0], [4.0], [60.0]]) + NOISE, rtol=1e-5)
+
+
+def test_labels_and_vectors_go_with_run_tables(labelled, tmp_path):
+    text = "[[run]]\nname = 'narrow'\n[[run]]\nname = 'wide'\nwidth = 5\n[sweep]\nseeds = 2\n"
+    found = labelled(text + "method = ['sgd', 'erma']\nmixture = [[0.5, 0.5], [0.0, 1.0]]")
+    for name in ("narrow", "wide"):
+        value = found[name].value
+        assert value.dims == ("method", "mixture", "seed")
+        np.testing.assert_allclose(value.values, np.array([[[3.0], [4.0]], [[30.0], [40.0]]]) + NOISE, rtol=1e-5)
+        np.testing.assert_array_equal(found[name].mixture, [[0.5, 0.5], [0.0, 1.0]])
+        np.testing.assert_allclose(
+            value.sel({"method": "sgd", "mixture_label": "[0.0, 1.0]"}), np.add(4, NOISE), rtol=1e-5
+        )
+    assert json.loads((tmp_path / "results/toy/claims.json").read_text()) == []
+    assert (tmp_path / "results/toy/figure.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_run_of_labels_is_counted_whole(labelled, tmp_path):
+    labelled("sweep.method = ['sgd', 'erma', 'va']\nsweep.seeds = 2")
+    calls = []
+    config = load(tmp_path / "toy.toml")
+    experiment.run(config, callback=lambda *args: calls.append(args))
+    assert calls[0] == ("run", 0, 6) and calls[-1] == ("run", 6, 6)
+    assert [done for _, done, _ in calls] == sorted(done for _, done, _ in calls)
+    assert list(experiment.dry_run(config)) == [f"run, method={name}" for name in SCALES]
+
+
+def test_a_mistake_in_a_later_run_is_found_before_the_first_one(labelled, monkeypatch):
+    monkeypatch.setattr(loop, "run", lambda *args, **kwargs: pytest.fail("ran"))
+    with pytest.raises(KeyError, match="adam"):
+        labelled("sweep.method = ['sgd', 'adam']")
+    with pytest.raises((TypeError, ValueError)):
+        labelled("[[run]]\nname = 'a'\n[[run]]\nname = 'b'\nwidth = -1")

@@ -50,5 +50,37 @@ def test_points_have_a_row_of_panels_for_each_column_and_lost_runs_are_said():
     assert all(line.get_linestyle() == "None" for line in figure.axes[0].lines)
 
 
+RATES, LABELS, VECTORS = [0.1, 0.4], ["sgd", "erma", "va"], [[0.5, 0.5], [0.9, 0.1]]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"axes": {"rate": RATES, "rule": LABELS}},
+        {"axes": {"rule": LABELS, "rate": RATES, "width": [1, 2, 3], "depth": [4, 5]}},
+        {"axes": {"rate": RATES}, "points": {"rule": LABELS}},
+        {"axes": {"rate": RATES, "rule": LABELS[:2]}, "points": {"width": [1, 2, 2], "kind": ["a", "b", "a"]}},
+        {"axes": {"mixture": VECTORS, "rate": RATES}},
+        {"axes": {"rate": RATES}, "points": {"mixture": VECTORS, "kind": ["a", "b"]}},
+        {"axes": {"rule": LABELS, "kind": ["a", "b"]}},
+        {"axes": {"mixture": VECTORS}},
+    ],
+)
+def test_every_point_is_drawn_and_nothing_but_seeds_is_averaged(arguments):
+    sizes = [len(values) for values in arguments.get("axes", {}).values()]
+    sizes += [len(values) for values in list(arguments.get("points", {}).values())[:1]]
+    result = mixjax.sweep(lambda key, hparams, data: {"cell": jnp.zeros(2)}, seeds=2, dims={"cell": ("part",)},
+                          coords={"part": ["head", "tail"]}, **arguments)  # fmt: skip
+    numbers = np.arange(np.prod(sizes) * 2.0).reshape(*sizes, 1, 2)
+    around = np.array([[-0.25], [0.25]])  # two seeds
+    result["cell"] = result.cell.copy(data=numbers + around)
+    figure = sweep_figure({"run": result})
+    lines = [bars.lines[0] for bars in figure.axes[0].containers]
+    assert sorted(np.concatenate([line.get_ydata() for line in lines])) == sorted(numbers.ravel())
+    styles = {(line.get_color(), line.get_marker()) for line in lines}
+    names = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert len(styles) == len(lines) and len(names) == min(len(lines), 24)
+
+
 def test_nothing_varies():
     assert len(sweep_figure({"run": swept(axes={"rate": [1.0]})}).axes) == 2

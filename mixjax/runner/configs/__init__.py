@@ -17,6 +17,8 @@ A config names an experiment, gives values for the fields of its frozen dataclas
     vectorize = "vmap"                        # or "map"; default: mixjax.sweep chooses for the devices
     gamma1 = [0.01, 0.1]                      # any other key: an axis over a numeric field of the dataclass
     beta = {start = 0.1, stop = 10.0, num = 5, scale = "log"}
+    mixture = [[0.5, 0.5], [0.9, 0.1]]        # an axis over a field that is a list of numbers
+    method = ["erma", "fgls"]                 # an axis over a field that is a text; each label is compiled once
     rule.decay = [0.9, 0.99]                  # an axis over a field of a nested dataclass
 
     [sweep.points]                            # optional: points one by one, columns of one length

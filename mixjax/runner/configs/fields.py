@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -18,8 +19,12 @@ __all__ = [
     "as_json",
     "check_keys",
     "dotted_fields",
+    "field_type",
     "is_dataclass",
+    "is_label",
     "is_number",
+    "is_vector",
+    "label_names",
     "replace",
     "validate",
 ]
@@ -65,9 +70,43 @@ def _dataclasses_in(hint: Any) -> Iterator[type]:
 
 def is_number(hint: Any) -> bool:
     """Tells whether a field of this type holds one number."""
-    # The arguments of a union, such as int | float | None, are its members. A bool does not count as a number, since a
-    # flag chooses a branch of the program.
-    return set(typing.get_args(hint) or (hint,)) - {type(None)} <= {int, float}
+    # A bool does not count as a number, since a flag chooses a branch of the program.
+    return _members(hint) <= {int, float}
+
+
+def is_vector(hint: Any) -> bool:
+    """Tells whether a field of this type holds a list of numbers."""
+    return all(
+        typing.get_origin(each) in (tuple, list)
+        and all(is_number(inner) for inner in typing.get_args(each) if inner is not ...)
+        for each in _members(hint)
+    )
+
+
+def is_label(hint: Any) -> bool:
+    """Tells whether a field of this type holds a text, such as the name of a method."""
+    return all(each is str or _choices(each) for each in _members(hint))
+
+
+def label_names(hint: Any) -> list[str]:
+    """Returns the texts that a field of labels can hold, in order; none where it takes any text."""
+    return [name for each in _members(hint) for name in _choices(each)]
+
+
+def _choices(hint: Any) -> list[str]:
+    """Returns the texts of a ``Literal`` that has texts only, and none of any other type."""
+    if typing.get_origin(hint) is not typing.Literal:
+        return []
+    names = list(typing.get_args(hint))
+    return names if all(isinstance(name, str) for name in names) else []
+
+
+def _members(hint: Any) -> set[Any]:
+    """Returns the types that a value of a field may have, apart from None; a union has several."""
+    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    members = set(typing.get_args(hint)) if is_union else {hint}
+    # A field that can only be None holds nothing else.
+    return members - {type(None)} or {type(None)}
 
 
 def is_dataclass(hint: Any) -> bool:
@@ -85,10 +124,11 @@ def dotted_fields(table: Mapping[str, Any], cls: type) -> dict[str, Any]:
     Returns:
         Dotted field name -> value.
     """
-    return dotted(table, is_leaf=lambda name: not is_dataclass(_field_type(cls, name)))
+    return dotted(table, is_leaf=lambda name: not is_dataclass(field_type(cls, name)))
 
 
-def _field_type(cls: Any, name: str) -> Any:
+def field_type(cls: Any, name: str) -> Any:
+    """Returns the type of a dataclass's field, by the field's dotted name."""
     for part in name.split("."):
         cls = typing.get_type_hints(cls)[part]
     return cls
@@ -158,6 +198,9 @@ def _plain(value: Any) -> Any:
 def replace(config: Any, hparams: Mapping[str, Any]) -> Any:
     """Replaces some numbers of a frozen dataclass: the first thing that an experiment's ``train`` does.
 
+    A field that holds a text keeps it. Where a config has a ``[sweep]`` axis of such labels, ``config`` has the run's
+    own label, and ``hparams`` has the label's position among all of them.
+
     Args:
         config: the experiment's dataclass.
         hparams: field name, dotted where nested -> value, traced or not, as :func:`mixjax.sweep` hands them to
@@ -184,5 +227,6 @@ def replace(config: Any, hparams: Mapping[str, Any]) -> Any:
         first, _, rest = name.partition(".")
         if rest:
             value = replace(getattr(config, first), {rest: value})
-        config = dataclasses.replace(config, **{first: value})
+        is_position = isinstance(getattr(config, first, None), str) and not isinstance(value, str)
+        config = config if is_position else dataclasses.replace(config, **{first: value})
     return config

@@ -8,10 +8,11 @@ from typing import Any
 
 from mixjax.checks import requires
 from mixjax.runner.configs.fields import ConfigError, as_json, check_keys, validate
-from mixjax.runner.configs.overrides import RESERVED, assign, check_takes_effect, parse
+from mixjax.runner.configs.overrides import RESERVED, assign, check_takes_effect, drop_replaced, parse
 from mixjax.runner.configs.resolving import resolve
 from mixjax.runner.configs.sweep import POINTS, SWEEP_KEYS, Draws, Sweep, check_swept, sweep_of
 from mixjax.runner.configs.tables import at, merge, nest, own, shared
+from mixjax.sweeps.points import as_array, as_values
 
 with requires("experiments", "mixjax.runner.configs"):
     import tomli_w
@@ -77,9 +78,9 @@ class Config:
             table["run"] = [{"name": run.name, **values} for run, values in zip(self.runs, rest, strict=True)]
         sweep = {key: getattr(self.sweep, key) for key in SWEEP_KEYS if getattr(self.sweep, key) is not None}
         for name, values in self.sweep.axes.items():
-            sweep = merge(sweep, nest(name.split("."), list(values)))
+            sweep = merge(sweep, nest(name.split("."), _as_lists(values)))
         for name, values in self.sweep.points.items():
-            sweep = merge(sweep, nest(["points", *name.split(".")], list(values)))
+            sweep = merge(sweep, nest(["points", *name.split(".")], _as_lists(values)))
         return tomli_w.dumps(table | {"sweep": sweep})
 
     def _split(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -133,6 +134,8 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     # Each document is checked by itself, so that a message names the --set that made the mistake, not the file.
     for where, document in documents:
         _check_document(document, resolved.cls, where)
+    for _, keys, value in changes:
+        drop_replaced(raw, keys, value, resolved.cls)
     for where, keys, value in changes:
         check_takes_effect(raw, keys, where)
         assign(raw, keys, value, where)
@@ -144,6 +147,16 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     # config.toml is the resolved config in a result's folder. The folder has the name of the config that was run.
     name = path.resolve().parent.name if path.name == "config.toml" else path.stem
     return Config(name, resolved.experiment, resolved.function, runs, sweep, path, tuple(overrides))
+
+
+def _as_lists(values: Sequence[Any]) -> list[Any]:
+    """Returns the values of an axis as TOML has them."""
+    return [list(value) if isinstance(value, tuple) else value for value in values]
+
+
+def _hashable(value: Any) -> Any:
+    """Returns a vector as a tuple, and any other value as it is."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -207,10 +220,15 @@ def _with_checked_values(sweep: Sweep, run: Run, cls: type, path: Path) -> Sweep
     for name, values in (sweep.axes | sweep.points).items():
         keys, where = name.split("."), f"{path}: [sweep] {name}"
         trials = [merge(as_json(run.values), nest(keys, value)) for value in values]
-        checked[name] = tuple(at(as_json(validate(cls, trial, where)), keys) for trial in trials)
+        checked[name] = tuple(_hashable(at(as_json(validate(cls, trial, where)), keys)) for trial in trials)
         twice = [value for i, value in enumerate(checked[name]) if value in checked[name][:i]]
         # A label of an axis names one slice of the result. A column of points may repeat values.
         if twice and name in sweep.axes:
             raise ConfigError(f"{where}: the values of an axis differ, {twice[0]!r} stands there twice")
+        # The checks of the sweep itself: numbers fit the types of JAX, vectors have one shape.
+        try:
+            as_array(name, as_values(name, checked[name]))
+        except ValueError as exc:
+            raise ConfigError(f"{path}: [sweep] {exc}") from exc
     axes = {name: checked[name] for name in sweep.axes}
     return dataclasses.replace(sweep, axes=axes, points={name: checked[name] for name in sweep.points})

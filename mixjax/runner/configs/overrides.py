@@ -1,14 +1,15 @@
 """Applies overrides: ``--set key=value`` replaces one value of a config."""
 
+import dataclasses
 import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mixjax.runner.configs.fields import ConfigError
+from mixjax.runner.configs.fields import ConfigError, dotted_fields
 from mixjax.runner.configs.sweep import POINTS, SWEEP_KEYS
-from mixjax.runner.configs.tables import at
+from mixjax.runner.configs.tables import at, nest
 
-__all__ = ["RESERVED", "assign", "check_takes_effect", "parse"]
+__all__ = ["RESERVED", "assign", "check_takes_effect", "drop_replaced", "parse"]
 
 RESERVED = ("experiment", "run", "sweep")
 """The keys at the top of a config that are not fields of the experiment's dataclass."""
@@ -43,12 +44,48 @@ def assign(table: Any, keys: Sequence[str], value: Any, where: str) -> None:
     Raises:
         ConfigError: a list has no such place, or a value that is no table stands on the way.
     """
+    if keys[0] == "run" and len(keys) > 1 and "run" not in table:
+        raise ConfigError(f"{where}: the config has no [[run]] tables; give the value without run.{keys[1]}")
     try:
         for key in keys[:-1]:
             table = table[int(key)] if isinstance(table, list) else table.setdefault(key, {})
         table[int(keys[-1]) if isinstance(table, list) else keys[-1]] = value
     except (AttributeError, IndexError, TypeError, ValueError) as exc:
         raise ConfigError(f"{where}: the config has no such place") from exc
+
+
+def drop_replaced(raw: Mapping[str, Any], keys: Sequence[str], value: Any, cls: type) -> None:
+    """Removes from a config's ``[sweep]``, in place, the axes and columns of fields that an override varies elsewhere.
+
+    A field varies in one place: as an axis, in ``[sweep.points]`` or in ``[sweep.random]``. The override decides where.
+
+    Args:
+        raw: the document of the file.
+        keys: the override's dotted key.
+        value: its value.
+        cls: the experiment's dataclass.
+    """
+    sweep, given = raw.get("sweep", {}), _swept(nest(keys, value).get("sweep", {}), cls)
+    for place in given:
+        varied_elsewhere = {name for other, names in given.items() if other != place for name in names}
+        replaced = varied_elsewhere & set(_swept(sweep, cls)[place])
+        for name in replaced:
+            *tables, last = name.split(".")
+            del at(sweep, tables if place == "axes" else [place, *tables])[last]
+        # A table of points that has lost its last column would only be in the way.
+        if replaced and place in POINTS and not _swept(sweep, cls)[place]:
+            del sweep[place]
+
+
+def _swept(sweep: Mapping[str, Any], cls: type) -> dict[str, dict[str, Any]]:
+    """Returns the dotted fields that a table [sweep] varies, with their values, for each place in it."""
+    fields = {f.name for f in dataclasses.fields(cls)}
+    tables = {"axes": {key: value for key, value in sweep.items() if key not in (*SWEEP_KEYS, *POINTS)}}
+    tables |= {key: sweep.get(key, {}) for key in POINTS}
+    return {
+        place: dotted_fields({key: value for key, value in table.items() if key in fields}, cls)
+        for place, table in tables.items()
+    }
 
 
 def check_takes_effect(raw: Mapping[str, Any], keys: Sequence[str], where: str) -> None:

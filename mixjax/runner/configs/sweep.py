@@ -9,7 +9,17 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from mixjax.checks import nearest, requires
-from mixjax.runner.configs.fields import ConfigError, check_keys, dotted_fields, is_dataclass, is_number, validate
+from mixjax.runner.configs.fields import (
+    ConfigError,
+    check_keys,
+    dotted_fields,
+    field_type,
+    is_dataclass,
+    is_label,
+    is_number,
+    is_vector,
+    validate,
+)
 from mixjax.sweeps import random_points
 
 with requires("experiments", "mixjax.runner.configs"):
@@ -23,10 +33,13 @@ SWEEP_KEYS = ("seeds", "first_seed", "chunk", "vectorize")
 POINTS = ("points", "random")
 """The keys of [sweep] that hold tables of fields."""
 
-_Columns = dict[str, Annotated[tuple[int | float, ...], pydantic.Field(min_length=1)]]
+_Value = int | float | str | tuple[int | float, ...]
+_Columns = dict[str, Annotated[tuple[_Value, ...], pydantic.Field(min_length=1)]]
 _Finite = Annotated[float, pydantic.Field(allow_inf_nan=False)]
 # Bounded, since the values are written out one by one: a typing error must not fill the memory.
 _Num = Annotated[int, pydantic.Field(ge=1, le=1_000_000)]
+# Lists of the runs are kept in memory. No sweep of so many would end.
+_MAX_RUNS = 100_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,16 +48,16 @@ class Sweep:
 
     Args:
         seeds: number of paired seeds, at least 1.
-        first_seed: the first of these seeds, at least 0.
+        first_seed: the first of these seeds, at least 0; the last one is below 2³².
         chunk: number of runs in one call of the compiled program, at least 1, or "auto".
         vectorize: "vmap" or "map", see :func:`mixjax.sweep`; None takes its default for the devices at hand.
-        axes: field name, dotted where nested -> its values, at least one.
-        points: field name, dotted where nested -> column; all columns have one length.
+        axes: field name, dotted where nested -> its values, at least one: numbers, texts or vectors of numbers.
+        points: field name, dotted where nested -> column of such values; all columns have one length.
     """
 
     seeds: Annotated[int, pydantic.Field(ge=1)] = 1
     first_seed: Annotated[int, pydantic.Field(ge=0)] = 0
-    chunk: Annotated[int, pydantic.Field(ge=1)] | Literal["auto"] = "auto"
+    chunk: Annotated[int, pydantic.Field(ge=1, le=_MAX_RUNS)] | Literal["auto"] = "auto"
     vectorize: Literal["vmap", "map"] | None = None
     axes: _Columns = dataclasses.field(default_factory=dict)
     points: _Columns = dataclasses.field(default_factory=dict)
@@ -57,6 +70,16 @@ class Sweep:
         both = set(self.axes) & set(self.points)
         if both:
             raise ValueError(f"{min(both)} is an axis and a column of points; keep one of the two")
+        if self.first_seed + self.seeds > 2**32:
+            raise ValueError(f"seeds must be below 2**32, got {self.seeds} from first_seed {self.first_seed} on")
+        if self.num_runs > _MAX_RUNS:
+            raise ValueError(f"there must be at most {_MAX_RUNS:,} runs, got {self.num_runs:,}")
+
+    @property
+    def num_runs(self) -> int:
+        """Counts the runs of each ``[[run]]``: the points of axes and columns together, times the seeds."""
+        num_points = len(next(iter(self.points.values()), (None,)))
+        return self.seeds * num_points * math.prod(map(len, self.axes.values()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,11 +140,16 @@ def sweep_of(table: Mapping[str, Any], cls: type, path: str) -> Sweep:
             raise ConfigError(f"{path}: [sweep.points] {name}: a column is a list, got {values!r}")
     if "random" in table:
         points = _random(table["random"], cls, f"{path}: [sweep.random]")
+    for name, values in (axes | points).items():
+        if is_vector(field_type(cls, name)) and not all(isinstance(value, list) for value in values):
+            raise ConfigError(
+                f"{path}: [sweep] {name}: takes a list of vectors, [[0.5, 0.5], [0.9, 0.1]], got {values}"
+            )
     return validate(Sweep, {**own, "axes": axes, "points": points}, f"{path}: [sweep]")
 
 
 def check_swept(table: Mapping[str, Any], cls: type, where: str, extra: Sequence[str]) -> None:
-    """Checks that keys are fields that hold one number, or tables of a nested dataclass with such fields.
+    """Checks that keys are fields of numbers, vectors or texts, or tables of a nested dataclass with such fields.
 
     Args:
         table: values by key.
@@ -134,16 +162,18 @@ def check_swept(table: Mapping[str, Any], cls: type, where: str, extra: Sequence
     """
     hints = typing.get_type_hints(cls)
     fields = {f.name: hints[f.name] for f in dataclasses.fields(cls)}
-    possible = [name for name, hint in fields.items() if is_number(hint) or is_dataclass(hint)]
+    can_vary = {name for name, hint in fields.items() if is_number(hint) or is_vector(hint) or is_label(hint)}
+    possible = [name for name, hint in fields.items() if name in can_vary or is_dataclass(hint)]
     for key, value in table.items():
-        if key in extra or (key in fields and is_number(fields[key])):
+        if key in extra or key in can_vary:
             continue
         if key not in fields:
             raise ConfigError(f"{where}: unknown key {key!r}; {nearest(key, [*extra, *possible])}")
         if not (is_dataclass(fields[key]) and isinstance(value, dict)):
             kind = getattr(fields[key], "__name__", fields[key])
             raise ConfigError(
-                f"{where} {key}: only a field that holds one number can be an axis, {key} is {kind}; use [[run]] tables"
+                f"{where} {key}: only a field that holds a number, a vector of numbers or a text can be an axis, {key} "
+                f"is {kind}; use [[run]] tables"
             )
         check_swept(value, fields[key], f"{where} {key}", ())
 
@@ -167,7 +197,7 @@ def _random(table: Mapping[str, Any], cls: type, where: str) -> dict[str, list]:
         raise ConfigError(f"{where}: {exc}") from exc
 
 
-def _axis(value: Any, where: str) -> list[int | float]:
+def _axis(value: Any, where: str) -> list:
     """Writes out the values of an axis."""
     if isinstance(value, list):
         return value

@@ -23,6 +23,8 @@ ERRORS = [  # config text, --set arguments, what the message must contain
     ("steps = 2", ["inner.widht=1"], ["--set inner.widht=1", "inner: unknown key 'widht'"]),
     ("steps = 2\n[[run]]\nname = 'r'", ["run.0.stpes=1"], ["--set run.0.stpes=1", "unknown key 'stpes'"]),
     ("steps = 2\n[[run]]\nname = 'r'", ["run.1.steps=1"], ["--set run.1.steps=1", "no such place"]),
+    ("steps = 2", ["run.0.steps=1"], ["--set run.0.steps=1", "no [[run]] tables", "without run.0"]),
+    ("steps = 2", ["run.x=1"], ["--set run.x=1", "[[run]]"]),
     ("steps = 2", ["steps.x=1"], ["--set steps.x=1", "no such place"]),
     ("steps = 2", ["steps"], ["--set steps", "key=value"]),
     ("steps = 2", ["=3"], ["key=value"]),
@@ -37,6 +39,21 @@ ERRORS = [  # config text, --set arguments, what the message must contain
 def test_errors(refusal, text, overrides, parts):
     message = refusal(text, *overrides)
     assert [part for part in parts if part not in message] == [], message
+
+
+@pytest.mark.parametrize("place", ["sweep.gamma", "sweep.points.gamma", "sweep.random.gamma"])
+@pytest.mark.parametrize("file", ["[sweep]\ngamma", "[sweep.points]\ngamma", "[sweep.random]\nnum = 2\ngamma"])
+def test_the_place_where_an_override_varies_a_field_replaces_the_files(make, file, place):
+    num = ["sweep.random.num=2"] if "random" in place else []
+    sweep = make(f"steps = 2\n{file} = [1.0, 2.0]", *num, f"{place}=[3.0, 3.5]").sweep
+    values = (sweep.axes | sweep.points)["gamma"]
+    assert len(values) == 2 and set(values) <= {3.0, 3.5} and not (sweep.axes and sweep.points)
+
+
+def test_other_fields_stay_where_they_vary(make):
+    file = "steps = 2\n[sweep]\ngamma = [1.0]\ninner.width = [4, 5]\nbeta = {start = 1.0, stop = 3.0, num = 3}\n"
+    sweep = make(file, "sweep.random = {num = 3, gamma = [7.0], inner = {width = [8]}}", "sweep.beta.num=2").sweep
+    assert sweep.axes == {"beta": (1.0, 3.0)} and sweep.points == {"gamma": (7.0,) * 3, "inner.width": (8,) * 3}
 
 
 def test_a_field_may_share_its_name_with_a_key_of_the_sweep(tmp_path):
