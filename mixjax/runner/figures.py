@@ -97,7 +97,7 @@ class _Varied(NamedTuple):
 
 
 def _varied(dataset: xr.Dataset) -> list[_Varied]:
-    """Returns all numeric columns of points, or else the first numeric axis; one row without one if no number varies."""
+    """Returns all numeric columns of points, or else the first numeric axis, or one row if no number varies."""
     if not dataset.data_vars:
         return [_Varied(None, None)]
     dims = [str(dim) for dim in next(iter(dataset.data_vars.values())).dims]

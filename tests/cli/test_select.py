@@ -22,7 +22,7 @@ def test_an_axis_and_a_dimension_of_numbers(compared, write):
     title, where, rows, notes = compared("toy", *LOWER, "--along", "gamma", "--baseline", "inf")
     assert title.startswith("loss [nats]: gamma compared with inf") and where == "toy; step = 20 (last)"
     assert [row[:2] for row in rows[1:]] == [["sgd", "0.1"], ["erma", "0.1"], ["va", "0.1"]]
-    assert rows[1][4:7] == ["-10 ± 0", "4 of 4", "0"] and "the same in every seed" in notes
+    assert rows[1][4:7] == ["-10 ± 0", "4 of 4", "-"] and "the same in every seed" in notes
     _, where, rows, _ = compared("toy", *LOWER, "--along", "step", "--select", "gamma=0.1", "--select", "method=sgd")
     assert where == "toy; gamma = 0.1; method = sgd" and rows[1][0] == "20" and rows[1][3] == "-100 ± 0"
 

@@ -104,7 +104,19 @@ INTEGER = st.integers(-(2**70), 2**70) | st.integers(-9, 9)
 FLOAT = st.floats() | st.sampled_from([0.1, 1.0, -0.0, np.inf, 5e-324]) | st.integers(-9, 9)
 POSITIVE = st.floats(0.0, 1e300) | st.integers(0, 9)
 INNER = st.fixed_dictionaries({}, optional={"width": INTEGER, "rate": FLOAT, "names": st.lists(TEXT, max_size=2)})
-NUMBERS = {"steps": INTEGER, "gamma": POSITIVE, "beta": FLOAT, "inner.width": INTEGER, "inner.rate": FLOAT}
+# What fits 32 bits, and can be told apart.
+WHOLE = st.integers(-(2**31), 2**31 - 1) | st.integers(-9, 9)
+SINGLE = st.floats(allow_nan=False, width=32) | st.sampled_from([0.1, 1.0, np.inf, 5e-324]) | st.integers(-9, 9)
+SWEPT = {
+    "steps": WHOLE,
+    "gamma": st.floats(0.0, 2.0**100, width=32) | st.integers(0, 9),
+    "beta": SINGLE,
+    "inner.width": WHOLE,
+    "inner.rate": SINGLE,
+    "kind": st.sampled_from(["a", "b"]),
+    "label": TEXT,
+    "scales": st.lists(SINGLE, min_size=2, max_size=2),
+}
 FIELDS = {
     "steps": INTEGER,
     "gamma": POSITIVE,
@@ -118,6 +130,13 @@ FIELDS = {
     "folder": st.sampled_from(["data", "a/b", "/tmp"]),
     "flag": st.booleans(),
 }
+
+
+def as_floats(value):
+    """Returns what the fields of numbers make of a value: 1 and 1.0 are the same value of an axis."""
+    if isinstance(value, list):
+        return tuple(map(float, value))
+    return value if isinstance(value, str) else float(value)
 
 
 def put(table, name, value):
@@ -151,14 +170,15 @@ def documents(draw):
             },
         )
     )
-    swept = draw(st.lists(st.sampled_from(sorted(NUMBERS)), unique=True, max_size=3))
+    swept = draw(st.lists(st.sampled_from(sorted(SWEPT)), unique=True, max_size=3))
     points = draw(st.integers(0, len(swept)))
     length = draw(st.integers(1, 3))
     for i, name in enumerate(swept):
         if i < points:
-            put(sweep, f"points.{name}", draw(st.lists(NUMBERS[name], min_size=length, max_size=length)))
+            put(sweep, f"points.{name}", draw(st.lists(SWEPT[name], min_size=length, max_size=length)))
         else:
-            put(sweep, name, draw(st.lists(NUMBERS[name], min_size=1, max_size=3, unique=True) | spaced(name)))
+            values = st.lists(SWEPT[name], min_size=1, max_size=3, unique_by=as_floats)
+            put(sweep, name, draw(values if name in ("kind", "label", "scales") else values | spaced(name)))
     if sweep:
         document["sweep"] = sweep
     if draw(st.booleans()):
