@@ -21,6 +21,7 @@ PACKAGES = (
     "mixjax.data",
     "mixjax.grad_norms",
     "mixjax.hypergrad",
+    "mixjax.live",
     "mixjax.meshes",
     "mixjax.mixing",
     "mixjax.objectives",

@@ -1,0 +1,375 @@
+"""Says which rows the next batches hold, from a small state that every host computes alike."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mixjax.live import restoring
+from mixjax.live.limits import NO_LIMIT, project, within_rows_left
+from mixjax.live.rows import Rows
+from mixjax.live.weights import Schedule
+from mixjax.samplers.host_carried import UNIT, carry_counts, fixed_point
+
+__all__ = ["Batch", "Plan"]
+
+_LARGEST_SIZE = 1 << 40
+
+
+class Batch(NamedTuple):
+    """Holds what one host reads in one step, and what all hosts together do.
+
+    Attributes:
+        step: the step's number, from 0 on.
+        domain_ids: int32 ``[B / hosts]``, the domain of each row of this host, in ascending order.
+        rows: int64 ``[B / hosts]``, the example of its domain that each row is.
+        row_weights: float32 ``[B / hosts]``, the factor of each row's loss. Multiply and sum, over all hosts.
+        counts: int32 ``[D]``, rows of each domain in the batch of all hosts.
+        weights: float32 ``[D]``, the sampling weights in force, after limits.
+        events: what happened in this step beside drawing, as dictionaries that the ledger writes down.
+    """
+
+    step: int
+    domain_ids: NDArray[np.int32]
+    rows: NDArray[np.int64]
+    row_weights: NDArray[np.float32]
+    counts: NDArray[np.int32]
+    weights: NDArray[np.float32]
+    events: tuple[dict[str, Any], ...] = ()
+
+
+class _Position(NamedTuple):
+    """Holds where the plan stands before a step; arrays are never changed in place.
+
+    Attributes:
+        drawn: int64 ``[D]``, rows drawn of each domain so far.
+        carry: int64 ``[D]``, rows owed, in units of 2⁻³².
+        mass: float64 ``[D]``, loss weight that waits for rows of its domain.
+    """
+
+    drawn: NDArray[np.int64]
+    carry: NDArray[np.int64]
+    mass: NDArray[np.float64]
+
+
+class Plan:
+    r"""Draws batches whose domain counts follow sampling weights that may change after every step.
+
+    The batch of step ``t`` is a pure function of the seed, of ``t`` and of the weights published so far. It does not
+    depend on the number of hosts, on worker processes or on how many batches are read ahead.
+
+    *Counts.* A domain's rows stay within one row above, and ``H_D - 1`` rows below, the sum over the steps of
+    ``B q_d``, see :func:`mixjax.samplers.carry`. Row ``k`` of domain ``d`` is example ``k mod size`` of a permutation
+    that is new in every epoch, see :func:`mixjax.live.permutation.permuted`.
+
+    *Lag.* Weights that are published after step ``s`` are in force from step ``s + lag``. Until then the first weights
+    are. The plan only hands out steps whose weights are known, so a loader may read ``lag`` steps ahead. A step without
+    weights raises at once in the thread that publishes, since nobody else could help, and waits in any other.
+
+    *Loss weights.* Where none are given, ``c`` is ``q``, and every row weighs ``1 / B``: over the steps that is exact,
+    because the counts are. Otherwise each domain's ``c`` is added up until the domain has rows, which share it.
+
+    *Limits.* ``max_epochs`` limits how often an example is drawn. With a ``budget`` the plan paces: no domain gets more
+    in a step than ``u_d``, its rows left over the rows of the run left, so that it lasts to the end. The weights in
+    force are the projection ``min(u, lambda q)``. Rows that a domain is owed and does not have are written off.
+
+    Args:
+        sizes: number of examples of each domain, from 1 to 2^40; a sequence, or a mapping from names.
+        batch_size: ``B``, rows of all hosts together.
+        weights: the first sampling weights ``q``, ``[D]``, non-negative; normalised here.
+        loss_weights: the first loss weights ``c``, ``[D]``, normalised here; None means ``q``.
+        seed: a non-negative integer; decides the order of the examples.
+        lag: steps from a publication to its effect, at least 1.
+        host: this host's index and the number of hosts, which has to divide ``B``. Host ``i`` reads the rows
+            ``i, i + hosts, ...`` of the batch.
+        max_epochs: how often each example may be drawn, a positive number or one for each domain; None for no limit.
+        budget: number of rows of the whole run; the plan ends with the last full batch. None goes on without end.
+        timeout: seconds for which a thread that does not publish waits for weights.
+
+    Raises:
+        ValueError: an argument out of range, or limits that leave fewer rows than the budget; the error names it.
+
+    Example:
+        >>> import mixjax
+        >>> plan = mixjax.live.Plan({"web": 1000, "code": 50}, batch_size=4, weights=[0.75, 0.25], lag=1)
+        >>> batch = next(plan)
+        >>> batch.counts.tolist(), batch.domain_ids.tolist()
+        ([3, 1], [0, 0, 0, 1])
+        >>> plan.publish(batch.step, [0.5, 0.5])
+        >>> next(plan).counts.tolist()
+        [2, 2]
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int] | Mapping[str, int],
+        batch_size: int,
+        weights: ArrayLike,
+        loss_weights: ArrayLike | None = None,
+        seed: int = 0,
+        lag: int = 8,
+        host: tuple[int, int] = (0, 1),
+        max_epochs: ArrayLike | None = None,
+        budget: int | None = None,
+        *,
+        timeout: float = 600.0,
+    ):
+        """Starts before step 0."""
+        self.sizes = _named_sizes(sizes)
+        self.batch_size, self.seed, self.host, self.timeout = batch_size, seed, host, timeout
+        num_domains = len(self.sizes)
+        _check_integer("batch_size", batch_size, 1, 2**24 - 1)
+        _check_integer("seed", seed, 0, 2**64 - 1)
+        _check_host(host, batch_size)
+        self._schedule = Schedule(num_domains, weights, loss_weights, lag)
+        self._sizes = np.array(list(self.sizes.values()), np.int64)
+        self.max_epochs, self.budget = max_epochs, budget
+        self._limits = _limits_of(self._sizes, max_epochs)
+        if budget is not None:
+            _check_integer("budget", budget, batch_size, 2**62)
+            self._check_budget()
+
+        zeros = np.zeros(num_domains, np.int64)
+        self._step = 0
+        self._now = _Position(zeros, zeros, np.zeros(num_domains))
+        self._snapshots = {0: self._now}
+        self._rows = Rows(seed, self.sizes)
+        self._changed = threading.Condition()
+        self._publisher = threading.get_ident()
+        self._closed = False
+        self._notes: list[dict[str, Any]] = []
+
+    @property
+    def lag(self) -> int:
+        """Returns the number of steps from a publication to its effect."""
+        return self._schedule.lag
+
+    @property
+    def first_weights(self) -> NDArray[np.float32]:
+        """Returns the sampling weights that the plan was made with, float32 ``[D]``."""
+        return self._schedule.first[0]
+
+    @property
+    def step(self) -> int:
+        """Returns the number of the step that ``next`` hands out."""
+        return self._step
+
+    def __iter__(self) -> Plan:
+        """Returns the plan, which is its own iterator."""
+        return self
+
+    def __next__(self) -> Batch:
+        """Draws the batch of the next step."""
+        with self._changed:
+            self._wait_for_weights()
+            if self.budget is not None and self._step >= self.budget // self.batch_size:
+                raise StopIteration
+            return self._draw()
+
+    def publish(self, step: int, weights: ArrayLike, loss_weights: ArrayLike | None = None) -> None:
+        """Sets the weights that are in force from step ``step + lag`` on.
+
+        Args:
+            step: the step that was trained last. Every step is published, or kept, once and in order.
+            weights: sampling weights ``q``, ``[D]``, non-negative; normalised here.
+            loss_weights: loss weights ``c``, ``[D]``, normalised here; None means ``q``.
+
+        Raises:
+            ValueError: another step than the next one, or weights that are not non-negative ``[D]``.
+        """
+        with self._changed:
+            self._schedule.publish(step, weights, loss_weights)
+            self._after_publication()
+
+    def keep(self, step: int) -> None:
+        """Leaves the weights as they are; takes the place of :meth:`publish` after a step that brought nothing new."""
+        with self._changed:
+            self._schedule.keep(step)
+            self._after_publication()
+
+    def close(self) -> None:
+        """Ends the plan: threads that wait for weights stop as at the end of the data."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def get_state(self) -> dict[str, Any]:
+        """Returns the plan before the step after the last published one, however many batches were read ahead.
+
+        Returns:
+            A dictionary for JSON: numbers, strings, lists. It is the same on every host.
+        """
+        with self._changed:
+            step = self._schedule.next_to_publish
+            at = self._snapshots[min(step, max(self._snapshots))]
+            return {
+                "version": restoring.VERSION,
+                "seed": self.seed,
+                "batch_size": self.batch_size,
+                "sizes": dict(self.sizes),
+                "step": min(step, max(self._snapshots)),
+                "drawn": at.drawn.tolist(),
+                "carry": at.carry.tolist(),
+                "mass": at.mass.tolist(),
+                **self._schedule.get_state(),
+            }
+
+    def set_state(self, state: Mapping[str, Any], domains: Literal["same", "changed"] = "same") -> None:
+        """Puts the plan back to where :meth:`get_state` was called, on any number of hosts.
+
+        Args:
+            state: the dictionary, possibly from JSON.
+            domains: ``"changed"`` allows that domains were added or removed since, by name. New ones start at their
+                first example, with the share that this plan's first weights give them. Rows owed to removed ones are
+                written off. The next batch has an event that says so.
+
+        Raises:
+            ValueError: the state is of another seed, batch size, lag or size of a domain, or of other domains where
+                ``domains`` is ``"same"``; the error names what differs.
+        """
+        with self._changed:
+            state, notes = restoring.checked(state, self, domains)
+            self._schedule.set_state(state)
+            self._step = state["step"]
+            self._now = _Position(
+                np.array(state["drawn"], np.int64),
+                np.array(state["carry"], np.int64),
+                np.array(state["mass"], np.float64),
+            )
+            self._snapshots = {self._step: self._now}
+            self._notes = notes
+            self._rows = Rows(self.seed, self.sizes)
+            self._publisher = threading.get_ident()
+            self._closed = False
+
+    def _after_publication(self):
+        self._publisher = threading.get_ident()
+        done = self._schedule.next_to_publish
+        for step in [step for step in self._snapshots if step < done and step != max(self._snapshots)]:
+            del self._snapshots[step]
+        self._changed.notify_all()
+
+    def _wait_for_weights(self):
+        def ready():
+            return self._closed or self._schedule.knows(self._step)
+
+        if not ready() and threading.get_ident() == self._publisher:
+            step = self._schedule.next_to_publish
+            raise RuntimeError(
+                f"step {self._step} has no weights yet: call plan.publish({step}, weights) or plan.keep({step}) after "
+                f"training step {step}, since weights are in force lag = {self.lag} steps later."
+            )
+        if not self._changed.wait_for(ready, self.timeout):
+            step = self._schedule.next_to_publish
+            raise TimeoutError(
+                f"step {self._step} had no weights for {self.timeout:g} s: nobody called plan.publish({step}, weights) "
+                f"or plan.keep({step})."
+            )
+        if self._closed:
+            raise StopIteration
+
+    def _draw(self) -> Batch:
+        q, c = self._schedule.in_force(self._step)
+        events, self._notes = self._notes, []
+        rows_left = np.where(self._limits == NO_LIMIT, NO_LIMIT, self._limits - self._now.drawn)
+        q = self._limited(q, rows_left, events)
+        owed = self._now.carry + fixed_point(q, self.batch_size)
+        owed, written_off = within_rows_left(owed, rows_left, q)
+        if written_off.any():
+            names = list(self.sizes)
+            lost = {names[d]: written_off[d] / UNIT for d in np.flatnonzero(written_off)}
+            events.append({"step": self._step, "event": "written off", "rows": lost})
+        counts, carry = carry_counts(owed, np.zeros_like(owed), self.batch_size)
+
+        domain_ids = np.repeat(np.arange(counts.size, dtype=np.int32), counts)
+        row_numbers = np.arange(self.batch_size) - np.repeat(np.cumsum(counts) - counts, counts)
+        row_numbers += self._now.drawn[domain_ids]
+        row_weights, mass = self._share_mass(q if c is None else c, counts, c is None)
+        index, num_hosts = self.host
+        mine = slice(index, None, num_hosts)
+        batch = Batch(
+            step=self._step,
+            domain_ids=domain_ids[mine],
+            rows=self._rows.examples(domain_ids[mine], row_numbers[mine]),
+            row_weights=row_weights[domain_ids[mine]].astype(np.float32),
+            counts=counts.astype(np.int32),
+            weights=q.astype(np.float32),
+            events=tuple(events),
+        )
+        self._now = _Position(self._now.drawn + counts, carry, mass)
+        self._step += 1
+        self._snapshots[self._step] = self._now
+        return batch
+
+    def _limited(self, q, rows_left, events):
+        """Projects the weights onto the limits of this step; ends the plan where no weighted domain has rows left."""
+        if (rows_left == NO_LIMIT).all():
+            return q
+        has_rows = np.where(rows_left > 0, np.inf, 0.0)
+        limits = has_rows
+        if self.budget is not None:
+            steps_left = self.budget // self.batch_size - self._step
+            limits = np.where(rows_left == NO_LIMIT, np.inf, rows_left / (self.batch_size * steps_left))
+        projected = project(q, limits)
+        if projected is None:
+            # Weights that lie on few domains may ask for more than pacing allows; then those domains are spent early.
+            projected = project(q, has_rows)
+            events.append({"step": self._step, "event": "limits below the weights"})
+        short = rows_left.sum(dtype=np.float64) < self.batch_size
+        if projected is None or short:
+            raise StopIteration
+        return projected
+
+    def _share_mass(self, c, counts, same_as_sampling):
+        """Returns each domain's weight of one row, and the loss weight that goes on waiting for rows."""
+        if same_as_sampling and not self._now.mass.any():
+            return np.full(counts.size, 1.0 / self.batch_size), self._now.mass
+        mass = self._now.mass + c
+        return mass / np.maximum(counts, 1), np.where(counts > 0, 0.0, mass)
+
+    def _check_budget(self):
+        reachable = np.where(self._limits == NO_LIMIT, np.inf, self._limits.astype(np.float64)).sum()
+        assert self.budget is not None
+        if reachable < self.budget:
+            raise ValueError(
+                f"max_epochs = {self.max_epochs} leaves {reachable:.0f} rows of all domains together, and the budget "
+                f"is {self.budget}: raise max_epochs or lower the budget."
+            )
+
+
+def _named_sizes(sizes) -> dict[str, int]:
+    named = dict(sizes) if isinstance(sizes, Mapping) else {str(d): n for d, n in enumerate(sizes)}
+    if not named:
+        raise ValueError("sizes must name at least one domain, got none.")
+    for name, size in named.items():
+        _check_integer(f"the size of domain {name!r}", size, 1, _LARGEST_SIZE)
+    return {name: int(size) for name, size in named.items()}
+
+
+def _limits_of(sizes, max_epochs):
+    """Returns the rows that may be drawn of each domain in the whole run."""
+    if max_epochs is None:
+        return np.full(sizes.shape, NO_LIMIT)
+    epochs = np.asarray(max_epochs, np.float64)
+    if epochs.shape not in ((), sizes.shape) or not (epochs > 0).all():
+        raise ValueError(f"max_epochs must be positive, one number or [{sizes.size}], got {max_epochs}.")
+    rows = np.floor(sizes * epochs)
+    return np.where(rows < 2.0**62, rows, 0).astype(np.int64) + np.where(rows < 2.0**62, 0, NO_LIMIT)
+
+
+def _check_host(host, batch_size):
+    index, num_hosts = host
+    if not 0 <= index < num_hosts or batch_size % num_hosts:
+        raise ValueError(
+            f"host must be (index, number of hosts), with an index below a number that divides batch_size = "
+            f"{batch_size}, got {host}."
+        )
+
+
+def _check_integer(name, value, low, high):
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
+        raise ValueError(f"{name} must be an integer from {low} to {high}, got {value!r}.")

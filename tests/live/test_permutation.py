@@ -1,0 +1,57 @@
+"""Tests the keyed permutation: every epoch once through the domain, in orders that look random and differ."""
+
+import collections
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from mixjax.live.permutation import permuted
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 65, 1000, 4097])
+def test_every_epoch_goes_once_through_the_domain(size):
+    epochs = permuted(3, 5, np.arange(3 * size), size).reshape(3, size)
+    np.testing.assert_array_equal(np.sort(epochs, axis=1), np.tile(np.arange(size), (3, 1)))
+    assert size < 7 or not np.array_equal(epochs[0], epochs[1])
+
+
+def test_rows_may_be_asked_for_in_any_order():
+    rows = np.random.default_rng(0).permutation(500)
+    np.testing.assert_array_equal(permuted(1, 2, rows, 77), permuted(1, 2, np.arange(500), 77)[rows])
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 5])
+def test_orders_of_small_domains_are_equally_frequent(size):
+    num_epochs = 6000
+    orders = permuted(0, 11, np.arange(num_epochs * size), size).reshape(num_epochs, size)
+    counts = collections.Counter(map(tuple, orders.tolist()))
+    expected = num_epochs / math.factorial(size)
+    observed = np.array([counts[order] for order in itertools.permutations(range(size))])
+    freedom = observed.size - 1
+    statistic = np.sum((observed - expected) ** 2 / expected)
+    # Five standard deviations of the chi-squared distribution.
+    assert statistic < freedom + 5.0 * math.sqrt(2.0 * freedom) + 5.0
+
+
+def test_seeds_and_keys_give_other_orders():
+    rows = np.arange(1000)
+    orders = [permuted(seed, key, rows, 1000) for seed, key in [(0, 0), (1, 0), (0, 1), (2**64 - 1, 2**64 - 1)]]
+    for one, other in itertools.combinations(orders, 2):
+        # Two independent permutations agree in one place on average.
+        assert np.sum(one == other) < 12
+
+
+def test_neighbours_are_spread_over_the_domain():
+    size = 2**33 + 5
+    examples = permuted(0, 0, np.arange(20_000), size)
+    assert len(np.unique(examples)) == 20_000 and examples.min() >= 0 and examples.max() < size
+    counts, _ = np.histogram(examples, bins=50, range=(0, size))
+    assert np.abs(counts - 400).max() < 5 * 20
+    assert abs(np.corrcoef(examples[:-1], examples[1:])[0, 1]) < 5 / math.sqrt(20_000)
+
+
+def test_a_domain_of_the_largest_size_and_a_late_row():
+    examples = permuted(0, 0, np.array([2**50, 2**50 + 1]), 2**40)
+    assert ((examples >= 0) & (examples < 2**40)).all() and examples[0] != examples[1]

@@ -1,0 +1,85 @@
+"""Tests that a saved plan is checked by name, and that domains may come and go when asked for."""
+
+import numpy as np
+import pytest
+
+from mixjax.live import Plan
+from mixjax.live.restoring import checked
+
+SIZES = {"web": 100, "books": 70, "code": 7}
+
+
+def plan_of(**changes):
+    return Plan(**({"sizes": SIZES, "batch_size": 6, "weights": [0.5, 0.3, 0.2], "lag": 2} | changes))
+
+
+def saved():
+    plan = plan_of()
+    for t in range(9):
+        next(plan)
+        plan.publish(t, [0.2, 0.3, 0.5], [0.1, 0.1, 0.8])
+    return plan.get_state()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 1}, "saved with seed = 0, and this plan has 1"),
+        ({"batch_size": 8}, "saved with batch_size = 6"),
+        ({"lag": 3}, "saved with lag = 2"),
+        ({"sizes": SIZES | {"code": 8}}, "domain 'code' had 7 examples when saved, and has 8 now"),
+        ({"sizes": {"web": 100, "books": 70, "maths": 7}}, r"added \['maths'\], removed \['code'\]"),
+        ({"sizes": dict(reversed(SIZES.items()))}, "the same in another order"),
+    ],
+)
+def test_another_plan_is_refused_by_name(changes, message):
+    with pytest.raises(ValueError, match=message):
+        plan_of(**changes).set_state(saved())
+
+
+def test_what_is_no_state_is_refused():
+    with pytest.raises(ValueError, match="it lacks version, seed"):
+        plan_of().set_state({"step": 3})
+    with pytest.raises(ValueError, match="has version 99"):
+        plan_of().set_state(saved() | {"version": 99})
+    with pytest.raises(ValueError, match="domains must be 'same' or 'changed'"):
+        plan_of().set_state(saved(), domains="all")
+    with pytest.raises(ValueError, match="none of the plan's domains"):
+        plan_of(sizes=[1, 2, 3]).set_state(saved(), domains="changed")
+
+
+def test_a_domain_is_added_with_the_share_of_the_first_weights():
+    state = saved()
+    plan = plan_of(sizes=SIZES | {"maths": 11}, weights=[0.4, 0.2, 0.15, 0.25])
+    plan.set_state(state, domains="changed")
+    batch = next(plan)
+    assert batch.step == 9
+    np.testing.assert_allclose(batch.weights, [0.75 * 0.2, 0.75 * 0.3, 0.75 * 0.5, 0.25], rtol=1e-6)
+    assert batch.events[0] == {"step": 9, "event": "domains changed", "added": ["maths"], "removed": []}
+    assert plan.get_state()["drawn"][:3] == state["drawn"]
+
+
+def test_domains_that_stay_go_on_with_their_examples_when_others_go_or_move():
+    state = saved()
+    rest = plan_of()
+    rest.set_state(state)
+    plan = plan_of(sizes={"code": 7, "web": 100}, weights=[0.5, 0.5])
+    plan.set_state(state, domains="changed")
+    drawn, wanted = {}, {}
+    for which, found in ((plan, drawn), (rest, wanted)):
+        for t in range(9, 40):
+            batch = next(which)
+            which.keep(t)
+            names = list(which.sizes)
+            for d, row in zip(batch.domain_ids, batch.rows, strict=True):
+                found.setdefault(names[d], []).append(int(row))
+    for name in ("code", "web"):
+        shorter = min(len(drawn[name]), len(wanted[name]))
+        assert shorter > 20 and drawn[name][:shorter] == wanted[name][:shorter]
+
+
+def test_what_is_owed_still_sums_to_zero_after_a_removal():
+    state = saved()
+    fitted, events = checked(state, plan_of(sizes={"web": 100, "code": 7}, weights=[0.5, 0.5]), "changed")
+    assert sum(fitted["carry"]) == 0 and fitted["drawn"] == [state["drawn"][0], state["drawn"][2]]
+    assert events[0]["removed"] == ["books"]

@@ -1,0 +1,30 @@
+"""Tests that blocks of shuffled rows are a cache only: rows come out as the permutation says, in any pattern."""
+
+import numpy as np
+
+from mixjax.live.permutation import permuted
+from mixjax.live.rows import Rows, _key_of
+
+SIZES = {"a": 3, "b": 5000, "c": 1}
+
+
+def test_examples_are_those_of_the_permutation():
+    rows, rng = Rows(4, SIZES), np.random.default_rng(0)
+    position = np.zeros(3, np.int64)
+    for _ in range(30):
+        counts = rng.integers(0, 900, 3)
+        ids = np.repeat(np.arange(3, dtype=np.int32), counts)
+        numbers = np.concatenate([np.arange(p, p + n) for p, n in zip(position, counts, strict=True)])
+        position += counts
+        # Every second row, as one of two hosts reads them.
+        examples = rows.examples(ids[::2], numbers[::2])
+        for d, (name, size) in enumerate(SIZES.items()):
+            mine = ids[::2] == d
+            np.testing.assert_array_equal(examples[mine], permuted(4, _key_of(name), numbers[::2][mine], size))
+
+
+def test_the_order_of_a_domain_depends_on_its_name_only():
+    numbers = np.arange(50)
+    alone = Rows(0, {"b": 5000}).examples(np.zeros(50, np.int32), numbers)
+    second = Rows(0, SIZES).examples(np.ones(50, np.int32), numbers)
+    np.testing.assert_array_equal(alone, second)
