@@ -1,4 +1,37 @@
-"""Puts rules into optax chains: ``aggregate`` weights stacked gradients, ``track`` only keeps a rule's state."""
+"""Puts rules into optax chains: ``aggregate`` weights stacked gradients, ``track`` only keeps a rule's state.
+
+The rule's signals are extra arguments of ``tx.update``, so they have to get through whatever stands around the adapter:
+
+- ``optax.chain``, ``named_chain``, ``inject_hyperparams``, ``with_extra_args_support`` and ``contrib.schedule_free``
+  pass them on. So do ``masked``, ``partition``, ``apply_if_finite``, ``conditionally_mask``,
+  ``conditionally_transform``, ``flatten`` and ``contrib.mechanize``. But these compare the updates they get with those
+  they return, or with the parameters, so they may stand around ``track`` only. Put them behind ``aggregate``::
+
+      optax.chain(mixjax.aggregate(rule, prior), optax.apply_if_finite(optax.adam(1e-3), 5))
+
+- ``optax.MultiSteps`` passes on the last microbatch's signals, and none where it is an element of a chain:
+  :func:`mixjax.accumulate` merges them.
+- ``optax.lookahead``, ``contrib.sam`` and ``contrib.split_real_and_imaginary`` take no extra arguments. Put them behind
+  the adapter in a chain. ``sam`` has to be told to ignore them: ``optax.GradientTransformation(sam.init, sam.update)``.
+- ``contrib.differentially_private_aggregate`` turns per-example gradients into one, so it stands before ``track``.
+
+``flax.nnx.Optimizer`` passes signals on: ``optimizer.update(model, grads, **signals)``. The ``TrainState`` of flax's
+linen drops them. A subclass does not:
+
+>>> import jax.numpy as jnp, mixjax, optax
+>>> from flax.training.train_state import TrainState
+>>> class SignalTrainState(TrainState):
+...     def apply_gradients(self, *, grads, **signals):
+...         updates, opt_state = self.tx.update(grads, self.opt_state, self.params, **signals)
+...         params = optax.apply_updates(self.params, updates)
+...         return self.replace(step=self.step + 1, params=params, opt_state=opt_state)
+>>> tx = optax.chain(mixjax.track(mixjax.rules.fgls(), jnp.array([0.5, 0.5])), optax.sgd(1.0))
+>>> state = SignalTrainState.create(apply_fn=None, params=jnp.zeros(2), tx=tx)
+>>> signals = dict(losses=jnp.array([1.0, 3.0]), counts=jnp.array([8, 8]))
+>>> state = state.apply_gradients(grads=jnp.ones(2), **signals)
+>>> mixjax.get_weights(state.opt_state).tolist()
+[0.75, 0.25]
+"""
 
 from __future__ import annotations
 
@@ -36,9 +69,8 @@ class TrackState(NamedTuple):
 
 NO_SIGNALS = (
     "got no domain signals: call tx.update(grads, state, params, counts=..., ...) with the rule's signals as keyword "
-    "arguments. If you did, something on the way drops extra arguments: use mixjax.accumulate in place of "
-    "optax.MultiSteps, put other wrappers (optax.lookahead, optax.contrib.sam) behind it in an optax.chain, and give "
-    "flax's TrainState the apply_gradients that the docstring of mixjax.transforms shows."
+    "arguments. If you did, a wrapper drops them: take mixjax.accumulate for optax.MultiSteps, put optax.lookahead, "
+    "sam and the like behind it in an optax.chain, and for flax's TrainState see the docstring of mixjax.transforms."
 )
 """The end of the error about an ``update`` without ``counts``; it begins with the function's name."""
 
@@ -66,16 +98,17 @@ def aggregate(rule: WeightRule, prior: ArrayLike) -> optax.GradientTransformatio
         prior: non-negative ``[D]``.
 
     Signals:
-        The rule's signals, as extra arguments of ``tx.update``. ``counts`` is always needed. Gradients of domains that
-        are absent from the batch have to be zeros. Gradients of domains of weight zero are not read.
+        The rule's signals, as extra arguments of ``tx.update``. ``counts`` is always needed. What stands around
+        ``aggregate`` has to pass them on: see :mod:`mixjax.transforms`. Gradients of domains that are absent from the
+        batch have to be zeros. Gradients of domains of weight zero are not read.
 
     Returns:
-        An ``optax.GradientTransformationExtraArgs`` with state :class:`AggregateState`. It sums in float32 and returns
-        the gradients' dtype.
+        An ``optax.GradientTransformationExtraArgs`` with state :class:`AggregateState`. It sums in float32, or in the
+        gradients' dtype where that is wider or complex, and returns the gradients' dtype.
 
     Raises:
         TypeError: ``update`` is called without ``counts`` or without a signal that the rule needs.
-        ValueError: the leading axis of the gradients is not ``D``.
+        ValueError: the leading axis of the gradients is not ``D``, or a mask hides some of them.
 
     Example:
         >>> import jax.numpy as jnp, mixjax, optax
@@ -99,18 +132,29 @@ def aggregate(rule: WeightRule, prior: ArrayLike) -> optax.GradientTransformatio
         rule_state = _update_rule("aggregate", rule, state.rule_state, signals)
         # The built-in rules detach their weights from the gradient, but a rule of the user's own may not.
         weights = jax.lax.stop_gradient(rule_state.weights)
-
+        _check_all_there(updates)
         combined = jax.tree.map(lambda grads: _combine(grads, weights), updates)
         return combined, AggregateState(rule_state)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+def _check_all_there(updates):
+    masked = jax.tree.leaves(updates, is_leaf=lambda node: isinstance(node, optax.MaskedNode))
+    if any(isinstance(leaf, optax.MaskedNode) for leaf in masked):
+        # optax.masked hands on the gradients it masks as they are: stacked, which would change the parameters' shape.
+        raise ValueError(
+            "aggregate got part of the gradients, the others would stay stacked: put optax.masked, optax.partition or "
+            "optax.selective_transform behind it, optax.chain(mixjax.aggregate(...), optax.masked(...))."
+        )
+
+
 def _combine(grads: jax.Array, weights: jax.Array) -> jax.Array:
     """Sums stacked gradients with the weights, in float32 or wider, and casts the sum to the gradients' dtype."""
     if grads.shape[:1] != weights.shape:
         raise ValueError(
-            f"aggregate takes stacked gradients, leading axis {weights.size} (domains), got shape {grads.shape}."
+            f"aggregate takes stacked gradients, leading axis {weights.size} (domains), got shape {grads.shape}. Take "
+            "mixjax.accumulate for optax.MultiSteps around it, and put other wrappers behind it in an optax.chain."
         )
     c = weights.reshape(-1, *[1] * (grads.ndim - 1))
     # The where keeps a NaN gradient of a domain of weight zero out of the sum.

@@ -282,7 +282,7 @@ def test_a_traced_prior():
 @pytest.mark.parametrize("signals", [{}, {"losses": np.ones(3)}])
 def test_signals_that_never_arrive(make, signals):
     tx = optax.chain(make(rules.fgls(), PRIOR), optax.sgd(0.1))
-    message = rf"{make.__name__} got no domain signals: call tx.update\(.*counts=.*use mixjax.accumulate.*TrainState"
+    message = rf"{make.__name__} got no domain signals: call tx.update\(.*counts=.*take mixjax.accumulate.*TrainState"
     for update in (tx.update, jax.jit(tx.update)):
         with pytest.raises(TypeError, match=message):
             update(GRADS, tx.init(PARAMS), PARAMS, **signals)

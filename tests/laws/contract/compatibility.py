@@ -94,7 +94,7 @@ def _of_rule(make: Callable[[], mixjax.WeightRule]) -> Row:
 
 
 def _of_transform(make: Callable[[], optax.GradientTransformationExtraArgs], stacked: bool) -> Row:
-    """Makes the row of an adapter, in a chain before Adam."""
+    """Makes the row of an adapter, in a chain before momentum."""
     tx = make()
 
     def start():
@@ -115,7 +115,8 @@ def _of_transform(make: Callable[[], optax.GradientTransformationExtraArgs], sta
 
 
 def _chain(*before: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    return optax.chain(*before, optax.adam(1e-2))
+    # Not Adam, which raises under strict promotions of dtypes: it takes a float to the power of an int32.
+    return optax.chain(*before, optax.sgd(1e-2, momentum=0.9))
 
 
 def _of_weighted_loss() -> Row:
@@ -283,7 +284,7 @@ _MAKERS: dict[str, Callable[[], Row]] = {
         lambda: optax.named_chain(
             ("c", mixjax.track(rules.doremi(), PRIOR)),
             ("q", mixjax.track(rules.variance_aware(), PRIOR)),
-            ("adam", optax.adam(1e-2)),
+            ("sgd", optax.sgd(1e-2, momentum=0.9)),
         ),
         stacked=False,
     ),
