@@ -228,7 +228,9 @@ def _mean_gradients(gathered, updates):
 
     def mean(total, g):
         parts = _column(counts, total) if stacked else gathered.microbatch
-        return (total / parts.astype(total.dtype)).astype(g.dtype)
+        value = total / parts.astype(total.dtype)
+        # Real gradients of complex parameters are summed as complex numbers.
+        return (value if jnp.iscomplexobj(g) else value.real).astype(g.dtype)
 
     return jax.tree.map(mean, gathered.grads, updates)
 
