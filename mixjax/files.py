@@ -1,17 +1,21 @@
-"""Takes paths from users, writes files whole or not at all, and locks files against other processes."""
+"""Takes paths from users, writes files and removes folders whole or not at all, and locks files."""
 
 from __future__ import annotations
 
+import glob
 import logging
 import os
 import re
+import shutil
 import uuid
-import weakref
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO, Any
 
-__all__ = ["Lock", "local_path", "lock", "write_whole"]
+__all__ = ["local_path", "lock", "remove_folder", "remove_partial", "write_whole"]
 
 _LOG = logging.getLogger(__name__)
+_PARTIAL, _REMOVED = ".partial", ".removed"
 
 
 def local_path(name: str, value: str | os.PathLike) -> Path:
@@ -58,12 +62,15 @@ def local_path(name: str, value: str | os.PathLike) -> Path:
         raise ValueError(f"{name}: no user has the home folder {text!r}") from None
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
+def write_whole(path: Path, content: str | bytes | Callable[[IO[bytes]], None]) -> None:
     """Writes a file so that a process killed at any point leaves the old content or the new one.
+
+    A process that is killed may leave a file ``.<name>.<random>.partial`` too, see :func:`remove_partial`.
 
     Args:
         path: the file, in a folder that exists.
-        content: all that the file is to hold; a text is written in UTF-8.
+        content: all that the file is to hold; a text is written in UTF-8. A function writes to the open file that it
+            gets.
 
     Raises:
         OSError: the disk is full, or the folder cannot be written.
@@ -75,11 +82,15 @@ def write_whole(path: Path, content: str | bytes) -> None:
         >>> path.read_text()
         '16'
     """
-    # Two processes may write the same file at once, so each writes under a name of its own.
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    # Two processes may write the same file at once, so each writes under a name of its own. The number of a process is
+    # none: in containers it is the same in each, and a file left by a killed process would be in the way.
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_PARTIAL}")
     try:
-        with open(partial, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+        with open(partial, "xb") as file:
+            if callable(content):
+                content(file)
+            else:
+                file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             # The rename below must not reach the disk before the content does.
             os.fsync(file.fileno())
@@ -88,51 +99,70 @@ def write_whole(path: Path, content: str | bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
-class Lock:
-    """Keeps a file open whose lock this process holds.
-
-    The file is closed when this object is garbage collected, or when the process ends. The operating system then
-    releases the lock.
+def remove_partial(folder: Path) -> None:
+    """Removes what killed processes left of :func:`write_whole` in a folder into which no other process writes.
 
     Args:
-        path: the file; made if it does not exist.
+        folder: the folder; files below its own folders stay.
     """
-
-    def __init__(self, path: Path):
-        """Opens the file."""
-        self.file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        weakref.finalize(self, os.close, self.file)
+    for path in folder.glob(f".*{_PARTIAL}"):
+        path.unlink(missing_ok=True)
 
 
-# One open file a path: if a process closes any file object of a path, the system releases its lock on that path.
-_LOCKS: weakref.WeakValueDictionary[Path, Lock] = weakref.WeakValueDictionary()
+def remove_folder(folder: Path) -> None:
+    """Removes a folder so that a process killed at any point leaves all of it or nothing under its name.
+
+    The folder is renamed first, and then deleted file by file. What a killed process left of an earlier folder of this
+    name is deleted too. A folder that does not exist is no error.
+
+    Args:
+        folder: the folder.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp(), "chunks")
+        >>> folder.mkdir()
+        >>> remove_folder(folder)
+        >>> folder.exists()
+        False
+    """
+    try:
+        os.rename(folder, folder.with_name(f".{folder.name}.{uuid.uuid4().hex}{_REMOVED}"))
+    except FileNotFoundError:
+        pass
+    except OSError:
+        # Windows renames no folder in which a file is open.
+        _LOG.debug("%s cannot be renamed", folder)
+        shutil.rmtree(folder, ignore_errors=True)
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}.*{_REMOVED}"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
-def lock(path: Path) -> Lock | None:
+def lock(path: Path) -> Any:
     """Locks a file against other processes for as long as the caller keeps the result.
+
+    Within one process a file can be locked several times; the results are one object.
 
     Args:
         path: the file, in a folder that exists.
 
     Returns:
-        The lock: None on an operating system without file locks, and one that keeps nobody out on a file system
-        without them.
+        The lock: a :class:`filelock.BaseFileLock`. The operating system gives it up when the process ends, however it
+        ends. On a file system without locks it keeps nobody out.
 
     Raises:
         BlockingIOError: another process holds it.
     """
+    # Only who writes to a folder needs the package.
+    import filelock
+
+    # One object a path: a second one would be kept out by the first.
+    held = filelock.FileLock(path, thread_local=False, is_singleton=True)
     try:
-        import fcntl
-    except ImportError:  # Windows
-        return None
-    held = _LOCKS.get(path)
-    if held is None:
-        held = _LOCKS[path] = Lock(path)
-    try:
-        fcntl.lockf(held.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
+        held.acquire(timeout=0)
+    except filelock.Timeout:
         raise BlockingIOError(f"{path.parent} is in use by another process; wait for it, or end it.") from None
-    except OSError:
+    except (OSError, NotImplementedError):
         # Some network file systems have no locks: better unprotected than not at all.
         _LOG.debug("%s cannot be locked", path)
     return held

@@ -1,11 +1,14 @@
 """Files that are written whole or not at all, and locks on files."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
+import filelock
 import pytest
 
-from mixjax.files import local_path, lock, write_whole
+from mixjax.files import local_path, lock, remove_folder, remove_partial, write_whole
 
 
 @pytest.mark.parametrize("value", ["a/b", "/a/b", "C:/a", "a:b", "C:\\a", ".", "file", "x y"])
@@ -65,17 +68,99 @@ def test_what_fails_on_the_way_leaves_the_old_content(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_function_writes_to_the_open_file(tmp_path):
+    write_whole(tmp_path / "x", lambda file: file.writelines([b"a", b"b"]))
+    assert (tmp_path / "x").read_bytes() == b"ab"
+
+
+def test_what_killed_processes_left_is_removed(tmp_path):
+    for name in (".x.0a.partial", "x", "x.partial", "below"):
+        (tmp_path / name).touch()
+    remove_partial(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["below", "x", "x.partial"]
+
+
+@pytest.mark.parametrize("name", ["chunks", "a*[b]", "chunks.d"])
+def test_a_folder_goes_with_what_was_left_of_earlier_ones(tmp_path, name):
+    for folder in (name, f".{name}.0a.removed", ".other.0a.removed"):
+        (tmp_path / folder / "below").mkdir(parents=True)
+        (tmp_path / folder / "below/file").touch()
+    remove_folder(tmp_path / name)
+    assert os.listdir(tmp_path) == [".other.0a.removed"]
+    remove_folder(tmp_path / name)  # nothing is there
+
+
+def test_a_folder_whose_removal_is_interrupted_is_gone_from_its_place(tmp_path, monkeypatch):
+    (tmp_path / "chunks").mkdir()
+    for name in ("identity.json", "chunk_0"):
+        (tmp_path / "chunks" / name).touch()
+    with monkeypatch.context() as patch:
+        unlink = os.unlink
+
+        def killed(path, *args, **kwargs):
+            unlink(path, *args, **kwargs)
+            raise KeyboardInterrupt
+
+        patch.setattr(os, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            remove_folder(tmp_path / "chunks")
+    assert not (tmp_path / "chunks").exists() and len(os.listdir(tmp_path)) == 1
+    remove_folder(tmp_path / "chunks")
+    assert not os.listdir(tmp_path)
+
+
+def test_a_folder_that_cannot_be_renamed_is_removed_in_its_place(tmp_path, monkeypatch):
+    (tmp_path / "chunks").mkdir()
+
+    def refused(*args):
+        raise PermissionError("in use")
+
+    monkeypatch.setattr(os, "rename", refused)
+    remove_folder(tmp_path / "chunks")
+    assert not os.listdir(tmp_path)
+
+
 def test_one_lock_a_path_and_process(tmp_path):
-    """Closing any descriptor of a file would give up the process's lock on it."""
     first, second = lock(tmp_path / "lock"), lock(tmp_path / "lock")
-    assert first is second
-    file = first.file
+    assert first is second and first.is_locked
     del first
-    os.fstat(file)
-    del second
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(file)
+    assert second.is_locked
 
 
 def test_two_paths_have_two_locks(tmp_path):
     assert lock(tmp_path / "a") is not lock(tmp_path / "b")
+
+
+HOLDS = """
+import sys
+from pathlib import Path
+from mixjax.files import lock
+held = lock(Path(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_another_process_is_named_and_leaves_no_lock_behind(tmp_path):
+    # Its modules are found where this process finds them.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "env": environment}
+    with subprocess.Popen([sys.executable, "-c", HOLDS, str(tmp_path / "lock")], **pipes) as process:
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(BlockingIOError, match=f"^{tmp_path} is in use by another process"):
+            lock(tmp_path / "lock")
+        process.kill()
+    held = lock(tmp_path / "lock")
+    assert held.is_locked
+    del held  # gives the lock up
+    with subprocess.Popen([sys.executable, "-c", HOLDS, str(tmp_path / "lock")], **pipes) as process:
+        assert process.stdout.readline() == b"held\n"
+
+
+@pytest.mark.parametrize("error", [OSError(37, "No locks available"), NotImplementedError("no flock")])
+def test_a_file_system_without_locks_is_used_all_the_same(tmp_path, monkeypatch, error):
+    def acquire(self, *args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(filelock.BaseFileLock, "acquire", acquire)
+    lock(tmp_path / "lock")

@@ -62,4 +62,4 @@ def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
 def chunks(out: Path) -> dict[str, int]:
     """Returns the checkpoints of an unfinished run: name -> time of writing, in nanoseconds."""
     found = out.with_name(f"{out.name}.chunks").glob("*/chunk_*")
-    return {path.name: path.stat().st_mtime_ns for path in found if path.name[6:].isdigit()}
+    return {path.stem: path.stat().st_mtime_ns for path in found if path.suffix == ".npz"}

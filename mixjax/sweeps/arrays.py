@@ -65,7 +65,7 @@ def finite_runs(metrics: Mapping[str, np.ndarray]) -> np.ndarray:
     finite = np.ones(num_runs(metrics), bool)
     for array in metrics.values():
         if can_be_nan(array):
-            finite &= np.isfinite(as_computable(array)).reshape(len(array), -1).all(axis=1)
+            finite &= np.isfinite(as_computable(array)).all(axis=tuple(range(1, array.ndim)))
     return finite
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import re
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from mixjax.files import local_path, lock, write_whole
-from mixjax.sweeps.blocks import read_block, require_orbax, write_block
+from mixjax.files import local_path, lock, remove_partial, write_whole
+from mixjax.sweeps.blocks import read_block, write_block
 from mixjax.sweeps.segments import Kept
 
 __all__ = ["ChangedError", "Chunks"]
 
 _LOG = logging.getLogger(__name__)
-_IDENTITY, _CHUNK_SIZE = "identity.json", "size.json"
+_IDENTITY, _CHUNK_SIZE, _SUFFIX = "identity.json", "size.json", ".npz"
 _ABSENT = object()
 
 
@@ -30,18 +30,18 @@ class ChangedError(ValueError):
 
 
 class Chunks:
-    """Keeps the chunks of one sweep in a folder: orbax checkpoints, each with a digest of its arrays.
+    """Keeps the chunks of one sweep in a folder: checkpoints, files of arrays with a digest of them.
 
-    A chunk is named by the number of its first run. A carry is the state of an unfinished chunk, from which its
-    training can be continued.
+    A checkpoint holds one chunk or several, and is named by the number of the first run. A carry is the state of an
+    unfinished chunk, from which its training can be continued.
 
     - Several processes of one sweep may write to one folder, each its own chunks. A second process with the same
       ``jax.process_index()`` is turned away while the first one lives.
     - A process killed at any point leaves whole checkpoints only.
     - A checkpoint that is damaged all the same (cut, altered, unreadable) is reported as a warning and not read; its
       chunks are computed again.
-    - Two things are deleted: the carries of finished chunks; and, where the file with the identity is damaged, the
-      checkpoints beside it.
+    - Three things are deleted: the carries of finished chunks; files that a killed process was writing; and, where the
+      file with the identity is damaged, the checkpoints beside it.
 
     Args:
         folder: made if it does not exist.
@@ -66,7 +66,6 @@ class Chunks:
 
     def __init__(self, folder: str | os.PathLike, identity: Mapping[str, Any]):
         """Opens the folder, and writes the identity into a new one."""
-        require_orbax()
         self.folder = local_path("folder", folder).absolute()
         # Through JSON and back: tuples become lists, so that the identity compares with the one in the file.
         identity = json.loads(json.dumps(dict(identity)))
@@ -76,6 +75,9 @@ class Chunks:
         # Locked before anything is compared or deleted: another process may be at work here.
         self._lock = lock(self.folder / f"lock_{jax.process_index()}")
         self._check_identity(identity)
+        # The first host opens the folder while the others wait.
+        if jax.process_index() == 0:
+            remove_partial(self.folder)
 
     def _check_identity(self, identity):
         """Compares the identity with the one in the folder, and writes it where there is none."""
@@ -84,6 +86,8 @@ class Chunks:
         before = None
         try:
             before = json.loads(path.read_text())
+            if not isinstance(before, dict):
+                raise ValueError("no object")
         except FileNotFoundError:
             if contents:
                 raise ChangedError(
@@ -92,8 +96,11 @@ class Chunks:
                 ) from None
         except ValueError:
             _LOG.warning("%s is damaged: everything is computed again", path)
+            before = None
             for each in contents:
-                shutil.rmtree(each) if each.is_dir() else each.unlink()
+                # A folder was not made here.
+                if each.is_file():
+                    each.unlink()
         if before is None:
             write_whole(path, json.dumps(identity, indent=1))
         elif before != identity:
@@ -105,10 +112,8 @@ class Chunks:
     def read(self) -> dict[int, dict[str, np.ndarray]]:
         """Returns every chunk of every whole checkpoint: the number of its first run -> metrics."""
         chunks = {}
-        for path in sorted(self.folder.glob("chunk_*")):
-            # A checkpoint whose writing was interrupted still has orbax's temporary name.
-            if path.name.removeprefix("chunk_").isdigit():
-                chunks |= _read(path)
+        for path in _numbered(self.folder, "chunk_"):
+            chunks |= _read(path)
         return chunks
 
     def write(self, chunks: Mapping[int, Mapping[str, np.ndarray]]) -> None:
@@ -122,7 +127,7 @@ class Chunks:
         """
         if not chunks:
             return
-        _write(self.folder / f"chunk_{min(chunks):09d}", chunks)
+        _write(self.folder / f"chunk_{min(chunks):09d}{_SUFFIX}", chunks)
         # Carries are dropped last: after a kill during the write, the chunk is continued from its carry.
         for number in chunks:
             _drop(self._carries(number))
@@ -155,7 +160,7 @@ class Chunks:
             OSError: the disk is full, or cannot be written.
         """
         before = self._carries(number)
-        _write(self.folder / f"carry_{number:09d}_{segments:09d}", {segments: arrays})
+        _write(self.folder / f"carry_{number:09d}_{segments:09d}{_SUFFIX}", {segments: arrays})
         # The older carries are dropped last: after a kill during the write, they are still there.
         _drop(before)
 
@@ -163,8 +168,9 @@ class Chunks:
     def chunk_size(self) -> int | None:
         """Returns the number of runs in a chunk that the sweep chose itself, or None where it chose none."""
         try:
-            return json.loads((self.folder / _CHUNK_SIZE).read_text())
-        except (FileNotFoundError, ValueError):
+            # Less than one run is a damaged file too.
+            return int(json.loads((self.folder / _CHUNK_SIZE).read_text())) or None
+        except (FileNotFoundError, ValueError, TypeError):
             return None
 
     @chunk_size.setter
@@ -172,8 +178,8 @@ class Chunks:
         write_whole(self.folder / _CHUNK_SIZE, json.dumps(value))
 
     def _carries(self, number):
-        """Lists the carries of a chunk, the oldest first, without those whose writing was interrupted."""
-        return sorted(p for p in self.folder.glob(f"carry_{number:09d}_*") if p.name.rpartition("_")[2].isdigit())
+        """Lists the carries of a chunk, the oldest first."""
+        return _numbered(self.folder, f"carry_{number:09d}_")
 
 
 def _write(path: Path, numbered: Mapping[int, Mapping[str, Any]]) -> None:
@@ -199,10 +205,16 @@ def _read(path: Path) -> dict[int, dict[str, np.ndarray]]:
     return numbered
 
 
-def _drop(folders: Iterable[Path]) -> None:
+def _numbered(folder: Path, prefix: str) -> list[Path]:
+    """Lists the checkpoints of a folder whose names are the prefix and a number, in the order of the numbers."""
+    return sorted(path for path in folder.glob(f"{prefix}*{_SUFFIX}") if path.stem.removeprefix(prefix).isdigit())
+
+
+def _drop(paths: Iterable[Path]) -> None:
     # What cannot be deleted does no harm: newer carries and finished chunks are taken before an old carry.
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
+    for path in paths:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _changes(before: Any, now: Any, path: str = "") -> str:

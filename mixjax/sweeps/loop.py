@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from mixjax.checks import requires
 from mixjax.files import local_path
 from mixjax.sweeps.checkpoints import Chunks
 from mixjax.sweeps.devices import Device
@@ -96,9 +95,8 @@ def sweep(
     Raises:
         ValueError: no seeds, an empty axis, columns of different lengths, values that do not fit JAX's types, ``dims``
             that do not fit the metrics, several hosts without a ``checkpoint``, a ``checkpoint`` that is a URL.
-        TypeError: metrics that are not a dict of arrays; a carry that changes its shapes.
+        TypeError: metrics that are not a dict of arrays, or of dicts of arrays; a carry that changes its shapes.
         RuntimeError: another host failed; its own error is in its log.
-        ImportError: xarray or, with a checkpoint, orbax is missing (extra ``experiments``).
         mixjax.sweeps.checkpoints.ChangedError: ``checkpoint`` holds chunks of another sweep; says what changed.
         MemoryError: a chunk of the size asked for, or with "auto" of one run a device, does not fit.
 
@@ -147,7 +145,7 @@ def run(
         The dataset that :func:`sweep` returns.
 
     Raises:
-        ValueError, TypeError, RuntimeError, ImportError, ChangedError, MemoryError: as :func:`sweep` does.
+        ValueError, TypeError, RuntimeError, ChangedError, MemoryError: as :func:`sweep` does.
 
     Example:
         >>> spec = Sweep(lambda key, hparams, data: {"x": hparams["a"]}, seeds=2, axes={"a": [0.0, 1.0]})
@@ -156,8 +154,6 @@ def run(
     """
     # A folder that cannot be used should show before the runs.
     folder = None if checkpoint is None else local_path("checkpoint", checkpoint)
-    # Needed at the end only, but a missing package should show before the runs.
-    _xarray()
     hosts = Hosts.here()
     if hosts.several and folder is None:
         raise ValueError("several hosts share their chunks through a folder: give a checkpoint folder that all see.")
@@ -196,12 +192,12 @@ def run(
         start = time.perf_counter()
         with hosts.together():
             executor = Executor(prepared, program, may_halve=spec.chunk == "auto", saver=saver, progress=progress)
-            for chunk in executor.results(hosts.share(runs.chunks(done, executor.slots))):
-                kept[chunk.first] = chunk.metrics
-                attrs["num_computed"] += chunk.stop - chunk.first
-                saver.add(chunk.first, chunk.metrics)
-                progress.chunk(chunk.metrics)
-            saver.flush()
+            with saver.flushed():
+                for chunk in executor.results(hosts.share(runs.chunks(done, executor.slots))):
+                    kept[chunk.first] = chunk.metrics
+                    attrs["num_computed"] += chunk.stop - chunk.first
+                    saver.add(chunk.first, chunk.metrics)
+                    progress.chunk(chunk.metrics)
             attrs["chunk"] = executor.slots
         attrs["run_seconds"] = time.perf_counter() - start
     if hosts.several:
@@ -263,15 +259,12 @@ def _read_all_hosts(store, prepared, hosts):
 
 def _dataset(spec, prepared, kept, attrs):
     """Joins the chunks into the dataset that the user gets."""
+    # Not at the top: who looks at a spec or a dry run only should not wait for it.
+    import xarray
+
     runs = prepared.runs
     variables = {name: ((*runs.dims, *own), runs.joined(name, kept)) for name, own in prepared.dims.items()}
     # Of labels that belong to no metric, xarray would make a dimension of the dataset.
     used = {dim for own in prepared.dims.values() for dim in own}
     coords = {name: values for name, values in (spec.coords or {}).items() if name in used}
-    return indexed(_xarray().Dataset(variables, runs.coords | coords, attrs))
-
-
-def _xarray():
-    with requires("experiments", "mixjax.sweep"):
-        import xarray
-    return xarray
+    return indexed(xarray.Dataset(variables, runs.coords | coords, attrs))

@@ -57,7 +57,7 @@ def metric_dims(
     """Names the dimensions of every metric, and checks the names against the shapes that ``train`` would return.
 
     Args:
-        train: the training run; traced, not run.
+        train: the training run, with flat metrics (:func:`mixjax.sweeps.nested.with_flat_metrics`); traced, not run.
         hparams: hyperparameter -> ``jax.ShapeDtypeStruct``.
         data: pytree of arrays.
         taken: names that no dimension or metric may have.
@@ -68,8 +68,7 @@ def metric_dims(
         Metric -> names of its dimensions, for all metrics.
 
     Raises:
-        TypeError: ``train`` returns no dict of arrays, the carry of :class:`Segments` changes its shapes, or their
-            ``stop`` returns no bool.
+        TypeError: the carry of :class:`Segments` changes its shapes, or their ``stop`` returns no bool.
         ValueError: ``dims`` or ``coords`` do not fit the metrics, or a name has two meanings.
     """
     shapes = _metric_shapes(train, hparams, data)
@@ -129,8 +128,6 @@ def _metric_shapes(train, hparams, data) -> dict[str, jax.ShapeDtypeStruct]:
         one = _checked_segment(train, hparams, data).metrics
     else:
         one = jax.eval_shape(train, jax.random.key(0), hparams, data)
-    if not isinstance(one, dict):
-        raise TypeError(f"train must return a dict of arrays, got {type(one).__name__}.")
     if not one:
         raise ValueError("train returned no metric.")
     if not isinstance(train, Segments):
@@ -145,8 +142,6 @@ def _checked_segment(segments, hparams, data) -> SegmentShapes:
     # One program runs all segments: a carry of another type would need a second one.
     if Shapes(shapes.before) != Shapes(shapes.after):
         raise TypeError(f"advance must return a carry like the one it got, {shapes.before}, got {shapes.after}.")
-    if not isinstance(shapes.metrics, dict):
-        return shapes  # the caller raises
     for name, x in shapes.metrics.items():
         if x.ndim == 0:
             raise ValueError(f"metric {name!r} of a segment needs time as its first dimension, got a scalar.")

@@ -15,6 +15,7 @@ from mixjax.sweeps import devices as devices_lib
 from mixjax.sweeps.devices import Device
 from mixjax.sweeps.lowering import Shapes
 from mixjax.sweeps.metrics import metric_dims
+from mixjax.sweeps.nested import with_flat_metrics
 from mixjax.sweeps.programs import OutOfMemoryError, Program
 from mixjax.sweeps.runs import Runs
 from mixjax.sweeps.segments import Segments
@@ -39,7 +40,7 @@ class Prepared:
     """Holds a sweep whose arguments are checked, and builds its programs.
 
     Args:
-        train: the training run.
+        train: the training run, which returns its metrics by flat names.
         runs: the hyperparameters and the seed of each run.
         data: pytree of arrays on the default device.
         dims: metric -> the names of its own dimensions, for all metrics.
@@ -80,16 +81,18 @@ class Prepared:
         # Converted before the tracing: the program is compiled for the types of JAX's arrays, not for Python's numbers
         # or NumPy's 64 bits.
         data = jax.tree.map(jnp.asarray, spec.data)
+        hparams = runs.batched_spec | runs.label_spec
+        train = with_flat_metrics(spec.train, hparams, data)
         dims = metric_dims(
-            spec.train,
-            runs.batched_spec | runs.label_spec,
+            train,
+            hparams,
             data,
             taken=runs.names,
             dims=spec.dims or {},
             coords=spec.coords or {},
         )
         vectorize = spec.vectorize or ("map" if devices[0].platform == "cpu" else "vmap")
-        return cls(spec.train, runs, data, dims, vectorize, devices, free)
+        return cls(train, runs, data, dims, vectorize, devices, free)
 
     @property
     def hparams(self) -> dict[str, jax.ShapeDtypeStruct]:

@@ -176,7 +176,9 @@ class Program:
     def _deal(self, x):
         """Copies ``[slots, ...]`` to the devices, entry ``i`` to device ``i % devices``."""
         # A device gets a contiguous part of the array, so that the entries are sorted by device first.
-        x = x.reshape(-1, self.num_devices, *x.shape[1:]).swapaxes(0, 1).reshape(x.shape)
+        # All sizes are written out: of an array without entries, NumPy could not find a size that is left open.
+        grouped = x.reshape(len(x) // self.num_devices, self.num_devices, *x.shape[1:])
+        x = grouped.swapaxes(0, 1).reshape(x.shape)
         with memory_errors():
             return jax.device_put(x, self._split)
 

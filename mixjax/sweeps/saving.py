@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
@@ -14,6 +15,8 @@ from mixjax.sweeps.checkpoints import Chunks
 from mixjax.sweeps.segments import Kept
 
 __all__ = ["Pauses", "Saver", "pauses"]
+
+_LOG = logging.getLogger(__name__)
 
 
 class Pauses(NamedTuple):
@@ -109,6 +112,20 @@ class Saver:
                 self._store.write(self._unsaved)
             # Only after the write: if it raises, the chunks are still there.
             self._unsaved = {}
+
+    @contextlib.contextmanager
+    def flushed(self) -> Iterator[None]:
+        """Writes the chunks that wait at the end of a ``with`` block, however the block ends: by Ctrl-C too."""
+        try:
+            yield
+        except BaseException:
+            try:
+                self.flush()
+            except Exception:
+                # The error that ended the block counts more.
+                _LOG.warning("chunks that were waiting could not be saved", exc_info=True)
+            raise
+        self.flush()
 
     def add_carry(self, first: int, segments: int, arrays: Callable[[], Mapping[str, np.ndarray]]) -> None:
         """Writes an unfinished chunk, if a save is due.

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,7 @@ import jax
 import numpy as np
 
 from mixjax.checks import requires
-from mixjax.files import local_path
+from mixjax.files import local_path, remove_folder
 from mixjax.sweeps import loop
 from mixjax.sweeps.points import Labels, random_points
 from mixjax.sweeps.progress import Callback, Tracker
@@ -135,7 +134,7 @@ def search(
         )
         _tell(study, trials, _values(objective(result), len(trials), study))
         if folder is not None:
-            shutil.rmtree(folder)
+            remove_folder(folder)
         # Set only when the folder is gone: with a number in place of "auto", its chunks would be refused. The size is 0
         # where all chunks were found on disk.
         if chunk == "auto" and result.attrs["chunk"]:

@@ -27,7 +27,8 @@ class Segments(NamedTuple):
         advance: ``advance(carry, hparams, data) -> (carry, metrics)``: one segment, the same program for each. The
             first dimension of every metric is time, and the segments are joined along it.
         num: number of segments, at least 1.
-        stop: ``stop(metrics) -> bool``, called with the metrics of one segment of one run; :func:`diverged` is one.
+        stop: ``stop(metrics) -> bool``, called with the metrics of one segment of one run, as ``advance`` returned
+            them; :func:`diverged` is one.
             Once it returns True, the run counts as done: in all later segments its metrics repeat their last entry in
             time. A chunk ends when all its runs are done. A run's result does not depend on the other runs of its
             chunk.

@@ -22,7 +22,7 @@ class Train(Protocol):
     """Describes a training function: it does one run, and is pure and jittable."""
 
     def __call__(self, key: jax.Array, hparams: dict[str, jax.Array], data: Any, /) -> Mapping[str, Any]:
-        """Returns the run's metrics, a dict of arrays.
+        """Returns the run's metrics, a dict of arrays, or of dicts of arrays.
 
         Args:
             key: ``jax.random.key(seed)``.
@@ -42,7 +42,8 @@ class Sweep:
     Args:
         train: ``train(key, hparams, data) -> metrics``, pure and jittable. ``key`` is ``jax.random.key(seed)``, the
             same for every point (paired seeds). ``hparams`` is a dict of scalars, or arrays where the values are
-            vectors, one for each axis and each column of ``points``. ``metrics`` is a dict of arrays. Pass the same
+            vectors, one for each axis and each column of ``points``. ``metrics`` is a dict of arrays; of a nested one,
+            ``{"loss": {"train": ...}}``, the metric is called ``"loss.train"`` everywhere. Pass the same
             function object in every call, not a new lambda: the cache of compiled programs goes by it. A
             :class:`mixjax.sweeps.Segments` cuts a run in time.
         seeds: number of seeds, at least 1.

@@ -79,11 +79,11 @@ def test_every_host_computes_its_share_and_all_see_one_result(start, tmp_path, n
 def test_a_host_that_dies_loses_no_chunk_that_was_written(start, tmp_path):
     first, second = start(2, pause=0.3)
     deadline = time.monotonic() + 120
-    while len(list(tmp_path.glob("chunk_?????????"))) < 4 and time.monotonic() < deadline:
+    while len(list(tmp_path.glob("chunk_?????????.npz"))) < 4 and time.monotonic() < deadline:
         time.sleep(0.01)
     second.send_signal(signal.SIGKILL)
     assert first.wait(timeout=180) != 0  # it does not wait for ever
-    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("chunk_?????????")}
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("chunk_?????????.npz")}
     assert 4 <= len(before) < 11
     for process in start(2):
         assert process.wait(timeout=180) == 0
@@ -99,7 +99,7 @@ def test_an_error_of_one_host_is_an_error_of_all_and_costs_no_chunk(start, tmp_p
     assert time.monotonic() - begin < 60  # no barrier's timeout
     first, second = ((tmp_path.parent / f"{tmp_path.name}_{rank}.log").read_text() for rank in range(2))
     assert "RuntimeError: host 1 failed, see its log" in first and "RuntimeError: lost the plot" in second
-    assert len(list(tmp_path.glob("chunk_?????????"))) >= 6  # the first host's share, at least
+    assert len(list(tmp_path.glob("chunk_?????????.npz"))) >= 6  # the first host's share, at least
     for process in start(2):
         assert process.wait(timeout=180) == 0
     np.testing.assert_array_equal(np.load(tmp_path / "result_1.npy"), sweep().error)

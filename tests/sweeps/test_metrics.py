@@ -57,5 +57,3 @@ def test_time_of_a_function_has_its_name():
 def test_no_metrics_are_an_error():
     with pytest.raises(ValueError, match="no metric"):
         dims_of(lambda key, hparams, data: {})
-    with pytest.raises(TypeError, match="dict of arrays, got tuple"):
-        dims_of(lambda key, hparams, data: (jnp.zeros(1),))

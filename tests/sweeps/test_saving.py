@@ -38,6 +38,32 @@ def test_a_sweep_goes_on_from_the_chunks_it_finds(tmp_path, monkeypatch, save_al
     np.testing.assert_array_equal(sweep(tmp_path, chunk=np.int64(2)).error, whole.error)
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError])
+def test_chunks_that_wait_for_the_next_save_are_saved_when_a_sweep_is_stopped(tmp_path, error):
+    def stop(done, total):
+        if done == 8:
+            raise error
+
+    with pauses(share=1e-9, longest=1e9), pytest.raises(error):
+        sweep(tmp_path, callback=stop)
+    assert len(list(tmp_path.glob("chunk_*"))) == 2  # the first one was written at once, the others together
+    assert sweep(tmp_path).attrs["num_computed"] == 2
+
+
+def test_a_save_that_fails_at_the_end_does_not_hide_why_the_sweep_was_stopped(caplog):
+    def write(chunks):
+        raise OSError("disk full")
+
+    saver = Saver(types.SimpleNamespace(write=write), Pauses(longest=1e9), clock=lambda: 0.0)
+    saver._last_seconds = 1e9
+    with pytest.raises(KeyboardInterrupt), saver.flushed():
+        saver.add(0, {})
+        raise KeyboardInterrupt
+    assert "could not be saved" in caplog.text
+    with pytest.raises(OSError, match="disk full"), saver.flushed():
+        pass
+
+
 CHILD = """
 import sys, time
 import jax
@@ -56,7 +82,7 @@ def test_kill_9_and_the_same_call_again_give_the_result_of_a_run_without_a_break
     }
     process = subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path)], env=environment)
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("chunk_000000002")) and process.poll() is None and time.monotonic() < deadline:
+    while not list(tmp_path.glob("chunk_000000002.npz")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     with pytest.raises(BlockingIOError, match="in use by another process"):  # while the first one lives
         sweep(tmp_path)
@@ -64,7 +90,7 @@ def test_kill_9_and_the_same_call_again_give_the_result_of_a_run_without_a_break
         Chunks(tmp_path, {"another": "run"})
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    found = len(list(tmp_path.glob("chunk_?????????")))
+    found = len(list(tmp_path.glob("chunk_?????????.npz")))
     assert 2 <= found < 5
     np.testing.assert_array_equal(sweep(tmp_path).error, sweep().error)
 

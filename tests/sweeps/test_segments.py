@@ -146,7 +146,7 @@ def test_a_damaged_carry_costs_its_chunk_only(dims, tmp_path, save_always):
 
     with pytest.raises(KeyboardInterrupt):
         mixjax.sweep(TRAIN, checkpoint=tmp_path, callback=stop, **arguments)
-    (path,) = tmp_path.glob("carry_*/arrays.npz")
+    (path,) = tmp_path.glob("carry_*")
     path.write_bytes(path.read_bytes()[:100])
     result = mixjax.sweep(TRAIN, checkpoint=tmp_path, **arguments)
     np.testing.assert_array_equal(result.x, mixjax.sweep(TRAIN, **arguments).x)

@@ -17,8 +17,9 @@ def test_arrays_and_chunks_are_read_from_a_result(tmp_path):
     out.mkdir()
     np.savez(out / "metrics.npz", x=np.arange(3))
     assert arrays(out)["x"].tolist() == [0, 1, 2] and chunks(out) == {}
-    for name in ("chunk_000000004", "chunk_000000008.orbax-checkpoint-tmp"):
-        (tmp_path / "out.chunks" / "run_000" / name).mkdir(parents=True)
+    (tmp_path / "out.chunks/run_000").mkdir(parents=True)
+    for name in ("chunk_000000004.npz", ".chunk_000000008.npz.0a.partial"):
+        (tmp_path / "out.chunks/run_000" / name).touch()
     assert list(chunks(out)) == ["chunk_000000004"]  # unfinished ones do not count
 
 
