@@ -7,6 +7,7 @@ write a rule of your own.
 """
 
 from mixjax.rules import states
+from mixjax.rules.cap import cap
 from mixjax.rules.doge import doge
 from mixjax.rules.doremi import doremi
 from mixjax.rules.dro import dro
@@ -43,6 +44,7 @@ RULES = {
 
 __all__ = [
     "RULES",
+    "cap",
     "doge",
     "doremi",
     "dro",

@@ -84,6 +84,11 @@ def _select(name):
     return BASE[name]._replace(**changes, view=lambda state: state.states[index])
 
 
+def _limits(rows, limit):
+    """The same limit for every domain, but for a single one, which has all the weight."""
+    return np.full(len(rows), max(limit, 1.0 / len(rows)))
+
+
 def _inner(state):
     return state.inner
 
@@ -120,6 +125,12 @@ CASES = BASE | {
     "floor(variance_aware)": _wrap("variance_aware", lambda rule: rules.floor(rule, 0.1)),
     "freeze_after(erma)": _wrap("erma", lambda rule: rules.freeze_after(rule, 50)),
     "freeze_after(fgls)": _wrap("fgls", lambda rule: rules.freeze_after(rule, 50)),
+    "cap(fgls)": Case(
+        lambda rows: rules.cap(rules.fgls(), _limits(rows, 0.5)), ("losses",), "closed", view=lambda state: state.inner
+    ),
+    "cap(erma)": Case(
+        lambda rows: rules.cap(rules.erma(0.3, 0.5), _limits(rows, 0.9)), ("losses", "loss_vars"), "multiplicative"
+    ),
     "select(erma)": _select("erma"),
     "select(variance_aware)": _select("variance_aware"),
     "select(gradient_norm)": _select("gradient_norm"),

@@ -268,6 +268,7 @@ _RULES = {
     "freeze_after": lambda: rules.freeze_after(rules.fgls(), 2),
     "smooth": lambda: rules.smooth(rules.fgls(), 0.5),
     "floor": lambda: rules.floor(rules.group_dro(), 0.1),
+    "cap": lambda: rules.cap(rules.fgls(), [0.3, 0.3, 0.3, 0.3]),
     "kl_to_prior": lambda: rules.kl_to_prior(rules.mirror_descent(), 0.1),
     "select": lambda: rules.select([rules.fixed(), rules.fgls(), rules.erma()], 1),
 }
