@@ -12,12 +12,13 @@ from experiments.loss_and_sampling_weights.sentences import quote
 from experiments.table.pairs import reason
 from mixjax.runner.claims import Claim, paired
 from mixjax.runner.comparison import paired_table
+from mixjax.runner.statistics import critical_value
 
 __all__ = ["BASELINE", "claims", "compared", "figure", "judged", "markdown"]
 
 BASELINE = "no weighting"
 SOURCE = "problems of paper 000, groups of Adult"
-# standard errors that a verdict takes: there are many rows, and at 2 one in 20 would be a false one
+# standard errors that a verdict takes of many seeds: there are many rows, and at 2 one in 20 would be a false one
 Z = 3.0
 # problem -> (pair, side, other pair, the paper's sentence): paper 000's sentences on two methods' errors, judged here
 # with hyperparameters chosen for each
@@ -210,7 +211,8 @@ def figure(results, selection_seeds: int):
     drawn.suptitle(
         f"Pairs of a loss rule and a sampling rule against {BASELINE}, each at hyperparameters chosen on "
         f"{selection_seeds} seeds, judged on {seeds - selection_seeds} others\n"
-        f"bars: 95 % intervals of the paired difference; blue: better, red: worse, by {Z:g} standard errors",
+        f"bars: 95 % intervals of the paired difference; blue: better, red: worse, by Student's t "
+        f"at the level of {Z:g} standard errors",
         fontsize=12,
     )
     return drawn
@@ -221,7 +223,8 @@ def _panel(axis, name, group, unit):
     low, high = scale * group.low, scale * group.high
     limit = 1.1 * max(1.0, min(60.0, np.nanmax(high)), -np.nanmin(low))
     for place, row in enumerate(group.itertuples()):
-        clear = abs(row.difference) > Z * row.stderr
+        # The rule of the claims. A row without two seeds is never clear: its standard error is NaN.
+        clear = abs(row.difference) > critical_value(Z, max(row.num_seeds, 2)) * row.stderr
         colour = ("C0" if row.difference < 0 else "C3") if clear else "0.35"
         if row.percent > limit:
             axis.plot(0.97 * limit, place, ">", color=colour, ms=5)

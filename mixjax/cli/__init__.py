@@ -5,6 +5,7 @@ the command, the config or the data at hand; 130 Ctrl-C.
 """
 
 import importlib.util
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -28,6 +29,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if missing:
         sys.exit(f"mixjax: the command needs {', '.join(missing)}: pip install 'mixjax[experiments]'")
     os.environ.setdefault("MPLBACKEND", "Agg")  # figures go to files: no display needed
+    # A path may hold bytes that are no UTF-8, and a terminal may lack a letter: neither is worth a traceback.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     from mixjax.cli.commands import make_app
 
     try:

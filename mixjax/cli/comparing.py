@@ -1,7 +1,6 @@
 """Does the work of ``mixjax compare``: turns result folders into a table and a figure over paired seeds."""
 
 import textwrap
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from mixjax.cli.terminal import Mistake
 from mixjax.runner import results
 from mixjax.runner.comparison import paired_table
 from mixjax.runner.configs.tables import dotted
+from mixjax.runner.frames import with_vector_texts
 from mixjax.runner.texts import aligned, mean_text
 
 __all__ = ["compare_results", "values_by_key"]
@@ -55,7 +55,9 @@ def compare_results(
     if out is not None and out.suffix not in _FORMATS:
         raise Mistake(f"--out {out}: must end in {', '.join(_FORMATS)}")
     names = _names(paths)
-    folders = dict(zip(names, map(results.read, paths), strict=True))
+    folders = {}
+    for name, path in zip(names, paths, strict=True):
+        folders[name] = {run: with_vector_texts(dataset) for run, dataset in results.read(path).items()}
     arrays = metric_arrays(folders, metric)
     metric, unit = str(arrays[0].name), unit_text(arrays[0])
     # Two comparisons, not `in`: type checkers follow these.
@@ -146,8 +148,7 @@ def _notes(table: pd.DataFrame) -> list[str]:
 
 def _config_notes(names: Sequence[str], paths: Sequence[Path]) -> list[str]:
     """Says in what the config of each result differs from that of the first one."""
-    configs = [tomllib.loads((path / "config.toml").read_text(encoding="utf-8")) for path in paths]
-    first, *others = map(values_by_key, configs)
+    first, *others = [values_by_key(results.read_config(path)) for path in paths]
     notes = []
     for name, values in zip(names[1:], others, strict=True):
         keys = [key for key in dict.fromkeys([*first, *values]) if first.get(key) != values.get(key)]
@@ -180,7 +181,7 @@ def _lists_as_tables(value: Any) -> Any:
         tables = {}
         for i, item in enumerate(value):
             rest = {key: inner for key, inner in item.items() if key != "name"}
-            tables[item.get("name", str(i))] = _lists_as_tables(rest)
+            tables[str(item.get("name", i))] = _lists_as_tables(rest)
         return tables
     return value
 

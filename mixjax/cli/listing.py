@@ -2,6 +2,9 @@
 
 import inspect
 import re
+import shutil
+import sys
+import textwrap
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +14,7 @@ import typer
 
 from mixjax.runner.texts import aligned
 
-__all__ = ["list_"]
+__all__ = ["hanging", "list_"]
 
 
 def list_() -> None:
@@ -28,24 +31,27 @@ def list_() -> None:
     configs = list(_configs(Path("configs")))
     _show("Experiments: mixjax run FILE", configs, otherwise="none: no *.toml under ./configs")
     _show("Rules: mixjax.rules.NAME", [(name, _first_line(rule)) for name, rule in rules.RULES.items()])
-    # The classes are left out: the types that the functions return, and HostSampler, which does in NumPy what hardness
-    # and proportional do in JAX.
+    # Of the classes one is a sampler, and the others are the types that the functions return.
     public = [(name, getattr(samplers, name)) for name in samplers.__all__]
-    functions = [(name, _first_line(value)) for name, value in public if inspect.isfunction(value)]
-    _show("Samplers: mixjax.samplers.NAME", functions)
+    shown = [(name, _first_line(value)) for name, value in public if inspect.isfunction(value) or name == "HostSampler"]
+    _show("Samplers: mixjax.samplers.NAME", shown)
 
 
 def _configs(folder: Path) -> Iterator[tuple[str, str]]:
     """Yields the path of each config under a folder, and its first comment with the name of its experiment."""
     for path in sorted(folder.rglob("*.toml")):
+        comment = ""
         # A broken config must not keep the others from being listed.
-        text = path.read_text(encoding="utf-8", errors="replace")
-        comment = next((line.lstrip("# ").rstrip() for line in text.splitlines() if line.startswith("#")), "")
         try:
+            text = path.read_text(encoding="utf-8")
+            comment = next((line.lstrip("# ").rstrip() for line in text.splitlines() if line.startswith("#")), "")
             experiment = tomllib.loads(text).get("experiment", "names no experiment")
-        except tomllib.TOMLDecodeError as error:
+        except OSError as error:
+            experiment = f"cannot be read: {error.strerror}"
+        # No TOML, no UTF-8, or an integer or a nesting beyond Python's limits.
+        except (ValueError, RecursionError) as error:
             experiment = f"not valid TOML: {error}"
-        yield path.as_posix(), f"{comment} ({experiment})" if comment else f"({experiment})"
+        yield path.as_posix(), " ".join(f"{comment} ({experiment})".split())
 
 
 def _first_line(thing: Any) -> str:
@@ -56,6 +62,31 @@ def _first_line(thing: Any) -> str:
 
 def _show(title: str, rows: Sequence[tuple[str, str]], otherwise: str = "none") -> None:
     typer.echo(title)
-    for line in aligned(rows) or [otherwise]:
+    # Where somebody reads along, a long description goes on below itself; a file or a pipe gets it in one line.
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for line in hanging(rows, width) or [otherwise]:
         typer.echo(f"  {line}")
     typer.echo()
+
+
+def hanging(rows: Sequence[tuple[str, str]], width: int | None) -> list[str]:
+    """Formats names and descriptions in two columns; a description that is too long goes on in the lines below.
+
+    Args:
+        rows: (name, description).
+        width: of the terminal; None for lines of any length.
+
+    Returns:
+        The lines, two letters narrower than the terminal at least, for a margin.
+    """
+    if width is None:
+        return aligned(rows)
+    # Very long names leave no room beside them: then the description stands below its name.
+    column = min(max((len(name) for name, _ in rows), default=0) + 2, max(width // 2, 8))
+    lines = []
+    for name, text in rows:
+        pieces = textwrap.wrap(text, max(width - column - 3, 20)) or [""]
+        beside = len(name) + 2 <= column
+        lines += [f"{name.ljust(column)}{pieces[0]}".rstrip()] if beside else [name, " " * column + pieces[0]]
+        lines += [" " * column + piece for piece in pieces[1:]]
+    return lines

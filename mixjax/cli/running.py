@@ -1,7 +1,6 @@
 """The work that ``mixjax run`` and ``mixjax sweep`` share: options, progress bars, trackers, and what they print."""
 
 import contextlib
-import json
 import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ from typing import Annotated
 import jax
 import typer
 
-from mixjax.cli.terminal import reported
+from mixjax.cli.terminal import Mistake, refusals_placed, reported
 from mixjax.runner import configs
 from mixjax.runner.texts import aligned, claim_texts
 from mixjax.sweeps import DryRun, checkpoints
@@ -51,10 +50,19 @@ TrackOption = Annotated[
 _TRACKERS = ("tensorboard", "wandb", "trackio")
 
 
-def run_mistakes_reported() -> contextlib.AbstractContextManager[None]:
-    """Returns a context that reports mistakes in a config, or in the data or packages that it needs, in one line."""
-    mistakes = (configs.ConfigError, checkpoints.ChangedError, MemoryError, OSError, ImportError)
-    return reported(*mistakes, interrupted="the same command goes on where this one stopped")
+@contextlib.contextmanager
+def run_mistakes_reported() -> Iterator[None]:
+    """Reports mistakes in a config, or in the data or packages that it needs, in one line."""
+    mistakes = (configs.ConfigError, checkpoints.ChangedError, Mistake, MemoryError, OSError, ImportError)
+    with reported(*mistakes, interrupted="the same command goes on where this one stopped"):
+        try:
+            with refusals_placed():
+                yield
+        except jax.errors.JaxRuntimeError as error:
+            # The compiler and the devices say so where arrays are too large.
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise MemoryError(" ".join(str(error).split())) from error
 
 
 def run_config(
@@ -169,14 +177,14 @@ def _show_dry_run(runs: Mapping[str, DryRun]) -> None:
 
 def _show_result(path: Path) -> None:
     """Prints the claims and the files of a result."""
-    from mixjax.runner.results import FILES
+    from mixjax.runner import results
 
-    claims = claim_texts(json.loads((path / "claims.json").read_text(encoding="utf-8")))
+    claims = claim_texts(results.read_claims(path))
     if claims:
         rows = [(claim.name, claim.value, claim.holds) for claim in claims]
         for line in aligned([("claim", "value", "holds"), *rows]):
             typer.echo(line)
-    for name in FILES:
+    for name in results.FILES:
         typer.echo(_shown(path) / name)
 
 

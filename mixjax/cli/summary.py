@@ -1,7 +1,6 @@
 """Writes the lines that ``mixjax show`` prints: a result folder in one screen."""
 
 import json
-import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,8 @@ from mixjax.cli.comparing import values_by_key
 from mixjax.cli.select import shorten, unit_text
 from mixjax.runner import results
 from mixjax.runner.comparison import divergent_runs
-from mixjax.runner.frames import final_values, holds_numbers, label_texts, long_frame
+from mixjax.runner.frames import final_values, holds_numbers, label_texts, long_frame, with_vector_texts
+from mixjax.runner.metadata import Meta
 from mixjax.runner.statistics import mean_stderr
 from mixjax.runner.texts import aligned, claim_texts, mean_text, verdict
 
@@ -39,9 +39,8 @@ def summary(path: Path) -> list[str]:
         OSError: its files are damaged.
     """
     runs = results.read(path)
-    meta = json.loads((path / "metrics.json").read_text(encoding="utf-8"))
-    claims = json.loads((path / "claims.json").read_text(encoding="utf-8"))
-    config = tomllib.loads((path / "config.toml").read_text(encoding="utf-8"))
+    runs = {name: with_vector_texts(dataset) for name, dataset in runs.items()}
+    meta, claims, config = results.read_meta(path), results.read_claims(path), results.read_config(path)
     parts = [
         ("result", [f"{path.as_posix()}, {config.get('experiment', 'of no experiment')}"]),
         ("config", _config(config)),
@@ -100,14 +99,14 @@ def _claims(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def _time(meta: Mapping[str, Any]) -> list[str]:
-    versions = ", ".join(f"{name} {meta['versions'][name]}" for name in ("mixjax", "jax"))
+def _time(meta: Meta) -> list[str]:
+    versions = ", ".join(f"{name} {meta.versions.get(name)}" for name in ("mixjax", "jax"))
     # A command that went on from chunks on disk has timed only the runs that it computed itself.
-    runs, computed = meta["num_runs"], meta["num_computed"]
+    runs, computed = meta.num_runs, meta.num_computed
     last = f"{runs} runs" if computed == runs else f"the last {computed} of {runs} runs"
     return [
-        f"{last} in {meta['run_seconds']:.3g} s after {meta['compile_seconds']:.3g} s of compilation",
-        f"on {meta['device']}; {versions}",
+        f"{last} in {meta.run_seconds:.3g} s after {meta.compile_seconds:.3g} s of compilation",
+        f"on {meta.device}; {versions}",
     ]
 
 

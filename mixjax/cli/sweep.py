@@ -1,6 +1,8 @@
 """Defines the command ``mixjax sweep``. Packages that are slow to import are imported when the command runs."""
 
 import dataclasses
+import json
+import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,9 +30,9 @@ def sweep(
         list[str] | None,
         typer.Option(
             metavar="KEY=VALUES",
-            help="An axis: KEY=0.1,0.2,0.3 or KEY=SCALE:START:STOP:NUM, with SCALE linear or log. Several axes make a "
-            "grid. With --random, the values to draw from: KEY=0.1,0.2,0.3 or KEY=SCALE:START:STOP, where SCALE may "
-            "also be integer.",
+            help="An axis: KEY=0.1,0.2,0.3 or KEY=SCALE:START:STOP:NUM, with SCALE linear or log; KEY=erma,fgls for a "
+            "field of texts, KEY=[0.5,0.5],[0.9,0.1] for one of vectors. Several axes make a grid. With --random, the "
+            "values to draw from: KEY=0.1,0.2,0.3 or KEY=SCALE:START:STOP, where SCALE may also be integer.",
         ),
     ] = None,
     seeds: Annotated[
@@ -68,10 +70,11 @@ def sweep(
       mixjax sweep configs/quickstart.toml --random 30 --vary gamma1=log:1e-3:1 --vary gamma2=linear:0:1
       mixjax sweep configs/quickstart.toml --vary gamma1=log:1e-3:1:7 --seeds 100 --dry-run
 
-    KEY is a field of the experiment that holds one number; a nested field is dotted (rule.gamma1). A field that sets a
-    shape or a number of steps, such as num_steps, cannot be varied, since all points and seeds are runs of one compiled
-    program. Axes that the config has stay, unless they are varied here. To give points one by one, write
-    --set 'sweep.points.KEY=[...]', a column for each KEY.
+    KEY is a field of the experiment that holds a number, a list of numbers or a text; a nested field is dotted
+    (rule.gamma1). Each text is compiled by itself. A number that sets a shape or a number of steps, such as num_steps,
+    cannot be varied, since all points and seeds are runs of one compiled program. Axes that the config has stay, unless
+    they are varied here, in a grid or at random. To give points one by one, write --set 'sweep.points.KEY=[...]', a
+    column for each KEY.
 
     `mixjax compare results/NAME_sweep --along KEY` compares the points over paired seeds.
     """
@@ -135,8 +138,8 @@ def _override_of(text: str, random: bool) -> str:
     if not (equals and key and values):
         raise configs.ConfigError(usage)
     prefix = f"sweep.random.{key}" if random else f"sweep.{key}"
-    if ":" not in values:
-        return f"{prefix}=[{values}]"
+    if ":" not in values or values[0] in "'\"[":
+        return f"{prefix}={_as_toml_list(values)}"
     scale, *bounds = values.split(":")
     scales = ("linear", "log", "integer") if random else ("linear", "log")
     if len(bounds) != (2 if random else 3):
@@ -150,3 +153,13 @@ def _override_of(text: str, random: bool) -> str:
         raise configs.ConfigError(f"{usage}; {error}") from None
     inner = f"start = {start}, stop = {stop}" + ("" if num is None else f", num = {num}")
     return f'{prefix}={{{inner}, scale = "{scale}"}}'
+
+
+def _as_toml_list(values: str) -> str:
+    """Writes comma-separated values as a list of TOML: numbers, vectors in brackets, texts with or without quotes."""
+    try:
+        tomllib.loads(f"values = [{values}]")
+    except (ValueError, RecursionError):
+        # JSON's strings are TOML's too.
+        return json.dumps([part.strip() for part in values.split(",")])
+    return f"[{values}]"

@@ -1,11 +1,18 @@
 """Reports mistakes and Ctrl-C by one line and an exit code, for all commands."""
 
 import contextlib
+import os
+import traceback
 from collections.abc import Iterator
 
 import typer
 
-__all__ = ["Mistake", "reported"]
+from mixjax.runner.configs import ConfigError
+from mixjax.sweeps.checkpoints import ChangedError
+
+__all__ = ["Mistake", "refusals_placed", "reported"]
+
+_REFUSALS = (ValueError, TypeError, OverflowError)
 
 
 class Mistake(ValueError):
@@ -35,5 +42,39 @@ def reported(*mistakes: type[Exception], interrupted: str = "nothing was written
         # This is an OSError, but not a mistake: a reader such as `| head` has seen enough.
         raise
     except mistakes as error:
-        typer.echo(f"mixjax: {error}", err=True)
+        text = " ".join(line.strip() for line in str(error).splitlines()) or type(error).__name__
+        typer.echo(f"mixjax: {text}", err=True)
         raise typer.Exit(2) from None
+
+
+@contextlib.contextmanager
+def refusals_placed() -> Iterator[None]:
+    """Turns the refusal of a value, by mixjax, JAX or an experiment, into a :class:`Mistake` that says where it happened.
+
+    Such an error mostly means that a number of the config does not go with the others: a negative size, a share above
+    1. With the environment variable ``MIXJAX_TRACEBACK`` set, the error stays as it is, for who writes an experiment.
+
+    Yields:
+        Nothing; run what may refuse a value inside the ``with`` block.
+
+    Raises:
+        Mistake: the refusal in one line.
+    """
+    try:
+        yield
+    except _REFUSALS as error:
+        # A message that is meant for the user says where the mistake is.
+        if isinstance(error, (Mistake, ConfigError, ChangedError)) or os.environ.get("MIXJAX_TRACEBACK"):
+            raise
+        # The last line that belongs to none of the libraries is where the experiment passed the value on.
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [frame for frame in frames if not _is_library(frame.filename)]
+        place = f"{os.path.relpath(own[-1].filename)}, line {own[-1].lineno}; " if own else ""
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise Mistake(f"{text} ({place}set MIXJAX_TRACEBACK=1 for the traceback)") from error
+
+
+def _is_library(filename: str) -> bool:
+    mixjax = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    standard = os.path.dirname(os.__file__)
+    return filename.startswith((mixjax, standard, "<")) or "site-packages" in filename

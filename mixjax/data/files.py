@@ -133,7 +133,7 @@ def fetch(
         OSError: if the cache cannot be written.
     """
     if source is not None and source not in files.sources:
-        raise ValueError(f"source must be one of {', '.join(map(repr, files.sources))} or None, got {source!r}")
+        raise ValueError(f"unknown source {source!r} of {files.title}; {nearest(source, files.sources)}")
     if folder is not None and source is not None:
         raise ValueError(f"folder and source exclude each other, got folder={str(folder)!r} and source={source!r}")
     if _is_cached(files, target):

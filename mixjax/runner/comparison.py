@@ -136,11 +136,29 @@ def paired_table(
                 rows.append(names | _statistics(values, reference, higher_is_better=better == "higher"))
     table = pd.DataFrame(rows)
     if not (table.num_seeds + table.left_out).any():
-        within = f" within {', '.join(map(repr, others))}" if others else ""
-        raise ValueError(f"no seed in common: no label of {along!r} has one that {baseline!r} has too{within}")
+        raise ValueError(_why_unpaired(frame, along, baseline, others))
     # Correct over the whole table, since all its rows are tests of one family.
     table.insert(table.columns.tolist().index("p_value") + 1, "p_holm", holm(table.p_value))
     return table
+
+
+def _why_unpaired(frame: pd.DataFrame, along: str, baseline: Any, others: list[str]) -> str:
+    """Says why no label can be paired with the baseline: a column that they never agree in, or else the seeds."""
+    own, rest = frame[frame[along] == baseline], frame[frame[along] != baseline]
+    for name in others:
+        ours, theirs = own[name].unique(), rest[name].unique()
+        if not set(ours) & set(theirs):
+            return (
+                f"nothing can be paired: {name!r} is {_listed(ours)} for {baseline!r}, and {_listed(theirs)} for the "
+                f"other labels of {along!r}"
+            )
+    within = f" within {', '.join(map(repr, others))}" if others else ""
+    return f"no seed in common: no label of {along!r} has one that {baseline!r} has too{within}"
+
+
+def _listed(values: Any) -> str:
+    texts = [str(value) for value in values]
+    return ", ".join(texts if len(texts) <= 5 else [*texts[:5], "..."])
 
 
 def _check_columns(frame: pd.DataFrame, metric: str, along: str) -> None:

@@ -21,6 +21,7 @@ Claims are judged by one rule (see :func:`mixjax.runner.claims.versus`), on pair
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
 import traceback
@@ -222,9 +223,12 @@ def run(
 def _remove(chunks: Path) -> None:
     """Removes the folder of chunks, in an order that lets the same call go on if it is killed meanwhile."""
     # A chunk without the identity of its sweep could not be told from somebody else's: the identities go last.
-    for path in chunks.rglob("*"):
-        if path.name != _IDENTITY and path.is_file():
-            path.unlink(missing_ok=True)
+    # In reverse order, what a folder holds comes before it.
+    for path in sorted(chunks.rglob("*"), reverse=True):
+        if path.name != _IDENTITY:
+            # A folder that still holds an identity stays for now; and a file that cannot be removed costs no result.
+            with contextlib.suppress(OSError):
+                path.rmdir() if path.is_dir() else path.unlink()
     shutil.rmtree(chunks, ignore_errors=True)
 
 

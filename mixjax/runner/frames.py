@@ -33,9 +33,9 @@ def holds_numbers(values: xr.DataArray) -> bool:
         values: any array.
 
     Returns:
-        False for texts, complex numbers and types that NumPy cannot compute with.
+        False for texts, complex numbers, types that NumPy cannot compute with, and arrays without a value.
     """
-    return values.dtype.kind in "biuf"
+    return values.dtype.kind in "biuf" and values.size > 0
 
 
 def holds_text(values: xr.DataArray | np.ndarray) -> bool:

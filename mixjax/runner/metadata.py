@@ -1,5 +1,6 @@
 """Describes a result's arrays for ``metrics.json``: dimensions, coordinates, units, times, device, versions."""
 
+import dataclasses
 import importlib.metadata
 import math
 import os
@@ -16,12 +17,56 @@ from mixjax.runner.frames import holds_text
 with requires("experiments", "mixjax.runner.metadata"):
     import xarray as xr
 
-__all__ = ["ATTRS", "metadata"]
+__all__ = ["ATTRS", "Meta", "RunMeta", "metadata"]
 
 _SUMS = ("num_runs", "num_computed", "compile_seconds", "run_seconds")
 
 ATTRS = (*_SUMS, "chunk", "vectorize")
 """The attributes of a sweep's dataset that a result keeps."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _MetricMeta:
+    """Describes a metric in ``metrics.json``: the names of its dimensions, and its unit or ""."""
+
+    dims: list[str]
+    units: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _CoordMeta:
+    """Describes a coordinate in ``metrics.json``: its dimensions, its values, nested as they are, and their type."""
+
+    dims: list[str]
+    values: Any
+    dtype: str
+
+
+@dataclasses.dataclass(frozen=True)
+class RunMeta:
+    """Describes a run in ``metrics.json``. A dataset that was made by hand, not by a sweep, has no counts."""
+
+    metrics: dict[str, _MetricMeta]
+    coords: dict[str, _CoordMeta]
+    num_runs: int | None = None
+    num_computed: int | None = None
+    compile_seconds: float | None = None
+    run_seconds: float | None = None
+    chunk: int | None = None
+    vectorize: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Meta:
+    """Describes what ``metrics.json`` holds, for the check of a file that is read."""
+
+    num_runs: int
+    num_computed: int
+    compile_seconds: float
+    run_seconds: float
+    device: str
+    versions: dict[str, str | None]
+    runs: dict[str, RunMeta]
 
 
 def metadata(results: Mapping[str, xr.Dataset]) -> dict[str, Any]:

@@ -56,18 +56,18 @@ class Report:
 
     def _head(self) -> list[str]:
         config = self.config
-        command = ["mixjax", config.command, path_in_project(config)]
+        # All paths are from the current folder, which the report names: modules, data and other fields of the config
+        # may be looked for there.
+        command = ["mixjax", config.command, _from_here(config.path.resolve())]
         for override in config.overrides:
             command += ["--set", override]
-        # Relative to the current folder, which is the project's for most users. The default of --out need not be said.
+        # The default of --out need not be said.
         if self.out != Path("results", config.name).resolve():
-            here = Path.cwd()
-            shown = self.out.relative_to(here) if self.out.is_relative_to(here) else self.out
-            command += ["--out", shown.as_posix()]
+            command += ["--out", _from_here(self.out)]
         return [
             f"# {config.name}",
             "",
-            f"`{config.experiment}`; to reproduce:",
+            f"`{config.experiment}`; to reproduce, in `{Path.cwd()}`:",
             "",
             "```sh",
             shlex.join(command),
@@ -139,6 +139,14 @@ def _non_finite_rows(run: str, dataset: xr.Dataset) -> list[list[str]]:
                 where = ", ".join(str(count[dim].values[i]) for dim, i in zip(count.dims, index, strict=True))
                 rows.append([run, str(metric), where, f"{number} of {total}"])
     return rows
+
+
+def _from_here(path: Path) -> str:
+    """Returns a path relative to the current folder where it is below it, and else as it is."""
+    here = Path.cwd()
+    shown = (path.relative_to(here) if path.is_relative_to(here) else path).as_posix()
+    # A name that begins with a dash would be taken for an option.
+    return f"./{shown}" if shown.startswith("-") else shown
 
 
 def path_in_project(config: Config) -> str:

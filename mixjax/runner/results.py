@@ -14,12 +14,12 @@ A result is a folder:
     results["(100, 1)"].error.mean("seed")
 """
 
+import dataclasses
 import io
 import json
 import os
 import shutil
-import zipfile
-import zlib
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,11 @@ from typing import Any
 import numpy as np
 
 from mixjax.checks import requires
+from mixjax.files import local_path
+from mixjax.runner.claims import Claim
 from mixjax.runner.configs import Config, ConfigError
-from mixjax.runner.metadata import ATTRS, metadata
+from mixjax.runner.configs.fields import from_json
+from mixjax.runner.metadata import ATTRS, Meta, RunMeta, metadata
 from mixjax.runner.report import Report, path_in_project
 from mixjax.sweeps.arrays import as_computable
 from mixjax.sweeps.vectors import indexed
@@ -36,7 +39,7 @@ from mixjax.sweeps.vectors import indexed
 with requires("experiments", "mixjax.runner.results"):
     import xarray as xr
 
-__all__ = ["FILES", "Results", "check_out", "read", "render", "write"]
+__all__ = ["FILES", "Results", "check_out", "read", "read_claims", "read_config", "read_meta", "render", "write"]
 
 Results = dict[str, xr.Dataset]
 """Run name -> its metrics, in config order."""
@@ -64,24 +67,92 @@ def read(path: str | Path) -> Results:
         >>> error = mixjax.runner.results.read("results/linear")["(100, 1)"].error  # doctest: +SKIP
     """
     path = Path(path)
-    if not (path / "metrics.json").is_file():
-        raise FileNotFoundError(f"{path}: holds no result of `mixjax run` (no metrics.json)")
+    meta = read_meta(path)
+    if not meta.runs:
+        raise OSError(f"{path}: metrics.json is damaged, it names no run; run it again")
     try:
-        meta = json.loads((path / "metrics.json").read_text(encoding="utf-8"))
         with np.load(path / "metrics.npz") as arrays:
-            return {name: _dataset(name, run, arrays) for name, run in meta["runs"].items()}
-    # A damaged archive raises any of these, depending on where it is cut.
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as exc:
-        raise OSError(f"{path}: metrics.json or metrics.npz is damaged; run it again ({exc})") from exc
+            return {name: _dataset(name, run, arrays) for name, run in meta.runs.items()}
+    except OSError:
+        raise
+    # A damaged archive raises errors of many kinds, depending on where it is cut or altered.
+    except Exception as exc:
+        raise OSError(f"{path}: metrics.json or metrics.npz is damaged; run it again ({_one_line(exc)})") from exc
 
 
-def _dataset(name: str, run: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> xr.Dataset:
+def read_meta(path: str | Path) -> Meta:
+    """Reads the ``metrics.json`` of a result folder.
+
+    Args:
+        path: the folder.
+
+    Returns:
+        Its content, checked.
+
+    Raises:
+        FileNotFoundError: the folder holds no result.
+        OSError: the file is damaged.
+    """
+    if not (Path(path) / "metrics.json").is_file():
+        raise FileNotFoundError(f"{path}: holds no result of `mixjax run` (no metrics.json)")
+    return _read_json(Path(path) / "metrics.json", Meta)
+
+
+def read_claims(path: str | Path) -> list[dict[str, Any]]:
+    """Reads the ``claims.json`` of a result folder.
+
+    Args:
+        path: the folder.
+
+    Returns:
+        The rows.
+
+    Raises:
+        OSError: the file is missing or damaged.
+    """
+    return [dataclasses.asdict(claim) for claim in _read_json(Path(path) / "claims.json", list[Claim])]
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """Reads the ``config.toml`` of a result folder, without its experiment.
+
+    Args:
+        path: the folder.
+
+    Returns:
+        The document.
+
+    Raises:
+        OSError: the file is missing or damaged.
+    """
+    path = Path(path) / "config.toml"
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    # No TOML, no UTF-8, or an integer or a nesting beyond Python's limits.
+    except (ValueError, RecursionError) as exc:
+        raise OSError(f"{path}: is damaged; run it again ({_one_line(exc)})") from exc
+
+
+def _read_json(path: Path, kind: Any) -> Any:
+    """Reads a JSON file whose content must be of a type."""
+    try:
+        return from_json(kind, path.read_text(encoding="utf-8"))
+    except ValueError as exc:
+        raise OSError(f"{path}: is damaged; run it again ({_one_line(exc)})") from exc
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _dataset(name: str, run: RunMeta, arrays: Mapping[str, np.ndarray]) -> xr.Dataset:
     variables = {
-        metric: (info["dims"], arrays[f"{name}/{metric}"], {"units": info["units"]} if info["units"] else {})
-        for metric, info in run["metrics"].items()
+        metric: (info.dims, arrays[f"{name}/{metric}"], {"units": info.units} if info.units else {})
+        for metric, info in run.metrics.items()
     }
-    coords = {k: (c["dims"], np.asarray(c["values"], dtype=c["dtype"])) for k, c in run["coords"].items()}
-    return indexed(xr.Dataset(variables, coords, {key: run[key] for key in ATTRS if run.get(key) is not None}))
+    coords = {k: (c.dims, np.asarray(c.values, dtype=c.dtype)) for k, c in run.coords.items()}
+    attrs = {key: getattr(run, key) for key in ATTRS if getattr(run, key) is not None}
+    return indexed(xr.Dataset(variables, coords, attrs))
 
 
 def write(
@@ -184,7 +255,14 @@ def check_out(out: str | Path) -> Path:
         ConfigError: ``out`` is a file, the current folder or one above it; or it holds a file that :func:`write` does
             not write; or it cannot be made.
     """
-    out = Path(out).resolve()
+    try:
+        out = local_path("--out", out).resolve()
+        # A report names the folder, and a report is text.
+        str(out).encode()
+    except UnicodeEncodeError as exc:
+        raise ConfigError(f"--out {out}: the folder's name is no UTF-8") from exc
+    except (ValueError, OSError, RuntimeError) as exc:  # a URL, a NUL, a name that is too long, a loop of links
+        raise ConfigError(str(exc)) from exc
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out}: is a file; a result is a folder")
     # A typo in --out must not cost somebody's files.

@@ -10,7 +10,7 @@ from mixjax.data.files import Source
 
 
 def test_bad_arguments(mnist_files, tmp_path):
-    with pytest.raises(ValueError, match="source must be one of 'package', 'openml' or None, got 'npm'"):
+    with pytest.raises(ValueError, match="unknown source 'npm' of MNIST; known: package, openml"):
         data.fetch("mnist", source="npm")
     with pytest.raises(ValueError, match="folder and source exclude each other"):
         data.fetch("mnist", source="package", folder=tmp_path)

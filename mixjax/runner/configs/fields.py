@@ -20,11 +20,13 @@ __all__ = [
     "check_keys",
     "dotted_fields",
     "field_type",
+    "from_json",
     "is_dataclass",
     "is_label",
     "is_number",
     "is_vector",
     "label_names",
+    "meant",
     "replace",
     "validate",
 ]
@@ -54,11 +56,27 @@ def check_keys(table: Mapping[str, Any], classes: Sequence[type], where: str, ex
     hints = {f.name: typing.get_type_hints(cls)[f.name] for cls in classes for f in dataclasses.fields(cls) if f.init}
     for key, value in table.items():
         if key not in hints:
-            raise ConfigError(f"{where}: unknown key {key!r}; {nearest(key, [*extra, *hints])}")
+            raise ConfigError(f"{where}: unknown key {key!r}; {meant(key, classes, [*extra, *hints])}")
         inner = list(_dataclasses_in(hints[key]))
         for item in value if isinstance(value, list) else [value]:
             if inner and isinstance(item, dict):
                 check_keys(item, inner, f"{where}: {key}")
+
+
+def meant(key: str, classes: Sequence[type], known: Sequence[str]) -> str:
+    """Words the end of a message about an unknown key: a field of that name in a nested table, or the nearest key."""
+    inside = [f"{name}.{key}" for cls in classes for name in _tables_with(cls, key)]
+    return f"did you mean {inside[0]!r}?" if inside else nearest(key, known)
+
+
+def _tables_with(cls: type, key: str) -> Iterator[str]:
+    """Yields the dotted names of nested dataclasses that have a field of this name."""
+    for field in dataclasses.fields(cls):
+        hint = typing.get_type_hints(cls)[field.name]
+        if is_dataclass(hint):
+            if any(inner.name == key for inner in dataclasses.fields(hint)):
+                yield field.name
+            yield from (f"{field.name}.{inner}" for inner in _tables_with(hint, key))
 
 
 def _dataclasses_in(hint: Any) -> Iterator[type]:
@@ -164,6 +182,25 @@ def validate(cls: type, table: Mapping[str, Any], where: str) -> Any:
         return _adapter(cls, where).validate_json(json.dumps(table, default=str), strict=True)
     except pydantic.ValidationError as exc:
         raise ConfigError(f"{where}: " + "; ".join(map(_mistake, exc.errors()))) from exc
+
+
+def from_json(kind: Any, text: str) -> Any:
+    """Reads JSON whose content must be of a type, such as ``list[Claim]``.
+
+    Args:
+        kind: the type; dataclasses take tables.
+        text: the JSON.
+
+    Returns:
+        An instance of the type.
+
+    Raises:
+        ValueError: no JSON, or content of another type; the message names the place.
+    """
+    try:
+        return pydantic.TypeAdapter(kind).validate_json(text, strict=True)
+    except pydantic.ValidationError as exc:
+        raise ValueError(_mistake(exc.errors()[0])) from exc
 
 
 def _mistake(error: Any) -> str:

@@ -162,6 +162,11 @@ def _hashable(value: Any) -> Any:
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such config file; `mixjax list` shows those under ./configs")
+    # The result names the config, and its files are text.
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError as exc:
+        raise ConfigError(f"{path}: the file's path is no UTF-8") from exc
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as exc:  # no TOML, no UTF-8, or an integer or a nesting beyond Python's limits
@@ -171,6 +176,10 @@ def _read(path: Path) -> dict[str, Any]:
 def _check_document(document: Mapping[str, Any], cls: type, where: str) -> None:
     """Checks that every key of a config, or of the part that one ``--set`` gives, is known."""
     base = {key: value for key, value in document.items() if key not in RESERVED}
+    fields = {f.name for f in dataclasses.fields(cls)}
+    misplaced = next((key for key in base if key in (*SWEEP_KEYS, *POINTS) and key not in fields), None)
+    if misplaced is not None:
+        raise ConfigError(f"{where}: unknown key {misplaced!r}; did you mean 'sweep.{misplaced}'?")
     check_keys(base, (cls,), where, extra=RESERVED)
     runs, sweep = document.get("run", []), document.get("sweep", {})
     if not isinstance(runs, list) or not all(isinstance(table, dict) for table in runs):

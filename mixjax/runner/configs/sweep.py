@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from mixjax.checks import nearest, requires
+from mixjax.checks import requires
 from mixjax.runner.configs.fields import (
     ConfigError,
     check_keys,
@@ -18,6 +18,7 @@ from mixjax.runner.configs.fields import (
     is_label,
     is_number,
     is_vector,
+    meant,
     validate,
 )
 from mixjax.sweeps import random_points
@@ -168,7 +169,7 @@ def check_swept(table: Mapping[str, Any], cls: type, where: str, extra: Sequence
         if key in extra or key in can_vary:
             continue
         if key not in fields:
-            raise ConfigError(f"{where}: unknown key {key!r}; {nearest(key, [*extra, *possible])}")
+            raise ConfigError(f"{where}: unknown key {key!r}; {meant(key, (cls,), [*extra, *possible])}")
         if not (is_dataclass(fields[key]) and isinstance(value, dict)):
             kind = getattr(fields[key], "__name__", fields[key])
             raise ConfigError(

@@ -82,7 +82,7 @@ def test_claims_are_judged_at_the_first_point_and_tell_the_others():
     )
 
     def judge(dataset):
-        return versus("name", dataset.loss_weight, ">=", 0.0, statement="statement", source="source")
+        return versus("name", dataset.loss_weight, ">=", -1.0, statement="statement", source="source")
 
     claim = noisy_images.judged({"run": one}, judge, "why")
     assert claim.value == 2.0 and claim.note == "why; gamma2 1: 5 ± 0.58, holds"
