@@ -35,6 +35,9 @@ linen drops them. A subclass does not:
 
 from __future__ import annotations
 
+import collections
+import contextlib
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -73,6 +76,24 @@ NO_SIGNALS = (
     "sam and the like behind it in an optax.chain, and for flax's TrainState see the docstring of mixjax.transforms."
 )
 """The end of the error about an ``update`` without ``counts``; it begins with the function's name."""
+
+
+@functools.cache
+def _let_flax_save_named_chains():
+    """Registers the OrderedDict in which optax.named_chain keeps its states with flax.serialization, once."""
+    # Here, since flax takes a while to load. It can save dictionaries, but not their ordered kind.
+    from flax import serialization
+
+    def to_state_dict(states):
+        return {name: serialization.to_state_dict(state) for name, state in states.items()}
+
+    def from_state_dict(states, saved):
+        restored = serialization.from_state_dict(dict(states), saved)
+        return collections.OrderedDict((name, restored[name]) for name in states)
+
+    # A ValueError says that flax, or the user's program, has registered it already.
+    with contextlib.suppress(ValueError):
+        serialization.register_serialization_state(collections.OrderedDict, to_state_dict, from_state_dict)
 
 
 def _init_rule(rule, prior):
@@ -122,6 +143,8 @@ def aggregate(rule: WeightRule, prior: ArrayLike) -> optax.GradientTransformatio
     References:
         Paper 000, eq. 5; algorithm 1, line 5 (weights divided by their sum).
     """
+
+    _let_flax_save_named_chains()
 
     def init(params):
         del params
@@ -197,6 +220,8 @@ def track(rule: WeightRule, prior: ArrayLike) -> optax.GradientTransformationExt
         >>> mixjax.get_weights(state).tolist()
         [0.75, 0.25]
     """
+
+    _let_flax_save_named_chains()
 
     def init(params):
         del params

@@ -44,6 +44,7 @@ PACKAGES = (
     "mixjax.runner.texts",
     "mixjax.runner.tracking",
     "mixjax.samplers",
+    "mixjax.saving",
     "mixjax.signals",
     "mixjax.sweeps",
     "mixjax.sweeps.search",
