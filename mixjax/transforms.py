@@ -81,8 +81,11 @@ NO_SIGNALS = (
 @functools.cache
 def _let_flax_save_named_chains():
     """Registers the OrderedDict in which optax.named_chain keeps its states with flax.serialization, once."""
-    # Here, since flax takes a while to load. It can save dictionaries, but not their ordered kind.
-    from flax import serialization
+    try:
+        # Here, since flax takes a while to load. It can save dictionaries, but not their ordered kind.
+        from flax import serialization
+    except ModuleNotFoundError:
+        return
 
     def to_state_dict(states):
         return {name: serialization.to_state_dict(state) for name, state in states.items()}
