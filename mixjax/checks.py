@@ -26,6 +26,7 @@ __all__ = [
     "as_simplex",
     "check_choice",
     "check_integer",
+    "check_leading_axes",
     "check_non_negative",
     "check_positive",
     "check_range",
@@ -92,6 +93,32 @@ def check_same_shape(shape: Sequence[str], **arrays: ArrayLike) -> None:
         every = "both" if len(arrays) == 2 else "all"
         names, got = " and ".join(arrays), " and ".join(map(str, shapes))
         raise ValueError(f"{names} must {every} be {_shape_text(shape)}, got {got}.") from None
+
+
+def check_leading_axes(name: str, value: ArrayLike, of: str, whole: ArrayLike) -> None:
+    """Raises a ValueError if an array's axes are not one or more of the first axes of another.
+
+    Args:
+        name: the argument as the error calls it.
+        value: the array, or anything that JAX takes for one.
+        of: the other argument, as the error calls it.
+        whole: the other array.
+
+    Raises:
+        ValueError: no axes, more axes than the other array has, or other sizes; or the other array is a scalar.
+
+    Example:
+        >>> import numpy as np
+        >>> check_leading_axes("domain_ids", np.zeros(3, int), "losses", np.ones((4, 6)))
+        Traceback (most recent call last):
+            ...
+        ValueError: domain_ids must have the leading axes of losses, of shape (4, 6), got shape (3,).
+    """
+    got, shape = np.shape(value), np.shape(whole)
+    if not shape:
+        raise ValueError(f"{of} must have at least one axis, got a scalar.")
+    if not got or got != shape[: len(got)]:
+        raise ValueError(f"{name} must have the leading axes of {of}, of shape {shape}, got shape {got}.")
 
 
 def _shape_text(shape: Sequence[int | str]) -> str:

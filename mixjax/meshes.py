@@ -79,18 +79,20 @@ def varying_like(tree: Tree, *others: Any) -> Tree:
     return jax.tree.map(cast, tree)
 
 
-def is_unchecked(axis_name: str) -> bool:
-    """Tells whether an axis is one of a ``shard_map`` with ``check_vma=False``, in which gradients are not completed.
+def is_unchecked(axis_name: str | tuple[str, ...]) -> bool:
+    """Tells whether JAX does not keep count of what varies over an axis, so that it does not complete gradients.
 
     Args:
-        axis_name: a mapped axis: of ``shard_map``, ``vmap`` or ``pmap``.
+        axis_name: one or several mapped axes: of ``shard_map``, ``pmap`` or ``vmap``.
 
     Returns:
-        True inside such a ``shard_map``; False for ``vmap``, ``pmap`` and a checked ``shard_map``.
+        True inside a ``shard_map`` with ``check_vma=False`` that maps one of the axes, and inside ``pmap``, which is
+        such a ``shard_map`` in recent versions of JAX. False for ``vmap`` and for a ``shard_map`` that is checked.
     """
-    manual = axis_name in jax.sharding.get_abstract_mesh().manual_axes
+    names = (axis_name,) if isinstance(axis_name, str) else axis_name
+    manual = jax.sharding.get_abstract_mesh().manual_axes
     # The index along an axis varies over that axis, wherever JAX keeps count.
-    return manual and axis_name not in varying_axes(jax.lax.axis_index(axis_name))
+    return any(name in manual and name not in varying_axes(jax.lax.axis_index(name)) for name in names)
 
 
 def spec_of(x: Any) -> PartitionSpec:

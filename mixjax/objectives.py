@@ -6,10 +6,12 @@ from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 
-from mixjax.checks import check_choice
-from mixjax.signals import domain_sums, moments, psum
+from mixjax.checks import as_ids, check_choice, check_leading_axes, check_shape
+from mixjax.meshes import is_unchecked, spec_of, with_auto_axes
+from mixjax.signals import domain_sums, expand, moments, psum
 from mixjax.types import Estimator, WeightRule
 
 __all__ = ["example_weights", "weighted_loss"]
@@ -20,6 +22,7 @@ def example_weights(
     domain_ids: ArrayLike,
     counts: ArrayLike,
     *,
+    mask: ArrayLike | None = None,
     estimator: Estimator = "stratified",
     sampling_weights: ArrayLike | None = None,
 ) -> jax.Array:
@@ -34,16 +37,20 @@ def example_weights(
 
     Args:
         weights: loss weights ``c``, ``[D]``.
-        domain_ids: int ``[B]``; ids outside ``[0, D)`` mark padding.
+        domain_ids: integers of any type, ``[B]`` or of more axes; ids outside ``[0, D)`` mark padding.
         counts: ``n``, ``[D]``, the batch's examples of each domain; over all devices where the batch is spread.
+        mask: of the leading axes of ``domain_ids``, or with axes behind them, such as ``[B, T]`` for ids ``[B]``. 0 or
+            False marks further padding.
         estimator: ``"stratified"`` or ``"horvitz_thompson"``.
         sampling_weights: ``q``, ``[D]``, needed by Horvitz-Thompson.
 
     Returns:
-        float32 ``[B]``; 0 for padding. ``c/q`` is 0 where either is 0.
+        float32, of the shape of ``domain_ids``, or of ``mask`` where that has more axes; 0 for padding. ``c/q`` is 0
+        where either is 0.
 
     Raises:
-        ValueError: an unknown estimator, or Horvitz-Thompson without ``sampling_weights``.
+        ValueError: shapes that do not fit, an unknown estimator, or Horvitz-Thompson without ``sampling_weights``.
+        TypeError: ids that are not integers.
 
     Example:
         >>> import jax.numpy as jnp
@@ -55,16 +62,35 @@ def example_weights(
         Paper 000, eq. 5 and algorithm 1, line 5. Horvitz and Thompson, JASA 1952.
     """
     check_choice("estimator", estimator, get_args(Estimator))
-    c, n = jnp.asarray(weights, jnp.float32), jnp.asarray(counts, jnp.float32)
+    c, n = jnp.asarray(weights).astype(jnp.float32), jnp.asarray(counts).astype(jnp.float32)
+    check_shape("weights", c, ("D",), "one entry per domain")
+    check_shape("counts", n, c.shape, "one entry per domain")
+    ids = as_ids("domain_ids", domain_ids)
+    if mask is not None:
+        mask = jnp.asarray(mask)
+        if mask.ndim > ids.ndim:
+            check_leading_axes("domain_ids", ids, "mask", mask)
+        else:
+            check_leading_axes("mask", mask, "domain_ids", ids)
     if estimator == "stratified":
         coefficients = jnp.where(n > 0, c / jnp.maximum(n, 1.0), 0.0)
     else:
         if sampling_weights is None:
             raise ValueError("the Horvitz-Thompson estimator needs sampling_weights, the q the batch was drawn with.")
-        q = jnp.asarray(sampling_weights, jnp.float32)
+        q = jnp.asarray(sampling_weights).astype(jnp.float32)
+        check_shape("sampling_weights", q, c.shape, "one entry per domain")
         ratio = jnp.where((q > 0) & (c > 0), c / jnp.where(q > 0, q, 1.0), 0.0)
         coefficients = ratio / jnp.maximum(n.sum(), 1.0)
-    return domain_sums(jnp.asarray(domain_ids), c.size).per_example(coefficients)
+
+    def look_up(coefficients, ids, mask):
+        found = domain_sums(ids, c.size).per_example(coefficients)
+        if mask is None:
+            return found
+        ndim = max(found.ndim, mask.ndim)
+        return jnp.where(expand(mask, ndim) != 0, expand(found, ndim), 0.0)
+
+    spec = spec_of(mask if mask is not None and mask.ndim > ids.ndim else ids)
+    return with_auto_axes(look_up, spec)(coefficients, ids, mask)
 
 
 def weighted_loss(
@@ -74,10 +100,11 @@ def weighted_loss(
     /,
     domain_ids: ArrayLike,
     *,
+    mask: ArrayLike | None = None,
     update: bool = True,
     estimator: Estimator = "stratified",
     sampling_weights: ArrayLike | None = None,
-    axis_name: str | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
     **signals: ArrayLike,
 ) -> tuple[jax.Array, Any]:
     r"""Computes the objective ``sum_d c_d L_d`` of a batch, and the rule's new state.
@@ -90,20 +117,40 @@ def weighted_loss(
       biased at small counts, since the weights then depend on the examples they weight.
     - With ``update=False`` the state's weights are used, and the state comes back as it is. Loops that update on a
       separate probe use this, with ``rule.update(state, **probe)``.
+    - With ``None`` for the rule, the weights are fixed and nothing is ever updated. They are given in place of the
+      state, as an array: ``weighted_loss(None, mixjax.get_weights(opt_state), losses, ids)``.
+
+    *Tokens.* Losses of a language model are ``[B, T]``, with an id for each sequence, ``[B]``, or for each token,
+    ``[B, T]``, and a ``mask`` that is 0 at padding. Every token that is not masked then counts as one example: ``L_d``
+    is the mean over the domain's tokens, the signal ``counts`` counts tokens, and Horvitz-Thompson takes for ``q`` the
+    domains' shares of tokens. Where each sequence shall count the same, whatever its length, average its losses over
+    its tokens first and pass ``[B]``.
+
+    *Devices.* Where a batch is spread over devices by ``jit`` and a mesh, there is nothing to do. Under ``shard_map``
+    give ``axis_name``: the gradient with respect to replicated parameters is then complete on every device. That takes
+    ``shard_map``'s default ``check_vma=True``. With ``check_vma=False`` JAX leaves it to you to add up gradients, so
+    the objective can be evaluated there, but not differentiated. Differentiate the device's own part instead, and add
+    up the gradients::
+
+        found = signals.psum(signals.moments(losses, ids, num_domains), axis_name)
+        own = jnp.sum(example_weights(weights, ids, found.count) * losses)      # to be differentiated
+        grads = jax.lax.psum(grads, axis_name)
 
     Args:
-        rule: a rule for the loss weights; None will do where ``update`` is False.
-        state: its state.
-        losses: per-example losses ``[B]``, any float dtype; computed in float32. Given by position, since the keyword
-            ``losses`` is the signal.
-        domain_ids: int ``[B]``; ids outside ``[0, D)`` mark padding.
+        rule: a rule for the loss weights, or None for fixed weights.
+        state: the rule's state. Without a rule, also an array of weights ``[D]``, used as they are.
+        losses: ``[B]``, one for each example, or ``[B, T]``, one for each token, or of more axes. Any float dtype;
+            computed in float32. Given by position, since the keyword ``losses`` is the signal.
+        domain_ids: integers of any type, ``[B]``, or of more of the leading axes of ``losses``. An id holds for all
+            losses behind it. Ids outside ``[0, D)`` mark padding.
+        mask: ``[B]``, or of more of the leading axes of ``losses``: 0 or False marks further padding. Losses there may
+            be NaN.
         update: True updates the rule first; a Python bool, not traced.
         estimator: ``"stratified"`` or ``"horvitz_thompson"``.
         sampling_weights: ``q``, ``[D]``; needed by Horvitz-Thompson, and passed on to the rule as a signal.
-        axis_name: mapped axis over which the batch is spread. The moments are then measured on the whole batch, and
-            the scalar is the whole objective on every device. Under ``shard_map`` its gradient with respect to
-            replicated parameters is complete; under ``vmap`` or ``pmap`` with an axis name, take the ``pmean`` of the
-            gradients.
+        axis_name: mapped axis over which the batch is spread, or several. The moments are then measured on the whole
+            batch, and the scalar is the whole objective on every device. Under ``vmap`` with an axis name, take the
+            ``pmean`` of the gradients; recent versions of JAX treat ``pmap`` as ``shard_map`` with ``check_vma=False``.
         **signals: further signals for the rule. ``losses``, ``loss_vars`` and ``counts`` given here replace the
             measured ones for the rule; the objective always uses the batch's own.
 
@@ -113,8 +160,10 @@ def weighted_loss(
         positive weight makes the objective NaN and leaves the domain's weight as an unseen one's.
 
     Raises:
-        ValueError: shapes that do not fit, an unknown estimator, Horvitz-Thompson without ``sampling_weights``.
-        TypeError: a signal the rule needs and nobody gave, or no rule where ``update`` is True.
+        ValueError: shapes that do not fit, an unknown estimator, Horvitz-Thompson without ``sampling_weights``, or a
+            derivative under ``shard_map`` with ``check_vma=False``.
+        TypeError: ids that are not integers, a signal the rule needs and nobody gave, or weights in place of the state
+            of a rule.
 
     Example:
         >>> import jax.numpy as jnp, mixjax
@@ -129,24 +178,69 @@ def weighted_loss(
         Paper 000, eq. 5; algorithm 1, line 5.
     """
     losses = jnp.asarray(losses).astype(jnp.float32)
-    measured = moments(jax.lax.stop_gradient(losses), domain_ids, state.weights.size)
+    # Here as well as in moments, which calls the losses values.
+    check_leading_axes("domain_ids", domain_ids, "losses", losses)
+    if mask is not None:
+        check_leading_axes("mask", mask, "losses", losses)
+    weights = _weights_of(rule, state)
+    measured = moments(jax.lax.stop_gradient(losses), domain_ids, weights.size, mask=mask)
     # The weights have to be the same on every device, so they are computed from the moments of the whole batch.
     if axis_name is not None:
         measured = psum(measured, axis_name)
-    if update:
-        if rule is None:
-            raise TypeError("weighted_loss needs a rule to update; without one, pass update=False.")
+    if update and rule is not None:
         extra = {} if sampling_weights is None else {"sampling_weights": sampling_weights}
         state = rule.update(state, **{**measured.signals(), **extra, **signals})
+        weights = state.weights
     coefficients = example_weights(
-        jax.lax.stop_gradient(state.weights),
+        jax.lax.stop_gradient(weights),
         domain_ids,
         measured.count,
+        mask=mask,
         estimator=estimator,
         sampling_weights=sampling_weights,
     )
-    # A NaN loss of padding or of a domain of weight zero, times its coefficient of 0, would be NaN.
-    objective = jnp.sum(jnp.where(coefficients > 0, coefficients * losses, 0.0))
+    objective = with_auto_axes(_weighted_sum, PartitionSpec())(coefficients, losses)
     if axis_name is not None:
         objective = jax.lax.psum(objective, axis_name)
+        if is_unchecked(axis_name):
+            objective = _without_derivative(objective)
     return objective, state
+
+
+def _weights_of(rule: WeightRule | None, state: Any) -> jax.Array:
+    """Reads the weights of a rule's state; without a rule, an array is taken for the weights themselves."""
+    if hasattr(state, "weights"):
+        return state.weights
+    if rule is not None:
+        raise TypeError(
+            f"state must be the rule's, from rule.init(prior), got {type(state).__name__}; "
+            "for fixed weights pass None for the rule."
+        )
+    try:
+        weights = jnp.asarray(state)
+    except (TypeError, ValueError):
+        raise TypeError(f"without a rule, state must be weights [D], got {type(state).__name__}.") from None
+    check_shape("weights", weights, ("D",), "one entry per domain")
+    return weights
+
+
+def _weighted_sum(coefficients, losses):
+    coefficients = expand(coefficients, losses.ndim)
+    # A NaN loss of padding or of a domain of weight zero, times its coefficient of 0, would be NaN.
+    return jnp.sum(coefficients * jnp.where(coefficients != 0, losses, 0.0))
+
+
+@jax.custom_jvp
+def _without_derivative(objective):
+    """Returns the objective, and raises an error where it is differentiated."""
+    return objective
+
+
+@_without_derivative.defjvp
+def _refuse(primals, tangents):
+    raise ValueError(
+        "weighted_loss(axis_name=...) cannot be differentiated under shard_map(check_vma=False) or pmap, where no "
+        "device would get the whole gradient: use check_vma=True; or differentiate "
+        "sum(example_weights(weights, domain_ids, counts) * losses) with the whole batch's counts, and psum the "
+        "gradients."
+    )

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from mixjax.checks import check_integer
+from mixjax.checks import as_ids, check_integer
 from mixjax.samplers import Partition, start_epochs, with_replacement, without_replacement
 
 __all__ = ["fixed_points", "fresh_draws", "hold_out_draws", "whole_hold_out"]
@@ -57,9 +57,9 @@ def fixed_points(groups: Partition, num: int = 100) -> Source:
     """
     check_integer("num", num, 1)
     # In NumPy, because the numbers of examples are shapes, which have to be concrete.
-    sizes, starts = np.minimum(np.asarray(groups.sizes), num), np.asarray(groups.starts)
+    sizes, starts = np.minimum(np.asarray(groups.sizes, np.int64), num), np.asarray(groups.starts)
     places = np.concatenate([start + np.arange(size) for start, size in zip(starts, sizes, strict=True)])
-    indices, domain_ids = jnp.asarray(groups.order)[places], _repeated_ids(sizes)
+    indices, domain_ids = as_ids("groups.order", groups.order)[places], _repeated_ids(sizes)
     # The key is taken all the same, so that this source can stand in for one that draws.
     return lambda key: (indices, domain_ids)
 

@@ -22,7 +22,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from mixjax.checks import as_ids
 from mixjax.grad_norms import norm
+from mixjax.types import UNKNOWN
 
 __all__ = ["Gains", "gains"]
 
@@ -71,8 +73,8 @@ def gains(
         params: pytree of parameters.
         examples: pytree of arrays with a leading axis of ``n`` examples, drawn uniformly. A few hundred will do. An
             example whose gradient is not finite is left out.
-        domain_ids: int ``[n]``. Ids outside ``[0, num_domains)`` mark padding. None puts all examples into one domain,
-            for which stratified and variance-aware batches are SGD's.
+        domain_ids: integers of any type, ``[n]``. Ids outside ``[0, num_domains)`` mark padding. None puts all examples
+            into one domain, for which stratified and variance-aware batches are SGD's.
         num_domains: ``D``, to be given together with ``domain_ids``.
         num_blocks: the number of blocks of the jackknife, at least 2. The memory is ``num_blocks * D`` copies of the
             parameters.
@@ -81,8 +83,9 @@ def gains(
         :class:`Gains`. The ratios hold for these parameters and change during training. They are near 1 where all
         gradients are about as large.
 
-        The last three numbers need about twenty examples of each domain. They are NaN if a domain that occurs has one
-        example only, or two examples that are in the same block.
+        The last three numbers need about twenty examples of each domain. They are infinite, which means unknown, if a
+        domain that occurs has one example only, or two examples that are in the same block. So is a ratio of two
+        variances that are both 0.
 
         Everything is computed in float32. The gradients' norms have to be between 1e-18 and 1e18. The norm of the mean
         gradient may be at most a few hundred times the square root of the variance. Beyond, rounding of the squared
@@ -91,6 +94,7 @@ def gains(
     Raises:
         ValueError: a block has fewer than two examples, there are fewer than two blocks, the arrays' lengths differ, or
             only one of ``domain_ids`` and ``num_domains`` is given.
+        TypeError: ids that are not integers.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -107,10 +111,10 @@ def gains(
     n = _num_examples(examples, num_blocks)
     if (domain_ids is None) != (num_domains is None):
         raise ValueError("domain_ids and num_domains go together: give both or neither.")
-    ids = jnp.zeros(n, jnp.int32) if domain_ids is None else jnp.asarray(domain_ids, jnp.int32)
+    ids = jnp.zeros(n, jnp.int32) if domain_ids is None else as_ids("domain_ids", domain_ids)
     if ids.shape != (n,):
         raise ValueError(f"domain_ids must be [{n}], got {ids.shape}.")
-    domains = jnp.arange(num_domains or 1)
+    domains = jnp.arange(num_domains or 1, dtype=jnp.int32)
 
     def block_sums(rows):
         # The index n, which fills up a block, reads the last example, and `real` then leaves it out.
@@ -118,17 +122,19 @@ def gains(
         grads = jax.vmap(jax.grad(loss), (None, 0))(params, jax.tree.map(lambda x: x[rows], examples))
         norms = norm(grads)
         valid = real & jnp.isfinite(norms)
-        member = ((ids[rows][:, None] == domains) & valid[:, None]).astype(jnp.float32)
+        member = ((ids[rows][:, None] == domains[None]) & valid[:, None]).astype(jnp.float32)
         return _summed(grads, norms, member)
 
     # `lax.map` holds the gradients of one block at a time.
     parts = jax.lax.map(block_sums, _blocks(n, num_blocks))
     total = jax.tree.map(lambda x: x.sum(0), parts)
     # The jackknife computes the numbers without each block in turn. Sums without a block are differences of sums.
-    left_out = jax.vmap(lambda part: _variances(jax.tree.map(lambda a, b: a - b, total, part)))(parts)
-    unbiased = num_blocks * _variances(total) - (num_blocks - 1) * left_out.mean(0)
+    whole, known = _variances(total)
+    left_out, also_known = jax.vmap(lambda part: _variances(jax.tree.map(lambda a, b: a - b, total, part)))(parts)
+    known &= also_known.all(0)
+    unbiased = num_blocks * whole - (num_blocks - 1) * left_out.mean(0)
     errors = jnp.sqrt((num_blocks - 1) * left_out.var(0))
-    return Gains(*zip(unbiased, errors, strict=True))
+    return Gains(*zip(*(jnp.where(known, x, UNKNOWN) for x in (unbiased, errors)), strict=True))
 
 
 def _num_examples(examples, num_blocks):
@@ -180,7 +186,12 @@ def _summed(grads, norms, member):
 
 
 def _variances(sums):
-    """Computes the six numbers of :class:`Gains`, ``[6]`` in the order of its fields, from sums over examples."""
+    """Computes the numbers of :class:`Gains` from sums over examples.
+
+    Returns:
+        ``(numbers, known)``: float32 and bool ``[6]``, in the order of the fields. Unknown numbers are finite, so that
+        the jackknife's differences of them are not NaN.
+    """
     n, square = sums.counts.sum(), sums.squares.sum()
     leaves = jax.tree.leaves(sums.grads)
     # The squared norms of the summed gradients, over all examples and by domain.
@@ -188,16 +199,23 @@ def _variances(sums):
     squares_of_totals = sum(jnp.square(g).reshape(len(sums.counts), -1).sum(-1) for g in leaves)
     # Every variance is a mean square less the square of a mean.
     mean_squared = _square_of_mean(square_of_total, n, square)
-    sgd = square / n - mean_squared
+    sgd = square / jnp.maximum(n, 1.0) - mean_squared
     per_term = _square_of_mean(jnp.square(sums.norms), n, square) - mean_squared
     mean_squares = sums.squares / jnp.maximum(sums.counts, 1.0)
     # The estimate of a domain's variance can come out below zero, and the root below would be NaN.
     spread = jnp.maximum(mean_squares - _square_of_mean(squares_of_totals, sums.counts, sums.squares), 0.0)
+    stratified = jnp.dot(sums.counts, spread) / jnp.maximum(n, 1.0)
+    variance_aware = jnp.square(jnp.dot(sums.counts, jnp.sqrt(spread)) / jnp.maximum(n, 1.0))
+    numbers = [sgd, per_term, _ratio(per_term, sgd), stratified, variance_aware, _ratio(variance_aware, stratified)]
     # One example says nothing about its domain's spread. A domain without examples has share 0 and spread 0.
-    spread = jnp.where(sums.counts == 1, jnp.nan, spread)
-    stratified = jnp.dot(sums.counts, spread) / n
-    variance_aware = jnp.square(jnp.dot(sums.counts, jnp.sqrt(spread)) / n)
-    return jnp.stack([sgd, per_term, per_term / sgd, stratified, variance_aware, variance_aware / stratified])
+    some, every = n > 1, (n > 1) & ~jnp.any(sums.counts == 1)
+    known = [some, some, some & (sgd != 0), every, every, every & (stratified != 0)]
+    return jnp.stack(numbers), jnp.stack(known)
+
+
+def _ratio(above, below):
+    """Divides; 0 where the divisor is 0."""
+    return jnp.where(below != 0, above / jnp.where(below != 0, below, 1.0), 0.0)
 
 
 def _square_of_mean(square_of_sum, count, sum_of_squares):

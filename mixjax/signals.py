@@ -15,9 +15,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 
-from mixjax.checks import check_same_shape, check_shape
+from mixjax.checks import as_ids, check_leading_axes, check_shape
+from mixjax.meshes import with_auto_axes
+from mixjax.types import UNKNOWN
 
 __all__ = [
     "DomainSums",
@@ -52,13 +55,14 @@ class Moments(NamedTuple):
         """Returns the keyword arguments ``counts, losses, loss_vars`` of a rule's ``update``.
 
         Returns:
-            ``losses`` is NaN where the count is 0, and ``loss_vars`` (divisor n - 1) where it is below 2. The variance
-            of one example is not 0 but unknown, and a rule that reads a NaN leaves the row unseen.
+            ``losses`` is infinite where the count is 0, and ``loss_vars`` (divisor n - 1) where it is below 2. The
+            variance of one example is not 0 but unknown. A rule that reads a number that is not finite leaves the row
+            unseen, see :data:`mixjax.types.UNKNOWN`.
         """
         return {
             "counts": self.count,
-            "losses": jnp.where(self.count > 0, self.mean, jnp.nan),
-            "loss_vars": jnp.where(self.count > 1, self.m2 / jnp.maximum(self.count - 1.0, 1.0), jnp.nan),
+            "losses": jnp.where(self.count > 0, self.mean, UNKNOWN),
+            "loss_vars": jnp.where(self.count > 1, self.m2 / jnp.maximum(self.count - 1.0, 1.0), UNKNOWN),
         }
 
 
@@ -66,68 +70,109 @@ class DomainSums(NamedTuple):
     """Holds two functions for fixed domain ids: one sums examples by domain, one looks up each example's domain row.
 
     Attributes:
-        total: ``[B] -> [D]``, the sum over each domain's examples; padding is left out.
-        per_example: ``[D] -> [B]``, the row of each example's domain; 0 for padding.
+        total: ``[*ids, ...] -> [D]``, the sum over each domain's examples and over all axes behind those of the ids;
+            padding is left out.
+        per_example: ``[D] -> [*ids]``, the row of each example's domain; 0 for padding.
     """
 
     total: Callable[[jax.Array], jax.Array]
     per_example: Callable[[jax.Array], jax.Array]
 
 
-def moments(values: ArrayLike, domain_ids: ArrayLike, num_domains: int) -> Moments:
+def moments(values: ArrayLike, domain_ids: ArrayLike, num_domains: int, *, mask: ArrayLike | None = None) -> Moments:
     """Measures counts, means and squared deviations of each domain's values, by the corrected two-pass algorithm.
 
     Args:
-        values: ``[B]``, e.g. per-example losses; computed in float32 whatever the dtype. A non-finite value spoils its
-            own domain's row only.
-        domain_ids: int ``[B]``; ids outside ``[0, num_domains)`` mark padding and are left out.
+        values: ``[B]``, e.g. per-example losses, or ``[B, T]``, e.g. per-token losses, or of more axes. Every single
+            value counts as one example. Computed in float32 whatever the dtype. A non-finite value spoils its own
+            domain's row only.
+        domain_ids: integers of any type, ``[B]``, or of more of the leading axes of ``values``. An id holds for all
+            values behind it. Ids outside ``[0, num_domains)`` mark padding and are left out.
         num_domains: ``D``.
+        mask: ``[B]``, or of more of the leading axes of ``values``: 0 or False marks further padding.
 
     Returns:
-        :class:`Moments` with rows ``[D]``. Cost: O(B + D).
+        :class:`Moments` with rows ``[D]``. Cost: one pass over the values and O(D).
 
     Raises:
-        ValueError: shapes that differ or are not vectors.
+        ValueError: shapes that do not fit.
+        TypeError: ids that are not integers.
 
     Example:
         >>> import jax.numpy as jnp
         >>> from mixjax import signals
         >>> m = signals.moments(jnp.array([1.0, 3.0, 5.0]), jnp.array([0, 0, 1]), num_domains=3)
         >>> m.signals()["losses"].tolist(), m.signals()["loss_vars"].tolist()
-        ([2.0, 5.0, nan], [2.0, nan, nan])
+        ([2.0, 5.0, inf], [2.0, inf, inf])
 
     References:
         Chan, Golub and LeVeque, "Algorithms for computing the sample variance: analysis and recommendations", The
         American Statistician 37(3), 1983, eq. 1.7.
     """
-    values, domain_ids = jnp.asarray(values), jnp.asarray(domain_ids)
-    check_same_shape(("B",), values=values, domain_ids=domain_ids)
-    values = values.astype(jnp.float32)
-    total, per_example = domain_sums(domain_ids, num_domains)
+    values, ids = jnp.asarray(values), as_ids("domain_ids", domain_ids)
+    check_leading_axes("domain_ids", ids, "values", values)
+    if mask is not None:
+        mask = jnp.asarray(mask)
+        check_leading_axes("mask", mask, "values", values)
 
-    count = total(jnp.ones_like(values))
-    guess = total(values) / jnp.maximum(count, 1.0)
-    deviations = values - per_example(guess)
-    # The mean of the deviations corrects the guess: a long float32 sum is off by far more than the mean's rounding.
-    rest = total(deviations) / jnp.maximum(count, 1.0)
-    squares = jnp.square(deviations)
-    m2 = total(squares)
-    # For more than _FEW domains domain_sums uses segment sums, which add one number after the other and lose digits.
-    # The sum of what the squares differ from their mean by is small, and adding it restores the digits.
-    if num_domains > _FEW:
-        m2 += total(squares - per_example(m2 / jnp.maximum(count, 1.0)))
-    return Moments(count, guess + rest, jnp.maximum(m2 - count * jnp.square(rest), 0.0))
+    def measure(values, ids, mask):
+        total, per_example = domain_sums(ids, num_domains)
+
+        def own(rows):
+            """Looks up the row of each value's domain."""
+            return expand(per_example(rows), values.ndim)
+
+        # Padding may hold anything. Zeros in its place keep a NaN out of the sums, and out of jax_debug_nans.
+        real = jnp.broadcast_to(expand(_is_real(ids, num_domains, mask), values.ndim), values.shape)
+        values = jnp.where(real, values, 0.0)
+        # Integers are counted exactly beyond 2^24, where a sum of ones in float32 stops.
+        count = total(real.astype(jnp.int32)).astype(jnp.float32)
+        guess = total(values) / jnp.maximum(count, 1.0)
+        deviations = jnp.where(real, values - own(guess), 0.0)
+        # The mean of the deviations corrects the guess: a long float32 sum is off by far more than the mean's rounding.
+        rest = total(deviations) / jnp.maximum(count, 1.0)
+        squares = jnp.square(deviations)
+        m2 = total(squares)
+        # For more than _FEW domains domain_sums uses segment sums, which add one number after the other and lose
+        # digits. The sum of what the squares differ from their mean by is small, and adding it restores the digits.
+        if num_domains > _FEW:
+            m2 += total(jnp.where(real, squares - own(m2 / jnp.maximum(count, 1.0)), 0.0))
+        return Moments(count, guess + rest, jnp.maximum(m2 - count * jnp.square(rest), 0.0))
+
+    return with_auto_axes(measure, PartitionSpec())(values.astype(jnp.float32), ids, mask)
 
 
-def domain_sums(domain_ids: jax.Array, num_domains: int) -> DomainSums:
+def _is_real(ids, num_domains, mask):
+    """Tells what is no padding, in the shape of ``ids`` or of ``mask``, whichever has more axes."""
+    inside = (ids >= 0) & (ids < num_domains)
+    if mask is None:
+        return inside
+    ndim = max(ids.ndim, mask.ndim)
+    return expand(inside, ndim) & expand(mask != 0, ndim)
+
+
+def expand(x: jax.Array, ndim: int) -> jax.Array:
+    """Appends axes of size one, so that what holds for the leading axes of an array broadcasts against the array.
+
+    Args:
+        x: an array of at most ``ndim`` axes.
+        ndim: number of axes of the result.
+    """
+    return x.reshape(x.shape + (1,) * (ndim - x.ndim))
+
+
+def domain_sums(domain_ids: ArrayLike, num_domains: int) -> DomainSums:
     """Makes the functions that sum by domain and look up rows: by masks for few domains, by segment sums for many.
 
     Args:
-        domain_ids: int ``[B]``; ids outside ``[0, num_domains)`` mark padding.
+        domain_ids: integers of any type and shape, such as ``[B]``; ids outside ``[0, num_domains)`` mark padding.
         num_domains: ``D``.
 
     Returns:
         :class:`DomainSums`.
+
+    Raises:
+        TypeError: ids that are not integers.
 
     Example:
         >>> import jax.numpy as jnp
@@ -136,8 +181,10 @@ def domain_sums(domain_ids: jax.Array, num_domains: int) -> DomainSums:
         >>> total(jnp.array([1.0, 2.0, 4.0, 8.0])).tolist(), per_example(jnp.array([3.0, 4.0])).tolist()
         ([3.0, 4.0], [3.0, 3.0, 4.0, 0.0])
     """
+    # Widened before the comparison with D, which a narrow type may not hold.
+    ids = as_ids("domain_ids", domain_ids)
     # Ids below zero would count from the end: padding gets an id of its own, one beyond the last domain.
-    ids = jnp.where((domain_ids >= 0) & (domain_ids < num_domains), domain_ids, num_domains)
+    ids = jnp.where(_is_real(ids, num_domains, None), ids, num_domains)
     if num_domains <= _FEW:
         return _sums_by_masks(ids, num_domains)
     return _sums_by_segments(ids, num_domains)
@@ -147,10 +194,10 @@ def _sums_by_segments(ids, num_domains):
     """Sums and looks up in O(B + D); padding has the id ``D``, whose segment is cut off."""
 
     def total(x):
-        return jax.ops.segment_sum(x, ids, num_domains + 1)[:num_domains]
+        return jax.ops.segment_sum(_sum_behind(x, ids).ravel(), ids.ravel(), num_domains + 1)[:num_domains]
 
     def per_example(rows):
-        return jnp.append(rows, 0.0)[ids]
+        return jnp.pad(rows, (0, 1))[ids]
 
     return DomainSums(total, per_example)
 
@@ -160,7 +207,8 @@ def _sums_by_masks(ids, num_domains):
     masks = [ids == domain for domain in range(num_domains)]
 
     def total(x):
-        return jnp.stack([jnp.where(mask, x, 0.0).sum() for mask in masks])
+        x = _sum_behind(x, ids)
+        return jnp.stack([jnp.where(mask, x, 0).sum(dtype=x.dtype) for mask in masks])
 
     def per_example(rows):
         x = jnp.zeros(ids.shape, rows.dtype)
@@ -169,6 +217,11 @@ def _sums_by_masks(ids, num_domains):
         return x
 
     return DomainSums(total, per_example)
+
+
+def _sum_behind(x, ids):
+    """Sums over the axes of ``x`` behind those of ``ids``."""
+    return x.sum(tuple(range(ids.ndim, x.ndim)), dtype=x.dtype) if x.ndim > ids.ndim else x
 
 
 def merge(a: Moments, b: Moments) -> Moments:
@@ -195,19 +248,20 @@ def merge(a: Moments, b: Moments) -> Moments:
     """
     count = a.count + b.count
     fraction = b.count / jnp.maximum(count, 1.0)
-    delta = b.mean - a.mean
     # If one side is empty, the result is the other side's mean to the bit, even if the empty side's mean is NaN.
-    mean = jnp.where(b.count > 0, jnp.where(a.count > 0, a.mean + delta * fraction, b.mean), a.mean)
-    between = jnp.where((a.count > 0) & (b.count > 0), jnp.square(delta) * a.count * fraction, 0.0)
+    both = (a.count > 0) & (b.count > 0)
+    delta = jnp.where(both, b.mean, 0.0) - jnp.where(both, a.mean, 0.0)
+    mean = jnp.where(a.count > 0, a.mean, b.mean) + delta * fraction
+    between = jnp.square(delta) * a.count * fraction
     return Moments(count, mean, a.m2 + b.m2 + between)
 
 
-def psum(m: Moments, axis_name: str) -> Moments:
+def psum(m: Moments, axis_name: str | tuple[str, ...]) -> Moments:
     """Merges the moments of all devices along a mapped axis, in three all-reduces of ``[D]``.
 
     Args:
         m: this device's moments.
-        axis_name: the axis of ``shard_map``, ``vmap`` or ``pmap``.
+        axis_name: the axis of ``shard_map``, ``vmap`` or ``pmap``, or several.
 
     Returns:
         The merged moments, the same on every device.
@@ -222,8 +276,9 @@ def psum(m: Moments, axis_name: str) -> Moments:
     """
     count = jax.lax.psum(m.count, axis_name)
     # A device without examples of a domain may hold NaN as its mean.
-    mean = jax.lax.psum(jnp.where(m.count > 0, m.count * m.mean, 0.0), axis_name) / jnp.maximum(count, 1.0)
-    between = jnp.where(m.count > 0, m.count * jnp.square(m.mean - mean), 0.0)
+    own = jnp.where(m.count > 0, m.mean, 0.0)
+    mean = jax.lax.psum(m.count * own, axis_name) / jnp.maximum(count, 1.0)
+    between = m.count * jnp.square(own - mean)
     return Moments(count, mean, jax.lax.psum(m.m2 + between, axis_name))
 
 
@@ -243,11 +298,15 @@ def grad_stds(
         loss: ``loss(params, example) -> scalar``, for one example.
         params: pytree of parameters.
         examples: pytree of arrays with a leading axis of ``n`` examples.
-        domain_ids: int ``[n]``; ids outside ``[0, num_domains)`` mark padding.
+        domain_ids: integers of any type, ``[n]``; ids outside ``[0, num_domains)`` mark padding.
         num_domains: ``D``.
 
     Returns:
-        float32 ``[D]``, in units of the gradient; NaN for domains with fewer than two examples.
+        float32 ``[D]``, in units of the gradient; infinite, which means unknown, for domains with fewer than two
+        examples.
+
+    Raises:
+        TypeError: ids that are not integers.
 
     Example:
         >>> import jax.numpy as jnp
@@ -259,9 +318,9 @@ def grad_stds(
     References:
         Paper 000, eq. 15. Deviation: divisor ``n_d - 1`` (unbiased for ``v_d²``).
     """
+    ids = as_ids("domain_ids", domain_ids)
     grads = jax.vmap(jax.grad(loss), in_axes=(None, 0))(params, examples)
-    domain_ids = jnp.asarray(domain_ids)
-    return _spread(grads, jnp.ones_like(domain_ids, jnp.float32), domain_ids, num_domains)
+    return _spread(grads, jnp.ones_like(ids, jnp.float32), ids, num_domains)
 
 
 def microbatch_grad_stds(mean_grads: Any, counts: ArrayLike) -> jax.Array:
@@ -280,7 +339,7 @@ def microbatch_grad_stds(mean_grads: Any, counts: ArrayLike) -> jax.Array:
         counts: ``[M, D]``, examples behind each; rows of count 0 are left out.
 
     Returns:
-        float32 ``[D]``; NaN for domains present in fewer than two microbatches.
+        float32 ``[D]``; infinite, which means unknown, for domains present in fewer than two microbatches.
 
     Raises:
         ValueError: counts that do not match the leading axes.
@@ -304,26 +363,26 @@ def microbatch_grad_stds(mean_grads: Any, counts: ArrayLike) -> jax.Array:
             )
     # Flattened to M D rows, each with its domain's id; _spread then weighs each row by its count.
     num_domains = counts.shape[1]
-    ids = jnp.broadcast_to(jnp.arange(num_domains), counts.shape)
+    ids = jnp.broadcast_to(jnp.arange(num_domains, dtype=jnp.int32)[None], counts.shape)
     flat = jax.tree.map(lambda g: g.reshape(-1, *g.shape[2:]), mean_grads)
     return _spread(flat, counts.reshape(-1), ids.reshape(-1), num_domains)
 
 
 def _spread(grads, weights, ids, num_domains):
-    """Computes ``sqrt(sum of weight * |grad - the domain's weighted mean|² / (rows - 1))``; NaN below two rows."""
+    """Computes ``sqrt(sum of weight * |grad - the domain's weighted mean|² / (rows - 1))``; unknown below two rows."""
     ids = jnp.where((ids >= 0) & (ids < num_domains) & (weights > 0), ids, num_domains)
     # Segments for any number of domains: masks would read the large gradients once for each domain.
     total, _ = _sums_by_segments(ids, num_domains)
     rows = total(jnp.ones_like(weights))
-    mass = jnp.append(total(weights), 0.0)
+    mass = jnp.pad(total(weights), (0, 1))
 
     def squared_distances(g):
         # The segment of padding is dropped; zeros in place of its gradients keep their NaN out of jax_debug_nans.
-        present = (ids < num_domains).reshape(-1, *[1] * (g.ndim - 1))
+        present = expand(ids < num_domains, g.ndim)
         g = jnp.where(present, g, 0.0).astype(jnp.float32).reshape(len(g), -1)
         sums = jax.ops.segment_sum(weights[:, None] * g, ids, num_domains + 1)
         means = sums / jnp.maximum(mass, jnp.finfo(jnp.float32).tiny)[:, None]
         return total(weights * jnp.square(g - means[ids]).sum(axis=1))
 
     squares = sum(squared_distances(leaf) for leaf in jax.tree.leaves(grads))
-    return jnp.where(rows > 1, jnp.sqrt(squares / jnp.maximum(rows - 1.0, 1.0)), jnp.nan)
+    return jnp.where(rows > 1, jnp.sqrt(squares / jnp.maximum(rows - 1.0, 1.0)), UNKNOWN)

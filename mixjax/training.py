@@ -87,7 +87,8 @@ def make_step(
     """Makes a function that takes one optimizer step on a batch, with the weights that the state holds.
 
     Args:
-        losses: ``losses(params, batch) -> [B]``, one loss for each example.
+        losses: ``losses(params, batch) -> [B]``, one loss for each example, or ``[B, T]``, one for each token, as for
+            :func:`mixjax.weighted_loss`.
         optimizer: an optax transformation of ordinary (not stacked) gradients.
         estimator: as for :func:`mixjax.weighted_loss`. Horvitz-Thompson takes ``q`` from the state.
 
@@ -116,7 +117,6 @@ def make_step(
                 state.loss_state,
                 losses(params, batch),
                 domain_ids,
-                update=False,
                 estimator=estimator,
                 # Only Horvitz-Thompson reads q, so a loop without sampling weights needs no such state.
                 sampling_weights=state.sampling_state.weights if estimator == "horvitz_thompson" else None,

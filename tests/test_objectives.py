@@ -6,6 +6,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
@@ -295,10 +296,68 @@ def test_the_estimator_must_be_known():
         objective(rules.fixed(), HALF, [1.0, 2.0], [0, 1], estimator="mean")
 
 
-@pytest.mark.parametrize(("losses", "ids"), [([1.0, 2.0], [0]), ([[1.0, 2.0]], [[0, 1]]), (1.0, 0)])
-def test_shapes_must_fit(losses, ids):
-    with pytest.raises(ValueError, match=r"must both be \[B\]"):
-        objective(rules.fixed(), HALF, losses, ids)
+@pytest.mark.parametrize(
+    ("losses", "ids", "mask", "message"),
+    [
+        ([1.0, 2.0], [0], None, r"domain_ids must have the leading axes of losses, of shape \(2,\), got shape \(1,\)"),
+        ([1.0, 2.0], [[0], [1]], None, r"domain_ids must have the leading axes of losses, of shape \(2,\), got"),
+        ([1.0, 2.0], [0, 1], [1], r"mask must have the leading axes of losses, of shape \(2,\), got shape \(1,\)"),
+        (1.0, 0, None, "losses must have at least one axis, got a scalar"),
+    ],
+)
+def test_shapes_must_fit(losses, ids, mask, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        objective(rules.fixed(), HALF, losses, ids, mask=mask)
+
+
+@pytest.mark.parametrize("name", ["weights", "counts", "sampling_weights"])
+def test_the_shapes_of_domains_must_fit(name):
+    rows = {"weights": HALF, "counts": np.ones(2), "sampling_weights": HALF}
+    rows[name] = np.ones((1, 3))
+    weights, counts, q = rows.values()
+    with pytest.raises(ValueError, match=rf"^{name} must be \[.*one entry per domain, got shape \(1, 3\)"):
+        example_weights(weights, [0, 1], counts, estimator="horvitz_thompson", sampling_weights=q)
+
+
+# Fixed weights, without a rule.
+
+
+@pytest.mark.parametrize("update", [{}, {"update": False}, {"update": True}])
+def test_without_a_rule_the_weights_are_the_arrays(update):
+    weights, losses, ids = np.float32([0.75, 0.25]), jnp.array([1.0, 1.0, 3.0]), [0, 0, 1]
+    value, same = mixjax.weighted_loss(None, weights, losses, ids, **update)
+    assert float(value) == 1.5 and same is weights
+    state = rules.fixed(weights).init(HALF)
+    value, same = mixjax.weighted_loss(None, state, losses, ids, **update)
+    assert float(value) == 1.5 and same is state
+
+
+def test_the_weights_of_an_optimizer_state_fit():
+    tx = optax.chain(mixjax.track(rules.fgls(), HALF), optax.sgd(0.1))
+    losses, ids = jnp.array([1.0, 1.0, 3.0]), np.array([0, 0, 1])
+    _, opt_state = tx.update(jnp.ones(2), tx.init(jnp.ones(2)), losses=np.float32([1.0, 3.0]), counts=np.array([2, 1]))
+    value, _ = mixjax.weighted_loss(None, mixjax.get_weights(opt_state), losses, ids)
+    np.testing.assert_allclose(value, 1.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("rule", "state", "error", "message"),
+    [
+        (None, np.ones((2, 2)), ValueError, r"weights must be \[D\], one entry per domain, got shape \(2, 2\)"),
+        (None, 1.0, ValueError, r"weights must be \[D\], one entry per domain, got shape \(\)"),
+        (None, {"c": HALF}, TypeError, r"without a rule, state must be weights \[D\], got dict"),
+        (None, None, TypeError, r"without a rule, state must be weights \[D\], got NoneType"),
+        (rules.fgls(), HALF, TypeError, r"state must be the rule's, from rule.init\(prior\), got ndarray; for fixed"),
+    ],
+)
+def test_what_is_no_state_is_refused(rule, state, error, message):
+    with pytest.raises(error, match=f"^{message}"):
+        mixjax.weighted_loss(rule, state, jnp.ones(2), np.array([0, 1]))
+
+
+def test_weights_that_are_nan_show():
+    value, _ = mixjax.weighted_loss(None, np.float32([np.nan, 1.0]), jnp.ones(2), np.array([0, 1]))
+    assert np.isnan(value)
 
 
 def test_a_signal_that_nobody_gave_is_named():

@@ -12,6 +12,7 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from mixjax import signals
+from mixjax.types import UNKNOWN
 from tests.laws.reference import paper000
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -29,8 +30,8 @@ def batch(seed, size=B, offset=0.0, scale=1.0):
 
 def numpy_moments(values, ids):
     rows = [np.float64(values)[ids == d] for d in range(D)]
-    mean = np.array([row.mean() if row.size else np.nan for row in rows])
-    var = np.array([row.var(ddof=1) if row.size > 1 else np.nan for row in rows])
+    mean = np.array([row.mean() if row.size else UNKNOWN for row in rows])
+    var = np.array([row.var(ddof=1) if row.size > 1 else UNKNOWN for row in rows])
     return np.array([row.size for row in rows]), mean, var
 
 
@@ -55,11 +56,11 @@ def test_moments_are_numpys(seed):
     assert {x.dtype for x in m} == {jnp.dtype("float32")}
 
 
-def test_signals_are_nan_where_they_are_unknown():
+def test_signals_say_where_they_are_unknown():
     out = moments(np.float32([1.0, 3.0, 5.0] + [0.0] * 21), np.array([0, 0, 1] + [-1] * 21)).signals()
     np.testing.assert_array_equal(out["counts"], [2, 1, 0, 0])
-    np.testing.assert_array_equal(out["losses"], [2.0, 5.0, np.nan, np.nan])
-    np.testing.assert_array_equal(out["loss_vars"], [2.0, np.nan, np.nan, np.nan])
+    np.testing.assert_array_equal(out["losses"], [2.0, 5.0, UNKNOWN, UNKNOWN])
+    np.testing.assert_array_equal(out["loss_vars"], [2.0, UNKNOWN, UNKNOWN, UNKNOWN])
 
 
 @pytest.mark.parametrize("size", [B, 1000, 10000])
@@ -176,10 +177,39 @@ def test_psum_under_shard_map():
     assert_moments(whole(values, ids), values, ids)
 
 
-@pytest.mark.parametrize("shapes", [((3,), (4,)), ((2, 2), (2, 2)), ((), ())])
-def test_moments_need_vectors_of_one_length(shapes):
-    with pytest.raises(ValueError, match=r"values and domain_ids must both be \[B\]"):
-        signals.moments(np.zeros(shapes[0]), np.zeros(shapes[1], int), 2)
+@pytest.mark.parametrize(
+    ("values", "ids", "mask", "message"),
+    [
+        ((3,), (4,), None, r"domain_ids must have the leading axes of values, of shape \(3,\), got shape \(4,\)"),
+        ((2, 3), (3,), None, r"domain_ids must have the leading axes of values, of shape \(2, 3\), got shape \(3,\)"),
+        ((2,), (2, 3), None, r"domain_ids must have the leading axes of values, of shape \(2,\), got shape \(2, 3\)"),
+        ((2,), (), None, r"domain_ids must have the leading axes of values, of shape \(2,\), got shape \(\)"),
+        ((2, 3), (2,), (3,), r"mask must have the leading axes of values, of shape \(2, 3\), got shape \(3,\)"),
+        ((), (), None, "values must have at least one axis, got a scalar"),
+    ],
+)
+def test_the_shapes_of_moments_must_fit(values, ids, mask, message):
+    mask = None if mask is None else np.ones(mask)
+    with pytest.raises(ValueError, match=f"^{message}"):
+        signals.moments(np.zeros(values), np.zeros(ids, int), 2, mask=mask)
+
+
+@pytest.mark.parametrize("num_domains", [3, 20])
+def test_sums_over_more_axes_than_the_ids_have(num_domains):
+    x, ids = np.random.default_rng(0).integers(0, 9, (4, 5, 2)), np.array([0, 2, -1, 0])
+    total, per_example = signals.domain_sums(ids, num_domains)
+    expected = np.zeros(num_domains)
+    expected[0], expected[2] = x[[0, 3]].sum(), x[1].sum()
+    np.testing.assert_array_equal(total(jnp.asarray(x)), expected)
+    np.testing.assert_array_equal(per_example(jnp.arange(1.0, num_domains + 1)), [1, 3, 0, 1])
+    wide, _ = signals.domain_sums(np.broadcast_to(ids[:, None, None], x.shape), num_domains)
+    np.testing.assert_array_equal(wide(jnp.asarray(x)), expected)
+
+
+def test_counts_beyond_two_to_the_24_are_exact():
+    ids = np.zeros(2**24 + 3, np.uint8)
+    found = jax.jit(lambda x: signals.moments(x, ids, 5).count)(np.zeros(ids.shape, np.float16))
+    assert found[0] == np.float32(2**24 + 4)  # the nearest float32; a sum of ones stops at 2^24
 
 
 # Gradient standard deviations.
@@ -222,7 +252,7 @@ def test_grad_stds_are_eq_15_with_the_unbiased_divisor():
     for d in (0, 1):
         rows = gradients[ids == d]
         np.testing.assert_allclose(stds[d] ** 2, paper000.eq15(rows) * len(rows) / (len(rows) - 1), rtol=1e-4)
-    assert np.isnan(stds[2:]).all() and stds.dtype == jnp.float32
+    assert (stds[2:] == UNKNOWN).all() and stds.dtype == jnp.float32
 
 
 def test_grad_stds_by_hand():
@@ -296,7 +326,7 @@ def test_microbatch_grad_stds_is_unbiased_for_any_counts():
 def test_microbatch_grad_stds_needs_two_microbatches():
     grads = jnp.ones((3, 2, 4))
     stds = microbatch_grad_stds(grads, jnp.array([[5, 5], [0, 5], [0, 5]]))
-    np.testing.assert_allclose(stds, [np.nan, 0.0], atol=1e-6)
+    np.testing.assert_allclose(stds, [UNKNOWN, 0.0], atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from mixjax.checks import as_ids
 from mixjax.grad_norms.scaling import as_float, scale_of, scaled_norm
 from mixjax.grad_norms.terms import Matrix, norms_of
 from mixjax.signals import moments
@@ -171,25 +172,28 @@ def by_domain(norms: ArrayLike, domain_ids: ArrayLike, num_domains: int) -> jax.
 
     Args:
         norms: ``‖∇ℓ(θ, z)‖``, ``[B]``, non-negative. A norm that is not finite spoils its own domain's row only.
-        domain_ids: int ``[B]``; ids outside ``[0, num_domains)`` mark padding, or examples to leave out.
+        domain_ids: integers of any type, ``[B]``; ids outside ``[0, num_domains)`` mark padding, or examples to leave
+            out.
         num_domains: ``D``.
 
     Returns:
-        ``m``, float32 ``[D]``, NaN for domains without an example. As in :func:`norm`, no square overflows or vanishes.
+        ``m``, float32 ``[D]``, infinite, which means unknown, for domains without an example. As in :func:`norm`, no
+        square overflows or vanishes.
 
     Raises:
         ValueError: shapes that differ or are not vectors.
+        TypeError: ids that are not integers.
 
     Example:
         >>> import jax.numpy as jnp
         >>> from mixjax import grad_norms
         >>> grad_norms.by_domain(jnp.array([1.0, 7.0, 3.0]), jnp.array([0, 0, 1]), num_domains=3).tolist()
-        [5.0, 3.0, nan]
+        [5.0, 3.0, inf]
 
     References:
         Paper 003, eq. 3.45, for domains of several examples.
     """
-    norms, domain_ids = jax.lax.stop_gradient(jnp.asarray(norms, jnp.float32)), jnp.asarray(domain_ids)
+    norms, domain_ids = jax.lax.stop_gradient(jnp.asarray(norms, jnp.float32)), as_ids("domain_ids", domain_ids)
     if norms.ndim != 1 or norms.shape != domain_ids.shape:
         raise ValueError(f"norms and domain_ids must both be [B], got {norms.shape} and {domain_ids.shape}.")
     # Examples without a domain share one more segment, which is dropped below.

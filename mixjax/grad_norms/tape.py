@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from mixjax.checks import as_ids
+
 __all__ = ["Parameter", "Tape", "UseKind", "value_of"]
 
 UseKind = Literal["matrix", "transpose", "table", "rows"]
@@ -119,7 +121,7 @@ class Tape:
         """Looks up rows of a table, ``table[ids]``.
 
         Args:
-            ids: int ``[B, ...]``. Negative ids count from the end; ids out of range are clipped to the range.
+            ids: integers of any type, ``[B, ...]``. Negative ids count from the end; ids out of range are clipped.
             table: ``[V, d]``.
 
         Returns:
@@ -131,7 +133,7 @@ class Tape:
         ids = jnp.asarray(ids)
         if not jnp.issubdtype(ids.dtype, jnp.integer) or ids.ndim < 1 or table.ndim != 2:
             raise ValueError(f"embed takes integer ids [B, ...] and a table [V, d], got {ids.aval} and {table.shape}.")
-        size = table.shape[0]
+        ids, size = as_ids("ids", ids), table.shape[0]
         # The same ids go into the lookup and into its gradient, which must not clip or wrap in another way.
         ids = jnp.clip(jnp.where(ids < 0, ids + size, ids), 0, size - 1)
         return self._tap(value_of(table)[ids], (table, "table", ids))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 
 from mixjax.checks import as_simplex
+from mixjax.meshes import spec_of, varying_like, with_auto_axes
 from mixjax.samplers.inverse_cdf import owners
 
 __all__ = ["allocate", "counts_to_ids"]
@@ -50,48 +53,60 @@ def allocate(weights: ArrayLike, batch_size: int) -> jax.Array:
     References:
         Paper 000, eq. 13-16 (real-valued). Huntington, "A new method of apportionment of representatives", 1921.
     """
-    q = as_simplex("weights", weights)
     # float32 holds integers exactly up to 2^24.
-    if not q.size <= batch_size < 2**24:
-        raise ValueError(f"batch_size must be in [{q.size}, 2^24), one example per domain at least, got {batch_size}.")
+    size = np.size(weights)
+    if not size <= batch_size < 2**24:
+        raise ValueError(f"batch_size must be in [{size}, 2^24), one example per domain at least, got {batch_size}.")
+    return with_auto_axes(lambda q: _allocate(q, batch_size), spec_of(weights))(as_simplex("weights", weights))
+
+
+def _allocate(q, batch_size):
+    """Allocates by normalised weights ``[D]``."""
 
     def rounded(multiplier):
         """Rounds ``multiplier * q`` up where it exceeds the geometric mean of its neighbours, and to at least 1."""
         x = q * multiplier
         below = jnp.floor(x)
-        n = (below + (x > jnp.sqrt(below * (below + 1.0)))).astype(jnp.int32)
+        n = below.astype(jnp.int32) + (x > jnp.sqrt(below * (below + 1.0))).astype(jnp.int32)
         return jnp.where(q > 0, jnp.maximum(n, 1), 0)
+
+    def total(counts):
+        # With 64-bit integers switched on, a sum would be int64.
+        return counts.sum(dtype=jnp.int32)
 
     def halve(bounds, _):
         low, high = bounds
         middle = 0.5 * (low + high)
-        fits = rounded(middle).sum() <= batch_size
+        fits = total(rounded(middle)) <= batch_size
         return (jnp.where(fits, middle, low), jnp.where(fits, high, middle)), None
 
     def give(counts):
         n = counts.astype(jnp.float32)
         # A domain of weight 0 has a count of 0, which must not become 0 / 0; the others have a count of at least 1.
         gain = jnp.where(q > 0, q / jnp.sqrt(jnp.maximum(n * (n + 1.0), 1.0)), -1.0)
-        left = batch_size - counts.sum()
+        left = batch_size - total(counts)
         if q.size <= _FEW:
             return counts.at[jnp.argmax(gain)].add(1)
         # After the bisection only ties are left. The first of them, as many as examples are left, get one each.
-        rank = jnp.zeros(q.size, jnp.int32).at[jnp.argsort(-gain, stable=True)].set(jnp.arange(q.size))
-        return counts + (rank < left)
+        places = jnp.arange(q.size, dtype=jnp.int32)
+        rank = jnp.zeros_like(places).at[jnp.argsort(-gain, stable=True)].set(places)
+        return counts + (rank < left).astype(jnp.int32)
 
     # The rounded counts of m = B - D never exceed B. The start is a little lower, since the product is rounded too.
     low = jnp.float32((batch_size - q.size) * (1.0 - 1e-6))
     if q.size > _FEW:
+        # Weights that differ between devices make bounds that do, and the carry of a scan keeps its type.
+        bounds = varying_like((low, jnp.float32(batch_size + q.size)), q)
         # 40 halvings leave bounds that are closer than float32 can tell numbers of the size of B apart.
-        (low, _), _ = jax.lax.scan(halve, (low, jnp.float32(batch_size + q.size)), length=40)
-    return jax.lax.while_loop(lambda counts: counts.sum() < batch_size, give, rounded(low))
+        (low, _), _ = jax.lax.scan(halve, bounds, length=40)
+    return jax.lax.while_loop(lambda counts: total(counts) < batch_size, give, rounded(low))
 
 
 def counts_to_ids(counts: ArrayLike, batch_size: int) -> jax.Array:
     """Lists the domain ids of a batch with the given counts, in order of domain.
 
     Args:
-        counts: int ``[D]`` that sums to ``batch_size``.
+        counts: integers ``[D]`` that sum to ``batch_size``.
         batch_size: ``B``, a Python integer.
 
     Returns:
@@ -102,4 +117,8 @@ def counts_to_ids(counts: ArrayLike, batch_size: int) -> jax.Array:
         >>> mixjax.samplers.counts_to_ids(jnp.array([2, 0, 1]), batch_size=3).tolist()
         [0, 0, 2]
     """
-    return owners(jnp.cumsum(jnp.asarray(counts, jnp.int32)), jnp.arange(batch_size, dtype=jnp.int32))
+
+    def listed(counts):
+        return owners(jnp.cumsum(counts, dtype=jnp.int32), jnp.arange(batch_size, dtype=jnp.int32))
+
+    return with_auto_axes(listed, PartitionSpec())(jnp.asarray(counts).astype(jnp.int32))

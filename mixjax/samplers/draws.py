@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 
 from mixjax.checks import as_simplex
+from mixjax.meshes import with_auto_axes
 from mixjax.samplers import inverse_cdf
 
 __all__ = ["choose", "multinomial", "stratified", "systematic"]
@@ -38,10 +40,12 @@ def systematic(key: jax.Array, weights: ArrayLike, n: int) -> jax.Array:
         >>> mixjax.samplers.systematic(jax.random.key(0), jnp.array([0.5, 0.25, 0.25]), 8).tolist()
         [0, 0, 0, 0, 1, 1, 2, 2]
     """
-    cdf = _integer_cdf(weights)
-    offset = jax.random.randint(key, (), 0, cdf[-1], jnp.uint32)
-    starts = _quantiles(cdf, n, offset)[:-1]
-    return _find(cdf, starts)
+
+    def points(key, cdf):
+        offset = jax.random.randint(key, (), 0, cdf[-1], jnp.uint32)
+        return _quantiles(cdf, n, offset)[:-1]
+
+    return _drawn(key, weights, points)
 
 
 def stratified(key: jax.Array, weights: ArrayLike, n: int) -> jax.Array:
@@ -64,9 +68,12 @@ def stratified(key: jax.Array, weights: ArrayLike, n: int) -> jax.Array:
         >>> mixjax.samplers.stratified(jax.random.key(0), jnp.array([0.5, 0.25, 0.25]), 8).tolist()
         [0, 0, 0, 0, 1, 1, 2, 2]
     """
-    cdf = _integer_cdf(weights)
-    edges = _quantiles(cdf, n)
-    return _find(cdf, jax.random.randint(key, (n,), edges[:-1], edges[1:], jnp.uint32))
+
+    def points(key, cdf):
+        edges = _quantiles(cdf, n)
+        return jax.random.randint(key, (n,), edges[:-1], edges[1:], jnp.uint32)
+
+    return _drawn(key, weights, points)
 
 
 def multinomial(key: jax.Array, weights: ArrayLike, n: int) -> jax.Array:
@@ -90,8 +97,7 @@ def multinomial(key: jax.Array, weights: ArrayLike, n: int) -> jax.Array:
         >>> ids.tolist()
         [1, 1, 1, 1]
     """
-    cdf = _integer_cdf(weights)
-    return _find(cdf, jax.random.randint(key, (n,), 0, cdf[-1], jnp.uint32))
+    return _drawn(key, weights, lambda key, cdf: jax.random.randint(key, (n,), 0, cdf[-1], jnp.uint32))
 
 
 def choose(key: jax.Array, weights: ArrayLike) -> jax.Array:
@@ -113,8 +119,21 @@ def choose(key: jax.Array, weights: ArrayLike) -> jax.Array:
         >>> draws.choose(jax.random.key(0), jnp.array([0.0, 2.0, 0.0])).tolist()
         1
     """
-    ends = inverse_cdf.ends_of(jnp.asarray(weights, jnp.float32))
-    return inverse_cdf.choose(jax.random.uniform(key), ends)
+
+    def chosen(key, weights):
+        return inverse_cdf.choose(jax.random.uniform(key, dtype=jnp.float32), inverse_cdf.ends_of(weights))
+
+    return with_auto_axes(chosen, PartitionSpec())(key, jnp.asarray(weights).astype(jnp.float32))
+
+
+def _drawn(key, weights, points):
+    """Draws the domains into which ``points(key, cdf)`` fall, which are integers below the last entry of ``cdf``."""
+
+    def draw(key, weights):
+        cdf = _integer_cdf(weights)
+        return _find(cdf, points(key, cdf))
+
+    return with_auto_axes(draw, PartitionSpec())(key, jnp.asarray(weights))
 
 
 def _integer_cdf(weights):
@@ -127,11 +146,13 @@ def _integer_cdf(weights):
 
 def _quantiles(cdf, n, offset: ArrayLike = 0):
     """Returns ``(i * total + offset) // n`` for ``i = 0 .. n``."""
-    total, i = cdf[-1], jnp.arange(n + 1)
+    total, offset = cdf[-1], jnp.asarray(offset).astype(jnp.uint32)
+    i = jnp.arange(n + 1, dtype=jnp.uint32)
     # The product does not fit into 32 bits. So the quotients are multiplied as integers. What the remainders add is at
     # most n, which float32 holds.
-    rest = (total % n) / n * i + (offset % n) / n
-    return i.astype(jnp.uint32) * (total // n) + offset // n + rest.astype(jnp.uint32)
+    share, own = ((x % n).astype(jnp.float32) / n for x in (total, offset))
+    rest = share * i.astype(jnp.float32) + own
+    return i * (total // n) + offset // n + rest.astype(jnp.uint32)
 
 
 def _find(cdf, points):

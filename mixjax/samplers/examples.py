@@ -9,6 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from mixjax.checks import as_ids
+from mixjax.meshes import spec_of, with_auto_axes
+
 __all__ = [
     "EpochState",
     "Partition",
@@ -59,7 +62,7 @@ def partition(domain_ids: ArrayLike, num_domains: int | None = None) -> Partitio
     """Groups examples by domain, once, on the host.
 
     Args:
-        domain_ids: int ``[N]``, the domain of each example, concrete.
+        domain_ids: integers of any type, ``[N]``, the domain of each example, concrete.
         num_domains: ``D``; the largest id plus one if left out.
 
     Returns:
@@ -77,10 +80,13 @@ def partition(domain_ids: ArrayLike, num_domains: int | None = None) -> Partitio
     ids = np.asarray(domain_ids)
     if ids.ndim != 1 or ids.size == 0 or not np.issubdtype(ids.dtype, np.integer):
         raise ValueError(f"domain_ids must be a non-empty integer vector, got {ids.dtype} of shape {ids.shape}.")
-    num_domains = int(ids.max()) + 1 if num_domains is None else num_domains
-    if ids.min() < 0 or ids.max() >= num_domains:
-        raise ValueError(f"domain_ids must be in [0, {num_domains}), got {ids.min()} to {ids.max()}.")
-    sizes = np.bincount(ids, minlength=num_domains)
+    # As Python integers, which do not wrap where the ids' own type ends.
+    first, last = int(ids.min()), int(ids.max())
+    num_domains = last + 1 if num_domains is None else num_domains
+    if first < 0 or last >= num_domains:
+        raise ValueError(f"domain_ids must be in [0, {num_domains}), got {first} to {last}.")
+    # Counting refuses unsigned integers of 64 bits, which all fit after the check above.
+    sizes = np.bincount(ids.astype(np.int64), minlength=num_domains)
     if not sizes.all():
         raise ValueError(f"domains {np.flatnonzero(sizes == 0).tolist()} have no examples.")
     starts = np.cumsum(sizes) - sizes
@@ -127,11 +133,14 @@ def with_replacement(key: jax.Array, groups: Partition, domain_ids: ArrayLike) -
     Args:
         key: a ``jax.random.key``.
         groups: the examples by domain.
-        domain_ids: int ``[B]``.
+        domain_ids: integers of any type, in ``[0, D)``, ``[B]``.
 
     Returns:
         int32 ``[B]``: indices of examples. Each draw takes one uniform number in float32, which has 2^23 values, so a
         domain may have up to 2^23 examples.
+
+    Raises:
+        TypeError: ids that are not integers.
 
     Example:
         >>> import jax, jax.numpy as jnp, mixjax
@@ -140,12 +149,22 @@ def with_replacement(key: jax.Array, groups: Partition, domain_ids: ArrayLike) -
         >>> (index % 2).tolist()
         [0, 1, 1]
     """
-    order, starts, sizes = map(jnp.asarray, groups)
-    domain_ids = jnp.asarray(domain_ids)
-    size = sizes[domain_ids]
-    offset = jnp.floor(jax.random.uniform(key, domain_ids.shape) * size).astype(jnp.int32)
-    # The product may be rounded up to the size.
-    return order[starts[domain_ids] + jnp.minimum(offset, size - 1)]
+    ids, groups = as_ids("domain_ids", domain_ids), _widened(groups)
+
+    def draw(key, ids, groups):
+        size = groups.sizes[ids]
+        # float32 by name: with 64-bit numbers switched on, the same key would give other draws.
+        uniforms = jax.random.uniform(key, ids.shape, jnp.float32)
+        offset = jnp.floor(uniforms * size.astype(jnp.float32)).astype(jnp.int32)
+        # The product may be rounded up to the size.
+        return groups.order[groups.starts[ids] + jnp.minimum(offset, size - 1)]
+
+    return with_auto_axes(draw, spec_of(ids))(key, ids, groups)
+
+
+def _widened(groups):
+    """Returns a partition's fields as int32 arrays of JAX."""
+    return Partition(*(as_ids(f"groups.{name}", field) for name, field in zip(Partition._fields, groups, strict=True)))
 
 
 def start_epochs(key: jax.Array, num_domains: int) -> EpochState:
@@ -173,10 +192,14 @@ def without_replacement(state: EpochState, groups: Partition, domain_ids: ArrayL
     Args:
         state: where each domain stands; see :func:`start_epochs`.
         groups: the examples by domain.
-        domain_ids: int ``[B]``; more ids of a domain than it has examples run into its next epochs.
+        domain_ids: integers of any type, in ``[0, D)``, ``[B]``. More ids of a domain than it has examples run into its
+            next epochs.
 
     Returns:
         ``(indices, state)``: int32 ``[B]`` and the state after the draw.
+
+    Raises:
+        TypeError: ids that are not integers.
 
     Example:
         >>> import jax, jax.numpy as jnp, mixjax
@@ -189,20 +212,24 @@ def without_replacement(state: EpochState, groups: Partition, domain_ids: ArrayL
     References:
         Black and Rogaway, "Ciphers with arbitrary finite domains", 2002 (cycle walking over a Feistel network).
     """
-    order, starts, sizes = map(jnp.asarray, groups)
-    domain_ids = jnp.asarray(domain_ids)
-    # The rank of a draw among the batch's draws of its domain is the draw's place in the sorted batch, less the place
-    # where the domain begins there.
-    by_domain = jnp.argsort(domain_ids, stable=True)
-    sorted_ids = domain_ids[by_domain]
-    first = jnp.searchsorted(sorted_ids, sorted_ids, side="left")
-    rank = jnp.zeros_like(by_domain).at[by_domain].set(jnp.arange(len(by_domain)) - first).astype(jnp.int32)
-    drawn = jax.ops.segment_sum(jnp.ones_like(domain_ids, jnp.int32), domain_ids, sizes.size)
-    place, size = state.position[domain_ids] + rank, sizes[domain_ids]
-    shuffled = _permute(state.key, domain_ids, state.epoch[domain_ids] + place // size, place % size, size)
-    position = state.position + drawn
-    state = EpochState(state.key, state.epoch + position // sizes, position % sizes)
-    return order[starts[domain_ids] + shuffled], state
+    ids, groups = as_ids("domain_ids", domain_ids), _widened(groups)
+
+    def draw(state, ids, groups):
+        # The rank of a draw among the batch's draws of its domain is the draw's place in the sorted batch, less the
+        # place where the domain begins there.
+        by_domain = jnp.argsort(ids, stable=True)
+        sorted_ids = ids[by_domain]
+        first = jnp.searchsorted(sorted_ids, sorted_ids, side="left").astype(jnp.int32)
+        places = jnp.arange(len(ids), dtype=jnp.int32)
+        rank = jnp.zeros_like(places).at[by_domain].set(places - first)
+        drawn = jax.ops.segment_sum(jnp.ones_like(ids), ids, groups.sizes.size)
+        place, size = state.position[ids] + rank, groups.sizes[ids]
+        shuffled = _permute(state.key, ids, state.epoch[ids] + place // size, place % size, size)
+        position = state.position + drawn
+        moved = EpochState(state.key, state.epoch + position // groups.sizes, position % groups.sizes)
+        return groups.order[groups.starts[ids] + shuffled], moved
+
+    return with_auto_axes(draw, (spec_of(ids), jax.tree.map(spec_of, state)))(state, ids, groups)
 
 
 def _permute(round_keys, domain, epoch, index, size):

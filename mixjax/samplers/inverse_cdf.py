@@ -52,12 +52,15 @@ def choose(uniforms: jax.Array, ends: jax.Array) -> jax.Array:
     Returns:
         int32 ``[...]``: positions of shares; 0 where no share is positive.
     """
-    positions = jnp.arange(ends.shape[-1], dtype=jnp.int32)
+    # Everything is broadcast by hand, since JAX with jax_numpy_rank_promotion="raise" does not do it.
+    shape = (*uniforms.shape, ends.shape[-1])
     # The largest end, not the last one: rounded sums are not monotone to the last bit.
-    fits = ends > uniforms[..., None] * ends.max(-1, keepdims=True)
+    points = uniforms * jnp.broadcast_to(ends.max(-1), uniforms.shape)
+    fits = jnp.broadcast_to(ends, shape) > points[..., None]
     # The least position that fits, not an argmax, which XLA does not vectorise on a CPU.
-    chosen = jnp.where(fits, positions, positions.size).min(-1)
-    return jnp.where(chosen < positions.size, chosen, 0)
+    positions = jax.lax.broadcasted_iota(jnp.int32, shape, len(shape) - 1)
+    chosen = jnp.where(fits, positions, shape[-1]).min(-1)
+    return jnp.where(chosen < shape[-1], chosen, 0)
 
 
 def owners(ends: jax.Array, points: jax.Array) -> jax.Array:

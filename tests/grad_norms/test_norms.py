@@ -9,6 +9,7 @@ import pytest
 
 from mixjax import grad_norms
 from mixjax.grad_norms import last_layer, per_example
+from mixjax.types import UNKNOWN
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -167,7 +168,7 @@ def test_by_domain_is_the_root_mean_square():
     rng = np.random.default_rng(0)
     norms, ids = rng.uniform(0, 3, 50), rng.integers(-1, 5, 50)  # -1 and 4 are padding
     ids[ids == 2] = 0  # domain 2 is absent
-    expected = [np.sqrt(np.mean(norms[ids == d] ** 2)) if (ids == d).any() else np.nan for d in range(4)]
+    expected = [np.sqrt(np.mean(norms[ids == d] ** 2)) if (ids == d).any() else UNKNOWN for d in range(4)]
     np.testing.assert_allclose(by_domain(norms, ids, 4), expected, rtol=1e-6)
 
 

@@ -81,7 +81,12 @@ def check_batch_size(batch_size: int, n: int, replacement: bool) -> None:
 
 
 def check_batch(indices: ArrayLike, values: ArrayLike) -> None:
-    """Raises a ValueError unless a batch's indices and values are vectors of one length, of at most 2^24."""
+    """Raises an error unless a batch's indices are integers, and they and its values vectors of one length up to 2^24.
+
+    Raises:
+        ValueError: other shapes.
+        TypeError: indices that are not integers.
+    """
     # Without this check, a loss that is already averaged over the batch would be broadcast silently.
     if np.ndim(indices) != 1 or np.shape(indices) != np.shape(values):
         raise ValueError(
@@ -89,6 +94,10 @@ def check_batch(indices: ArrayLike, values: ArrayLike) -> None:
         )
     if np.shape(indices)[0] > LARGEST_BATCH:
         raise ValueError(f"a batch has at most {LARGEST_BATCH} examples, got {np.shape(indices)[0]}.")
+    # Traced indices have a type as well, but are not arrays of NumPy.
+    dtype = indices.dtype if hasattr(indices, "dtype") else np.asarray(indices).dtype
+    if not np.issubdtype(dtype, np.integer):
+        raise TypeError(f"indices must be integers, got {dtype}.")
 
 
 def check_kind(kind: str) -> None:

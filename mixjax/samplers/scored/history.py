@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mixjax.checks import as_ids
 from mixjax.samplers.scored.types import ExampleSampler, ImportanceKind
 
 __all__ = ["AgedState", "effective_sample_size", "hardest", "with_ages"]
@@ -73,7 +74,7 @@ def with_ages(sampler: ExampleSampler) -> ExampleSampler:
         return sampler.sample(state.inner, key, batch_size)
 
     def update(state, indices, values):
-        indices = jnp.asarray(indices, jnp.int32)
+        indices = as_ids("indices", indices)
         n = state.visits.size
         # Indices from elsewhere become n, which is dropped below; a negative one would count from the end.
         rows = jnp.where((indices >= 0) & (indices < n), indices, n)

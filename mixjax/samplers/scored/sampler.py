@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from mixjax.checks import as_ids
 from mixjax.samplers.scored import levels, tree
 from mixjax.samplers.scored.checks import (
     LARGEST,
@@ -232,7 +233,7 @@ class ScoredSampler:
 
     def _local(self, indices):
         """Returns positions on this device, ``n`` for examples that other devices hold or nobody does."""
-        local = jnp.asarray(indices, jnp.int32) - self.devices.offset()
+        local = as_ids("indices", indices) - self.devices.offset()
         return jnp.where((local >= 0) & (local < self.n), local, self.n)
 
     def _pick(self, x, local):
