@@ -37,6 +37,14 @@ def compare(
     mean: Annotated[
         list[str] | None, typer.Option(metavar="DIM", help="Average over this dimension of the metric, in each seed.")
     ] = None,
+    best: Annotated[
+        str | None,
+        typer.Option(
+            metavar="METRIC",
+            help="Take each label at its own best setting: the point of the sweep whose mean of METRIC over the first "
+            "half of the seeds is best. The other half judges.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the differences, with 95 % intervals: .png, .pdf or .svg.")
     ] = None,
@@ -48,13 +56,18 @@ def compare(
       mixjax compare results/quickstart --metric accuracy --better higher
       mixjax compare results/quickstart --metric accuracy --better higher --baseline erma --select step=100
       mixjax compare results/grid --metric accuracy --better higher --along gamma1 --select method=erma
-      mixjax compare results/before results/after --metric accuracy --better higher --out difference.png
+      mixjax compare results/grid --metric accuracy --better higher --along method --best accuracy
+      mixjax compare results/quickstart results/again --metric accuracy --better higher --out difference.png
 
     The labels compared are methods, values of an axis, runs, or results of one experiment. Each row of the table is a
     label along DIM. It shows the label's mean and the baseline's, the mean of the differences ± standard error over
     paired seeds, the number of seeds in which the label is better, and the p-value of the two-sided paired t-test,
     corrected by Holm's method for all rows of the table. Seeds in which the label or the baseline diverged (is not
     finite) are left out and counted.
+
+    With --best, axes and columns of points that are neither compared nor selected are settings, and each label has its
+    own: the best of many settings is too good by chance on the seeds that chose it, so other seeds judge. METRIC is
+    better where --better says so too; it may be another metric, such as a loss on validation points.
 
     Dimensions that are neither compared nor selected make further rows, and so do runs and results. Only a metric's own
     dimensions without text labels, such as step, are taken at their last label. The line below the title says so.
@@ -72,5 +85,6 @@ def compare(
             baseline=baseline,
             select=select or (),
             mean=mean or (),
+            best=best,
             out=out,
         )

@@ -1,7 +1,7 @@
 """Does the work of ``mixjax compare``: turns result folders into a table and a figure over paired seeds."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +9,15 @@ import numpy as np
 import pandas as pd
 import typer
 
+from mixjax.cli.choosing import at_best_settings, setting_columns
 from mixjax.cli.select import along_dim, as_number, known_label, metric_arrays, select_labels, settle, unit_text
 from mixjax.cli.terminal import Mistake
+from mixjax.files import local_path
 from mixjax.runner import results
 from mixjax.runner.comparison import paired_table
 from mixjax.runner.configs.tables import dotted
 from mixjax.runner.frames import with_vector_texts
+from mixjax.runner.results import Results
 from mixjax.runner.texts import aligned, mean_text
 
 __all__ = ["compare_results", "values_by_key"]
@@ -32,6 +35,7 @@ def compare_results(
     baseline: str | None,
     select: Sequence[str],
     mean: Sequence[str],
+    best: str | None,
     out: Path | None,
 ) -> None:
     """Prints the table, and draws the figure where ``out`` says so.
@@ -46,14 +50,15 @@ def compare_results(
         baseline: the label that the others are compared with.
         select: texts "DIM=LABEL".
         mean: dimensions to average over.
+        best: the metric by which each label's setting is chosen.
         out: the figure's file.
 
     Raises:
         Mistake: an option that does not fit the results.
         OSError: a folder that holds no result.
     """
-    if out is not None and out.suffix not in _FORMATS:
-        raise Mistake(f"--out {out}: must end in {', '.join(_FORMATS)}")
+    if out is not None:
+        out = _figure_path(out)
     names = _names(paths)
     folders = {}
     for name, path in zip(names, paths, strict=True):
@@ -67,6 +72,12 @@ def compare_results(
     arrays, selected = select_labels(arrays, select, along, baseline)
     along = along_dim(arrays, along)
     frame, settled = settle(arrays, mean, along, keep=selected)
+    chosen = None
+    if best is not None:
+        settings = setting_columns(arrays, along, selected)
+        judges = _judges(folders, best, select, mean, along=along, baseline=baseline, keep=selected)
+        chosen = at_best_settings(frame, metric, judges, best, along=along, settings=settings, better=better)
+        frame = chosen.frame
     labels = list(dict.fromkeys(frame[along]))
     baseline = labels[0] if baseline is None else known_label(f"--baseline {baseline}", along, baseline, labels)
     if len(labels) < 2:
@@ -80,6 +91,8 @@ def compare_results(
     where = "; ".join([", ".join(names), *settled])
     typer.echo(f"{metric}{unit}: {along} compared with {baseline}, {better} is better")
     typer.echo("\n".join(textwrap.wrap(where, _WIDTH)) + "\n")
+    if chosen is not None:
+        typer.echo("\n".join([*textwrap.wrap(chosen.head, _WIDTH), *(f"  {line}" for line in chosen.settings)]) + "\n")
     typer.echo("\n".join(aligned(_cells(table))) + "\n")
     notes = [*_notes(table), *_config_notes(names, paths)]
     typer.echo("\n".join(line for note in notes for line in textwrap.wrap(note, _WIDTH, subsequent_indent="  ")))
@@ -87,10 +100,43 @@ def compare_results(
     if without:
         typer.echo(f"without {metric}: {', '.join(without)}")
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
         figure = _forest(table, f"{metric} minus that of {baseline}{unit}, {better} is better", where)
         figure.savefig(out, dpi=150)
         typer.echo(out)
+
+
+def _judges(
+    folders: Mapping[str, Results],
+    best: str,
+    select: Sequence[str],
+    mean: Sequence[str],
+    *,
+    along: str,
+    baseline: str | None,
+    keep: Sequence[str],
+) -> pd.DataFrame:
+    """Returns the table of the metric that chooses each label's setting, which may lack dimensions of the other one."""
+    arrays = metric_arrays(folders, best, option="--best")
+    known = {str(name) for values in arrays for name in (*values.dims, *values.coords)}
+    if along not in known:
+        raise Mistake(f"--best {best}: does not have {along}, which is compared")
+    own = [text for text in select if text.partition("=")[0] in known]
+    arrays, _ = select_labels(arrays, own, along, baseline)
+    return settle(arrays, [dim for dim in mean if dim in known], along, keep=keep)[0]
+
+
+def _figure_path(out: Path) -> Path:
+    """Returns the figure's path, in a folder that can be written to; checked before anything is computed."""
+    try:
+        out = local_path("--out", out)
+    except ValueError as error:
+        raise Mistake(error) from error
+    if out.suffix not in _FORMATS:
+        raise Mistake(f"--out {out}: must end in {', '.join(_FORMATS)}")
+    if out.is_dir():
+        raise Mistake(f"--out {out}: is a folder")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return out
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

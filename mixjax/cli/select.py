@@ -32,12 +32,13 @@ __all__ = [
 ]
 
 
-def metric_arrays(folders: Mapping[str, Results], metric: str | None) -> list[xr.DataArray]:
+def metric_arrays(folders: Mapping[str, Results], metric: str | None, option: str = "--metric") -> list[xr.DataArray]:
     """Collects a metric from every run that has it.
 
     Args:
         folders: name of a result -> its runs.
         metric: the metric's name; None takes the only one.
+        option: the option that gave the name, for messages.
 
     Returns:
         One array for each run, with dimensions "result" and "run" of size 1 in front.
@@ -57,7 +58,7 @@ def metric_arrays(folders: Mapping[str, Results], metric: str | None) -> list[xr
     if metric not in known:
         listed = ", ".join(name + unit for name, unit in known.items()) or "none: there are no numbers over seeds"
         given = "" if metric is None else f" {metric}"
-        raise Mistake(f"--metric{given}: must be one of {listed}{_suggestion(metric or '', known)}")
+        raise Mistake(f"{option}{given}: must be one of {listed}{_suggestion(metric or '', known)}")
     arrays = [
         _labelled(data[metric]).expand_dims(result=[result], run=[run])
         for result, run, data in datasets
@@ -66,7 +67,7 @@ def metric_arrays(folders: Mapping[str, Results], metric: str | None) -> list[xr
     units = list(dict.fromkeys(unit_text(values) for values in arrays))
     if len(units) > 1:
         listed = ", ".join(unit.strip() or "none" for unit in units)
-        raise Mistake(f"--metric {metric}: has several units, {listed}; compare results that share one")
+        raise Mistake(f"{option} {metric}: has several units, {listed}; compare results that share one")
     return arrays
 
 

@@ -49,7 +49,7 @@ def reported(*mistakes: type[Exception], interrupted: str = "nothing was written
 
 @contextlib.contextmanager
 def refusals_placed() -> Iterator[None]:
-    """Turns the refusal of a value, by mixjax, JAX or an experiment, into a :class:`Mistake` that says where it was.
+    """Turns the refusal of a value, by mixjax, JAX or an experiment, into a :class:`Mistake` that names the line.
 
     Such an error mostly means that a number of the config does not go with the others: a negative size, a share above
     1. With the environment variable ``MIXJAX_TRACEBACK`` set, the error stays as it is, for who writes an experiment.
