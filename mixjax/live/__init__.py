@@ -2,11 +2,34 @@
 
 - :class:`Plan` says which rows the next batches hold. Every host computes the same plan from a small NumPy state, which
   can be saved as JSON beside the parameters.
+- :func:`mix` reads the plan's batches, as a grain data set (extra ``live``).
 - A weight rule moves the weights: ``plan.publish(step, weights)`` after each step, or ``plan.keep(step)``.
 
-The package loads neither JAX nor grain before they are needed.
+The package loads no JAX. It loads grain when :func:`mix` is first named.
 """
 
-from mixjax.live.plan import Batch, Plan
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Batch", "Plan"]
+from mixjax.live.plan import Batch, Plan
+from mixjax.live.reading import sizes_of
+
+# Type checkers and editors do not run __getattr__ below; this tells them what it loads.
+if TYPE_CHECKING:
+    from mixjax.live.mixed import MixDataset, mix
+
+__all__ = ["Batch", "MixDataset", "Plan", "mix", "sizes_of"]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads the part that needs grain when it is first named."""
+    if name not in ("MixDataset", "mix"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        from mixjax.live import mixed
+    except ModuleNotFoundError as error:
+        raise ImportError(f"mixjax.live.{name} needs {error.name}: pip install 'mixjax[live]'") from error
+    return getattr(mixed, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -170,6 +170,11 @@ class Plan:
                 raise StopIteration
             return self._draw()
 
+    def is_known(self) -> bool:
+        """Tells whether ``next`` would return, or end the plan, without waiting for weights."""
+        with self._changed:
+            return self._closed or self._schedule.knows(self._step)
+
     def publish(self, step: int, weights: ArrayLike, loss_weights: ArrayLike | None = None) -> None:
         """Sets the weights that are in force from step ``step + lag`` on.
 
