@@ -83,9 +83,11 @@ def test_an_unused_parameter_and_the_first_steps(name):
     np.testing.assert_allclose(reverse, forward, rtol=1e-6, atol=1e-12)
     if name not in NOT_MEASURED:
         outcome = jax.jit(lambda w: loss(unroll(loss, optimizer)(w, params, state, batches)[0], val_batch))
-        expected = difference(outcome, WEIGHTS)
+        # MultiSteps averages in float32, whose rounding a short difference would magnify.
+        step, rtol = (1e-3, 5e-3) if name == "MultiSteps" else (1e-6, 2e-4)
+        expected = difference(outcome, WEIGHTS, step)
         assert np.abs(expected).max() > 1e-4
-        np.testing.assert_allclose(reverse, expected, rtol=2e-4, atol=1e-7)
+        np.testing.assert_allclose(reverse, expected, rtol=rtol, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", ["clip", "normalize", "adam", "adafactor", "lars"])
