@@ -3,15 +3,16 @@
 The rule's signals are extra arguments of ``tx.update``, so they have to get through whatever stands around the adapter:
 
 - ``optax.chain``, ``named_chain``, ``inject_hyperparams``, ``with_extra_args_support`` and ``contrib.schedule_free``
-  pass them on. So do ``masked``, ``partition``, ``apply_if_finite``, ``conditionally_mask``,
-  ``conditionally_transform``, ``flatten`` and ``contrib.mechanize``. But these compare the updates they get with those
-  they return, or with the parameters, so they may stand around ``track`` only. Put them behind ``aggregate``::
+  pass them on.
+- So do ``masked``, ``partition``, ``apply_if_finite``, ``conditionally_mask``, ``conditionally_transform``, ``flatten``
+  and ``contrib.mechanize``. But these compare the updates they get with those they return, or with the parameters.
+  They may stand around ``track``, and belong behind ``aggregate``::
 
       optax.chain(mixjax.aggregate(rule, prior), optax.apply_if_finite(optax.adam(1e-3), 5))
 
 - ``optax.MultiSteps`` passes on the last microbatch's signals, and none where it is an element of a chain:
   :func:`mixjax.accumulate` merges them.
-- ``optax.lookahead``, ``contrib.sam`` and ``contrib.split_real_and_imaginary`` take no extra arguments. Put them behind
+- ``lookahead``, ``contrib.sam`` and ``contrib.split_real_and_imaginary`` take no extra arguments. They belong behind
   the adapter in a chain. ``sam`` has to be told to ignore them: ``optax.GradientTransformation(sam.init, sam.update)``.
 - ``contrib.differentially_private_aggregate`` turns per-example gradients into one, so it stands before ``track``.
 
@@ -38,6 +39,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import functools
+import sys
 from typing import Any, NamedTuple
 
 import jax
@@ -72,10 +74,34 @@ class TrackState(NamedTuple):
 
 NO_SIGNALS = (
     "got no domain signals: call tx.update(grads, state, params, counts=..., ...) with the rule's signals as keyword "
-    "arguments. If you did, a wrapper drops them: take mixjax.accumulate for optax.MultiSteps, put optax.lookahead, "
-    "sam and the like behind it in an optax.chain, and for flax's TrainState see the docstring of mixjax.transforms."
+    "arguments. If you did, a wrapper drops them: take mixjax.accumulate for optax.MultiSteps, and see the docstring "
+    "of mixjax.transforms for flax's TrainState."
 )
 """The end of the error about an ``update`` without ``counts``; it begins with the function's name."""
+
+_TAKE_NO_SIGNALS = ("lookahead", "sam", "split_real_and_imaginary")
+_COMPARE_SHAPES = ("apply_if_finite", "conditionally_mask", "conditionally_transform", "flatten", "mechanize")
+
+
+def _check_place(name):
+    """Raises a ValueError if ``init`` is called by a wrapper of optax inside which ``update`` cannot work."""
+    # The adapter cannot see what stands around it, but its callers can be seen. Without this, the error would come at
+    # the first update, from inside optax or JAX, and would not mention the adapter.
+    refused = {wrapper: "drops the domain signals" for wrapper in _TAKE_NO_SIGNALS}
+    if name == "aggregate":
+        refused |= {
+            wrapper: "needs gradients of the parameters' shapes, not stacked ones" for wrapper in _COMPARE_SHAPES
+        }
+        refused["MultiSteps"] = f"{refused['flatten']} (mixjax.accumulate takes them)"
+    frame = sys._getframe()
+    while frame is not None:
+        wrapper = frame.f_code.co_qualname.split(".")[0]
+        if wrapper in refused and frame.f_globals.get("__name__", "").startswith("optax."):
+            raise ValueError(
+                f"{name} stands inside {wrapper}, which {refused[wrapper]}: put {wrapper} behind it, "
+                f"optax.chain(mixjax.{name}(...), {wrapper}(...)), as the docstring of mixjax.transforms shows."
+            )
+        frame = frame.f_back
 
 
 @functools.cache
@@ -99,7 +125,8 @@ def _let_flax_save_named_chains():
         serialization.register_serialization_state(collections.OrderedDict, to_state_dict, from_state_dict)
 
 
-def _init_rule(rule, prior):
+def _init_rule(name, rule, prior):
+    _check_place(name)
     # A rule's first weights and its prior may be one buffer, which could not be donated: every field gets a copy.
     return jax.tree.map(jnp.copy, rule.init(prior))
 
@@ -132,7 +159,8 @@ def aggregate(rule: WeightRule, prior: ArrayLike) -> optax.GradientTransformatio
 
     Raises:
         TypeError: ``update`` is called without ``counts`` or without a signal that the rule needs.
-        ValueError: the leading axis of the gradients is not ``D``, or a mask hides some of them.
+        ValueError: the leading axis of the gradients is not ``D``, a mask hides some of them, or ``init`` is called by
+            a wrapper of optax that belongs behind ``aggregate``.
 
     Example:
         >>> import jax.numpy as jnp, mixjax, optax
@@ -151,7 +179,7 @@ def aggregate(rule: WeightRule, prior: ArrayLike) -> optax.GradientTransformatio
 
     def init(params):
         del params
-        return AggregateState(_init_rule(rule, prior))
+        return AggregateState(_init_rule("aggregate", rule, prior))
 
     def update(updates, state, params=None, **signals):
         del params
@@ -179,8 +207,7 @@ def _combine(grads: jax.Array, weights: jax.Array) -> jax.Array:
     """Sums stacked gradients with the weights, in float32 or wider, and casts the sum to the gradients' dtype."""
     if grads.shape[:1] != weights.shape:
         raise ValueError(
-            f"aggregate takes stacked gradients, leading axis {weights.size} (domains), got shape {grads.shape}. Take "
-            "mixjax.accumulate for optax.MultiSteps around it, and put other wrappers behind it in an optax.chain."
+            f"aggregate takes stacked gradients, leading axis {weights.size} (domains), got shape {grads.shape}."
         )
     c = weights.reshape(-1, *[1] * (grads.ndim - 1))
     # The where keeps a NaN gradient of a domain of weight zero out of the sum.
@@ -212,6 +239,7 @@ def track(rule: WeightRule, prior: ArrayLike) -> optax.GradientTransformationExt
 
     Raises:
         TypeError: ``update`` is called without ``counts`` or without a signal that the rule needs.
+        ValueError: ``init`` is called by a wrapper of optax that takes no extra arguments.
 
     Example:
         >>> import jax.numpy as jnp, mixjax, optax
@@ -228,7 +256,7 @@ def track(rule: WeightRule, prior: ArrayLike) -> optax.GradientTransformationExt
 
     def init(params):
         del params
-        return TrackState(_init_rule(rule, prior))
+        return TrackState(_init_rule("track", rule, prior))
 
     def update(updates, state, params=None, **signals):
         del params
