@@ -51,9 +51,14 @@ def read_batch(datasets: Sequence[Any], domain_ids: NDArray[np.int32], rows: NDA
         names.append(domain)
     first, *others = parts
     try:
-        return _map(lambda *leaves: np.concatenate(leaves) if len(leaves) > 1 else leaves[0], first, *others)
+        return _map(_join, first, *others)
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"rows of the domains {names} cannot be stacked into one batch: {error}") from error
+
+
+def _join(first, *others):
+    # A batch of one domain is passed on without a copy.
+    return np.concatenate([first, *others]) if others else first
 
 
 def _read(dataset, rows):
