@@ -5,12 +5,14 @@
 - :func:`mix` reads the plan's batches, as a grain data set (extra ``live``).
 - :class:`Ledger` writes down what was drawn; :func:`read_ledger` reads it (with xarray).
 - A weight rule moves the weights: ``plan.publish(step, weights)`` after each step, or ``plan.keep(step)``.
+  :class:`Feedback` does so with arrays that the device is still computing.
 
 The package loads no JAX. It loads grain when :func:`mix` is first named.
 """
 
 from typing import TYPE_CHECKING, Any
 
+from mixjax.live.feedback import Feedback
 from mixjax.live.ledger import Ledger, read_ledger
 from mixjax.live.plan import Batch, Plan
 from mixjax.live.reading import sizes_of
@@ -19,7 +21,7 @@ from mixjax.live.reading import sizes_of
 if TYPE_CHECKING:
     from mixjax.live.mixed import MixDataset, mix
 
-__all__ = ["Batch", "Ledger", "MixDataset", "Plan", "mix", "read_ledger", "sizes_of"]
+__all__ = ["Batch", "Feedback", "Ledger", "MixDataset", "Plan", "mix", "read_ledger", "sizes_of"]
 
 
 def __getattr__(name: str) -> Any:

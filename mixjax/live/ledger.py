@@ -182,7 +182,8 @@ def read_ledger(path: str | os.PathLike) -> xarray.Dataset:
         events += line.get("events", [])
         i += 1
     epochs = counts.cumsum(axis=0) / np.array(list(sizes.values()))
-    variables = {name: (("step", "domain"), array) for name, array in (arrays | {"epochs": epochs}).items()}
+    variables: dict[str, Any] = {name: (("step", "domain"), array) for name, array in arrays.items()}
+    variables["epochs"] = (("step", "domain"), epochs)
     variables["counts"] = (("step", "domain"), counts)
     variables["num_steps"] = (("step",), np.array([line["step"] - line["from"] + 1 for line in steps], np.int64))
     coords = {"step": [line["step"] for line in steps], "domain": list(sizes)}
