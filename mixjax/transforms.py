@@ -36,10 +36,6 @@ linen drops them. A subclass does not:
 
 from __future__ import annotations
 
-import collections
-import contextlib
-import functools
-import sys
 from typing import Any, NamedTuple
 
 import jax
@@ -47,6 +43,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
+from mixjax.placement import NO_SIGNALS, check_all_there, check_place, let_flax_save_named_chains
 from mixjax.types import WeightRule
 
 __all__ = ["AggregateState", "TrackState", "aggregate", "find_states", "get_weights", "track"]
@@ -72,61 +69,8 @@ class TrackState(NamedTuple):
     rule_state: Any
 
 
-NO_SIGNALS = (
-    "got no domain signals: call tx.update(grads, state, params, counts=..., ...) with the rule's signals as keyword "
-    "arguments. If you did, a wrapper drops them: take mixjax.accumulate for optax.MultiSteps, and see the docstring "
-    "of mixjax.transforms for flax's TrainState."
-)
-"""The end of the error about an ``update`` without ``counts``; it begins with the function's name."""
-
-_TAKE_NO_SIGNALS = ("lookahead", "sam", "split_real_and_imaginary")
-_COMPARE_SHAPES = ("apply_if_finite", "conditionally_mask", "conditionally_transform", "flatten", "mechanize")
-
-
-def _check_place(name):
-    """Raises a ValueError if ``init`` is called by a wrapper of optax inside which ``update`` cannot work."""
-    # The adapter cannot see what stands around it, but its callers can be seen. Without this, the error would come at
-    # the first update, from inside optax or JAX, and would not mention the adapter.
-    refused = {wrapper: "drops the domain signals" for wrapper in _TAKE_NO_SIGNALS}
-    if name == "aggregate":
-        refused |= {
-            wrapper: "needs gradients of the parameters' shapes, not stacked ones" for wrapper in _COMPARE_SHAPES
-        }
-        refused["MultiSteps"] = f"{refused['flatten']} (mixjax.accumulate takes them)"
-    frame = sys._getframe()
-    while frame is not None:
-        wrapper = frame.f_code.co_qualname.split(".")[0]
-        if wrapper in refused and frame.f_globals.get("__name__", "").startswith("optax."):
-            raise ValueError(
-                f"{name} stands inside {wrapper}, which {refused[wrapper]}: put {wrapper} behind it, "
-                f"optax.chain(mixjax.{name}(...), {wrapper}(...)), as the docstring of mixjax.transforms shows."
-            )
-        frame = frame.f_back
-
-
-@functools.cache
-def _let_flax_save_named_chains():
-    """Registers the OrderedDict in which optax.named_chain keeps its states with flax.serialization, once."""
-    try:
-        # Here, since flax takes a while to load. It can save dictionaries, but not their ordered kind.
-        from flax import serialization
-    except ModuleNotFoundError:
-        return
-
-    def to_state_dict(states):
-        return {name: serialization.to_state_dict(state) for name, state in states.items()}
-
-    def from_state_dict(states, saved):
-        restored = serialization.from_state_dict(dict(states), saved)
-        return collections.OrderedDict((name, restored[name]) for name in states)
-
-    # A ValueError says that flax, or the user's program, has registered it already.
-    with contextlib.suppress(ValueError):
-        serialization.register_serialization_state(collections.OrderedDict, to_state_dict, from_state_dict)
-
-
 def _init_rule(name, rule, prior):
-    _check_place(name)
+    check_place(name)
     # A rule's first weights and its prior may be one buffer, which could not be donated: every field gets a copy.
     return jax.tree.map(jnp.copy, rule.init(prior))
 
@@ -175,7 +119,7 @@ def aggregate(rule: WeightRule, prior: ArrayLike) -> optax.GradientTransformatio
         Paper 000, eq. 5; algorithm 1, line 5 (weights divided by their sum).
     """
 
-    _let_flax_save_named_chains()
+    let_flax_save_named_chains()
 
     def init(params):
         del params
@@ -186,21 +130,11 @@ def aggregate(rule: WeightRule, prior: ArrayLike) -> optax.GradientTransformatio
         rule_state = _update_rule("aggregate", rule, state.rule_state, signals)
         # The built-in rules detach their weights from the gradient, but a rule of the user's own may not.
         weights = jax.lax.stop_gradient(rule_state.weights)
-        _check_all_there(updates)
+        check_all_there(updates)
         combined = jax.tree.map(lambda grads: _combine(grads, weights), updates)
         return combined, AggregateState(rule_state)
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def _check_all_there(updates):
-    masked = jax.tree.leaves(updates, is_leaf=lambda node: isinstance(node, optax.MaskedNode))
-    if any(isinstance(leaf, optax.MaskedNode) for leaf in masked):
-        # optax.masked hands on the gradients it masks as they are: stacked, which would change the parameters' shape.
-        raise ValueError(
-            "aggregate got part of the gradients, the others would stay stacked: put optax.masked, optax.partition or "
-            "optax.selective_transform behind it, optax.chain(mixjax.aggregate(...), optax.masked(...))."
-        )
 
 
 def _combine(grads: jax.Array, weights: jax.Array) -> jax.Array:
@@ -252,7 +186,7 @@ def track(rule: WeightRule, prior: ArrayLike) -> optax.GradientTransformationExt
         [0.75, 0.25]
     """
 
-    _let_flax_save_named_chains()
+    let_flax_save_named_chains()
 
     def init(params):
         del params
