@@ -7,7 +7,6 @@ import sys
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from mixjax.live.plan import Plan
 
@@ -90,9 +89,10 @@ class Feedback:
             self._plan.publish(step, weights, loss_weights)
 
 
-def _of_first_process(arrays: tuple[ArrayLike, ArrayLike | None]):
+def _of_first_process(arrays: tuple[Any, Any]) -> tuple[Any, Any]:
     """Reads arrays off the device; with several processes all get those of the first."""
-    read = tuple(None if array is None else np.asarray(array) for array in arrays)
+    weights, loss_weights = arrays
+    read = np.asarray(weights), None if loss_weights is None else np.asarray(loss_weights)
     # A process that has not loaded JAX is the only one.
     if "jax" not in sys.modules:
         return read
