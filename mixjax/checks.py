@@ -10,7 +10,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from mixjax.numbers import (
     check_choice,
@@ -154,13 +154,14 @@ def as_ids(name: str, ids: ArrayLike) -> jax.Array:
     return jnp.asarray(array, jnp.int32)
 
 
-def as_simplex(name: str, values: ArrayLike) -> jax.Array:
+def as_simplex(name: str, values: ArrayLike, dtype: DTypeLike = jnp.float32) -> jax.Array:
     """Normalises a non-negative vector to sum one, as strongly typed float32 ``[D]``.
 
     Args:
         name: the argument as the error messages call it.
-        values: shape ``[D]``, finite, non-negative, not all zero. Entries below the smallest normal float32 count as
-            zero.
+        values: shape ``[D]``, finite, non-negative, not all zero. Entries below the smallest normal number of the dtype
+            count as zero.
+        dtype: another float type of the result.
 
     Returns:
         float32 ``[D]`` on the simplex.
@@ -169,13 +170,13 @@ def as_simplex(name: str, values: ArrayLike) -> jax.Array:
         ValueError: a shape other than ``[D]`` with ``D >= 1``; or, where the values are concrete, a negative or
             non-finite entry or a sum of zero.
     """
-    array = jnp.asarray(values, jnp.float32)
+    array = jnp.asarray(values, dtype)
     check_shape(name, array, ("D",), "one entry per domain")
     if array.size == 0:
         raise ValueError(f"{name} must have at least one entry, one per domain, got shape {array.shape}.")
     if is_concrete(values):
-        numbers = np.asarray(values, np.float32)
-        if not (np.isfinite(numbers).all() and (numbers >= 0).all() and numbers.max() >= np.finfo(np.float32).tiny):
+        numbers = np.asarray(values, array.dtype)
+        if not (np.isfinite(numbers).all() and (numbers >= 0).all() and numbers.max() >= np.finfo(array.dtype).tiny):
             raise ValueError(f"{name} must be finite, non-negative and not all zero, got {numbers}.")
     # Divided by the largest first, since the plain sum may overflow. XLA may divide by multiplying with the reciprocal,
     # which is flushed to zero for numbers above 2^126. Entries are below 2^128, so a factor of 2^-4 is enough. Small
@@ -183,7 +184,7 @@ def as_simplex(name: str, values: ArrayLike) -> jax.Array:
     reduced = array * jnp.where(array.max() > 1.0, 2.0**-4, 1.0)
     scaled = reduced / reduced.max()
     # A normal entry may have a quotient below the normal floats, which XLA flushes to zero; it stays positive instead.
-    return jnp.where(array > 0, jnp.maximum(scaled / scaled.sum(), jnp.finfo(jnp.float32).tiny), 0.0)
+    return jnp.where(array > 0, jnp.maximum(scaled / scaled.sum(), jnp.finfo(array.dtype).tiny), 0.0)
 
 
 @contextlib.contextmanager

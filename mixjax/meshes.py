@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
-__all__ = ["is_unchecked", "spec_of", "varying_axes", "varying_like", "varying_like_result", "with_auto_axes"]
+__all__ = ["is_unchecked", "placed_like", "spec_of", "varying_axes", "varying_like", "with_auto_axes"]
 
 Tree = TypeVar("Tree")
 
@@ -79,24 +79,6 @@ def varying_like(tree: Tree, *others: Any) -> Tree:
     return jax.tree.map(cast, tree)
 
 
-def varying_like_result(tree: Tree, fun: Callable[..., Any], *args: Any) -> Tree:
-    """Casts arrays to vary over all mesh axes over which a function's results vary.
-
-    Use it on the carry of a ``scan`` whose body reads arrays that each device has for itself.
-
-    Args:
-        tree: pytree of arrays.
-        fun: a function of pytrees of arrays. Only its types are computed.
-        *args: its arguments.
-
-    Returns:
-        The same values; outside ``shard_map`` the tree as it is, and ``fun`` is not traced.
-    """
-    if not jax.sharding.get_abstract_mesh().manual_axes:
-        return tree
-    return varying_like(tree, jax.eval_shape(fun, *args))
-
-
 def is_unchecked(axis_name: str | tuple[str, ...]) -> bool:
     """Tells whether JAX does not keep count of what varies over an axis, so that it does not complete gradients.
 
@@ -120,6 +102,22 @@ def spec_of(x: Any) -> PartitionSpec:
         x: an array, or anything that JAX takes for one.
     """
     return jax.typeof(x).sharding.spec if isinstance(x, jax.Array) else PartitionSpec()
+
+
+def placed_like(x: jax.Array, like: jax.Array) -> jax.Array:
+    """Shards an array over the Explicit axes of its mesh as another array of that shape is sharded.
+
+    Args:
+        x: the array to place.
+        like: an array of the same shape.
+
+    Returns:
+        The same values; ``x`` itself where no axis of its mesh is Explicit.
+    """
+    mesh, spec = jax.typeof(x).sharding.mesh, spec_of(like)
+    if not mesh.explicit_axes or spec_of(x) == spec:
+        return x
+    return jax.sharding.reshard(x, NamedSharding(mesh, spec))
 
 
 def with_auto_axes(fun: Callable[..., Any], specs: Any) -> Callable[..., Any]:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mixjax.checks import check_shape
+from mixjax.meshes import placed_like
 
 __all__ = [
     "HUGE",
@@ -83,7 +84,9 @@ def read_signals(state: Any, counts: ArrayLike, **signals: ArrayLike) -> tuple[j
         check_shape(f"signal {name!r}", value, state.prior.shape, "one row per domain")
     # Whatever the model computes in, the state stays float32, and no gradient may flow into weights.
     arrays = [jax.lax.stop_gradient(jnp.asarray(value).astype(jnp.float32)) for value in signals.values()]
-    seen = (jnp.asarray(counts) > 0) & (state.prior > 0)
+    # On a mesh with Explicit axes a new state has to be placed as the old one is, however the signals are.
+    counts, *arrays = (placed_like(array, state.prior) for array in (jnp.asarray(counts), *arrays))
+    seen = (counts > 0) & (state.prior > 0)
     for array in arrays:
         seen &= jnp.isfinite(array)
     # A NaN in a row not seen would spoil every sum over rows, also one that multiplies the row by zero.
@@ -138,7 +141,11 @@ def share(weights: jax.Array, log_scores: jax.Array, rows: jax.Array) -> jax.Arr
 
 
 def total_of(weights: jax.Array, rows: jax.Array) -> jax.Array:
-    """Sums the weights of ``rows``; returns exactly 1 if all other weights are zero, so that no rounding adds up.
+    """Sums the weights of ``rows`` as a share of all weights; exactly 1 where all other weights are zero.
+
+    A sum of weights in float32 is 1 up to rounding only, and each update multiplies the rows by it once more. Dividing
+    by the sum of all weights takes back a part of what earlier roundings added, as large as the rows' own share. The
+    obvious ``1 - sum(others)`` takes back all of it, but has no correct digits where ``rows`` weigh 1e-7 in all.
 
     Args:
         weights: ``[D]`` on the simplex.
@@ -147,9 +154,8 @@ def total_of(weights: jax.Array, rows: jax.Array) -> jax.Array:
     Returns:
         A scalar.
     """
-    # A sum of all weights in float32 is 1 up to rounding, and each update would multiply by it once more.
     everything = jnp.all(rows | (weights == 0))
-    return jnp.where(everything, 1.0, jnp.where(rows, weights, 0.0).sum())
+    return jnp.where(everything, 1.0, jnp.where(rows, weights, 0.0).sum() / weights.sum())
 
 
 def log_ratio(weights: jax.Array, prior: jax.Array) -> jax.Array:

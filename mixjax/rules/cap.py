@@ -8,6 +8,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from mixjax.checks import check_non_negative, check_shape, is_concrete
+from mixjax.meshes import spec_of, with_auto_axes
 from mixjax.rules.base import if_news, own_buffers
 from mixjax.rules.states import WrapperState
 from mixjax.types import WeightRule
@@ -60,7 +61,8 @@ def cap(rule: WeightRule, limits: ArrayLike) -> WeightRule:
     check_non_negative("limits", limits)
 
     def wrap(inner):
-        weights = _project(inner.weights, jnp.asarray(limits, jnp.float32), inner.prior)
+        project = with_auto_axes(_project, spec_of(inner.weights))
+        weights = project(inner.weights, jnp.asarray(limits, jnp.float32), inner.prior)
         return WrapperState(weights, inner.prior, inner)
 
     def init(prior):

@@ -9,13 +9,14 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mixjax.checks import check_choice, check_non_negative, check_positive, check_range
+from mixjax.meshes import spec_of, with_auto_axes
 
 __all__ = ["Divergence", "check_arguments", "log_ratios", "penalty"]
 
 Divergence = Literal["kl", "chi2", "cvar"]
 """Names of the divergences that :func:`mixjax.rules.dro` defines."""
 
-# Each step cuts (excess times slope) by four, so n = 1e6 in float32 takes about 35 steps at worst.
+# Each step cuts (distance from the mean 1 times slope) by four, so n = 1e6 in float32 takes about 35 steps at worst.
 _MAX_NEWTON_STEPS = 128
 
 
@@ -49,16 +50,15 @@ def log_ratios(
     there = prior > 0
     # The prior is all zero where a rule has not seen any row yet.
     prior = prior / jnp.maximum(prior.sum(), jnp.finfo(prior.dtype).tiny)
-    losses = jnp.where(there, losses, -jnp.inf)
+    # The lowest float and not -inf, whose difference from itself is NaN, for a rule that has not seen any row yet.
+    losses = jnp.where(there, losses, jnp.finfo(losses.dtype).min)
     # The difference of two losses near the ends of the float's range is infinite.
     gaps = jnp.minimum(losses.max() - losses, jnp.finfo(losses.dtype).max)
     gaps = jnp.where(there, gaps, 0.0)
     if divergence == "cvar":
-        return _cvar(gaps, prior, 1.0 / (1.0 + beta))
+        return with_auto_axes(_cvar, spec_of(gaps))(gaps, prior, 1.0 / (1.0 + beta))
     rate = beta / scale if divergence == "kl" else 0.5 * beta / scale
-    # At beta = inf the product with a gap of zero would be NaN.
-    scaled = jnp.where(gaps > 0, rate * gaps, 0.0)
-    return -scaled if divergence == "kl" else jnp.log(_pearson(scaled, prior))
+    return -_times(rate, gaps) if divergence == "kl" else jnp.log(_pearson(rate, gaps, prior))
 
 
 def penalty(weights: jax.Array, prior: jax.Array, divergence: Literal["kl", "chi2"]) -> jax.Array:
@@ -83,35 +83,50 @@ def penalty(weights: jax.Array, prior: jax.Array, divergence: Literal["kl", "chi
     return jnp.sum(weights * logs - change)
 
 
+def _times(rate, gaps):
+    """Returns ``rate * gaps``; 0 where a gap is not positive, also at ``rate = inf``, where infinity times 0 is NaN."""
+    positive = gaps > 0
+    return jnp.where(positive, rate * jnp.where(positive, gaps, 1.0), 0.0)
+
+
 # Outside jit a while_loop compiles anew at each call, because the functions given to it are new.
 @jax.jit
-def _pearson(gaps, prior):
-    """Solves eq. 34 for ``z = [top - gaps]_+`` of prior-mean 1, by Newton on ``top`` (Michelot): O(n) a step, no sort.
+def _pearson(rate, gaps, prior):
+    """Solves eq. 34 for ``z = [top - rate gaps]_+`` of prior-mean 1, by Newton on ``top`` (Michelot), without a sort.
 
-    The mean is convex and piecewise linear in ``top``. Newton starts at infinity, and its first step gives the solution
-    as if no entry were cut, which is never too low. From there ``top`` falls monotonically. The loop stops when the
-    support, hence ``top``, stops changing.
+    The mean is convex and piecewise linear in ``top``. Newton starts with all entries kept, which gives a ``top`` that
+    is never too low. From there ``top`` falls, and so does ``level``, the largest gap kept. It stops at the first level
+    that leaves something of the mean: ``top`` is then ``rate level + excess``. A step costs O(n).
+
+    ``top`` itself is never computed, because it may be as large as one over the prior of the hardest entries. Entries
+    at the edge of the support may hold most of the prior, and the rounding of ``top`` would be in the ``z`` of them
+    all. ``level`` is exact, and ``excess`` is exact up to rounding divided by the prior of the entries kept.
     """
-    # ``top`` is at most one over the prior of the hardest entries, so larger gaps are cut for certain. Clipping them
-    # bounds the point from which Newton falls.
-    hardest = jnp.sum(jnp.where(gaps > 0, 0.0, prior))
-    gaps = jnp.minimum(gaps, 1.0 / jnp.maximum(hardest, jnp.finfo(prior.dtype).tiny))
+    tiny = jnp.finfo(prior.dtype).tiny
 
-    def newton(top):
-        kept = jnp.where(gaps < top, prior, 0.0)
-        return (1.0 + jnp.sum(kept * gaps)) / kept.sum()
+    def excess_over(level):
+        kept = jnp.where(gaps <= level, prior, 0.0)
+        return (1.0 - jnp.sum(kept * _times(rate, level - gaps))) / jnp.maximum(kept.sum(), tiny)
 
-    def falls(carry):
-        top, new, step = carry
-        return (new < top) & (step < _MAX_NEWTON_STEPS)
+    def is_too_high(carry):
+        level, excess, step = carry
+        # At level 0 only the hardest entries are left, and they need nothing.
+        return (excess < 0) & (level > 0) & (step < _MAX_NEWTON_STEPS)
 
     def body(carry):
-        _, top, step = carry
-        return top, newton(top), step + 1
+        level, excess, step = carry
+        # The first comparison makes the level fall even where the excess is lost in rounding.
+        below = (gaps < level) & (_times(rate, level - gaps) >= -excess)
+        level = jnp.max(jnp.where(below, gaps, 0.0))
+        return level, excess_over(level), step + 1
 
-    infinite = jnp.full((), jnp.inf, gaps.dtype)
-    _, top, _ = jax.lax.while_loop(falls, body, (infinite, newton(infinite), 0))
-    return jnp.maximum(top - gaps, 0.0)
+    # ``top`` is at most one over the prior of the hardest entries, so larger gaps are cut for certain. Without them
+    # nothing overflows below.
+    hardest = jnp.sum(jnp.where(gaps > 0, 0.0, prior))
+    highest = jnp.max(jnp.where(_times(rate, gaps) < 1.0 / jnp.maximum(hardest, tiny), gaps, 0.0))
+    level, excess, _ = jax.lax.while_loop(is_too_high, body, (highest, excess_over(highest), 0))
+    # Rounding may leave the excess of the last step below zero by a little.
+    return jnp.where(gaps <= level, _times(rate, level - gaps) + jnp.maximum(excess, 0.0), 0.0)
 
 
 def _cvar(gaps, prior, level):

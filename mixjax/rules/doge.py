@@ -68,7 +68,7 @@ def doge(step_size: ArrayLike = 0.1, *, max_score: ArrayLike = 5.0, max_log_step
         del signals
         seen, slopes, norms = read_signals(state, counts, hypergrads=hypergrads, grad_norms=grad_norms)
         # Each norm is divided before the sum, since the sum of a few norms near the largest float32 is infinite.
-        mean_norm = jnp.sum(norms / jnp.maximum(seen.sum(), 1))
+        mean_norm = jnp.sum(norms / jnp.maximum(jnp.sum(seen, dtype=jnp.float32), 1.0))
         scores = -slopes / jnp.maximum(mean_norm, jnp.finfo(jnp.float32).tiny)
         # A score of infinity times a step size of zero would be NaN.
         scores = jnp.clip(scores, 0.0, jnp.minimum(max_score, HUGE)).astype(jnp.float32)

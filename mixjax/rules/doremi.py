@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
@@ -23,7 +25,13 @@ from mixjax.types import WeightRule
 __all__ = ["doremi"]
 
 
-def doremi(step_size: ArrayLike = 1.0, *, floor: ArrayLike = 1e-3, max_log_step: ArrayLike = 5.0) -> WeightRule:
+def doremi(
+    step_size: ArrayLike = 1.0,
+    *,
+    floor: ArrayLike | None = None,
+    max_log_step: ArrayLike = 5.0,
+    smoothing: ArrayLike | None = None,
+) -> WeightRule:
     r"""Makes loss weights climb towards the domains where the model is furthest above a reference model.
 
     .. math:: \lambda_d = \max(L_d - L^{ref}_d, 0), \qquad
@@ -36,8 +44,9 @@ def doremi(step_size: ArrayLike = 1.0, *, floor: ArrayLike = 1e-3, max_log_step:
 
     Args:
         step_size: non-negative scalar, in 1 / loss.
-        floor: scalar in [0, 1], the share of the prior in the weights; the paper's smoothing parameter.
+        floor: scalar in [0, 1], the share of the prior in the weights; the paper's smoothing parameter. None is 1e-3.
         max_log_step: positive scalar, a bound on how far one step moves the logs of two weights apart.
+        smoothing: the former name of ``floor``, deprecated.
 
     Signals:
         losses: mean losses ``[D]``.
@@ -49,6 +58,7 @@ def doremi(step_size: ArrayLike = 1.0, *, floor: ArrayLike = 1e-3, max_log_step:
 
     Raises:
         ValueError: ``step_size`` is negative, ``floor`` is outside [0, 1], or ``max_log_step`` is not positive.
+        TypeError: both ``floor`` and ``smoothing`` are given.
 
     Example:
         >>> import jax.numpy as jnp, mixjax
@@ -64,6 +74,12 @@ def doremi(step_size: ArrayLike = 1.0, *, floor: ArrayLike = 1e-3, max_log_step:
         paper clips each token's; ``c`` starts at the prior and is smoothed towards it, not towards ``1 / D``; exponents
         are taken relative to the largest, which ``Z`` cancels, and clipped at ``max_log_step`` below it.
     """
+    if smoothing is not None:
+        warnings.warn("doremi(smoothing=) is deprecated, its name is floor=.", DeprecationWarning, stacklevel=2)
+        if floor is not None:
+            raise TypeError("doremi takes floor or its former name smoothing, got both.")
+        floor = smoothing
+    floor = 1e-3 if floor is None else floor
     check_range("step_size", step_size, 0.0)
     check_range("floor", floor, 0.0, 1.0)
     check_positive("max_log_step", max_log_step)

@@ -103,8 +103,11 @@ def erma(
 
 def _rescaled(state, log_w, seen):
     """Scales raw weights of unseen rows as the seen rows' total grows, to keep ``c`` proportional to ``pi * w``."""
-    before = jax.nn.logsumexp(jnp.where(seen, jnp.log(state.prior) + state.log_w, -jnp.inf))
-    after = jax.nn.logsumexp(jnp.where(seen, jnp.log(state.prior) + log_w, -jnp.inf))
-    # Without any row seen both are -inf, and their difference is NaN.
-    growth = jnp.where(jnp.any(seen), after - before, 0.0)
+
+    def log_total(log_w):
+        logs = jnp.where(seen, jnp.log(state.prior) + log_w, -jnp.inf)
+        # Without any row seen both totals would be -inf, and their difference NaN.
+        return jax.nn.logsumexp(jnp.where(jnp.any(seen), logs, 0.0))
+
+    growth = log_total(log_w) - log_total(state.log_w)
     return bounded(jnp.where(seen, log_w, log_w + growth), MAX_LOG_W)

@@ -72,7 +72,7 @@ def exp3(decay: ArrayLike = 0.99) -> WeightRule:
 
         there = state.prior > 0
         num_domains = jnp.sum(there, dtype=jnp.float32)
-        step = state.step + jnp.any(seen)
+        step = state.step + jnp.any(seen).astype(jnp.int32)
         explored = num_domains * _exploration(step, num_domains)
         # The softmax is the same after the largest reward is subtracted, and the product below cannot overflow then.
         height = rewards - jnp.where(there, rewards, -jnp.inf).max()
@@ -90,5 +90,5 @@ def exp3(decay: ArrayLike = 0.99) -> WeightRule:
 def _exploration(step, num_domains):
     """Returns ``epsilon_t`` for ``t = step``, the share of exploration in each domain's weight."""
     # Step 0, before any draw, would divide by zero; the minimum is 1 / D there in any case.
-    rate = jnp.sqrt(jnp.log(num_domains) / (num_domains * jnp.maximum(step, 1)))
+    rate = jnp.sqrt(jnp.log(num_domains) / (num_domains * jnp.maximum(step, 1).astype(jnp.float32)))
     return jnp.minimum(1.0 / num_domains, rate)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
-import optax
 from jax.typing import ArrayLike
 
 from mixjax.checks import as_simplex, check_positive, check_range
+from mixjax.meshes import spec_of, with_auto_axes
 from mixjax.rules.base import (
     HUGE,
     bounded,
@@ -78,7 +78,7 @@ def mirror_descent(step_size: ArrayLike = 1.0, *, adaptive: bool = True, max_log
     def init(prior):
         prior = as_simplex("prior", prior)
         zero = jnp.zeros((), jnp.float32)
-        return first_state(NormLogWeightState, prior, log_w=jnp.zeros_like(prior), norm=zero)
+        return first_state(NormLogWeightState, prior, log_w=jnp.zeros_like(prior), norm=zero, step_size=zero)
 
     def update(state, *, counts, hypergrads, **signals):
         del signals
@@ -88,7 +88,8 @@ def mirror_descent(step_size: ArrayLike = 1.0, *, adaptive: bool = True, max_log
         radius = jnp.sqrt(jnp.log(jnp.sum(state.prior > 0, dtype=jnp.float32)))
         direction = radius * (slopes / _as_divisor(norm)) if adaptive else slopes
         step = bounded(_times_step_size(direction, step_size), jnp.asarray(max_log_step, jnp.float32))
-        return exponentiated_step(state, counts, log_weights(state) - step, seen, norm=norm)
+        alpha = _times_step_size(radius / _as_divisor(norm) if adaptive else 1.0, step_size)
+        return exponentiated_step(state, counts, log_weights(state) - step, seen, norm=norm, step_size=alpha)
 
     return WeightRule(init, update)
 
@@ -123,8 +124,8 @@ def projected_gradient(step_size: ArrayLike = 1.0, *, adaptive: bool = True) -> 
         [0.75, 0.25]
 
     References:
-        As :func:`mirror_descent`, with the simplex's Euclidean diameter √2. The projection is
-        ``optax.projections.projection_simplex``.
+        As :func:`mirror_descent`, with the simplex's Euclidean diameter √2. The projection is that of Held, Wolfe and
+        Crowder (1974).
     """
     check_range("step_size", step_size, 0.0)
 
@@ -147,8 +148,7 @@ def projected_gradient(step_size: ArrayLike = 1.0, *, adaptive: bool = True) -> 
         behind = jnp.minimum((step - jnp.where(seen, step, jnp.inf).min()) / scale, 2.0)
         # -4 gives a row not seen 0 as well; the last where puts its own weight back.
         point = jnp.where(seen, state.weights / scale - behind, -4.0)
-        # In 64-bit mode the projection returns float64.
-        projected = scale * optax.projections.projection_simplex(point).astype(jnp.float32)
+        projected = scale * with_auto_axes(_projected_on_simplex, spec_of(point))(point)
         weights = jnp.where(seen & (total > 0), projected, state.weights)
         return if_news(counts, state._replace(weights=weights, norm=norm), state, seen)
 
@@ -160,8 +160,15 @@ def _centred(state, counts, hypergrads):
     seen, slopes = read_signals(state, counts, hypergrads=hypergrads)
     # Bounded first, since the sum of a few slopes near the largest float32 is infinite.
     slopes = bounded(slopes)
-    mean = slopes.sum() / jnp.maximum(seen.sum(), 1)
+    mean = slopes.sum() / jnp.maximum(jnp.sum(seen, dtype=jnp.float32), 1.0)
     return seen, jnp.where(seen, slopes - mean, 0.0)
+
+
+def _projected_on_simplex(point):
+    """Returns ``[point - threshold]_+``, where the threshold makes the sum 1; it is the largest of ``D`` candidates."""
+    ranks = jnp.arange(1, point.size + 1, dtype=point.dtype)
+    thresholds = (jnp.cumsum(jnp.sort(point, descending=True)) - 1.0) / ranks
+    return jnp.maximum(point - thresholds.max(), 0.0)
 
 
 def _euclidean_norm(slopes):

@@ -98,10 +98,8 @@ def _robust_arguments(losses, prior, beta, divergence, scale):
     losses, prior = jnp.asarray(losses), jnp.asarray(prior)
     losses = losses.astype(jnp.promote_types(losses.dtype, jnp.float32))
     check_same_shape(("n",), losses=losses, prior=prior)
-    # Called for its checks only: the float32 that it returns would cost float64 losses half of their digits.
-    as_simplex("prior", prior)
-    prior, beta, scale = (jnp.asarray(x, losses.dtype) for x in (prior, beta, scale))
-    return losses, prior / prior.sum(), beta, scale
+    beta, scale = jnp.asarray(beta, losses.dtype), jnp.asarray(scale, losses.dtype)
+    return losses, as_simplex("prior", prior, losses.dtype), beta, scale
 
 
 def _maximiser(losses, prior, beta, divergence, scale):

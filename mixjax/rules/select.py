@@ -10,6 +10,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from mixjax.checks import is_concrete
+from mixjax.meshes import varying_like
 from mixjax.rules.base import if_news, own_buffers
 from mixjax.rules.states import SelectState
 from mixjax.types import WeightRule
@@ -62,16 +63,20 @@ def select(rules: Sequence[WeightRule], index: ArrayLike) -> WeightRule:
         return own_buffers(wrap(tuple(rule.init(prior) for rule in rules)))
 
     def update(state, *, counts, **signals):
+        def same_type(states):
+            return varying_like(states, state, index, counts, signals)
+
         # The branches close over the signals, because signals that no rule knows need not be arrays.
         def branch(i):
-            # Every branch returns the states of all rules, because lax.switch needs results of one structure.
+            # Every branch returns the states of all rules, because lax.switch needs results of one structure; and of
+            # one type, also where each device has signals of its own.
             def update_one(states):
                 updated = rules[i].update(states[i], counts=counts, **signals)
-                return (*states[:i], updated, *states[i + 1 :])
+                return same_type((*states[:i], updated, *states[i + 1 :]))
 
             return update_one
 
-        states = jax.lax.switch(index, [branch(i) for i in range(len(rules))], state.states)
+        states = jax.lax.switch(index, [branch(i) for i in range(len(rules))], same_type(state.states))
         return if_news(counts, wrap(states), state)
 
     return WeightRule(init, update)

@@ -97,13 +97,14 @@ class AverageLossState(NamedTuple):
 
 
 class NormLogWeightState(NamedTuple):
-    """Holds the log of the raw weights and the norm of all hypergradients so far (``mirror_descent``).
+    """Holds the log of the raw weights, the norm of all hypergradients so far and a step size (``mirror_descent``).
 
     Attributes:
         weights: float32 ``[D]`` on the simplex.
         prior: float32 ``[D]``.
         log_w: float32 ``[D]``, log of ``weights / prior``.
         norm: float32 scalar, root of the sum of squares of all centred hypergradients' largest entries.
+        step_size: float32 scalar, the step size ``alpha`` of the last update; 0 before the first.
         unseen_updates: int32 scalar, see :func:`mixjax.rules.unseen_updates`.
     """
 
@@ -111,6 +112,7 @@ class NormLogWeightState(NamedTuple):
     prior: jax.Array
     log_w: jax.Array
     norm: jax.Array
+    step_size: jax.Array
     unseen_updates: jax.Array
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mixjax.checks import check_integer, check_range
-from mixjax.rules.base import if_news, log_ratio, own_buffers, read_signals
+from mixjax.rules.base import if_news, own_buffers, read_signals, share, with_weights
 from mixjax.rules.states import CountingState, WrapperState
 from mixjax.types import WeightRule
 
@@ -130,7 +130,8 @@ def smooth(rule: WeightRule, decay: ArrayLike) -> WeightRule:
         rate = jnp.asarray(decay, jnp.float32)
         # The average continues from this wrapper's own weights, not from the wrapped rule's.
         weights = rate * state.weights + (1.0 - rate) * inner.weights
-        return if_news(counts, WrapperState(weights, inner.prior, inner), state)
+        # With a decay of 0.9999 the roundings of 1e4 updates would add up in the sum.
+        return if_news(counts, WrapperState(weights / weights.sum(), inner.prior, inner), state)
 
     return WeightRule(init, update)
 
@@ -173,36 +174,46 @@ def floor(rule: WeightRule, fraction: ArrayLike) -> WeightRule:
 
 
 def kl_to_prior(rule: WeightRule, strength: ArrayLike) -> WeightRule:
-    r"""Adds the gradient of ``strength * KL(c | prior)`` to the hypergradients, so that weights stay near the prior.
+    r"""Adds ``strength * KL(c | prior)`` to the loss that mirror descent lowers, so that weights stay near the prior.
 
-    .. math:: g_d \leftarrow g_d + \lambda \log(c_d / \pi_d)
+    .. math:: c \leftarrow \arg\min_{c' \in \Delta} \; \langle g, c' \rangle + \lambda \, \mathrm{KL}(c' \,\|\, \pi)
+              + \frac{1}{\alpha} \mathrm{KL}(c' \,\|\, c), \qquad
+              \log \frac{c_d}{\pi_d} \leftarrow \frac{\log (c_d / \pi_d) - \alpha g_d}{1 + \alpha \lambda} + const
 
-    ``g`` is ``hypergrads``, ``c`` is the weights, ``pi`` is the ``prior``, ``lambda`` is ``strength``.
+    ``g`` is ``hypergrads``, ``c`` is the weights, ``pi`` is the ``prior``, ``lambda`` is ``strength``, and ``alpha`` is
+    the step size of the wrapped rule in this update, constant or adaptive (which sees ``g`` alone). This is a proximal
+    step: the wrapped rule's step, and then a pull of ``log(c / pi)`` towards 0. No strength is too large for it. A step
+    along the gradient of the penalty would overshoot the prior where ``alpha * lambda > 1``.
 
     Args:
-        rule: a rule that reads ``hypergrads``.
+        rule: :func:`mixjax.rules.mirror_descent`, or a rule of your own whose state has the fields ``log_w``, the log
+            of ``weights / prior``, and ``step_size``, the ``alpha`` of its last update.
         strength: non-negative scalar, in units of the validation loss.
 
     Signals:
         hypergrads: dF/dc ``[D]``; the wrapped rule's.
 
     Returns:
-        A :class:`mixjax.WeightRule` with state :class:`mixjax.rules.states.WrapperState`. A weight of 0 counts
-        as ``exp(-80)`` times its prior.
+        A :class:`mixjax.WeightRule` with state :class:`mixjax.rules.states.WrapperState`. Rows not seen keep their
+        ``c_d``.
 
     Raises:
         ValueError: a ``strength`` that is negative or not finite.
+        TypeError: a rule of another kind, when its state is made.
 
     Example:
-        Where the hypergradients are zero, the weights go back to the prior:
+        Where the hypergradients are zero, the weights go back towards the prior, by half in each update here:
 
         >>> import jax.numpy as jnp, mixjax
         >>> rule = mixjax.rules.kl_to_prior(mixjax.rules.mirror_descent(1.0, adaptive=False), strength=1.0)
         >>> state, counts = rule.init(jnp.array([0.5, 0.5])), jnp.array([9, 9])
         >>> pushed = rule.update(state, counts=counts, hypergrads=jnp.array([0.0, 2.0]))
         >>> pulled = rule.update(pushed, counts=counts, hypergrads=jnp.zeros(2))
-        >>> pushed.weights.round(2).tolist(), pulled.weights.tolist()
-        ([0.88, 0.12], [0.5, 0.5])
+        >>> [jnp.log(s.weights[0] / s.weights[1]).round(2).tolist() for s in (pushed, pulled)]
+        [1.0, 0.5]
+
+    References:
+        Composite mirror descent: Duchi, Shalev-Shwartz, Singer and Tewari (COLT 2010).
     """
     check_range("strength", strength, 0.0)
 
@@ -210,13 +221,19 @@ def kl_to_prior(rule: WeightRule, strength: ArrayLike) -> WeightRule:
         return WrapperState(inner.weights, inner.prior, inner)
 
     def init(prior):
-        return own_buffers(wrap(rule.init(prior)))
+        inner = rule.init(prior)
+        if not {"log_w", "step_size"} <= set(inner._fields):
+            raise TypeError(
+                "kl_to_prior takes mirror_descent, or a rule whose state has log_w and step_size, got a rule with "
+                f"{type(inner).__name__}. Put other wrappers around it: floor(kl_to_prior(mirror_descent(), 1.0), 0.1)."
+            )
+        return own_buffers(wrap(inner))
 
     def update(state, *, counts, hypergrads, **signals):
-        seen, slopes = read_signals(state, counts, hypergrads=hypergrads)
-        slopes += jnp.asarray(strength, jnp.float32) * log_ratio(state.weights, state.prior)
-        # NaN tells the wrapped rule which rows were not seen.
-        inner = rule.update(state.inner, counts=counts, hypergrads=jnp.where(seen, slopes, jnp.nan), **signals)
-        return if_news(counts, wrap(inner), state)
+        seen, _ = read_signals(state, counts, hypergrads=hypergrads)
+        inner = rule.update(state.inner, counts=counts, hypergrads=hypergrads, **signals)
+        pulled = inner.log_w / (1.0 + inner.step_size * jnp.asarray(strength, jnp.float32))
+        weights = share(inner.weights, jnp.log(inner.prior) + pulled, seen)
+        return if_news(counts, wrap(with_weights(inner, weights, seen)), state)
 
     return WeightRule(init, update)

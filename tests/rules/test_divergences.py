@@ -83,3 +83,50 @@ def test_pearson_at_small_beta_is_the_mean_plus_a_variance():
     for scale, factor in ((1.0, 4.0), (0.5, 2.0)):
         value = robust_loss(losses, prior, 0.5, "chi2", scale=scale)
         np.testing.assert_allclose(value, losses.mean() + 0.5 / factor * losses.var(), rtol=1e-6)
+
+
+def assert_near(weights, expected, tolerance):
+    """Half of the absolute differences is the mass that stands in the wrong place."""
+    assert 0.5 * np.abs(np.asarray(weights, np.float64) - expected).sum() < tolerance
+
+
+@pytest.mark.parametrize("hardest", [1e-2, 1e-4, 1e-6, 1e-8])
+@pytest.mark.parametrize("beta", [1e-3, 1.0, 1e2, 1e4, 1e6, np.inf])
+def test_pearson_with_a_small_prior_on_the_hardest(hardest, beta):
+    rng = np.random.default_rng(0)
+    for size in (4, 40):
+        prior = rng.dirichlet(np.full(size, 5.0)).astype(np.float32)
+        prior[0] = hardest
+        losses = rng.uniform(0.0, 3.0, size).astype(np.float32)
+        losses[0] = 4.0
+        prior = np.float64(prior) / np.float64(prior).sum()
+        if np.isinf(beta):
+            expected = (np.arange(size) == 0).astype(float)
+        else:
+            expected = paper004.eq34_by_sorting(losses, prior, beta)
+        assert_near(robust_weights(losses, prior, beta, "chi2"), expected, 2e-6)
+
+
+@pytest.mark.parametrize("beta", [0.3, 30.0, 3e3, 1e12])
+def test_pearson_with_ties_and_one_hardest_among_a_million(beta):
+    n = 999_983
+    for losses in (np.eye(1, n)[0], np.random.default_rng(1).integers(0, 5, n).astype(float)):
+        losses = losses.astype(np.float32)
+        # Equal losses have equal weights, so the exact answer is that of their classes.
+        values, sizes = np.unique(losses, return_counts=True)
+        of_class = paper004.eq34_by_sorting(values, sizes / n, beta)
+        got = np.asarray(robust_weights(losses, np.ones(n, np.float32), beta, "chi2"), np.float64)
+        by_class = np.bincount(np.searchsorted(values, losses), got)
+        assert_near(by_class, of_class, 2e-5)
+
+
+def test_pearson_over_many_random_problems():
+    rng = np.random.default_rng(2)
+    solve = jax.jit(jax.vmap(lambda losses, prior, beta: robust_weights(losses, prior, beta, "chi2")))
+    size, runs = 12, 300
+    losses = rng.choice([0.0, 0.5, 1.0, 1.0 + 2**-20, 7.0], (runs, size)).astype(np.float32)
+    prior = (10.0 ** rng.uniform(-8, 0, (runs, size))).astype(np.float32)
+    beta = (10.0 ** rng.uniform(-3, 6, runs)).astype(np.float32)
+    for got, *problem in zip(solve(losses, prior, beta), losses, prior, beta, strict=True):
+        v, pi, rate = (np.float64(x) for x in problem)
+        assert_near(got, paper004.eq34_by_sorting(v, pi / pi.sum(), rate), 3e-6)

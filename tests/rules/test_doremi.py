@@ -47,3 +47,16 @@ def test_doremi_smooths_within_the_rows_seen():
 def test_hyperparameters_out_of_range(make, named):
     with pytest.raises(ValueError, match=named):
         make()
+
+
+def test_the_former_name_of_the_floor_works_with_a_warning():
+    with pytest.warns(DeprecationWarning, match="floor=") as warned:
+        rule = doremi(0.5, smoothing=0.1)
+    assert len(warned) == 1
+    signals = {"counts": COUNTS, "losses": np.array([1.0, 2.0, 3.0]), "reference_losses": np.ones(3)}
+    new = doremi(0.5, floor=0.1)
+    np.testing.assert_array_equal(
+        rule.update(rule.init(PRIOR), **signals).weights, new.update(new.init(PRIOR), **signals).weights
+    )
+    with pytest.warns(DeprecationWarning), pytest.raises(TypeError, match="got both"):
+        doremi(floor=0.1, smoothing=0.1)

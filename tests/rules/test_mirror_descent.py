@@ -157,3 +157,49 @@ def test_hypergradients_that_are_all_nan_leave_the_weights():
 def test_hyperparameters_out_of_range(make, named):
     with pytest.raises(ValueError, match=named):
         make()
+
+
+@pytest.mark.parametrize("adaptive", [True, False])
+def test_the_pull_to_the_prior_over_20_steps_in_float64(adaptive):
+    rng, rule = np.random.default_rng(2), kl_to_prior(mirror_descent(0.7, adaptive=adaptive), 3.0)
+    state, log_w, total = rule.init(PRIOR), np.zeros(3), 0.0
+    for t in range(20):
+        g, seen = rng.normal(size=3), np.arange(3) != (t % 4)
+        state = rule.update(state, counts=8 * seen, hypergrads=np.where(seen, g, np.nan))
+        centred = g - g[seen].mean()
+        total += np.max(np.abs(centred[seen])) ** 2
+        alpha = 0.7 * np.sqrt(np.log(3) / total) if adaptive else 0.7
+        c = PRIOR * np.exp(log_w)
+        raw = PRIOR * np.exp((log_w - alpha * centred) / (1.0 + alpha * 3.0))
+        c = np.where(seen, c[seen].sum() * raw / raw[seen].sum(), c)
+        log_w = np.log(c / PRIOR)
+        np.testing.assert_allclose(state.weights, c, rtol=1e-5)
+        np.testing.assert_allclose(state.inner.log_w, log_w, atol=1e-5)
+
+
+@pytest.mark.parametrize("adaptive", [True, False])
+@pytest.mark.parametrize("strength", [2.0, 30.0, 1e6])
+def test_no_pull_is_too_strong_and_vmap_equals_a_loop(adaptive, strength):
+    rule = kl_to_prior(mirror_descent(1.0, adaptive=adaptive), strength)
+    rng = np.random.default_rng(3)
+    slopes = rng.normal(size=(4, 200, 3)).astype(np.float32)
+
+    def run(slopes):
+        def step(state, slope):
+            state = rule.update(state, counts=COUNTS, hypergrads=slope)
+            return state, state.weights
+
+        return jax.lax.scan(step, rule.init(PRIOR), slopes)[1]
+
+    batched, one = jax.jit(jax.vmap(run))(slopes), jax.jit(run)
+    for weights, slope in zip(batched, slopes, strict=True):
+        np.testing.assert_allclose(weights, one(slope), atol=1e-5)
+    # A pull of strength lambda holds log(c / prior) within the spread of the hypergradients over lambda.
+    spread = np.ptp(slopes, axis=-1).max() / strength
+    assert np.abs(np.log(batched / PRIOR)).max() <= spread + 1e-5
+
+
+def test_the_pull_to_the_prior_needs_a_rule_that_tells_its_step():
+    for rule in (projected_gradient(), floor(mirror_descent(), 0.1)):
+        with pytest.raises(TypeError, match="kl_to_prior takes mirror_descent"):
+            kl_to_prior(rule, 1.0).init(PRIOR)

@@ -10,7 +10,7 @@ from mixjax.types import WeightRule
 def test_registry_has_every_base_rule_by_its_own_name():
     for name, factory in rules.RULES.items():
         assert factory.__name__ == name and getattr(rules, name) is factory and name in rules.__all__
-    wrappers = {"every", "smooth", "floor", "freeze_after", "select", "kl_to_prior"}
+    wrappers = {"every", "smooth", "floor", "freeze_after", "select", "kl_to_prior", "cap"}
     factories = {
         name
         for name in rules.__all__

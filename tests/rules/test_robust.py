@@ -25,3 +25,12 @@ def test_shapes_of_losses_and_prior_must_match(losses, prior):
         robust_weights(losses, prior, 1.0)
     with pytest.raises(ValueError, match="prior must be finite"):
         robust_weights([1.0, 2.0], [0.5, -0.5], 1.0)
+
+
+@pytest.mark.parametrize("divergence", ["kl", "chi2", "cvar"])
+@pytest.mark.parametrize("scale", [1e-30, 3e38])
+def test_a_prior_of_any_scale_is_normalised(divergence, scale):
+    losses, prior = np.float32([0.3, 1.0, 2.0]), np.float32([1.0, 0.5, 1.0])
+    want = robust_weights(losses, prior, 0.7, divergence)
+    np.testing.assert_allclose(robust_weights(losses, prior * np.float32(scale), 0.7, divergence), want, rtol=1e-5)
+    assert np.isfinite(robust_loss(losses, prior * np.float32(scale), 0.7, divergence))
