@@ -170,7 +170,9 @@ def _zeros_to_sum(param, lead):
 def _as_before(new, old):
     """Casts a leaf of the new inner state to the old one's type: to its dtype, and to vary over its mesh axes."""
     # Adam's moments take the dtype of the gradients, which may be another than that of the parameters.
-    new = new if new.dtype == old.dtype else new.astype(old.dtype)
+    # A state of the user's own may hold Python numbers, which have no dtype.
+    if getattr(new, "dtype", None) != getattr(old, "dtype", None):
+        new = jnp.asarray(new, jnp.asarray(old).dtype)
     return varying_like(new, old)
 
 

@@ -6,7 +6,8 @@ Every state of mixjax is a pytree of arrays, and every checkpoint format takes i
 - ``flax.serialization``: ``to_bytes(state)`` and ``from_bytes(fresh, saved)``;
 - ``pickle``.
 
-``fresh`` is a state as ``init`` makes it. For ``flax.nnx.Optimizer`` save ``nnx.to_pure_dict(nnx.state(optimizer))``.
+``fresh`` is a state as ``init`` makes it. Flax's msgpack takes no typed ``jax.random.key``. States of mixjax hold none,
+but that of ``optax.add_noise`` does. For ``flax.nnx.Optimizer`` save ``nnx.to_pure_dict(nnx.state(optimizer))``.
 
 Two things are left to :func:`restore`. A checkpoint that orbax restores without a target, or
 ``flax.serialization.msgpack_restore``, comes as nested dictionaries and lists in place of the state's own types. And a

@@ -355,3 +355,14 @@ def test_other_extra_arguments_reach_the_inner_transformation():
     for value in (3.0, 1.0):
         _, state = tx.update(jnp.ones(2), state, params, counts=np.ones(D), value=value)
     assert float(optax.tree.get(state, "best_value")) == 1.0
+
+
+def test_an_inner_state_may_hold_python_numbers():
+    counting = optax.GradientTransformation(
+        lambda params: {"calls": 0}, lambda updates, state, params=None: (updates, {"calls": state["calls"] + 1})
+    )
+    tx = accumulate(optax.chain(track(rules.fixed(), PRIOR), counting), 2)
+    state = tx.init(THETA)
+    for _ in range(4):
+        _, state = tx.update(THETA, state, THETA, counts=np.ones(D))
+    assert state.inner[1]["calls"] == 2
