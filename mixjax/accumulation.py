@@ -10,8 +10,9 @@ import optax
 
 from mixjax.checks import check_integer, check_shape
 from mixjax.meshes import varying_like
+from mixjax.placement import NO_SIGNALS
 from mixjax.signals import Moments, merge
-from mixjax.transforms import NO_SIGNALS, AggregateState, find_states, to_sum
+from mixjax.transforms import AggregateState, find_states, to_sum
 from mixjax.types import UNKNOWN
 
 __all__ = ["AccumulateState", "accumulate"]

@@ -18,7 +18,15 @@ from typing import Any, TypeVar
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
-__all__ = ["is_unchecked", "placed_like", "spec_of", "varying_axes", "varying_like", "with_auto_axes"]
+__all__ = [
+    "is_unchecked",
+    "placed_like",
+    "spec_of",
+    "varying_axes",
+    "varying_like",
+    "varying_like_result",
+    "with_auto_axes",
+]
 
 Tree = TypeVar("Tree")
 
@@ -77,6 +85,24 @@ def varying_like(tree: Tree, *others: Any) -> Tree:
         return jax.lax.pvary(x, missing)  # pyright: ignore[reportAttributeAccessIssue]
 
     return jax.tree.map(cast, tree)
+
+
+def varying_like_result(tree: Tree, fun: Callable[..., Any], *args: Any) -> Tree:
+    """Casts arrays to vary over all mesh axes over which a function's results vary.
+
+    Use it on the carry of a ``scan`` whose body reads arrays that each device has for itself.
+
+    Args:
+        tree: pytree of arrays.
+        fun: a function of pytrees of arrays. Only its types are computed.
+        *args: its arguments.
+
+    Returns:
+        The same values; outside ``shard_map`` the tree as it is, and ``fun`` is not traced.
+    """
+    if not jax.sharding.get_abstract_mesh().manual_axes:
+        return tree
+    return varying_like(tree, jax.eval_shape(fun, *args))
 
 
 def is_unchecked(axis_name: str | tuple[str, ...]) -> bool:

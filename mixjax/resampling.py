@@ -24,6 +24,7 @@ from jax.typing import ArrayLike
 
 from mixjax.checks import as_ids
 from mixjax.grad_norms import norm
+from mixjax.signals import as_real
 from mixjax.types import UNKNOWN
 
 __all__ = ["Gains", "gains"]
@@ -120,6 +121,7 @@ def gains(
         # The index n, which fills up a block, reads the last example, and `real` then leaves it out.
         rows, real = jnp.minimum(rows, n - 1), rows < n
         grads = jax.vmap(jax.grad(loss), (None, 0))(params, jax.tree.map(lambda x: x[rows], examples))
+        grads = jax.tree.map(as_real, grads)
         norms = norm(grads)
         valid = real & jnp.isfinite(norms)
         member = ((ids[rows][:, None] == domains[None]) & valid[:, None]).astype(jnp.float32)

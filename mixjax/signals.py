@@ -25,6 +25,7 @@ from mixjax.types import UNKNOWN
 __all__ = [
     "DomainSums",
     "Moments",
+    "as_real",
     "domain_sums",
     "grad_stds",
     "merge",
@@ -368,6 +369,24 @@ def microbatch_grad_stds(mean_grads: Any, counts: ArrayLike) -> jax.Array:
     return _spread(flat, counts.reshape(-1), ids.reshape(-1), num_domains)
 
 
+def as_real(x: jax.Array) -> jax.Array:
+    """Returns real coordinates of an array, so that sums of their squares are sums of squared absolute values.
+
+    Args:
+        x: real or complex, any shape.
+
+    Returns:
+        ``x`` where it is real, else its real and imaginary parts along a new last axis of size 2.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from mixjax import signals
+        >>> signals.as_real(jnp.array([3.0 + 4.0j])).tolist()
+        [[3.0, 4.0]]
+    """
+    return jnp.stack([x.real, x.imag], axis=-1) if jnp.iscomplexobj(x) else x
+
+
 def _spread(grads, weights, ids, num_domains):
     """Computes ``sqrt(sum of weight * |grad - the domain's weighted mean|² / (rows - 1))``; unknown below two rows."""
     ids = jnp.where((ids >= 0) & (ids < num_domains) & (weights > 0), ids, num_domains)
@@ -384,5 +403,5 @@ def _spread(grads, weights, ids, num_domains):
         means = sums / jnp.maximum(mass, jnp.finfo(jnp.float32).tiny)[:, None]
         return total(weights * jnp.square(g - means[ids]).sum(axis=1))
 
-    squares = sum(squared_distances(leaf) for leaf in jax.tree.leaves(grads))
+    squares = sum(squared_distances(as_real(leaf)) for leaf in jax.tree.leaves(grads))
     return jnp.where(rows > 1, jnp.sqrt(squares / jnp.maximum(rows - 1.0, 1.0)), UNKNOWN)

@@ -3,15 +3,16 @@
 The rule's signals are extra arguments of ``tx.update``, so they have to get through whatever stands around the adapter:
 
 - ``optax.chain``, ``named_chain``, ``inject_hyperparams``, ``with_extra_args_support`` and ``contrib.schedule_free``
-  pass them on. So do ``masked``, ``partition``, ``apply_if_finite``, ``conditionally_mask``,
-  ``conditionally_transform``, ``flatten`` and ``contrib.mechanize``. But these compare the updates they get with those
-  they return, or with the parameters, so they may stand around ``track`` only. Put them behind ``aggregate``::
+  pass them on.
+- So do ``masked``, ``partition``, ``apply_if_finite``, ``conditionally_mask``, ``conditionally_transform``, ``flatten``
+  and ``contrib.mechanize``. But these compare the updates they get with those they return, or with the parameters.
+  They may stand around ``track``, and belong behind ``aggregate``::
 
       optax.chain(mixjax.aggregate(rule, prior), optax.apply_if_finite(optax.adam(1e-3), 5))
 
 - ``optax.MultiSteps`` passes on the last microbatch's signals, and none where it is an element of a chain:
   :func:`mixjax.accumulate` merges them.
-- ``optax.lookahead``, ``contrib.sam`` and ``contrib.split_real_and_imaginary`` take no extra arguments. Put them behind
+- ``lookahead``, ``contrib.sam`` and ``contrib.split_real_and_imaginary`` take no extra arguments. They belong behind
   the adapter in a chain. ``sam`` has to be told to ignore them: ``optax.GradientTransformation(sam.init, sam.update)``.
 - ``contrib.differentially_private_aggregate`` turns per-example gradients into one, so it stands before ``track``.
 
@@ -35,9 +36,6 @@ linen drops them. A subclass does not:
 
 from __future__ import annotations
 
-import collections
-import contextlib
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -45,6 +43,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
+from mixjax.placement import NO_SIGNALS, check_all_there, check_place, let_flax_save_named_chains
 from mixjax.types import WeightRule
 
 __all__ = ["AggregateState", "TrackState", "aggregate", "find_states", "get_weights", "track"]
@@ -70,36 +69,8 @@ class TrackState(NamedTuple):
     rule_state: Any
 
 
-NO_SIGNALS = (
-    "got no domain signals: call tx.update(grads, state, params, counts=..., ...) with the rule's signals as keyword "
-    "arguments. If you did, a wrapper drops them: take mixjax.accumulate for optax.MultiSteps, put optax.lookahead, "
-    "sam and the like behind it in an optax.chain, and for flax's TrainState see the docstring of mixjax.transforms."
-)
-"""The end of the error about an ``update`` without ``counts``; it begins with the function's name."""
-
-
-@functools.cache
-def _let_flax_save_named_chains():
-    """Registers the OrderedDict in which optax.named_chain keeps its states with flax.serialization, once."""
-    try:
-        # Here, since flax takes a while to load. It can save dictionaries, but not their ordered kind.
-        from flax import serialization
-    except ModuleNotFoundError:
-        return
-
-    def to_state_dict(states):
-        return {name: serialization.to_state_dict(state) for name, state in states.items()}
-
-    def from_state_dict(states, saved):
-        restored = serialization.from_state_dict(dict(states), saved)
-        return collections.OrderedDict((name, restored[name]) for name in states)
-
-    # A ValueError says that flax, or the user's program, has registered it already.
-    with contextlib.suppress(ValueError):
-        serialization.register_serialization_state(collections.OrderedDict, to_state_dict, from_state_dict)
-
-
-def _init_rule(rule, prior):
+def _init_rule(name, rule, prior):
+    check_place(name)
     # A rule's first weights and its prior may be one buffer, which could not be donated: every field gets a copy.
     return jax.tree.map(jnp.copy, rule.init(prior))
 
@@ -132,7 +103,8 @@ def aggregate(rule: WeightRule, prior: ArrayLike) -> optax.GradientTransformatio
 
     Raises:
         TypeError: ``update`` is called without ``counts`` or without a signal that the rule needs.
-        ValueError: the leading axis of the gradients is not ``D``, or a mask hides some of them.
+        ValueError: the leading axis of the gradients is not ``D``, a mask hides some of them, or ``init`` is called by
+            a wrapper of optax that belongs behind ``aggregate``.
 
     Example:
         >>> import jax.numpy as jnp, mixjax, optax
@@ -147,40 +119,29 @@ def aggregate(rule: WeightRule, prior: ArrayLike) -> optax.GradientTransformatio
         Paper 000, eq. 5; algorithm 1, line 5 (weights divided by their sum).
     """
 
-    _let_flax_save_named_chains()
+    let_flax_save_named_chains()
 
     def init(params):
         del params
-        return AggregateState(_init_rule(rule, prior))
+        return AggregateState(_init_rule("aggregate", rule, prior))
 
     def update(updates, state, params=None, **signals):
         del params
         rule_state = _update_rule("aggregate", rule, state.rule_state, signals)
         # The built-in rules detach their weights from the gradient, but a rule of the user's own may not.
         weights = jax.lax.stop_gradient(rule_state.weights)
-        _check_all_there(updates)
+        check_all_there(updates)
         combined = jax.tree.map(lambda grads: _combine(grads, weights), updates)
         return combined, AggregateState(rule_state)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _check_all_there(updates):
-    masked = jax.tree.leaves(updates, is_leaf=lambda node: isinstance(node, optax.MaskedNode))
-    if any(isinstance(leaf, optax.MaskedNode) for leaf in masked):
-        # optax.masked hands on the gradients it masks as they are: stacked, which would change the parameters' shape.
-        raise ValueError(
-            "aggregate got part of the gradients, the others would stay stacked: put optax.masked, optax.partition or "
-            "optax.selective_transform behind it, optax.chain(mixjax.aggregate(...), optax.masked(...))."
-        )
-
-
 def _combine(grads: jax.Array, weights: jax.Array) -> jax.Array:
     """Sums stacked gradients with the weights, in float32 or wider, and casts the sum to the gradients' dtype."""
     if grads.shape[:1] != weights.shape:
         raise ValueError(
-            f"aggregate takes stacked gradients, leading axis {weights.size} (domains), got shape {grads.shape}. Take "
-            "mixjax.accumulate for optax.MultiSteps around it, and put other wrappers behind it in an optax.chain."
+            f"aggregate takes stacked gradients, leading axis {weights.size} (domains), got shape {grads.shape}."
         )
     c = weights.reshape(-1, *[1] * (grads.ndim - 1))
     # The where keeps a NaN gradient of a domain of weight zero out of the sum.
@@ -212,6 +173,7 @@ def track(rule: WeightRule, prior: ArrayLike) -> optax.GradientTransformationExt
 
     Raises:
         TypeError: ``update`` is called without ``counts`` or without a signal that the rule needs.
+        ValueError: ``init`` is called by a wrapper of optax that takes no extra arguments.
 
     Example:
         >>> import jax.numpy as jnp, mixjax, optax
@@ -224,11 +186,11 @@ def track(rule: WeightRule, prior: ArrayLike) -> optax.GradientTransformationExt
         [0.75, 0.25]
     """
 
-    _let_flax_save_named_chains()
+    let_flax_save_named_chains()
 
     def init(params):
         del params
-        return TrackState(_init_rule(rule, prior))
+        return TrackState(_init_rule("track", rule, prior))
 
     def update(updates, state, params=None, **signals):
         del params

@@ -121,3 +121,19 @@ def test_gains_without_domains_and_with_equal_gradients():
     signs = jnp.where(jnp.arange(400) % 40 < 20, 1.0, -1.0)  # equal norms, no gain
     same = resampling.gains(lambda slope, x: slope * x, jnp.array(1.0), signs)
     np.testing.assert_allclose(same.per_term_ratio, (1.0, 0.0), atol=1e-4)
+
+
+def test_gains_of_complex_parameters_are_those_of_their_real_and_imaginary_parts():
+    z = jnp.asarray(np.random.default_rng(5).normal(size=(12, 2, 2)) @ np.array([1.0, 1j]), jnp.complex64)
+    theta = jnp.array([1 + 1j, -0.5j])
+
+    def loss(theta, z):
+        return jnp.square(jnp.abs(jnp.sum(theta * z) - 1.0))
+
+    def real_loss(parts, z):
+        return loss(parts[..., 0] + 1j * parts[..., 1], z)
+
+    got = resampling.gains(loss, theta, z, num_blocks=3)
+    want = resampling.gains(real_loss, jnp.stack([theta.real, theta.imag], axis=-1), z, num_blocks=3)
+    np.testing.assert_allclose(got.sgd, want.sgd, rtol=1e-4)
+    np.testing.assert_allclose(got.per_term_ratio, want.per_term_ratio, rtol=1e-4)

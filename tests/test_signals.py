@@ -352,3 +352,28 @@ def test_a_million_values_keep_their_variance(num_domains):
     values = (np.random.default_rng(0).random(10**6) < 0.01).astype(np.float32)
     m = jax.jit(functools.partial(signals.moments, num_domains=num_domains))(values, np.zeros(10**6, int))
     np.testing.assert_allclose(m.m2[0], values.astype(float).var() * 10**6, rtol=3e-4)
+
+
+COMPLEX = np.random.default_rng(5).normal(size=(12, 3, 2)) @ np.array([1.0, 1j])
+
+
+def complex_loss(theta, z):
+    return jnp.square(jnp.abs(jnp.sum(theta * z) - 1.0))
+
+
+def test_complex_gradients_have_two_real_coordinates_an_entry():
+    theta, ids, z = jnp.array([1 + 1j, 0.5, -1j]), np.arange(12) % 2, jnp.asarray(COMPLEX, jnp.complex64)
+    real_theta = jnp.stack([theta.real, theta.imag], axis=-1)
+
+    def real_loss(theta, z):
+        return complex_loss(theta[..., 0] + 1j * theta[..., 1], z)
+
+    got, want = (
+        signals.grad_stds(loss, params, z, ids, 2) for loss, params in ((complex_loss, theta), (real_loss, real_theta))
+    )
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+    grads = jax.vmap(jax.grad(complex_loss), (None, 0))(theta, z).reshape(6, 2, 3)
+    parts = jnp.stack([grads.real, grads.imag], axis=-1)
+    counts = np.ones((6, 2))
+    got, want = (signals.microbatch_grad_stds(g, counts) for g in (grads, parts))
+    np.testing.assert_allclose(got, want, rtol=1e-5)

@@ -8,6 +8,7 @@ import mixjax
 from mixjax.cli.compare import compare
 from mixjax.cli.data import data
 from mixjax.cli.listing import list_
+from mixjax.cli.live import make_live
 from mixjax.cli.run import run
 from mixjax.cli.show import show
 from mixjax.cli.sweep import sweep
@@ -30,6 +31,7 @@ def make_app() -> typer.Typer:
     app.command("data")(data)
     app.command("compare")(compare)
     app.command("show")(show)
+    app.add_typer(make_live(), name="live")
     return app
 
 

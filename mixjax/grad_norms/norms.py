@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from mixjax.checks import as_ids
 from mixjax.grad_norms.scaling import as_float, scale_of, scaled_norm
 from mixjax.grad_norms.terms import Matrix, norms_of
-from mixjax.signals import moments
+from mixjax.signals import as_real, moments
 
 __all__ = ["by_domain", "last_layer", "linear", "norm", "per_example"]
 
@@ -24,7 +24,7 @@ def norm(tree: Any, batch_ndim: int = 1) -> jax.Array:
     .. math:: \|g\| = s \sqrt{\textstyle\sum_i (g_i / s)^2}, \qquad s = \max_i |g_i|
 
     Args:
-        tree: ``g``, a pytree of real arrays ``[*batch, ...]`` with the same ``batch_ndim`` leading axes.
+        tree: ``g``, a pytree of real or complex arrays ``[*batch, ...]`` with the same ``batch_ndim`` leading axes.
         batch_ndim: the number of leading axes that are kept; 0 for one gradient.
 
     Returns:
@@ -40,7 +40,7 @@ def norm(tree: Any, batch_ndim: int = 1) -> jax.Array:
         >>> grad_norms.norm({"kernel": kernel, "bias": bias})
         Array([5.e-25, 5.e+30, 0.e+00], dtype=float32)
     """
-    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+    leaves = [as_real(jnp.asarray(leaf)) for leaf in jax.tree.leaves(tree)]
     batches = {leaf.shape[:batch_ndim] for leaf in leaves}
     if len(batches) != 1 or len(*batches) != batch_ndim:
         shapes = [leaf.shape for leaf in leaves]

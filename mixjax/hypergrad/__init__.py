@@ -92,9 +92,11 @@ def hypergrad(
         val_loss: ``val_loss(params, val_batch) -> scalar``.
         optimizer: an optax transformation of ordinary gradients. ``reverse`` and ``forward`` differentiate it:
 
-            - Adam and similar optimizers need ``eps_root > 0``, for example 1e-12. A second moment that is exactly 0,
-              as of a pixel that is always black, otherwise makes the hypergradient NaN, because the slope of the root
-              is infinite at 0.
+            - A slope that is not finite counts as 0. It stands in a branch of the optimizer that is not taken, or
+              beside a factor of 0: Adam takes the root of a second moment that is exactly 0 where a gradient has always
+              been 0, as that of a parameter that is not used.
+            - Where such a gradient would answer to the weights all the same, Adam's slope there is its learning rate
+              divided by ``eps``. Give ``eps_root > 0``, for example 1e-12, if 1e8 is more than your model means.
             - For optimizers that step by the gradient's sign (``lion``) the hypergradient is 0.
             - ``optax.MultiSteps(k)`` moves parameters every k steps, so T should be a multiple of k.
             - ``optax.contrib.schedule_free`` keeps two sets of parameters. ``val_loss`` sees the set at which gradients

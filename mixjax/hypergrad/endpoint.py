@@ -11,7 +11,17 @@ import optax
 from jax.typing import ArrayLike
 
 from mixjax.checks import check_integer, check_positive, check_range
-from mixjax.hypergrad.steps import Hypergradient, Loss, as_floats, gradient_of, identity, nan_unless_finite, unroll
+from mixjax.hypergrad.steps import (
+    Hypergradient,
+    Loss,
+    as_floats,
+    gradient_of,
+    identity,
+    nan_unless_finite,
+    on_each_device,
+    unroll,
+)
+from mixjax.meshes import varying_like
 
 __all__ = ["alignment", "implicit"]
 
@@ -48,10 +58,10 @@ def implicit(
         tolerance: a non-negative number. The solver stops when the residual's norm is below ``tolerance`` times the
             norm of ``∇F``.
         max_iterations: the largest number of Hessian products, an integer of at least 1.
-        neumann_step: chooses the solver. None solves by conjugate gradients, with JAX's function, which under
-            ``shard_map`` needs ``check_vma=False``. A positive number ``α`` below 2 / (L + ρ), where L is the largest
-            curvature, sums the Neumann series ``α Σ_j (I - α (H + ρ I))^j ∇F``, where H is the Hessian. If ``α`` is
-            SGD's learning rate, ``k`` terms of it give the hypergradient of ``k`` steps of SGD from the optimum.
+        neumann_step: chooses the solver. None solves by conjugate gradients, with JAX's function. A positive number
+            ``α`` below 2 / (L + ρ), where L is the largest curvature, sums the Neumann series
+            ``α Σ_j (I - α (H + ρ I))^j ∇F``, where H is the Hessian. If ``α`` is SGD's learning rate, ``k`` terms of it
+            give the hypergradient of ``k`` steps of SGD from the optimum.
 
     Returns:
         The function that :func:`mixjax.hypergrad.hypergrad` describes.
@@ -76,7 +86,9 @@ def implicit(
         if neumann_step is None:
             # JAX annotates `tol` as a float, and takes a traced scalar as well.
             tol: Any = tolerance
-            solution, _ = jax.scipy.sparse.linalg.cg(curvature, slope, tol=tol, maxiter=max_iterations)
+            # Without a start of the slope's type, the solver's loop would not keep its types under shard_map.
+            start = varying_like(optax.tree.zeros_like(slope), slope)
+            solution, _ = jax.scipy.sparse.linalg.cg(curvature, slope, x0=start, tol=tol, maxiter=max_iterations)
             return solution
         limit = tolerance * optax.tree.norm(slope)
         return _neumann_series(curvature, slope, neumann_step, limit, max_iterations)
@@ -125,6 +137,8 @@ def _after_training(loss, val_loss, optimizer, draw, direction):
 
     def run(weights, params, opt_state, batches, val_batch):
         weights = as_floats(weights)
+        inputs, val = (weights, params, opt_state), (val_loss, val_batch)
+        weights, params, opt_state = on_each_device(loss, inputs, draw, batches, val)
         params, opt_state, losses = train(weights, params, opt_state, batches)
         # The last batch is drawn again, because the training steps keep none.
         batch = draw(jax.tree.map(lambda x: x[-1], batches))
@@ -155,5 +169,6 @@ def _neumann_series(curvature, slope, step, limit, max_iterations):
         _, residual, count = carry
         return (count < max_iterations) & (optax.tree.norm(residual) > limit)
 
-    solution, _, _ = jax.lax.while_loop(unsolved, add_term, (optax.tree.zeros_like(slope), slope, 0))
+    zeros = varying_like(optax.tree.zeros_like(slope), slope)
+    solution, _, _ = jax.lax.while_loop(unsolved, add_term, (zeros, slope, 0))
     return solution

@@ -14,6 +14,9 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
+from mixjax.hypergrad.linear import linearize
+from mixjax.meshes import varying_axes, varying_like, varying_like_result
+
 __all__ = [
     "Hypergradient",
     "Loss",
@@ -23,10 +26,12 @@ __all__ = [
     "gradient_of",
     "identity",
     "length_of",
+    "linear_step",
     "nan_unless_finite",
-    "step_of",
+    "on_each_device",
     "take_step",
     "unroll",
+    "zeros_for_losses",
 ]
 
 Loss = Callable[[Any, Any], jax.Array]
@@ -90,6 +95,7 @@ def unroll(
 
     def run(weights, params, opt_state, batches):
         weights, num_steps = as_floats(weights), length_of(batches)
+        weights, params, opt_state = on_each_device(loss, (weights, params, opt_state), draw, batches)
 
         def step(carry, x):
             state, total = carry
@@ -97,7 +103,7 @@ def unroll(
             # The losses are added up in the carry and not stacked, so that memory does not grow with T.
             return (take_step(optimizer, state, grads), total + losses), None
 
-        start = (params, opt_state), jnp.zeros_like(weights)
+        start = (params, opt_state), zeros_for_losses(weights)
         (state, total), _ = jax.lax.scan(step, start, batches)
         return *state, total / num_steps
 
@@ -110,6 +116,58 @@ def nan_unless_finite(hypergrads: jax.Array, val_loss: jax.Array) -> jax.Array:
     The derivative of a diverged loss can be finite. It means nothing, but a rule would follow it.
     """
     return jnp.where(jnp.isfinite(val_loss), hypergrads, jnp.nan)
+
+
+def on_each_device(
+    loss: Loss,
+    inputs: tuple[jax.Array, Any, Any],
+    draw: Callable[[Any], Any],
+    batches: Any,
+    val: tuple[Loss, Any] | None = None,
+) -> tuple[jax.Array, Any, Any]:
+    """Gives each device a training run of its own, where devices see batches of their own under ``shard_map``.
+
+    JAX sums gradients of parameters that are equal on all devices over the devices. That is right where ``loss``
+    averages over the devices, and wrong where each device trains for itself.
+
+    Args:
+        loss: the training loss.
+        inputs: weights, params and optimizer state.
+        draw: turns one entry of ``batches`` into a batch.
+        batches: as in :func:`mixjax.hypergrad.hypergrad`.
+        val: the validation loss and its batch.
+
+    Returns:
+        The inputs, cast to vary over every mesh axis over which one of them or one of the losses varies. Outside
+        ``shard_map``, and with ``check_vma=False``, they are returned as they are.
+
+    Raises:
+        ValueError: ``loss`` averages over a mesh axis over which something else varies, so that neither reading fits.
+    """
+
+    def losses(params):
+        batch = draw(jax.tree.map(lambda x: x[0], batches))
+        return jax.vmap(loss, (None, 0))(params, batch)
+
+    def all_losses(params):
+        return losses(params), None if val is None else val[0](params, val[1])
+
+    inputs = varying_like(inputs, inputs)
+    inputs = varying_like_result(inputs, all_losses, inputs[1])
+    axes = varying_axes(inputs[0])
+    # Tells a loss that averages from one that keeps each device's own, because all it reads varies now.
+    averaged = axes - varying_axes(varying_like_result(jnp.zeros(()), losses, inputs[1]))
+    if averaged:
+        raise ValueError(
+            f"loss averages over the mesh axes {sorted(averaged)}, over which the weights, the state or val_loss "
+            "differ: average val_loss too and give all devices one state, or let loss return each device's own mean."
+        )
+    return inputs
+
+
+def zeros_for_losses(weights: jax.Array) -> jax.Array:
+    """Returns zeros to which losses can be added in a loop: of the weights' type, which says where losses vary too."""
+    return varying_like(jnp.zeros_like(weights), weights)
 
 
 def as_floats(weights: ArrayLike) -> jax.Array:
@@ -165,23 +223,31 @@ def float_leaves(opt_state: Any) -> tuple[list[jax.Array], Callable[[list[jax.Ar
     return [leaves[i] for i in floats], rebuild
 
 
-def step_of(
-    optimizer: optax.GradientTransformation, opt_state: Any
-) -> tuple[list[jax.Array], Callable[[Any, list[jax.Array], Any], tuple[tuple[Any, list[jax.Array]], Any]]]:
-    """Makes an optimizer step that can be differentiated with respect to everything it takes.
+def linear_step(
+    optimizer: optax.GradientTransformation, state: tuple[Any, Any], grads: Any
+) -> tuple[tuple[Any, Any], Callable[..., Any], tuple[Any, list[jax.Array], Any]]:
+    """Takes an optimizer step, and differentiates it with respect to everything that it takes.
+
+    Args:
+        optimizer: an optax transformation of ordinary gradients.
+        state: params and optimizer state.
+        grads: the gradient.
 
     Returns:
-        The slots of ``opt_state``, and ``step(params, slots, grads) -> ((params, slots), opt_state)``. JAX
-        differentiates the pair and carries the whole new ``opt_state`` along if told ``has_aux=True``.
+        ``(state, push, inputs)``: the state after the step, its derivative, and the point ``(params, slots, grads)``
+        at which it was taken. ``push(params, slots, grads)`` maps tangents of that point to a tangent
+        ``(params, slots)`` of the new state. Counters and keys have no derivative.
     """
+    params, opt_state = state
     slots, rebuild = float_leaves(opt_state)
 
     def step(params, slots, grads):
-        # The whole new state is returned too: its counters go on to the next step, but have no derivative.
-        params, new_state = take_step(optimizer, (params, rebuild(slots)), grads)
-        return (params, float_leaves(new_state)[0]), new_state
+        new = take_step(optimizer, (params, rebuild(slots)), grads)
+        return (new[0], float_leaves(new[1])[0]), new
 
-    return slots, step
+    inputs = params, slots, grads
+    _, push, new = linearize(step, *inputs)
+    return new, push, inputs
 
 
 def length_of(batches: Any) -> int:

@@ -21,10 +21,13 @@ from mixjax.hypergrad.steps import (
     gradient_of,
     identity,
     length_of,
+    linear_step,
     nan_unless_finite,
-    step_of,
+    on_each_device,
     take_step,
+    zeros_for_losses,
 )
+from mixjax.meshes import varying_like
 
 __all__ = ["counterfactual", "forward", "reverse"]
 
@@ -72,6 +75,8 @@ def reverse(
 
     def run(weights, params, opt_state, batches, val_batch):
         weights, num_steps = as_floats(weights), length_of(batches)
+        inputs, val = (weights, params, opt_state), (val_loss, val_batch)
+        weights, params, opt_state = on_each_device(loss, inputs, draw, batches, val)
         length = checkpoint_every or _steps_between_checkpoints(num_steps)
         segments = _Segments(loss, optimizer, draw, weights)
         # A scan's rounds must be equally long, so the steps left over are a shorter segment of their own.
@@ -85,8 +90,8 @@ def reverse(
 
         value, slope = jax.value_and_grad(val_loss)(end[0], val_batch)
         # The validation loss depends on the last parameters, and not on the last slots.
-        cotangent = slope, jax.tree.map(jnp.zeros_like, float_leaves(opt_state)[0])
-        carry = cotangent, jnp.zeros_like(weights)
+        no_slots = varying_like(jax.tree.map(jnp.zeros_like, float_leaves(opt_state)[0]), weights)
+        carry = (slope, no_slots), zeros_for_losses(weights)
         # The steps left over come last, so the way back begins with them.
         if rest is not None:
             carry, _ = segments.back(carry, (middle, rest))
@@ -147,13 +152,12 @@ class _Segments:
         Returns:
             The cotangent of the state before the step, and the step's part of the hypergradient.
         """
-        (params, opt_state), batch = state, self.draw(x)
-        slots, step = step_of(self.optimizer, opt_state)
+        params, batch = state[0], self.draw(x)
         # The gradient is an input of the step that is differentiated. So no reverse derivative of the gradient is
         # taken, which would cost more than the forward derivative below.
         grads, _ = self.gradient(params, batch)
-        _, pull, _ = jax.vjp(step, params, slots, grads, has_aux=True)
-        direct, slots_cotangent, grads_cotangent = pull(cotangent)
+        _, push, inputs = linear_step(self.optimizer, state, grads)
+        direct, slots_cotangent, grads_cotangent = jax.linear_transpose(push, *inputs)(cotangent)
         # The Hessian is symmetric, so its product with u = grads_cotangent is a forward derivative along u. The same
         # derivative of the losses is <grad f_d, u>, for every d.
         _, (curved, slopes) = jax.jvp(lambda params: self.gradient(params, batch), (params,), (grads_cotangent,))
@@ -207,23 +211,26 @@ def forward(
 
     def run(weights, params, opt_state, batches, val_batch, num_steps=None):
         weights, longest = as_floats(weights), length_of(batches)
+        inputs, val = (weights, params, opt_state), (val_loss, val_batch)
+        weights, params, opt_state = on_each_device(loss, inputs, draw, batches, val)
+        # NumPy arrays do not take the traced step below as an index.
+        batches = jax.tree.map(jnp.asarray, batches)
         num_steps = longest if num_steps is None else jnp.clip(num_steps, 1, longest)
         # One tangent of the weights for each domain: row d moves c_d alone.
-        units = jnp.diag(jnp.ones_like(weights))
+        units = varying_like(jnp.diag(jnp.ones_like(weights)), weights)
 
         def advance(t, carry):
-            (params, opt_state), (tangents, slot_tangents), total = carry
+            state, (tangents, slot_tangents), total = carry
             batch = draw(jax.tree.map(lambda x: x[t], batches))
-            slots, step = step_of(optimizer, opt_state)
             # A function that is linearised once is evaluated once, however many tangents go through it.
-            (grads, losses), push_gradient = jax.linearize(lambda c, x: gradient(c, x, batch), weights, params)
+            (grads, losses), push_gradient = jax.linearize(lambda c, x: gradient(c, x, batch), weights, state[0])
             # The tangents of the losses, the second result, are not needed.
             grad_tangents = jax.vmap(lambda unit, tangent: push_gradient(unit, tangent)[0])(units, tangents)
-            (params, _), push_step, opt_state = jax.linearize(step, params, slots, grads, has_aux=True)
-            return (params, opt_state), jax.vmap(push_step)(tangents, slot_tangents, grad_tangents), total + losses
+            state, push_step, _ = linear_step(optimizer, state, grads)
+            return state, jax.vmap(push_step)(tangents, slot_tangents, grad_tangents), total + losses
 
         zeros = _zero_tangents(params, weights.size), _zero_tangents(float_leaves(opt_state)[0], weights.size)
-        start = (params, opt_state), zeros, jnp.zeros_like(weights)
+        start = (params, opt_state), varying_like(zeros, weights), zeros_for_losses(weights)
         # A fori_loop, unlike a scan, takes a traced number of steps.
         (params, opt_state), (tangents, _), total = jax.lax.fori_loop(0, num_steps, advance, start)
         value, slope = jax.value_and_grad(val_loss)(params, val_batch)

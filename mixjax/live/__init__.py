@@ -2,11 +2,38 @@
 
 - :class:`Plan` says which rows the next batches hold. Every host computes the same plan from a small NumPy state, which
   can be saved as JSON beside the parameters.
+- :func:`mix` reads the plan's batches, as a grain data set (extra ``live``).
+- :class:`Ledger` writes down what was drawn; :func:`read_ledger` reads it (with xarray).
 - A weight rule moves the weights: ``plan.publish(step, weights)`` after each step, or ``plan.keep(step)``.
+  :class:`Feedback` does so with arrays that the device is still computing.
 
-The package loads neither JAX nor grain before they are needed.
+The package loads no JAX. It loads grain when :func:`mix` is first named.
 """
 
-from mixjax.live.plan import Batch, Plan
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Batch", "Plan"]
+from mixjax.live.feedback import Feedback
+from mixjax.live.ledger import Ledger, read_ledger
+from mixjax.live.plan import Batch, Plan
+from mixjax.live.reading import sizes_of
+
+# Type checkers and editors do not run __getattr__ below; this tells them what it loads.
+if TYPE_CHECKING:
+    from mixjax.live.mixed import MixDataset, mix
+
+__all__ = ["Batch", "Feedback", "Ledger", "MixDataset", "Plan", "mix", "read_ledger", "sizes_of"]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads the part that needs grain when it is first named."""
+    if name not in ("MixDataset", "mix"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        from mixjax.live import mixed
+    except ModuleNotFoundError as error:
+        raise ImportError(f"mixjax.live.{name} needs {error.name}: pip install 'mixjax[live]'") from error
+    return getattr(mixed, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

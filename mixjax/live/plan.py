@@ -30,6 +30,7 @@ class Batch(NamedTuple):
         row_weights: float32 ``[B / hosts]``, the factor of each row's loss. Multiply and sum, over all hosts.
         counts: int32 ``[D]``, rows of each domain in the batch of all hosts.
         weights: float32 ``[D]``, the sampling weights in force, after limits.
+        asked: float32 ``[D]``, the sampling weights that were published for this step, before limits.
         events: what happened in this step beside drawing, as dictionaries that the ledger writes down.
     """
 
@@ -39,6 +40,7 @@ class Batch(NamedTuple):
     row_weights: NDArray[np.float32]
     counts: NDArray[np.int32]
     weights: NDArray[np.float32]
+    asked: NDArray[np.float32]
     events: tuple[dict[str, Any], ...] = ()
 
 
@@ -170,6 +172,11 @@ class Plan:
                 raise StopIteration
             return self._draw()
 
+    def is_known(self) -> bool:
+        """Tells whether ``next`` would return, or end the plan, without waiting for weights."""
+        with self._changed:
+            return self._closed or self._schedule.knows(self._step)
+
     def publish(self, step: int, weights: ArrayLike, loss_weights: ArrayLike | None = None) -> None:
         """Sets the weights that are in force from step ``step + lag`` on.
 
@@ -273,10 +280,10 @@ class Plan:
             raise StopIteration
 
     def _draw(self) -> Batch:
-        q, c = self._schedule.in_force(self._step)
+        asked, c = self._schedule.in_force(self._step)
         events, self._notes = self._notes, []
         rows_left = np.where(self._limits == NO_LIMIT, NO_LIMIT, self._limits - self._now.drawn)
-        q = self._limited(q, rows_left, events)
+        q = self._limited(asked, rows_left, events)
         owed = self._now.carry + fixed_point(q, self.batch_size)
         owed, written_off = within_rows_left(owed, rows_left, q)
         if written_off.any():
@@ -298,6 +305,7 @@ class Plan:
             row_weights=row_weights[domain_ids[mine]].astype(np.float32),
             counts=counts.astype(np.int32),
             weights=q.astype(np.float32),
+            asked=asked,
             events=tuple(events),
         )
         self._now = _Position(self._now.drawn + counts, carry, mass)

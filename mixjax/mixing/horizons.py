@@ -11,7 +11,17 @@ import jax.numpy as jnp
 import optax
 
 from mixjax.checks import check_integer
-from mixjax.hypergrad.steps import Loss, as_floats, float_leaves, gradient_of, identity, length_of, step_of
+from mixjax.hypergrad.steps import (
+    Loss,
+    as_floats,
+    float_leaves,
+    gradient_of,
+    identity,
+    length_of,
+    linear_step,
+    on_each_device,
+)
+from mixjax.meshes import varying_like
 
 __all__ = ["contraction", "horizon", "pilot_steps"]
 
@@ -131,23 +141,21 @@ def contraction(
         weights, num_steps = as_floats(weights), length_of(batches)
         if num_steps < 2:
             raise ValueError(f"contraction needs at least two steps, got {num_steps}.")
+        weights, params, opt_state = on_each_device(loss, (weights, params, opt_state), draw, batches)
         slots, _ = float_leaves(opt_state)
 
         # A tangent stands for a vanishingly small difference between two runs, so only one run is computed.
         def advance(carry, x):
-            (params, opt_state), tangent = carry
+            state, (tangent, slots_tangent) = carry
             batch = draw(x)
-            slots, step = step_of(optimizer, opt_state)
+            grads, grads_tangent = jax.jvp(lambda x: gradient(weights, x, batch)[0], (state[0],), (tangent,))
+            state, push, _ = linear_step(optimizer, state, grads)
+            tangents = push(tangent, slots_tangent, grads_tangent)
+            size = optax.tree.norm(tangents[0])
+            return (state, _rescaled(tangents, size)), jnp.log(size)
 
-            def whole_step(params, slots):
-                return step(params, slots, gradient(weights, params, batch)[0])
-
-            (params, _), tangent, opt_state = jax.jvp(whole_step, (params, slots), tangent, has_aux=True)
-            size = optax.tree.norm(tangent[0])
-            return ((params, opt_state), _rescaled(tangent, size)), jnp.log(size)
-
-        tangent = optax.tree.random_like(key, params), optax.tree.zeros_like(slots)
-        (state, _), logs = jax.lax.scan(advance, ((params, opt_state), tangent), batches)
+        tangents = varying_like((optax.tree.random_like(key, params), optax.tree.zeros_like(slots)), weights)
+        (state, _), logs = jax.lax.scan(advance, ((params, opt_state), tangents), batches)
         # From the second step on the tangent has norm 1 before a step, so its size after the step is the step's factor.
         # The rate is the geometric mean of the factors, hence the mean of logarithms.
         return jnp.exp(logs[num_steps // 2 :].mean()), *state

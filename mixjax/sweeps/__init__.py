@@ -45,7 +45,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Loads :mod:`search` when it is first named: it needs optuna, an extra."""
+    """Loads what few need when it is first named: :mod:`search`, for which optuna is an extra, and old names."""
     if name == "search":
         return importlib.import_module("mixjax.sweeps.search")
+    if name == "plan":
+        return importlib.import_module("mixjax.sweeps.deprecated").plan
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

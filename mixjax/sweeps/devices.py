@@ -33,6 +33,9 @@ class _Files(NamedTuple):
     cached: str
 
 
+_UNKNOWN_BYTES = 4e9
+"""The free memory of a host that does not tell: what nearly every machine has. A chunk that still fails is halved."""
+
 # Linux has two versions of control groups, and machines with either are in use.
 _FIRST_VERSION = _Files("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 _SECOND_VERSION = _Files("memory.max", "memory.current", "inactive_file")
@@ -65,11 +68,30 @@ def free_bytes(devices: Sequence[Device], *, root: Path = Path("/")) -> float:
     Returns:
         Bytes.
     """
-    stats = [device.memory_stats() for device in devices]
+    stats = [_stats(device) for device in devices]
     if all(one and "bytes_limit" in one for one in stats):
         return float(min(one["bytes_limit"] - one.get("bytes_in_use", 0) for one in stats))
-    host = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return min([host, *_left_by_groups(root)]) / len(devices)
+    return min([_host_bytes(), *_left_by_groups(root)]) / len(devices)
+
+
+def _stats(device: Device) -> dict[str, int] | None:
+    """Returns what a device says about its memory; None where its backend does not say it."""
+    try:
+        return device.memory_stats()
+    except jax.errors.JaxRuntimeError:
+        return None
+
+
+def _host_bytes() -> float:
+    """Returns the free memory of the host; half of all its memory where only that is known."""
+    # Windows has no sysconf. macOS has no entry for free pages, and raises a ValueError. An entry that the system knows
+    # but cannot tell is -1.
+    for name, share in (("SC_AVPHYS_PAGES", 1.0), ("SC_PHYS_PAGES", 0.5)):
+        with contextlib.suppress(AttributeError, ValueError, OSError):
+            found = os.sysconf(name) * os.sysconf("SC_PAGE_SIZE")
+            if found > 0:
+                return share * found
+    return _UNKNOWN_BYTES
 
 
 def _left_by_groups(root: Path) -> Iterator[float]:

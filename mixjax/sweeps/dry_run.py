@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import statistics
 import time
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 
 from mixjax.sweeps import costs
+from mixjax.sweeps.executor import Executor
+from mixjax.sweeps.metrics import time_axes
 from mixjax.sweeps.prepared import Prepared
 from mixjax.sweeps.programs import Program
+from mixjax.sweeps.progress import Progress
+from mixjax.sweeps.saving import Saver
 from mixjax.sweeps.segments import Segments, num_segments
 from mixjax.sweeps.spec import Sweep
 
 __all__ = ["DryRun", "dry_run"]
+
+_AFFORDABLE_SECONDS = 0.5
+"""A chunk that takes longer is not computed whole to be timed."""
+
+_TIMED_SECONDS = 0.3
+"""What is short is computed again and again for so long."""
+
+_NUM_CALLS, _NUM_MEANS = 10, 5
+"""So many calls of a part are timed at most, and so many means of a chunk's times are taken."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,13 +42,14 @@ class DryRun:
         chunk: number of runs in a call of the compiled program.
         num_chunks: number of chunks. A chunk takes one call, or with :class:`mixjax.sweeps.Segments` one a segment.
         num_devices: number of devices that a chunk is split over.
-        bytes_per_device: memory that a call needs on each device.
+        bytes_per_device: memory that a call needs on each device; 0 where the backend has no analysis.
         free_bytes: memory that each device has free, of which a chunk of "auto" takes 0.8 at most. Simulated CPU
             devices share the host's memory.
         flops: floating-point operations of one run, see :func:`mixjax.sweeps.costs.flops`.
         compile_seconds: time that tracing and compiling took.
-        run_seconds: estimated time of the whole sweep, from the time of one call. With "map" that call computes one run
-            a device, with :class:`mixjax.sweeps.Segments` one segment.
+        run_seconds: estimated time of the whole sweep, without saving, which takes 1 % of the time. Where a chunk takes
+            half a second at most, a few are computed and timed; else one call, which with "map" computes one run a
+            device, with :class:`mixjax.sweeps.Segments` one segment.
     """
 
     num_runs: int
@@ -48,7 +64,7 @@ class DryRun:
 
 
 def dry_run(sweep: Sweep) -> DryRun:
-    """Sizes and times a sweep: compiles its program, and calls the program once.
+    """Sizes and times a sweep: compiles its program, and calls the program once, or a few times where that is quick.
 
     Args:
         sweep: the sweep.
@@ -75,33 +91,80 @@ def dry_run(sweep: Sweep) -> DryRun:
     program.compile()
     compile_seconds = time.perf_counter() - start
 
-    num_chunks = len(runs.chunks(np.zeros(runs.num, bool), program.slots))
-    # With "map" a device computes one run after the other, so that timing one run a device is enough.
-    one_by_one = prepared.vectorize == "map"
-    num_timed = min(program.num_devices if one_by_one else program.slots, runs.num)
-    num_calls = math.ceil(runs.num / program.num_devices) if one_by_one else num_chunks
+    chunks = runs.chunks(np.zeros(runs.num, bool), program.slots)
     return DryRun(
         num_runs=runs.num,
         chunk=program.slots,
-        num_chunks=num_chunks,
+        num_chunks=len(chunks),
         num_devices=program.num_devices,
         bytes_per_device=program.bytes_per_device(),
         free_bytes=prepared.free_bytes,
         flops=_flops(prepared),
         compile_seconds=compile_seconds,
-        run_seconds=num_calls * _seconds(prepared, program, num_timed),
+        run_seconds=_run_seconds(prepared, program, chunks),
     )
 
 
-def _seconds(prepared: Prepared, program: Program, num: int) -> float:
-    """Times one call with ``num`` runs; with :class:`Segments`, the first segment times the number of segments."""
+def _run_seconds(prepared: Prepared, program: Program, chunks: Sequence[tuple[int, int]]) -> float:
+    """Estimates the time of all chunks.
+
+    A chunk takes a fixed time, in which runs are placed on the devices and metrics are copied back, and the time of its
+    rounds. With "map" a device computes one run a round, with "vmap" all of them in a single round.
+    """
+
+    def num_rounds(num):
+        return math.ceil(num / program.num_devices) if prepared.vectorize == "map" else 1
+
+    most = max(stop - first for first, stop in chunks)
+    few = min(program.num_devices, most) if prepared.vectorize == "map" else most
+    # Only one round is computed, and of that one segment, where a whole chunk would take long.
+    per_round, per_chunk = num_segments(prepared.train) * _part_seconds(prepared, program, few), 0.0
+    if per_round * num_rounds(most) < _AFFORDABLE_SECONDS:
+        per_round = _chunk_seconds(prepared, program, few)
+        if num_rounds(most) > 1:
+            more = max(_chunk_seconds(prepared, program, most) - per_round, 0.0) / (num_rounds(most) - 1)
+            per_round, per_chunk = more, max(per_round - more, 0.0)
+    return sum(per_chunk + per_round * num_rounds(stop - first) for first, stop in chunks)
+
+
+def _part_seconds(prepared: Prepared, program: Program, num: int) -> float:
+    """Times one call of the program with ``num`` runs: all of a chunk, or one segment of :class:`Segments`."""
     inputs = program.inputs(prepared.runs.part(0, num), program.place_data(prepared.data))
-    if isinstance(prepared.train, Segments):
-        inputs = inputs._replace(state=program.start(inputs))
-    # The program is compiled by now, and `run` waits for the devices: the clock measures the computation alone.
-    start = time.perf_counter()
-    program.run(inputs)
-    return num_segments(prepared.train) * (time.perf_counter() - start)
+    seconds = []
+    # The quickest of several: a single short call may have waited for a core much longer than it computed.
+    while len(seconds) < _NUM_CALLS and sum(seconds) < _TIMED_SECONDS:
+        # A segment's carry is donated, and makes a new one necessary.
+        ready = inputs._replace(state=program.start(inputs)) if isinstance(prepared.train, Segments) else inputs
+        # The program is compiled by now, and `run` waits for the devices: the clock measures the computation alone.
+        start = time.perf_counter()
+        program.run(ready)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def _chunk_seconds(prepared: Prepared, program: Program, num: int) -> float:
+    """Times a chunk of ``num`` runs with all that a sweep does for it."""
+    progress = Progress(
+        None,
+        None,
+        total=num,
+        kept={},
+        segments=num_segments(prepared.train),
+        time_axes=time_axes(prepared.train, prepared.dims),
+    )
+    executor = Executor(prepared, program, may_halve=False, saver=Saver(None), progress=progress)
+
+    # Means over many calls, not the quickest one: on a busy machine, waiting for a core takes most of the time. Of
+    # several means the median, which a single long wait does not move.
+    def mean_seconds():
+        num_calls, start = 0, time.perf_counter()
+        while num_calls == 0 or time.perf_counter() - start < _TIMED_SECONDS / _NUM_MEANS:
+            for chunk in executor.results([(0, num)]):
+                progress.chunk(chunk.metrics)
+            num_calls += 1
+        return (time.perf_counter() - start) / num_calls
+
+    return statistics.median(mean_seconds() for _ in range(_NUM_MEANS))
 
 
 def _flops(prepared: Prepared) -> float:

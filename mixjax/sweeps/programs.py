@@ -91,16 +91,18 @@ class Program:
     def bytes_per_device(self) -> int:
         """Returns the memory that a call needs on each device, by the compiler's analysis.
 
-        Arguments and results are counted. For :class:`Segments`, the larger of the two programs counts.
+        Arguments and results are counted. For :class:`Segments`, the larger of the two programs counts. The number is 0
+        where the backend has no analysis: every chunk then seems to fit, and is halved where it does not.
         """
         self.compile()
-        analyses = [compiled(program).memory_analysis() for program in self._lowered.programs]
+        analyses = [_memory_analysis(compiled(program)) for program in self._lowered.programs]
         # A donated carry is both an argument and a result: its memory, the alias size, is subtracted once.
-        return max(
+        sizes = [
             one.temp_size_in_bytes + one.argument_size_in_bytes + one.output_size_in_bytes - one.alias_size_in_bytes
             for one in analyses
-            if one is not None  # where the backend has no analysis
-        )
+            if one is not None
+        ]
+        return max(sizes, default=0)
 
     def place_data(self, data: Any) -> Any:
         """Copies the data, or anything that all runs share, to every device.
@@ -186,6 +188,15 @@ class Program:
         with memory_errors():
             # Without the wait, an error on a device would be raised later and elsewhere.
             return jax.block_until_ready(compiled(program)(*inputs))
+
+
+def _memory_analysis(executable: Any) -> Any:
+    """Returns the compiler's analysis of a program's memory, or None where the backend has none."""
+    # JAX returns None or raises, by the backend.
+    try:
+        return executable.memory_analysis()
+    except (NotImplementedError, jax.errors.JaxRuntimeError):
+        return None
 
 
 @contextlib.contextmanager

@@ -44,6 +44,11 @@ def test_norm_of_zeros_and_of_what_is_not_finite():
     assert result[0] == 0.0 and not np.isfinite(result[1:5]).any() and result[5] < 1e-38
 
 
+def test_norm_of_complex_gradients_is_that_of_their_absolute_values():
+    tree = {"w": jnp.array([[3 + 4j, 0.0], [1e30j, 1e30]]), "b": jnp.array([12.0, 0.0])}
+    np.testing.assert_allclose(grad_norms.norm(tree), [13.0, np.sqrt(2) * 1e30], rtol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_norm_is_computed_in_float32(dtype):
     rows = jnp.ones((1, 10_000), dtype)

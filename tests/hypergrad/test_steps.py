@@ -47,11 +47,19 @@ def test_a_step_to_differentiate_is_the_optimizers_step():
     params, _, _ = problem()
     optimizer, grads = optax.adam(0.05), jax.tree.map(jnp.ones_like, params)
     state = optimizer.init(params)
-    slots, step = steps.step_of(optimizer, state)
-    (moved, new_slots), new_state = step(params, slots, grads)
-    expected, expected_state = steps.take_step(optimizer, (params, state), grads)
-    jax.tree.map(np.testing.assert_array_equal, (moved, new_state), (expected, expected_state))
-    jax.tree.map(np.testing.assert_array_equal, new_slots, steps.float_leaves(expected_state)[0])
+    new, push, inputs = steps.linear_step(optimizer, (params, state), grads)
+    expected = steps.take_step(optimizer, (params, state), grads)
+    jax.tree.map(np.testing.assert_array_equal, new, expected)
+    slots, rebuild = steps.float_leaves(state)
+    jax.tree.map(np.testing.assert_array_equal, inputs, (params, slots, grads))
+
+    def moments(slots):
+        return steps.float_leaves(steps.take_step(optimizer, (params, rebuild(slots)), grads)[1])[0]
+
+    zeros, ones = (jax.tree.map(fill, inputs) for fill in (jnp.zeros_like, jnp.ones_like))
+    _, tangent = push(zeros[0], ones[1], zeros[2])
+    _, expected = jax.jvp(moments, (slots,), (ones[1],))
+    jax.tree.map(np.testing.assert_array_equal, tangent, expected)
 
 
 def test_the_weighted_gradient_is_the_sum_of_the_domains_gradients():

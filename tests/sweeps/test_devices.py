@@ -5,6 +5,7 @@ import types
 import jax
 import pytest
 
+import mixjax
 from mixjax.sweeps import devices
 
 
@@ -64,3 +65,39 @@ def test_an_accelerator_has_its_own():
         return types.SimpleNamespace(memory_stats=lambda: {"bytes_limit": limit, "bytes_in_use": used})
 
     assert devices.free_bytes([device(100, 10), device(100, 30)]) == 70
+
+
+def no_entry(name):
+    raise ValueError("unrecognized configuration name")
+
+
+@pytest.mark.parametrize(
+    ("pages", "expected"),
+    [
+        ({"SC_AVPHYS_PAGES": 10**6}, 4096e6),
+        ({"SC_PHYS_PAGES": 10**6}, 2048e6),  # macOS
+        ({"SC_AVPHYS_PAGES": -1, "SC_PHYS_PAGES": 10**6}, 2048e6),
+        ({}, 4e9),
+    ],
+)
+def test_a_host_without_the_number_of_free_pages(tmp_path, monkeypatch, pages, expected):
+    known = {"SC_PAGE_SIZE": 4096, **pages}
+    monkeypatch.setattr("os.sysconf", lambda name: known[name] if name in known else no_entry(name))
+    assert free(tmp_path) == expected
+
+
+def test_a_host_without_sysconf_and_devices_that_say_nothing(tmp_path, monkeypatch):
+    monkeypatch.delattr("os.sysconf")  # Windows
+
+    def unknown():
+        raise jax.errors.JaxRuntimeError("UNIMPLEMENTED")
+
+    for stats in (unknown, lambda: None, dict):
+        assert devices.free_bytes([types.SimpleNamespace(memory_stats=stats)] * 2, root=tmp_path) == 2e9
+
+
+def test_a_sweep_runs_where_the_host_tells_nothing(monkeypatch):
+    monkeypatch.setattr("os.sysconf", no_entry)
+    for vectorize in ("map", "vmap"):
+        result = mixjax.sweep(lambda key, *_: {"x": jax.random.normal(key)}, seeds=2, vectorize=vectorize)
+        assert result.x.shape == (2,)

@@ -3,7 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from mixjax.sweeps import programs
 from mixjax.sweeps.lowering import Shapes
 from mixjax.sweeps.programs import Program
 from mixjax.sweeps.runs import Part
@@ -39,3 +41,22 @@ def test_equal_shapes_share_a_program_and_slots_fill_the_devices():
     assert first._lowered is second._lowered and first.slots == 4
     assert program_of(train, 3, numbers={"scale": jnp.float32}, data=DATA).fingerprint != first.fingerprint
     assert program_of(train, 1, devices=jax.devices(), numbers={"scale": jnp.float32}, data=DATA).num_devices == 1
+
+
+@pytest.mark.parametrize("error", [None, NotImplementedError(), jax.errors.JaxRuntimeError("UNIMPLEMENTED")])
+def test_a_backend_without_an_analysis_of_memory(monkeypatch, error):
+    class Executable:
+        def memory_analysis(self):
+            if error is not None:
+                raise error
+
+    monkeypatch.setattr(programs, "compiled", lambda lowered: Executable())
+    assert program_of(train, 2, numbers={"scale": jnp.float32}, data=DATA).bytes_per_device() == 0
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0)])
+def test_arrays_without_entries_are_placed_and_taken(shape):
+    program = program_of(lambda key, hparams, data: {"x": jnp.ones(())}, 16, devices=jax.devices())
+    placed = program._place_runs({"x": np.zeros((9, *shape), np.float32), "y": np.arange(9)})
+    taken = program.take(placed, 9)
+    assert taken["x"].shape == (9, *shape) and taken["y"].tolist() == list(range(9))

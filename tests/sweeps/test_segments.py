@@ -227,3 +227,23 @@ def test_errors_name_what_is_wrong():
             mixjax.sweep(train, **arguments)
     with pytest.raises(ValueError, match=r"6 entries along 'time'.*5"):
         mixjax.sweep(TRAIN, dims={"x": ("time",), "step": ("time",)}, coords={"time": range(5)}, **arguments)
+
+
+def test_a_carry_with_an_array_without_entries_is_continued(tmp_path, save_always):
+    def empty_init(key, hparams, data):
+        return {"x": jax.random.normal(key), "a": jnp.zeros((0, 3)), "b": jnp.zeros((2, 0), jnp.int32)}
+
+    def halve(carry, hparams, data):
+        return carry | {"x": carry["x"] / 2}, {"x": carry["x"][None], "none": jnp.zeros((1, 0))}
+
+    def stop(done, total):
+        if done > 1:
+            raise KeyboardInterrupt
+
+    train = Segments(empty_init, halve, 4)
+    with pytest.raises(KeyboardInterrupt):
+        mixjax.sweep(train, seeds=3, checkpoint=tmp_path, callback=stop)
+    assert list(tmp_path.glob("carry_*"))
+    result = mixjax.sweep(train, seeds=3, checkpoint=tmp_path)
+    assert result.none.shape == (3, 4, 0)
+    np.testing.assert_array_equal(result.x, mixjax.sweep(train, seeds=3).x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mixjax.checks import as_simplex
+from mixjax.meshes import varying_axes
 from mixjax.samplers.scored import tree
 from mixjax.samplers.scored.levels import Nodes
 
@@ -140,7 +142,7 @@ class OnMesh:
 
     def total_mass(self, own: Nodes) -> Nodes:
         """Adds up all devices' masses."""
-        return tree.combine(jax.tree.map(lambda x: jax.lax.all_gather(x, self.axis_name), own), self.heat)
+        return tree.combine(jax.tree.map(lambda x: _all_gather(x, self.axis_name), own), self.heat)
 
     def prior_shares(self, prior: ArrayLike) -> jax.Array:
         """Returns this device's part of the prior, up to a factor that is the same on all devices."""
@@ -158,7 +160,7 @@ class OnMesh:
         # The device of largest perturbed log-mass wins a slot, so each wins in proportion to its mass.
         noise = jax.random.gumbel(key, candidates.ids.shape, jnp.float32)
         rivals = self._gather(candidates._replace(perturbed=log_mass() + noise), own)
-        slots = jnp.arange(candidates.ids.size)
+        slots = jnp.arange(candidates.ids.size, dtype=jnp.int32)
         winners = jnp.argmax(rivals.perturbed, 0)
         return jax.tree.map(lambda x: x[winners, slots], rivals)
 
@@ -178,7 +180,7 @@ class OnMesh:
         floats = jnp.stack([perturbed, logs, log_prior, *masses])
         # One all-gather of int32 for everything: several small collectives cost several latencies.
         packed = jnp.concatenate([ids[None], jax.lax.bitcast_convert_type(floats, jnp.int32)])
-        packed = jax.lax.all_gather(packed, self.axis_name, axis=1)
+        packed = _all_gather(packed, self.axis_name, axis=1)
         ids, floats = packed[0], jax.lax.bitcast_convert_type(packed[1:], jnp.float32)
         perturbed, logs, log_prior, *masses = floats
         if own is not None:
@@ -199,6 +201,18 @@ class OnMesh:
 def devices_of(n: int, heat: jax.Array, axis_name: str | None) -> OneDevice | OnMesh:
     """Returns the devices that hold a sampler's examples: one, or those of a mesh axis."""
     return OneDevice(n) if axis_name is None else OnMesh(n, heat, axis_name)
+
+
+def _all_gather(x, axis_name, axis=0):
+    """Gathers an array of all devices, in a type that says that the result is the same on every device."""
+    # Without check_vma, and under vmap, JAX keeps no account of what varies.
+    if axis_name not in varying_axes(x):
+        return jax.lax.all_gather(x, axis_name, axis=axis)
+    if "to" in inspect.signature(jax.lax.all_gather).parameters:
+        return jax.lax.all_gather(x, axis_name, axis=axis, to="invarying")
+    # Older versions of JAX gather to "varying" only, but a sum over devices is the same on all of them.
+    slots = jnp.zeros((jax.lax.axis_size(axis_name), *x.shape), x.dtype).at[jax.lax.axis_index(axis_name)].set(x)
+    return jnp.moveaxis(jax.lax.psum(slots, axis_name), 0, axis)
 
 
 def _int32_sized(total: int) -> int:

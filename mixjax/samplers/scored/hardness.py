@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 from mixjax.checks import check_non_negative
 from mixjax.samplers.scored.checks import LARGEST
 from mixjax.samplers.scored.levels import Nodes
+from mixjax.samplers.scored.placement import functions
 from mixjax.samplers.scored.sampler import ScoredSampler
 from mixjax.samplers.scored.types import ExampleSampler
 
@@ -65,10 +66,10 @@ def hardness(
             saves the sums of the prior. (The authors' code raises each probability to at least 1e-4 / n instead.)
         clip: lowest and highest importance weight of kind ``"clipped"``, the paper's ``w_min`` and ``w_max``.
         fanout: children of a node of the tree below its root, at least 2.
-        axis_name: mesh axis over which the examples are split, under ``shard_map`` (with ``check_vma=False`` where
-            indices leave it). Every device holds the state of its ``n`` examples, and its own part of ``prior`` and of
-            the initial losses. ``indices`` are global and, like ``key`` and the batch's losses, the same on every
-            device. Sampling needs one all-gather of O(B) numbers, and one more of two scalars with a floor.
+        axis_name: mesh axis over which the examples are split, under ``shard_map``, with or without ``check_vma``.
+            Every device holds the state of its ``n`` examples, and its own part of ``prior`` and of the initial losses.
+            ``indices`` are global and, like ``key`` and the batch's losses, the same on every device. Sampling needs
+            one all-gather of O(B) numbers, and one more of two scalars with a floor.
 
     Returns:
         An :class:`ExampleSampler` whose functions run under ``jit``, ``scan`` and ``vmap``; ``values`` are losses here:
@@ -128,7 +129,7 @@ def hardness(
         sampling without replacement", ICLR 2020, section 3.
     """
     check_non_negative("beta", beta)
-    return ScoredSampler(
+    sampler = ScoredSampler(
         n,
         _score_of_loss,
         # The tree calls beta the heat. An infinite one times a difference of 0 would be NaN.
@@ -140,7 +141,8 @@ def hardness(
         clip=clip,
         fanout=fanout,
         axis_name=axis_name,
-    ).functions()
+    )
+    return functions(sampler)
 
 
 def proportional(
@@ -191,7 +193,7 @@ def proportional(
     References:
         Paper 003, eq. 3.5 (scores are gradient norms, refreshed for the batch only).
     """
-    return ScoredSampler(
+    sampler = ScoredSampler(
         n,
         _positive_score,
         0.0,
@@ -203,7 +205,8 @@ def proportional(
         fanout=fanout,
         axis_name=axis_name,
         fallback=True,
-    ).functions()
+    )
+    return functions(sampler)
 
 
 def _score_of_loss(losses: jax.Array) -> Nodes:

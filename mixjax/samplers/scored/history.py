@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from mixjax.checks import as_ids
+from mixjax.meshes import spec_of, with_auto_axes
 from mixjax.samplers.scored.types import ExampleSampler, ImportanceKind
 
 __all__ = ["AgedState", "effective_sample_size", "hardest", "with_ages"]
@@ -75,17 +76,10 @@ def with_ages(sampler: ExampleSampler) -> ExampleSampler:
 
     def update(state, indices, values):
         indices = as_ids("indices", indices)
-        n = state.visits.size
-        # Indices from elsewhere become n, which is dropped below; a negative one would count from the end.
-        rows = jnp.where((indices >= 0) & (indices < n), indices, n)
-        # Set, not added to: an index that occurs twice in the batch counts as one visit.
-        visits = state.visits.at[rows].get(mode="clip") + 1
-        return AgedState(
-            inner=sampler.update(state.inner, indices, values),
-            step=state.step + 1,
-            last_update=state.last_update.at[rows].set(state.step, mode="drop"),
-            visits=state.visits.at[rows].set(visits, mode="drop"),
-        )
+        counts = state.step, state.last_update, state.visits
+        step, last_update, visits = with_auto_axes(_count, jax.tree.map(spec_of, counts))(*counts, indices)
+        inner = sampler.update(state.inner, indices, values)
+        return AgedState(inner=inner, step=step, last_update=last_update, visits=visits)
 
     def importance_weights(state, indices, values, kind: ImportanceKind = "clipped"):
         return sampler.importance_weights(state.inner, indices, values, kind)
@@ -104,6 +98,16 @@ def with_ages(sampler: ExampleSampler) -> ExampleSampler:
         log_probs=log_probs,
         rebuild=rebuild,
     )
+
+
+def _count(step, last_update, visits, indices):
+    """Returns the counts of an :class:`AgedState` after a batch."""
+    n = visits.size
+    # Indices from elsewhere become n, which is dropped below; a negative one would count from the end.
+    rows = jnp.where((indices >= 0) & (indices < n), indices, n)
+    # Set, not added to: an index that occurs twice in the batch counts as one visit.
+    more = visits.at[rows].get(mode="clip") + 1
+    return step + 1, last_update.at[rows].set(step, mode="drop"), visits.at[rows].set(more, mode="drop")
 
 
 def effective_sample_size(log_probs: jax.Array) -> jax.Array:

@@ -18,7 +18,7 @@ from mixjax.samplers.scored.checks import (
     check_settings,
     check_values,
 )
-from mixjax.samplers.scored.host_history import HostHistory, finite_or_zero, quiet
+from mixjax.samplers.scored.host_history import HostHistory, as_indices, finite_or_zero, quiet
 from mixjax.samplers.scored.levels import Nodes
 from mixjax.samplers.scored.types import ImportanceKind
 
@@ -185,7 +185,7 @@ class HostSampler(HostHistory):
     @quiet
     def log_probs(self, indices: ArrayLike | None = None) -> np.ndarray:
         """Computes log-probabilities of one draw, float32: ``[n]`` of all examples, in O(n), or ``[B]`` of some."""
-        indices = np.arange(self.n) if indices is None else np.asarray(indices, np.intp)
+        indices = np.arange(self.n) if indices is None else as_indices(indices)
         nodes, log_prior = self._score(self._values_of(indices)), self._prior_of(indices)
         total = self._root()
         log_probs = self._relative(Nodes(nodes.top, nodes.log + log_prior), total)

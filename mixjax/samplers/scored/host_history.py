@@ -12,7 +12,7 @@ from mixjax.samplers.scored.checks import LARGEST, check_batch
 from mixjax.samplers.scored.levels import Nodes, sizes
 from mixjax.samplers.scored.types import SamplerState
 
-__all__ = ["HostHistory", "quiet"]
+__all__ = ["HostHistory", "as_indices", "finite_or_zero", "log_simplex", "quiet"]
 
 quiet = np.errstate(divide="ignore", invalid="ignore", over="ignore")
 """Silences NumPy where logs of zero and differences of infinities are meant; decorates whole methods."""
@@ -174,7 +174,7 @@ class HostHistory:
     def _smoothed(self, indices, values):
         """Returns indices, what the store would hold by each occurrence, and which values are finite."""
         check_batch(indices, values)
-        indices, new = np.asarray(indices, np.intp), np.asarray(values, np.float32)
+        indices, new = as_indices(indices), np.asarray(values, np.float32)
         finite, decay = np.isfinite(new), np.float32(self.decay)
         new = np.where(finite, new, np.float32(0)).clip(-LARGEST, LARGEST)
         return indices, decay * self._values_of(indices) + (1 - decay) * new, finite
@@ -187,6 +187,19 @@ class HostHistory:
         means = np.bincount(slots, new[kept], len(ids)).astype(np.float32) / counts.astype(np.float32)
         undo = [host_tree.write(self._values, ids, means)]
         return undo + host_tree.refresh(self._sums, self._leaves, ids, self._heat)
+
+
+def as_indices(indices: ArrayLike) -> np.ndarray:
+    """Widens indices of any integer type to that of NumPy's own.
+
+    Raises:
+        TypeError: floats or booleans.
+    """
+    array = np.asarray(indices)
+    # An empty list has no type of its own.
+    if array.size and not np.issubdtype(array.dtype, np.integer):
+        raise TypeError(f"indices must be integers, got {array.dtype}.")
+    return array.astype(np.intp)
 
 
 def _mapped(function, state) -> SamplerState:

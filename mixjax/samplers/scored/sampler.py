@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from mixjax.checks import as_ids
@@ -22,18 +25,36 @@ from mixjax.samplers.scored.checks import (
 )
 from mixjax.samplers.scored.devices import Candidates, devices_of
 from mixjax.samplers.scored.levels import Nodes
-from mixjax.samplers.scored.types import ExampleSampler, ImportanceKind, SamplerState
+from mixjax.samplers.scored.types import ImportanceKind, SamplerState
 
-__all__ = ["ScoredSampler"]
+__all__ = ["Numbers", "ScoredSampler"]
+
+
+class Numbers(NamedTuple):
+    """Holds the hyperparameters that may be arrays, traced ones too; see :func:`mixjax.samplers.hardness`.
+
+    Attributes:
+        heat: float32 scalar in [0, 1e30].
+        prior: ``[n]`` or None.
+        decay: scalar.
+        floor: scalar or None.
+        clip: two scalars.
+    """
+
+    heat: jax.Array
+    prior: Any
+    decay: ArrayLike
+    floor: Any
+    clip: tuple[ArrayLike, ArrayLike]
 
 
 class ScoredSampler:
     """Draws examples in proportion to ``prior * exp(log + heat * top)``, and keeps their stale values and the sums.
 
     The object holds hyperparameters only and is never changed. Its methods are pure functions of a
-    :class:`SamplerState`, and :meth:`functions` hands them to users. Log-masses are relative to a unit, see
-    :mod:`mixjax.samplers.scored.tree`. Where draws mix the prior in, the unit is the total mass of all devices. Else it
-    is ``exp(heat * top)``, ``top`` being this device's largest loss.
+    :class:`SamplerState`, and :func:`mixjax.samplers.scored.placement.functions` hands them to users. Log-masses are
+    relative to a unit, see :mod:`mixjax.samplers.scored.tree`. Where draws mix the prior in, the unit is the total mass
+    of all devices. Else it is ``exp(heat * top)``, ``top`` being this device's largest loss.
     """
 
     def __init__(
@@ -71,24 +92,25 @@ class ScoredSampler:
         """
         check_settings(n, prior=prior, decay=decay, floor=floor, clip=clip, fanout=fanout)
         # None of these is looked at as a number: a sampler can be made inside jit and vmap, where they are traced.
-        self.n, self.score, self.heat = n, score, jnp.asarray(heat, jnp.float32)
-        self.prior, self.replacement, self.decay, self.floor = prior, replacement, decay, floor
-        self.clip, self.fanout = clip, fanout
+        self.n, self.score, self.replacement, self.fanout = n, score, replacement, fanout
+        self.axis_name = axis_name
         self.sizes = levels.sizes(n, fanout)
-        self.devices = devices_of(n, self.heat, axis_name)
         # Where draws mix the prior in, they look at the prior's sums too.
         self.mixes = fallback or floor is not None
+        # A list would be taken for a pytree of numbers.
+        prior = np.asarray(prior) if isinstance(prior, list | tuple) else prior
+        self._set(Numbers(jnp.asarray(heat, jnp.float32), prior, decay, floor, clip))
 
-    def functions(self) -> ExampleSampler:
-        """Returns the pure functions that users get."""
-        return ExampleSampler(
-            init=self.init,
-            sample=self.sample,
-            update=self.update,
-            importance_weights=self.importance_weights,
-            log_probs=self.log_probs,
-            rebuild=self.rebuild,
-        )
+    def _set(self, numbers: Numbers) -> None:
+        self.numbers = numbers
+        self.heat, self.prior, self.decay, self.floor, self.clip = numbers
+        self.devices = devices_of(self.n, self.heat, self.axis_name)
+
+    def with_numbers(self, numbers: Numbers) -> ScoredSampler:
+        """Returns a sampler of other hyperparameters, which are of the same kind: None stays None."""
+        other = copy.copy(self)
+        other._set(numbers)
+        return other
 
     def init(self, values: ArrayLike, key: jax.Array | None = None) -> SamplerState:
         """Makes a state of initial values, a scalar or ``[n]``; with a key, noise breaks their ties."""

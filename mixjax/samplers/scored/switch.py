@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 
 from mixjax.checks import check_positive, check_range, is_concrete
+from mixjax.meshes import varying_like, with_auto_axes
 from mixjax.samplers.scored.types import ExampleSampler, ImportanceKind, SamplerState
 
 __all__ = ["SwitchState", "when_it_pays"]
@@ -118,20 +120,24 @@ class _Switch:
         self.threshold, self.decay = jnp.asarray(threshold, jnp.float32), jnp.asarray(decay, jnp.float32)
 
     def init(self, values, key=None):
-        inner, zero = self.sampler.init(values, key), jnp.zeros((), jnp.float32)
+        inner = self.sampler.init(values, key)
         # The state of a wrapper hides its sampler's prior, so a wrapped sampler is not checked.
         if isinstance(inner, SamplerState) and inner.log_prior.ndim:
             raise ValueError("when_it_pays draws uniformly while it is off: the sampler's prior must be uniform too.")
-        return SwitchState(inner=inner, on=jnp.zeros((), bool), mass=zero, norm=zero, uniform=zero, drawn=zero)
+        # A zero for each field: a state that holds one buffer twice cannot be donated.
+        mass, norm, uniform, drawn = (jnp.zeros((), jnp.float32) for _ in range(4))
+        return SwitchState(inner=inner, on=jnp.zeros((), bool), mass=mass, norm=norm, uniform=uniform, drawn=drawn)
 
     def sample(self, state, key, batch_size):
         n = state.values.size
 
+        # Under shard_map both branches have to vary over the same devices.
         def as_wrapped(inner):
-            return self.sampler.sample(inner, key, batch_size)
+            return varying_like(self.sampler.sample(inner, key, batch_size), inner, key)
 
         def uniformly(inner):
-            return jax.random.randint(key, (batch_size,), 0, n, jnp.int32), jnp.ones(batch_size, jnp.float32)
+            indices = jax.random.randint(key, (batch_size,), 0, n, jnp.int32)
+            return varying_like((indices, jnp.ones(batch_size, jnp.float32)), inner, key)
 
         # A cond, not a where: while the switch is off, no draw descends the tree.
         return jax.lax.cond(state.on, as_wrapped, uniformly, state.inner)
@@ -147,7 +153,8 @@ class _Switch:
         scores = jax.lax.stop_gradient(jnp.asarray(values).astype(jnp.float32))
         # These probabilities are uniform while the switch is off, so the weights are 1 then.
         weights = jnp.exp(-jnp.log(jnp.float32(state.values.size)) - self.log_probs(state, indices))
-        moments, known = _moments(scores, weights)
+        # On a mesh with Explicit axes, scores may be sharded where weights are not.
+        moments, known = with_auto_axes(_moments, PartitionSpec())(scores, weights)
 
         def follow(mean, value):
             return jnp.where(known, self.decay * mean + (1.0 - self.decay) * value, mean)
@@ -177,7 +184,7 @@ class _Moments(NamedTuple):
 def _moments(scores, weights):
     """Returns a batch's means over its finite scores, and whether all means are finite and there is such a score."""
     finite = jnp.isfinite(scores)
-    scores, count = jnp.where(finite, scores, 0.0), jnp.maximum(finite.sum(), 1)
+    scores, count = jnp.where(finite, scores, 0.0), jnp.maximum(finite.sum(dtype=jnp.float32), 1.0)
     means = [x.sum() / count for x in (weights * scores, weights * scores**2, (weights * scores) ** 2)]
     # Finite scores may still overflow when squared, or meet an infinite weight.
     return _Moments(*means), jnp.isfinite(jnp.stack(means)).all() & finite.any()

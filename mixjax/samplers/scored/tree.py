@@ -157,7 +157,7 @@ def draw(
         nodes = jax.lax.optimization_barrier(nodes * fanout + chosen)
         # Not masses(0, nodes): a second look at the leaves, which an update after the draw need not wait for, makes XLA
         # copy all of them.
-        logs = jnp.where(jnp.arange(fanout) == chosen[:, None], siblings, -jnp.inf).max(-1)
+        logs = jnp.where(jnp.arange(fanout)[None] == chosen[:, None], siblings, -jnp.inf).max(-1)
     return nodes, logs
 
 
@@ -235,4 +235,4 @@ def _largest(logs):
 
 
 def _children(nodes, fanout):
-    return nodes[:, None] * fanout + jnp.arange(fanout, dtype=jnp.int32)
+    return nodes[:, None] * fanout + jnp.arange(fanout, dtype=jnp.int32)[None]

@@ -23,7 +23,7 @@ SPLIT = P("data")
 
 def on_mesh(function, out_specs, in_spec=SPLIT):
     mesh = jax.make_mesh((DEVICES,), ("data",), axis_types=(AxisType.Auto,))
-    return jax.jit(jax.shard_map(function, mesh=mesh, in_specs=(in_spec, P()), out_specs=out_specs, check_vma=False))
+    return jax.jit(jax.shard_map(function, mesh=mesh, in_specs=(in_spec, P()), out_specs=out_specs, check_vma=True))
 
 
 @pytest.mark.slow

@@ -1,0 +1,52 @@
+"""Defines the commands ``mixjax live ...``. Packages that are slow to import are imported when a command runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mixjax.cli.terminal import reported
+
+__all__ = ["make_live"]
+
+
+def make_live() -> typer.Typer:
+    """Makes the group of commands about live mixes."""
+    group = typer.Typer(
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        help="Look at mixes that move while a model trains.",
+    )
+    # With a callback, a group of one command keeps the command's name.
+    group.callback()(_top)
+    group.command("show")(show)
+    return group
+
+
+def _top() -> None:
+    """Look at mixes that move while a model trains."""
+
+
+def show(
+    path: Annotated[Path, typer.Argument(metavar="LEDGER", help="A file that mixjax.live.Ledger writes.")],
+    figure: Annotated[Path | None, typer.Option("--figure", help="Draw a figure into this file too.")] = None,
+) -> None:
+    """Show what was really drawn: rows, shares and epochs of each domain, and events.
+
+    The ledger may belong to a run that goes on.
+
+    \b
+    Examples:
+      mixjax live show run/ledger.jsonl
+      mixjax live show run/ledger.jsonl --figure ledger.png
+    """
+    with reported(ValueError, OSError, ImportError):
+        from mixjax.live import read_ledger
+        from mixjax.live.figures import ledger_figure, ledger_lines
+
+        ledger = read_ledger(path)
+        for line in ledger_lines(ledger):
+            typer.echo(line)
+        if figure is not None:
+            ledger_figure(ledger).savefig(figure, dpi=150)
+            typer.echo(f"figure: {figure}")

@@ -1,0 +1,245 @@
+"""Writes down what was really drawn, step by step, in a file that can be read while the run goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mixjax.live.plan import Batch, Plan
+
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["Ledger", "read_ledger"]
+
+_FORM = 1
+
+
+class Ledger:
+    """Appends a line of JSON for each step, or for every few steps.
+
+    A line holds the steps it covers, the rows drawn of each domain, the weights that were asked for and in force in the
+    last of them, losses if they are given, and events. The first line after each start names the domains.
+
+    A run that was restored from step 1000 goes on from there, although its ledger may have run on to 1007. So a ledger
+    that is opened again is cut to the steps before the plan's, and says so in an event. Steps that it lacks, because a
+    line was not written yet when the process was killed, become one line, by what the plan has drawn. So no step is
+    there twice, and none is missing.
+
+    Args:
+        path: the file; made if it does not exist.
+        plan: the plan, at the step from which the ledger is to go on: after ``plan.set_state``.
+        every: number of steps a line, at least 1. With 2,000 domains a line takes about a millisecond.
+
+    Raises:
+        ValueError: ``every`` is out of range, or the file is no ledger.
+
+    Example:
+        >>> import tempfile
+        >>> from mixjax.live import Ledger, Plan, read_ledger
+        >>> plan = Plan({"web": 100, "code": 10}, batch_size=4, weights=[0.5, 0.5], lag=1)
+        >>> path = tempfile.mkdtemp() + "/ledger.jsonl"
+        >>> with Ledger(path, plan) as ledger:
+        ...     for step in range(10):
+        ...         ledger.write(next(plan), losses=[1.0, 2.0])
+        ...         plan.keep(step)
+        >>> read_ledger(path).epochs.isel(step=-1).values.tolist()
+        [0.2, 2.0]
+    """
+
+    def __init__(self, path: str | os.PathLike, plan: Plan, every: int = 1):
+        """Opens the file, and cuts it to the steps before the plan's."""
+        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+            raise ValueError(f"every must be an integer of at least 1, got {every!r}.")
+        self._path, self._every = Path(path).expanduser(), every
+        self._num_domains = len(plan.sizes)
+        self._waiting: list[Batch] = []
+        self._losses = None
+        self._next = plan.step
+        start = {
+            "ledger": _FORM,
+            "step": plan.step,
+            "domains": dict(plan.sizes),
+            "batch_size": plan.batch_size,
+            "seed": plan.seed,
+            "budget": plan.budget,
+            "max_epochs": None if plan.max_epochs is None else np.asarray(plan.max_epochs).tolist(),
+        }
+        lines, event = _cut(self._path, plan)
+        if event:
+            start["event"] = event
+        # Written anew and renamed, so that a process killed here loses no line.
+        partial = self._path.with_name(f".{self._path.name}.partial")
+        with open(partial, "w", encoding="utf-8") as file:
+            file.writelines(json.dumps(line) + "\n" for line in [*lines, start])
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, self._path)
+        self._file: IO[str] = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 (closed by close)
+
+    def __enter__(self) -> Ledger:
+        """Returns the ledger, which is closed at the end of the block."""
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """Closes the file."""
+        self.close()
+
+    def write(self, batch: Batch | Mapping[str, Any], losses: ArrayLike | None = None) -> None:
+        """Notes a step.
+
+        Args:
+            batch: the plan's batch, or an element of :func:`mixjax.live.mix`; of the step after the last one noted.
+            losses: mean loss of each domain, ``[D]``; NaN where the step had none. Of several steps in a line the last
+                ones given are written.
+
+        Raises:
+            ValueError: another step, or losses that are not ``[D]``.
+        """
+        if isinstance(batch, Mapping):
+            batch = Batch(**{field: batch[field] for field in Batch._fields})
+        if batch.step != self._next:
+            raise ValueError(f"the next step of the ledger is {self._next}, got step {batch.step}.")
+        if losses is not None:
+            losses = np.asarray(losses, np.float64)
+            if losses.shape != (self._num_domains,):
+                raise ValueError(f"losses must be [{self._num_domains}], one per domain, got shape {losses.shape}.")
+            self._losses = losses
+        self._next += 1
+        self._waiting.append(batch)
+        if len(self._waiting) == self._every:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes the line of the steps that wait, if any."""
+        if not self._waiting:
+            return
+        first, last = self._waiting[0], self._waiting[-1]
+        counts = first.counts if len(self._waiting) == 1 else np.sum([each.counts for each in self._waiting], axis=0)
+        line: dict[str, Any] = {"from": first.step, "step": last.step, "counts": counts.tolist()}
+        line |= {"asked": _short(last.asked), "weights": _short(last.weights)}
+        if self._losses is not None:
+            line["losses"] = _short(self._losses)
+        events = [event for each in self._waiting for event in each.events]
+        if events:
+            line["events"] = events
+        self._file.write(json.dumps(line) + "\n")
+        # To the operating system, which keeps it if this process is killed.
+        self._file.flush()
+        self._waiting, self._losses = [], None
+
+    def close(self) -> None:
+        """Writes what waits, and closes the file."""
+        if not self._file.closed:
+            self.flush()
+            self._file.close()
+
+
+def read_ledger(path: str | os.PathLike) -> xarray.Dataset:
+    """Reads a ledger, also one that a run is writing.
+
+    Args:
+        path: the file.
+
+    Returns:
+        A Dataset over ``step``, the last one of each line, and ``domain``, by name: ``counts``, the rows drawn in the
+        line's steps; ``epochs``, how often each domain had been seen by then; ``asked`` and ``weights`` in its last
+        step; ``losses``, NaN where there are none; ``num_steps`` of the line. Domains that were not there yet, or any
+        more, have counts of 0 and weights of NaN. The attribute ``events`` is a list of dictionaries.
+
+    Raises:
+        ValueError: the file is no ledger.
+    """
+    import xarray
+
+    lines = _lines(Path(path).expanduser())
+    starts = [line for line in lines if "ledger" in line]
+    sizes: dict[str, int] = {}
+    for start in starts:
+        sizes |= start["domains"]
+    places = {name: i for i, name in enumerate(sizes)}
+
+    steps = [line for line in lines if "counts" in line]
+    shape = len(steps), len(sizes)
+    arrays = {name: np.full(shape, np.nan) for name in ("asked", "weights", "losses")}
+    counts = np.zeros(shape, np.int64)
+    events = [start["event"] for start in starts if "event" in start]
+    where, i = np.zeros(0, int), 0
+    for line in lines:
+        if "ledger" in line:
+            where = np.array([places[name] for name in line["domains"]])
+            continue
+        counts[i, where] = line["counts"]
+        for name, array in arrays.items():
+            if name in line:
+                array[i, where] = np.array(line[name], np.float64)
+        events += line.get("events", [])
+        i += 1
+    epochs = counts.cumsum(axis=0) / np.array(list(sizes.values()))
+    variables: dict[str, Any] = {name: (("step", "domain"), array) for name, array in arrays.items()}
+    variables["epochs"] = (("step", "domain"), epochs)
+    variables["counts"] = (("step", "domain"), counts)
+    variables["num_steps"] = (("step",), np.array([line["step"] - line["from"] + 1 for line in steps], np.int64))
+    coords = {"step": [line["step"] for line in steps], "domain": list(sizes)}
+    attrs = {name: starts[-1][name] for name in ("batch_size", "seed", "budget", "max_epochs")}
+    return xarray.Dataset(variables, coords, attrs | {"sizes": sizes, "events": events})
+
+
+def _short(values) -> list[float | None]:
+    """Rounds to six digits, which a figure does not show the lack of; None stands for NaN, which JSON lacks."""
+    return [float(f"{value:.6g}") if np.isfinite(value) else None for value in values.tolist()]
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """Reads the whole lines of a ledger; a last one that a killed process left unfinished is passed over."""
+    text = path.read_text(encoding="utf-8")
+    try:
+        lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+        whole = bool(lines) and lines[0]["ledger"] <= _FORM
+    except (ValueError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise ValueError(f"{path} is no ledger of mixjax.live, or damaged.")
+    return lines
+
+
+def _cut(path: Path, plan: Plan) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+    """Returns the lines of a ledger before the plan's step, and the event that tells what was cut or filled in."""
+    lines = _lines(path) if path.exists() and path.stat().st_size else []
+    kept = [line for line in lines if "counts" in line and line["step"] < plan.step]
+    # A start belongs to the lines after it.
+    starts = [line for line in lines if "ledger" in line and line["step"] < plan.step]
+    kept = sorted([*starts, *kept], key=lambda line: (line.get("from", line["step"]), "counts" in line))
+    end = max((line["step"] + 1 for line in lines if "counts" in line), default=0)
+    covered = max((line["step"] + 1 for line in kept if "counts" in line), default=0)
+    if covered < plan.step:
+        kept += _filled(kept, covered, plan)
+    if end > plan.step:
+        return kept, {"step": plan.step, "event": "ledger cut", "steps": [plan.step, end - 1]}
+    if end < plan.step:
+        return kept, {"step": plan.step, "event": "ledger filled in", "steps": [end, plan.step - 1]}
+    return kept, None
+
+
+def _filled(kept, covered, plan):
+    """Makes the line of steps that no whole line covers, by what the plan has drawn; their weights are not known."""
+    names, starts = list(plan.sizes), [line for line in kept if "ledger" in line]
+    drawn: dict[str, int] = {}
+    domains: list[str] = names
+    for line in kept:
+        if "ledger" in line:
+            domains = list(line["domains"])
+            continue
+        for name, count in zip(domains, line["counts"], strict=True):
+            drawn[name] = drawn.get(name, 0) + count
+    total = dict(zip(names, plan.get_state()["drawn"], strict=True))
+    counts = [max(total.get(name, 0) - drawn.get(name, 0), 0) for name in domains]
+    nothing = [None] * len(domains)
+    line = {"from": covered, "step": plan.step - 1, "counts": counts, "asked": nothing, "weights": nothing}
+    return [line] if starts else [{"ledger": _FORM, "step": 0, "domains": dict(plan.sizes)}, line]

@@ -1,0 +1,198 @@
+"""Reads the batches of a plan as a grain data set, in this process or in others."""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import multiprocessing
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import grain
+
+from mixjax.live.plan import Batch, Plan
+from mixjax.live.reading import as_named, read_batch, sizes_of
+
+__all__ = ["MixDataset", "mix"]
+
+
+def mix(
+    datasets: Mapping[str, Any] | Sequence[Any], plan: Plan, workers: int = 0, prefetch: int | None = None
+) -> MixDataset:
+    """Makes the grain data set of a plan's batches.
+
+    An element is a dictionary: the fields of :class:`mixjax.live.Batch` by name, and ``"value"``, the rows of the batch
+    stacked. Go on with ``.map`` and with prefetching to the device. Work on single rows belongs into the data sets'
+    own ``.map``, which runs in the workers.
+
+    The plan stays in this process, where the weights are published. Workers are processes that get whole batches of
+    (domain, row) and return them in order. They only get batches whose weights are known, so none of them waits. For
+    the same reason grain's own ``.mp_prefetch`` after the mix is refused: it would send the plan into each worker,
+    where no publication reaches it.
+
+    Workers import the main script again, so a script that uses them needs ``if __name__ == "__main__":``.
+
+    Args:
+        datasets: one data set a domain, in the plan's order or by the plan's names: ``grain.MapDataset``, arrays,
+            memory maps, trees of arrays. Arrays are read on a path of their own, without a call per row.
+        plan: says what to read. It has one live iterator at a time.
+        workers: number of processes; 0 reads in this one.
+        prefetch: batches that workers read ahead, at most; twice the number of workers if left out. The plan's lag
+            bounds it too.
+
+    Returns:
+        A ``grain.IterDataset``. ``get_state`` of its iterator is :meth:`mixjax.live.Plan.get_state`, whatever was read
+        ahead.
+
+    Raises:
+        ValueError: data sets that do not fit the plan's domains or sizes, or a number out of range.
+
+    Example:
+        >>> import numpy as np
+        >>> from mixjax.live import Plan, mix, sizes_of
+        >>> datasets = {"a": np.arange(10), "b": np.arange(100, 105)}
+        >>> plan = Plan(sizes_of(datasets), batch_size=4, weights=[0.5, 0.5], lag=1)
+        >>> for element in mix(datasets, plan):
+        ...     print(element["step"], np.sum(element["value"] >= 100))
+        ...     plan.publish(element["step"], [0.25, 0.75])
+        ...     if element["step"] == 1:
+        ...         break
+        0 2
+        1 3
+    """
+    named = as_named(datasets)
+    sizes = sizes_of(named)
+    if sizes != plan.sizes or list(sizes) != list(plan.sizes):
+        raise ValueError(f"the data sets have the sizes {sizes}, and the plan was made for {plan.sizes}.")
+    for name, value in (("workers", workers), ("prefetch", prefetch)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+            raise ValueError(f"{name} must be an integer of at least 0, got {value!r}.")
+    return MixDataset(list(named.values()), plan, workers, 2 * workers if prefetch is None else prefetch)
+
+
+class MixDataset(grain.IterDataset):
+    """Holds the data sets and the plan of :func:`mix`."""
+
+    def __init__(self, datasets: list[Any], plan: Plan, workers: int, prefetch: int):
+        """Keeps the arguments; nothing is read before the first element is asked for."""
+        super().__init__()
+        self._datasets, self._plan, self._workers, self._ahead = datasets, plan, workers, prefetch
+        self._iterator: weakref.ref | None = None
+
+    def __iter__(self) -> _MixIterator:
+        """Starts reading.
+
+        Raises:
+            RuntimeError: an iterator over this plan has not been closed.
+        """
+        _claim(self._plan)
+        iterator = _MixIterator(self._datasets, self._plan, self._workers, self._ahead)
+        _LIVE[self._plan] = weakref.ref(iterator)
+        return iterator
+
+    def __reduce__(self):
+        """Refuses to be pickled, which would copy the plan."""
+        raise TypeError(
+            "a live mix cannot be sent to another process, since its plan would not hear of new weights there: in "
+            "place of .mp_prefetch after the mix use mixjax.live.mix(datasets, plan, workers=...)."
+        )
+
+
+_LIVE: weakref.WeakKeyDictionary[Plan, weakref.ref] = weakref.WeakKeyDictionary()
+
+
+def _claim(plan: Plan) -> None:
+    """Checks that nobody else draws from the plan."""
+    before = _LIVE[plan]() if plan in _LIVE else None
+    if before is not None and not before.is_closed:
+        raise RuntimeError("the plan has a live iterator: close() it, or give the other loop a plan of its own.")
+
+
+class _MixIterator(grain.DatasetIterator):
+    """Hands out the batches of a plan in order, while workers read the next ones."""
+
+    def __init__(self, datasets: list[Any], plan: Plan, workers: int, prefetch: int):
+        super().__init__()
+        self._datasets, self._plan, self._prefetch = datasets, plan, max(prefetch, workers)
+        self._pending: collections.deque[tuple[Batch, concurrent.futures.Future]] = collections.deque()
+        self._pool = None
+        if workers:
+            # Forked processes would inherit JAX's threads and locks in whatever state they are.
+            context = multiprocessing.get_context("spawn")
+            self._pool = concurrent.futures.ProcessPoolExecutor(
+                workers, mp_context=context, initializer=_open, initargs=(datasets,)
+            )
+        self.is_closed = False
+
+    def __next__(self) -> dict[str, Any]:
+        self._assert_not_closed()
+        if self._pool is None:
+            batch = next(self._plan)
+            return _element(batch, read_batch(self._datasets, batch.domain_ids, batch.rows))
+        self._submit()
+        batch, reading = self._pending.popleft()
+        try:
+            value = reading.result()
+        except concurrent.futures.process.BrokenProcessPool as error:
+            raise RuntimeError(
+                f"a worker of the mix died while step {batch.step} was read (killed, out of memory, or the script "
+                "lacks `if __name__ == '__main__':`). Restore the plan from its last state to go on."
+            ) from error
+        # The next ones are read while this one is used.
+        self._submit(only_known=True)
+        return _element(batch, value)
+
+    def _submit(self, only_known: bool = False) -> None:
+        """Sends batches to the workers as long as their weights are known; waits for the first one if there is none."""
+        while len(self._pending) < self._prefetch and (self._plan.is_known() or not (self._pending or only_known)):
+            try:
+                batch = next(self._plan)
+            except StopIteration:
+                if self._pending or only_known:
+                    return
+                raise
+            assert self._pool is not None
+            self._pending.append((batch, self._pool.submit(_read, batch.domain_ids, batch.rows)))
+
+    def get_state(self) -> dict[str, Any]:
+        return self._plan.get_state()
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self._drop_pending()
+        self._plan.set_state(state)
+
+    def close(self) -> None:
+        if self.is_closed:
+            return
+        self.is_closed = True
+        self._drop_pending()
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+        super().close()
+
+    def __del__(self):
+        # A loop that breaks off leaves no process behind.
+        if not getattr(self, "is_closed", True) and self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _drop_pending(self):
+        for _, reading in self._pending:
+            reading.cancel()
+        self._pending.clear()
+
+
+def _element(batch: Batch, value: Any) -> dict[str, Any]:
+    return batch._asdict() | {"value": value}
+
+
+# The data sets of a worker process, which are sent to it once.
+_DATASETS: list[Any] = []
+
+
+def _open(datasets: list[Any]) -> None:
+    _DATASETS[:] = datasets
+
+
+def _read(domain_ids, rows):
+    return read_batch(_DATASETS, domain_ids, rows)

@@ -1,0 +1,59 @@
+"""Tests the figure and the table of a ledger by what they show."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from mixjax.live import Ledger, Plan, read_ledger
+from mixjax.live.figures import ledger_figure, ledger_lines
+
+
+def ledger_of(path, num_steps=120, losses=True, **changes):
+    arguments = {"sizes": {"web": 5000, "books": 90, "code": 20}, "batch_size": 8, "weights": [0.5, 0.3, 0.2], "lag": 2}
+    plan = Plan(**(arguments | changes))
+    with Ledger(path, plan) as ledger:
+        for step in range(num_steps):
+            ledger.write(next(plan), losses=np.arange(len(plan.sizes)) + 1.0 if losses else None)
+            plan.keep(step)
+    return read_ledger(path)
+
+
+def test_the_figure_shows_shares_epochs_and_losses(tmp_path):
+    figure = ledger_figure(ledger_of(tmp_path / "ledger", max_epochs=2))
+    shares, epochs, losses = figure.axes
+    # A line, a dashed and a dotted one for each domain.
+    assert len(shares.lines) == 9
+    web = {line.get_linestyle(): line for line in shares.lines[:3]}
+    assert web[":"].get_ydata()[-1] == pytest.approx(0.5) and web["--"].get_ydata()[-1] > 0.9
+    assert web["-"].get_ydata()[-1] == pytest.approx(web["--"].get_ydata()[-1], abs=0.1)
+    assert [text.get_text() for text in epochs.get_legend().texts] == ["web", "books", "code", "limit 2"]
+    assert max(line.get_ydata()[-1] for line in epochs.lines) <= 2.0
+    assert sorted(line.get_ydata()[-1] for line in losses.lines) == [1.0, 2.0, 3.0]
+    plt.close(figure)
+
+
+def test_many_domains_are_cut_to_the_most_drawn_and_said_so(tmp_path):
+    weights = np.arange(1, 26)
+    found = ledger_of(tmp_path / "ledger", sizes=[100] * 25, weights=weights, losses=False)
+    figure = ledger_figure(found)
+    assert len(figure.axes) == 2
+    legend = figure.axes[1].get_legend()
+    assert legend.get_title().get_text() == "10 of 25 domains"
+    assert legend.texts[0].get_text() == "24"
+    plt.close(figure)
+
+
+def test_the_table_has_a_line_for_each_domain_and_kind_of_event(tmp_path):
+    found = ledger_of(tmp_path / "ledger", max_epochs=[100, 1, 1])
+    lines = ledger_lines(found)
+    assert lines[0] == "960 rows in the steps 0 to 119"
+    assert lines[1].split() == ["domain", "rows", "share", "epochs", "asked", "in", "force"]
+    assert lines[3].split() == ["books", "90", "0.0938", "1", "0.3000", "0.0000"]
+    assert any(line.startswith("written off: ") and "first at step" in line for line in lines)
+
+
+def test_a_ledger_without_steps_is_an_error(tmp_path):
+    found = ledger_of(tmp_path / "ledger", num_steps=0)
+    for function in (ledger_figure, ledger_lines):
+        with pytest.raises(ValueError, match="the ledger has no step yet"):
+            function(found)

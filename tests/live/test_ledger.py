@@ -1,0 +1,127 @@
+"""Tests that the ledger holds every step once, whatever was killed, and says what it cut."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mixjax.live import Ledger, Plan, read_ledger
+
+SIZES = {"web": 100, "books": 20, "code": 7}
+
+
+def plan_of(state=None, **changes):
+    plan = Plan(**({"sizes": SIZES, "batch_size": 6, "weights": [0.5, 0.3, 0.2], "lag": 2} | changes))
+    if state is not None:
+        plan.set_state(state, domains="changed" if "sizes" in changes else "same")
+    return plan
+
+
+def go_on(path, plan, num_steps, every=1):
+    """Trains some steps and leaves the ledger as a killed process would: what waits is lost."""
+    ledger, counts = Ledger(path, plan, every), []
+    for _ in range(num_steps):
+        batch = next(plan)
+        ledger.write(batch, losses=[1.0, np.nan, batch.step])
+        counts.append(batch.counts)
+        plan.publish(batch.step, np.random.default_rng(batch.step).dirichlet(np.ones(len(plan.sizes))))
+    ledger._file.close()
+    return np.array(counts)
+
+
+def test_lines_hold_what_was_drawn_asked_and_in_force(tmp_path):
+    plan = plan_of(max_epochs=[100, 1, 100])
+    counts = go_on(tmp_path / "ledger", plan, 30)
+    found = read_ledger(tmp_path / "ledger")
+    np.testing.assert_array_equal(found.counts, counts)
+    np.testing.assert_allclose(found.epochs[-1], counts.sum(axis=0) / [100, 20, 7])
+    assert list(found.domain.values) == list(SIZES) and found.step.values.tolist() == list(range(30))
+    np.testing.assert_array_equal(found.losses[5], [1.0, np.nan, 5.0])
+    # Books are spent by then, so that what is in force differs from what was asked.
+    assert found.weights[-1, 1] == 0 and found.asked[-1, 1] > 0
+    assert any(event["event"] == "written off" for event in found.attrs["events"])
+
+
+@pytest.mark.parametrize("every", [1, 4])
+def test_a_ledger_that_ran_on_is_cut_and_says_so(tmp_path, every):
+    path, plan = tmp_path / "ledger", plan_of()
+    first = go_on(path, plan, 10, every)
+    state = json.loads(json.dumps(plan.get_state()))
+    further = go_on(path, plan, 8, every)
+    second = go_on(path, plan_of(state), 14, every)
+    np.testing.assert_array_equal(second[:8], further)
+
+    found = read_ledger(path)
+    np.testing.assert_array_equal(found.num_steps.cumsum().values - 1, found.step.values)
+    whole = np.concatenate([first, second])
+    drawn = found.counts.values.cumsum(axis=0)
+    np.testing.assert_array_equal(drawn, whole.cumsum(axis=0)[found.step.values])
+    assert {"step": 10, "event": "ledger cut", "steps": [10, 17]} in found.attrs["events"]
+
+
+def test_a_line_that_was_not_finished_is_passed_over(tmp_path):
+    path, plan = tmp_path / "ledger", plan_of()
+    go_on(path, plan, 5)
+    state = plan.get_state()
+    with open(path, "a") as file:
+        file.write('{"from": 5, "step": 5, "cou')
+    assert read_ledger(path).step.values.tolist() == list(range(5))
+    go_on(path, plan_of(state), 3)
+    assert read_ledger(path).step.values.tolist() == list(range(8))
+
+
+def test_domains_may_come_and_go(tmp_path):
+    path, plan = tmp_path / "ledger", plan_of()
+    before = go_on(path, plan, 6)
+    new = {"code": 7, "maths": 11, "web": 100}
+    after = go_on(path, plan_of(plan.get_state(), sizes=new), 6)
+    found = read_ledger(path)
+    assert list(found.domain.values) == ["web", "books", "code", "maths"]
+    assert found.counts.sel(domain="books").sum() == before[:, 1].sum()
+    np.testing.assert_array_equal(found.counts.sel(domain="maths")[6:], after[:, 1])
+    assert np.isnan(found.weights.sel(domain="maths")[:6]).all()
+    assert any(event["event"] == "domains changed" for event in found.attrs["events"])
+
+
+def test_steps_are_noted_once_and_in_order(tmp_path):
+    plan = plan_of()
+    with Ledger(tmp_path / "ledger", plan) as ledger:
+        batch = next(plan)
+        ledger.write(batch._asdict() | {"value": None})
+        with pytest.raises(ValueError, match="the next step of the ledger is 1, got step 0"):
+            ledger.write(batch)
+        with pytest.raises(ValueError, match=r"losses must be \[3\]"):
+            ledger.write(next(plan), losses=[1.0])
+
+
+def test_steps_that_were_not_written_yet_are_filled_in_by_the_plan(tmp_path):
+    path, plan = tmp_path / "ledger", plan_of()
+    first = go_on(path, plan, 11, every=4)
+    second = go_on(path, plan_of(plan.get_state()), 3)
+    found = read_ledger(path)
+    assert found.step.values.tolist() == [3, 7, 10, 11, 12, 13]
+    np.testing.assert_array_equal(found.counts[2], first[8:].sum(axis=0))
+    np.testing.assert_array_equal(found.counts.sum(axis=0), np.sum([*first, *second], axis=0))
+    assert {"step": 11, "event": "ledger filled in", "steps": [8, 10]} in found.attrs["events"]
+
+
+def test_a_ledger_may_begin_in_the_middle_of_a_run(tmp_path):
+    plan = plan_of()
+    for step in range(5):
+        next(plan)
+        plan.keep(step)
+    second = plan_of(plan.get_state())
+    counts = go_on(tmp_path / "ledger", second, 2)
+    found = read_ledger(tmp_path / "ledger")
+    assert found.step.values.tolist() == [4, 5, 6] and found.num_steps.values.tolist() == [5, 1, 1]
+    assert found.counts.sum() == 7 * 6 and (found.counts[1:] == counts).all()
+
+
+def test_what_is_no_ledger_is_refused(tmp_path):
+    path, plan = tmp_path / "ledger", plan_of()
+    for text in ("", "nonsense\n", "[]\n", '{"step": 1}\n'):
+        (tmp_path / "other").write_text(text)
+        with pytest.raises(ValueError, match="is no ledger"):
+            read_ledger(tmp_path / "other")
+    with pytest.raises(ValueError, match="every must be an integer of at least 1, got 0"):
+        Ledger(path, plan, every=0)

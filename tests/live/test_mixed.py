@@ -1,0 +1,148 @@
+"""Tests that the mix gives the plan's batches, whatever reads them, and ends as a user would expect."""
+
+import os
+import pickle
+import signal
+
+import grain
+import numpy as np
+import pytest
+
+from mixjax.live import Plan, mix, sizes_of
+
+
+class Shift(grain.transforms.Map):
+    """Work on single rows, which a worker has to import."""
+
+    def map(self, element):
+        return element + 1000
+
+
+class Exit(grain.transforms.Map):
+    """Kills the process that reads."""
+
+    def map(self, element):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def datasets():
+    return {
+        "array": np.arange(60).reshape(30, 2),
+        "dataset": grain.MapDataset.source(np.arange(14).reshape(7, 2)).map(Shift()),
+    }
+
+
+def plan_of(**changes):
+    return Plan(**({"sizes": sizes_of(datasets()), "batch_size": 6, "weights": [0.6, 0.4], "lag": 4} | changes))
+
+
+def take(plan, iterator, steps):
+    elements = []
+    for step in steps:
+        element = next(iterator)
+        assert element["step"] == step
+        elements.append(element)
+        plan.publish(step, np.random.default_rng(step).dirichlet(np.ones(2)))
+    return elements
+
+
+def assert_same(got, want):
+    assert len(got) == len(want)
+    for a, b in zip(got, want, strict=True):
+        assert a.keys() == b.keys()
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name])
+
+
+def undisturbed(num_steps):
+    plan = plan_of()
+    return take(plan, iter(mix(datasets(), plan)), range(num_steps))
+
+
+def test_elements_are_batches_with_their_rows():
+    arrays = {name: np.stack([dataset[i] for i in range(len(dataset))]) for name, dataset in datasets().items()}
+    for element in undisturbed(30):
+        want = [arrays[list(arrays)[d]][row] for d, row in zip(element["domain_ids"], element["rows"], strict=True)]
+        np.testing.assert_array_equal(element["value"], want)
+
+
+def test_workers_and_stops_change_no_batch():
+    want, state, got = undisturbed(40), None, []
+    # Each stretch has other workers, another prefetch and another number of hosts' worth of read-ahead.
+    for workers, prefetch, start, stop in [(2, 5, 0, 13), (0, 0, 13, 20), (1, 1, 20, 40)]:
+        plan = plan_of()
+        iterator = iter(mix(datasets(), plan, workers=workers, prefetch=prefetch))
+        if state is not None:
+            iterator.set_state(state)
+        got += take(plan, iterator, range(start, stop))
+        state = iterator.get_state()
+        iterator.close()
+    assert_same(got, want)
+
+
+def test_a_user_goes_on_with_map():
+    plan = plan_of()
+    sums = iter(mix(datasets(), plan).map(lambda element: element["value"].sum()))
+    want = undisturbed(4)
+    assert [next(sums) for _ in range(4)] == [element["value"].sum() for element in want]
+
+
+def test_a_forgotten_publication_is_named_with_and_without_workers():
+    for workers in (0, 1):
+        plan = plan_of()
+        iterator = iter(mix(datasets(), plan, workers=workers, prefetch=9))
+        for _ in range(4):
+            next(iterator)
+        with pytest.raises(RuntimeError, match=r"step 4 has no weights yet: call plan.publish\(0, weights\)"):
+            next(iterator)
+        iterator.close()
+
+
+def test_the_end_of_the_plan_is_the_end_of_the_data():
+    plan = plan_of(budget=30)
+    iterator = iter(mix(datasets(), plan, workers=1))
+    assert len(take(plan, iterator, range(5))) == 5
+    with pytest.raises(StopIteration):
+        next(iterator)
+    iterator.close()
+
+
+def test_a_mix_is_not_sent_to_another_process():
+    with pytest.raises(TypeError, match=r"in place of .mp_prefetch after the mix use mixjax.live.mix\(.*workers="):
+        pickle.dumps(mix(datasets(), plan_of()))
+
+
+def test_a_plan_has_one_live_iterator():
+    plan = plan_of()
+    first = iter(mix(datasets(), plan))
+    with pytest.raises(RuntimeError, match="the plan has a live iterator"):
+        iter(mix(datasets(), plan))
+    first.close()
+    second = iter(mix(datasets(), plan))
+    assert next(second)["step"] == 0
+    with pytest.raises(ValueError, match="closed iterator"):
+        next(first)
+    del second
+    iter(mix(datasets(), plan)).close()
+
+
+def test_a_dead_worker_is_named():
+    broken = {"array": np.arange(60).reshape(30, 2), "dataset": grain.MapDataset.range(7).map(Exit())}
+    iterator = iter(mix(broken, plan_of(), workers=1))
+    with pytest.raises(RuntimeError, match=r"a worker of the mix died while step 0 was read"):
+        next(iterator)
+    iterator.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"datasets": {"array": np.ones(3), "dataset": np.ones(7)}}, "the data sets have the sizes"),
+        ({"datasets": [np.ones(30), np.ones(7)]}, "the data sets have the sizes"),
+        ({"workers": -1}, "workers must be an integer of at least 0, got -1"),
+        ({"prefetch": 1.5}, "prefetch must be an integer of at least 0, got 1.5"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        mix(**({"datasets": datasets(), "plan": plan_of()} | arguments))
