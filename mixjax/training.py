@@ -19,7 +19,10 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
+from mixjax.meshes import varying_like_result
 from mixjax.objectives import weighted_loss
+from mixjax.rules.base import own_buffers
+from mixjax.rules.news import warn_if_unseen
 from mixjax.types import Estimator, WeightRule
 
 __all__ = ["TrainState", "fit", "init_state", "make_probe", "make_step"]
@@ -62,20 +65,21 @@ def init_state(
         sampling_rule: the rule for the sampling weights.
 
     Returns:
-        A :class:`TrainState`. :func:`fit` has an example.
+        A :class:`TrainState` of copies, so that it can be donated and ``params`` stay. :func:`fit` has an example.
 
     Raises:
         ValueError: the prior is not a non-negative vector.
     """
-    # A rule's first weights and its prior may be one buffer, which could not be donated: every field gets a copy.
-    loss_state, sampling_state = jax.tree.map(jnp.copy, (loss_rule.init(prior), sampling_rule.init(prior)))
-    return TrainState(
+    state = TrainState(
         params=params,
         opt_state=optimizer.init(params),
-        loss_state=loss_state,
-        sampling_state=sampling_state,
+        loss_state=loss_rule.init(prior),
+        sampling_state=sampling_rule.init(prior),
         step=jnp.zeros((), jnp.int32),
     )
+    # A donated buffer is deleted. So none may stand in two fields, as a rule's first weights and its prior may, and
+    # none may be the caller's.
+    return own_buffers(state)
 
 
 def make_step(
@@ -110,6 +114,9 @@ def make_step(
     """
 
     def step(state, batch, domain_ids):
+        # Under shard_map a device with a batch of its own trains for itself, and gradients are not summed over devices.
+        state = varying_like_result(state, losses, state.params, batch)
+
         def objective(params):
             # There is no rule, because the weights move at probes only.
             value, _ = weighted_loss(
@@ -194,6 +201,10 @@ def fit(
     Returns:
         ``(state, records)``: the last state, and records with a leading axis of ``num_steps // probe_every`` rounds.
 
+    Warns:
+        RuntimeWarning: outside ``jit``, if a rule could not use any row of any probe; see
+            :func:`mixjax.rules.unseen_updates`, which a ``record`` can keep.
+
     Raises:
         ValueError: ``num_steps`` is below 0, or ``probe_every`` is below 1.
 
@@ -242,7 +253,7 @@ def fit(
             batch, domain_ids = draw(jax.random.fold_in(step_key, state.step), planned)
             return step(state, batch, domain_ids)[0], None
 
-        return jax.lax.scan(body, state, length=count)[0]
+        return jax.lax.scan(body, varying_like_result(state, body, state, None), length=count)[0]
 
     def take_round(state, _):
         state = take_steps(state, probe_every)
@@ -250,7 +261,9 @@ def fit(
         return state, record(state)
 
     rounds, steps_left_over = divmod(num_steps, probe_every)
-    state, records = jax.lax.scan(take_round, state, length=rounds)
+    start = varying_like_result(state, take_round, state, None)
+    state, records = jax.lax.scan(take_round, start, length=rounds)
+    warn_if_unseen("training.fit", (state.loss_state, state.sampling_state), rounds)
     # A Python condition, because a scan of no steps would still compile the step once more.
     if steps_left_over:
         state = take_steps(state, steps_left_over)

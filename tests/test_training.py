@@ -1,11 +1,15 @@
 """Training on two linear domains: the loop against its algorithm, resuming, the state, and errors."""
 
+import warnings
+
 import flax.serialization
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 import pytest
+from jax.sharding import AxisType, PartitionSpec
 
 from mixjax import rules, samplers, training
 
@@ -136,6 +140,51 @@ def test_a_nan_probe_does_not_poison_the_weights():
     )
     state = bad(state, jax.random.key(0))
     assert bool(jnp.isfinite(state.loss_state.weights).all()) and float(state.loss_state.weights.sum()) == 1.0
+
+
+def test_probes_that_are_all_nan_are_news():
+    state, step, _ = build()
+
+    def nan(params, key):
+        return {**measure(params, key), "losses": jnp.full(2, jnp.nan)}
+
+    probe = training.make_probe(nan, rules.one_shot_fgls(0.5), rules.variance_aware())
+    with pytest.warns(RuntimeWarning, match="training.fit: a rule could use no row of signals in 2 updates") as seen:
+        training.fit(step, probe, plan, draw, state, jax.random.key(0), num_steps=4, probe_every=2)
+    assert seen[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(4, 2)
+
+
+def test_each_device_trains_for_itself_on_batches_of_its_own():
+    def fit(scale):
+        state, step, probe = build()
+
+        def scaled(key, ids):
+            batch, ids = draw(key, ids)
+            return {"x": batch["x"], "y": scale * batch["y"]}, ids
+
+        state, _ = training.fit(step, probe, plan, scaled, state, jax.random.key(0), num_steps=5, probe_every=2)
+        return state.params, state.loss_state.weights
+
+    mesh = jax.make_mesh((2,), ("d",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])
+    spec = PartitionSpec("d")
+    mapped = jax.shard_map(
+        lambda x: jax.tree.map(lambda y: y[None], fit(x[0])), mesh=mesh, in_specs=spec, out_specs=spec
+    )
+    got = jax.jit(mapped)(jnp.array([1.0, 3.0]))
+    for i, scale in enumerate([1.0, 3.0]):
+        jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-5), got, jax.jit(fit)(scale))
+
+
+def test_the_callers_parameters_outlive_a_donated_state():
+    params, prior = {"x": jnp.zeros(3)}, jnp.array(PRIOR)
+    # Lookahead and schedule-free optimizers keep the parameters in their state.
+    optimizer = optax.contrib.schedule_free_sgd(0.1)
+    state = training.init_state(params, optimizer, prior, rules.erma(), rules.variance_aware())
+    jax.jit(lambda state: state.replace(step=state.step + 1), donate_argnums=0)(state)
+    assert params["x"].tolist() == [0.0] * 3 and prior.tolist() == PRIOR
 
 
 def test_the_first_state_can_be_donated():

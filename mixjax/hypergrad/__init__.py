@@ -89,6 +89,8 @@ def hypergrad(
             and gradient have to be finite in every domain, also in one of weight 0: a masked mean has to divide by
             ``max(n, 1)``, where n is the number of examples. All modes but ``alignment`` take forward derivatives of
             its gradient, which functions with a ``jax.custom_vjp`` do not have.
+            What it wraps in ``jax.lax.stop_gradient`` is held fixed in both derivatives, although training changes it.
+            So the hypergradient is not what finite differences of the validation loss give; see the second example.
         val_loss: ``val_loss(params, val_batch) -> scalar``.
         optimizer: an optax transformation of ordinary gradients. ``reverse`` and ``forward`` differentiate it:
 
@@ -139,6 +141,20 @@ def hypergrad(
         ([0.2344, -0.2344], 0.5)
 
         By hand: dx_T/dc_d is 1 - 2^-4 = 0.9375 times (target_d - 0.5), and dF/dx is -0.5. The products are ±0.2344.
+
+        A loss that stops a gradient moves the parameters all the same, and the hypergradient does not see how:
+
+        >>> import jax
+        >>> from mixjax.hypergrad import unroll
+        >>> def bootstrapped(x, target):
+        ...     return 0.5 * (x - 0.5 * jax.lax.stop_gradient(x) - target) ** 2
+        >>> inputs = x, tx.init(x), targets[:2]
+        >>> result = hypergrad(bootstrapped, loss, tx)(jnp.array([0.5, 0.5]), *inputs, jnp.array(1.0))
+        >>> def outcome(weights):
+        ...     return loss(unroll(bootstrapped, tx)(weights, *inputs)[0], 1.0)
+        >>> up, down = outcome(jnp.array([0.6, 0.5])), outcome(jnp.array([0.4, 0.5]))
+        >>> round(float(result.hypergrads[0]), 3), round(float(up - down) / 0.2, 3)
+        (0.062, 0.07)
 
     References:
         Papers 001 and 002, see the module's docstring.

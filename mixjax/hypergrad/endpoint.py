@@ -58,8 +58,8 @@ def implicit(
         tolerance: a non-negative number. The solver stops when the residual's norm is below ``tolerance`` times the
             norm of ``∇F``.
         max_iterations: the largest number of Hessian products, an integer of at least 1.
-        neumann_step: chooses the solver. None solves by conjugate gradients, with JAX's function. A positive number
-            ``α`` below 2 / (L + ρ), where L is the largest curvature, sums the Neumann series
+        neumann_step: chooses the solver. None solves by conjugate gradients. A positive number ``α``
+            below 2 / (L + ρ), where L is the largest curvature, sums the Neumann series
             ``α Σ_j (I - α (H + ρ I))^j ∇F``, where H is the Hessian. If ``α`` is SGD's learning rate, ``k`` terms of it
             give the hypergradient of ``k`` steps of SGD from the optimum.
 
@@ -83,14 +83,9 @@ def implicit(
             _, product = jax.jvp(lambda params: gradient(weights, params, batch)[0], (params,), (v,))
             return jax.tree.map(lambda h, x: h + jnp.asarray(ridge, x.dtype) * x, product, v)
 
-        if neumann_step is None:
-            # JAX annotates `tol` as a float, and takes a traced scalar as well.
-            tol: Any = tolerance
-            # Without a start of the slope's type, the solver's loop would not keep its types under shard_map.
-            start = varying_like(optax.tree.zeros_like(slope), slope)
-            solution, _ = jax.scipy.sparse.linalg.cg(curvature, slope, x0=start, tol=tol, maxiter=max_iterations)
-            return solution
         limit = tolerance * optax.tree.norm(slope)
+        if neumann_step is None:
+            return _conjugate_gradients(curvature, slope, limit, max_iterations)
         return _neumann_series(curvature, slope, neumann_step, limit, max_iterations)
 
     return _after_training(loss, val_loss, optimizer, draw, direction)
@@ -151,6 +146,33 @@ def _after_training(loss, val_loss, optimizer, draw, direction):
         return Hypergradient(hypergrads, params, opt_state, losses, value)
 
     return run
+
+
+def _conjugate_gradients(curvature, slope, limit, max_iterations):
+    """Solves ``curvature(x) = slope``, for a positive definite ``curvature``, by conjugate gradients from 0.
+
+    It stops as :func:`_neumann_series` does. JAX's own solver does not run under ``shard_map`` with ``check_vma=True``.
+    """
+
+    def add_scaled(x, scale, direction):
+        # A float32 factor would widen bfloat16 parameters, and the loop's carry must keep its types.
+        return jax.tree.map(lambda x, d: x + scale.astype(x.dtype) * d, x, direction)
+
+    def improve(carry):
+        solution, residual, direction, size, count = carry
+        image = curvature(direction)
+        rate = size / optax.tree.vdot(direction, image)
+        solution, residual = add_scaled(solution, rate, direction), add_scaled(residual, -rate, image)
+        new_size = optax.tree.vdot(residual, residual)
+        return solution, residual, add_scaled(residual, new_size / size, direction), new_size, count + 1
+
+    def unsolved(carry):
+        *_, size, count = carry
+        return (count < max_iterations) & (size > limit**2)
+
+    zeros = varying_like(optax.tree.zeros_like(slope), slope)
+    start = zeros, slope, slope, optax.tree.vdot(slope, slope), 0
+    return jax.lax.while_loop(unsolved, improve, start)[0]
 
 
 def _neumann_series(curvature, slope, step, limit, max_iterations):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import warnings
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -15,8 +16,10 @@ from jax.typing import ArrayLike
 from mixjax.checks import check_integer, is_concrete
 from mixjax.hypergrad import Hypergradient, Mode, hypergrad, unroll
 from mixjax.hypergrad.steps import Loss
+from mixjax.meshes import varying_like_result
 from mixjax.mixing.horizons import contraction, horizon, pilot_steps
 from mixjax.mixing.state import MixingState
+from mixjax.rules.news import warn_if_unseen
 from mixjax.types import WeightRule
 
 __all__ = ["fit"]
@@ -78,6 +81,11 @@ def fit(
     Returns:
         ``(state, records)``: the last state, and records with a leading axis of one entry for each update. If you call
         ``fit`` more than once, call it inside ``jax.jit``, because each call outside compiles anew.
+
+    Warns:
+        RuntimeWarning: outside ``jit``, if hypergradients were not finite, or if the rule could use no signal. Inside
+            ``jit``, look at ``state.nonfinite_updates`` and :func:`mixjax.rules.unseen_updates`, which ``record`` can
+            keep.
 
     Raises:
         ValueError: T, ``rounds_per_update`` or ``num_steps`` is out of range, the mode is unknown, or T is ``"auto"``
@@ -143,7 +151,10 @@ def fit(
     # A Python number would be weakly typed, and a scan's carry must keep its types.
     state = state.replace(T=jnp.asarray(T, jnp.int32))
     updates, steps_left_over = divmod(num_steps, T * rounds_per_update)
-    state, records = jax.lax.scan(loop.update, state, length=updates)
+    before = state.nonfinite_updates
+    start = varying_like_result(state, loop.update, state, None)
+    state, records = jax.lax.scan(loop.update, start, length=updates)
+    _warn_of_nan(state.nonfinite_updates - before, state.rule_state, updates)
     if steps_left_over:
         state, _ = loop.train(state, steps_left_over)
     return state, records
@@ -200,6 +211,9 @@ class _Loop:
         mean = state.mean_weights + (weights - state.mean_weights) / (state.round + 1)
         rule_state = self.rule.update(state.rule_state, **signals)
         state = state.replace(rule_state=rule_state, mean_weights=mean, round=state.round + 1)
+        if self.gradient is not None:
+            nonfinite = jnp.any(~jnp.isfinite(result.hypergrads)).astype(jnp.int32)
+            state = state.replace(nonfinite_updates=state.nonfinite_updates + nonfinite)
         return state, self.record(state, result)
 
     def train(self, state: MixingState, count: int) -> tuple[MixingState, jax.Array]:
@@ -232,6 +246,21 @@ class _Loop:
             signals["hypergrads"] = result.hypergrads
         # The user's own signals come last, so that they replace the loop's.
         return {**signals, **self.signals(state, jax.random.fold_in(self.keys.signal, state.step))}
+
+
+def _warn_of_nan(nonfinite: jax.Array, rule_state: Any, updates: int) -> None:
+    """Warns once if hypergradients were not finite, or if the rule saw no signal that it could use."""
+    if not is_concrete(nonfinite):
+        return
+    if int(nonfinite):
+        warnings.warn(
+            f"mixing.fit: {int(nonfinite)} of {updates} hypergradients were not finite in some domain, whose weights "
+            "stayed as they were. The losses or their derivatives are NaN or infinite after some of the steps.",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    else:
+        warn_if_unseen("mixing.fit", rule_state, updates)
 
 
 def _choose_horizon(

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
+from mixjax.rules.base import own_buffers
 from mixjax.types import WeightRule
 
 __all__ = ["MixingState", "init_state"]
@@ -29,6 +30,8 @@ class MixingState(flax.struct.PyTreeNode):
         round: int32 scalar, the number of updates of the weights so far.
         step: int32 scalar, the number of optimizer steps so far.
         T: int32 scalar, the number of steps in a round. It is 0 before :func:`mixjax.mixing.fit` has chosen it.
+        nonfinite_updates: int32 scalar, the number of updates so far whose hypergradient was NaN or infinite in at
+            least one domain. The rule left these domains' weights as they were.
     """
 
     params: Any
@@ -38,6 +41,7 @@ class MixingState(flax.struct.PyTreeNode):
     round: jax.Array
     step: jax.Array
     T: jax.Array
+    nonfinite_updates: jax.Array
 
 
 def init_state(params: Any, optimizer: optax.GradientTransformation, prior: ArrayLike, rule: WeightRule) -> MixingState:
@@ -50,21 +54,24 @@ def init_state(params: Any, optimizer: optax.GradientTransformation, prior: Arra
         rule: the rule for the loss weights.
 
     Returns:
-        A :class:`MixingState`. :func:`mixjax.mixing.fit` has an example.
+        A :class:`MixingState` of copies, so that it can be donated and ``params`` stay. :func:`mixjax.mixing.fit` has
+        an example.
 
     Raises:
         ValueError: the prior is not a non-negative vector.
     """
     rule_state = rule.init(prior)
-    # A rule's first weights and its prior may be one buffer, which could not be donated: every field gets a copy.
-    rule_state, mean_weights = jax.tree.map(jnp.copy, (rule_state, rule_state.weights))
-    return MixingState(
+    round_, step, horizon, nonfinite = (jnp.zeros((), jnp.int32) for _ in range(4))
+    state = MixingState(
         params=params,
         opt_state=optimizer.init(params),
         rule_state=rule_state,
-        mean_weights=mean_weights,
-        # For the same reason each counter gets a zero of its own.
-        round=jnp.zeros((), jnp.int32),
-        step=jnp.zeros((), jnp.int32),
-        T=jnp.zeros((), jnp.int32),
+        mean_weights=rule_state.weights,
+        round=round_,
+        step=step,
+        T=horizon,
+        nonfinite_updates=nonfinite,
     )
+    # A donated buffer is deleted. So none may stand in two fields, as a rule's first weights and its prior may, and
+    # none may be the caller's.
+    return own_buffers(state)

@@ -39,7 +39,7 @@ HUGE = 1e30
 
 
 def own_buffers(state: State) -> State:
-    """Copies every leaf, so that no two of them share a buffer and the whole state can be donated.
+    """Copies every array, so that no two of them share a buffer and the whole state can be donated.
 
     Args:
         state: a pytree of arrays, such as a rule's first state, whose weights often are its prior.
@@ -47,7 +47,7 @@ def own_buffers(state: State) -> State:
     Returns:
         An equal pytree.
     """
-    return jax.tree.map(jnp.copy, state)
+    return jax.tree.map(lambda x: jnp.copy(x) if isinstance(x, jax.Array) else x, state)
 
 
 def first_state(kind: type[State], prior: jax.Array, /, **fields: Any) -> State:

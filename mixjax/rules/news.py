@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-__all__ = ["unseen_updates"]
+from mixjax.checks import is_concrete
+
+__all__ = ["unseen_updates", "warn_if_unseen"]
 
 
 def unseen_updates(state: Any) -> jax.Array:
@@ -41,3 +44,22 @@ def unseen_updates(state: Any) -> jax.Array:
         if any(jax.tree_util.keystr((key,), simple=True) == "unseen_updates" for key in path)
     ]
     return jnp.max(jnp.stack([jnp.zeros((), jnp.int32), *counters]))
+
+
+def warn_if_unseen(user: str, state: Any, updates: int) -> None:
+    """Warns if a rule has been updated, and never had a row that it could use.
+
+    Args:
+        user: the function that ran the updates, as the warning calls it.
+        state: the state after them, as for :func:`unseen_updates`. A traced one passes.
+        updates: the number of updates.
+    """
+    unseen = unseen_updates(state)
+    if updates and is_concrete(unseen) and int(unseen) >= updates:
+        warnings.warn(
+            f"{user}: a rule could use no row of signals in {int(unseen)} updates in a row, so its weights stayed as "
+            "they were. Look for NaN and infinite signals.",
+            RuntimeWarning,
+            # The line that called the function that is named.
+            stacklevel=3,
+        )

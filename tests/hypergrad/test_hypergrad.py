@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from jax.sharding import AxisType
+from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from mixjax.hypergrad import MODES, hypergrad, unroll
@@ -18,6 +18,7 @@ from tests.hypergrad.problems import (
     WEIGHTS,
     D,
     T,
+    difference,
     distance,
     loss,
     problem,
@@ -165,3 +166,57 @@ def test_options_that_do_not_exist_or_fit(options, kind, match):
 
 def test_registry_names_the_functions():
     assert {name: function.__name__ for name, function in MODES.items()} == {name: name for name in MODES}
+
+
+def on_devices(fun, *args, in_specs, check_vma=True):
+    mesh = jax.make_mesh((2,), ("d",), devices=jax.devices()[:2])
+    args = jax.tree.map(lambda x, spec: jax.device_put(x, NamedSharding(mesh, spec)), args, in_specs)
+    return jax.jit(jax.shard_map(fun, mesh=mesh, in_specs=in_specs, out_specs=P(), check_vma=check_vma))(*args)
+
+
+@pytest.mark.parametrize("mode", ["reverse", "forward", "alignment", "implicit"])
+def test_losses_that_average_over_devices_are_those_of_the_whole_batch(mode):
+    optimizer, (params, batches, val_batch) = optax.adam(0.05, eps_root=1e-12), problem(num_steps=2)
+    state = optimizer.init(params)
+    val_batch = jax.tree.map(lambda x: jnp.asarray(x)[:8], val_batch)
+
+    def averaged(params, batch):
+        return jax.lax.pmean(loss(params, batch), "d")
+
+    def run(batches, val_batch):
+        return hypergrad(averaged, averaged, optimizer, mode=mode)(WEIGHTS, params, state, batches, val_batch)
+
+    got = on_devices(run, batches, val_batch, in_specs=((P(None, None, "d"),) * 2, (P("d"),) * 2))
+    want = jax.jit(hypergrad(loss, loss, optimizer, mode=mode))(WEIGHTS, params, state, batches, val_batch)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), got, want)
+
+    # An average over devices for training, and a validation loss of each device's own: neither reading fits.
+    def mixed(batches, val_batch):
+        return hypergrad(averaged, loss, optimizer, mode=mode)(WEIGHTS, params, state, batches, val_batch)
+
+    with pytest.raises(ValueError, match=r"loss averages over the mesh axes \['d'\]"):
+        on_devices(mixed, batches, val_batch, in_specs=((P(None, None, "d"),) * 2, (P("d"),) * 2))
+
+
+def test_what_is_stopped_is_held_fixed_which_finite_differences_do_not_do():
+    def bootstrapped(x, target):
+        return 0.5 * (x - 0.5 * jax.lax.stop_gradient(x) - target) ** 2
+
+    optimizer, x, targets = optax.sgd(0.5), jnp.array(0.5), jnp.tile(jnp.array([0.0, 1.0]), (2, 1))
+    inputs = x, optimizer.init(x), targets
+    results = [
+        hypergrad(bootstrapped, quadratic_1d, optimizer, mode=mode)(np.full(2, 0.5), *inputs, jnp.array(1.0))
+        for mode in ("reverse", "forward")
+    ]
+    # By hand: the slope of the gradient is 1 with the stop, and 1/2 without. x goes 0.5 -> 0.625 -> 0.71875.
+    first, second = -0.5 * (0.25 - np.array([0.0, 1.0])), -0.5 * (0.3125 - np.array([0.0, 1.0]))
+    for result in results:
+        np.testing.assert_allclose(result.hypergrads, (0.71875 - 1.0) * (0.5 * first + second), rtol=1e-12)
+    differences = difference(
+        lambda w: quadratic_1d(unroll(bootstrapped, optimizer)(w, *inputs)[0], 1.0), np.full(2, 0.5)
+    )
+    np.testing.assert_allclose(differences, (0.71875 - 1.0) * (0.75 * first + second), rtol=1e-6)
+
+
+def quadratic_1d(x, target):
+    return 0.5 * (x - target) ** 2

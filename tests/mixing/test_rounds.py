@@ -1,14 +1,16 @@
 """The data-mixing loop: fixed points in closed form, budgets, resuming, the choice of T, and errors."""
 
 import functools
+import warnings
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, PartitionSpec
 
 from mixjax import mixing, rules
-from tests.mixing.problems import EPS, SGD, TARGET, draw, draw_val, loss, noisy, val_loss
+from tests.mixing.problems import CENTERS, EPS, SGD, TARGET, draw, draw_val, loss, noisy, val_loss
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -163,12 +165,57 @@ def test_a_missing_signal_is_named():
 
 
 def test_a_diverged_validation_loss_leaves_the_weights():
-    state, (weights, _) = mixing.fit(
-        loss, lambda x, target: jnp.log(-jnp.sum(x**2) - 1.0), SGD, rules.mirror_descent(), draw, draw_val, start(),
-        jax.random.key(0), num_steps=6, T=2, record=lambda state, result: (state.rule_state.weights, result.val_loss),
-    )  # fmt: skip
+    def run():
+        return mixing.fit(
+            loss, lambda x, target: jnp.log(-jnp.sum(x**2) - 1.0), SGD, rules.mirror_descent(), draw, draw_val,
+            start(), jax.random.key(0), num_steps=6, T=2,
+            record=lambda state, result: (state.rule_state.weights, state.nonfinite_updates),
+        )  # fmt: skip
+
+    with pytest.warns(RuntimeWarning, match="mixing.fit: 3 of 3 hypergradients were not finite") as seen:
+        state, (weights, counts) = run()
+    assert len(seen) == 1 and seen[0].filename == __file__
     np.testing.assert_array_equal(weights, np.full((3, 2), 0.5))
-    assert np.isfinite(state.params).all()
+    assert np.isfinite(state.params).all() and counts.tolist() == [1, 2, 3]
+    assert int(rules.unseen_updates(state)) == 3
+    # Inside jit there is no host to warn; the state says it.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert int(jax.jit(run)()[0].nonfinite_updates) == 3
+
+
+def test_signals_of_ones_own_that_are_nan_are_news():
+    def nan(state, key):
+        return {"losses": jnp.full(2, jnp.nan)}
+
+    with pytest.warns(RuntimeWarning, match=r"mixing.fit: a rule could use no row of signals in 3 updates"):
+        mixing.fit(
+            loss, val_loss, SGD, rules.group_dro(), draw, draw_val, start(rules.group_dro()), jax.random.key(0),
+            num_steps=6, T=2, mode=None, signals=nan,
+        )  # fmt: skip
+
+
+def test_each_device_mixes_for_itself_on_batches_of_its_own():
+    rule, centers = rules.mirror_descent(), jnp.stack([jnp.asarray(CENTERS), 2.0 * jnp.asarray(CENTERS)])
+
+    def run(state, centers, mode):
+        state, records = mixing.fit(
+            loss, val_loss, SGD, rule, lambda key: centers, draw_val, state, jax.random.key(0), num_steps=7, T=2,
+            mode=mode, record=lambda state, result: state.rule_state.weights,
+        )  # fmt: skip
+        return state.params, records
+
+    mesh = jax.make_mesh((2,), ("d",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])
+    for mode in ("reverse", "forward", "alignment", "implicit"):
+
+        def on_device(state, centers, mode=mode):
+            return jax.tree.map(lambda x: x[None], run(state, centers[0], mode))
+
+        specs = {"in_specs": (PartitionSpec(), PartitionSpec("d")), "out_specs": PartitionSpec("d")}
+        got = jax.jit(jax.shard_map(on_device, mesh=mesh, **specs))(start(rule), centers)
+        want = [jax.jit(run, static_argnums=2)(start(rule), each, mode) for each in centers]
+        for i in range(2):
+            jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-5), got, want[i])
 
 
 def test_auto_measures_on_the_first_steps_and_takes_the_horizon_for_the_rest():

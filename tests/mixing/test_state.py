@@ -21,6 +21,13 @@ def test_the_first_state_can_be_donated():
     assert go(start(rules.projected_gradient())).params.tolist() == [1.0, 1.0]
 
 
+def test_the_callers_parameters_outlive_a_donated_state():
+    params, prior = jnp.zeros(2), jnp.array([0.5, 0.5])
+    state = mixing.init_state(params, SGD, prior, rules.mirror_descent())
+    jax.jit(lambda state: state.replace(step=state.step + 1), donate_argnums=0)(state)
+    assert params.tolist() == [0.0, 0.0] and prior.tolist() == [0.5, 0.5]
+
+
 def test_the_state_is_a_pytree_under_jit_scan_and_vmap():
     state = start()
 
@@ -39,9 +46,9 @@ def test_the_state_is_a_pytree_under_jit_scan_and_vmap():
 
 
 def test_the_fields_keep_their_order():
-    state = mixing.MixingState(*"abcdefg")
-    assert jax.tree.leaves(state) == [*"abcdefg"]
-    assert state.params == "a" and state.T == "g"
+    state = mixing.MixingState(*"abcdefgh")
+    assert jax.tree.leaves(state) == [*"abcdefgh"]
+    assert state.params == "a" and state.T == "g" and state.nonfinite_updates == "h"
 
 
 def test_the_state_can_be_saved_and_read_back():
