@@ -20,10 +20,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 
 from mixjax.checks import as_ids
 from mixjax.grad_norms import norm
+from mixjax.meshes import varying_like, with_auto_axes
 from mixjax.signals import as_real
 from mixjax.types import UNKNOWN
 
@@ -115,20 +117,31 @@ def gains(
     ids = jnp.zeros(n, jnp.int32) if domain_ids is None else as_ids("domain_ids", domain_ids)
     if ids.shape != (n,):
         raise ValueError(f"domain_ids must be [{n}], got {ids.shape}.")
-    domains = jnp.arange(num_domains or 1, dtype=jnp.int32)
 
-    def block_sums(rows):
-        # The index n, which fills up a block, reads the last example, and `real` then leaves it out.
-        rows, real = jnp.minimum(rows, n - 1), rows < n
-        grads = jax.vmap(jax.grad(loss), (None, 0))(params, jax.tree.map(lambda x: x[rows], examples))
-        grads = jax.tree.map(as_real, grads)
-        norms = norm(grads)
-        valid = real & jnp.isfinite(norms)
-        member = ((ids[rows][:, None] == domains[None]) & valid[:, None]).astype(jnp.float32)
-        return _summed(grads, norms, member)
+    def estimate(params, examples, ids):
+        domains = jnp.arange(num_domains or 1, dtype=jnp.int32)
+        # Under shard_map, the gradient of parameters that all devices share would be summed over the devices.
+        params = varying_like(params, examples)
 
-    # `lax.map` holds the gradients of one block at a time.
-    parts = jax.lax.map(block_sums, _blocks(n, num_blocks))
+        def block_sums(rows):
+            # The index n, which fills up a block, reads the last example, and `real` then leaves it out.
+            rows, real = jnp.minimum(rows, n - 1), rows < n
+            grads = jax.vmap(jax.grad(loss), (None, 0))(params, jax.tree.map(lambda x: x[rows], examples))
+            grads = jax.tree.map(as_real, grads)
+            norms = norm(grads)
+            valid = real & jnp.isfinite(norms)
+            member = ((ids[rows][:, None] == domains[None]) & valid[:, None]).astype(jnp.float32)
+            return _summed(grads, norms, member)
+
+        # `lax.map` holds the gradients of one block at a time.
+        return _jackknife(jax.lax.map(block_sums, _blocks(n, num_blocks)), num_blocks)
+
+    estimates, errors = with_auto_axes(estimate, PartitionSpec())(params, examples, ids)
+    return Gains(*zip(estimates, errors, strict=True))
+
+
+def _jackknife(parts, num_blocks):
+    """Computes the numbers of :class:`Gains` and their standard errors, ``[6]`` each, from the sums of each block."""
     total = jax.tree.map(lambda x: x.sum(0), parts)
     # The jackknife computes the numbers without each block in turn. Sums without a block are differences of sums.
     whole, known = _variances(total)
@@ -136,7 +149,7 @@ def gains(
     known &= also_known.all(0)
     unbiased = num_blocks * whole - (num_blocks - 1) * left_out.mean(0)
     errors = jnp.sqrt((num_blocks - 1) * left_out.var(0))
-    return Gains(*zip(*(jnp.where(known, x, UNKNOWN) for x in (unbiased, errors)), strict=True))
+    return jnp.where(known, unbiased, UNKNOWN), jnp.where(known, errors, UNKNOWN)
 
 
 def _num_examples(examples, num_blocks):

@@ -19,7 +19,7 @@ from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 
 from mixjax.checks import as_ids, check_leading_axes, check_shape
-from mixjax.meshes import with_auto_axes
+from mixjax.meshes import varying_like, with_auto_axes
 from mixjax.types import UNKNOWN
 
 __all__ = [
@@ -319,9 +319,13 @@ def grad_stds(
     References:
         Paper 000, eq. 15. Deviation: divisor ``n_d - 1`` (unbiased for ``v_d²``).
     """
-    ids = as_ids("domain_ids", domain_ids)
-    grads = jax.vmap(jax.grad(loss), in_axes=(None, 0))(params, examples)
-    return _spread(grads, jnp.ones_like(ids, jnp.float32), ids, num_domains)
+
+    def measure(params, examples, ids):
+        # Under shard_map, the gradient of parameters that all devices share would be summed over the devices.
+        grads = jax.vmap(jax.grad(loss), in_axes=(None, 0))(varying_like(params, examples), examples)
+        return _spread(grads, jnp.ones_like(ids, jnp.float32), ids, num_domains)
+
+    return with_auto_axes(measure, PartitionSpec())(params, examples, as_ids("domain_ids", domain_ids))
 
 
 def microbatch_grad_stds(mean_grads: Any, counts: ArrayLike) -> jax.Array:
@@ -362,11 +366,15 @@ def microbatch_grad_stds(mean_grads: Any, counts: ArrayLike) -> jax.Array:
             raise ValueError(
                 f"mean_grads must have the leading axes {counts.shape} of counts, got a leaf of shape {leaf.shape}."
             )
-    # Flattened to M D rows, each with its domain's id; _spread then weighs each row by its count.
-    num_domains = counts.shape[1]
-    ids = jnp.broadcast_to(jnp.arange(num_domains, dtype=jnp.int32)[None], counts.shape)
-    flat = jax.tree.map(lambda g: g.reshape(-1, *g.shape[2:]), mean_grads)
-    return _spread(flat, counts.reshape(-1), ids.reshape(-1), num_domains)
+
+    def measure(mean_grads, counts):
+        # Flattened to M D rows, each with its domain's id; _spread then weighs each row by its count.
+        num_domains = counts.shape[1]
+        ids = jnp.broadcast_to(jnp.arange(num_domains, dtype=jnp.int32)[None], counts.shape)
+        flat = jax.tree.map(lambda g: g.reshape(-1, *g.shape[2:]), mean_grads)
+        return _spread(flat, counts.reshape(-1), ids.reshape(-1), num_domains)
+
+    return with_auto_axes(measure, PartitionSpec())(mean_grads, counts)
 
 
 def as_real(x: jax.Array) -> jax.Array:

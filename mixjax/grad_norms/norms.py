@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 from mixjax.checks import as_ids
 from mixjax.grad_norms.scaling import as_float, scale_of, scaled_norm
 from mixjax.grad_norms.terms import Matrix, norms_of
+from mixjax.meshes import varying_like
 from mixjax.signals import as_real, moments
 
 __all__ = ["by_domain", "last_layer", "linear", "norm", "per_example"]
@@ -75,6 +76,9 @@ def per_example(
         >>> grad_norms.per_example(lambda theta, x: x @ theta, jnp.zeros(2), x).tolist()
         [5.0, 1.0]
     """
+
+    # Under shard_map, the gradient of parameters that all devices share would be summed over the devices.
+    params = varying_like(params, examples)
 
     def one(example):
         return norm(jax.grad(loss)(params, example), 0)
