@@ -87,7 +87,7 @@ def example_weights(
         if mask is None:
             return found
         ndim = max(found.ndim, mask.ndim)
-        return jnp.where(expand(mask, ndim) != 0, expand(found, ndim), 0.0)
+        return jnp.where(expand(mask.astype(bool), ndim), expand(found, ndim), 0.0)
 
     spec = spec_of(mask if mask is not None and mask.ndim > ids.ndim else ids)
     return with_auto_axes(look_up, spec)(coefficients, ids, mask)

@@ -149,7 +149,7 @@ def _is_real(ids, num_domains, mask):
     if mask is None:
         return inside
     ndim = max(ids.ndim, mask.ndim)
-    return expand(inside, ndim) & expand(mask != 0, ndim)
+    return expand(inside, ndim) & expand(mask.astype(bool), ndim)
 
 
 def expand(x: jax.Array, ndim: int) -> jax.Array:

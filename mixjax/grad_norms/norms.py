@@ -202,6 +202,8 @@ def by_domain(norms: ArrayLike, domain_ids: ArrayLike, num_domains: int) -> jax.
         raise ValueError(f"norms and domain_ids must both be [B], got {norms.shape} and {domain_ids.shape}.")
     # Examples without a domain share one more segment, which is dropped below.
     ids = jnp.where((domain_ids >= 0) & (domain_ids < num_domains), domain_ids, num_domains)
+    # Zeros in place of what is left out, whose infinities over their own scale would be NaN.
+    norms = jnp.where(ids < num_domains, norms, 0.0)
     # An empty segment's maximum is -inf, which is not a scale.
     scale = scale_of(jnp.maximum(jax.ops.segment_max(norms, ids, num_domains + 1), 0.0))
     squares = moments(jnp.square(norms / scale[ids]), ids, num_domains).signals()["losses"]

@@ -1,7 +1,6 @@
 """Objectives, signals and simple samplers on meshes with Explicit and Auto axes, and under ``shard_map``."""
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +10,9 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import mixjax
-from mixjax import grad_norms, resampling, rules, samplers, signals
+from mixjax import grad_norms, resampling, rules, signals
 from mixjax.objectives import example_weights
+from tests.laws.contract.batches import OF_BATCHES, OF_WEIGHTS, SIZE, batch, loss_of, weights_of
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -21,77 +21,14 @@ KINDS = {
     "Auto": (AxisType.Auto, AxisType.Auto),
     "mixed": (AxisType.Explicit, AxisType.Auto),
 }
-SIZE = 16
 
 
 def mesh_of(kind: str):
     return jax.make_mesh((2, 2), ("d", "m"), axis_types=KINDS[kind])
 
 
-def weights_of(num_domains: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).dirichlet(np.full(num_domains, 3.0)).astype(np.float32)
-
-
-def batch(num_domains: int) -> dict[str, Any]:
-    rng = np.random.default_rng(1)
-    tokens = rng.exponential(size=(SIZE, 4)).astype(np.float32)
-    return {
-        "losses": rng.exponential(size=SIZE).astype(np.float32),
-        "tokens": tokens,
-        "mask": rng.random(tokens.shape) > 0.3,
-        "ids": rng.integers(-1, num_domains, SIZE),
-        "inside": rng.integers(0, num_domains, SIZE),
-    }
-
-
 # How the batch is spread, over either axis or both.
 SPECS = {"losses": P("d"), "tokens": P("d", "m"), "mask": P("d", "m"), "ids": P("d"), "inside": P("d")}
-
-
-def loss_of(batch, num_domains, **kwargs):
-    rule = rules.erma(0.3, 0.5)
-    state = rule.init(jnp.ones(num_domains))
-
-    def objective(losses):
-        return mixjax.weighted_loss(rule, state, losses, batch["ids"], **kwargs)
-
-    (value, after), grads = jax.value_and_grad(objective, has_aux=True)(batch["losses"])
-    return value, after.weights, grads
-
-
-def token_loss_of(batch, num_domains):
-    weights = jnp.asarray(weights_of(num_domains))
-
-    def objective(losses):
-        return mixjax.weighted_loss(None, weights, losses, batch["ids"], mask=batch["mask"])[0]
-
-    return jax.value_and_grad(objective)(batch["tokens"])
-
-
-def without_replacement(batch, num_domains):
-    state = samplers.start_epochs(jax.random.key(0), num_domains)
-    return samplers.without_replacement(state, groups_of(num_domains), batch["inside"])
-
-
-def groups_of(num_domains):
-    return samplers.partition(np.arange(5 * num_domains) % num_domains)
-
-
-# Each takes a batch spread over the mesh.
-OF_BATCHES = {
-    "weighted_loss": loss_of,
-    "weighted_loss, Horvitz-Thompson": lambda b, D: loss_of(
-        b, D, estimator="horvitz_thompson", sampling_weights=weights_of(D)
-    ),
-    "weighted_loss of tokens": token_loss_of,
-    "moments": lambda b, D: signals.moments(b["losses"], b["ids"], D),
-    "example_weights": lambda b, D: example_weights(weights_of(D), b["ids"], jnp.ones(D), mask=b["mask"]),
-    "with_replacement": lambda b, D: samplers.with_replacement(jax.random.key(0), groups_of(D), b["inside"]),
-    "without_replacement": without_replacement,
-    "partitions on the mesh": lambda b, D: samplers.with_replacement(
-        jax.random.key(0), samplers.Partition(b["inside"], jnp.arange(D) % 4, jnp.full(D, 3)), b["inside"]
-    ),
-}
 
 
 def placed(tree, specs, mesh):
@@ -143,17 +80,6 @@ def test_an_explicit_batch_keeps_its_sharding():
     assert jax.typeof(rows).sharding.spec == P("d", "m")
     assert jax.typeof(drawn).sharding.spec == jax.typeof(grads).sharding.spec == P("d")
     assert not any(jax.typeof(weights).sharding.spec)
-
-
-# Each takes weights, which may be spread over the mesh.
-OF_WEIGHTS = {
-    "allocate": lambda b, D: samplers.allocate(b["weights"], 2 * D),
-    "allocate to ids": lambda b, D: samplers.counts_to_ids(samplers.allocate(b["weights"], 2 * D), 2 * D),
-    "systematic": lambda b, D: samplers.systematic(jax.random.key(0), b["weights"], SIZE),
-    "stratified": lambda b, D: samplers.stratified(jax.random.key(0), b["weights"], SIZE),
-    "multinomial": lambda b, D: samplers.multinomial(jax.random.key(0), b["weights"], SIZE),
-    "weighted_loss": lambda b, D: mixjax.weighted_loss(None, b["weights"], jnp.ones(D), jnp.arange(D))[0],
-}
 
 
 @pytest.mark.parametrize("spec", [P(), P("d")], ids=["whole", "spread"])
