@@ -1,4 +1,4 @@
-"""Finds out which memory and which cores of the machine this process may use."""
+"""Finds out which memory and which cores of the machine this process may use, and leaves a user's mesh."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import jax
+import numpy as np
+from jax.sharding import Mesh
 
-__all__ = ["Device", "free_bytes", "use_all_cores"]
+__all__ = ["Device", "free_bytes", "outside_meshes", "use_all_cores"]
 
 if TYPE_CHECKING:
     # jaxlib comes without type stubs: to a type checker jax.Device is no type.
@@ -55,6 +57,24 @@ def use_all_cores() -> None:
         jax.config.update("jax_num_cpu_devices", cores)
 
 
+@contextlib.contextmanager
+def outside_meshes() -> Iterator[None]:
+    """Leaves the mesh of ``jax.set_mesh`` for a ``with`` block.
+
+    A sweep splits its runs over a mesh of its own, and JAX traces no program of one mesh while another is set. A run
+    has no part in the user's mesh: it is computed on one device.
+
+    Yields:
+        Nothing.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        yield
+        return
+    # A mesh without axes and devices stands for none.
+    with jax.set_mesh(Mesh(np.empty((), object), ())):
+        yield
+
+
 def free_bytes(devices: Sequence[Device], *, root: Path = Path("/")) -> float:
     """Returns the memory that is free on each device, or on the device with the least.
 
@@ -69,17 +89,17 @@ def free_bytes(devices: Sequence[Device], *, root: Path = Path("/")) -> float:
         Bytes.
     """
     stats = [_stats(device) for device in devices]
-    if all(one and "bytes_limit" in one for one in stats):
+    if all("bytes_limit" in one for one in stats):
         return float(min(one["bytes_limit"] - one.get("bytes_in_use", 0) for one in stats))
     return min([_host_bytes(), *_left_by_groups(root)]) / len(devices)
 
 
-def _stats(device: Device) -> dict[str, int] | None:
-    """Returns what a device says about its memory; None where its backend does not say it."""
+def _stats(device: Device) -> dict[str, int]:
+    """Returns what a device says about its memory; nothing where its backend does not say it."""
     try:
-        return device.memory_stats()
+        return device.memory_stats() or {}
     except jax.errors.JaxRuntimeError:
-        return None
+        return {}
 
 
 def _host_bytes() -> float:

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from mixjax.sweeps import costs
+from mixjax.sweeps.devices import outside_meshes
 from mixjax.sweeps.executor import Executor
 from mixjax.sweeps.metrics import time_axes
 from mixjax.sweeps.prepared import Prepared
@@ -63,6 +64,7 @@ class DryRun:
     run_seconds: float
 
 
+@outside_meshes()
 def dry_run(sweep: Sweep) -> DryRun:
     """Sizes and times a sweep: compiles its program, and calls the program once, or a few times where that is quick.
 
@@ -169,7 +171,7 @@ def _chunk_seconds(prepared: Prepared, program: Program, num: int) -> float:
 
 def _flops(prepared: Prepared) -> float:
     """Counts the operations of one run."""
-    train, key, hparams, data = prepared.train, jax.random.key(0), prepared.hparams, prepared.data
+    train, key, hparams, data = prepared.train, jax.random.key(0), prepared.hparams, prepared.data_shapes
     if not isinstance(train, Segments):
         return costs.flops(train, key, hparams, data)
     carry = jax.eval_shape(train.init, key, hparams, data)

@@ -63,5 +63,5 @@ def _stop_fingerprint(train, prepared):
     """Returns a digest of the code of ``stop``, which is called between segments and is no part of the program."""
     if train.stop is None:
         return None
-    metrics = segment_shapes(train, prepared.hparams, prepared.data).metrics
+    metrics = segment_shapes(train, prepared.hparams, prepared.data_shapes).metrics
     return hashlib.sha256(jax.jit(train.stop).lower(metrics).as_text().encode()).hexdigest()

@@ -11,7 +11,7 @@ import numpy as np
 
 from mixjax.files import local_path
 from mixjax.sweeps.checkpoints import Chunks
-from mixjax.sweeps.devices import Device
+from mixjax.sweeps.devices import Device, outside_meshes
 from mixjax.sweeps.executor import Executor
 from mixjax.sweeps.hosts import Hosts
 from mixjax.sweeps.identity import identity_of
@@ -124,6 +124,7 @@ def sweep(
     return run(spec, callback=callback, tracker=tracker, checkpoint=checkpoint, identity=identity)
 
 
+@outside_meshes()
 def run(
     spec: Sweep,
     *,

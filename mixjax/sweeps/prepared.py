@@ -28,6 +28,9 @@ _LOG = logging.getLogger(__name__)
 _MAP_SLOTS = 16
 """Slots a device where runs go one after the other ("map"): a larger chunk would need no more memory, nor be faster."""
 
+_BATCH_DEPENDENT = ("rbg", "unsafe_rbg")
+"""Generators whose keys draw other numbers in a batch than alone."""
+
 _USABLE = 0.8
 """The part of the free memory that a program may need: the compiler's analysis does not see everything."""
 
@@ -82,22 +85,27 @@ class Prepared:
         # or NumPy's 64 bits.
         data = jax.tree.map(jnp.asarray, spec.data)
         hparams = runs.batched_spec | runs.label_spec
-        train = with_flat_metrics(spec.train, hparams, data)
+        shapes = Shapes(data).tree
+        train = with_flat_metrics(spec.train, hparams, shapes)
         dims = metric_dims(
             train,
             hparams,
-            data,
+            shapes,
             taken=runs.names,
             dims=spec.dims or {},
             coords=spec.coords or {},
         )
-        vectorize = spec.vectorize or ("map" if devices[0].platform == "cpu" else "vmap")
-        return cls(train, runs, data, dims, vectorize, devices, free)
+        return cls(train, runs, data, dims, _vectorize(spec, devices), devices, free)
 
     @property
     def hparams(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Describes one run's hyperparameters, numbers and labels, by shape and dtype."""
         return self.runs.batched_spec | self.runs.label_spec
+
+    @property
+    def data_shapes(self) -> Any:
+        """Describes the data by shape and dtype. Their shardings, such as those of a user's mesh, are no part of it."""
+        return Shapes(self.data).tree
 
     @property
     def map_slots(self) -> int:
@@ -121,6 +129,20 @@ class Prepared:
         if self.vectorize == "map":
             return self.build(self.map_slots)
         return fitting(self.build, self.runs.largest_group, self.free_bytes)
+
+
+def _vectorize(spec: Sweep, devices: tuple[Device, ...]) -> Vectorize:
+    """Returns how a device computes its runs, chosen where the user leaves it open."""
+    # JAX adds its options when it is loaded, where pyright does not see them.
+    generator = jax.config.jax_default_prng_impl  # pyright: ignore[reportAttributeAccessIssue]
+    if generator not in _BATCH_DEPENDENT:
+        return spec.vectorize or ("map" if devices[0].platform == "cpu" else "vmap")
+    if spec.vectorize == "vmap":
+        raise ValueError(
+            f"vectorize='vmap' with jax_default_prng_impl={generator!r}: a batch of such keys draws other numbers than "
+            "each key alone, so that a seed's run would depend on its chunk; take 'map', or 'threefry2x32' keys."
+        )
+    return "map"
 
 
 def fitting(build: Callable[[int], Program], num_runs: int, free: float) -> Program:
