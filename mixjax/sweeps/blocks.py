@@ -38,9 +38,11 @@ def write_block(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     about = json.dumps({"types": types, "digest": digest(arrays)}).encode()
     # Numbered, since a name may hold anything, and an entry of a .npz file is named as a file.
     entries = {f"array_{i}": _plain(array) for i, array in enumerate(arrays.values())}
+    entries[_ABOUT] = np.frombuffer(about, np.uint8)
 
     def write(file: IO[bytes]) -> None:
-        np.savez(file, **{_ABOUT: np.frombuffer(about, np.uint8)}, **entries)
+        # pyright takes an array for savez's own keyword allow_pickle, which no entry is called.
+        np.savez(file, **entries)  # pyright: ignore[reportArgumentType]
 
     write_whole(path, write)
 
