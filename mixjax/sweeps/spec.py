@@ -66,8 +66,8 @@ class Sweep:
         vectorize: ``"vmap"`` runs a chunk as one batch on each device, ``"map"`` one run after the other inside the
             program. The default is ``"vmap"`` on accelerators and ``"map"`` on a CPU, where a batch of larger runs no
             longer fits the cache. With "rbg" keys (``jax_default_prng_impl``) it is ``"map"``, and ``"vmap"`` is
-            refused, since such a key draws other numbers in a batch than alone. Try both on a CPU: for small models ``"vmap"``
-            is several times as fast (``python -m experiments.benchmarks seeds throughput`` measures both).
+            refused, since such a key draws other numbers in a batch than alone. Try both on a CPU: for small models
+            ``"vmap"`` is several times as fast (``python -m experiments.benchmarks seeds throughput`` measures both).
         devices: the devices to split the runs over; the default is all of this host. A CPU counts as one device unless
             ``jax.config.update("jax_num_cpu_devices", n)`` was called before JAX's first use; ``mixjax run`` takes as
             many as there are cores.
