@@ -80,12 +80,13 @@ def at_best_settings(
     choosing, judging = seeds[: len(seeds) // 2], seeds[len(seeds) // 2 :]
     # What else makes rows: each result, run and label of the metric has its own best setting.
     rows = [name for name in frame.columns if name not in (*settings, along, "seed", metric) and name in judges.columns]
-    first = judges[judges["seed"].isin(choosing)]
-    values = first[by].astype(np.float64) * (1 if better == "lower" else -1)
-    scores = first.assign(score=values.where(np.isfinite(values), np.inf))
-    means = scores.groupby([*rows, along, *settings], sort=False, dropna=False)["score"].mean().reset_index()
+    scores = judges[by].to_numpy(np.float64) * (1 if better == "lower" else -1)
+    scored = judges[[*rows, along, *settings]].assign(score=np.where(np.isfinite(scores), scores, np.inf))
+    first = scored.loc[np.isin(judges["seed"], choosing)]
+    means = first.groupby([*rows, along, *settings], sort=False, dropna=False, as_index=False).mean()
     best = means.loc[means.groupby([*rows, along], sort=False, dropna=False)["score"].idxmin()]
-    kept = frame[frame["seed"].isin(judging)].merge(best.drop(columns="score"), on=[*rows, along, *settings])
+    rest = frame.loc[np.isin(frame["seed"], judging)]
+    kept = rest.merge(best.drop(columns="score"), on=[*rows, along, *settings])
     if kept.empty:
         raise Mistake(f"--best {by}: has no value at the settings that are compared")
     several = [name for name in rows if best[name].nunique() > 1]

@@ -144,9 +144,10 @@ def paired_table(
 
 def _why_unpaired(frame: pd.DataFrame, along: str, baseline: Any, others: list[str]) -> str:
     """Says why no label can be paired with the baseline: a column that they never agree in, or else the seeds."""
-    own, rest = frame[frame[along] == baseline], frame[frame[along] != baseline]
+    is_baseline = frame[along] == baseline
+    own, rest = frame.loc[is_baseline], frame.loc[~is_baseline]
     for name in others:
-        ours, theirs = own[name].unique(), rest[name].unique()
+        ours, theirs = (list(dict.fromkeys(each[name])) for each in (own, rest))
         if not set(ours) & set(theirs):
             return (
                 f"nothing can be paired: {name!r} is {_listed(ours)} for {baseline!r}, and {_listed(theirs)} for the "

@@ -51,7 +51,8 @@ def parts_of(config: Config, run: Run) -> list[Part]:
         A part for each combination of labels, in the order of the axes and then of the points; a single part where the
         sweep has no labels.
     """
-    axes, points = dict(config.sweep.axes), dict(config.sweep.points)
+    axes: dict[str, Any] = dict(config.sweep.axes)
+    points: dict[str, Any] = dict(config.sweep.points)
     fields = {name: field_type(type(run.values), name) for name in axes | points}
     labelled = [name for name, hint in fields.items() if is_label(hint)]
     # A Literal has an order of its own, which stays the same in every sweep.
@@ -66,8 +67,10 @@ def parts_of(config: Config, run: Run) -> list[Part]:
         for key in dict.fromkeys(keys) or [()]:
             numbers = [i for i, other in enumerate(keys) if other == key]
             labels = dict(zip([*(name for name in labelled if name in axes), *columns], [*along, *key], strict=True))
-            own_axes = {n: Labels([labels[n]], known[n]) if n in labels else values for n, values in axes.items()}
-            own_points = {n: [column[i] for i in numbers] for n, column in points.items()}
+            own_axes: dict[str, Sequence] = {
+                n: Labels([labels[n]], known[n]) if n in labels else values for n, values in axes.items()
+            }
+            own_points: dict[str, Sequence] = {n: [column[i] for i in numbers] for n, column in points.items()}
             own_points |= {n: Labels(own_points[n], known[n]) for n in columns}
             title = ", ".join([run.name, *(f"{name}={label}" for name, label in labels.items())])
             parts.append(Part(title, replace(run.values, labels), own_axes, own_points, numbers))

@@ -3,5 +3,11 @@
 
 def test_help_teaches(command):
     out = command("compare", "--help")[1]
-    for part in ("Examples:", "--along", "--baseline erma --select step=100", "results/before results/after", "Holm"):
+    for part in (
+        "Examples:",
+        "--along",
+        "--baseline erma --select step=100",
+        "results/quickstart results/again",
+        "Holm",
+    ):
         assert part in out
