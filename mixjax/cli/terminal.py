@@ -12,7 +12,8 @@ from mixjax.sweeps.checkpoints import ChangedError
 
 __all__ = ["Mistake", "refusals_placed", "reported"]
 
-_REFUSALS = (ValueError, TypeError, OverflowError)
+# What a library or an experiment raises where a value of the config does not fit. Other errors are bugs.
+_REFUSALS = (ValueError, TypeError, OverflowError, LookupError, AssertionError)
 
 
 class Mistake(ValueError):
@@ -70,7 +71,9 @@ def refusals_placed() -> Iterator[None]:
         frames = traceback.extract_tb(error.__traceback__)
         own = [frame for frame in frames if not _is_library(frame.filename)]
         place = f"{os.path.relpath(own[-1].filename)}, line {own[-1].lineno}; " if own else ""
-        text = " ".join(str(error).split()) or type(error).__name__
+        text = " ".join(str(error).split())
+        if isinstance(error, (LookupError, AssertionError)) or not text:
+            text = f"{type(error).__name__}: {text}".rstrip(": ")
         raise Mistake(f"{text} ({place}set MIXJAX_TRACEBACK=1 for the traceback)") from error
 
 
