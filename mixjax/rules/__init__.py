@@ -19,6 +19,7 @@ from mixjax.rules.group_dro import group_dro
 from mixjax.rules.least_squares import fgls, gls, one_shot_fgls
 from mixjax.rules.mirror_descent import mirror_descent, projected_gradient
 from mixjax.rules.news import unseen_updates
+from mixjax.rules.resizing import extend, remove
 from mixjax.rules.robust import robust_loss, robust_weights
 from mixjax.rules.select import select
 from mixjax.rules.variance_aware import variance_aware
@@ -51,6 +52,7 @@ __all__ = [
     "erma",
     "every",
     "exp3",
+    "extend",
     "fgls",
     "fixed",
     "floor",
@@ -62,6 +64,7 @@ __all__ = [
     "mirror_descent",
     "one_shot_fgls",
     "projected_gradient",
+    "remove",
     "robust_loss",
     "robust_weights",
     "select",
