@@ -244,7 +244,7 @@ def fall_below_largest(heights: jax.Array, rows: jax.Array, step_size: ArrayLike
     return jnp.minimum(jnp.asarray(step_size, jnp.float32) * below, jnp.asarray(max_log_step, jnp.float32))
 
 
-def if_news(counts: ArrayLike, new: State, old: State, seen: jax.Array | None = None) -> State:
+def if_news(counts: ArrayLike, new: Any, old: Any, seen: jax.Array | None = None) -> Any:
     """Returns ``new`` if any count is positive, else ``old``, leaf by leaf; no gradient flows through either.
 
     Counts the updates in a row without a row seen too, in the field ``unseen_updates`` where the state has one.
