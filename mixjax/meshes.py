@@ -25,6 +25,7 @@ __all__ = [
     "varying_axes",
     "varying_like",
     "varying_like_result",
+    "varying_over",
     "with_auto_axes",
 ]
 
@@ -74,17 +75,23 @@ def varying_like(tree: Tree, *others: Any) -> Tree:
         [4.0, 16.0]
     """
     axes = frozenset().union(*map(varying_axes, jax.tree.leaves(others)))
+    return jax.tree.map(lambda x: varying_over(x, axes), tree)
 
-    def cast(x):
-        missing = tuple(sorted(axes - varying_axes(x)))
-        if not missing:
-            return x
-        if hasattr(jax.lax, "pcast"):
-            return jax.lax.pcast(x, missing, to="varying")
-        # Versions of JAX before `pcast` have `pvary`; pyright sees the installed one.
-        return jax.lax.pvary(x, missing)  # pyright: ignore[reportAttributeAccessIssue]
 
-    return jax.tree.map(cast, tree)
+def varying_over(x: jax.Array, axes: frozenset[str]) -> jax.Array:
+    """Casts one array to vary over the mesh axes of the given names, beside those over which it varies already.
+
+    Args:
+        x: an array.
+        axes: names of axes, such as :func:`varying_axes` finds; empty outside ``shard_map``.
+    """
+    missing = tuple(sorted(axes - varying_axes(x)))
+    if not missing:
+        return x
+    if hasattr(jax.lax, "pcast"):
+        return jax.lax.pcast(x, missing, to="varying")
+    # Versions of JAX before `pcast` have `pvary`; pyright sees the installed one.
+    return jax.lax.pvary(x, missing)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def varying_like_result(tree: Tree, fun: Callable[..., Any], *args: Any) -> Tree:

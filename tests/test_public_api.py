@@ -20,6 +20,7 @@ PACKAGES = (
     "mixjax.checks",
     "mixjax.data",
     "mixjax.grad_norms",
+    "mixjax.grad_norms.nnx",
     "mixjax.hypergrad",
     "mixjax.live",
     "mixjax.meshes",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mixjax.grad_norms.recording import RecordingTape, Use, varying_zeros
-from mixjax.grad_norms.scaling import anywhere, as_float
-from mixjax.grad_norms.tape import Parameter, Tape
-from mixjax.grad_norms.terms import Lookup, Matrix, Rows, Term, gradient_sum, norms_of, positions, without
+from mixjax.grad_norms.backward import as_weights, batch_spec, measure
+from mixjax.grad_norms.recording import RecordingTape
+from mixjax.grad_norms.tape import Parameter, Tape, UseKind
+from mixjax.grad_norms.windows import Geometry
+from mixjax.meshes import spec_of, varying_axes, varying_over, with_auto_axes
 
 __all__ = ["value_grads_and_norms"]
 
@@ -35,6 +36,8 @@ def value_grads_and_norms(
       ``‖sum_t x_bt δ_btᵀ‖²``, whichever takes less memory;
     - an embedding: the sum of ``δ_bt`` over the places of each token, squared, which is
       ``sum_{t,s} [id_bt = id_bs] δ_bt·δ_bs``;
+    - a convolution: that of a dense layer on ``[B, T, in]`` whose ``T`` places are the windows. The gradients are
+      summed up one entry of the window at a time, without a copy of the windows;
     - biases and elementwise scales: their gradients ``sum_t δ_bt`` and ``sum_t x_bt δ_bt`` themselves.
 
     The gradient is assembled from the same ``x`` and ``δ``, with one product per layer as in any backward pass.
@@ -63,8 +66,8 @@ def value_grads_and_norms(
 
     Raises:
         ValueError: a leaf that is not used on the tape, or is used outside it, or is used both elementwise and as a
-            matrix; losses that are not ``[B]``; an operation whose first axis is not ``B`` long; weights of another
-            shape.
+            matrix; an operation within a transformation such as ``scan`` or ``checkpoint``; losses that are not
+            ``[B]``; an operation whose first axis is not ``B`` long; weights of another shape.
 
     Example:
         >>> import jax.numpy as jnp
@@ -81,47 +84,49 @@ def value_grads_and_norms(
     References:
         Goodfellow, "Efficient per-example gradient computations" (2015), for dense layers; Li, Tramèr, Liang and
         Hashimoto, "Large language models can be strong differentially private learners" (ICLR 2022), section 4, for
-        sequences and embeddings; Bu, Mao and Xu, "Scalable and efficient training of large convolutional neural
-        networks with differential privacy" (NeurIPS 2022), for the choice between the two. Deviations: scaled sums;
-        an example's norm does not depend on its weight, zero included.
+        sequences and embeddings; Rochette, Manoel and Tramel, "Efficient per-example gradient computations in
+        convolutional neural networks" (2019), for convolutions; Bu, Mao and Xu, "Scalable and efficient training of
+        large convolutional neural networks with differential privacy" (NeurIPS 2022), for the choice between the two
+        ways. Deviations: scaled sums; an example's norm does not depend on its weight, zero included.
     """
+    # On a mesh with Explicit axes XLA places what is computed here, the model included.
+    spec = batch_spec((batch, weights))
+    run = with_auto_axes(functools.partial(_measured, losses_fn), specs=(spec, jax.tree.map(spec_of, params), spec))
+    return run(params, batch, weights)
+
+
+def _measured(losses_fn, params, batch, weights):
     names, leaves, parameters, structure = _wrapped(params)
     # The first trace gives the operations' output types, for which the second one needs zeros.
-    record = RecordingTape()
-    losses_type = jax.eval_shape(lambda: losses_fn(record, parameters, batch))
+    record, losses_type = _traced(losses_fn, parameters, batch)
     _check_losses(losses_type)
     _check_uses(record, len(losses_type), names)
-    if weights is not None:
-        weights = jax.lax.stop_gradient(jnp.asarray(weights))
-        if weights.shape != losses_type.shape:
-            raise ValueError(
-                f"weights must have one entry per example, shape {losses_type.shape}, got {weights.shape}."
-            )
 
     def forward(zeros):
         tape = RecordingTape(zeros)
-        return losses_fn(tape, parameters, batch), tape.factors
+        return losses_fn(tape, parameters, batch), (tape.factors, None)
 
-    zeros = [varying_zeros(output) for output in record.outputs]
-    losses, pullback, factors = jax.vjp(forward, zeros, has_aux=True)
-    scale, left_out = jnp.ones_like(losses), None
-    if weights is not None:
-        weights = weights.astype(losses.dtype)
-        left_out = weights == 0
-        # A weight of 0 would make the norm 0 / 0. With 1 the norm is right, and the gradient leaves the example out.
-        scale = jnp.where(left_out, scale, weights)
-    (deltas,) = pullback(scale)
-
-    terms: list[list[Term]] = [[] for _ in leaves]
-    for use, factor in zip(record.uses, factors, strict=True):
-        terms[use.leaf].append(_term(use, factor, deltas[use.operation], leaves[use.leaf]))
+    # Under shard_map, JAX would sum the derivatives with respect to zeros that are the same on all devices.
+    axes = frozenset().union(*map(varying_axes, jax.tree.leaves((params, batch))))
+    zeros = [varying_over(jnp.zeros(o.type.shape, o.type.dtype), axes | o.axes) for o in record.outputs]
+    size = len(losses_type)
+    losses, sums, norms, _ = measure(forward, zeros, record, leaves, as_weights(weights, size))
     # `max` keeps a batch without examples from a division by zero.
-    totals = _gradient_sums(leaves, terms, left_out)
-    grads = [(total / max(len(losses), 1)).astype(leaf.dtype) for leaf, total in zip(leaves, totals, strict=True)]
-    # A leaf that is used as a constant only has no terms.
-    with_terms = [uses for uses in terms if uses]
-    norms = norms_of(with_terms) / jnp.abs(scale) if with_terms else jnp.zeros_like(losses)
-    return losses, structure.unflatten(grads), jax.lax.stop_gradient(norms.astype(jnp.float32))
+    grads = [(total / max(size, 1)).astype(leaf.dtype) for leaf, total in zip(leaves, sums, strict=True)]
+    return losses, structure.unflatten(grads), norms
+
+
+def _traced(losses_fn, parameters, batch):
+    """Returns the record of a trace of the model, and the type of the losses."""
+    records = []
+
+    def run():
+        # The tape has to be made inside the transformation in which it is used.
+        records.append(RecordingTape())
+        return losses_fn(records[0], parameters, batch)
+
+    losses_type = jax.eval_shape(run)
+    return records[0], losses_type
 
 
 def _wrapped(params):
@@ -147,34 +152,16 @@ def _check_uses(record: RecordingTape, batch_size: int, names: list[str]) -> Non
                 f"{batch_size} examples along its first axis."
             )
     for index, name in enumerate(names):
-        kinds = {use.kind for use in record.uses if use.leaf == index}
+        kinds = {way_of(use.kind) for use in record.uses if use.leaf == index}
         if not kinds and index not in record.constants:
             raise ValueError(f"{name} is not used on the tape; if that is meant, say tape.constant.")
-        if "rows" in kinds and len(kinds) > 1:
-            raise ValueError(f"{name} is used both elementwise and as a matrix, which is not supported.")
+        if len(kinds) > 1:
+            ways = " and ".join(sorted(kinds, reverse=True))
+            raise ValueError(f"{name} is used both {ways}, which is not supported.")
 
 
-def _term(use: Use, factor: jax.Array | None, delta: jax.Array, leaf: jax.Array) -> Term:
-    """Returns a use's part in the per-example gradients, from the operation's input and its output's derivative."""
-    if use.kind == "rows":
-        product = as_float(delta) if factor is None else as_float(factor) * as_float(delta)
-        return Rows(product.sum(axis=tuple(range(1, delta.ndim - leaf.ndim))))
-    # Only uses of kind "rows" may have no factor.
-    assert factor is not None
-    if use.kind == "table":
-        return Lookup(factor.reshape(len(factor), math.prod(factor.shape[1:])), positions(delta))
-    return Matrix(delta, factor) if use.kind == "transpose" else Matrix(factor, delta)
-
-
-def _gradient_sums(leaves: list[jax.Array], terms: list[list[Term]], left_out: jax.Array | None) -> list[jax.Array]:
-    """Returns each leaf's gradient, summed over the examples that are not left out."""
-
-    def sums(terms):
-        return [gradient_sum(leaf, uses) for leaf, uses in zip(leaves, terms, strict=True)]
-
-    if left_out is None:
-        return sums(terms)
-    # Leaving out takes a pass over the activations, which most batches do not need.
-    return jax.lax.cond(
-        anywhere(left_out), lambda: sums([without(uses, left_out) for uses in terms]), lambda: sums(terms)
-    )
+def way_of(kind: UseKind) -> str:
+    """Returns how a parameter is used, in words; uses of one parameter in different ways cannot be joined."""
+    if isinstance(kind, Geometry):
+        return f"as a convolution's kernel with {kind.groups} groups"
+    return "elementwise" if kind == "rows" else "as a matrix"

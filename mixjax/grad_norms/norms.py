@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 
 from mixjax.checks import as_ids
 from mixjax.grad_norms.scaling import as_float, scale_of, scaled_norm
-from mixjax.grad_norms.terms import Matrix, norms_of
-from mixjax.meshes import varying_like
+from mixjax.grad_norms.squares import norms_of
+from mixjax.grad_norms.terms import Matrix
+from mixjax.meshes import varying_like, with_auto_axes
 from mixjax.signals import as_real, moments
 
 __all__ = ["by_domain", "last_layer", "linear", "norm", "per_example"]
@@ -160,7 +163,7 @@ def last_layer(derivatives: ArrayLike, features: ArrayLike, *, intercept: bool =
             f"derivatives must be [B, ..., K] and features [B, ..., p], got {derivatives.shape} and {features.shape}."
         )
     if intercept:
-        features = jnp.concatenate([features, jnp.ones_like(features[..., :1])], -1)
+        features = jnp.concatenate([features, jnp.ones_like(features[..., :1])], axis=-1)
     return jax.lax.stop_gradient(norms_of([[Matrix(features, derivatives)]]).astype(jnp.float32))
 
 
@@ -200,6 +203,12 @@ def by_domain(norms: ArrayLike, domain_ids: ArrayLike, num_domains: int) -> jax.
     norms, domain_ids = jax.lax.stop_gradient(jnp.asarray(norms, jnp.float32)), as_ids("domain_ids", domain_ids)
     if norms.ndim != 1 or norms.shape != domain_ids.shape:
         raise ValueError(f"norms and domain_ids must both be [B], got {norms.shape} and {domain_ids.shape}.")
+    # A mesh with Explicit axes has no way of its own to place a sum by domain.
+    run = with_auto_axes(functools.partial(_root_mean_squares, num_domains=num_domains), PartitionSpec())
+    return run(norms, domain_ids)
+
+
+def _root_mean_squares(norms, domain_ids, num_domains):
     # Examples without a domain share one more segment, which is dropped below.
     ids = jnp.where((domain_ids >= 0) & (domain_ids < num_domains), domain_ids, num_domains)
     # Zeros in place of what is left out, whose infinities over their own scale would be NaN.

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
+import jax.extend.core
 
 from mixjax.grad_norms.tape import Parameter, Tape, UseKind, value_of
+from mixjax.meshes import varying_axes
 
-__all__ = ["Output", "RecordingTape", "Use", "varying_zeros"]
+__all__ = ["Output", "RecordingTape", "Use"]
 
 
 class Use(NamedTuple):
@@ -35,7 +36,7 @@ class Output(NamedTuple):
     """
 
     type: jax.ShapeDtypeStruct
-    axes: tuple[str, ...]
+    axes: frozenset[str]
 
 
 class RecordingTape(Tape):
@@ -52,12 +53,21 @@ class RecordingTape(Tape):
     """
 
     def __init__(self, added: list[jax.Array] | None = None):
-        """Starts an empty record; ``added`` has an array for each operation's output, or is None to add nothing."""
+        """Starts an empty record, to be used in the transformation, if any, in which it is made.
+
+        Args:
+            added: an array for each operation's output, or None to add nothing.
+        """
         self.uses: list[Use] = []
         self.factors: list[jax.Array | None] = []
         self.outputs: list[Output] = []
         self.constants: set[int] = set()
         self._added = added
+        self._trace = jax.extend.core.get_opaque_trace_state()
+
+    def is_where_it_started(self) -> bool:
+        """Tells whether the caller is traced as the tape's first user was, and not within a further ``jit`` or so."""
+        return self._trace == jax.extend.core.get_opaque_trace_state()
 
     def constant(self, parameter: Any) -> jax.Array:
         """Returns a parameter's value and notes that it is used without a gradient."""
@@ -65,36 +75,21 @@ class RecordingTape(Tape):
             self.constants.add(parameter.index)
         return value_of(parameter)
 
-    def _tap(self, y: jax.Array, *uses: tuple[Any, UseKind, jax.Array | None]) -> jax.Array:
+    def _tap(self, operation: str, y: jax.Array, *uses: tuple[Any, UseKind, jax.Array | None]) -> jax.Array:
         recorded = [use for use in uses if isinstance(use[0], Parameter)]
         # An operation without parameters has no gradient to record.
         if not recorded:
             return y
-        operation = len(self.outputs)
+        if not self.is_where_it_started():
+            # What is noted below would leak out of the inner transformation, or would be one of many steps of a scan.
+            raise ValueError(
+                f"tape.{operation} on {recorded[0][0].name} is called inside a jit, vmap, scan, cond, checkpoint or "
+                "grad of the model, where its part of the gradient cannot be noted: call it outside (a Python loop in "
+                "place of a scan), or measure by grad_norms.per_example."
+            )
+        place = len(self.outputs)
         for parameter, kind, factor in recorded:
-            self.uses.append(Use(parameter.index, kind, operation))
+            self.uses.append(Use(parameter.index, kind, place))
             self.factors.append(factor)
-        self.outputs.append(Output(jax.ShapeDtypeStruct(y.shape, y.dtype), _varying_axes(y)))
-        return y if self._added is None else y + self._added[operation]
-
-
-def varying_zeros(output: Output) -> jax.Array:
-    """Returns zeros to add to an output, varying over the same mesh axes.
-
-    Under ``shard_map``, JAX would sum the derivative with respect to the zeros over all devices if they did not vary.
-    """
-    zeros = jnp.zeros(output.type.shape, output.type.dtype)
-    if not output.axes:
-        return zeros
-    if hasattr(jax.lax, "pcast"):
-        return jax.lax.pcast(zeros, output.axes, to="varying")
-    # Versions of JAX before `pcast` have `pvary`; pyright sees the installed one.
-    return jax.lax.pvary(zeros, output.axes)  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def _varying_axes(y: jax.Array) -> tuple[str, ...]:
-    array_type = jax.typeof(y)
-    # The attribute's place depends on the version of JAX.
-    if hasattr(array_type, "manual_axis_type"):
-        return tuple(array_type.manual_axis_type.varying)
-    return tuple(getattr(array_type, "vma", ()))
+        self.outputs.append(Output(jax.ShapeDtypeStruct(y.shape, y.dtype), varying_axes(y)))
+        return y if self._added is None else y + self._added[place]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-__all__ = ["anywhere", "as_float", "scale_of", "scaled_norm"]
+__all__ = ["anywhere", "as_float", "scale_of", "scaled_norm", "wide"]
 
 
 def scaled_norm(leaves: list[jax.Array]) -> jax.Array:
@@ -53,7 +53,12 @@ def scale_of(largest: jax.Array) -> jax.Array:
 
 def as_float(x: jax.Array) -> jax.Array:
     """Converts half-precision arrays and integers to float32; float32 and float64 arrays stay as they are."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x.astype(wide(x.dtype))
+
+
+def wide(*dtypes: jnp.dtype) -> jnp.dtype:
+    """Returns float64 if one of the dtypes is that, else float32, also where JAX is told not to promote dtypes."""
+    return jnp.dtype("float64" if jnp.dtype("float64") in dtypes else "float32")
 
 
 @jax.custom_batching.custom_vmap

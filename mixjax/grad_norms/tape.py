@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
@@ -9,12 +10,13 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from mixjax.checks import as_ids
+from mixjax.grad_norms.windows import Geometry, convolve, geometry_of
 
 __all__ = ["Parameter", "Tape", "UseKind", "value_of"]
 
-UseKind = Literal["matrix", "transpose", "table", "rows"]
+UseKind = Literal["matrix", "transpose", "table", "rows"] | Geometry
 """How a parameter enters an operation: as a matrix on the right of ``x @ p``, as its transpose, as a table whose rows
-are looked up, or elementwise along the last axes."""
+are looked up, elementwise along the last axes, or as the kernel of a convolution of this geometry."""
 
 
 class Parameter:
@@ -51,8 +53,8 @@ class Parameter:
 
     def _refuse(self, *_, **__):
         raise ValueError(
-            f"{self.name} is used outside the tape, so its gradient would be incomplete: hand it to tape.dense, embed, "
-            "attend, scale or add, or take its value, without a gradient, from tape.constant."
+            f"{self.name} is used outside the tape, so its gradient would be incomplete: hand it to tape.dense, conv, "
+            "embed, attend, scale or add, or take its value, without a gradient, from tape.constant."
         )
 
 
@@ -76,11 +78,11 @@ class Tape:
 
     - The first axis of all that passes through the tape is the batch's.
     - No example's loss may depend on another example. Batch normalisation breaks this, and makes the norms wrong.
-    - An operation must not be called inside ``vmap``, ``scan`` or ``checkpoint``.
+    - An operation must be called where the model is, and not inside ``jit``, ``vmap``, ``scan``, ``cond``,
+      ``checkpoint`` or ``grad`` within the model. While norms are measured, such a call raises a ValueError.
 
     A leaf may be used several times. Weight tying between :meth:`embed` and :meth:`attend`, or a layer applied again
-    and again, is accounted for exactly. For a convolution, cut the input into patches and call
-    :meth:`dense` on them.
+    and again, is accounted for exactly.
 
     Example:
         >>> import jax.numpy as jnp
@@ -114,29 +116,86 @@ class Tape:
             raise ValueError(f"dense takes a bias of shape {kernel.shape[1:]}, got {bias.shape}.")
         y = x @ value_of(kernel)
         if bias is None:
-            return self._tap(y, (kernel, "matrix", x))
-        return self._tap(y + value_of(bias), (kernel, "matrix", x), (bias, "rows", None))
+            return self._tap("dense", y, (kernel, "matrix", x))
+        return self._tap("dense", y + _aligned(bias, y), (kernel, "matrix", x), (bias, "rows", None))
+
+    def conv(
+        self,
+        x: ArrayLike,
+        kernel: Any,
+        bias: Any = None,
+        *,
+        strides: int | Sequence[int] = 1,
+        padding: str | int | Sequence[int | tuple[int, int]] = "SAME",
+        input_dilation: int | Sequence[int] = 1,
+        kernel_dilation: int | Sequence[int] = 1,
+        feature_group_count: int = 1,
+    ) -> jax.Array:
+        """Applies a convolution over any number of spatial axes, channels last.
+
+        Args:
+            x: ``[B, *spatial, in]``.
+            kernel: ``[*window, in / feature_group_count, out]``.
+            bias: ``[out]``, or None.
+            strides: one number, or one per spatial axis.
+            padding: ``"SAME"``, ``"VALID"`` or ``"SAME_LOWER"``; a number; or a number or a pair per spatial axis.
+            input_dilation: one number, or one per spatial axis; above 1 for a transposed convolution.
+            kernel_dilation: one number, or one per spatial axis.
+            feature_group_count: the number of groups of channels; ``in`` for a depthwise convolution.
+
+        Returns:
+            ``[B, *places, out]``.
+
+        Raises:
+            ValueError: other shapes, or another padding.
+        """
+        x = jnp.asarray(x)
+        groups, channels = feature_group_count, x.shape[-1:]
+        fits = x.ndim >= 3 and kernel.ndim == x.ndim and channels == (groups * kernel.shape[-2],)
+        if not fits or kernel.shape[-1] % groups:
+            raise ValueError(
+                f"conv takes x [B, *spatial, in] and kernel [*window, in / {groups}, out], out a multiple of {groups}, "
+                f"got {x.shape} and {kernel.shape}."
+            )
+        if bias is not None and bias.shape != kernel.shape[-1:]:
+            raise ValueError(f"conv takes a bias of shape {kernel.shape[-1:]}, got {bias.shape}.")
+        geometry = geometry_of(
+            x.shape[1:-1],
+            kernel.shape[:-2],
+            strides=strides,
+            padding=padding,
+            input_dilation=input_dilation,
+            kernel_dilation=kernel_dilation,
+            groups=groups,
+        )
+        y = convolve(x, value_of(kernel), geometry)
+        if bias is None:
+            return self._tap("conv", y, (kernel, geometry, x))
+        return self._tap("conv", y + _aligned(bias, y), (kernel, geometry, x), (bias, "rows", None))
 
     def embed(self, ids: ArrayLike, table: Any) -> jax.Array:
         """Looks up rows of a table, ``table[ids]``.
 
         Args:
-            ids: integers of any type, ``[B, ...]``. Negative ids count from the end; ids out of range are clipped.
+            ids: integers of any type, ``[B, ...]``. Negative ids count from the end; ids out of range are clipped to
+                the range.
             table: ``[V, d]``.
 
         Returns:
             ``[B, ..., d]``.
 
         Raises:
-            ValueError: other shapes, or ids that are not integers.
+            ValueError: other shapes.
+            TypeError: ids that are not integers.
         """
-        ids = jnp.asarray(ids)
-        if not jnp.issubdtype(ids.dtype, jnp.integer) or ids.ndim < 1 or table.ndim != 2:
-            raise ValueError(f"embed takes integer ids [B, ...] and a table [V, d], got {ids.aval} and {table.shape}.")
-        ids, size = as_ids("ids", ids), table.shape[0]
+        # Unsigned ids would not show that they are below zero, and narrow ones wrap where `size` is added.
+        ids = as_ids("ids", ids)
+        if ids.ndim < 1 or table.ndim != 2:
+            raise ValueError(f"embed takes ids [B, ...] and a table [V, d], got {ids.shape} and {table.shape}.")
+        size = table.shape[0]
         # The same ids go into the lookup and into its gradient, which must not clip or wrap in another way.
         ids = jnp.clip(jnp.where(ids < 0, ids + size, ids), 0, size - 1)
-        return self._tap(value_of(table)[ids], (table, "table", ids))
+        return self._tap("embed", value_of(table)[ids], (table, "table", ids))
 
     def attend(self, x: ArrayLike, table: Any) -> jax.Array:
         """Applies a table of embeddings as an output layer, ``x @ table.T``.
@@ -154,7 +213,7 @@ class Tape:
         x = jnp.asarray(x)
         if x.ndim < 2 or table.ndim != 2 or x.shape[-1] != table.shape[1]:
             raise ValueError(f"attend takes x [B, ..., d] and a table [V, d], got {x.shape} and {table.shape}.")
-        return self._tap(x @ value_of(table).T, (table, "transpose", x))
+        return self._tap("attend", x @ value_of(table).T, (table, "transpose", x))
 
     def scale(self, x: ArrayLike, gamma: Any, beta: Any = None) -> jax.Array:
         """Applies an elementwise affine map, ``x * gamma + beta``, as at the end of a layer normalisation.
@@ -172,11 +231,11 @@ class Tape:
         """
         x = jnp.asarray(x)
         _check_trailing("scale", x, gamma)
-        y = x * value_of(gamma)
+        y = x * _aligned(gamma, x)
         if beta is None:
-            return self._tap(y, (gamma, "rows", x))
+            return self._tap("scale", y, (gamma, "rows", x))
         _check_trailing("scale", x, beta)
-        return self._tap(y + value_of(beta), (gamma, "rows", x), (beta, "rows", None))
+        return self._tap("scale", y + _aligned(beta, y), (gamma, "rows", x), (beta, "rows", None))
 
     def add(self, x: ArrayLike, bias: Any) -> jax.Array:
         """Adds a bias, a table of positions, or whatever has the last axes of ``x``: ``x + bias``.
@@ -193,7 +252,7 @@ class Tape:
         """
         x = jnp.asarray(x)
         _check_trailing("add", x, bias)
-        return self._tap(x + value_of(bias), (bias, "rows", None))
+        return self._tap("add", x + _aligned(bias, x), (bias, "rows", None))
 
     def constant(self, parameter: Any) -> jax.Array:
         """Returns a leaf's value, for uses that are to have no gradient: a frozen layer's, a buffer's.
@@ -206,7 +265,7 @@ class Tape:
         """
         return value_of(parameter)
 
-    def _tap(self, y: jax.Array, *uses: tuple[Any, UseKind, jax.Array | None]) -> jax.Array:
+    def _tap(self, operation: str, y: jax.Array, *uses: tuple[Any, UseKind, jax.Array | None]) -> jax.Array:
         """Passes an operation's output on; a subclass may note the uses: a leaf, its kind, the input it meets."""
         return y
 
@@ -214,6 +273,12 @@ class Tape:
 def value_of(parameter: Any) -> jax.Array:
     """Returns the array behind a :class:`Parameter`, or the array itself."""
     return parameter._array if isinstance(parameter, Parameter) else jnp.asarray(parameter)
+
+
+def _aligned(parameter: Any, x: jax.Array) -> jax.Array:
+    """Returns a parameter's array with leading axes of length one, for users who have switched rank promotion off."""
+    value = value_of(parameter)
+    return value.reshape((1,) * (x.ndim - value.ndim) + value.shape)
 
 
 def _check_trailing(name, x, parameter):

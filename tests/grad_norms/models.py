@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mixjax.grad_norms import Tape, ghost, norm, value_grads_and_norms
+from mixjax.grad_norms import Tape, backward, norm, value_grads_and_norms
 
 B, T, V, D = 6, 4, 5, 4
 
@@ -102,7 +102,7 @@ UNEVEN, ONES = np.linspace(0.0, 3.0, B, dtype=np.float32), np.ones(B, np.float32
 @functools.cache
 def program(name):
     """``run(params, batch, weights, factor)``: losses times ``factor``, gradient, norms and norms by leaf."""
-    losses_fn, norms_of = MODELS[name][0], ghost.norms_of
+    losses_fn, norms_of = MODELS[name][0], backward.norms_of
 
     @jax.jit
     def run(params, batch, weights, factor):
@@ -112,7 +112,7 @@ def program(name):
             shares.extend(norms_of([terms]) for terms in leaves)
             return norms_of(leaves)
 
-        with mock.patch.object(ghost, "norms_of", listen):
+        with mock.patch.object(backward, "norms_of", listen):
             found = value_grads_and_norms(lambda *a: factor * losses_fn(*a), params, batch, weights=weights)
         return *found, [share / jnp.where(weights == 0, 1, weights) for share in shares]
 

@@ -1,5 +1,7 @@
 """The tape: what would make norms wrong is refused by name, and shapes are checked."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -84,8 +86,17 @@ def test_the_first_axis_of_what_is_tapped_is_the_batch():
         (lambda t: t.dense(jnp.ones((2, 4)), jnp.ones((3, 2))), r"got \(2, 4\) and \(3, 2\)"),
         (lambda t: t.dense(jnp.ones((2, 3)), jnp.ones((3, 2, 2))), "dense takes x"),
         (lambda t: t.dense(jnp.ones((2, 3)), jnp.ones((3, 2)), jnp.ones(3)), r"a bias of shape \(2,\), got \(3,\)"),
-        (lambda t: t.embed(jnp.ones(3), jnp.ones((3, 2))), "embed takes integer ids"),
-        (lambda t: t.embed(jnp.ones(3, int), jnp.ones(3)), "embed takes integer ids"),
+        (lambda t: t.embed(jnp.ones(3), jnp.ones((3, 2))), "ids must be integers, got float32"),
+        (lambda t: t.embed(jnp.ones(3, int), jnp.ones(3)), r"embed takes ids \[B, ...\] and a table"),
+        (lambda t: t.conv(jnp.ones((2, 3)), jnp.ones((3, 2))), r"conv takes x \[B, \*spatial, in\]"),
+        (lambda t: t.conv(jnp.ones((2, 5, 3)), jnp.ones((3, 2, 4))), r"got \(2, 5, 3\) and \(3, 2, 4\)"),
+        (
+            lambda t: t.conv(jnp.ones((2, 5, 4)), jnp.ones((3, 2, 3)), feature_group_count=2),
+            r"kernel \[\*window, in / 2, out\], out a multiple of 2",
+        ),
+        (lambda t: t.conv(jnp.ones((2, 5, 3)), jnp.ones((3, 3, 4)), jnp.ones(3)), r"a bias of shape \(4,\)"),
+        (lambda t: t.conv(jnp.ones((2, 5, 3)), jnp.ones((3, 3, 4)), strides=(1, 2)), "strides must have one entry"),
+        (lambda t: t.conv(jnp.ones((2, 5, 3)), jnp.ones((3, 3, 4)), padding="FULL"), "padding must be SAME"),
         (lambda t: t.attend(jnp.ones((2, 3)), jnp.ones((3, 2))), "attend takes x"),
         (lambda t: t.scale(jnp.ones((2, 3)), jnp.ones(1)), "scale takes x"),
         (lambda t: t.scale(jnp.ones((2, 3)), jnp.ones((2, 3))), "scale takes x"),
@@ -94,8 +105,54 @@ def test_the_first_axis_of_what_is_tapped_is_the_batch():
     ],
 )
 def test_shapes_on_the_tape(call, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         call(Tape())
+
+
+def stepped(t, p, x):
+    return jax.lax.scan(lambda h, _: (t.dense(h, p["kernel"]), None), x, None, length=2)[0]
+
+
+WITHIN = {
+    "jit": lambda t, p, x: jax.jit(lambda x: t.dense(x, p["kernel"], p["bias"]))(x),
+    "checkpoint": lambda t, p, x: jax.checkpoint(lambda x: t.dense(x, p["kernel"], p["bias"]))(x),
+    "cond": lambda t, p, x: jax.lax.cond(x[0, 0] > 0, lambda x: t.dense(x, p["kernel"]), lambda x: x, x),
+    "vmap": lambda t, p, x: jax.vmap(lambda x: t.dense(x[None], p["kernel"])[0])(x),
+    "scan": stepped,
+    "scan, embed": lambda t, p, x: jax.lax.map(lambda i: t.embed(i, p["kernel"]), jnp.zeros((2, B), int))[0],
+    "grad, scale": lambda t, p, x: x + jax.grad(lambda x: t.scale(x, p["bias"]).sum())(x),
+    "grad, add": lambda t, p, x: jax.jvp(lambda x: t.add(x, p["bias"]), (x,), (x,))[0],
+    "jit, attend": lambda t, p, x: jax.jit(lambda x: t.attend(x, p["kernel"]))(x),
+    "scan, conv": lambda t, p, x: jax.lax.map(lambda x: t.conv(x, p["kernel"]), x[None, :, None])[0, :, 0],
+    "shard_map": lambda t, p, x: jax.shard_map(
+        lambda x: t.dense(x, p["kernel"]),
+        mesh=jax.sharding.Mesh(np.array(jax.devices()[:2]), ("d",)),
+        in_specs=jax.sharding.PartitionSpec("d"),
+        out_specs=jax.sharding.PartitionSpec("d"),
+    )(x),
+}
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("name", WITHIN)
+def test_an_operation_within_a_transformation_is_named(name, compiled):
+    operation = name.split(", ")[1] if ", " in name else "dense"
+    params = {"kernel": jnp.ones((3, 3)), "bias": jnp.ones(3)}
+    if operation == "conv":
+        params["kernel"] = jnp.ones((1, 3, 3))
+
+    def losses_fn(tape, params, x):
+        return WITHIN[name](tape, params, x).sum(axis=1)
+
+    measure = functools.partial(value_grads_and_norms, losses_fn)
+    with pytest.raises(ValueError, match=rf"tape.{operation} on params\[.*is called inside a jit, vmap, scan"):
+        (jax.jit(measure) if compiled else measure)(params, jnp.ones((B, 3)))
+
+
+def test_a_plain_tape_works_within_transformations():
+    x, params = jnp.ones((B, 3)), {"kernel": jnp.eye(3), "bias": jnp.zeros(3)}
+    for name in ("jit", "checkpoint", "vmap", "scan"):
+        np.testing.assert_array_equal(WITHIN[name](Tape(), params, x), x)
 
 
 def test_a_parameter_shows_its_type():

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mixjax.grad_norms import terms
+from mixjax.grad_norms import squares, terms
 from mixjax.grad_norms.terms import Lookup, Matrix, Rows
 from tests.grad_norms.models import normal
 
@@ -19,14 +19,14 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 def test_both_ways_to_sum_over_time_agree(places):
     left, right = normal(0, B, places, 5), normal(1, B, places, 3)
     expected = np.square(np.einsum("btn,btm->bnm", np.float64(left), np.float64(right))).sum(axis=(1, 2))
-    np.testing.assert_allclose(jax.jit(terms._matrix_squares)(left, right), expected, rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(squares._matrix_squares)(left, right), expected, rtol=1e-5)
     if places == 1:
         np.testing.assert_allclose(np.square(left).sum((1, 2)) * np.square(right).sum((1, 2)), expected, rtol=1e-5)
 
 
 def test_the_way_is_chosen_by_memory():
     def largest(places):
-        jaxpr = jax.make_jaxpr(terms._matrix_squares)(jnp.ones((1, places, 8)), jnp.ones((1, places, 4)))
+        jaxpr = jax.make_jaxpr(squares._matrix_squares)(jnp.ones((1, places, 8)), jnp.ones((1, places, 4)))
         return max(var.aval.size for eqn in jaxpr.eqns for var in eqn.outvars)
 
     assert largest(4) == 16  # T²; 2 T² <= 8 · 4
@@ -40,8 +40,8 @@ def test_a_matrix_is_the_sum_of_outer_products(places):
     total = terms.gradient_sum(jnp.zeros((4, 3)), [Matrix(left, right), Matrix(left, right)])
     np.testing.assert_allclose(total, 2 * gradients.sum(0), rtol=1e-5, atol=1e-5)
     norms = np.sqrt(np.square(gradients).sum((1, 2)))
-    np.testing.assert_allclose(terms.norms_of([[Matrix(left, right)]]), norms, rtol=1e-5)
-    np.testing.assert_allclose(terms.norms_of([[Matrix(left, right), Matrix(left, right)]]), 2 * norms, rtol=1e-5)
+    np.testing.assert_allclose(squares.norms_of([[Matrix(left, right)]]), norms, rtol=1e-5)
+    np.testing.assert_allclose(squares.norms_of([[Matrix(left, right), Matrix(left, right)]]), 2 * norms, rtol=1e-5)
 
 
 def test_a_lookup_adds_to_the_rows_of_its_ids():
@@ -53,13 +53,13 @@ def test_a_lookup_adds_to_the_rows_of_its_ids():
         terms.gradient_sum(jnp.zeros((5, 4)), [Lookup(ids, deltas)]), gradients.sum(0), rtol=1e-5
     )
     expected = np.sqrt(np.square(gradients).sum((1, 2)))
-    np.testing.assert_allclose(terms.norms_of([[Lookup(ids, jnp.asarray(deltas))]]), expected, rtol=1e-5)
+    np.testing.assert_allclose(squares.norms_of([[Lookup(ids, jnp.asarray(deltas))]]), expected, rtol=1e-5)
 
 
 def test_rows_add_before_they_are_squared():
     rows = normal(0, B, 2, 3)
     np.testing.assert_allclose(terms.gradient_sum(jnp.zeros((2, 3)), [Rows(rows)]), rows.sum(0), rtol=1e-5)
-    assert terms.norms_of([[Rows(rows), Rows(-rows)]]).tolist() == [0.0] * B
+    assert squares.norms_of([[Rows(rows), Rows(-rows)]]).tolist() == [0.0] * B
 
 
 def test_sums_are_in_float32_or_wider():
