@@ -123,7 +123,10 @@ def without(terms: list[Term], left_out: jax.Array) -> list[Term]:
         return jnp.where(left_out.reshape(-1, *[1] * (x.ndim - 1)), jnp.zeros_like(x), x)
 
     # All arrays: both factors may be infinite, and with deltas of zero it does not matter that the ids become zero.
-    return [type(term)(*(zeroed(x) if isinstance(x, jax.Array) else x for x in term)) for term in terms]
+    return [
+        term._replace(**{name: zeroed(x) for name, x in term._asdict().items() if isinstance(x, jax.Array)})
+        for term in terms
+    ]
 
 
 def positions(x: jax.Array) -> jax.Array:

@@ -196,7 +196,7 @@ def _noted(cls: type, name: str, uses: Callable[..., Uses]) -> Callable[..., jax
         if not hook.tape.is_where_it_started():
             hook.called_within.add(hook.path)
             return original(self, *args, **kwargs)
-        found = [
+        found: list[tuple[Parameter, UseKind, jax.Array | None]] = [
             (hook.parameters[attribute], kind, factor)
             for attribute, kind, factor in uses(hook.twin, *args, **kwargs)
             if attribute in hook.parameters

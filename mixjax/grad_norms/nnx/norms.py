@@ -94,7 +94,7 @@ def value_grads_and_norms(
         >>> model = nnx.Linear(1, 1, kernel_init=nnx.initializers.zeros, rngs=nnx.Rngs(0))
         >>> batch = jnp.array([[0.75], [0.0]]), jnp.array([-4.0, -1.0])
         >>> losses, grads, norms = grad_norms.nnx.value_grads_and_norms(loss, model, batch)
-        >>> losses.tolist(), grads["kernel"].value.tolist(), norms.tolist()
+        >>> losses.tolist(), grads["kernel"][...].tolist(), norms.tolist()
         ([8.0, 0.5], [[1.5]], [5.0, 1.0])
 
     References:
