@@ -27,7 +27,7 @@ __all__ = ["restore"]
 
 Tree = TypeVar("Tree")
 
-_ADDED = ("unseen_updates",)
+_ADDED = ("unseen_updates", "nonfinite_updates")
 """Fields that states have got over time. A state saved without them goes on with their values in a fresh state."""
 
 
