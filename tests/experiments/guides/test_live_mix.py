@@ -1,0 +1,44 @@
+"""Runs the script of the guide to the live mix as a reader would copy it."""
+
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from mixjax import live
+from mixjax.live import read_ledger
+
+PAGE = Path(__file__).parents[3] / "experiments" / "guides" / "live_mix.md"
+
+
+def run(mark, names):
+    """Runs the block of code under a mark of the page, in a namespace."""
+    block = re.search(rf"<!-- {mark} -->\n```python\n(.*?)```", PAGE.read_text(), re.DOTALL).group(1)
+    exec(compile(block, str(PAGE), "exec"), names)
+
+
+def test_the_script_runs_as_it_stands_and_goes_on_from_a_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    run("script", names)
+    ledger = read_ledger("ledger.jsonl")
+    assert ledger.step.values[-1] == 299
+    # The rule raises the hard domain up to what the floor leaves, and the mean follows it.
+    share = ledger.counts.values[-100:, 1].mean() / 16
+    assert 0.8 < share < 0.95
+    assert 1.5 < float(names["params"]) < 3.0
+    assert np.isfinite(ledger.losses.values[[0, 100, 200]]).all()
+
+    run("saving", names | {"folder": tmp_path / "checkpoints", "step_number": 299})
+    plan = live.Plan(names["plan"].sizes, batch_size=16, weights=[0.5, 0.5], lag=4)
+    fresh = {name: jax.tree.map(jnp.zeros_like, names[name]) for name in ("params", "opt_state", "rule_state")}
+    restored = {"fresh": fresh, "plan": plan, "folder": tmp_path / "checkpoints", "step_number": 299}
+    run("restoring", {"ocp": ocp} | restored)
+    assert plan.step == 300
+    # The old plan had read nothing ahead, so its next batch is the one that comes after the checkpoint.
+    want, got = next(names["plan"]), next(plan)
+    np.testing.assert_array_equal(got.rows, want.rows)
+    np.testing.assert_array_equal(got.weights, want.weights)
