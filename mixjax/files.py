@@ -1,21 +1,19 @@
-"""Takes paths from users, writes files and removes folders whole or not at all, and locks files."""
+"""Takes paths from users, writes files whole or not at all, and locks files against other processes."""
 
 from __future__ import annotations
 
-import glob
 import logging
 import os
 import re
-import shutil
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["local_path", "lock", "remove_folder", "remove_partial", "write_whole"]
+__all__ = ["local_path", "lock", "remove_partial", "write_whole"]
 
 _LOG = logging.getLogger(__name__)
-_PARTIAL, _REMOVED = ".partial", ".removed"
+_PARTIAL = ".partial"
 
 
 def local_path(name: str, value: str | os.PathLike) -> Path:
@@ -107,35 +105,6 @@ def remove_partial(folder: Path) -> None:
     """
     for path in folder.glob(f".*{_PARTIAL}"):
         path.unlink(missing_ok=True)
-
-
-def remove_folder(folder: Path) -> None:
-    """Removes a folder so that a process killed at any point leaves all of it or nothing under its name.
-
-    The folder is renamed first, and then deleted file by file. What a killed process left of an earlier folder of this
-    name is deleted too. A folder that does not exist is no error.
-
-    Args:
-        folder: the folder.
-
-    Example:
-        >>> import tempfile
-        >>> folder = Path(tempfile.mkdtemp(), "chunks")
-        >>> folder.mkdir()
-        >>> remove_folder(folder)
-        >>> folder.exists()
-        False
-    """
-    try:
-        os.rename(folder, folder.with_name(f".{folder.name}.{uuid.uuid4().hex}{_REMOVED}"))
-    except FileNotFoundError:
-        pass
-    except OSError:
-        # Windows renames no folder in which a file is open.
-        _LOG.debug("%s cannot be renamed", folder)
-        shutil.rmtree(folder, ignore_errors=True)
-    for left in folder.parent.glob(f".{glob.escape(folder.name)}.*{_REMOVED}"):
-        shutil.rmtree(left, ignore_errors=True)
 
 
 def lock(path: Path) -> Any:

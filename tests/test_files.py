@@ -8,7 +8,7 @@ from pathlib import Path
 import filelock
 import pytest
 
-from mixjax.files import local_path, lock, remove_folder, remove_partial, write_whole
+from mixjax.files import local_path, lock, remove_partial, write_whole
 
 
 @pytest.mark.parametrize("value", ["a/b", "/a/b", "C:/a", "a:b", "C:\\a", ".", "file", "x y"])
@@ -78,46 +78,6 @@ def test_what_killed_processes_left_is_removed(tmp_path):
         (tmp_path / name).touch()
     remove_partial(tmp_path)
     assert sorted(os.listdir(tmp_path)) == ["below", "x", "x.partial"]
-
-
-@pytest.mark.parametrize("name", ["chunks", "a*[b]", "chunks.d"])
-def test_a_folder_goes_with_what_was_left_of_earlier_ones(tmp_path, name):
-    for folder in (name, f".{name}.0a.removed", ".other.0a.removed"):
-        (tmp_path / folder / "below").mkdir(parents=True)
-        (tmp_path / folder / "below/file").touch()
-    remove_folder(tmp_path / name)
-    assert os.listdir(tmp_path) == [".other.0a.removed"]
-    remove_folder(tmp_path / name)  # nothing is there
-
-
-def test_a_folder_whose_removal_is_interrupted_is_gone_from_its_place(tmp_path, monkeypatch):
-    (tmp_path / "chunks").mkdir()
-    for name in ("identity.json", "chunk_0"):
-        (tmp_path / "chunks" / name).touch()
-    with monkeypatch.context() as patch:
-        unlink = os.unlink
-
-        def killed(path, *args, **kwargs):
-            unlink(path, *args, **kwargs)
-            raise KeyboardInterrupt
-
-        patch.setattr(os, "unlink", killed)
-        with pytest.raises(KeyboardInterrupt):
-            remove_folder(tmp_path / "chunks")
-    assert not (tmp_path / "chunks").exists() and len(os.listdir(tmp_path)) == 1
-    remove_folder(tmp_path / "chunks")
-    assert not os.listdir(tmp_path)
-
-
-def test_a_folder_that_cannot_be_renamed_is_removed_in_its_place(tmp_path, monkeypatch):
-    (tmp_path / "chunks").mkdir()
-
-    def refused(*args):
-        raise PermissionError("in use")
-
-    monkeypatch.setattr(os, "rename", refused)
-    remove_folder(tmp_path / "chunks")
-    assert not os.listdir(tmp_path)
 
 
 def test_one_lock_a_path_and_process(tmp_path):

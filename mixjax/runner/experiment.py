@@ -21,9 +21,7 @@ Claims are judged by one rule (see :func:`mixjax.runner.claims.versus`), on pair
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import shutil
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -40,6 +38,7 @@ from mixjax.runner.labels import Part, joined, parts_of
 from mixjax.runner.results import Results
 from mixjax.runner.tracking import json_lines
 from mixjax.sweeps import DryRun, Record, Segments, Sweep, loop
+from mixjax.sweeps.checkpoints import remove_chunks
 from mixjax.sweeps.prepared import Prepared
 from mixjax.sweeps.progress import Tracker, together
 from mixjax.sweeps.spec import Train
@@ -48,9 +47,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["Experiment", "ReportError", "dry_run", "run"]
-
-# The file in a folder of chunks that says which sweep they belong to.
-_IDENTITY = "identity.json"
 
 
 def _sweep_figure(results: Results) -> Figure:
@@ -216,20 +212,8 @@ def run(
     )
     if failures:
         raise ReportError(out, failures)
-    _remove(chunks)
+    remove_chunks(chunks)
     return out
-
-
-def _remove(chunks: Path) -> None:
-    """Removes the folder of chunks, in an order that lets the same call go on if it is killed meanwhile."""
-    # A chunk without the identity of its sweep could not be told from somebody else's: the identities go last.
-    # In reverse order, what a folder holds comes before it.
-    for path in sorted(chunks.rglob("*"), reverse=True):
-        if path.name != _IDENTITY:
-            # A folder that still holds an identity stays for now; and a file that cannot be removed costs no result.
-            with contextlib.suppress(OSError):
-                path.rmdir() if path.is_dir() else path.unlink()
-    shutil.rmtree(chunks, ignore_errors=True)
 
 
 def _run_sweeps(

@@ -15,11 +15,13 @@ A result is a folder:
 """
 
 import dataclasses
+import glob
 import io
 import json
 import os
 import shutil
 import tomllib
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -188,9 +190,9 @@ def write(
     """
     out = check_out(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the target, so that a rename never crosses file systems; with the process id, so that two writers do not
-    # mix.
-    new, old = (out.with_name(f".{out.name}.{os.getpid()}.{kind}") for kind in ("new", "old"))
+    # Beside the target, so that a rename never crosses file systems; of a random name, so that two writers do not mix,
+    # and what a killed one left is in nobody's way.
+    new, old = (out.with_name(f".{out.name}.{uuid.uuid4().hex}.{kind}") for kind in ("new", "old"))
     try:
         new.mkdir()
         meta = metadata(results)
@@ -219,6 +221,10 @@ def write(
         shutil.rmtree(new, ignore_errors=True)
         if out.exists():
             shutil.rmtree(old, ignore_errors=True)
+    # A killed writer has left these. What it moved aside is worth nothing any more: a later result is complete.
+    for kind in ("new", "old"):
+        for left in out.parent.glob(f".{glob.escape(out.name)}.{'[0-9a-f]' * 32}.{kind}"):
+            shutil.rmtree(left, ignore_errors=True)
     return out
 
 

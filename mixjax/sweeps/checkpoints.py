@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from mixjax.files import local_path, lock, remove_partial, write_whole
 from mixjax.sweeps.blocks import read_block, write_block
 from mixjax.sweeps.segments import Kept
 
-__all__ = ["ChangedError", "Chunks"]
+__all__ = ["ChangedError", "Chunks", "remove_chunks"]
 
 _LOG = logging.getLogger(__name__)
 _IDENTITY, _CHUNK_SIZE, _SUFFIX = "identity.json", "size.json", ".npz"
@@ -180,6 +181,28 @@ class Chunks:
     def _carries(self, number):
         """Lists the carries of a chunk, the oldest first."""
         return _numbered(self.folder, f"carry_{number:09d}_")
+
+
+def remove_chunks(folder: Path) -> None:
+    """Removes a folder of chunks, or a folder of such folders, when the result is safe.
+
+    A process killed meanwhile leaves a folder from which the same call goes on: a chunk without the identity of its
+    sweep could not be told from somebody else's, so that the identities go last. What cannot be removed stays.
+
+    Args:
+        folder: the folder; it need not exist.
+
+    Example:
+        >>> import tempfile, numpy as np
+        >>> folder = Path(tempfile.mkdtemp(), "chunks")
+        >>> Chunks(folder, {"seeds": 4}).write({0: {"error": np.ones(2)}})
+        >>> remove_chunks(folder)
+        >>> folder.exists()
+        False
+    """
+    for place, _, names in os.walk(folder, topdown=False):
+        _drop(Path(place, name) for name in names if name != _IDENTITY)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write(path: Path, numbered: Mapping[int, Mapping[str, Any]]) -> None:

@@ -27,8 +27,9 @@ import jax
 import numpy as np
 
 from mixjax.checks import requires
-from mixjax.files import local_path, remove_folder
+from mixjax.files import local_path
 from mixjax.sweeps import loop
+from mixjax.sweeps.checkpoints import remove_chunks
 from mixjax.sweeps.points import Labels, random_points
 from mixjax.sweeps.progress import Callback, Tracker
 from mixjax.sweeps.spec import Sweep
@@ -134,7 +135,7 @@ def search(
         )
         _tell(study, trials, _values(objective(result), len(trials), study))
         if folder is not None:
-            remove_folder(folder)
+            remove_chunks(folder)
         # Set only when the folder is gone: with a number in place of "auto", its chunks would be refused. The size is 0
         # where all chunks were found on disk.
         if chunk == "auto" and result.attrs["chunk"]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import ml_dtypes
 import numpy as np
@@ -85,6 +86,16 @@ def test_a_new_result_replaces_the_earlier_one(config, tmp_path):
     write(config, {"x": dataset(1.0)}, figure=b"png")
     write(config, {"y": dataset(2.0)}, figure=None)
     assert list(results.read("out")) == ["y"] and not (tmp_path / "out" / "figure.png").exists()
+
+
+def test_what_killed_writers_left_is_in_nobodys_way_and_removed(config, tmp_path, monkeypatch):
+    # In a container each process may have the same number.
+    left = {f".out.{os.getpid()}.new", f".out.{'0' * 32}.new", f".out.{'1' * 32}.old", f".out.other.{'2' * 32}.new"}
+    for name in left:
+        (tmp_path / name / "below").mkdir(parents=True)
+    write(config, {"x": dataset(1.0)}, figure=None)
+    others = {f".out.{os.getpid()}.new", f".out.other.{'2' * 32}.new"}
+    assert list(results.read("out")) == ["x"] and left & set(os.listdir(tmp_path)) == others
 
 
 def test_out_that_is_no_result_is_refused(config, tmp_path):

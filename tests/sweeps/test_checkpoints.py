@@ -2,12 +2,13 @@
 
 import errno
 import logging
+import os
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mixjax.sweeps.checkpoints import ChangedError, Chunks
+from mixjax.sweeps.checkpoints import ChangedError, Chunks, remove_chunks
 
 IDENTITY = {"seeds": 4, "config": {"steps": 3, "rate": 0.5}}
 METRICS = {
@@ -179,3 +180,22 @@ def test_a_size_that_is_none_is_chosen_anew(tmp_path, text):
     store = Chunks(tmp_path, IDENTITY)
     (tmp_path / "size.json").write_text(text)
     assert store.chunk_size is None
+
+
+def test_the_identities_go_last_and_nothing_stays(tmp_path, monkeypatch):
+    for name in ("run_0", "run_1"):
+        store = Chunks(tmp_path / "chunks" / name, IDENTITY)
+        store.write({0: METRICS})
+        store.write_carry(7, 1, METRICS)
+        store.chunk_size = 3
+    gone, unlink = [], os.unlink
+
+    def watched(path, *args, **kwargs):
+        gone.append(os.path.basename(path))
+        unlink(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "unlink", watched)
+    remove_chunks(tmp_path / "chunks")
+    assert gone[-2:] == ["identity.json"] * 2 and gone.count("identity.json") == 2 and len(gone) > 8
+    assert not os.listdir(tmp_path)
+    remove_chunks(tmp_path / "chunks")  # nothing is there

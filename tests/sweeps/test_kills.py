@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import mixjax
-from mixjax.files import remove_folder
 from mixjax.sweeps import Segments
+from mixjax.sweeps.checkpoints import remove_chunks
 
 pytestmark = pytest.mark.usefixtures("save_always")
 
@@ -67,7 +67,7 @@ def compute(run, folder):
 def call(run, folder):
     """Does what a command does: a sweep, and then its chunks go."""
     result = compute(run, folder)
-    remove_folder(folder)
+    remove_chunks(folder)
     return result
 
 
