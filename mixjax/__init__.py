@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mixjax import (
         data,
+        domains,
         grad_norms,
         hypergrad,
         live,
@@ -39,6 +40,7 @@ __all__ = [
     "accumulate",
     "aggregate",
     "data",
+    "domains",
     "get_weights",
     "grad_norms",
     "hypergrad",

@@ -19,6 +19,7 @@ PACKAGES = (
     "mixjax",
     "mixjax.checks",
     "mixjax.data",
+    "mixjax.domains",
     "mixjax.grad_norms",
     "mixjax.grad_norms.nnx",
     "mixjax.hypergrad",
