@@ -123,8 +123,9 @@ def weighted_loss(
     *Tokens.* Losses of a language model are ``[B, T]``, with an id for each sequence, ``[B]``, or for each token,
     ``[B, T]``, and a ``mask`` that is 0 at padding. Every token that is not masked then counts as one example: ``L_d``
     is the mean over the domain's tokens, the signal ``counts`` counts tokens, and Horvitz-Thompson takes for ``q`` the
-    domains' shares of tokens. Where each sequence shall count the same, whatever its length, average its losses over
-    its tokens first and pass ``[B]``.
+    domains' shares of tokens. (With their shares of sequences it would weight a domain by the length of its sequences
+    as well.) Where each sequence shall count the same, whatever its length, average its losses over its tokens first
+    and pass ``[B]``.
 
     *Devices.* Where a batch is spread over devices by ``jit`` and a mesh, there is nothing to do. Under ``shard_map``
     give ``axis_name``: the gradient with respect to replicated parameters is then complete on every device. That takes
@@ -173,6 +174,13 @@ def weighted_loss(
         >>> objective, state = mixjax.weighted_loss(rule, state, losses, ids)
         >>> round(float(objective), 4), state.weights.tolist()      # 3/4 * 1 + 1/4 * 3
         (1.5, [0.75, 0.25])
+
+        Tokens of two sequences, the last of which is padding, with fixed weights:
+
+        >>> losses, mask = jnp.array([[1.0, 3.0], [4.0, jnp.nan]]), jnp.array([[1, 1], [1, 0]])
+        >>> objective, weights = mixjax.weighted_loss(None, jnp.array([0.5, 0.5]), losses, jnp.array([0, 1]), mask=mask)
+        >>> float(objective)                                        # 1/2 * (1 + 3) / 2 + 1/2 * 4
+        3.0
 
     References:
         Paper 000, eq. 5; algorithm 1, line 5.

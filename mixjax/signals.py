@@ -19,7 +19,7 @@ from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 
 from mixjax.checks import as_ids, check_leading_axes, check_shape
-from mixjax.meshes import varying_like, with_auto_axes
+from mixjax.meshes import spec_of, varying_like, with_auto_axes
 from mixjax.types import UNKNOWN
 
 __all__ = [
@@ -194,13 +194,16 @@ def domain_sums(domain_ids: ArrayLike, num_domains: int) -> DomainSums:
 def _sums_by_segments(ids, num_domains):
     """Sums and looks up in O(B + D); padding has the id ``D``, whose segment is cut off."""
 
-    def total(x):
+    def total(x, ids):
         return jax.ops.segment_sum(_sum_behind(x, ids).ravel(), ids.ravel(), num_domains + 1)[:num_domains]
 
-    def per_example(rows):
+    def per_example(rows, ids):
         return jnp.pad(rows, (0, 1))[ids]
 
-    return DomainSums(total, per_example)
+    return DomainSums(
+        total=lambda x: with_auto_axes(total, PartitionSpec())(x, ids),
+        per_example=lambda rows: with_auto_axes(per_example, spec_of(ids))(rows, ids),
+    )
 
 
 def _sums_by_masks(ids, num_domains):

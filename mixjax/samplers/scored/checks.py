@@ -95,7 +95,8 @@ def check_batch(indices: ArrayLike, values: ArrayLike) -> None:
     if np.shape(indices)[0] > LARGEST_BATCH:
         raise ValueError(f"a batch has at most {LARGEST_BATCH} examples, got {np.shape(indices)[0]}.")
     # Traced indices have a type as well, but are not arrays of NumPy.
-    dtype = indices.dtype if hasattr(indices, "dtype") else np.asarray(indices).dtype
+    dtype = getattr(indices, "dtype", None)
+    dtype = np.asarray(indices).dtype if dtype is None else dtype
     if not np.issubdtype(dtype, np.integer):
         raise TypeError(f"indices must be integers, got {dtype}.")
 

@@ -55,6 +55,11 @@ def without_replacement(batch, num_domains):
     return samplers.without_replacement(state, groups_of(num_domains), batch["inside"])
 
 
+def sums_of(batch, num_domains):
+    total, per_example = signals.domain_sums(batch["ids"], num_domains)
+    return total(batch["losses"]), total(batch["tokens"]), per_example(jnp.arange(num_domains, dtype=jnp.float32))
+
+
 def groups_of(num_domains):
     return samplers.partition(np.arange(5 * num_domains) % num_domains)
 
@@ -67,6 +72,7 @@ OF_BATCHES = {
     ),
     "weighted_loss of tokens": token_loss_of,
     "moments": lambda b, D: signals.moments(b["losses"], b["ids"], D),
+    "domain_sums": sums_of,
     "example_weights": lambda b, D: example_weights(weights_of(D), b["ids"], jnp.ones(D), mask=b["mask"]),
     "with_replacement": lambda b, D: samplers.with_replacement(jax.random.key(0), groups_of(D), b["inside"]),
     "without_replacement": without_replacement,
