@@ -3,6 +3,7 @@
 - :class:`Plan` says which rows the next batches hold. Every host computes the same plan from a small NumPy state, which
   can be saved as JSON beside the parameters.
 - :func:`mix` reads the plan's batches, as a grain data set (extra ``live``).
+- :class:`BatchSampler` offers them to loaders that ask for lists of indices, such as PyTorch's.
 - :class:`Ledger` writes down what was drawn; :func:`read_ledger` reads it (with xarray).
 - A weight rule moves the weights: ``plan.publish(step, weights)`` after each step, or ``plan.keep(step)``.
   :class:`Feedback` does so with arrays that the device is still computing.
@@ -12,6 +13,7 @@ The package loads no JAX. It loads grain when :func:`mix` is first named.
 
 from typing import TYPE_CHECKING, Any
 
+from mixjax.live.batch_sampler import BatchSampler
 from mixjax.live.feedback import Feedback
 from mixjax.live.ledger import Ledger, read_ledger
 from mixjax.live.plan import Batch, Plan
@@ -21,7 +23,7 @@ from mixjax.live.reading import sizes_of
 if TYPE_CHECKING:
     from mixjax.live.mixed import MixDataset, mix
 
-__all__ = ["Batch", "Feedback", "Ledger", "MixDataset", "Plan", "mix", "read_ledger", "sizes_of"]
+__all__ = ["Batch", "BatchSampler", "Feedback", "Ledger", "MixDataset", "Plan", "mix", "read_ledger", "sizes_of"]
 
 
 def __getattr__(name: str) -> Any:
