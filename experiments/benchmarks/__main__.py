@@ -12,6 +12,7 @@ from experiments.benchmarks import (
     figure_1,
     floor,
     hypergradients,
+    module_norms,
     norms,
     overhead,
     samplers,
@@ -29,6 +30,7 @@ BENCHMARKS = {
     "floor": floor.run,
     "samplers": samplers.run,
     "norms": norms.run,
+    "module_norms": module_norms.run,
     "hypergradients": hypergradients.run,
     "throughput": throughput.run,
 }

@@ -293,7 +293,6 @@ class Counting(nnx.Module):
 
     def __call__(self, x):
         self.mean[...] = 0.9 * self.mean[...] + x.mean(axis=0)
-        self.sow(nnx.Intermediate, "seen", x)
         return self.layer(x)
 
 
@@ -336,6 +335,8 @@ def test_arguments():
         grad_norms.nnx.value_grads_and_norms(squares, model, (X, X[:2]))
     with pytest.raises(ValueError, match="weights must have one entry per example"):
         grad_norms.nnx.value_grads_and_norms(squares, model, X, weights=np.ones(3))
+    with pytest.raises(ValueError, match=r"wrt must select variables of the model, got .*LoRAParam"):
+        grad_norms.nnx.value_grads_and_norms(squares, model, X, wrt=nnx.LoRAParam)
     with pytest.raises(ValueError, match="microbatch must be an integer of at least 1"):
         grad_norms.nnx.value_grads_and_norms(squares, model, X, microbatch=0)
 
@@ -395,10 +396,38 @@ def test_on_a_mesh_with_explicit_axes():
         assert_close(jax.device_get(found), expected)
 
 
-@pytest.mark.parametrize("mode", [lambda: jax.numpy_rank_promotion("raise"), lambda: jax.debug_nans(True)])
+STRICT = {
+    "rank": lambda: jax.numpy_rank_promotion("raise"),
+    "dtype": lambda: jax.numpy_dtype_promotion("strict"),
+    "nans": lambda: jax.debug_nans(True),
+}
+
+
+@pytest.mark.parametrize("mode", STRICT)
 def test_in_a_strict_mode(mode):
-    """`flax` itself promotes dtypes, so there is no test without promotion."""
     model = nnx.Sequential(nnx.Conv(4, 2, (3, 2), rngs=nnx.Rngs(0)), nnx.Linear(2, 2, rngs=nnx.Rngs(1)))
     expected = measured(squares, model, IMAGE, weights=UNEVEN)
-    with mode():
-        assert_close(measured(squares, model, IMAGE, weights=UNEVEN), expected, rtol=1e-6)
+    with STRICT[mode]():
+        assert_close(measured(squares, model, IMAGE, weights=UNEVEN, microbatch=3), expected, rtol=1e-5)
+
+
+def test_a_batch_of_models():
+    """Under vmap over parameters, as in a sweep, and in a scan over steps."""
+    model = nnx.Sequential(nnx.Linear(3, 4, rngs=nnx.Rngs(0)), nnx.LayerNorm(4, rngs=nnx.Rngs(0)))
+    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+
+    def run(params):
+        return grad_norms.nnx.value_grads_and_norms(squares, nnx.merge(graphdef, params, rest), X)
+
+    stacked = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), params)
+    norms = jax.jit(jax.vmap(run))(stacked)[2]
+    loop = [jax.jit(run)(jax.tree.map(lambda leaf, i=i: leaf[i], stacked))[2] for i in range(2)]
+    np.testing.assert_allclose(norms, loop, rtol=1e-5)
+    same = jax.jit(lambda params: jax.lax.scan(lambda p, _: (p, run(p)[2]), params, None, length=2)[1])(params)
+    np.testing.assert_allclose(same, [loop[0], loop[0]], rtol=1e-5)
+
+
+def test_a_batch_without_examples():
+    model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+    losses, grads, norms = grad_norms.nnx.value_grads_and_norms(squares, model, X[:0], microbatch=2)
+    assert losses.shape == norms.shape == (0,) and not any(leaf.any() for leaf in jax.tree.leaves(grads))

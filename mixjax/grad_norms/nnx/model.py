@@ -52,6 +52,8 @@ class Model:
         self.loss = loss
         self.graphdef, params, keys, rest = nnx.split(model, wrt, nnx.RngKey, ...)
         paths, self.structure = jax.tree.flatten_with_path(params)
+        if not paths:
+            raise ValueError(f"wrt must select variables of the model, got {wrt}, of which it has none.")
         self.names = [_parameter_name(path) for path, _ in paths]
         self.state = State([jnp.asarray(leaf) for _, leaf in paths], keys, rest)
         # In this copy each parameter's value is its index among the leaves.

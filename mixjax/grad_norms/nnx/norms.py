@@ -77,8 +77,8 @@ def value_grads_and_norms(
         ``shard_map`` the gradient is that of the device's own examples; average it over the devices.
 
     Raises:
-        ValueError: a loss that is not ``[B]``; arrays of the batch with other leading axes; weights of another shape; a
-            ``BatchNorm`` in training mode, or another variable that the loss changes.
+        ValueError: a loss that is not ``[B]``; arrays of the batch with other leading axes; weights of another shape;
+            ``wrt`` that selects nothing; a ``BatchNorm`` in training mode, or another variable that the loss changes.
 
     Warns:
         UserWarning: gradients of more than a million numbers are formed for each example, and ``microbatch`` is not
@@ -210,7 +210,7 @@ def _measured(traced: Model, state: State, batch: Any, weights: jax.Array | None
     routes = traced.routes(state, batch)
     if microbatch is None:
         _warn_of_large(traced, routes)
-    take = size if microbatch is None else min(microbatch, max(size, 1))
+    take = max(size if microbatch is None else min(microbatch, size), 1)
     # Under shard_map, JAX would sum the derivatives with respect to zeros that are the same on all devices.
     axes = frozenset().union(*map(varying_axes, jax.tree.leaves((state.leaves, batch, weights))))
 
