@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mixjax.samplers.examples import (
         EpochState,
         Partition,
+        extend_epochs,
         partition,
         split,
         start_epochs,
@@ -47,6 +48,7 @@ __all__ = [
     "carry",
     "counts_to_ids",
     "effective_sample_size",
+    "extend_epochs",
     "hardest",
     "hardness",
     "multinomial",
@@ -76,6 +78,7 @@ _HOMES = {
     "carry": "carried",
     "counts_to_ids": "allocation",
     "effective_sample_size": "scored.history",
+    "extend_epochs": "examples",
     "hardest": "scored.history",
     "hardness": "scored.hardness",
     "multinomial": "draws",

@@ -15,6 +15,7 @@ from mixjax.meshes import spec_of, with_auto_axes
 __all__ = [
     "EpochState",
     "Partition",
+    "extend_epochs",
     "partition",
     "split",
     "start_epochs",
@@ -180,6 +181,49 @@ def start_epochs(key: jax.Array, num_domains: int) -> EpochState:
     # Two arrays of zeros: a state that holds one buffer twice cannot be donated.
     epoch, position = jnp.zeros(num_domains, jnp.int32), jnp.zeros(num_domains, jnp.int32)
     return EpochState(jax.random.bits(key, (_ROUNDS,), jnp.uint32), epoch, position)
+
+
+def extend_epochs(state: EpochState, before: Partition, after: Partition) -> EpochState:
+    """Carries epochs over to a data set with more domains, or with more or fewer examples in some domains.
+
+    A domain whose number of examples stays goes on with its epoch: each of its examples is drawn once before any is
+    drawn again. A domain whose number changes begins its next epoch, since a shuffle is one of all its examples. New
+    domains come last and begin their first. A domain is removed by never drawing from it again; it keeps its number,
+    which decides its shuffles.
+
+    Args:
+        state: where the old domains stand.
+        before: the examples by domain until now, concrete.
+        after: the examples by domain from now on, concrete, with at least as many domains.
+
+    Returns:
+        The state for ``after``.
+
+    Raises:
+        ValueError: fewer domains than before, or a state of another number of domains.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, mixjax
+        >>> from mixjax import samplers
+        >>> before, after = samplers.partition([0, 0, 0, 1, 1]), samplers.partition([0, 0, 0, 1, 1, 1, 2])
+        >>> state = samplers.start_epochs(jax.random.key(0), 2)._replace(position=jnp.array([2, 1]))
+        >>> state = samplers.extend_epochs(state, before, after)
+        >>> state.epoch.tolist(), state.position.tolist()
+        ([0, 1, 0], [2, 0, 0])
+    """
+    old, new = np.asarray(before.sizes), np.asarray(after.sizes)
+    if old.size != state.position.size or new.size < old.size:
+        raise ValueError(
+            f"before must have the state's {state.position.size} domains and after at least as many, got {old.size} "
+            f"and {new.size}."
+        )
+    changed = jnp.asarray(old != new[: old.size])
+    # A domain that has drawn nothing yet has no epoch to give up.
+    begins = changed & (state.position > 0)
+    padding = (0, new.size - old.size)
+    epoch = jnp.pad(state.epoch + begins.astype(jnp.int32), padding)
+    position = jnp.pad(jnp.where(begins, 0, state.position), padding)
+    return EpochState(state.key, epoch, position)
 
 
 def without_replacement(state: EpochState, groups: Partition, domain_ids: ArrayLike) -> tuple[jax.Array, EpochState]:

@@ -7,7 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mixjax.samplers import Partition, partition, split, start_epochs, with_replacement, without_replacement
+from mixjax.samplers import (
+    Partition,
+    extend_epochs,
+    partition,
+    split,
+    start_epochs,
+    with_replacement,
+    without_replacement,
+)
 
 SIZES = (1, 2, 3, 5, 1000)
 SHUFFLED = np.random.default_rng(0).permutation(np.repeat(np.arange(5), SIZES))
@@ -257,3 +265,23 @@ def test_small_domains_are_shuffled_evenly(size):
     p = 1 / (size * (size - 1))
     off_diagonal = pairs[~np.eye(size, dtype=bool)]
     assert (np.abs(off_diagonal - 40_000 * p) < 5 * np.sqrt(40_000 * p * (1 - p))).all()
+
+
+def test_epochs_of_old_domains_go_on_when_domains_are_added():
+    before, after = partition(np.array([0] * 5 + [1] * 3)), partition(np.array([0] * 5 + [1] * 4 + [2] * 2))
+    state = start_epochs(jax.random.key(3), 2)
+    seen, state = without_replacement(state, before, jnp.array([0, 0, 0, 1]))
+    state = extend_epochs(state, before, after)
+    assert state.epoch.tolist() == [0, 1, 0] and state.position.tolist() == [3, 0, 0]
+    rest, state = without_replacement(state, after, jnp.array([0, 0, 1, 1, 1, 1, 2, 2]))
+    assert sorted([*seen[:3].tolist(), *rest[:2].tolist()]) == [0, 1, 2, 3, 4]
+    assert sorted(rest[2:6].tolist()) == [5, 6, 7, 8] and sorted(rest[6:].tolist()) == [9, 10]
+    assert state.epoch.tolist() == [1, 2, 1] and state.position.tolist() == [0, 0, 0]
+
+
+def test_epochs_are_extended_to_more_domains_only():
+    small, large = partition(np.array([0, 1])), partition(np.array([0, 1, 2]))
+    with pytest.raises(ValueError, match="before must have the state's 2 domains"):
+        extend_epochs(start_epochs(jax.random.key(0), 2), large, large)
+    with pytest.raises(ValueError, match="after at least as many, got 3 and 2"):
+        extend_epochs(start_epochs(jax.random.key(0), 3), large, small)

@@ -19,9 +19,12 @@ __all__ = [
     "LARGEST",
     "LARGEST_BATCH",
     "LARGEST_LOG_WEIGHT",
+    "as_indices",
     "check_batch",
     "check_batch_size",
+    "check_extension",
     "check_kind",
+    "check_removal",
     "check_settings",
     "check_values",
 ]
@@ -104,3 +107,61 @@ def check_batch(indices: ArrayLike, values: ArrayLike) -> None:
 def check_kind(kind: str) -> None:
     """Raises a ValueError for an unknown kind of importance weights."""
     check_choice("kind", kind, get_args(ImportanceKind))
+
+
+def as_indices(indices: Any) -> np.ndarray:
+    """Widens concrete indices of any integer type to NumPy's own.
+
+    Raises:
+        TypeError: floats or booleans.
+    """
+    array = np.asarray(indices)
+    # An empty list has no type of its own.
+    if array.size and not np.issubdtype(array.dtype, np.integer):
+        raise TypeError(f"indices must be integers, got {array.dtype}.")
+    return array.astype(np.intp)
+
+
+def check_extension(n: int, before: int, values: Any, axis_name: str | None = None) -> int:
+    """Raises a ValueError where a state cannot be extended; returns the number of new examples.
+
+    Args:
+        n: number of examples afterwards.
+        before: number of examples of the state.
+        values: the new examples' values, a scalar for all, or one each.
+        axis_name: mesh axis over which the examples are split.
+    """
+    _check_one_device("extend", axis_name)
+    if before > n:
+        raise ValueError(f"extend takes the state of at most {n} examples, got one of {before}.")
+    if np.shape(values) not in ((), (n - before,)):
+        raise ValueError(f"values must be a scalar or have shape {(n - before,)}, got {np.shape(values)}.")
+    return n - before
+
+
+def check_removal(n: int, before: int, indices: Any, axis_name: str | None = None) -> np.ndarray:
+    """Raises an error where examples cannot be removed; returns the indices of those that stay.
+
+    Args:
+        n: number of examples afterwards.
+        before: number of examples of the state.
+        indices: the examples to remove, concrete.
+        axis_name: mesh axis over which the examples are split.
+    """
+    _check_one_device("remove", axis_name)
+    # The sizes of arrays depend on them.
+    if not is_concrete(indices):
+        raise TypeError("remove needs indices that are not traced: call it outside jit.")
+    removed = as_indices(indices)
+    if removed.size and not (removed.min() >= 0 and removed.max() < before):
+        raise ValueError(f"indices must be in [0, {before}), got {removed.min()} to {removed.max()}.")
+    kept = np.setdiff1d(np.arange(before), removed)
+    if kept.size != n:
+        raise ValueError(f"remove leaves {kept.size} of {before} examples, and the sampler is for {n}.")
+    return kept
+
+
+def _check_one_device(name: str, axis_name: str | None) -> None:
+    # Indices are counted device by device, so those of old examples would move.
+    if axis_name is not None:
+        raise ValueError(f"{name} is for samplers on one device, got axis_name={axis_name!r}.")

@@ -97,6 +97,11 @@ def hardness(
           ``[n]``.
         - ``rebuild(state)``: computes the tree's sums anew, in O(n). To change ``beta``, make a sampler with the new
           one and call its ``rebuild`` on the old state. Do so rarely, since it costs 1 to 2 ns an example.
+        - ``extend(state, values, key=None)``: takes over the state of a sampler of fewer examples, in O(n). The new
+          examples come last and start with ``values`` as by ``init``. The old ones keep their losses. The prior is this
+          sampler's: ``hardness(n + 2, beta).extend(state, 1.0)`` adds two examples.
+        - ``remove(state, indices)``: takes over the state of a sampler of more examples, without those at ``indices``,
+          outside ``jit``. The others keep their losses and their order, and count from 0 without a gap.
 
     Raises:
         ValueError: hyperparameters out of range; ``n`` below 1, or 2^31 and more; a prior or losses of another shape;

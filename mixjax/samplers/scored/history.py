@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from mixjax.checks import as_ids
 from mixjax.meshes import spec_of, with_auto_axes
+from mixjax.samplers.scored.checks import check_removal
 from mixjax.samplers.scored.types import ExampleSampler, ImportanceKind
 
 __all__ = ["AgedState", "effective_sample_size", "hardest", "with_ages"]
@@ -90,6 +91,18 @@ def with_ages(sampler: ExampleSampler) -> ExampleSampler:
     def rebuild(state):
         return state._replace(inner=sampler.rebuild(state.inner))
 
+    def extend(state, values, key=None):
+        inner = sampler.extend(state.inner, values, key)
+        # New examples have never been seen.
+        padding = (0, inner.values.size - state.visits.size)
+        last_update = jnp.pad(state.last_update, padding, constant_values=-1)
+        return AgedState(inner, state.step, last_update, jnp.pad(state.visits, padding))
+
+    def remove(state, indices):
+        inner = sampler.remove(state.inner, indices)
+        kept = check_removal(inner.values.size, state.visits.size, indices)
+        return AgedState(inner, state.step, state.last_update[kept], state.visits[kept])
+
     return ExampleSampler(
         init=init,
         sample=sample,
@@ -97,6 +110,8 @@ def with_ages(sampler: ExampleSampler) -> ExampleSampler:
         importance_weights=importance_weights,
         log_probs=log_probs,
         rebuild=rebuild,
+        extend=extend,
+        remove=remove,
     )
 
 

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mixjax.samplers.scored import host_tree
-from mixjax.samplers.scored.checks import LARGEST, check_batch
+from mixjax.samplers.scored.checks import LARGEST, as_indices, check_batch, check_removal
 from mixjax.samplers.scored.levels import Nodes, sizes
 from mixjax.samplers.scored.types import SamplerState
 
-__all__ = ["HostHistory", "as_indices", "finite_or_zero", "log_simplex", "quiet"]
+__all__ = ["HostHistory", "finite_or_zero", "log_simplex", "quiet"]
 
 quiet = np.errstate(divide="ignore", invalid="ignore", over="ignore")
 """Silences NumPy where logs of zero and differences of infinities are meant; decorates whole methods."""
@@ -38,11 +38,13 @@ class HostHistory:
         fanout: int,
     ):
         """Takes arguments of :class:`HostSampler` that have been checked."""
-        self.n, self.beta, self.decay, self.floor, self.fanout = n, beta, decay, floor, fanout
+        self.beta, self.decay, self.floor, self.fanout = beta, decay, floor, fanout
+        self._start(n, _known(values, values), prior)
+
+    def _start(self, n, values, prior):
+        """Begins with ``n`` examples of known values and a prior, which is None where it is uniform."""
+        self.n, fanout = n, self.fanout
         self._sizes = sizes(n, fanout)
-        values = np.atleast_1d(np.asarray(values, np.float32))
-        finite = np.isfinite(values)
-        values = np.where(finite, values, values[finite].max()).clip(-LARGEST, LARGEST)
         # NaN marks the places past the end of the last row, which get a mass of zero.
         self._values = host_tree.as_rows(np.broadcast_to(values, (n,)), fanout, np.nan)
         self._sums: tuple[Nodes, ...] = ()
@@ -56,6 +58,49 @@ class HostHistory:
             if self._mixes:
                 self._prior_sums = self._build(Nodes(flat, self._log_prior))
         self.rebuild()
+
+    @quiet
+    def extend(self, values: ArrayLike, prior: ArrayLike | None = None) -> None:
+        """Adds examples, in O(n): they come last, and the old ones keep their losses (or scores).
+
+        Args:
+            values: the new examples' losses, one each; see the class for what is not finite.
+            prior: one entry for each example, old and new. It is needed where the sampler has a prior, and not given
+                where its prior is uniform.
+
+        Raises:
+            ValueError: values that are not a vector, or a prior that does not fit.
+        """
+        if np.ndim(values) != 1:
+            raise ValueError(f"values must be a vector, one entry per new example, got shape {np.shape(values)}.")
+        new = _known(values, np.append(values, self.values))
+        self._check_prior(self.n + new.size, prior)
+        self._start(self.n + new.size, np.append(self.values, new), prior)
+
+    @quiet
+    def remove(self, indices: ArrayLike, prior: ArrayLike | None = None) -> None:
+        """Removes examples, in O(n): the others keep their losses and their order, and count from 0 without a gap.
+
+        Args:
+            indices: the examples to remove.
+            prior: one entry for each example that stays, needed where the sampler has one.
+
+        Raises:
+            TypeError: indices that are not integers.
+            ValueError: indices out of range, no example left, or a prior that does not fit.
+        """
+        n = self.n - np.unique(as_indices(indices)).size
+        kept = check_removal(n, self.n, indices)
+        if n < 1:
+            raise ValueError(f"remove must leave at least one of {self.n} examples.")
+        self._check_prior(n, prior)
+        self._start(n, self.values[kept], prior)
+
+    def _check_prior(self, n, prior):
+        if (prior is None) != (self._log_prior.ndim == 0):
+            raise ValueError("prior must be given where the sampler has one, and only there.")
+        if prior is not None and np.shape(prior) != (n,):
+            raise ValueError(f"prior must have shape {(n,)}, got {np.shape(prior)}.")
 
     @quiet
     def rebuild(self) -> None:
@@ -189,17 +234,10 @@ class HostHistory:
         return undo + host_tree.refresh(self._sums, self._leaves, ids, self._heat)
 
 
-def as_indices(indices: ArrayLike) -> np.ndarray:
-    """Widens indices of any integer type to that of NumPy's own.
-
-    Raises:
-        TypeError: floats or booleans.
-    """
-    array = np.asarray(indices)
-    # An empty list has no type of its own.
-    if array.size and not np.issubdtype(array.dtype, np.integer):
-        raise TypeError(f"indices must be integers, got {array.dtype}.")
-    return array.astype(np.intp)
+def _known(values: ArrayLike, others: ArrayLike) -> np.ndarray:
+    """Prepares values to be stored: where one is not finite, the largest finite one of ``others`` takes its place."""
+    values, others = np.atleast_1d(np.asarray(values, np.float32)), np.atleast_1d(np.asarray(others, np.float32))
+    return np.where(np.isfinite(values), values, others[np.isfinite(others)].max()).clip(-LARGEST, LARGEST)
 
 
 def _mapped(function, state) -> SamplerState:

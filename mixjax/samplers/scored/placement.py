@@ -57,6 +57,12 @@ def functions(sampler: ScoredSampler) -> ExampleSampler:
     def rebuild(state: SamplerState) -> SamplerState:
         return call(jax.tree.map(spec_of, state), ScoredSampler.rebuild, state)
 
+    def extend(state: SamplerState, values: ArrayLike, key: jax.Array | None = None) -> SamplerState:
+        return call(_WHOLE, ScoredSampler.extend, state, values, key)
+
+    def remove(state: SamplerState, indices: ArrayLike) -> SamplerState:
+        return call(_WHOLE, lambda sampler, state: sampler.remove(state, indices), state)
+
     return ExampleSampler(
         init=init,
         sample=sample,
@@ -64,4 +70,6 @@ def functions(sampler: ScoredSampler) -> ExampleSampler:
         importance_weights=importance_weights,
         log_probs=log_probs,
         rebuild=rebuild,
+        extend=extend,
+        remove=remove,
     )

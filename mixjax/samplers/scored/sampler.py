@@ -19,7 +19,9 @@ from mixjax.samplers.scored.checks import (
     LARGEST_LOG_WEIGHT,
     check_batch,
     check_batch_size,
+    check_extension,
     check_kind,
+    check_removal,
     check_settings,
     check_values,
 )
@@ -115,17 +117,46 @@ class ScoredSampler:
     def init(self, values: ArrayLike, key: jax.Array | None = None) -> SamplerState:
         """Makes a state of initial values, a scalar or ``[n]``; with a key, noise breaks their ties."""
         check_values(self.n, values)
+        return self.start(self.known(values, self.n, key=key))
+
+    def known(
+        self, values: ArrayLike, count: int, others: jax.Array | None = None, key: jax.Array | None = None
+    ) -> jax.Array:
+        """Prepares values to be stored, ``[count]``: where one is not finite, the largest of all takes its place.
+
+        Args:
+            values: a scalar for all, or ``[count]``.
+            count: number of examples.
+            others: values that are stored already, all finite.
+            key: for the noise that breaks ties, or None.
+        """
         # Cast before the gradient is stopped: integers are values too, and have none.
-        values = jnp.broadcast_to(jax.lax.stop_gradient(jnp.asarray(values).astype(jnp.float32)), (self.n,))
-        largest = self.devices.largest(jnp.where(jnp.isfinite(values), values, -jnp.inf).max())
+        values = jnp.broadcast_to(jax.lax.stop_gradient(jnp.asarray(values).astype(jnp.float32)), (count,))
+        largest = jnp.where(jnp.isfinite(values), values, -jnp.inf).max(initial=-jnp.inf)
+        largest = self.devices.largest(largest if others is None else jnp.maximum(largest, others.max()))
         # Traced values are not checked: where none is finite, all become 0.
         values = jnp.where(jnp.isfinite(values), values, jnp.where(jnp.isfinite(largest), largest, 0.0))
         # Relative noise: it breaks ties whatever the unit of the loss.
         if key is not None:
-            noise = jax.random.normal(self.devices.own_key(key), (self.n,), jnp.float32)
+            noise = jax.random.normal(self.devices.own_key(key), (count,), jnp.float32)
             values += 1e-3 * jnp.abs(values) * noise
+        return jnp.clip(values, -LARGEST, LARGEST)
+
+    def start(self, values: jax.Array) -> SamplerState:
+        """Makes a state of values that can be stored as they are, float32 ``[n]``."""
         log_prior, prior_sums = self._init_prior()
-        return self.rebuild(SamplerState(jnp.clip(values, -LARGEST, LARGEST), (), log_prior, prior_sums))
+        return self.rebuild(SamplerState(values, (), log_prior, prior_sums))
+
+    def extend(self, state: SamplerState, values: ArrayLike, key: jax.Array | None = None) -> SamplerState:
+        """Takes over the state of a sampler of fewer examples; the new ones come last and start as by :meth:`init`."""
+        more = check_extension(self.n, state.values.size, values, self.axis_name)
+        new = self.known(values, more, state.values, key)
+        return self.start(jnp.concatenate([state.values, new]))
+
+    def remove(self, state: SamplerState, indices: ArrayLike) -> SamplerState:
+        """Takes over the state of a sampler of more examples, without those at ``indices``."""
+        kept = check_removal(self.n, state.values.size, indices, self.axis_name)
+        return self.start(state.values[kept])
 
     def rebuild(self, state: SamplerState) -> SamplerState:
         """Computes the sums anew."""

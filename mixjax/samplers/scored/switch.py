@@ -109,6 +109,8 @@ def when_it_pays(sampler: ExampleSampler, threshold: ArrayLike = 0.9, decay: Arr
         importance_weights=switch.importance_weights,
         log_probs=switch.log_probs,
         rebuild=switch.rebuild,
+        extend=switch.extend,
+        remove=switch.remove,
     )
 
 
@@ -171,6 +173,13 @@ class _Switch:
 
     def rebuild(self, state):
         return state._replace(inner=self.sampler.rebuild(state.inner))
+
+    def extend(self, state, values, key=None):
+        # The running means are of batches, whatever the number of examples.
+        return state._replace(inner=self.sampler.extend(state.inner, values, key))
+
+    def remove(self, state, indices):
+        return state._replace(inner=self.sampler.remove(state.inner, indices))
 
 
 class _Moments(NamedTuple):

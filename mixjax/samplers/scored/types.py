@@ -48,6 +48,14 @@ class Init(Protocol):
         ...
 
 
+class Extend(Protocol):
+    """Makes a state of the state of a sampler of fewer examples."""
+
+    def __call__(self, state: Any, values: ArrayLike, key: jax.Array | None = None) -> Any:
+        """Takes the new examples' values, a scalar or one each, and a key where their ties shall be broken."""
+        ...
+
+
 class LogProbs(Protocol):
     """Computes log-probabilities of one draw."""
 
@@ -76,6 +84,8 @@ class ExampleSampler(NamedTuple):
         importance_weights: ``importance_weights(state, indices, values, kind="clipped") -> weights``.
         log_probs: ``log_probs(state, indices=None) -> log-probabilities`` of one draw, ``[n]`` or ``[B]``.
         rebuild: ``rebuild(state) -> state`` computes the sums anew, in O(n), for a sampler of other hyperparameters.
+        extend: ``extend(state, values, key=None) -> state`` takes over the state of a sampler of fewer examples.
+        remove: ``remove(state, indices) -> state`` takes over the state of a sampler of more examples.
     """
 
     init: Init
@@ -84,3 +94,5 @@ class ExampleSampler(NamedTuple):
     importance_weights: ImportanceWeights
     log_probs: LogProbs
     rebuild: Callable[[Any], Any]
+    extend: Extend
+    remove: Callable[[Any, ArrayLike], Any]

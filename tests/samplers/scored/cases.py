@@ -34,6 +34,7 @@ def compiled(sampler):
         update=jax.jit(sampler.update),
         importance_weights=jax.jit(sampler.importance_weights, static_argnums=3),
         rebuild=jax.jit(sampler.rebuild),
+        extend=jax.jit(sampler.extend),
     )
 
 
