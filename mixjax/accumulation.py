@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from mixjax.checks import check_integer, check_shape
-from mixjax.meshes import varying_like
+from mixjax.meshes import placed_like, varying_like
 from mixjax.placement import NO_SIGNALS
 from mixjax.signals import Moments, merge
 from mixjax.transforms import AggregateState, find_states, to_sum
@@ -139,7 +139,7 @@ def accumulate(tx: optax.GradientTransformation, k: int) -> optax.GradientTransf
             raise TypeError(f"accumulate {NO_SIGNALS}")
         signals, latest = _split(extra)
         _check_rows(state, counts=counts, **signals)
-        gathered = _gather(state, updates, jnp.asarray(counts).astype(jnp.float32), signals)
+        gathered = _gather(state, updates, _as_signal(counts), signals)
 
         def emit():
             means = _mean_gradients(gathered, updates)
@@ -169,11 +169,12 @@ def _zeros_to_sum(param, lead):
 
 
 def _as_before(new, old):
-    """Casts a leaf of the new inner state to the old one's type: to its dtype, and to vary over its mesh axes."""
+    """Casts a leaf of the new inner state to the old one's type: its dtype, its sharding, and what it varies over."""
     # Adam's moments take the dtype of the gradients, which may be another than that of the parameters.
     # A state of the user's own may hold Python numbers, which have no dtype.
     if getattr(new, "dtype", None) != getattr(old, "dtype", None):
         new = jnp.asarray(new, jnp.asarray(old).dtype)
+    new = placed_like(new, old) if isinstance(new, jax.Array) else new
     return varying_like(new, old)
 
 
@@ -186,8 +187,13 @@ def _split(extra):
     if "loss_vars" in extra and "losses" not in extra:
         raise TypeError("accumulate cannot merge loss_vars without losses: give both.")
     merged = (*_MOMENTS, *_MEANS, *_ROOT_MEAN_SQUARES)
-    signals = {name: jnp.asarray(value).astype(jnp.float32) for name, value in extra.items() if name in merged}
+    signals = {name: _as_signal(value) for name, value in extra.items() if name in merged}
     return signals, {name: value for name, value in extra.items() if name not in merged}
+
+
+def _as_signal(value):
+    # No gradient flows through weights, and that of the roots below would be NaN at zero.
+    return jax.lax.stop_gradient(jnp.asarray(value).astype(jnp.float32))
 
 
 def _check_rows(state, **signals):
@@ -198,6 +204,8 @@ def _check_rows(state, **signals):
 def _gather(state, updates, counts, signals) -> AccumulateState:
     """Adds a microbatch's gradients and signals to the state; its ``inner`` stays as it is."""
     stacked = _is_stacked(state.inner)
+    # On a mesh the state keeps its sharding, whatever that of the gradients and signals.
+    counts, signals = jax.tree.map(lambda row: placed_like(row, state.moments.count), (counts, signals))
     means, masses = dict(state.means), dict(state.masses)
     for name in means.keys() & signals.keys():
         means[name], masses[name] = _average(name, means[name], masses[name], signals[name], counts)
@@ -233,7 +241,7 @@ def _mean_gradients(gathered, updates):
         parts = _column(counts, total) if stacked else gathered.microbatch
         value = total / parts.astype(total.dtype)
         # Real gradients of complex parameters are summed as complex numbers.
-        return (value if jnp.iscomplexobj(g) else value.real).astype(g.dtype)
+        return placed_like((value if jnp.iscomplexobj(g) else value.real).astype(g.dtype), g)
 
     return jax.tree.map(mean, gathered.grads, updates)
 
@@ -255,11 +263,13 @@ def _weigh(grads, counts, stacked, total):
             f"accumulate got {grads.dtype} gradients for a real parameter, the imaginary part would be lost."
         )
     # Sums in bfloat16 stall once they are a few hundred times an addend.
-    grads = grads.astype(total.dtype)
+    grads = jnp.asarray(grads).astype(total.dtype)
+    if grads.shape != total.shape:
+        kind = "stacked gradients" if stacked else "gradients"
+        raise ValueError(f"accumulate takes {kind} of shape {total.shape}, got {grads.shape}.")
+    grads = placed_like(grads, total)
     if not stacked:
         return grads
-    if grads.shape != total.shape:
-        raise ValueError(f"accumulate takes stacked gradients of shape {total.shape}, got {grads.shape}.")
     weights = _column(counts, grads)
     # The row of an absent domain may hold NaN, and NaN times 0 is NaN.
     return weights.astype(total.dtype) * jnp.where(weights > 0, grads, 0.0)

@@ -146,6 +146,22 @@ def test_a_value_that_is_not_finite_is_left_out_of_its_row_only(name, value):
     assert not np.isfinite(out[name][2]) and np.isfinite(np.delete(out[name], 2)).all()
 
 
+def test_gradients_flow_through_the_gradients_only():
+    tx = accumulate(optax.chain(aggregate(rules.gradient_norm(), PRIOR), optax.sgd(1.0)), 2)
+    grads, measured = measure(np.arange(N))
+
+    def moved(scale, grads):
+        state = tx.init(jnp.zeros(2))
+        for _ in range(2):
+            norms = {"grad_norms": scale * measured["grad_norms"]}
+            updates, state = tx.update(grads, state, None, counts=measured["counts"], **norms)
+        return updates.sum()
+
+    by_norms, by_grads = jax.jit(jax.grad(moved, (0, 1)))(jnp.ones(3), grads)
+    np.testing.assert_array_equal(by_norms, 0.0)
+    np.testing.assert_allclose(by_grads.sum(), -2.0, rtol=1e-5)
+
+
 def test_norms_whose_squares_are_infinite_still_merge():
     one = {"counts": np.float32([1, 3, 2]), "grad_norms": np.float32([3e38, 1e30, 1e-30])}
     out = merged([one, one | {"grad_norms": np.float32([3e38, 3e30, 1e-30])}])
@@ -339,6 +355,28 @@ def test_parameters_that_are_sharded_over_a_mesh(axis_type):
         got, state = run(jax.jit(update), state, params)
         assert axis_type is AxisType.Auto or got.sharding.spec == P("d")
     np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+@pytest.mark.parametrize("make", [aggregate, track])
+def test_gradients_and_signals_that_are_spread_otherwise_than_the_state(make):
+    """On an Explicit mesh arrays have their sharding in their type, and the state keeps its own."""
+    prior, params = np.float32([0.4, 0.3, 0.2, 0.1]), jnp.zeros(2)
+    tx = accumulate(optax.chain(make(rules.fgls(), prior), optax.sgd(0.1, 0.9)), 2)
+    given = {"counts": np.float32([4, 5, 6, 7]), "losses": np.float32([1, 2, 3, 4])}
+    grads = np.arange(8, dtype=np.float32).reshape(4, 2) if make is aggregate else np.float32([1, 2])
+
+    def run(place):
+        state = tx.init(params)
+        for _ in range(2):
+            updates, new = jax.jit(tx.update)(place(grads), state, params, **jax.tree.map(place, given))
+            assert jax.tree.map(jax.typeof, new) == jax.tree.map(jax.typeof, state)
+            state = new
+        return np.asarray(updates), np.asarray(get_weights(state))
+
+    want = run(jnp.asarray)
+    with jax.set_mesh(jax.make_mesh((2,), ("d",), axis_types=(AxisType.Explicit,))):
+        got = run(lambda x: jax.device_put(jnp.asarray(x), P("d")))
+    chex.assert_trees_all_close(got, want, rtol=1e-5)
 
 
 def test_strict_promotions_and_debug_nans():
