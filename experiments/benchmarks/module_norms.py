@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ class Perceptron(nnx.Module):
 
     def __init__(self, widths: tuple[int, ...], rngs: nnx.Rngs):
         """Makes a layer between each two widths."""
-        pairs = zip(widths[:-1], widths[1:], strict=True)
+        pairs = itertools.pairwise(widths)
         self.layers = nnx.List([nnx.Linear(*pair, rngs=rngs) for pair in pairs])
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -189,6 +189,12 @@ class Within(nnx.Module):
         return self.head(self.call(self, jnp.tanh(self.layer(x))))
 
 
+def changed(layer):
+    layer.kernel[...] = jnp.ones((3, 3))
+    layer.bias[...] = jnp.zeros(3)
+    return layer
+
+
 WITHIN = {
     "jit": lambda m, x: jax.jit(lambda x: m.layer(x))(x),
     "nnx.jit": lambda m, x: nnx.jit(lambda layer, x: layer(x))(m.layer, x),
@@ -201,6 +207,7 @@ WITHIN = {
     "read": lambda m, x: x @ m.layer.kernel[...].T,
     "state": lambda m, x: x * sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(nnx.state(m.layer))),
     "clone": lambda m, x: nnx.clone(m.layer)(x),
+    "change": lambda m, x: x + changed(m.layer)(x),
 }
 
 
@@ -212,6 +219,7 @@ def test_a_layer_that_is_used_where_it_cannot_be_noted_is_named_and_exact(name):
     assert routes["model.layer.kernel"].reason in (
         "it is read outside its layer",
         "its layer is called within jit, vmap, scan, cond, remat or grad",
+        "it is changed outside its layer",
     )
     assert routes["model.head.kernel"].numbers == 0
     assert_close(measured(squares, model, X), direct(squares, model, X))

@@ -14,6 +14,7 @@ A parameter's gradients are measured in one of two ways, and the norms are exact
   number of copies.
 """
 
-from mixjax.grad_norms.nnx.norms import Route, check, explain, value_grads_and_norms
+from mixjax.grad_norms.nnx.checking import check
+from mixjax.grad_norms.nnx.norms import Route, explain, value_grads_and_norms
 
 __all__ = ["Route", "check", "explain", "value_grads_and_norms"]

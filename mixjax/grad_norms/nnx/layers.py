@@ -138,14 +138,14 @@ class Hook(NamedTuple):
         twin: the same layer with the parameters' true values; the model's own are there to see who else reads them.
         tape: the tape that takes notes.
         parameters: the layer's parameters on the tape, by attribute.
-        called_within: gets the path of a layer that is called where nothing can be noted.
+        missed: gets the indices of the parameters if the layer is called where nothing can be noted, with the reason.
     """
 
     path: str
     twin: Any
     tape: RecordingTape
     parameters: dict[str, Parameter]
-    called_within: set[str]
+    missed: dict[int, str]
 
 
 _HOOKS: contextvars.ContextVar[dict[int, Hook]] = contextvars.ContextVar("hooks")
@@ -194,7 +194,8 @@ def _noted(cls: type, name: str, uses: Callable[..., Uses]) -> Callable[..., jax
         if hook is None:
             return original(self, *args, **kwargs)
         if not hook.tape.is_where_it_started():
-            hook.called_within.add(hook.path)
+            for parameter in hook.parameters.values():
+                hook.missed[parameter.index] = "its layer is called within jit, vmap, scan, cond, remat or grad"
             return original(self, *args, **kwargs)
         found: list[tuple[Parameter, UseKind, jax.Array | None]] = [
             (hook.parameters[attribute], kind, factor)

@@ -49,7 +49,7 @@ class Model:
 
     def __init__(self, loss: Callable[[Any, Any], jax.Array], model: Any, wrt: Any):
         """Splits the module; neither it nor its classes are changed."""
-        self.loss = loss
+        self.loss, self.wrt = loss, wrt
         self.graphdef, params, keys, rest = nnx.split(model, wrt, nnx.RngKey, ...)
         paths, self.structure = jax.tree.flatten_with_path(params)
         if not paths:
@@ -66,7 +66,7 @@ class Model:
             self.owners |= {index: type(module).__name__ for index in indices.values()}
             if is_known(module):
                 self.layers[path] = indices
-            elif isinstance(module, nnx.BatchNorm):
+            elif isinstance(module, nnx.BatchNorm) and type(module).__call__ is nnx.BatchNorm.__call__:
                 self.batch_norms.append(path)
 
     def routes(self, state: State, batch: Any) -> Routes:
@@ -83,26 +83,21 @@ class Model:
         }
         while True:
             tapes: list[RecordingTape] = []
-            within: set[str] = set()
+            missed: dict[int, str] = {}
 
-            def run(stand_ins, state, batch, tapes=tapes, within=within, itself=frozenset(itself)):
+            def run(stand_ins, state, batch, tapes=tapes, missed=missed, itself=frozenset(itself)):
                 def one(number, example):
                     tapes.append(RecordingTape())
-                    return self.example(tapes[-1], itself, stand_ins, state, number, example, within)
+                    return self.example(tapes[-1], itself, stand_ins, state, number, example, missed)
 
                 return over_examples(one, batch)
 
             jaxpr = jax.make_jaxpr(run)(state.leaves, state, batch).jaxpr
             read = {id(var) for eqn in jaxpr.eqns for var in eqn.invars} | {id(var) for var in jaxpr.outvars}
-            missed = {
-                index: "it is read outside its layer"
-                for index, var in enumerate(jaxpr.invars[: len(state.leaves)])
-                if id(var) in read and index not in itself
-            }
-            for path in within:
-                for index in self._indices_at(path):
-                    missed[index] = "its layer is called within jit, vmap, scan, cond, remat or grad"
-            missed |= {index: "its uses cannot be joined" for index in _mixed(tapes[-1])}
+            for index, var in enumerate(jaxpr.invars[: len(state.leaves)]):
+                if id(var) in read and index not in itself:
+                    missed.setdefault(index, "it is read outside its layer")
+            missed |= dict.fromkeys(_mixed(tapes[-1]), "its uses cannot be joined")
             if not missed:
                 return Routes(itself, tapes[-1])
             # A layer takes notes for all of its parameters or for none.
@@ -118,7 +113,7 @@ class Model:
         state: State,
         number: jax.Array,
         example: Any,
-        within: set[str] | None = None,
+        missed: dict[int, str] | None = None,
     ) -> tuple[jax.Array, Any]:
         """Computes the loss of one example.
 
@@ -129,7 +124,7 @@ class Model:
             state: the module's arrays.
             number: the example's place in its batch, which gives it random numbers of its own.
             example: the example.
-            within: gets the paths of known layers that are called where nothing can be noted.
+            missed: gets the leaves of known layers that are used where nothing can be noted, with the reason of each.
 
         Returns:
             The loss, and the counters of the module's random numbers afterwards.
@@ -144,13 +139,13 @@ class Model:
         model = self.merged(State(values, keys, state.rest))
         twin = self.merged(State(leaves, keys, state.rest))
         modules, twins = dict(nnx.iter_modules(model)), dict(nnx.iter_modules(twin))
-        within = set() if within is None else within
+        missed = {} if missed is None else missed
         hooks = {}
         for path in (*self.layers, *self.batch_norms):
             indices, module = self.layers.get(path, {}), modules[path]
             if not itself & set(indices.values()):
                 used = {attribute: parameters[i] for attribute, i in indices.items()}
-                hooks[id(module)] = Hook(_dotted(path), twins[path], tape, used, within)
+                hooks[id(module)] = Hook(_dotted(path), twins[path], tape, used, missed)
                 # Around flax's own check of attributes. The object is ours, and its class has the same fields.
                 object.__setattr__(module, "__class__", hooked(type(module)))
         with listening(hooks):
@@ -161,6 +156,9 @@ class Model:
                 f"loss must return one loss per example, float [B]. It is called with one example at a time, so [1], "
                 f"and gave {got}."
             )
+        for index, after in enumerate(jax.tree.leaves(nnx.state(model, self.wrt))):
+            if after is not values[index] and index not in itself:
+                missed[index] = "it is changed outside its layer"
         self._check_unchanged(model, state)
         return losses[0], nnx.state(model, nnx.RngCount)
 
@@ -179,9 +177,6 @@ class Model:
                     f"{_dotted(path)} ({type(variable).__name__}) changes while the loss is computed, and the change "
                     "of one example would be lost: call the module in evaluation mode (model.eval())."
                 )
-
-    def _indices_at(self, path: str) -> list[int]:
-        return [i for own, indices in self.layers.items() if _dotted(own) == path for i in indices.values()]
 
 
 def _parameter_name(path: tuple) -> str:

@@ -15,12 +15,11 @@ from jax.typing import ArrayLike
 from mixjax.checks import check_integer
 from mixjax.grad_norms.backward import Measured, as_weights, batch_spec, measure
 from mixjax.grad_norms.nnx.model import Model, Routes, State, over_examples
-from mixjax.grad_norms.norms import norm
 from mixjax.grad_norms.recording import RecordingTape
 from mixjax.grad_norms.scaling import wide
 from mixjax.meshes import spec_of, varying_axes, varying_over, with_auto_axes
 
-__all__ = ["Route", "check", "explain", "value_grads_and_norms"]
+__all__ = ["Route", "explain", "measured", "size_of", "value_grads_and_norms"]
 
 # Numbers of an example's own gradients above which a user is told of them: 4 MB an example.
 _MANY = 2**20
@@ -103,13 +102,13 @@ def value_grads_and_norms(
         and have no hooks.
     """
     traced = Model(loss, model, wrt)
-    size = _size_of(batch)
+    size = size_of(batch)
     weights = as_weights(weights, size)
     if microbatch is not None:
         check_integer("microbatch", microbatch, 1)
 
     def run(state, batch, weights):
-        return _measured(traced, state, batch, weights, microbatch)
+        return measured(traced, state, batch, weights, microbatch)
 
     spec = batch_spec((batch, weights))
     run = with_auto_axes(run, (spec, [spec_of(leaf) for leaf in traced.state.leaves], spec, PartitionSpec()))
@@ -147,7 +146,7 @@ def explain(loss: Callable[[Any, Any], jax.Array], model: Any, batch: Any, *, wr
         model.layers[1].bias 8 LayerNorm is not a layer whose gradients have two factors
         model.layers[1].scale 8 LayerNorm is not a layer whose gradients have two factors
     """
-    _size_of(batch)
+    size_of(batch)
     traced = Model(loss, model, wrt)
     itself = traced.routes(traced.state, batch).itself
     return {
@@ -156,56 +155,10 @@ def explain(loss: Callable[[Any, Any], jax.Array], model: Any, batch: Any, *, wr
     }
 
 
-def check(
-    loss: Callable[[Any, Any], jax.Array], model: Any, batch: Any, *, wrt: Any = nnx.Param, rtol: float = 1e-2
-) -> None:
-    """Compares losses, gradients and norms with ``vmap(grad)``, and the losses with those of the batch as a whole.
-
-    Call it once before training, with a batch of a few examples.
-
-    Args:
-        loss: as for :func:`value_grads_and_norms`.
-        model: the module. The losses of the whole batch are not compared if the module draws random numbers.
-        batch: a batch of a few examples, whose gradients are all formed.
-        wrt: a filter of flax.
-        rtol: the largest relative difference allowed, for the losses as for the norms.
-
-    Raises:
-        ValueError: a difference, by name: examples whose losses depend on the other examples, or norms or gradients
-            that are not those of ``vmap(grad)``.
-    """
-    size = _size_of(batch)
-    traced = Model(loss, model, wrt)
-    measured = jax.jit(lambda state, batch: _measured(traced, state, batch, None, size))
-    losses, grads, norms, counts = measured(traced.state, batch)
-
-    @jax.jit
-    def direct(state, batch):
-        def one(number, example):
-            every = frozenset(range(len(traced.names)))
-
-            def own(parameters):
-                given = state._replace(leaves=parameters)
-                return traced.example(RecordingTape(), every, parameters, given, number, example)
-
-            return jax.grad(own, has_aux=True)(state.leaves)
-
-        each, _ = over_examples(one, batch)
-        return [g.mean(axis=0) for g in each], norm(each)
-
-    direct_grads, direct_norms = direct(traced.state, batch)
-    _compare("norms are not those of vmap(grad)", norms, direct_norms, rtol)
-    for name, got, want in zip(traced.names, grads, direct_grads, strict=True):
-        _compare(f"the gradient of {name} is not that of vmap(grad)", got, want, rtol)
-    before = jax.tree.leaves(nnx.state(model, nnx.RngCount))
-    if all((a == b).all() for a, b in zip(before, jax.tree.leaves(counts), strict=True)):
-        whole = jnp.asarray(jax.jit(lambda state, batch: loss(traced.merged(state), batch))(traced.state, batch))
-        if whole.shape != (size,):
-            raise ValueError(f"loss must return one loss per example, [{size}], got shape {whole.shape}.")
-        _compare("losses of examples depend on the other examples of their batch", losses, whole, rtol)
-
-
-def _measured(traced: Model, state: State, batch: Any, weights: jax.Array | None, microbatch: int | None):
+def measured(
+    traced: Model, state: State, batch: Any, weights: jax.Array | None, microbatch: int | None
+) -> tuple[jax.Array, list[jax.Array], jax.Array, Any]:
+    """Returns losses, the leaves' gradients, norms, and the counters of the module's random numbers afterwards."""
     size = len(jax.tree.leaves(batch)[0])
     routes = traced.routes(state, batch)
     if microbatch is None:
@@ -279,16 +232,10 @@ def _warn_of_large(traced: Model, routes: Routes) -> None:
         )
 
 
-def _size_of(batch: Any) -> int:
+def size_of(batch: Any) -> int:
+    """Returns the number of a batch's examples, and refuses arrays that disagree on it."""
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(batch)]
     sizes = {shape[:1] for shape in shapes}
     if len(sizes) != 1 or sizes == {()}:
         raise ValueError(f"batch must have arrays with a leading axis of the same examples, got shapes {shapes}.")
     return sizes.pop()[0]
-
-
-def _compare(statement: str, got: jax.Array, want: jax.Array, rtol: float) -> None:
-    scale = jnp.max(jnp.abs(want))
-    difference = jnp.max(jnp.abs(got.astype(jnp.float32) - want.astype(jnp.float32)))
-    if not difference <= rtol * scale + 1e-6:
-        raise ValueError(f"{statement}: they differ by up to {difference:.3g}, where the largest is {scale:.3g}.")
