@@ -35,7 +35,7 @@ def run(
     \b
     Examples:
       mixjax run configs/quickstart.toml
-      mixjax run configs/quickstart.toml --set sweep.seeds=100 --set num_steps=20
+      mixjax run configs/quickstart.toml --set sweep.seeds=100 --set num_steps=20 --out results/short
       mixjax run configs/quickstart.toml --set 'sweep.gamma1=[0.01, 0.1]' --out results/grid
       mixjax run configs/quickstart.toml --dry-run
       mixjax run results/quickstart/config.toml --out results/again
@@ -57,7 +57,8 @@ def run(
     the chunks of about the last second where they are short.
 
     Runs are split over all devices. A CPU counts as one device for each core, unless JAX_NUM_CPU_DEVICES says
-    otherwise. --dry-run compiles each program and times one call of it.
+    otherwise. --dry-run compiles each program and times one call of it. The environment variable MIXJAX_TRACEBACK=1
+    shows the whole traceback where the experiment or a library refuses a value.
     """
     use_all_cores()
     with run_mistakes_reported():

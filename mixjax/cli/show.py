@@ -22,7 +22,9 @@ def show(
     \b
     Examples:
       mixjax show results/quickstart
-      mixjax show results/quickstart.partial       what is left of a run whose figure failed
+      mixjax show results/grid
+
+    What is left of a run whose figure failed is in results/NAME.partial, and can be shown as well.
     """
     with reported(OSError, ImportError):
         from mixjax.cli.summary import summary

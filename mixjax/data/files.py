@@ -136,6 +136,7 @@ def fetch(
         raise ValueError(f"unknown source {source!r} of {files.title}; {nearest(source, files.sources)}")
     if folder is not None and source is not None:
         raise ValueError(f"folder and source exclude each other, got folder={str(folder)!r} and source={source!r}")
+    folder = None if folder is None else local_path("folder", folder)
     if _is_cached(files, target):
         return target
     contents = _first_verified(files, _choose(files, source, folder))
@@ -145,11 +146,10 @@ def fetch(
     return target
 
 
-def _choose(files: PinnedFiles, source: Source | None, folder: str | os.PathLike | None) -> list[_Try]:
+def _choose(files: PinnedFiles, source: Source | None, folder: Path | None) -> list[_Try]:
     """Returns the sources to try, in order: the name in errors, and the function that returns the files."""
     if folder is not None:
-        path = local_path("folder", folder)
-        return [(f"folder {path}", lambda: _from_folder(path, files))]
+        return [(f"folder {folder}", lambda: _from_folder(folder, files))]
     names: Iterable[Source] = files.sources if source is None else [source]
     return [(name, files.sources[name]) for name in names]
 

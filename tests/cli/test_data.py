@@ -29,6 +29,9 @@ def test_the_help_names_every_data_set_that_can_be_fetched(mixjax_command):
     ("argv", "message"),
     [
         (["data", "mnits"], "did you mean 'mnist'?"),
+        (["data", "mnist", "--source", "opneml"], "unknown source 'opneml' of MNIST; did you mean 'openml'?"),
+        (["data", "adult", "--source", "x"], "unknown source 'x' of Adult; known: package"),
+        (["data", "mnist", "--from", "gs://bucket"], "takes a path of the local file system"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_2(mixjax_command, argv, message):

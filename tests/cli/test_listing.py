@@ -2,8 +2,11 @@
 
 import re
 
+import pytest
+
 import mixjax
 import mixjax.data
+from mixjax.cli.listing import hanging
 from tests.cli.toy import TOY
 
 
@@ -21,3 +24,36 @@ def test_list(mixjax_command, project):
     for path in (project / "configs").rglob("*.toml"):
         path.unlink()
     assert "none: no *.toml under ./configs" in mixjax_command("list")[1]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"x = ", "not valid TOML"),
+        (b"\xff\xfe\x00", "not valid TOML"),
+        (b"x = " + b"9" * 5000, "not valid TOML"),
+        (b"x = " + b"[" * 5000, "not valid TOML"),
+        (b"experiment = 3", "(3)"),
+        (None, "cannot be read"),
+    ],
+)
+def test_one_bad_file_is_named_and_the_others_are_listed(mixjax_command, project, content, said):
+    bad = project / "configs" / "bad.toml"
+    bad.mkdir() if content is None else bad.write_bytes(content)
+    code, out, err = mixjax_command("list")
+    assert (code, err) == (0, "") and TOY in out and "Samplers" in out
+    (line,) = [line for line in out.splitlines() if "configs/bad.toml" in line]
+    assert said in line
+
+
+def test_every_sampler_is_listed(mixjax_command):
+    out = mixjax_command("list")[1]
+    assert "  HostSampler " in out and "  hardness " in out
+
+
+def test_a_long_description_goes_on_below_itself():
+    rows = [("name", "word " * 30), ("a_name_that_is_much_longer_than_half", "short")]
+    lines = hanging(rows, 50)
+    assert max(map(len, lines)) <= 48 and lines[-2:] == ["a_name_that_is_much_longer_than_half", " " * 25 + "short"]
+    assert " ".join(" ".join(lines).split()).count("word") == 30
+    assert len(hanging(rows, None)) == 2

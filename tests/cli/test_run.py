@@ -55,6 +55,29 @@ def test_mistakes_are_one_line_and_exit_2(mixjax_command, argv, message):
     assert (code, out) == (2, "") and message in err and err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("gs://bucket/run", "takes a path of the local file system"),
+        ("s3://bucket", "takes a path of the local file system"),
+        ("caf\udce9", "is no UTF-8"),
+        ("~nobody_of_that_name/x", "no user has the home folder"),
+    ],
+)
+def test_a_place_that_cannot_be_used_is_refused_before_the_runs(mixjax_command, project, out, message):
+    before = sorted(project.rglob("*"))
+    code, _, err = mixjax_command("run", TOY, "--out", out)
+    assert code == 2 and message in err and err.count("\n") == 1
+    assert sorted(project.rglob("*")) == before
+
+
+def test_the_home_folder_is_written_out(mixjax_command, project, monkeypatch):
+    monkeypatch.setenv("HOME", str(project / "home"))
+    (project / "home").mkdir()
+    assert mixjax_command("run", TOY, "--out", "~/result")[0] == 0
+    assert (project / "home/result/report.md").is_file() and not (project / "~").exists()
+
+
 @pytest.mark.parametrize("argv", [["run"], ["nope"], ["run", TOY, "--nope"]])
 def test_usage_errors_exit_2(mixjax_command, argv):
     code, _, err = mixjax_command(*argv)
@@ -105,3 +128,23 @@ def test_claims_json_has_exactly_the_agreed_keys(mixjax_command):
         keys = [list(row) for row in json.load(file)]
     agreed = ["name", "statement", "source", "value", "stderr", "threshold", "num_seeds", "holds", "note"]
     assert keys == [agreed] * 3
+
+
+@pytest.mark.parametrize("spared", range(0, 12, 2))
+def test_a_kill_while_the_chunks_are_removed_costs_nothing(mixjax_command, project, monkeypatch, spared):
+    """Dies at any of the removals: the same command works again."""
+    unlink, removed = os.unlink, []
+
+    def dying(path, *args, **kwargs):
+        if "toy.chunks" in os.fspath(path) or "chunk" in str(path):
+            if len(removed) == spared:
+                raise KeyboardInterrupt
+            removed.append(path)
+        return unlink(path, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", dying)
+        code = mixjax_command("run", TOY, "--set", "sweep.chunk=1")[0]
+    assert code in (0, 130)
+    assert mixjax_command("run", TOY, "--set", "sweep.chunk=1")[0] == 0
+    assert sorted(path.name for path in (project / "results").iterdir()) == ["toy"]

@@ -49,6 +49,29 @@ def test_sweep_over_a_grid_and_over_random_points(mixjax_command, project):
     assert results.read("again")["run"].value.equals(drawn)
 
 
+@pytest.mark.parametrize("option", [[], ["--random", "4"]])
+def test_what_is_varied_replaces_the_configs_axis(mixjax_command, option):
+    values = "shift=5,6" if not option else "shift=linear:5:6"
+    argv = ["sweep", TOY, "--set", "sweep.points.shift=[1, 2, 3]", "--vary", values, *option, "--dry-run"]
+    code, out, err = mixjax_command(*argv)
+    assert (code, err) == (0, "") and f"{(4 if option else 2) * 4} runs in about" in out
+
+
+def test_labels_and_vectors_are_varied(mixjax_command, project):
+    argv = ("--vary", "fail=a,b", "--vary", "size_of=[1.0, 2.0], [3.0, 4.0]", "--seeds", "2")
+    module = project / f"mod_{project.name}.py"
+    module.write_text(module.read_text().replace("size: int = 1", "size: int = 1\n    size_of: tuple[float, ...] = ()"))
+    code, out, err = mixjax_command("sweep", TOY, *argv, "--out", "out")
+    assert (code, err) == (0, "")
+    value = results.read("out")["run"].value
+    assert value.dims == ("fail", "size_of", "seed") and value["fail"].values.tolist() == ["a", "b"]
+    assert value["size_of_label"].values.tolist() == ["[1.0, 2.0]", "[3.0, 4.0]"]
+    code, out, err = mixjax_command("show", "out")
+    assert (code, err) == (0, "") and "2 size_of ([1.0, 2.0]" in out.replace("'", "")
+    code, out, err = mixjax_command("compare", "out", "--better", "lower", "--along", "size_of")
+    assert (code, err) == (0, "") and "[3.0, 4.0]" in out
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [

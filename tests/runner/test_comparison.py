@@ -164,6 +164,9 @@ def test_rows_that_cannot_be_paired():
     with pytest.raises(ValueError, match=r"no column named like one of the result, got \['wins'\]"):
         paired_table(frame(GOOD, wins=3), "loss", "method", better="lower")
     apart = pd.concat([frame({"sgd": [1, 2]}, [0, 1], rate="1"), frame({"erma": [1, 2]}, [2, 3], rate="1")])
+    other = pd.concat([frame({"sgd": [1, 2]}, rate="1", run="a"), frame({"erma": [1, 2]}, rate="2", run="a")])
+    with pytest.raises(ValueError, match="'rate' is 1 for 'sgd', and 2 for the other labels of 'method'"):
+        paired_table(other, "loss", "method", better="lower")
     with pytest.raises(ValueError, match="no seed in common: no label of 'method' has one that 'sgd' has too within"):
         paired_table(apart, "loss", "method", better="lower")
 

@@ -134,9 +134,8 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     # Each document is checked by itself, so that a message names the --set that made the mistake, not the file.
     for where, document in documents:
         _check_document(document, resolved.cls, where)
-    for _, keys, value in changes:
-        drop_replaced(raw, keys, value, resolved.cls)
     for where, keys, value in changes:
+        drop_replaced(raw, keys, value, resolved.cls)
         check_takes_effect(raw, keys, where)
         assign(raw, keys, value, where)
 

@@ -1,0 +1,89 @@
+"""Every example of every ``--help`` runs as it stands, one after the other, as a reader would try them."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+import typer.main
+
+import mixjax.data
+from mixjax.cli.commands import make_app
+from mixjax.data.catalogue import FETCHED
+from mixjax.live import Ledger, Plan
+
+ROOT = Path(__file__).parents[2]
+# In the order in which a reader comes by them: what one example writes, the next ones read.
+COMMANDS = ((), ("run",), ("sweep",), ("show",), ("compare",), ("list",), ("data",), ("live", "show"))
+# The quickstart, with fewer and shorter runs.
+SMALL = {"num_steps": "100", "hidden": "4", "batch_size": "8", "probe_size": "8", "seeds": "4", "chunk": "50"}
+
+
+def examples(text):
+    """Returns the command lines in a help text; what follows after two spaces describes them."""
+    lines = re.findall(r"^ +(mixjax .*)$", text, flags=re.MULTILINE)
+    return [re.split(r" {2,}", line.strip())[0] for line in lines]
+
+
+@pytest.fixture
+def quickstart(tmp_path, monkeypatch):
+    """Makes a project with a small quickstart the current folder."""
+    monkeypatch.setattr(sys, "path", [str(ROOT), *sys.path])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").mkdir()
+    text = (ROOT / "configs" / "quickstart.toml").read_text()
+    for name, value in SMALL.items():
+        text, count = re.subn(rf"^{name} = \d+", f"{name} = {value}", text, flags=re.MULTILINE)
+        assert count == 1
+    (tmp_path / "configs" / "quickstart.toml").write_text(text)
+
+
+@pytest.fixture
+def ledger(quickstart):
+    """Writes the ledger of a short live mix."""
+    plan = Plan({"web": 50, "code": 5}, 4, [0.75, 0.25], lag=1)
+    Path("run").mkdir()
+    with Ledger("run/ledger.jsonl", plan) as opened:
+        for step in range(3):
+            opened.write(next(plan))
+            plan.keep(step)
+
+
+@pytest.fixture
+def no_downloads(monkeypatch):
+    """Checks what ``mixjax data`` would fetch, and fetches nothing."""
+
+    def fetch(name, *, source=None, folder=None):
+        assert source is None or source in FETCHED[name].sources
+        return f"cache/{name}"
+
+    monkeypatch.setattr(mixjax.data, "fetch", fetch)
+
+
+@pytest.mark.slow
+def test_every_example_runs(command, quickstart, ledger, no_downloads):
+    ran = set()
+    for names in COMMANDS:
+        code, text, _ = command(*names, "--help")
+        found = examples(text)
+        assert code == 0 and found, names
+        # The examples of `mixjax` itself are samples of the others', and come last.
+        for line in found if names else []:
+            ran.add(line)
+            code, out, err = command(*shlex.split(line)[1:])
+            assert code == 0 and out and "Traceback" not in err, f"{line}\n{out}\n{err}"
+    for line in examples(command("--help")[1]):
+        code, out, err = command(*shlex.split(line)[1:])
+        assert code == 0 and out, f"{line}\n{out}\n{err}"
+    assert len(ran) >= 20
+
+
+def commands(group, names=()):
+    """Yields the words of each command that does something, and of `mixjax` itself."""
+    for name, inner in group.commands.items():
+        yield from commands(inner, (*names, name)) if hasattr(inner, "commands") else [(*names, name)]
+
+
+def test_every_example_is_tested():
+    assert {*commands(typer.main.get_command(make_app())), ()} == set(COMMANDS)
