@@ -1,6 +1,7 @@
 """Places that users give: a home folder is written out, and a URL is refused before anything is computed."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,10 @@ def test_a_sweep_is_kept_below_the_home_folder(tmp_path, monkeypatch):
     sweep("~/runs")
     assert sweep(tmp_path / "home/runs").attrs["num_computed"] == 0
     assert os.listdir(tmp_path) == ["home"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_folder_whose_name_is_no_utf_8_is_written(tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    sweep(folder)
+    assert sweep(folder).attrs["num_computed"] == 0
