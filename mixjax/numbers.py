@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Collection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 
-def is_concrete(value: ArrayLike) -> bool:
+def is_concrete(value: Any) -> bool:
     """Tells whether ``value`` holds numbers: no leaf of it is traced by jit, vmap, scan or grad.
 
     Args:

@@ -50,7 +50,7 @@ def own_buffers(state: State) -> State:
     return jax.tree.map(lambda x: jnp.copy(x) if isinstance(x, jax.Array) else x, state)
 
 
-def first_state(kind: type[State], prior: jax.Array, /, **fields: Any) -> State:
+def first_state(kind: Any, prior: jax.Array, /, **fields: Any) -> Any:
     """Makes a rule's state before the first update: the weights are the prior, unless others are given.
 
     Args:
@@ -85,8 +85,8 @@ def read_signals(state: Any, counts: ArrayLike, **signals: ArrayLike) -> tuple[j
     # Whatever the model computes in, the state stays float32, and no gradient may flow into weights.
     arrays = [jax.lax.stop_gradient(jnp.asarray(value).astype(jnp.float32)) for value in signals.values()]
     # On a mesh with Explicit axes a new state has to be placed as the old one is, however the signals are.
-    counts, *arrays = (placed_like(array, state.prior) for array in (jnp.asarray(counts), *arrays))
-    seen = (counts > 0) & (state.prior > 0)
+    counted, *arrays = (placed_like(array, state.prior) for array in (_counted(counts), *arrays))
+    seen = counted & (state.prior > 0)
     for array in arrays:
         seen &= jnp.isfinite(array)
     # A NaN in a row not seen would spoil every sum over rows, also one that multiplies the row by zero.
@@ -261,5 +261,10 @@ def if_news(counts: ArrayLike, new: Any, old: Any, seen: jax.Array | None = None
     if seen is not None and hasattr(old, "unseen_updates"):
         new = new._replace(unseen_updates=jnp.where(jnp.any(seen), 0, old.unseen_updates + 1))
     # A where in place of a cond: both states exist already, and under vmap a cond would become a where.
-    news = jnp.any(jnp.asarray(counts) > 0)
+    news = jnp.any(_counted(counts))
     return jax.lax.stop_gradient(jax.tree.map(lambda a, b: jnp.where(news, a, b), new, old))
+
+
+def _counted(counts):
+    """Marks the rows with examples. Counts may be a mask too, which strict promotion does not compare with 0."""
+    return jnp.asarray(counts).astype(jnp.float32) > 0

@@ -15,7 +15,7 @@ from mixjax.types import WeightRule
 
 __all__ = ["cap"]
 
-# A part of the prior that stands in for weights of zero where the others cannot hold all the weight.
+# The largest weight that stands in for weights of zero where the others cannot hold all the weight.
 _LITTLE = 1e-20
 
 
@@ -85,7 +85,11 @@ def cap(rule: WeightRule, limits: ArrayLike) -> WeightRule:
 
 def _project(q, u, prior):
     room = jnp.where(q > 0, u, 0.0).sum()
-    q = jnp.where(room < 1.0, jnp.maximum(q, _LITTLE * prior), q)
+    tiny = jnp.finfo(jnp.float32).tiny
+    # In proportion to the prior. No domain's stand-in may underflow, because the others may not have room for all.
+    unweighted = jnp.where(q > 0, 0.0, prior)
+    stand_ins = jnp.maximum(_LITTLE * (unweighted / jnp.maximum(unweighted.max(), tiny)), tiny)
+    q = jnp.where((room < 1.0) & (unweighted > 0), stand_ins, q)
     positive = q > 0
     safe = jnp.where(positive, q, 1.0)
     # As lambda rises from 1, domains reach their limits in the order of u / q.
@@ -95,13 +99,13 @@ def _project(q, u, prior):
     rest = jnp.cumsum(jnp.where(positive, q, 0.0)[order][::-1])[::-1]
     # Entry k is lambda if the first k domains of the order are cut; it is right if none of the others exceeds a limit.
     before = jnp.concatenate([jnp.zeros(1, jnp.float32), cut[:-1]])
-    factor = (1.0 - before) / jnp.maximum(rest, jnp.finfo(jnp.float32).tiny)
+    factor = (1.0 - before) / jnp.maximum(rest, tiny)
     number_cut = jnp.argmax(factor <= reached[order])
     # By masks again, since the cumulative sums have gathered rounding errors on their way.
     is_cut = jnp.zeros(q.shape, bool).at[order].set(jnp.arange(q.size) < number_cut) & positive
     left = 1.0 - jnp.where(is_cut, u, 0.0).sum()
     free = jnp.where(positive & ~is_cut, q, 0.0)
-    shares = free / jnp.maximum(free.sum(), jnp.finfo(jnp.float32).tiny)
+    shares = free / jnp.maximum(free.sum(), tiny)
     projected = jnp.where(is_cut, u, jnp.minimum(jnp.maximum(left, 0.0) * shares, u))
     # Weights within the limits come back to the bit.
     return jax.lax.stop_gradient(jnp.where(jnp.all(q <= u), q, projected))

@@ -71,7 +71,7 @@ def doge(step_size: ArrayLike = 0.1, *, max_score: ArrayLike = 5.0, max_log_step
         mean_norm = jnp.sum(norms / jnp.maximum(jnp.sum(seen, dtype=jnp.float32), 1.0))
         scores = -slopes / jnp.maximum(mean_norm, jnp.finfo(jnp.float32).tiny)
         # A score of infinity times a step size of zero would be NaN.
-        scores = jnp.clip(scores, 0.0, jnp.minimum(max_score, HUGE)).astype(jnp.float32)
+        scores = jnp.clip(scores, 0.0, jnp.minimum(jnp.asarray(max_score, jnp.float32), HUGE))
         # With max_log_step = inf the product may be infinite, and the softmax of an infinite exponent is NaN.
         highest = jnp.minimum(jnp.asarray(max_log_step, jnp.float32), HUGE)
         step = jnp.minimum(jnp.asarray(step_size, jnp.float32) * scores, highest)

@@ -84,7 +84,7 @@ def erma(
         pi, w = state.prior, jnp.exp(state.log_w)
 
         # Eq. 12. Every intermediate result is bounded, since a product of two large factors is infinite in float32.
-        gap = bounded(jnp.sum(pi * (1.0 - w) * losses))
+        gap = bounded(jnp.sum(bounded(pi * (1.0 - w) * losses)))
         gain = bounded(bounded(rate1 * pi * gap) * losses)
         cost = bounded(bounded(rate2 * pi * w) * loss_vars)
         step = bounded(gain - cost, jnp.asarray(max_log_step, jnp.float32))

@@ -66,7 +66,12 @@ def every(rule: WeightRule, k: ArrayLike, start: ArrayLike = 0) -> WeightRule:
     """
     check_integer("k", k, 1)
     check_integer("start", start, 0)
-    return _gated(rule, lambda t: (t >= start) & (t % k == jnp.asarray(k, jnp.int32) - 1))
+
+    def is_open(t):
+        period = jnp.asarray(k, jnp.int32)
+        return (t >= jnp.asarray(start, jnp.int32)) & (t % period == period - 1)
+
+    return _gated(rule, is_open)
 
 
 def freeze_after(rule: WeightRule, k: ArrayLike) -> WeightRule:
@@ -93,7 +98,7 @@ def freeze_after(rule: WeightRule, k: ArrayLike) -> WeightRule:
         [0.75, 0.25]
     """
     check_integer("k", k, 0)
-    return _gated(rule, lambda t: t < k)
+    return _gated(rule, lambda t: t < jnp.asarray(k, jnp.int32))
 
 
 def smooth(rule: WeightRule, decay: ArrayLike) -> WeightRule:

@@ -10,6 +10,8 @@ import pytest
 import mixjax
 from mixjax import rules, samplers, signals
 from tests.laws.contract.batches import OF_BATCHES, OF_OTHERS, OF_WEIGHTS, batch, weights_of
+from tests.laws.contract.cases import CASES, MEASURED, PRIOR, ROWS, change, draw_signals, every_case, jitted
+from tests.laws.contract.test_state import SIXTY_FOUR_BIT
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -126,3 +128,43 @@ def test_bfloat16_losses_give_float32_signals(name):
         np.testing.assert_allclose(np.float32(got.pop()), want.pop(), rtol=1e-2)
     assert all(x.dtype == jnp.float32 for x in got)
     assert_close(got, want)
+
+
+@every_case
+def test_rules_promote_dtypes_and_ranks_by_hand(name):
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        rule = CASES[name].make(ROWS)
+        state, inputs = rule.init(PRIOR), draw_signals(0)
+        # Promotions are refused while a function is traced, so nothing need be compiled.
+        for dtype in (np.int32, np.float32, np.uint8, np.bool_, jnp.bfloat16):
+            given = inputs | {"counts": inputs["counts"].astype(dtype)}
+            assert jax.eval_shape(rule.update, state, **given).weights.dtype == jnp.float32
+        halves = {key: jnp.asarray(value, jnp.float16) for key, value in inputs.items()}
+        jax.eval_shape(rule.update, state, **halves)
+
+
+@pytest.mark.parametrize("name", SIXTY_FOUR_BIT)
+@pytest.mark.parametrize("x64", [False, True])
+def test_hyperparameters_of_any_width_in_strict_mode(name, x64):
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"), jax.enable_x64(x64):
+        for value in (np.float64(0.5), jnp.asarray(0.5), 0.5):
+            rule = SIXTY_FOUR_BIT[name](value)
+            jax.eval_shape(rule.update, rule.init(PRIOR), **draw_signals(0))
+
+
+# One select is enough, since each runs only one of its rules.
+@pytest.mark.parametrize("name", [name for name in CASES if not name.startswith("select") or name == "select(erma)"])
+def test_rules_make_no_nan_of_rows_unseen(name):
+    prior = np.float32([0.6, 0.0, 0.4])
+    first = change(draw_signals(0), 0, counts=0, **dict.fromkeys(MEASURED, np.inf))
+    nothing = draw_signals(1) | dict.fromkeys(MEASURED, np.full(3, np.inf, np.float32))
+    steps, rule = [first, nothing, draw_signals(2)], CASES[name].make(ROWS)
+    want = jitted(name).init(prior)
+    for inputs in steps:
+        want = jitted(name).update(want, **inputs)
+    # Without jit every single operation is looked at.
+    with jax.debug_nans(True):
+        state = rule.init(prior)
+        for inputs in steps:
+            state = rule.update(state, **inputs)
+    assert_close(state, want)
