@@ -229,6 +229,8 @@ def _weights_of(rule: WeightRule | None, state: Any) -> jax.Array:
     except (TypeError, ValueError):
         raise TypeError(f"without a rule, state must be weights [D], got {type(state).__name__}.") from None
     check_shape("weights", weights, ("D",), "one entry per domain")
+    if weights.size == 0:
+        raise ValueError(f"weights must have at least one entry, one per domain, got shape {weights.shape}.")
     return weights
 
 

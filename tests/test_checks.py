@@ -44,6 +44,19 @@ def test_as_simplex_takes_what_can_be_normalised(values):
         checks.as_simplex("prior", values)
 
 
+@pytest.mark.parametrize("shape", [(4,), (4, 6), (4, 6, 2)])
+def test_leading_axes_pass(shape):
+    checks.check_leading_axes("ids", np.zeros(shape), "losses", np.zeros((4, 6, 2)))
+
+
+@pytest.mark.parametrize("shape", [(), (6,), (4, 2), (4, 6, 2, 1)])
+def test_other_axes_are_refused(shape):
+    with pytest.raises(
+        ValueError, match=r"^ids must have the leading axes of losses, of shape \(4, 6, 2\), got shape \("
+    ):
+        checks.check_leading_axes("ids", np.zeros(shape), "losses", np.zeros((4, 6, 2)))
+
+
 def test_as_simplex_normalises_from_the_smallest_to_the_largest_float():
     np.testing.assert_allclose(checks.as_simplex("prior", [1, 0, 3]), [0.25, 0.0, 0.75], rtol=1e-6)
     ends = checks.as_simplex("prior", np.float32([3e38, 3e38, 2e-38, 0.0]))

@@ -345,6 +345,7 @@ def test_the_weights_of_an_optimizer_state_fit():
     [
         (None, np.ones((2, 2)), ValueError, r"weights must be \[D\], one entry per domain, got shape \(2, 2\)"),
         (None, 1.0, ValueError, r"weights must be \[D\], one entry per domain, got shape \(\)"),
+        (None, (), ValueError, r"weights must have at least one entry, one per domain, got shape \(0,\)"),
         (None, {"c": HALF}, TypeError, r"without a rule, state must be weights \[D\], got dict"),
         (None, None, TypeError, r"without a rule, state must be weights \[D\], got NoneType"),
         (rules.fgls(), HALF, TypeError, r"state must be the rule's, from rule.init\(prior\), got ndarray; for fixed"),
