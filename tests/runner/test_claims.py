@@ -2,13 +2,15 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
 
 from mixjax.runner import claims
-from mixjax.runner.claims import Claim, near, paired, versus
+from mixjax.runner.claims import MIN_SEEDS, Claim, near, paired, versus
+from mixjax.runner.statistics import critical_value
 from tests.runner.written import ROW
 
 TEXTS = {"statement": "s", "source": "ours"}
@@ -133,3 +135,16 @@ def test_mistakes():
         paired("c", [1.0, 2.0], ">", [1.0, 2.0, 3.0], **TEXTS)
     with pytest.raises(ValueError, match=r"one-dimensional, one for each seed, got shape \(1, 2\)"):
         near("c", [[1.0, 2.0]], 1.0, 0.1, **TEXTS)
+
+
+COMMITTED = sorted((Path(__file__).parents[2] / "experiments").rglob("claims.json"))
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.parent.name)
+def test_committed_claims_are_what_the_rule_gives(path):
+    for row in json.loads(path.read_text(encoding="utf-8")):
+        if row["num_seeds"] < MIN_SEEDS:
+            assert row["holds"] is None and "needs 3 finite seeds" in row["note"], row
+        elif row["holds"] is not None and row["stderr"]:
+            distance = abs(row["value"] - row["threshold"])
+            assert distance >= critical_value(2.0, row["num_seeds"]) * row["stderr"] or "tolerance" in row["note"], row
