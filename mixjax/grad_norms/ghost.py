@@ -54,9 +54,11 @@ def value_grads_and_norms(
             It is traced twice. Its ``params`` have a :class:`Parameter` in place of each array.
         params: pytree of parameters; each leaf must be used on the tape.
         batch: pytree of arrays, handed to ``losses_fn`` as it is.
-        weights: ``u``, ``[B]``, such as importance weights ``c / q``; ones by default. No gradient flows through them.
-            An example of weight 0 is left out of the gradient, even if its own gradient is not finite. A weight so
-            small or so large that ``u δ`` leaves the normal range of an operation's dtype makes its norm inexact.
+        weights: ``u``, ``[B]``, such as importance weights ``c / q``; ones by default. With
+            ``B * mixjax.objectives.example_weights(...)`` the gradient is that of :func:`mixjax.weighted_loss`. No
+            gradient flows through them. An example of weight 0 is left out of the gradient, even if its own gradient
+            is not finite. A weight so small or so large that ``u δ`` leaves the normal range of an operation's dtype
+            makes its norm inexact.
 
     Returns:
         ``(losses, grads, norms)``: the losses ``[B]``, the gradient in the structure and dtypes of ``params``, and the

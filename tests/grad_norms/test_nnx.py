@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
+import mixjax
 from mixjax import grad_norms
 from tests.grad_norms.nnx_models import (
     IDS,
@@ -108,6 +109,7 @@ LAYERS = {
     "LoRA": (lambda r: nnx.LoRA(3, 2, 4, base_module=nnx.Linear(3, 4, rngs=r), rngs=r), X, False),
     "LoRALinear": (lambda r: nnx.LoRALinear(3, 4, lora_rank=2, rngs=r), X, False),
     "own": (Own, X, False),
+    "RNN": (lambda r: nnx.RNN(nnx.GRUCell(3, 2, rngs=r)), SEQUENCE, False),
     "Sequential": (lambda r: nnx.Sequential(nnx.Linear(3, 4, rngs=r), nnx.tanh, nnx.Linear(4, 2, rngs=r)), X, True),
 }
 
@@ -125,7 +127,7 @@ def varied(model):
 def test_every_layer(name):
     make, x, by_factors = LAYERS[name]
     model = varied(make(nnx.Rngs(0)))
-    before = jax.tree.leaves(nnx.state(model))
+    before = jax.tree.leaves(nnx.state(model, nnx.Not(nnx.RngState)))
     routes = grad_norms.nnx.explain(squares, model, x)
     assert all((route.numbers == 0) == (route.reason == "") for route in routes.values())
     assert (not any(route.numbers for route in routes.values())) == by_factors
@@ -133,7 +135,8 @@ def test_every_layer(name):
     expected = direct(squares, model, x, UNEVEN)
     assert_close((losses, grads, norms), expected)
     assert jax.tree.structure(grads) == jax.tree.structure(expected[1]) and norms.min() > 0
-    chex.assert_trees_all_equal(jax.tree.leaves(nnx.state(model)), before)  # the module is as it was
+    after = jax.tree.leaves(nnx.state(model, nnx.Not(nnx.RngState)))
+    chex.assert_trees_all_equal(after, before)  # the module is as it was
 
 
 @pytest.mark.parametrize("microbatch", [None, 3])
@@ -374,6 +377,21 @@ def test_in_a_training_step_with_an_optimizer():
 
     losses = [float(step(model, optimizer, IDS)[0]) for _ in range(8)]
     assert losses[-1] < losses[0]
+
+
+def test_the_gradient_of_a_weighted_loss():
+    """Domain 2 is padding; its example counts for nothing, and has its norm."""
+    model, ids, c = nnx.Linear(3, 2, rngs=nnx.Rngs(0)), jnp.array([0, 1, 0, 2], jnp.uint8), jnp.array([0.7, 0.3])
+    rule = mixjax.rules.fixed(c)
+    state = rule.init(c)
+
+    def objective(model):
+        return mixjax.weighted_loss(rule, state, squares(model, X), ids, update=False)[0]
+
+    weights = B * mixjax.objectives.example_weights(c, ids, jnp.array([2, 1]))
+    _, grads, norms = measured(squares, model, X, weights=weights)
+    assert_close(grads, nnx.grad(objective)(model), rtol=1e-5)
+    assert_close(norms, direct(squares, model, X)[2], rtol=1e-5)
 
 
 @pytest.mark.parametrize("check_vma", [True, False])

@@ -65,8 +65,10 @@ def value_grads_and_norms(
         loss: ``loss(model, batch) -> [B]``, the examples' losses ``ℓ``. It is called with one example, ``B = 1``.
         model: an ``nnx.Module``, or any graph of flax.
         batch: pytree of arrays with a leading axis of ``B`` examples each.
-        weights: ``u``, ``[B]``, such as importance weights or a domain's ``c / n``; ones by default. No gradient flows
-            through them. An example of weight 0 is left out of the gradient, even if its own gradient is not finite.
+        weights: ``u``, ``[B]``, such as importance weights ``c / q``; ones by default. With
+            ``B * mixjax.objectives.example_weights(...)`` the gradient is that of :func:`mixjax.weighted_loss`. No
+            gradient flows through them. An example of weight 0 is left out of the gradient, even if its own gradient
+            is not finite.
         wrt: a filter of flax: the variables with respect to which the gradient is taken, such as ``nnx.LoRAParam``.
         microbatch: how many examples are taken at a time, to bound the memory; all ``B`` by default.
 
