@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from mixjax.checks import as_ids
 from mixjax.meshes import spec_of, with_auto_axes
@@ -163,9 +165,13 @@ def hardest(values: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
         [1, 3]
     """
     values = jnp.asarray(values)
+    if not 1 <= k <= values.size:
+        raise ValueError(f"k must be in [1, {values.size}], got {k}.")
+    return with_auto_axes(functools.partial(_hardest, k=k), PartitionSpec())(values)
+
+
+def _hardest(values, k):
     n, width = values.size, 64
-    if not 1 <= k <= n:
-        raise ValueError(f"k must be in [1, {n}], got {k}.")
     blocks = jnp.pad(values, (0, -n % width), constant_values=-jnp.inf).reshape(-1, width)
     # If k blocks are all there are, choosing blocks would leave nothing out.
     if len(blocks) <= k:

@@ -221,9 +221,10 @@ class ScoredSampler:
         if kind == "tree":
             after = self.log_probs(self.update(state, indices, values), indices)
             before = self.log_probs(state, indices)
-            ratio = jnp.exp(jnp.minimum(after - before, LARGEST_LOG_WEIGHT))
-            # An example that can be drawn neither before nor after has the difference NaN, and the weight 0.
-            return jnp.where(after > -jnp.inf, ratio, 0.0)
+            # An example that cannot be drawn afterwards has the weight 0. Where it could not be drawn before either,
+            # the difference of infinities would be NaN, which jax_debug_nans finds although it is of no consequence.
+            before = jnp.where(after > -jnp.inf, before, 0.0)
+            return jnp.exp(jnp.minimum(after - before, LARGEST_LOG_WEIGHT))
         log_ratio = self._log_ratio(*self._smoothed(state, self._local(indices), values))
         if kind == "self_normalised":
             return log_ratio.size * jax.nn.softmax(log_ratio)
