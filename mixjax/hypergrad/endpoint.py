@@ -17,6 +17,7 @@ from mixjax.hypergrad.steps import (
     as_floats,
     gradient_of,
     identity,
+    inner,
     nan_unless_finite,
     on_each_device,
     unroll,
@@ -81,7 +82,7 @@ def implicit(
         def curvature(v):
             """Multiplies ``v`` by the Hessian plus the ridge."""
             _, product = jax.jvp(lambda params: gradient(weights, params, batch)[0], (params,), (v,))
-            return jax.tree.map(lambda h, x: h + jnp.asarray(ridge, x.dtype) * x, product, v)
+            return jax.tree.map(lambda h, x: jnp.conj(h) + jnp.asarray(ridge, x.dtype) * x, product, v)
 
         limit = tolerance * optax.tree.norm(slope)
         if neumann_step is None:
@@ -138,10 +139,11 @@ def _after_training(loss, val_loss, optimizer, draw, direction):
         # The last batch is drawn again, because the training steps keep none.
         batch = draw(jax.tree.map(lambda x: x[-1], batches))
         value, slope = jax.value_and_grad(val_loss)(params, val_batch)
-        v = direction(weights, params, batch, slope)
+        # JAX's gradient of a complex parameter is the conjugate of the direction of steepest ascent.
+        v = direction(weights, params, batch, jax.tree.map(jnp.conj, slope))
         # One forward derivative along v would do, but `alignment` has to work for losses that have none (custom_vjp).
-        slopes = jax.vmap(lambda part: optax.tree.vdot(jax.grad(loss)(params, part), v))(batch)
-        # `vdot` has the parameters' type, which may be narrower than that of the weights.
+        slopes = jax.vmap(lambda part: inner(jax.tree.map(jnp.conj, jax.grad(loss)(params, part)), v))(batch)
+        # `inner` has the parameters' type, which may be narrower than that of the weights.
         hypergrads = nan_unless_finite(-jnp.asarray(slopes, weights.dtype), value)
         return Hypergradient(hypergrads, params, opt_state, losses, value)
 
@@ -161,9 +163,9 @@ def _conjugate_gradients(curvature, slope, limit, max_iterations):
     def improve(carry):
         solution, residual, direction, size, count = carry
         image = curvature(direction)
-        rate = size / optax.tree.vdot(direction, image)
+        rate = size / inner(direction, image)
         solution, residual = add_scaled(solution, rate, direction), add_scaled(residual, -rate, image)
-        new_size = optax.tree.vdot(residual, residual)
+        new_size = inner(residual, residual)
         return solution, residual, add_scaled(residual, new_size / size, direction), new_size, count + 1
 
     def unsolved(carry):
@@ -171,7 +173,7 @@ def _conjugate_gradients(curvature, slope, limit, max_iterations):
         return (count < max_iterations) & (size > limit**2)
 
     zeros = varying_like(optax.tree.zeros_like(slope), slope)
-    start = zeros, slope, slope, optax.tree.vdot(slope, slope), 0
+    start = zeros, slope, slope, inner(slope, slope), 0
     return jax.lax.while_loop(unsolved, improve, start)[0]
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "float_leaves",
     "gradient_of",
     "identity",
+    "inner",
     "length_of",
     "linear_step",
     "nan_unless_finite",
@@ -248,6 +249,12 @@ def linear_step(
     inputs = params, slots, grads
     _, push, new = linearize(step, *inputs)
     return new, push, inputs
+
+
+def inner(a: Any, b: Any) -> jax.Array:
+    """Returns the real inner product of two pytrees; a complex entry counts as two real coordinates."""
+    # `vdot` of real arrays is real, and that of complex ones has the inner product as its real part.
+    return optax.tree.vdot(a, b).real
 
 
 def length_of(batches: Any) -> int:

@@ -20,6 +20,7 @@ from mixjax.hypergrad.steps import (
     float_leaves,
     gradient_of,
     identity,
+    inner,
     length_of,
     linear_step,
     nan_unless_finite,
@@ -234,8 +235,9 @@ def forward(
         # A fori_loop, unlike a scan, takes a traced number of steps.
         (params, opt_state), (tangents, _), total = jax.lax.fori_loop(0, num_steps, advance, start)
         value, slope = jax.value_and_grad(val_loss)(params, val_batch)
-        hypergrads = jax.vmap(lambda tangent: optax.tree.vdot(tangent, slope))(tangents)
-        # `vdot` has the parameters' type, which may be narrower than that of the weights.
+        # JAX's gradient of a complex parameter is the conjugate of the direction of steepest ascent.
+        hypergrads = jax.vmap(lambda tangent: inner(tangent, jax.tree.map(jnp.conj, slope)))(tangents)
+        # `inner` has the parameters' type, which may be narrower than that of the weights.
         hypergrads = nan_unless_finite(jnp.asarray(hypergrads, weights.dtype), value)
         return Hypergradient(hypergrads, params, opt_state, total / num_steps, value)
 

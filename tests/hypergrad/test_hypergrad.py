@@ -220,3 +220,30 @@ def test_what_is_stopped_is_held_fixed_which_finite_differences_do_not_do():
 
 def quadratic_1d(x, target):
     return 0.5 * (x - target) ** 2
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_complex_parameter_is_two_real_ones(mode):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 3, 4, 3)) + 1j * rng.normal(size=(2, 3, 4, 3))
+    batches, val_batch = {"x": x, "y": rng.normal(size=(2, 3, 4))}, {"x": x[0, 0], "y": rng.normal(size=4)}
+    params, weights = jnp.array([0.1 + 0.1j, 0.2, -0.1j]), jnp.array([0.2, 0.3, 0.5])
+
+    def complex_loss(params, batch):
+        return jnp.mean(jnp.square(jnp.abs(batch["x"] @ params - batch["y"])))
+
+    def real_loss(parts, batch):
+        return complex_loss(parts[..., 0] + 1j * parts[..., 1], batch)
+
+    # optax steps against the conjugate of what JAX calls the gradient.
+    conjugate = optax.stateless(lambda grads, params: jax.tree.map(jnp.conj, grads))
+
+    def run(loss, params, *before):
+        optimizer = optax.chain(*before, optax.sgd(0.1))
+        gradient = jax.jit(hypergrad(loss, loss, optimizer, mode=mode))
+        return gradient(weights, params, optimizer.init(params), batches, val_batch).hypergrads
+
+    got = run(complex_loss, params, conjugate)
+    want = run(real_loss, jnp.stack([params.real, params.imag], axis=-1), conjugate)
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+    assert np.abs(want).min() > 1e-3
