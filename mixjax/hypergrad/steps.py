@@ -254,7 +254,7 @@ def linear_step(
 def inner(a: Any, b: Any) -> jax.Array:
     """Returns the real inner product of two pytrees; a complex entry counts as two real coordinates."""
     # `vdot` of real arrays is real, and that of complex ones has the inner product as its real part.
-    return optax.tree.vdot(a, b).real
+    return jnp.real(jnp.asarray(optax.tree.vdot(a, b)))
 
 
 def length_of(batches: Any) -> int:
