@@ -265,7 +265,7 @@ def _dataset(spec, prepared, kept, attrs):
 
     runs = prepared.runs
     variables = {name: ((*runs.dims, *own), runs.joined(name, kept)) for name, own in prepared.dims.items()}
-    # Of labels that belong to no metric, xarray would make a dimension of the dataset.
-    used = {dim for own in prepared.dims.values() for dim in own}
+    # Of labels that belong to no metric and no vector, xarray would make a dimension of the dataset.
+    used = {dim for own in prepared.dims.values() for dim in own} | runs.own_sizes.keys()
     coords = {name: values for name, values in (spec.coords or {}).items() if name in used}
     return indexed(xarray.Dataset(variables, runs.coords | coords, attrs))

@@ -77,6 +77,10 @@ class Prepared:
         if not devices or any(device.process_index != jax.process_index() for device in devices):
             raise ValueError(f"devices must be some of jax.local_devices(), got {devices}.")
         runs = Runs(spec.axes or {}, spec.points or {}, spec.seeds, spec.first_seed)
+        for dim, size in runs.own_sizes.items():
+            labels = (spec.coords or {}).get(dim)
+            if labels is not None and len(labels) != size:
+                raise ValueError(f"coords of {dim!r} must be {size} labels, one for each entry, got {labels}.")
         # The compiler's analysis counts the data among the program's arguments. Data that are on the device already
         # take no more memory there, so that their bytes are added to what is free.
         resident = [x for x in jax.tree.leaves(spec.data) if isinstance(x, jax.Array) and devices[0] in x.devices()]

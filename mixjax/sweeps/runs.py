@@ -55,6 +55,7 @@ class Runs:
         coords: coordinate -> values, or -> (dimensions, values). A vector has two coordinates along its axis or its
             points: the numbers, with dimensions of their own, and a text in one dimension, ``"<name>_label"``, which
             stays with each metric.
+        own_sizes: dimension of a vector -> its size.
         seeds: each run's seed, ``[num]``.
         batched: hyperparameter of numbers -> each run's value, ``[num]`` or of vectors ``[num, ...]``.
         largest_group: the largest number of runs that share their labels.
@@ -90,6 +91,7 @@ class Runs:
         """Sets the dimensions of the result and their coordinates."""
         dims, shape = list(self.axes), [len(values) for values in self.axes.values()]
         self.coords: dict[str, Any] = {"seed": seed_values.astype(int)}
+        self.own_sizes: dict[str, int] = {}
         # A name may be here twice: clashes are looked for when the names of the metrics are known.
         self.names = []
         for name, values in self.axes.items():
@@ -110,6 +112,7 @@ class Runs:
         """Adds the coordinate of one hyperparameter along a dimension of the result; two coordinates of a vector."""
         own = own_dims(name, values)
         self.names += [name, *own]
+        self.own_sizes |= dict(zip(own, np.shape(values[0]), strict=True))
         self.coords[name] = ((dim, *own), values)
         if own:
             # A metric does not have the vector's own dimensions, so that xarray drops the numbers where one metric is

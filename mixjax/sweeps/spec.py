@@ -57,7 +57,8 @@ class Sweep:
             points are in product with the axes. :func:`mixjax.sweeps.random_points` draws such columns.
         data: pytree that every run gets. It is an argument of the program, not a constant in it.
         dims: metric -> the names of its own dimensions; ``"<metric>_0"`` and so on where a metric is left out.
-        coords: dimension -> the labels along it.
+        coords: dimension -> the labels along it. The dimensions of a vector are called ``"<hyperparameter>_0"`` and so
+            on.
         first_seed: the first seed, at least 0; the last one must be below 2³².
         chunk: number of runs in one call of the compiled program, rounded up to a multiple of the devices. "auto"
             takes as many as fit the devices' memory by the compiler's analysis (with "map" 16 a device, since more

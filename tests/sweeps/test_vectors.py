@@ -45,6 +45,14 @@ def test_an_axis_of_vectors_is_selected_and_aligned_by_text():
     assert not (result.error - result.error.isel(mixture=[2, 0, 1])).any()
 
 
+def test_the_entries_of_vectors_have_labels():
+    for arguments in ({"axes": {"mixture": MIXTURES}}, {"points": {"mixture": MIXTURES}}):
+        result = sweep(coords={"mixture_0": ["cat", "dog"]}, **arguments)
+        assert result.mixture.sel(mixture_0="dog").values.tolist() == [0.5, 0.1, 1.0]
+        with pytest.raises(ValueError, match="coords of 'mixture_0' must be 2 labels"):
+            sweep(coords={"mixture_0": ["cat"]}, **arguments)
+
+
 def test_vectors_stand_beside_labels_and_have_any_shape():
     def train(key, hparams, data):
         return {"x": hparams["tensor"].sum() * hparams["scale"], "position": hparams["rule"]}
