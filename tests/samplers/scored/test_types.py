@@ -16,7 +16,8 @@ def test_state_is_at_most_three_floats_an_example():
 def test_names_and_their_order():
     """Checkpoints are read by the order of the state's fields."""
     assert SamplerState._fields == ("values", "sums", "log_prior", "prior_sums")
-    assert ExampleSampler._fields == ("init", "sample", "update", "importance_weights", "log_probs", "rebuild")
+    drawing, growing = ("init", "sample", "update", "importance_weights", "log_probs", "rebuild"), ("extend", "remove")
+    assert ExampleSampler._fields == drawing + growing
 
 
 def test_a_sampler_is_a_static_argument_of_jit():
