@@ -121,6 +121,10 @@ def hypergrad(
           and what ``draw`` returns begins with ``[D]``. All domains have equally many examples in a batch, or the
           batch holds masks.
 
+        Under ``shard_map`` there are two readings. Where the losses average over devices (``jax.lax.pmean``), all
+        devices take the same steps, and the result is that of the whole batch; this needs ``check_vma=True``, the
+        default. Where they do not, each device takes steps of its own on its own batches.
+
     Raises:
         ValueError: the mode is unknown, there is no step, the leaves of ``batches`` disagree about T, or the weights
             are not ``[D]``.

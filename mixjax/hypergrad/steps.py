@@ -15,7 +15,7 @@ import optax
 from jax.typing import ArrayLike
 
 from mixjax.hypergrad.linear import linearize
-from mixjax.meshes import varying_axes, varying_like, varying_like_result
+from mixjax.meshes import is_unchecked, varying_axes, varying_like, varying_like_result
 
 __all__ = [
     "Hypergradient",
@@ -143,8 +143,12 @@ def on_each_device(
         ``shard_map``, and with ``check_vma=False``, they are returned as they are.
 
     Raises:
-        ValueError: ``loss`` averages over a mesh axis over which something else varies, so that neither reading fits.
+        ValueError: ``loss`` averages over a mesh axis over which something else varies, so that neither reading fits;
+            or a loss averages over devices under ``shard_map`` with ``check_vma=False``, which makes gradients wrong.
     """
+    unchecked = [axis for axis in jax.sharding.get_abstract_mesh().manual_axes if is_unchecked(axis)]
+    if unchecked:
+        _refuse_unchecked_averages(loss, inputs[1], draw(jax.tree.map(lambda x: x[0], batches)), unchecked, val)
 
     def losses(params):
         batch = draw(jax.tree.map(lambda x: x[0], batches))
@@ -164,6 +168,22 @@ def on_each_device(
             "differ: average val_loss too and give all devices one state, or let loss return each device's own mean."
         )
     return inputs
+
+
+def _refuse_unchecked_averages(loss, params, batch, unchecked, val):
+    """Raises a ValueError if a loss speaks to other devices where JAX does not add up its gradient over them."""
+
+    def all_losses(params):
+        return jax.vmap(loss, (None, 0))(params, batch), None if val is None else val[0](params, val[1])
+
+    # Collectives leave their axis among the effects of a program.
+    used = {getattr(effect, "name", None) for effect in jax.make_jaxpr(all_losses)(params).effects}
+    averaged = sorted(used.intersection(unchecked))
+    if averaged:
+        raise ValueError(
+            f"a loss averages over the mesh axes {averaged} under shard_map(check_vma=False), where JAX does not add "
+            "up gradients over devices: leave check_vma=True."
+        )
 
 
 def zeros_for_losses(weights: jax.Array) -> jax.Array:

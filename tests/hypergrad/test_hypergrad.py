@@ -190,6 +190,10 @@ def test_losses_that_average_over_devices_are_those_of_the_whole_batch(mode):
     want = jax.jit(hypergrad(loss, loss, optimizer, mode=mode))(WEIGHTS, params, state, batches, val_batch)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), got, want)
 
+    # Unchecked, JAX would not add up the gradients, and nothing would say so.
+    with pytest.raises(ValueError, match=r"a loss averages over the mesh axes \['d'\] under shard_map"):
+        on_devices(run, batches, val_batch, in_specs=((P(None, None, "d"),) * 2, (P("d"),) * 2), check_vma=False)
+
     # An average over devices for training, and a validation loss of each device's own: neither reading fits.
     def mixed(batches, val_batch):
         return hypergrad(averaged, loss, optimizer, mode=mode)(WEIGHTS, params, state, batches, val_batch)
