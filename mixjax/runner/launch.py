@@ -27,6 +27,7 @@ from typing import Any
 import jax
 
 from mixjax.checks import requires
+from mixjax.files import local_path
 from mixjax.runner import configs, experiment
 from mixjax.sweeps.devices import use_all_cores
 
@@ -68,7 +69,7 @@ def launch(
         Its ``paths`` lead to the logs.
 
     Raises:
-        ValueError: ``hosts`` below 1.
+        ValueError: ``hosts`` below 1, or ``out`` is a URL.
         ConfigError: a mistake in the config, as in :func:`mixjax.runner.configs.load`.
         FileNotFoundError: no such config file.
         ImportError: submitit is missing (extra ``slurm``); raised by the import of this module.
@@ -77,7 +78,7 @@ def launch(
         raise ValueError(f"hosts must be at least 1, got {hosts}.")
     # The result is not used: a mistake in the config is to raise its error here.
     configs.load(path, overrides)
-    out = Path(out).absolute()
+    out = local_path("out", out).absolute()
     if executor is None:
         executor = submitit.AutoExecutor(out.with_name(f"{out.name}.jobs"))
     # submitit's local executor has a single node, and all hosts are tasks of that node.

@@ -207,7 +207,8 @@ def _mistake(error: Any) -> str:
     """Says in one phrase where a mistake stands, what it is and which value made it."""
     first, *rest = [str(part) for part in error["loc"]] or [""]
     place = ".".join([first, *(part for part in rest if not _ALTERNATIVE.match(part))])
-    message = f"{place}: {error['msg']}" if place else error["msg"]
+    said = error["msg"].removeprefix("Value error, ")
+    message = f"{place}: {said}" if place else said
     # A missing key has no input to show, and a mistake without a place would show the whole table.
     return message if error["type"] == "missing" or not error["loc"] else f"{message}, got {error['input']!r}"
 

@@ -57,6 +57,8 @@ def resolve(experiment: Any, path: Path) -> Resolved:
     function = getattr(module, name, None)
     if not callable(function):
         functions = [n for n, v in vars(module).items() if isinstance(v, types.FunctionType) and n[0] != "_"]
+        # An imported function is hardly an experiment, unless the module holds no other.
+        functions = [n for n in functions if getattr(module, n).__module__ == module_name] or functions
         raise ConfigError(f"{where}: {module_name} has no function {name!r}; {nearest(name, functions)}")
     return Resolved(experiment, function, _dataclass_of(function, name, where))
 
