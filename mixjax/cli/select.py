@@ -62,7 +62,7 @@ def metric_arrays(folders: Mapping[str, Results], metric: str | None, option: st
     arrays = [
         _labelled(data[metric]).expand_dims(result=[result], run=[run])
         for result, run, data in datasets
-        if metric in data and "seed" in data[metric].dims
+        if metric in data and "seed" in data[metric].dims and holds_numbers(data[metric])
     ]
     units = list(dict.fromkeys(unit_text(values) for values in arrays))
     if len(units) > 1:

@@ -39,6 +39,9 @@ def summary(path: Path) -> list[str]:
         OSError: its files are damaged.
     """
     runs = results.read(path)
+    for name, dataset in runs.items():
+        if not dataset.data_vars or any("seed" not in values.dims for values in dataset.data_vars.values()):
+            raise OSError(f"{path}: metrics.json is damaged, run {name!r} lacks metrics over seeds; run it again")
     runs = {name: with_vector_texts(dataset) for name, dataset in runs.items()}
     meta, claims, config = results.read_meta(path), results.read_claims(path), results.read_config(path)
     parts = [
