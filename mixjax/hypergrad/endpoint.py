@@ -11,6 +11,7 @@ import optax
 from jax.typing import ArrayLike
 
 from mixjax.checks import check_integer, check_positive, check_range
+from mixjax.hypergrad.devices import on_each_device
 from mixjax.hypergrad.steps import (
     Hypergradient,
     Loss,
@@ -19,7 +20,6 @@ from mixjax.hypergrad.steps import (
     identity,
     inner,
     nan_unless_finite,
-    on_each_device,
     unroll,
 )
 from mixjax.meshes import varying_like

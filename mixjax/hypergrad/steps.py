@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
+from mixjax.hypergrad.devices import on_each_device, zeros_for_losses
 from mixjax.hypergrad.linear import linearize
-from mixjax.meshes import is_unchecked, varying_axes, varying_like, varying_like_result
 
 __all__ = [
     "Hypergradient",
@@ -29,10 +29,8 @@ __all__ = [
     "length_of",
     "linear_step",
     "nan_unless_finite",
-    "on_each_device",
     "take_step",
     "unroll",
-    "zeros_for_losses",
 ]
 
 Loss = Callable[[Any, Any], jax.Array]
@@ -117,78 +115,6 @@ def nan_unless_finite(hypergrads: jax.Array, val_loss: jax.Array) -> jax.Array:
     The derivative of a diverged loss can be finite. It means nothing, but a rule would follow it.
     """
     return jnp.where(jnp.isfinite(val_loss), hypergrads, jnp.nan)
-
-
-def on_each_device(
-    loss: Loss,
-    inputs: tuple[jax.Array, Any, Any],
-    draw: Callable[[Any], Any],
-    batches: Any,
-    val: tuple[Loss, Any] | None = None,
-) -> tuple[jax.Array, Any, Any]:
-    """Gives each device a training run of its own, where devices see batches of their own under ``shard_map``.
-
-    JAX sums gradients of parameters that are equal on all devices over the devices. That is right where ``loss``
-    averages over the devices, and wrong where each device trains for itself.
-
-    Args:
-        loss: the training loss.
-        inputs: weights, params and optimizer state.
-        draw: turns one entry of ``batches`` into a batch.
-        batches: as in :func:`mixjax.hypergrad.hypergrad`.
-        val: the validation loss and its batch.
-
-    Returns:
-        The inputs, cast to vary over every mesh axis over which one of them or one of the losses varies. Outside
-        ``shard_map``, and with ``check_vma=False``, they are returned as they are.
-
-    Raises:
-        ValueError: ``loss`` averages over a mesh axis over which something else varies, so that neither reading fits;
-            or a loss averages over devices under ``shard_map`` with ``check_vma=False``, which makes gradients wrong.
-    """
-    unchecked = [axis for axis in jax.sharding.get_abstract_mesh().manual_axes if is_unchecked(axis)]
-    if unchecked:
-        _refuse_unchecked_averages(loss, inputs[1], draw(jax.tree.map(lambda x: x[0], batches)), unchecked, val)
-
-    def losses(params):
-        batch = draw(jax.tree.map(lambda x: x[0], batches))
-        return jax.vmap(loss, (None, 0))(params, batch)
-
-    def all_losses(params):
-        return losses(params), None if val is None else val[0](params, val[1])
-
-    inputs = varying_like(inputs, inputs)
-    inputs = varying_like_result(inputs, all_losses, inputs[1])
-    axes = varying_axes(inputs[0])
-    # Tells a loss that averages from one that keeps each device's own, because all it reads varies now.
-    averaged = axes - varying_axes(varying_like_result(jnp.zeros(()), losses, inputs[1]))
-    if averaged:
-        raise ValueError(
-            f"loss averages over the mesh axes {sorted(averaged)}, over which the weights, the state or val_loss "
-            "differ: average val_loss too and give all devices one state, or let loss return each device's own mean."
-        )
-    return inputs
-
-
-def _refuse_unchecked_averages(loss, params, batch, unchecked, val):
-    """Raises a ValueError if a loss speaks to other devices where JAX does not add up its gradient over them."""
-
-    def all_losses(params):
-        return jax.vmap(loss, (None, 0))(params, batch), None if val is None else val[0](params, val[1])
-
-    # Collectives leave their axis among the effects of a program.
-    used = {getattr(effect, "name", None) for effect in jax.make_jaxpr(all_losses)(params).effects}
-    averaged = sorted(used.intersection(unchecked))
-    if averaged:
-        raise ValueError(
-            f"a loss averages over the mesh axes {averaged} under shard_map(check_vma=False), where JAX does not add "
-            "up gradients over devices: leave check_vma=True."
-        )
-
-
-def zeros_for_losses(weights: jax.Array) -> jax.Array:
-    """Returns zeros to which losses can be added in a loop: of the weights' type, which says where losses vary too."""
-    return varying_like(jnp.zeros_like(weights), weights)
 
 
 def as_floats(weights: ArrayLike) -> jax.Array:

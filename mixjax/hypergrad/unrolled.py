@@ -13,6 +13,7 @@ import optax
 from jax.typing import ArrayLike
 
 from mixjax.checks import check_integer
+from mixjax.hypergrad.devices import on_each_device, zeros_for_losses
 from mixjax.hypergrad.steps import (
     Hypergradient,
     Loss,
@@ -24,9 +25,7 @@ from mixjax.hypergrad.steps import (
     length_of,
     linear_step,
     nan_unless_finite,
-    on_each_device,
     take_step,
-    zeros_for_losses,
 )
 from mixjax.meshes import varying_like
 

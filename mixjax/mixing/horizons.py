@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from mixjax.checks import check_integer
+from mixjax.hypergrad.devices import on_each_device
 from mixjax.hypergrad.steps import (
     Loss,
     as_floats,
@@ -19,7 +20,6 @@ from mixjax.hypergrad.steps import (
     identity,
     length_of,
     linear_step,
-    on_each_device,
 )
 from mixjax.meshes import varying_like
 
