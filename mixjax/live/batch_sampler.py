@@ -46,10 +46,14 @@ class BatchSampler:
         sizes = np.array(list(plan.sizes.values()), np.int64)
         self._starts = np.cumsum(sizes) - sizes
         self._drawn: collections.deque[Batch] = collections.deque()
+        self._restored = plan.num_restored
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Yields the indices of one batch after the other, and forgets batches that an earlier loop left unread."""
+        """Yields the indices of batch after batch, from the first that no earlier loop took by :meth:`batch`."""
+        if self._drawn and self._restored == self._plan.num_restored:
+            self._plan.take_back(self._drawn[0])
         self._drawn.clear()
+        self._restored = self._plan.num_restored
         for batch in self._plan:
             self._drawn.append(batch)
             yield (self._starts[batch.domain_ids] + batch.rows).tolist()

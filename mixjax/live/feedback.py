@@ -48,7 +48,7 @@ class Feedback:
         delay = plan.lag // 2 if delay is None else delay
         if isinstance(delay, bool) or not isinstance(delay, int) or not 0 <= delay < plan.lag:
             raise ValueError(f"delay must be an integer from 0 to lag - 1 = {plan.lag - 1}, got {delay!r}.")
-        self._plan, self._delay = plan, delay
+        self._plan, self._delay, self._restored = plan, delay, plan.num_restored
         self._waiting: collections.deque[tuple[int, Any, Any]] = collections.deque()
 
     def send(self, step: int, weights: Any, loss_weights: Any = None) -> None:
@@ -66,6 +66,10 @@ class Feedback:
         for array in (weights, loss_weights):
             if hasattr(array, "copy_to_host_async"):
                 array.copy_to_host_async()
+        # Weights of steps that the plan was set back from are of no use.
+        if self._restored != self._plan.num_restored:
+            self._waiting.clear()
+            self._restored = self._plan.num_restored
         self._waiting.append((step, weights, loss_weights))
         while len(self._waiting) > self._delay:
             self._publish_first()

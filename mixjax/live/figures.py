@@ -42,7 +42,7 @@ def ledger_figure(ledger: xarray.Dataset) -> Figure:
     window = max(len(counts) // 50, 1)
     fig, axes = plt.subplots(1, 2 + has_losses, figsize=(5.5 * (2 + has_losses), 4.2), layout="constrained")
     rows = _windows(counts, window)
-    drawn = rows / rows.sum(axis=1, keepdims=True)
+    drawn = rows / np.maximum(rows.sum(axis=1, keepdims=True), 1)
     steps = ledger.step.values
     for place, domain in enumerate(shown):
         colour, name = f"C{place % 10}", str(ledger.domain.values[domain])
@@ -83,7 +83,7 @@ def ledger_lines(ledger: xarray.Dataset) -> list[str]:
         (
             str(name),
             f"{rows[d]:,}",
-            f"{rows[d] / rows.sum():.4f}",
+            f"{rows[d] / max(rows.sum(), 1):.4f}",
             f"{rows[d] / sizes[str(name)]:.3g}",
             _number(ledger.asked.values[-1, d]),
             _number(ledger.weights.values[-1, d]),

@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mixjax.files import local_path
 from mixjax.live.plan import Batch, Plan
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Ledger:
     there twice, and none is missing.
 
     Args:
-        path: the file; made if it does not exist.
+        path: the file; made if it does not exist, with the folders above it.
         plan: the plan, at the step from which the ledger is to go on: after ``plan.set_state``.
         every: number of steps a line, at least 1. With 2,000 domains a line takes about a millisecond.
 
@@ -57,7 +58,8 @@ class Ledger:
         """Opens the file, and cuts it to the steps before the plan's."""
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
             raise ValueError(f"every must be an integer of at least 1, got {every!r}.")
-        self._path, self._every = Path(path).expanduser(), every
+        self._path, self._every = local_path("path", path), every
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         self._num_domains = len(plan.sizes)
         self._waiting: list[Batch] = []
         self._losses = None
@@ -105,7 +107,10 @@ class Ledger:
         if isinstance(batch, Mapping):
             batch = Batch(**{field: batch[field] for field in Batch._fields})
         if batch.step != self._next:
-            raise ValueError(f"the next step of the ledger is {self._next}, got step {batch.step}.")
+            raise ValueError(
+                f"the next step of the ledger is {self._next}, got step {batch.step}. After plan.set_state open the "
+                "ledger anew."
+            )
         if losses is not None:
             losses = np.asarray(losses, np.float64)
             if losses.shape != (self._num_domains,):
@@ -122,7 +127,8 @@ class Ledger:
             return
         first, last = self._waiting[0], self._waiting[-1]
         counts = first.counts if len(self._waiting) == 1 else np.sum([each.counts for each in self._waiting], axis=0)
-        line: dict[str, Any] = {"from": first.step, "step": last.step, "counts": counts.tolist()}
+        # An element that went to the device comes back with a JAX array.
+        line: dict[str, Any] = {"from": int(first.step), "step": int(last.step), "counts": counts.tolist()}
         line |= {"asked": _short(last.asked), "weights": _short(last.weights)}
         if self._losses is not None:
             line["losses"] = _short(self._losses)
@@ -154,11 +160,11 @@ def read_ledger(path: str | os.PathLike) -> xarray.Dataset:
         more, have counts of 0 and weights of NaN. The attribute ``events`` is a list of dictionaries.
 
     Raises:
-        ValueError: the file is no ledger.
+        ValueError: the file is no ledger, or a line is damaged; the error has its number.
     """
     import xarray
 
-    lines = _lines(Path(path).expanduser())
+    lines = _lines(local_path("path", path))
     starts = [line for line in lines if "ledger" in line]
     sizes: dict[str, int] = {}
     for start in starts:
@@ -187,7 +193,7 @@ def read_ledger(path: str | os.PathLike) -> xarray.Dataset:
     variables["counts"] = (("step", "domain"), counts)
     variables["num_steps"] = (("step",), np.array([line["step"] - line["from"] + 1 for line in steps], np.int64))
     coords = {"step": [line["step"] for line in steps], "domain": list(sizes)}
-    attrs = {name: starts[-1][name] for name in ("batch_size", "seed", "budget", "max_epochs")}
+    attrs = {name: starts[-1].get(name) for name in ("batch_size", "seed", "budget", "max_epochs")}
     return xarray.Dataset(variables, coords, attrs | {"sizes": sizes, "events": events})
 
 
@@ -198,15 +204,65 @@ def _short(values) -> list[float | None]:
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     """Reads the whole lines of a ledger; a last one that a killed process left unfinished is passed over."""
-    text = path.read_text(encoding="utf-8")
-    try:
-        lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
-        whole = bool(lines) and lines[0]["ledger"] <= _FORM
-    except (ValueError, KeyError, TypeError):
-        whole = False
-    if not whole:
-        raise ValueError(f"{path} is no ledger of mixjax.live, or damaged.")
+    written = path.read_bytes()
+    lines: list[dict[str, Any]] = []
+    num_domains = 0
+    for number, text in enumerate(written[: written.rfind(b"\n") + 1].splitlines(), start=1):
+        try:
+            line = json.loads(text)
+            whole = _is_start(line) if not lines or "ledger" in line else _is_line(line, num_domains)
+        except (ValueError, TypeError, RecursionError):
+            whole = False
+        if not whole:
+            raise ValueError(f"{path} is no ledger of mixjax.live, or damaged: see line {number}.")
+        if "ledger" in line:
+            num_domains = len(line["domains"])
+        lines.append(line)
+    if not lines:
+        raise ValueError(f"{path} is no ledger of mixjax.live, or damaged: it has no line.")
     return lines
+
+
+def _is_start(line) -> bool:
+    """Tells whether a line begins a part of a ledger, and is whole."""
+    limits = line.get("max_epochs") if isinstance(line, dict) else None
+    return (
+        isinstance(line, dict)
+        and _is_count(line.get("ledger"), 1, _FORM)
+        and _is_count(line.get("step"), 0)
+        and isinstance(line.get("domains"), dict)
+        and bool(line["domains"])
+        and all(_is_count(size, 1) for size in line["domains"].values())
+        and all(isinstance(limit, (int, float)) for limit in (limits if isinstance(limits, list) else [limits or 1]))
+        and _are_events([line["event"]] if "event" in line else [])
+    )
+
+
+def _is_line(line, num_domains) -> bool:
+    """Tells whether a line covers steps of so many domains, and is whole."""
+    vectors = [line[name] for name in ("asked", "weights", "losses") if name in line] if isinstance(line, dict) else []
+    return (
+        isinstance(line, dict)
+        and _is_count(line.get("from"), 0)
+        and _is_count(line.get("step"), line["from"])
+        and isinstance(line.get("counts"), list)
+        and len(line["counts"]) == num_domains
+        and all(_is_count(count, 0) for count in line["counts"])
+        and all(isinstance(vector, list) and len(vector) == num_domains for vector in vectors)
+        and all(each is None or isinstance(each, (int, float)) for vector in vectors for each in vector)
+        and _are_events(line.get("events", []))
+    )
+
+
+def _are_events(events) -> bool:
+    return isinstance(events, list) and all(
+        isinstance(event, dict) and isinstance(event.get("event"), str) and _is_count(event.get("step"), 0)
+        for event in events
+    )
+
+
+def _is_count(value, least, most=2**62) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
 def _cut(path: Path, plan: Plan) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:

@@ -43,7 +43,8 @@ def mix(
 
     Returns:
         A ``grain.IterDataset``. ``get_state`` of its iterator is :meth:`mixjax.live.Plan.get_state`, whatever was read
-        ahead.
+        ahead. A new iterator goes on after the last element that was handed out. So does an iterator after an error of
+        a data set, by reading the same batch again.
 
     Raises:
         ValueError: data sets that do not fit the plan's domains or sizes, or a number out of range.
@@ -66,7 +67,9 @@ def mix(
     if sizes != plan.sizes or list(sizes) != list(plan.sizes):
         raise ValueError(f"the data sets have the sizes {sizes}, and the plan was made for {plan.sizes}.")
     for name, value in (("workers", workers), ("prefetch", prefetch)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+        if (value is not None or name == "workers") and (
+            isinstance(value, bool) or not isinstance(value, int) or value < 0
+        ):
             raise ValueError(f"{name} must be an integer of at least 0, got {value!r}.")
     return MixDataset(list(named.values()), plan, workers, 2 * workers if prefetch is None else prefetch)
 
@@ -116,6 +119,7 @@ class _MixIterator(grain.DatasetIterator):
         super().__init__()
         self._datasets, self._plan, self._prefetch = datasets, plan, max(prefetch, workers)
         self._pending: collections.deque[tuple[Batch, concurrent.futures.Future]] = collections.deque()
+        self._restored = plan.num_restored
         self._pool = None
         if workers:
             # Forked processes would inherit JAX's threads and locks in whatever state they are.
@@ -129,16 +133,29 @@ class _MixIterator(grain.DatasetIterator):
         self._assert_not_closed()
         if self._pool is None:
             batch = next(self._plan)
-            return _element(batch, read_batch(self._datasets, batch.domain_ids, batch.rows))
+            try:
+                return _element(batch, read_batch(self._datasets, batch.domain_ids, batch.rows))
+            except BaseException:
+                self._plan.take_back(batch)
+                raise
+        # The plan may have been set back by its own set_state.
+        if self._restored != self._plan.num_restored:
+            self._drop_pending()
+            self._restored = self._plan.num_restored
         self._submit()
-        batch, reading = self._pending.popleft()
+        batch, reading = self._pending[0]
         try:
             value = reading.result()
         except concurrent.futures.process.BrokenProcessPool as error:
+            self._take_back()
             raise RuntimeError(
                 f"a worker of the mix died while step {batch.step} was read (killed, out of memory, or the script "
-                "lacks `if __name__ == '__main__':`). Restore the plan from its last state to go on."
+                "lacks `if __name__ == '__main__':`). A new iterator over the mix goes on with this step."
             ) from error
+        except Exception:
+            self._take_back()
+            raise
+        self._pending.popleft()
         # The next ones are read while this one is used.
         self._submit(only_known=True)
         return _element(batch, value)
@@ -166,7 +183,7 @@ class _MixIterator(grain.DatasetIterator):
         if self.is_closed:
             return
         self.is_closed = True
-        self._drop_pending()
+        self._take_back()
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
         super().close()
@@ -174,7 +191,14 @@ class _MixIterator(grain.DatasetIterator):
     def __del__(self):
         # A loop that breaks off leaves no process behind.
         if not getattr(self, "is_closed", True) and self._pool is not None:
+            self._take_back()
             self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _take_back(self):
+        """Gives batches that were read ahead back to the plan, for the next reader."""
+        if self._pending and self._restored == self._plan.num_restored:
+            self._plan.take_back(self._pending[0][0])
+        self._drop_pending()
 
     def _drop_pending(self):
         for _, reading in self._pending:

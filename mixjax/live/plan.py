@@ -51,11 +51,13 @@ class _Position(NamedTuple):
         drawn: int64 ``[D]``, rows drawn of each domain so far.
         carry: int64 ``[D]``, rows owed, in units of 2⁻³².
         mass: float64 ``[D]``, loss weight that waits for rows of its domain.
+        events: what happened since the step before, for the next batch.
     """
 
     drawn: NDArray[np.int64]
     carry: NDArray[np.int64]
     mass: NDArray[np.float64]
+    events: tuple[dict[str, Any], ...] = ()
 
 
 class Plan:
@@ -77,7 +79,8 @@ class Plan:
 
     *Limits.* ``max_epochs`` limits how often an example is drawn. With a ``budget`` the plan paces: no domain gets more
     in a step than ``u_d``, its rows left over the rows of the run left, so that it lasts to the end. The weights in
-    force are the projection ``min(u, lambda q)``. Rows that a domain is owed and does not have are written off.
+    force are the projection ``min(u, lambda q)``. Rows that a domain is owed and does not have are written off. The
+    plan ends where the domains of positive weight have less than a batch left.
 
     Args:
         sizes: number of examples of each domain, from 1 to 2^40; a sequence, or a mapping from names.
@@ -122,18 +125,21 @@ class Plan:
     ):
         """Starts before step 0."""
         self.sizes = _named_sizes(sizes)
-        self.batch_size, self.seed, self.host, self.timeout = batch_size, seed, host, timeout
         num_domains = len(self.sizes)
         _check_integer("batch_size", batch_size, 1, 2**24 - 1)
         _check_integer("seed", seed, 0, 2**64 - 1)
         _check_host(host, batch_size)
+        _check_timeout(timeout)
+        # Plain numbers, since the state and the ledger are JSON.
+        self.batch_size, self.seed = int(batch_size), int(seed)
+        self.host, self.timeout = host, timeout
         self._schedule = Schedule(num_domains, weights, loss_weights, lag)
         self._sizes = np.array(list(self.sizes.values()), np.int64)
-        self.max_epochs, self.budget = max_epochs, budget
         self._limits = _limits_of(self._sizes, max_epochs)
         if budget is not None:
             _check_integer("budget", budget, batch_size, 2**62)
-            self._check_budget()
+        self.max_epochs, self.budget = max_epochs, None if budget is None else int(budget)
+        self._check_reachable()
 
         zeros = np.zeros(num_domains, np.int64)
         self._step = 0
@@ -143,7 +149,7 @@ class Plan:
         self._changed = threading.Condition()
         self._publisher = threading.get_ident()
         self._closed = False
-        self._notes: list[dict[str, Any]] = []
+        self._restored = 0
 
     @property
     def lag(self) -> int:
@@ -159,6 +165,11 @@ class Plan:
     def step(self) -> int:
         """Returns the number of the step that ``next`` hands out."""
         return self._step
+
+    @property
+    def num_restored(self) -> int:
+        """Counts the calls of :meth:`set_state`; batches drawn before the last one belong to another course."""
+        return self._restored
 
     def __iter__(self) -> Plan:
         """Returns the plan, which is its own iterator."""
@@ -198,6 +209,20 @@ class Plan:
             self._schedule.keep(step)
             self._after_publication()
 
+    def take_back(self, batch: Batch) -> None:
+        """Goes back to before a batch that was drawn and not used, so that ``next`` draws it again.
+
+        Readers call it with the oldest batch that they read ahead and did not hand out. Where training published the
+        batch's step, or drew no such batch, the plan stays where it is.
+
+        Args:
+            batch: drawn by this plan, since the last :meth:`set_state`.
+        """
+        with self._changed:
+            if batch.step < self._step and batch.step in self._snapshots:
+                self._step, self._now = batch.step, self._snapshots[batch.step]
+                self._snapshots = {step: at for step, at in self._snapshots.items() if step <= batch.step}
+
     def close(self) -> None:
         """Ends the plan: threads that wait for weights stop as at the end of the data."""
         with self._changed:
@@ -236,19 +261,20 @@ class Plan:
 
         Raises:
             ValueError: the state is of another seed, batch size, lag or size of a domain, or of other domains where
-                ``domains`` is ``"same"``; the error names what differs.
+                ``domains`` is ``"same"``, or is damaged; the error names what differs or is wrong.
         """
         with self._changed:
-            state, notes = restoring.checked(state, self, domains)
+            state, events = restoring.checked(state, self, domains)
             self._schedule.set_state(state)
             self._step = state["step"]
             self._now = _Position(
                 np.array(state["drawn"], np.int64),
                 np.array(state["carry"], np.int64),
                 np.array(state["mass"], np.float64),
+                tuple(events),
             )
             self._snapshots = {self._step: self._now}
-            self._notes = notes
+            self._restored += 1
             self._rows = Rows(self.seed, self.sizes)
             self._publisher = threading.get_ident()
             self._closed = False
@@ -281,14 +307,15 @@ class Plan:
 
     def _draw(self) -> Batch:
         asked, c = self._schedule.in_force(self._step)
-        events, self._notes = self._notes, []
-        rows_left = np.where(self._limits == NO_LIMIT, NO_LIMIT, self._limits - self._now.drawn)
+        events = list(self._now.events)
+        # A plan that is restored with lower limits may have drawn more than those.
+        rows_left = np.where(self._limits == NO_LIMIT, NO_LIMIT, np.maximum(self._limits - self._now.drawn, 0))
         q = self._limited(asked, rows_left, events)
         owed = self._now.carry + fixed_point(q, self.batch_size)
         owed, written_off = within_rows_left(owed, rows_left, q)
         if written_off.any():
             names = list(self.sizes)
-            lost = {names[d]: written_off[d] / UNIT for d in np.flatnonzero(written_off)}
+            lost = {names[d]: float(written_off[d] / UNIT) for d in np.flatnonzero(written_off)}
             events.append({"step": self._step, "event": "written off", "rows": lost})
         counts, carry = carry_counts(owed, np.zeros_like(owed), self.batch_size)
 
@@ -314,7 +341,7 @@ class Plan:
         return batch
 
     def _limited(self, q, rows_left, events):
-        """Projects the weights onto the limits of this step; ends the plan where no weighted domain has rows left."""
+        """Projects the weights onto the limits of this step; ends the plan where weighted domains lack the rows."""
         if (rows_left == NO_LIMIT).all():
             return q
         has_rows = np.where(rows_left > 0, np.inf, 0.0)
@@ -327,7 +354,8 @@ class Plan:
             # Weights that lie on few domains may ask for more than pacing allows; then those domains are spent early.
             projected = project(q, has_rows)
             events.append({"step": self._step, "event": "limits below the weights"})
-        short = rows_left.sum(dtype=np.float64) < self.batch_size
+        # A domain of weight 0 does not fill up a batch.
+        short = rows_left[q > 0].sum(dtype=np.float64) < self.batch_size
         if projected is None or short:
             raise StopIteration
         return projected
@@ -339,14 +367,13 @@ class Plan:
         mass = self._now.mass + c
         return mass / np.maximum(counts, 1), np.where(counts > 0, 0.0, mass)
 
-    def _check_budget(self):
+    def _check_reachable(self):
         reachable = np.where(self._limits == NO_LIMIT, np.inf, self._limits.astype(np.float64)).sum()
-        assert self.budget is not None
-        if reachable < self.budget:
-            raise ValueError(
-                f"max_epochs = {self.max_epochs} leaves {reachable:.0f} rows of all domains together, and the budget "
-                f"is {self.budget}: raise max_epochs or lower the budget."
-            )
+        left = f"max_epochs = {self.max_epochs} leaves {reachable:.0f} rows of all domains together"
+        if self.budget is not None and reachable < self.budget:
+            raise ValueError(f"{left}, and the budget is {self.budget}: raise max_epochs or lower the budget.")
+        if reachable < self.batch_size:
+            raise ValueError(f"{left}, and a batch is {self.batch_size}: raise max_epochs or lower batch_size.")
 
 
 def _named_sizes(sizes) -> dict[str, int]:
@@ -354,6 +381,9 @@ def _named_sizes(sizes) -> dict[str, int]:
     if not named:
         raise ValueError("sizes must name at least one domain, got none.")
     for name, size in named.items():
+        # JSON knows texts only, and a saved state has to name the same domains.
+        if not isinstance(name, str):
+            raise TypeError(f"sizes must name the domains by texts, got {name!r}.")
         _check_integer(f"the size of domain {name!r}", size, 1, _LARGEST_SIZE)
     return {name: int(size) for name, size in named.items()}
 
@@ -370,12 +400,21 @@ def _limits_of(sizes, max_epochs):
 
 
 def _check_host(host, batch_size):
+    is_pair = isinstance(host, (tuple, list)) and len(host) == 2
+    if not is_pair or not all(isinstance(each, (int, np.integer)) for each in host):
+        raise ValueError(f"host must be two integers, (index, number of hosts), got {host!r}.")
     index, num_hosts = host
     if not 0 <= index < num_hosts or batch_size % num_hosts:
         raise ValueError(
             f"host must be (index, number of hosts), with an index below a number that divides batch_size = "
             f"{batch_size}, got {host}."
         )
+
+
+def _check_timeout(timeout):
+    is_number = isinstance(timeout, (int, float, np.number)) and not isinstance(timeout, bool)
+    if not is_number or not 0 <= timeout <= threading.TIMEOUT_MAX:
+        raise ValueError(f"timeout must be a number of seconds from 0 to {threading.TIMEOUT_MAX:g}, got {timeout!r}.")
 
 
 def _check_integer(name, value, low, high):

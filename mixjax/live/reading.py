@@ -47,7 +47,7 @@ def read_batch(datasets: Sequence[Any], domain_ids: NDArray[np.int32], rows: NDA
     parts, names = [], []
     for start, stop in zip(starts, np.append(starts[1:], domain_ids.size), strict=True):
         domain = int(domain_ids[start])
-        parts.append(_read(datasets[domain], rows[start:stop]))
+        parts.append(_read(datasets[domain], rows[start:stop], domain))
         names.append(domain)
     first, *others = parts
     try:
@@ -61,7 +61,7 @@ def _join(first, *others):
     return np.concatenate([first, *others]) if others else first
 
 
-def _read(dataset, rows):
+def _read(dataset, rows, domain):
     if is_arrays(dataset):
         # A memory map is read in the order of the file, which disks and page caches prefer.
         order = np.argsort(rows)
@@ -70,7 +70,16 @@ def _read(dataset, rows):
     # Reading by groups is private in grain, and saves half of its time a row.
     read_group = getattr(dataset, "_getitems", None)
     items = read_group(rows.tolist()) if read_group else [dataset[row] for row in rows.tolist()]
-    return _map(lambda *leaves: np.stack(leaves), *items)
+    missing = [row for row, item in zip(rows.tolist(), items, strict=True) if item is None]
+    if missing:
+        raise ValueError(
+            f"domain {domain} has no example {missing[0]}, only None: a grain.MapDataset that is filtered keeps its "
+            "length, so filter before the data set is made."
+        )
+    try:
+        return _map(lambda *leaves: np.stack(leaves), *items)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"rows of domain {domain} cannot be stacked into one batch: {error}") from error
 
 
 def is_arrays(dataset: Any) -> bool:
@@ -84,7 +93,10 @@ def is_arrays(dataset: Any) -> bool:
 
 def _length(name, dataset):
     if not is_arrays(dataset):
-        return len(dataset)
+        try:
+            return len(dataset)
+        except TypeError:
+            raise TypeError(f"the data set of domain {name!r} has no len(): {type(dataset).__name__}.") from None
     lengths: set[int] = set()
     _map(lambda array: lengths.add(len(array)), dataset)
     if len(lengths) > 1:

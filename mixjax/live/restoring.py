@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -35,15 +35,18 @@ def checked(state: Mapping[str, Any], plan: Plan, domains: str) -> tuple[dict[st
         ``(state, events)``; the state is a copy, and for other domains has the rows of this plan's domains.
 
     Raises:
-        ValueError: the state does not fit; the error names what differs.
+        ValueError: the state does not fit, or is damaged; the error names what differs or is wrong.
     """
     if domains not in ("same", "changed"):
         raise ValueError(f"domains must be 'same' or 'changed', got {domains!r}.")
+    if not isinstance(state, Mapping):
+        raise ValueError(f"the state is not a plan's: it is a {type(state).__name__}, and not a dictionary.")
     missing = [field for field in _FIELDS if field not in state]
     if missing:
         raise ValueError(f"the state is not a plan's: it lacks {', '.join(missing)}.")
-    if state["version"] > VERSION:
+    if _integer(state, "version", 1) > VERSION:
         raise ValueError(f"the state has version {state['version']}, and this mixjax reads up to {VERSION}.")
+    state = _undamaged(state)
     for name, mine in (("seed", plan.seed), ("batch_size", plan.batch_size), ("lag", plan.lag)):
         if state[name] != mine:
             raise ValueError(f"the state was saved with {name} = {state[name]}, and this plan has {mine}.")
@@ -59,6 +62,61 @@ def checked(state: Mapping[str, Any], plan: Plan, domains: str) -> tuple[dict[st
         changes = f"added {added}, removed {removed}" if added or removed else "the same in another order"
         raise ValueError(f"the state has other domains ({changes}): pass domains='changed' if that is meant.")
     return _fitted(state, plan, added, removed)
+
+
+def _undamaged(state):
+    """Returns a copy of a state with plain numbers, and refuses what :meth:`mixjax.live.Plan.get_state` never gives."""
+    sizes = state["sizes"]
+    if not isinstance(sizes, Mapping) or not sizes:
+        _refuse("sizes", sizes)
+    num_domains = len(sizes)
+    found = dict(state) | {name: _integer(state, name, 0) for name in ("step", "next_to_publish")}
+    found |= {name: _vector(state, name, num_domains, "iu", np.int64) for name in ("drawn", "carry")}
+    found["mass"] = _vector(state, "mass", num_domains, "iuf", np.float64)
+    if found["step"] > found["next_to_publish"]:
+        _refuse("step", state["step"])
+    if min(found["drawn"]) < 0:
+        _refuse("drawn", state["drawn"])
+    # What is owed sums to zero, and no domain is owed more than the largest batch.
+    if sum(found["carry"]) or max(map(abs, found["carry"])) > 1 << 56:
+        _refuse("carry", state["carry"])
+    if not all(0 <= mass < np.inf for mass in found["mass"]):
+        _refuse("mass", state["mass"])
+    changes = state["changes"]
+    if not isinstance(changes, (list, tuple)) or not changes:
+        _refuse("changes", changes)
+    for change in changes:
+        if not isinstance(change, Mapping) or not {"weights", "loss_weights"} <= change.keys():
+            _refuse("changes", change)
+        _integer(change, "from", 0)
+        for name in ("weights", "loss_weights"):
+            if name == "weights" or change[name] is not None:
+                as_weights(f"the state's {name}", change[name], num_domains)
+    # The step that comes next has to have weights.
+    if changes[0]["from"] > found["step"]:
+        _refuse("changes", changes[0])
+    return found
+
+
+def _integer(state, name, least):
+    value = state.get(name)
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        _refuse(name, value)
+    return int(value)
+
+
+def _vector(state, name, num_domains, kinds, dtype):
+    try:
+        values = np.asarray(state[name])
+    except ValueError:
+        _refuse(name, state[name])
+    if values.shape != (num_domains,) or values.dtype.kind not in kinds:
+        _refuse(name, state[name])
+    return values.astype(dtype).tolist()
+
+
+def _refuse(name, value) -> NoReturn:
+    raise ValueError(f"the state is damaged: {name} cannot be {str(value)[:80]!r}.")
 
 
 def _fitted(state, plan, added, removed):

@@ -27,7 +27,10 @@ def as_weights(name: str, values: ArrayLike, num_domains: int) -> NDArray[np.flo
     Raises:
         ValueError: another shape, or an entry that is negative or not finite, or none that is positive.
     """
-    weights = np.asarray(values, np.float64)
+    try:
+        weights = np.asarray(values, np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be [{num_domains}], one number per domain, got {values!r}.") from None
     if weights.shape != (num_domains,):
         raise ValueError(f"{name} must be [{num_domains}], one entry per domain, got shape {weights.shape}.")
     if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
@@ -59,7 +62,7 @@ class Schedule:
         """Notes a change from ``step + lag`` on; :meth:`mixjax.live.Plan.publish` has the arguments."""
         pair = self._pair(weights, loss_weights)
         self.keep(step)
-        self._changes.append((step + self.lag, pair))
+        self._changes.append((self.next_to_publish - 1 + self.lag, pair))
 
     def keep(self, step: int) -> None:
         """Notes that a step was trained, and forgets changes that no step to come needs."""

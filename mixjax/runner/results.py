@@ -148,6 +148,9 @@ def _one_line(error: Exception) -> str:
 
 
 def _dataset(name: str, run: RunMeta, arrays: Mapping[str, np.ndarray]) -> xr.Dataset:
+    for metric in run.metrics:
+        if (dtype := arrays[f"{name}/{metric}"].dtype).kind not in "biufc":
+            raise ValueError(f"{metric} holds {dtype} in place of numbers")
     variables = {
         metric: (info.dims, arrays[f"{name}/{metric}"], {"units": info.units} if info.units else {})
         for metric, info in run.metrics.items()

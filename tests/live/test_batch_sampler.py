@@ -81,3 +81,16 @@ def test_calls_that_do_not_fit_are_errors():
         len(sampler)
     with pytest.raises(RuntimeError, match="no batch was drawn"):
         sampler.batch()
+
+
+def test_a_new_loop_goes_on_after_the_last_batch_that_was_taken():
+    values, plan, steps = np.arange(51), plan_of(), []
+    sampler = BatchSampler(plan)
+    for stop in (3, 7, 11):
+        for _ in ReadingAhead(values, sampler, ahead=4):
+            batch = sampler.batch()
+            steps.append(batch.step)
+            plan.keep(batch.step)
+            if batch.step == stop:
+                break
+    assert steps == list(range(12))

@@ -82,3 +82,20 @@ def test_weights_that_are_not_finite_are_an_error_of_their_step():
     feedback = Feedback(plan_of(), 0)
     with pytest.raises(ValueError, match="weights must be finite"):
         feedback.send(0, jnp.array([np.nan, 1.0, 1.0]))
+
+
+def test_weights_on_their_way_are_dropped_where_the_plan_is_set_back():
+    plan = plan_of()
+    feedback = Feedback(plan, 2)
+    for step in range(4):
+        next(plan)
+        feedback.send(step, None)
+    state = feedback.get_state()
+    for step in range(4, 8):
+        next(plan)
+        feedback.send(step, None)
+    plan.set_state(state)
+    for step in range(4, 8):
+        assert next(plan).step == step
+        feedback.send(step, None)
+    assert feedback.get_state()["step"] == 8

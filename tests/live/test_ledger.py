@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -125,3 +126,49 @@ def test_what_is_no_ledger_is_refused(tmp_path):
             read_ledger(tmp_path / "other")
     with pytest.raises(ValueError, match="every must be an integer of at least 1, got 0"):
         Ledger(path, plan, every=0)
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        "[1, 2]",
+        "null",
+        "[" * 100_000,
+        "\udcff",
+        '{"step": 2, "counts": [2, 2, 2]}',
+        '{"from": 2, "step": 1, "counts": [2, 2, 2]}',
+        '{"from": 2, "step": 2, "counts": [6]}',
+        '{"from": 2, "step": 2, "counts": ["x", 2, 2]}',
+        '{"from": 2, "step": 2, "counts": [NaN, 2, 2]}',
+        '{"from": 2, "step": 2, "counts": [1000000000000000000000, 2, 2]}',
+        '{"from": 2, "step": 2, "counts": [2, 2, 2], "weights": [1]}',
+        '{"from": 2, "step": 2, "counts": [2, 2, 2], "events": [{}]}',
+        '{"ledger": 1, "step": 2, "domains": {}}',
+        '{"ledger": 1, "step": 2, "domains": {"web": 0}}',
+        '{"ledger": 1, "step": 2, "domains": {"web": 1}, "max_epochs": "many"}',
+    ],
+)
+def test_a_damaged_line_is_named(tmp_path, damaged):
+    path, plan = tmp_path / "ledger", plan_of()
+    go_on(path, plan, 2)
+    path.write_bytes(path.read_bytes() + damaged.encode(errors="surrogateescape") + b"\n")
+    for opened in (read_ledger, lambda path: Ledger(path, plan)):
+        with pytest.raises(ValueError, match=r"ledger is no ledger of mixjax\.live, or damaged: see line 4"):
+            opened(path)
+
+
+def test_a_ledger_is_a_local_file_and_makes_its_folders(tmp_path):
+    go_on(tmp_path / "new" / "folder" / "ledger", plan_of(), 2)
+    assert read_ledger(tmp_path / "new" / "folder" / "ledger").sizes["step"] == 2
+    for opened in (read_ledger, lambda path: Ledger(path, plan_of())):
+        with pytest.raises(ValueError, match="takes a path of the local file system"):
+            opened("gs://bucket/ledger")
+
+
+def test_elements_that_were_on_the_device_are_noted(tmp_path):
+    plan = plan_of()
+    with Ledger(tmp_path / "ledger", plan) as ledger:
+        element = next(plan)._asdict()
+        events = element.pop("events")
+        ledger.write(jax.device_put(element) | {"events": events})
+    assert read_ledger(tmp_path / "ledger").step.values.tolist() == [0]

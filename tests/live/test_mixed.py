@@ -139,6 +139,7 @@ def test_a_dead_worker_is_named():
     [
         ({"datasets": {"array": np.ones(3), "dataset": np.ones(7)}}, "the data sets have the sizes"),
         ({"datasets": [np.ones(30), np.ones(7)]}, "the data sets have the sizes"),
+        ({"workers": None}, "workers must be an integer of at least 0, got None"),
         ({"workers": -1}, "workers must be an integer of at least 0, got -1"),
         ({"prefetch": 1.5}, "prefetch must be an integer of at least 0, got 1.5"),
     ],
@@ -146,3 +147,55 @@ def test_a_dead_worker_is_named():
 def test_bad_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         mix(**({"datasets": datasets(), "plan": plan_of()} | arguments))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_plan_set_back_under_an_iterator_gives_the_batches_from_there(workers):
+    want, plan = undisturbed(8), plan_of()
+    iterator = iter(mix(datasets(), plan, workers=workers, prefetch=4))
+    take(plan, iterator, range(3))
+    state = plan.get_state()
+    take(plan, iterator, range(3, 6))
+    plan.set_state(state)
+    assert_same(take(plan, iterator, range(3, 8)), want[3:])
+    iterator.close()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_new_loop_goes_on_after_the_last_element_of_the_one_before(workers):
+    want, plan, got = undisturbed(9), plan_of(), []
+    for stop in (2, 5, 8):
+        for element in mix(datasets(), plan, workers=workers, prefetch=4):
+            got.append(element)
+            plan.publish(element["step"], np.random.default_rng(element["step"]).dirichlet(np.ones(2)))
+            if element["step"] == stop:
+                break
+    assert_same(got, want)
+
+
+class Flaky:
+    """Fails to give its rows once."""
+
+    failed = False
+
+    def __len__(self):
+        return 7
+
+    def __getitem__(self, row):
+        if not Flaky.failed:
+            Flaky.failed = True
+            raise OSError("the disk is away")
+        return np.array([row, row])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_batch_that_could_not_be_read_is_read_again(workers):
+    Flaky.failed = False
+    data = datasets() | {"dataset": Flaky()}
+    plan = plan_of()
+    iterator = iter(mix(data, plan, workers=workers))
+    with pytest.raises(OSError, match="the disk is away"):
+        next(iterator)
+    elements = take(plan, iterator, range(5))
+    assert [element["rows"].tolist() for element in elements] == [e["rows"].tolist() for e in undisturbed(5)]
+    iterator.close()

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -152,7 +153,7 @@ def test_a_restored_plan_goes_on_to_the_row(ahead, num_hosts):
 def test_a_snapshot_is_small():
     plan = Plan([10] * 2000, 256, np.ones(2000))
     position = plan._now
-    assert sum(array.nbytes for array in position) <= 64 * 2000
+    assert position.drawn.nbytes + position.carry.nbytes + position.mass.nbytes <= 64 * 2000
 
 
 def test_rows_share_the_loss_weight_that_their_domain_has_gathered():
@@ -230,6 +231,13 @@ def test_a_plan_of_spent_domains_ends():
         ({"max_epochs": 0}, "max_epochs must be positive"),
         ({"max_epochs": [1, 2]}, "max_epochs must be positive, one number or"),
         ({"budget": 3}, "budget must be an integer from 12"),
+        ({"host": 3}, "host must be two integers"),
+        ({"host": (0.0, 1)}, "host must be two integers"),
+        ({"weights": ["a", "b", "c"]}, r"weights must be \[3\], one number per domain"),
+        ({"weights": {"web": 1.0}}, r"weights must be \[3\], one number per domain"),
+        ({"max_epochs": 0.001}, "max_epochs = 0.001 leaves .* rows of all domains together, and a batch is 12"),
+        ({"timeout": float("inf")}, "timeout must be a number of seconds"),
+        ({"timeout": None}, "timeout must be a number of seconds"),
     ],
 )
 def test_bad_arguments_are_named(changes, message):
@@ -246,3 +254,62 @@ def test_carry_is_exact_over_many_steps():
     plan = plan_of()
     drive(plan, 500)
     assert plan._now.carry.sum() == 0 and np.abs(plan._now.carry).max() < UNIT
+
+
+def test_names_of_domains_are_texts():
+    with pytest.raises(TypeError, match="sizes must name the domains by texts, got 1"):
+        Plan({1: 10, 2: 5}, 4, [0.5, 0.5])
+
+
+@pytest.mark.parametrize("number", [np.int64, jnp.int32])
+def test_states_are_json_whatever_kind_of_integers_came_in(number):
+    plan = Plan([10, 5], np.int64(4), [1, 1], seed=np.int64(3), lag=np.int64(2), budget=np.int64(100))
+    for step in range(3):
+        next(plan)
+        plan.publish(number(step), jnp.array([1.0, 2.0]))
+    other = Plan([10, 5], 4, [1, 1], seed=3, lag=2)
+    other.set_state(json.loads(json.dumps(plan.get_state())))
+    np.testing.assert_array_equal(next(other).rows, next(plan).rows)
+
+
+@pytest.mark.parametrize("budget", [None, 80])
+def test_a_domain_of_weight_0_does_not_fill_up_a_batch(budget):
+    plan = Plan({"used": 11, "kept apart": 1000}, 8, [1.0, 0.0], lag=100, max_epochs=1, budget=budget)
+    assert [batch.counts.tolist() for batch in plan] == [[8, 0]]
+
+
+@pytest.mark.parametrize("budget", [None, 800])
+def test_lower_limits_than_what_was_drawn_leave_no_rows(budget):
+    plan = Plan([10, 1000], 8, [0.5, 0.5], lag=1)
+    drive_plainly(plan, 10)
+    limited = Plan([10, 1000], 8, [0.5, 0.5], lag=1, max_epochs=[1, 10], budget=budget)
+    limited.set_state(plan.get_state())
+    assert drive_plainly(limited, 5) == [[0, 8]] * 5
+
+
+def drive_plainly(plan, num_steps):
+    counts = []
+    for _ in range(num_steps):
+        batch = next(plan)
+        plan.keep(batch.step)
+        counts.append(batch.counts.tolist())
+    return counts
+
+
+def test_a_batch_taken_back_comes_again():
+    plan = Plan([10, 5], 4, [0.5, 0.5], lag=5)
+    # One domain is new, which is an event of the first batch.
+    state = Plan([10], 4, [1.0], lag=5).get_state()
+    plan.set_state(state, domains="changed")
+    first = [next(plan) for _ in range(4)]
+    assert first[0].events[0]["event"] == "domains changed"
+    plan.take_back(first[1])
+    plan.take_back(first[3])  # No batch is drawn beyond the first any more.
+    plan.take_back(first[0])
+    for batch in first:
+        again = next(plan)
+        assert (again.step, again.events) == (batch.step, batch.events)
+        np.testing.assert_array_equal(again.rows, batch.rows)
+        plan.keep(again.step)
+    plan.take_back(first[0])
+    assert plan.step == 4  # A published step is done.

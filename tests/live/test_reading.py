@@ -73,3 +73,20 @@ def test_rows_that_do_not_fit_together_are_named(other):
 def test_entries_of_rows_that_differ_are_named():
     with pytest.raises(ValueError, match=r"entries \['x'\] and \['y'\]"):
         read_batch([{"x": np.ones(5)}, None, {"y": np.ones(5)}], IDS, ROWS)
+
+
+def test_rows_of_one_domain_that_do_not_fit_together_are_named():
+    for rows in ([np.ones(2), np.ones(3)], [{"x": 1}, {"y": 1}]):
+        with pytest.raises(ValueError, match="rows of domain 0 cannot be stacked into one batch"):
+            read_batch([rows], np.array([0, 0]), np.array([0, 1]))
+
+
+def test_examples_that_a_filter_left_out_are_named():
+    data = grain.MapDataset.range(5).filter(lambda example: example != 3)
+    with pytest.raises(ValueError, match="domain 0 has no example 3, only None"):
+        read_batch([data], np.array([0, 0]), np.array([2, 3]))
+
+
+def test_what_has_no_length_is_named():
+    with pytest.raises(TypeError, match="the data set of domain 'b' has no len"):
+        sizes_of({"a": [1], "b": iter([1])})

@@ -83,3 +83,38 @@ def test_what_is_owed_still_sums_to_zero_after_a_removal():
     fitted, events = checked(state, plan_of(sizes={"web": 100, "code": 7}, weights=[0.5, 0.5]), "changed")
     assert sum(fitted["carry"]) == 0 and fitted["drawn"] == [state["drawn"][0], state["drawn"][2]]
     assert events[0]["removed"] == ["books"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("step", "5"),
+        ("step", -1),
+        ("step", 99),
+        ("next_to_publish", 5.0),
+        ("version", "x"),
+        ("sizes", [1, 2, 3]),
+        ("drawn", [1]),
+        ("drawn", ["a", 1, 2]),
+        ("drawn", [-5, 3, 3]),
+        ("drawn", [[1], [1, 2], 3]),
+        ("carry", [1 << 32, 0, 0]),
+        ("carry", [1 << 60, -(1 << 60), 0]),
+        ("carry", None),
+        ("mass", [np.nan, 0.0, 0.0]),
+        ("changes", []),
+        ("changes", [{"from": 0}]),
+        ("changes", [{"from": 50, "weights": [1.0, 1.0, 1.0], "loss_weights": None}]),
+    ],
+)
+def test_a_damaged_state_is_refused_by_name(field, value):
+    with pytest.raises(ValueError, match=f"the state is damaged: {field} cannot be"):
+        plan_of().set_state(saved() | {field: value})
+
+
+def test_a_state_that_is_no_dictionary_is_refused():
+    with pytest.raises(ValueError, match="it is a NoneType, and not a dictionary"):
+        plan_of().set_state(None)
+    change = {"from": 0, "weights": [-1.0, 1.0, 1.0], "loss_weights": None}
+    with pytest.raises(ValueError, match="the state's weights must be finite, non-negative"):
+        plan_of().set_state(saved() | {"changes": [change]})

@@ -127,6 +127,15 @@ def test_damaged_files_are_named(config, name):
             results.read(path)
 
 
+def test_arrays_that_hold_no_numbers_are_damaged(config):
+    path = write(config, {"x": dataset()})
+    with np.load(path / "metrics.npz") as arrays:
+        texts = {name: array.astype(str) for name, array in arrays.items()}
+    np.savez(path / "metrics.npz", **texts)
+    with pytest.raises(OSError, match=r"metrics\.npz is damaged; run it again \(.* in place of numbers\)"):
+        results.read(path)
+
+
 def test_the_current_folder_is_not_replaced(config, tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
