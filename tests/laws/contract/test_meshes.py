@@ -117,7 +117,7 @@ def test_each_device_has_weights_of_its_own(name, check_vma):
 
 
 @pytest.mark.parametrize("check_vma", [True, False])
-@pytest.mark.parametrize("name", set(OF_BATCHES) - {"partitions on the mesh"})
+@pytest.mark.parametrize("name", sorted(set(OF_BATCHES) - {"partitions on the mesh"}))
 def test_each_device_has_a_batch_of_its_own(name, check_vma):
     first, second = batch(5), batch(5)
     own = {key: np.stack([first[key], np.flip(second[key], 0)]) for key in first}
