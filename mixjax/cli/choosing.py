@@ -69,7 +69,7 @@ def at_best_settings(
         The values to compare, and what was chosen.
 
     Raises:
-        Mistake: nothing to choose from, or fewer than four seeds.
+        Mistake: nothing to choose from, fewer than four seeds, or a label without seeds to choose or to judge on.
     """
     settings = [name for name in settings if name in frame.columns and name in judges.columns]
     if not settings:
@@ -89,6 +89,12 @@ def at_best_settings(
     kept = rest.merge(best.drop(columns="score"), on=[*rows, along, *settings])
     if kept.empty:
         raise Mistake(f"--best {by}: has no value at the settings that are compared")
+    without = [label for label in frame[along].unique() if label not in set(kept[along])]
+    if without:
+        raise Mistake(
+            f"--best {by}: {along} {without[0]} has no seed that chooses, of {_range(choosing)}, or none that judges, "
+            f"of {_range(judging)}"
+        )
     several = [name for name in rows if best[name].nunique() > 1]
     lines = [_line(row, [along, *several], settings) for row in best.to_dict("records")]
     head = f"each {along} at its best setting by {by}, chosen on {_range(choosing)}, judged on {_range(judging)}"
@@ -98,7 +104,7 @@ def at_best_settings(
 def _line(row: dict[str, Any], names: Sequence[str], settings: Sequence[str]) -> str:
     chosen = ", ".join(f"{name} = {row[name]}" for name in settings if row[name] != "")
     label = ", ".join(str(row[name]) for name in names)
-    return f"{label}: {chosen}" + (" (diverged)" if not np.isfinite(row["score"]) else "")
+    return f"{label}: {chosen or 'its only setting'}" + (" (diverged)" if not np.isfinite(row["score"]) else "")
 
 
 def _range(seeds: np.ndarray) -> str:

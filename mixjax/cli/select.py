@@ -100,7 +100,7 @@ def _check_dim(option: str, dim: str, choices: Mapping[str, Sequence[str]]) -> N
 
 
 def known_label(option: str, dim: str, text: str, labels: Sequence[str]) -> str:
-    """Finds the label that a text means: the same text, or else the same number.
+    """Finds the label that a text means: the same text, or else the same number or vector.
 
     Args:
         option: the option that gave the text, for the message.
@@ -120,9 +120,15 @@ def known_label(option: str, dim: str, text: str, labels: Sequence[str]) -> str:
     equal = [label for label in labels if as_number(label) == number]
     if not equal and isinstance(number, float):  # labels have six digits, and the user may give all of them
         equal = [label for label in labels if label == label_text(number)]
+    if not equal and text.startswith("["):  # a vector, which may be written without spaces
+        equal = [label for label in labels if _tight(label) == _tight(text)]
     if not equal:
         raise Mistake(f"{option}: {text!r} is no label of {dim} ({shorten(labels)}){_suggestion(text, labels)}")
     return equal[0]
+
+
+def _tight(text: str) -> str:
+    return "".join(text.split())
 
 
 def as_number(text: str) -> float | str:
@@ -141,7 +147,8 @@ def shorten(labels: Sequence[str]) -> str:
 
 def _suggestion(text: str, known: Iterable[str]) -> str:
     """Returns the end of a message that has listed all known names: the closest one, if any is close."""
-    close = closest(text, known)
+    # Numbers that are spelled alike are no more alike than others.
+    close = None if isinstance(as_number(text), float) else closest(text, known)
     return "" if close is None else f"; did you mean {close!r}?"
 
 

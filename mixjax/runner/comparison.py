@@ -158,7 +158,7 @@ def _why_unpaired(frame: pd.DataFrame, along: str, baseline: Any, others: list[s
 
 
 def _listed(values: Any) -> str:
-    texts = [str(value) for value in values]
+    texts = [str(value) or "not there" for value in values]
     return ", ".join(texts if len(texts) <= 5 else [*texts[:5], "..."])
 
 

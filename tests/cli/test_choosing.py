@@ -89,3 +89,11 @@ def test_few_seeds_cannot_choose_and_judge(command, write):
     write("toy", dataset(loss=losses(VALUES).isel(seed=slice(3))))
     code, _, err = command("compare", "toy", *LOWER, "--along", "method", "--best", "loss")
     assert code == 2 and "needs four seeds, two to choose and two to judge, got 3" in err
+
+
+def test_a_label_without_seeds_to_judge_on_is_named(command, write):
+    write("whole", dataset(loss=losses(VALUES)))
+    write("short", dataset(loss=losses(VALUES).isel(seed=slice(1))))
+    select = ("--along", "result", "--select", "method=erma", "--best", "loss")
+    code, out, err = command("compare", "whole", "short", *LOWER, *select)
+    assert (code, out) == (2, "") and "--best loss: result short has no seed that chooses" in err

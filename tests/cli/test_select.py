@@ -51,6 +51,8 @@ def test_an_axis_and_a_dimension_of_numbers(compared, write):
             "--select stp=1: must be one of gamma (0.1, inf); method (sgd, erma, va)",
         ),
         (["toy", *LOWER, "--select", "step=15"], "--select step=15: '15' is no label of step (10, 20)\n"),
+        (["toy", *LOWER, "--select", "gamma=0.2"], "--select gamma=0.2: '0.2' is no label of gamma (0.1, inf)\n"),
+        (["toy", "plain", *LOWER], "nothing can be paired: 'gamma' is 0.1, inf for 'toy', and not there for the other"),
         (["toy", *LOWER, "--select", "method=ema"], "(sgd, erma, va); did you mean 'erma'?"),
         (["toy", *LOWER, "--mean", "seed"], "--mean seed: must be one of gamma (0.1, inf); method"),
         (["toy", *LOWER, "--mean", "method", "--along", "method"], "--mean method: is compared or selected"),
@@ -66,6 +68,7 @@ def test_mistakes_are_one_line_and_exit_2(command, write, argv, message):
     plain = xr.DataArray([1.0] * 4, {"seed": range(4)}, ("seed",))
     write("toy", dataset(loss=loss(), share=share, plain=plain))
     write("later", dataset(loss=loss(gammas=(0.1, 7), first_seed=10)))
+    write("plain", dataset(loss=loss().isel(gamma=0, drop=True)))
     write("percent", dataset(loss=loss(units="%")))
     code, out, err = command("compare", *argv)
     assert (code, out) == (2, "") and err.count("\n") == 1
@@ -104,3 +107,9 @@ def test_a_baseline_may_be_given_by_all_its_digits(compared, write):
     write("toy", dataset(loss=values), claims=[])
     for text in ("0.3333333333333333", "0.333333"):
         assert "compared with 0.333333" in compared("toy", *LOWER, "--along", "gamma", "--baseline", text)[0]
+
+
+def test_a_vector_may_be_written_without_spaces(compared, write):
+    values = xr.DataArray(np.arange(8.0).reshape(2, 4), {"mix": ["[0.5, 0.5]", "[0.1, 0.9]"]}, ("mix", "seed"))
+    write("toy", dataset(loss=values), claims=[])
+    assert "compared with [0.1, 0.9]" in compared("toy", *LOWER, "--along", "mix", "--baseline", "[0.1,0.9]")[0]
