@@ -19,6 +19,7 @@ from mixjax.cli.running import (
     run_mistakes_reported,
 )
 from mixjax.runner import configs
+from mixjax.runner.configs.sweep import SWEEP_KEYS
 from mixjax.sweeps.devices import use_all_cores
 
 __all__ = ["sweep"]
@@ -137,6 +138,10 @@ def _override_of(text: str, random: bool) -> str:
     usage = f"--vary {text}: write KEY=0.1,0.2 or KEY=log:1e-4:1:20 (with --random KEY=log:1e-4:1)"
     if not (equals and key and values):
         raise configs.ConfigError(usage)
+    if key.startswith("sweep."):
+        raise configs.ConfigError(f"--vary {text}: KEY is a field of the experiment; leave out 'sweep.'")
+    if key in SWEEP_KEYS:
+        raise configs.ConfigError(f"--vary {text}: {key} is the sweep's; write --set sweep.{key}=VALUE")
     prefix = f"sweep.random.{key}" if random else f"sweep.{key}"
     if ":" not in values or values[0] in "'\"[":
         return f"{prefix}={_as_toml_list(values)}"

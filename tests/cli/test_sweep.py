@@ -84,6 +84,9 @@ def test_labels_and_vectors_are_varied(mixjax_command, project):
         (["sweep", TOY, "--vary", "shift=1,2", "--seeds", "0"], "greater than or equal to 1"),
         (["sweep", TOY, "--vary", "shift=1,2", "--chunk", "big"], "chunk: Input should be a valid integer, got 'big'"),
         (["sweep", TOY, "--vary", "shfit=log:1:2:3"], "mixjax: --vary shfit=log:1:2:3: [sweep]: unknown key 'shfit'"),
+        (["sweep", TOY, "--vary", "sweep.shift=1,2"], "KEY is a field of the experiment; leave out 'sweep.'"),
+        (["sweep", TOY, "--vary", "seeds=1,2"], "seeds is the sweep's; write --set sweep.seeds=VALUE"),
+        (["sweep", TOY, "--vary", "seeds=1,2", "--random", "3"], "seeds is the sweep's; write --set sweep.seeds="),
         (["sweep", TOY, "--vary", "shift=1", "--vary", "shift=2"], "--vary shift: given twice"),
         (
             ["sweep", TOY, "--vary", "shift=1,2,1.0"],

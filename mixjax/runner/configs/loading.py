@@ -10,7 +10,7 @@ from mixjax.checks import requires
 from mixjax.runner.configs.fields import ConfigError, as_json, check_keys, validate
 from mixjax.runner.configs.overrides import RESERVED, assign, check_takes_effect, drop_replaced, parse
 from mixjax.runner.configs.resolving import resolve
-from mixjax.runner.configs.sweep import POINTS, SWEEP_KEYS, Draws, Sweep, check_swept, sweep_of
+from mixjax.runner.configs.sweep import POINTS, SWEEP_KEYS, Draws, Sweep, check_swept, choices_of, sweep_of
 from mixjax.runner.configs.tables import at, merge, nest, own, shared
 from mixjax.sweeps.points import as_array, as_values
 
@@ -143,6 +143,9 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     runs = _runs(raw, sweep, resolved.cls, path)
     # Types are those of the dataclass, so one run is enough. How a value goes with another run's values is not checked.
     sweep = _with_checked_values(sweep, runs[0], resolved.cls, path)
+    # A mistake in a list that values are drawn from is one, whether it was drawn or not.
+    for name, values in choices_of(raw.get("sweep", {}), resolved.cls).items():
+        _checked_column(name, values, runs[0], resolved.cls, path)
     # config.toml is the resolved config in a result's folder. The folder has the name of the config that was run.
     name = path.resolve().parent.name if path.name == "config.toml" else path.stem
     return Config(name, resolved.experiment, resolved.function, runs, sweep, path, tuple(overrides))
@@ -226,17 +229,23 @@ def _with_checked_values(sweep: Sweep, run: Run, cls: type, path: Path) -> Sweep
     """Returns the sweep with each value as its field takes it: 1 in a float field is 1.0."""
     checked: dict[str, tuple] = {}
     for name, values in (sweep.axes | sweep.points).items():
-        keys, where = name.split("."), f"{path}: [sweep] {name}"
-        trials = [merge(as_json(run.values), nest(keys, value)) for value in values]
-        checked[name] = tuple(_hashable(at(as_json(validate(cls, trial, where)), keys)) for trial in trials)
+        checked[name] = _checked_column(name, values, run, cls, path)
         twice = [value for i, value in enumerate(checked[name]) if value in checked[name][:i]]
         # A label of an axis names one slice of the result. A column of points may repeat values.
         if twice and name in sweep.axes:
-            raise ConfigError(f"{where}: the values of an axis differ, {twice[0]!r} stands there twice")
-        # The checks of the sweep itself: numbers fit the types of JAX, vectors have one shape.
-        try:
-            as_array(name, as_values(name, checked[name]))
-        except ValueError as exc:
-            raise ConfigError(f"{path}: [sweep] {exc}") from exc
+            raise ConfigError(f"{path}: [sweep] {name}: the values of an axis differ, {twice[0]!r} stands there twice")
     axes = {name: checked[name] for name in sweep.axes}
     return dataclasses.replace(sweep, axes=axes, points={name: checked[name] for name in sweep.points})
+
+
+def _checked_column(name: str, values: Sequence[Any], run: Run, cls: type, path: Path) -> tuple:
+    """Returns values of one field as the field takes them."""
+    keys, where = name.split("."), f"{path}: [sweep] {name}"
+    trials = [merge(as_json(run.values), nest(keys, value)) for value in values]
+    checked = tuple(_hashable(at(as_json(validate(cls, trial, where)), keys)) for trial in trials)
+    # The checks of the sweep itself: numbers fit the types of JAX, vectors have one shape.
+    try:
+        as_array(name, as_values(name, checked))
+    except ValueError as exc:
+        raise ConfigError(f"{path}: [sweep] {exc}") from exc
+    return checked

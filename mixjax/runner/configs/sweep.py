@@ -26,7 +26,7 @@ from mixjax.sweeps import random_points
 with requires("experiments", "mixjax.runner.configs"):
     import pydantic
 
-__all__ = ["POINTS", "SWEEP_KEYS", "Draws", "Sweep", "check_swept", "sweep_of"]
+__all__ = ["POINTS", "SWEEP_KEYS", "Draws", "Sweep", "check_swept", "choices_of", "sweep_of"]
 
 SWEEP_KEYS = ("seeds", "first_seed", "chunk", "vectorize")
 """The keys of [sweep] that are settings of the sweep, not fields of the experiment."""
@@ -140,13 +140,32 @@ def sweep_of(table: Mapping[str, Any], cls: type, path: str) -> Sweep:
         if not isinstance(values, list):
             raise ConfigError(f"{path}: [sweep.points] {name}: a column is a list, got {values!r}")
     if "random" in table:
+        for name, values in choices_of(table, cls).items():
+            _check_vectors(values, cls, name, path)
         points = _random(table["random"], cls, f"{path}: [sweep.random]")
     for name, values in (axes | points).items():
-        if is_vector(field_type(cls, name)) and not all(isinstance(value, list) for value in values):
-            raise ConfigError(
-                f"{path}: [sweep] {name}: takes a list of vectors, [[0.5, 0.5], [0.9, 0.1]], got {values}"
-            )
+        _check_vectors(values, cls, name, path)
     return validate(Sweep, {**own, "axes": axes, "points": points}, f"{path}: [sweep]")
+
+
+def _check_vectors(values: Sequence[Any], cls: type, name: str, path: str) -> None:
+    if is_vector(field_type(cls, name)) and not all(isinstance(value, list) for value in values):
+        raise ConfigError(f"{path}: [sweep] {name}: takes a list of vectors, [[0.5, 0.5], [0.9, 0.1]], got {values}")
+
+
+def choices_of(table: Mapping[str, Any], cls: type) -> dict[str, list]:
+    """Returns the lists that ``[sweep.random]`` chooses from, of which a draw may leave values out.
+
+    Args:
+        table: the table ``[sweep]``, checked by :func:`check_swept`.
+        cls: the experiment's dataclass.
+
+    Returns:
+        Field name, dotted where nested -> list.
+    """
+    names = [f.name for f in dataclasses.fields(Draws)]
+    fields = {key: value for key, value in table.get("random", {}).items() if key not in names}
+    return {name: value for name, value in dotted_fields(fields, cls).items() if isinstance(value, list)}
 
 
 def check_swept(table: Mapping[str, Any], cls: type, where: str, extra: Sequence[str]) -> None:

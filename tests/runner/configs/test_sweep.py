@@ -85,6 +85,11 @@ ERRORS = [  # config text, --set arguments, what the message must contain
     ("steps = 2\nsweep = {random = {num = 1}, points = {gamma = [1]}}", [], ["keep one of the two"]),
     ("steps = 2\nsweep.random = {gamma = [1]}", [], ["[sweep.random]", "num: Field required"]),
     ("steps = 2\nsweep.random = {num = 2, gamma = 1}", [], ["{start, stop, scale} or a list", "got 1"]),
+    # A draw may leave a value out, and it is a mistake all the same.
+    ("steps = 2\nsweep.random = {num = 1, seed = 1, gamma = [1.0, nan]}", [], ["nan is no value"]),
+    ("steps = 2\nsweep.random = {num = 1, seed = 0, gamma = [nan, 1.0]}", [], ["nan is no value"]),
+    ("steps = 2\nsweep.random = {num = 1, gamma = [1.0, 1e39]}", [], ["gamma: 1e+39 does not fit float32"]),
+    ("steps = 2\nsweep.random = {num = 1, scales = [[1.0], [2.0, 3.0]]}", [], ["vectors must all have one shape"]),
     ("steps = 2\nsweep.random = {num = 2, gamma = {start = 1}}", [], ["stop: Field required"]),
     ("steps = 2\nsweep.random = {num = 2, gamma = {start = 0, stop = 1, scale = 'log'}}", [], ["for 'log' above 0"]),
     ("steps = 2\nsweep.random = {num = 2, gamma = {start = -2, stop = -1}}", [], ["at least 0"]),
