@@ -15,6 +15,7 @@ from mixjax.runner.frames import (
     with_vector_texts,
 )
 from mixjax.runner.results import Results
+from mixjax.sweeps.arrays import as_computable
 
 with requires("experiments", "mixjax.runner.figures"):
     import xarray as xr
@@ -57,9 +58,10 @@ def sweep_figure(results: Results) -> Any:
     with requires("experiments", "mixjax.runner.figures.sweep_figure"):
         import matplotlib.pyplot as plt
 
-    results = {run: with_vector_texts(dataset) for run, dataset in results.items()}
+    results = {run: with_vector_texts(_computable(dataset)) for run, dataset in results.items()}
     numeric = [str(name) for data in results.values() for name, values in data.items() if holds_numbers(values)]
-    metrics = list(dict.fromkeys(numeric))[:_MAX_METRICS]
+    numeric = list(dict.fromkeys(numeric))
+    metrics = numeric[:_MAX_METRICS]
     rows = [(run, varied) for run, dataset in results.items() for varied in _varied(dataset)]
     size = 4.2 * max(len(metrics), 1), 2.9 * len(rows) + 0.6
     figure, axes = plt.subplots(len(rows), max(len(metrics), 1), figsize=size, squeeze=False, layout="constrained")
@@ -74,7 +76,8 @@ def sweep_figure(results: Results) -> Any:
             if notes:
                 title.append("; ".join(notes))
             panel.set_title("\n".join(title), fontsize=9)
-    figure.suptitle("mean ± standard error over seeds", fontsize=10)
+    left_out = f"; {len(metrics)} of {len(numeric)} metrics" if len(metrics) < len(numeric) else ""
+    figure.suptitle(f"mean ± standard error over seeds{left_out}", fontsize=10)
     if len(handles) > 1:
         shown = list(handles.items())[:_MAX_IN_LEGEND]
         more = len(handles) - len(shown)
@@ -82,6 +85,11 @@ def sweep_figure(results: Results) -> Any:
         lines, labels = [line for _, line in shown], [label for label, _ in shown]
         figure.legend(lines, labels, title=title, loc="outside lower center", ncols=4, fontsize=8)
     return figure
+
+
+def _computable(dataset: xr.Dataset) -> xr.Dataset:
+    """Returns metrics of types that NumPy computes with: a sweep gives bfloat16, which files have as float32."""
+    return dataset.map(lambda values: values.copy(data=as_computable(values.values)), keep_attrs=True)
 
 
 class _Varied(NamedTuple):
@@ -154,6 +162,8 @@ def _draw(panel: Any, values: xr.DataArray, varied: _Varied, handles: dict[str, 
     if x.size and np.isfinite(x).all() and (x > 0).all() and x.max() >= 20 * x.min():
         panel.set_xscale("log")
     panel.set_xlabel(varied.name or "")
+    if varied.name is None:
+        panel.set_xticks([])
     panel.set_ylabel(f"{values.name} ({unit})" if unit else str(values.name))
     notes = ["at " + ", ".join(f"{dim} {label}" for dim, label in at.items())] if at else []
     if lost:

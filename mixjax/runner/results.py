@@ -68,7 +68,7 @@ def read(path: str | Path) -> Results:
         >>> import mixjax
         >>> error = mixjax.runner.results.read("results/linear")["(100, 1)"].error  # doctest: +SKIP
     """
-    path = Path(path)
+    path = _folder(path)
     meta = read_meta(path)
     if not meta.runs:
         raise OSError(f"{path}: metrics.json is damaged, it names no run; run it again")
@@ -95,9 +95,9 @@ def read_meta(path: str | Path) -> Meta:
         FileNotFoundError: the folder holds no result.
         OSError: the file is damaged.
     """
-    if not (Path(path) / "metrics.json").is_file():
+    if not (_folder(path) / "metrics.json").is_file():
         raise FileNotFoundError(f"{path}: holds no result of `mixjax run` (no metrics.json)")
-    return _read_json(Path(path) / "metrics.json", Meta)
+    return _read_json(_folder(path) / "metrics.json", Meta)
 
 
 def read_claims(path: str | Path) -> list[dict[str, Any]]:
@@ -112,7 +112,7 @@ def read_claims(path: str | Path) -> list[dict[str, Any]]:
     Raises:
         OSError: the file is missing or damaged.
     """
-    return [dataclasses.asdict(claim) for claim in _read_json(Path(path) / "claims.json", list[Claim])]
+    return [dataclasses.asdict(claim) for claim in _read_json(_folder(path) / "claims.json", list[Claim])]
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -127,12 +127,20 @@ def read_config(path: str | Path) -> dict[str, Any]:
     Raises:
         OSError: the file is missing or damaged.
     """
-    path = Path(path) / "config.toml"
+    path = _folder(path) / "config.toml"
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     # No TOML, no UTF-8, or an integer or a nesting beyond Python's limits.
     except (ValueError, RecursionError) as exc:
         raise OSError(f"{path}: is damaged; run it again ({_one_line(exc)})") from exc
+
+
+def _folder(path: str | Path) -> Path:
+    """Returns the path of a result folder; what is no path of the local file system holds no result."""
+    try:
+        return local_path("result", path)
+    except ValueError as exc:
+        raise FileNotFoundError(str(exc)) from None
 
 
 def _read_json(path: Path, kind: Any) -> Any:

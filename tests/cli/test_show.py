@@ -1,5 +1,9 @@
 """``mixjax show`` as its help shows it, and on a folder that is no result."""
 
+import xarray as xr
+
+from tests.cli.written import dataset
+
 
 def test_help_teaches(command):
     assert "mixjax show results/quickstart" in command("show", "--help")[1]
@@ -8,3 +12,15 @@ def test_help_teaches(command):
 def test_show_needs_a_result(command, tmp_path):
     code, out, err = command("show", tmp_path)
     assert (code, out) == (2, "") and "holds no result of `mixjax run`" in err and err.count("\n") == 1
+
+
+def test_a_home_folder_is_written_out_and_a_bucket_refused(command, write, monkeypatch, tmp_path):
+    write("toy", dataset(loss=xr.DataArray([1.0, 2.0], {"seed": [0, 1]}, ("seed",))), claims=[])
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "config.toml").write_text("experiment = 3")
+    monkeypatch.chdir("/")
+    assert command("show", "~/toy")[0] == 0
+    assert "must be a string" in command("run", "~/config.toml")[2]
+    for argv in (("show", "gs://b/toy"), ("compare", "gs://b/toy", "--better", "lower"), ("run", "gs://b/a.toml")):
+        code, out, err = command(*argv)
+        assert (code, out) == (2, "") and "takes a path of the local file system" in err and err.count("\n") == 1

@@ -84,3 +84,28 @@ def test_every_point_is_drawn_and_nothing_but_seeds_is_averaged(arguments):
 
 def test_nothing_varies():
     assert len(sweep_figure({"run": swept(axes={"rate": [1.0]})}).axes) == 2
+
+
+def test_metrics_of_bfloat16_are_drawn():
+    def train(key, hparams, data):
+        return {"loss": jnp.bfloat16(hparams["rate"]), "exact": hparams["rate"]}
+
+    figure = sweep_figure({"run": mixjax.sweep(train, seeds=2, axes={"rate": [1.0, 2.0]})})
+    assert [panel.get_ylabel() for panel in figure.axes] == ["exact", "loss"]
+    assert figure.axes[1].lines[0].get_ydata().tolist() == [1.0, 2.0]
+
+
+def test_where_only_labels_vary_there_is_no_scale_of_numbers():
+    def train(key, hparams, data):
+        return {"loss": jnp.float32(hparams["rule"])}
+
+    figure = sweep_figure({"run": mixjax.sweep(train, seeds=2, axes={"rule": ["erma", "fgls"]})})
+    assert figure.axes[0].get_xticks().tolist() == []
+
+
+def test_metrics_that_are_left_out_are_said():
+    def train(key, hparams, data):
+        return {f"metric_{i}": jnp.float32(i) for i in range(8)}
+
+    figure = sweep_figure({"run": mixjax.sweep(train, seeds=2)})
+    assert len(figure.axes) == 6 and figure.get_suptitle().endswith("; 6 of 8 metrics")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mixjax.checks import requires
+from mixjax.files import local_path
 from mixjax.runner.configs.fields import ConfigError, as_json, check_keys, validate
 from mixjax.runner.configs.overrides import RESERVED, assign, check_takes_effect, drop_replaced, parse
 from mixjax.runner.configs.resolving import resolve
@@ -124,7 +125,10 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         Traceback (most recent call last):
         mixjax.runner.configs.fields.ConfigError: --set stesp=20: unknown key 'stesp'; did you mean 'steps'?
     """
-    path = Path(path)
+    try:
+        path = local_path("config", path)
+    except ValueError as exc:
+        raise ConfigError(str(exc)) from exc
     raw = _read(path)
     changes = [(f"--set {text}", *parse(text)) for text in overrides]
     documents = [(str(path), raw), *((where, nest(keys, value)) for where, keys, value in changes)]
