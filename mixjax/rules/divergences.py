@@ -56,7 +56,7 @@ def log_ratios(
     gaps = jnp.minimum(losses.max() - losses, jnp.finfo(losses.dtype).max)
     gaps = jnp.where(there, gaps, 0.0)
     if divergence == "cvar":
-        return with_auto_axes(_cvar, spec_of(gaps))(gaps, prior, 1.0 / (1.0 + beta))
+        return with_auto_axes(_cvar, spec_of(losses))(losses, prior, 1.0 / (1.0 + beta))
     rate = beta / scale if divergence == "kl" else 0.5 * beta / scale
     return -_times(rate, gaps) if divergence == "kl" else jnp.log(_pearson(rate, gaps, prior))
 
@@ -129,19 +129,20 @@ def _pearson(rate, gaps, prior):
     return jnp.where(gaps <= level, _times(rate, level - gaps) + jnp.maximum(excess, 0.0), 0.0)
 
 
-def _cvar(gaps, prior, level):
+def _cvar(losses, prior, level):
     """Returns the log of how much of its cap each entry gets.
 
     Entries above the quantile of the losses get 1, entries below it 0. Entries at the quantile share what is left of
-    the level.
+    the level. Only the order of the losses counts, so they are compared themselves: beside a loss of 1e8, the gaps of
+    1 and 2 are one number in float32.
     """
-    order = jnp.argsort(gaps)
+    order = jnp.argsort(losses, descending=True)
     index = jnp.sum(jnp.cumsum(prior[order]) < level)
     # A cumulative sum that rounding keeps below the level everywhere would give an index past the end.
-    cut = gaps[order][jnp.minimum(index, gaps.size - 1)]
-    above = jnp.sum(jnp.where(gaps < cut, prior, 0.0))
-    at = jnp.sum(jnp.where(gaps == cut, prior, 0.0))
+    cut = losses[order][jnp.minimum(index, losses.size - 1)]
+    above = jnp.sum(jnp.where(losses > cut, prior, 0.0))
+    at = jnp.sum(jnp.where(losses == cut, prior, 0.0))
     filled = jnp.clip((level - above) / jnp.maximum(at, jnp.finfo(prior.dtype).tiny), 0.0, 1.0)
     # Without any loss above the quantile, the entries at the quantile get everything. Level 0 would give them log 0.
-    filled = jnp.where(cut > 0, filled, 1.0)
-    return jnp.where(gaps < cut, 0.0, jnp.where(gaps == cut, jnp.log(filled), -jnp.inf))
+    filled = jnp.where(cut < losses.max(), filled, 1.0)
+    return jnp.where(losses > cut, 0.0, jnp.where(losses == cut, jnp.log(filled), -jnp.inf))

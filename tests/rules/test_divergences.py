@@ -77,6 +77,18 @@ def test_small_beta_keeps_its_digits_in_float32(divergence):
         assert abs(value - exact) < 5e-7
 
 
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+@pytest.mark.parametrize("largest", [1e8, 1e30, 3e38])
+def test_a_loss_that_is_far_larger_than_the_others(divergence, largest):
+    """The others still differ, though their gaps to the largest loss are one number in float32."""
+    losses = np.float32([1.0, largest, 0.5, 2.0, 0.25])
+    prior = np.float32([0.3, 0.1, 0.2, 0.15, 0.25])
+    for beta in (1e-4, 1.0, 30.0):
+        with np.errstate(over="ignore", under="ignore"):
+            expected = reference(divergence, losses, prior / np.float64(prior).sum(), beta)
+        np.testing.assert_allclose(robust_weights(losses, prior, beta, divergence), expected, atol=2e-6)
+
+
 def test_pearson_at_small_beta_is_the_mean_plus_a_variance():
     """``R = mean + (beta / 4) Var`` as long as nothing is cut; with phi = (z - 1)² / 2 it would be beta / 2."""
     losses, prior = np.float32([0.2, 1.0, 1.7, 0.4]), np.full(4, 0.25)
