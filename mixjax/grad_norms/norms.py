@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 
-from mixjax.checks import as_ids
+from mixjax.checks import as_ids, as_size
 from mixjax.grad_norms.scaling import as_float, scale_of, scaled_norm
 from mixjax.grad_norms.squares import norms_of
 from mixjax.grad_norms.terms import Matrix
@@ -83,10 +83,17 @@ def per_example(
     # Under shard_map, the gradient of parameters that all devices share would be summed over the devices.
     params = varying_like(params, examples)
 
-    def one(example):
+    def one(params, example):
         return norm(jax.grad(loss)(params, example), 0)
 
-    return jax.vmap(one)(examples) if batch_size is None else jax.lax.map(one, examples, batch_size=batch_size)
+    if batch_size is None:
+        return jax.vmap(one, (None, 0))(params, examples)
+
+    def in_turn(params, examples):
+        return jax.lax.map(lambda example: one(params, example), examples, batch_size=as_size("batch_size", batch_size))
+
+    # A loop goes over an axis that is not sharded, so on a mesh with Explicit axes XLA has to place the examples.
+    return with_auto_axes(in_turn, PartitionSpec())(params, examples)
 
 
 def linear(derivatives: ArrayLike, features: ArrayLike, *, intercept: bool = False) -> jax.Array:
@@ -203,6 +210,7 @@ def by_domain(norms: ArrayLike, domain_ids: ArrayLike, num_domains: int) -> jax.
     norms, domain_ids = jax.lax.stop_gradient(jnp.asarray(norms, jnp.float32)), as_ids("domain_ids", domain_ids)
     if norms.ndim != 1 or norms.shape != domain_ids.shape:
         raise ValueError(f"norms and domain_ids must both be [B], got {norms.shape} and {domain_ids.shape}.")
+    num_domains = as_size("num_domains", num_domains)
     # A mesh with Explicit axes has no way of its own to place a sum by domain.
     run = with_auto_axes(functools.partial(_root_mean_squares, num_domains=num_domains), PartitionSpec())
     return run(norms, domain_ids)

@@ -8,11 +8,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import PartitionSpec
 
 from mixjax.grad_norms.nnx.model import Model, over_examples
 from mixjax.grad_norms.nnx.norms import measured, size_of
 from mixjax.grad_norms.norms import norm
 from mixjax.grad_norms.recording import RecordingTape
+from mixjax.meshes import with_auto_axes
 
 __all__ = ["check"]
 
@@ -37,10 +39,13 @@ def check(
     """
     size = size_of(batch)
     traced = Model(loss, model, wrt)
-    by_factors = jax.jit(lambda state, batch: measured(traced, state, batch, None, size))
-    losses, grads, norms, counts = by_factors(traced.state, batch)
 
-    @jax.jit
+    def computed(function):
+        """Calls a function of the module's state and the batch, jitted, on any mesh."""
+        return jax.jit(with_auto_axes(function, PartitionSpec()))(traced.state, batch)
+
+    losses, grads, norms, counts = computed(lambda state, batch: measured(traced, state, batch, None, size))
+
     def direct(state, batch):
         def one(number, example):
             every = frozenset(range(len(traced.names)))
@@ -54,13 +59,13 @@ def check(
         each, _ = over_examples(one, batch)
         return [g.mean(axis=0) for g in each], norm(each)
 
-    direct_grads, direct_norms = direct(traced.state, batch)
+    direct_grads, direct_norms = computed(direct)
     _compare("norms are not those of vmap(grad)", norms, direct_norms, rtol)
     for name, got, want in zip(traced.names, grads, direct_grads, strict=True):
         _compare(f"the gradient of {name} is not that of vmap(grad)", got, want, rtol)
     before = jax.tree.leaves(nnx.state(model, nnx.RngCount))
     if all((a == b).all() for a, b in zip(before, jax.tree.leaves(counts), strict=True)):
-        whole = jnp.asarray(jax.jit(lambda state, batch: loss(traced.merged(state), batch))(traced.state, batch))
+        whole = jnp.asarray(computed(lambda state, batch: loss(traced.merged(state), batch)))
         if whole.shape != (size,):
             raise ValueError(f"loss must return one loss per example, [{size}], got shape {whole.shape}.")
         _compare("losses of examples depend on the other examples of their batch", losses, whole, rtol)

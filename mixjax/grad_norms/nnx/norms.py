@@ -150,7 +150,9 @@ def explain(loss: Callable[[Any, Any], jax.Array], model: Any, batch: Any, *, wr
     """
     size_of(batch)
     traced = Model(loss, model, wrt)
-    itself = traced.routes(traced.state, batch).itself
+    # Shapes alone, since how the arrays are sharded over a mesh with Explicit axes could stop the trace.
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (traced.state, batch))
+    itself = traced.routes(*shapes).itself
     return {
         name: Route(leaf.size if index in itself else 0, itself.get(index, ""))
         for index, (name, leaf) in enumerate(zip(traced.names, traced.state.leaves, strict=True))

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -296,7 +297,12 @@ def gains_of(x, ids):
     return resampling.gains(lambda theta, x: jnp.square(x @ theta - 1.0), THETA, x, ids, 5, 4)
 
 
-@pytest.mark.parametrize("function", [stds_of, gains_of])
+def norms_by_parts(x, ids):
+    del ids
+    return grad_norms.per_example(lambda theta, x: jnp.square(x @ theta - 1.0), THETA, x, batch_size=3)
+
+
+@pytest.mark.parametrize("function", [stds_of, gains_of, norms_by_parts])
 def test_per_example_gradients_on_a_mesh(function):
     mesh = mesh_of("Explicit")
     want = jax.jit(function)(X, IDS)
@@ -315,3 +321,21 @@ def test_per_example_gradients_are_each_devices_own(function):
     own = np.stack([X, 2.0 * X[::-1]]), np.stack([IDS, IDS])
     got = a_run_a_device(lambda inputs: function(*inputs), own, True)
     assert_close(got, jax.jit(jax.vmap(function))(*own))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_norms_of_a_module_on_a_mesh(kind):
+    model = nnx.Sequential(nnx.Linear(X.shape[1], 4, rngs=nnx.Rngs(0)), nnx.LayerNorm(4, rngs=nnx.Rngs(1)))
+
+    def losses(model, x):
+        return jnp.square(model(x)).sum(axis=1)
+
+    def norms(x):
+        return [grad_norms.nnx.value_grads_and_norms(losses, model, x, microbatch=size)[2] for size in (None, 3)]
+
+    want, routes, mesh = norms(X), grad_norms.nnx.explain(losses, model, X), mesh_of(kind)
+    with jax.set_mesh(mesh):
+        x = placed({"x": jnp.asarray(X)}, {"x": P("d")}, mesh)["x"]
+        assert_close(norms(x), want)
+        assert grad_norms.nnx.explain(losses, model, x) == routes
+        grad_norms.nnx.check(losses, model, x)
