@@ -13,6 +13,7 @@ import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
 from mixjax.numbers import (
+    as_size,
     check_choice,
     check_integer,
     check_non_negative,
@@ -24,6 +25,7 @@ from mixjax.numbers import (
 __all__ = [
     "as_ids",
     "as_simplex",
+    "as_size",
     "check_choice",
     "check_integer",
     "check_leading_axes",

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import sys
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from jax.typing import ArrayLike
 
 __all__ = [
+    "as_size",
     "check_choice",
     "check_integer",
     "check_non_negative",
@@ -40,6 +42,34 @@ def is_concrete(value: Any) -> bool:
     import jax.core
 
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))
+
+
+def as_size(name: str, value: Any) -> int:
+    """Turns a number of domains, examples or draws into a Python integer, which no sum wraps.
+
+    Such a number often comes from narrow ids, and NumPy keeps their type: ``ids.max() + 1`` of uint8 ids is a uint8,
+    and one more domain, for padding, makes 0 of 255.
+
+    Args:
+        name: the argument as the error calls it.
+        value: an integer of Python, or a scalar of NumPy or JAX of any integer type.
+
+    Returns:
+        The same number.
+
+    Raises:
+        TypeError: another type, or a traced number.
+
+    Example:
+        >>> import numpy as np
+        >>> as_size("num_domains", np.uint8(255)) + 1
+        256
+    """
+    try:
+        return operator.index(value)
+    except TypeError:
+        what = "a traced number" if not is_concrete(value) else repr(value)
+        raise TypeError(f"{name} must be an integer that is known outside jit, got {what}.") from None
 
 
 def check_range(name: str, value: ArrayLike, low: float, high: float = math.inf) -> None:

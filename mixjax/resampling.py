@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 
-from mixjax.checks import as_ids
+from mixjax.checks import as_ids, as_size
 from mixjax.grad_norms import norm
 from mixjax.meshes import varying_like, with_auto_axes
 from mixjax.signals import as_real
@@ -110,7 +110,7 @@ def gains(
     References:
         Paper 003, below eq. 3.4 and 3.6, and eq. 3.45. Paper 000, eq. 13 to 16.
     """
-    examples = jax.tree.map(jnp.asarray, examples)
+    examples, num_blocks = jax.tree.map(jnp.asarray, examples), as_size("num_blocks", num_blocks)
     n = _num_examples(examples, num_blocks)
     if (domain_ids is None) != (num_domains is None):
         raise ValueError("domain_ids and num_domains go together: give both or neither.")

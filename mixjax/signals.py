@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 
-from mixjax.checks import as_ids, check_leading_axes, check_shape
+from mixjax.checks import as_ids, as_size, check_leading_axes, check_shape
 from mixjax.meshes import spec_of, varying_like, with_auto_axes
 from mixjax.types import UNKNOWN
 
@@ -111,6 +111,7 @@ def moments(values: ArrayLike, domain_ids: ArrayLike, num_domains: int, *, mask:
         American Statistician 37(3), 1983, eq. 1.7.
     """
     values, ids = jnp.asarray(values), as_ids("domain_ids", domain_ids)
+    num_domains = as_size("num_domains", num_domains)
     check_leading_axes("domain_ids", ids, "values", values)
     if mask is not None:
         mask = jnp.asarray(mask)
@@ -183,7 +184,7 @@ def domain_sums(domain_ids: ArrayLike, num_domains: int) -> DomainSums:
         ([3.0, 4.0], [3.0, 3.0, 4.0, 0.0])
     """
     # Widened before the comparison with D, which a narrow type may not hold.
-    ids = as_ids("domain_ids", domain_ids)
+    ids, num_domains = as_ids("domain_ids", domain_ids), as_size("num_domains", num_domains)
     # Ids below zero would count from the end: padding gets an id of its own, one beyond the last domain.
     ids = jnp.where(_is_real(ids, num_domains, None), ids, num_domains)
     if num_domains <= _FEW:
@@ -322,6 +323,7 @@ def grad_stds(
     References:
         Paper 000, eq. 15. Deviation: divisor ``n_d - 1`` (unbiased for ``v_d²``).
     """
+    num_domains = as_size("num_domains", num_domains)
 
     def measure(params, examples, ids):
         # Under shard_map, the gradient of parameters that all devices share would be summed over the devices.

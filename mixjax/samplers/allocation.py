@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 
-from mixjax.checks import as_simplex
+from mixjax.checks import as_simplex, as_size
 from mixjax.meshes import spec_of, varying_like, with_auto_axes
 from mixjax.samplers.inverse_cdf import owners
 
@@ -54,7 +54,7 @@ def allocate(weights: ArrayLike, batch_size: int) -> jax.Array:
         Paper 000, eq. 13-16 (real-valued). Huntington, "A new method of apportionment of representatives", 1921.
     """
     # float32 holds integers exactly up to 2^24.
-    size = np.size(weights)
+    size, batch_size = np.size(weights), as_size("batch_size", batch_size)
     if not size <= batch_size < 2**24:
         raise ValueError(f"batch_size must be in [{size}, 2^24), one example per domain at least, got {batch_size}.")
     return with_auto_axes(lambda q: _allocate(q, batch_size), spec_of(weights))(as_simplex("weights", weights))

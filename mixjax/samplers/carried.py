@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 
-from mixjax.checks import check_range, check_shape, is_concrete
+from mixjax.checks import as_size, check_range, check_shape, is_concrete
 from mixjax.meshes import varying_like, with_auto_axes
 from mixjax.samplers import host_carried
 
@@ -93,6 +93,7 @@ def carry(state: CarryState, weights: ArrayLike, batch_size: int) -> tuple[jax.A
         [[1, 1, 0], [1, 1, 0], [1, 0, 1], [1, 1, 0]]
     """
     check_shape("weights", weights, state.whole.shape, "one entry per domain")
+    batch_size = as_size("batch_size", batch_size)
     if is_concrete(weights):
         host_carried.fixed_point(weights, batch_size)
     check_range("batch_size", batch_size, 1, 2**24 - 1)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 
-from mixjax.checks import as_simplex
+from mixjax.checks import as_simplex, as_size
 from mixjax.meshes import with_auto_axes
 from mixjax.samplers import inverse_cdf
 
@@ -40,6 +40,7 @@ def systematic(key: jax.Array, weights: ArrayLike, n: int) -> jax.Array:
         >>> mixjax.samplers.systematic(jax.random.key(0), jnp.array([0.5, 0.25, 0.25]), 8).tolist()
         [0, 0, 0, 0, 1, 1, 2, 2]
     """
+    n = as_size("n", n)
 
     def points(key, cdf):
         offset = jax.random.randint(key, (), 0, cdf[-1], jnp.uint32)
@@ -68,6 +69,7 @@ def stratified(key: jax.Array, weights: ArrayLike, n: int) -> jax.Array:
         >>> mixjax.samplers.stratified(jax.random.key(0), jnp.array([0.5, 0.25, 0.25]), 8).tolist()
         [0, 0, 0, 0, 1, 1, 2, 2]
     """
+    n = as_size("n", n)
 
     def points(key, cdf):
         edges = _quantiles(cdf, n)
@@ -97,6 +99,7 @@ def multinomial(key: jax.Array, weights: ArrayLike, n: int) -> jax.Array:
         >>> ids.tolist()
         [1, 1, 1, 1]
     """
+    n = as_size("n", n)
     return _drawn(key, weights, lambda key, cdf: jax.random.randint(key, (n,), 0, cdf[-1], jnp.uint32))
 
 

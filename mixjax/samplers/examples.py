@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from mixjax.checks import as_ids
+from mixjax.checks import as_ids, as_size
 from mixjax.meshes import spec_of, with_auto_axes
 
 __all__ = [
@@ -83,7 +83,7 @@ def partition(domain_ids: ArrayLike, num_domains: int | None = None) -> Partitio
         raise ValueError(f"domain_ids must be a non-empty integer vector, got {ids.dtype} of shape {ids.shape}.")
     # As Python integers, which do not wrap where the ids' own type ends.
     first, last = int(ids.min()), int(ids.max())
-    num_domains = last + 1 if num_domains is None else num_domains
+    num_domains = last + 1 if num_domains is None else as_size("num_domains", num_domains)
     if first < 0 or last >= num_domains:
         raise ValueError(f"domain_ids must be in [0, {num_domains}), got {first} to {last}.")
     # Counting refuses unsigned integers of 64 bits, which all fit after the check above.

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from mixjax.checks import as_ids
+from mixjax.checks import as_ids, as_size
 from mixjax.meshes import spec_of, with_auto_axes
 from mixjax.samplers.scored.checks import check_removal
 from mixjax.samplers.scored.types import ExampleSampler, ImportanceKind
@@ -164,7 +164,7 @@ def hardest(values: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
         >>> mixjax.samplers.hardest(jnp.array([0.5, 3.0, 1.0, 2.0]), 2)[0].tolist()
         [1, 3]
     """
-    values = jnp.asarray(values)
+    values, k = jnp.asarray(values), as_size("k", k)
     if not 1 <= k <= values.size:
         raise ValueError(f"k must be in [1, {values.size}], got {k}.")
     return with_auto_axes(functools.partial(_hardest, k=k), PartitionSpec())(values)

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mixjax.numbers import check_non_negative
+from mixjax.numbers import as_size, check_non_negative
 from mixjax.samplers.scored import host_tree, threefry
 from mixjax.samplers.scored.checks import (
     LARGEST,
@@ -115,6 +115,7 @@ class HostSampler(HostHistory):
     ):
         """Takes the arguments that the class describes."""
         _check_jax_settings()
+        n = as_size("n", n)
         check_settings(n, prior=prior, decay=decay, floor=floor, clip=clip, fanout=fanout)
         check_values(n, values)
         if beta is not None:
@@ -137,6 +138,7 @@ class HostSampler(HostHistory):
         Raises:
             ValueError: ``batch_size`` out of range, or a key of another kind.
         """
+        batch_size = as_size("batch_size", batch_size)
         check_batch_size(batch_size, self.n, self.replacement)
         key, total = _key_data(key), self._root()
         # As in ScoredSampler.sample: relative to the total only where the prior is mixed in.
@@ -202,6 +204,7 @@ class HostSampler(HostHistory):
         Raises:
             ValueError: ``k`` outside [1, n].
         """
+        k = as_size("k", k)
         if not 1 <= k <= self.n:
             raise ValueError(f"k must be in [1, {self.n}], got {k}.")
         indices = host_tree.top_k(self.values, k)

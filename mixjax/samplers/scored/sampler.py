@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from mixjax.checks import as_ids
+from mixjax.checks import as_ids, as_size
 from mixjax.samplers.scored import levels, tree
 from mixjax.samplers.scored.checks import (
     LARGEST,
@@ -92,6 +92,7 @@ class ScoredSampler:
         Raises:
             ValueError: see there.
         """
+        n = as_size("n", n)
         check_settings(n, prior=prior, decay=decay, floor=floor, clip=clip, fanout=fanout)
         # None of these is looked at as a number: a sampler can be made inside jit and vmap, where they are traced.
         self.n, self.score, self.replacement, self.fanout = n, score, replacement, fanout
@@ -178,6 +179,7 @@ class ScoredSampler:
 
     def sample(self, state: SamplerState, key: jax.Array, batch_size: int) -> tuple[jax.Array, jax.Array]:
         """Draws a batch: its indices, and weights with which means are unbiased for the prior."""
+        batch_size = as_size("batch_size", batch_size)
         check_batch_size(batch_size, self.devices.num_examples(), self.replacement)
         own = self._own_mass(state)
         if self.mixes:

@@ -1,6 +1,7 @@
 """Ids and indices of every integer type that can hold them give the same results, up to the last id the type holds."""
 
 import functools
+import json
 from typing import NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ import optax
 import pytest
 
 import mixjax
-from mixjax import grad_norms, probes, resampling, rules, samplers, signals, training
+from mixjax import grad_norms, live, probes, resampling, rules, samplers, signals, training
 from mixjax.objectives import example_weights
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -210,3 +211,59 @@ def test_floats_and_booleans_are_refused(name, bad):
     with pytest.raises((TypeError, ValueError), match=r"integer") as refused:
         function(ids, SIZE)
     assert "\n" not in str(refused.value)
+
+
+def planned(batch_size):
+    plan = live.Plan([900, 900], batch_size, [0.7, 0.3], seed=np.uint8(3))
+    return next(plan).rows, np.frombuffer(json.dumps(plan.get_state()).encode(), np.uint8)
+
+
+def drawn_examples(make):
+    def function(number):
+        sampler = make(300)
+        return sampler.sample(sampler.init(1.0), jax.random.key(0), number)
+
+    return function
+
+
+def examples_of(number):
+    sampler, host = samplers.hardness(number, 2.0), samplers.HostSampler(number, 1.0, 2.0)
+    indices, _ = host.sample(0, 8)
+    return sampler.sample(sampler.init(1.0), jax.random.key(0), 8), indices, host.hardest(number)[0]
+
+
+WEIGHTS = np.random.default_rng(4).dirichlet(np.ones(100)).astype(np.float32)
+FAR = np.array([0, 1, 1, 100, 126, 126, 300], np.int32)
+FAR_LOSSES = np.arange(7, dtype=np.float32)
+
+# Functions of a number of domains, examples or draws.
+SIZES = {
+    "allocate": lambda number: samplers.allocate(WEIGHTS, number),
+    "carry": lambda number: samplers.carry(samplers.start_carry(100), WEIGHTS, number),
+    "counts_to_ids": lambda number: samplers.counts_to_ids(np.array([100, int(number) - 100]), number),
+    "systematic": lambda number: samplers.systematic(jax.random.key(0), WEIGHTS, number),
+    "stratified": lambda number: samplers.stratified(jax.random.key(0), WEIGHTS, number),
+    "multinomial": lambda number: samplers.multinomial(jax.random.key(0), WEIGHTS, number),
+    "hardness": drawn_examples(lambda n: samplers.hardness(n, 2.0)),
+    "distinct": drawn_examples(lambda n: samplers.hardness(n, 2.0, replacement=False)),
+    "HostSampler": lambda number: samplers.HostSampler(300, 1.0, 2.0).sample(0, number),
+    "distinct on the host": lambda number: samplers.HostSampler(300, 1.0, 2.0, replacement=False).sample(0, number),
+    "number of examples": examples_of,
+    "hardest": lambda number: samplers.hardest(np.arange(300.0), number),
+    "Plan": planned,
+    "partition": lambda number: samplers.partition(np.arange(300) % int(number), number),
+    "start_epochs": lambda number: samplers.start_epochs(jax.random.key(0), number),
+    "moments": lambda number: signals.moments(FAR_LOSSES, FAR, number),
+    "grad_stds": lambda number: signals.grad_stds(lambda p, x: p * x, jnp.ones(()), FAR_LOSSES, FAR, number),
+    "by_domain": lambda number: grad_norms.by_domain(FAR_LOSSES, FAR, number),
+    "per_example": lambda number: grad_norms.per_example(
+        lambda p, x: p * x, jnp.ones(()), np.ones(300), batch_size=number
+    ),
+}
+
+
+@pytest.mark.parametrize("number", [np.uint8(255), np.int8(127), np.uint16(200)], ids=repr)
+@pytest.mark.parametrize("name", SIZES)
+def test_numbers_of_a_narrow_type(name, number):
+    """``ids.max() + 1`` is as narrow as the ids, and one more wraps."""
+    assert_same(SIZES[name](number), SIZES[name](int(number)))
