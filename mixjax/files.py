@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["local_path", "lock", "remove_partial", "write_whole"]
+__all__ = ["can_name_arrays", "local_path", "lock", "remove_partial", "write_whole"]
 
 _LOG = logging.getLogger(__name__)
 _PARTIAL = ".partial"
@@ -58,6 +58,23 @@ def local_path(name: str, value: str | os.PathLike) -> Path:
         return Path(text).expanduser()
     except RuntimeError:
         raise ValueError(f"{name}: no user has the home folder {text!r}") from None
+
+
+def can_name_arrays(name: str) -> bool:
+    """Tells whether an archive of arrays keeps a name: it cuts names at a NUL, and writes them in UTF-8.
+
+    Args:
+        name: of an array, or of what stands in front of its name.
+
+    Example:
+        >>> can_name_arrays("loss/ü"), can_name_arrays("loss\\0train")
+        (True, False)
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in name
 
 
 def write_whole(path: Path, content: str | bytes | Callable[[IO[bytes]], None]) -> None:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mixjax.files import can_name_arrays
 from mixjax.sweeps.segments import Segments
 from mixjax.sweeps.spec import Train
 
@@ -45,6 +46,8 @@ def flat_metrics(metrics: Any) -> dict[str, Any]:
     for name, metric in metrics.items():
         if not isinstance(name, str):
             raise TypeError(f"train must name its metrics by texts, got {name!r}.")
+        if not can_name_arrays(name):
+            raise TypeError(f"metric {name!r}: a name cannot hold a NUL, nor what is no UTF-8.")
         inner = {name: metric}
         if isinstance(metric, Mapping):
             inner = {f"{name}{_SEPARATOR}{below}": value for below, value in _inner(name, metric).items()}

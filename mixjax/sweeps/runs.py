@@ -61,6 +61,7 @@ class Runs:
         largest_group: the largest number of runs that share their labels.
 
     Raises:
+        TypeError: ``axes`` or ``points`` is no dictionary, or a number of seeds no integer.
         ValueError: no seeds, seeds beyond 32 bits, an empty axis or column, columns of different lengths, values that
             are not all numbers, all strings or all vectors of one shape, or that JAX's types cannot hold.
 
@@ -72,9 +73,15 @@ class Runs:
 
     def __init__(self, axes: Mapping[str, Sequence], points: Mapping[str, Sequence], seeds: int, first_seed: int):
         """Checks the values, and puts the runs in order."""
+        for argument, columns in (("axes", axes), ("points", points)):
+            if not isinstance(columns, Mapping) or not all(isinstance(name, str) for name in columns):
+                raise TypeError(f"{argument} must be a dictionary from names to lists of values, got {columns!r}.")
         self.axes = {name: as_values(name, values) for name, values in axes.items()}
         self.points = {name: as_values(name, values) for name, values in points.items()}
-        seeds, first_seed = operator.index(seeds), operator.index(first_seed)
+        try:
+            seeds, first_seed = operator.index(seeds), operator.index(first_seed)
+        except TypeError:
+            raise TypeError(f"seeds and first_seed must be integers, got {seeds=}, {first_seed=}.") from None
         if seeds < 1 or not all([*self.axes.values(), *self.points.values()]):
             raise ValueError(f"seeds, every axis and every column of points need at least 1, got {seeds=}, {axes=}.")
         lengths = {name: len(values) for name, values in self.points.items()}

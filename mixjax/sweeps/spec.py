@@ -32,6 +32,10 @@ class Train(Protocol):
         ...
 
 
+# A chunk is filled up to its size, and no memory holds more runs.
+_MAX_CHUNK = 100_000_000
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sweep:
     """Describes a sweep: a training run, the points and seeds it is repeated over, and how the runs are batched.
@@ -101,8 +105,11 @@ class Sweep:
         """Checks what can be checked without a device."""
         if self.vectorize not in ("map", "vmap", None):
             raise ValueError(f"vectorize must be 'map' or 'vmap', got {self.vectorize!r}.")
-        if self.chunk != "auto" and (not isinstance(self.chunk, (int, np.integer)) or self.chunk < 1):
+        is_number = isinstance(self.chunk, (int, np.integer)) and not isinstance(self.chunk, bool)
+        if self.chunk != "auto" and not (is_number and self.chunk >= 1):
             raise ValueError(f"chunk must be 'auto' or at least 1, got {self.chunk!r}.")
+        if is_number and self.chunk > _MAX_CHUNK:
+            raise ValueError(f"chunk must be at most {_MAX_CHUNK:,}, got {self.chunk!r}.")
         # The function is part of the key under which its compiled program is cached.
         try:
             hash(self.train)

@@ -115,3 +115,10 @@ def test_wrapped_runs_are_equal_where_the_runs_are():
     for one in (train, segments(lambda metrics: metrics["x"].any())):
         first, second = (with_flat_metrics(one, {"a": jnp.float32(1.0)}, None) for _ in range(2))
         assert first == second and hash(first) == hash(second)
+
+
+@pytest.mark.parametrize("name", ["loss\0train", "loss\udcff"])
+def test_names_that_no_archive_keeps_are_refused(name):
+    for metrics in ({name: 1.0}, {"outer": {name: 1.0}}):
+        with pytest.raises(TypeError, match="a name cannot hold a NUL, nor what is no UTF-8"):
+            mixjax.sweep(lambda key, hparams, data, metrics=metrics: metrics, seeds=1)

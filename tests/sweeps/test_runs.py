@@ -38,3 +38,16 @@ def test_seeds_have_32_bits():
     assert Runs({}, {}, seeds=1, first_seed=2**32 - 1).seeds.tolist() == [2**32 - 1]
     with pytest.raises(ValueError, match="first_seed"):
         Runs({}, {}, seeds=2, first_seed=2**32 - 1)
+
+
+@pytest.mark.parametrize("axes", [[1, 2], "gamma", {3: [1.0]}])
+def test_axes_and_points_are_dictionaries_of_named_values(axes):
+    for arguments, name in (((axes, {}), "axes"), (({}, axes), "points")):
+        with pytest.raises(TypeError, match=f"{name} must be a dictionary from names to lists of values, got"):
+            Runs(*arguments, seeds=2, first_seed=0)
+
+
+@pytest.mark.parametrize("seeds", [1.5, "3", None, [1, 2]])
+def test_a_number_of_seeds_is_an_integer(seeds):
+    with pytest.raises(TypeError, match="seeds and first_seed must be integers, got"):
+        Runs({}, {}, seeds=seeds, first_seed=0)

@@ -34,7 +34,14 @@ def test_it_counts_its_runs(fields, num):
 
 
 def test_it_refuses_what_no_sweep_takes():
-    for fields in ({"chunk": 0}, {"chunk": 2.0}, {"chunk": "big"}, {"vectorize": "pmap"}):
+    for fields in (
+        {"chunk": 0},
+        {"chunk": 2.0},
+        {"chunk": 10**12},
+        {"chunk": True},
+        {"chunk": "big"},
+        {"vectorize": "pmap"},
+    ):
         with pytest.raises(ValueError, match=f"{next(iter(fields))} must be"):
             Sweep(train, seeds=1, **fields)
     with pytest.raises(TypeError, match="must be hashable"):

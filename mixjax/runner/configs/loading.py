@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mixjax.checks import requires
-from mixjax.files import local_path
+from mixjax.files import can_name_arrays, local_path
 from mixjax.runner.configs.fields import ConfigError, as_json, check_keys, validate
 from mixjax.runner.configs.overrides import RESERVED, assign, check_takes_effect, drop_replaced, parse
 from mixjax.runner.configs.resolving import resolve
@@ -174,7 +174,8 @@ def _read(path: Path) -> dict[str, Any]:
     except UnicodeEncodeError as exc:
         raise ConfigError(f"{path}: the file's path is no UTF-8") from exc
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        # Some editors of Windows begin a file with a mark of UTF-8, which TOML does not know.
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as exc:  # no TOML, no UTF-8, or an integer or a nesting beyond Python's limits
         raise ConfigError(f"{path}: not valid TOML: {exc}") from exc
 
@@ -192,6 +193,9 @@ def _check_document(document: Mapping[str, Any], cls: type, where: str) -> None:
         raise ConfigError(f"{where}: run must be a list of tables; write [[run]], not [run]")
     for table in runs:
         label = f"{where}: [[run]] {table['name']!r}" if "name" in table else f"{where}: [[run]]"
+        above = next((key for key in table if key in RESERVED and key not in fields), None)
+        if above is not None:
+            raise ConfigError(f"{label}: {above!r} is for all runs; write it above the first [[run]]")
         check_keys({k: v for k, v in table.items() if k != "name"}, (cls,), label, extra=("name",))
     if not isinstance(sweep, dict):
         raise ConfigError(f"{where}: sweep must be a table; write [sweep]")
@@ -216,6 +220,8 @@ def _runs(raw: Mapping[str, Any], sweep: Sweep, cls: type, path: Path) -> tuple[
         name = table.get("name")
         if not isinstance(name, str) or not name:
             raise ConfigError(f"{path}: every [[run]] needs a name, a non-empty string; got {name!r}")
+        if not can_name_arrays(name):
+            raise ConfigError(f"{path}: [[run]] {name!r}: a name cannot hold a NUL, nor what is no UTF-8")
         if any(name == run.name for run in runs):
             raise ConfigError(f"{path}: two [[run]] tables are named {name!r}; names must differ")
         given = {key: value for key, value in table.items() if key != "name"}

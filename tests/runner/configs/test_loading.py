@@ -95,6 +95,9 @@ ERRORS = [  # config text, --set arguments, what the message must contain
     ("steps = 2\nx = = 3", [], ["toy.toml: not valid TOML", "at line 3, column 5"]),
     ("steps = 2\n[[run]]\nsteps = 3", [], ["every [[run]] needs a name"]),
     ("steps = 2\n[[run]]\nname = 3", [], ["every [[run]] needs a name", "got 3"]),
+    ('steps = 2\n[[run]]\nname = "r\\u0000s"', [], ["[[run]] 'r\\x00s': a name cannot hold a NUL"]),
+    ("steps = 2", ["run=[{name='\udcff'}]"], ["a name cannot hold a NUL, nor what is no UTF-8"]),
+    ("steps = 2\n[[run]]\nname = 'r'\nsweep.seeds = 3", [], ["[[run]] 'r': 'sweep' is for all runs; write it above"]),
     ("steps = 2\n[[run]]\nname = 'r'\n[[run]]\nname = 'r'", [], ["two [[run]] tables are named 'r'"]),
     ("steps = 2\n[run]\nname = 'r'", [], ["write [[run]]"]),
     ("steps = 2\nrun = []", [], ["run is empty"]),
@@ -119,3 +122,10 @@ def test_the_core_imports_without_the_extra():
     hidden = "import sys; sys.modules['pydantic'] = None; import mixjax.runner.configs"
     done = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True)
     assert "ImportError: mixjax.runner.configs needs pydantic: pip install 'mixjax[experiments]'" in done.stderr
+
+
+def test_a_file_may_begin_with_the_mark_of_utf_8(make, tmp_path):
+    make("steps = 2")
+    path = tmp_path / "toy.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert load(path).base["steps"] == 2
