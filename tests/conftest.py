@@ -3,7 +3,9 @@
 XLA's plainer code generator compiles the tests' many small programs in half the time; results agree up to rounding.
 """
 
+import gc
 import os
+from pathlib import Path
 
 import jax
 import pytest
@@ -22,3 +24,17 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+# Linux gives a process 65,530 memory maps unless told otherwise, and every compiled program takes a few.
+_MANY_MAPS = 20_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_programs():
+    """Forgets compiled programs between modules before there are too many: beyond the limit, XLA crashes."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > _MANY_MAPS:
+        jax.clear_caches()
+        gc.collect()
