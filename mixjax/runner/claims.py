@@ -139,7 +139,8 @@ def paired(
         The claim.
 
     Raises:
-        ValueError: a and b differ in shape or are not one-dimensional, or ``side`` is unknown.
+        ValueError: a and b differ in shape or are not one-dimensional, have coordinates "seed" of different seeds, or
+            ``side`` is unknown.
 
     Example:
         >>> claim = paired("fgls", [1.0, 2.0, 3.0], "<", [3.0, 4.0, 5.5], statement="...", source="...")
@@ -149,6 +150,7 @@ def paired(
     _check_side(side, (">", "<"))
     if np.shape(a) != np.shape(b):
         raise ValueError(f"a and b must have one value for each seed, got shapes {np.shape(a)} and {np.shape(b)}")
+    b = _in_order_of(a, b)
     with np.errstate(invalid="ignore"):  # both runs may have diverged: inf - inf
         differences = np.asarray(a, np.float64) - np.asarray(b, np.float64)
     # The differences are a plain array; the seeds' names are a's.
@@ -272,6 +274,11 @@ class _Measured:
         # The mean over those that did not diverge says nothing about the method where they are no majority.
         if self.num_seeds < MIN_SEEDS or len(self.left_out) >= self.num_seeds:
             return None
+        if not z >= 0:
+            raise ValueError(f"z must be at least 0, got {z}")
+        # The sum of the values may be beyond the largest float, and a threshold may be NaN.
+        if math.isnan(margin) or not (math.isfinite(self.mean) and math.isfinite(self.stderr)):
+            return None
         if abs(margin) < critical_value(z, self.num_seeds) * self.stderr:
             return None
         return margin > 0 or (at_zero and margin == 0)
@@ -290,6 +297,10 @@ class _Measured:
             notes.append("undecided: the others are no more than half")
         if self.num_seeds < MIN_SEEDS:
             notes.append(f"undecided: a claim needs {MIN_SEEDS} finite seeds")
+        elif not (math.isfinite(self.mean) and math.isfinite(self.stderr)):
+            notes.append("undecided: the mean or its standard error is beyond the largest float")
+        if math.isnan(threshold):
+            notes.append("undecided: the threshold is not a number")
         return Claim(
             name=name,
             statement=statement,
@@ -301,6 +312,19 @@ class _Measured:
             holds=holds,
             note="; ".join(notes),
         )
+
+
+def _in_order_of(a: Any, b: Any) -> Any:
+    """Returns the values of b in the order of a's seeds, where both name their seeds."""
+    if "seed" not in _coords_of(a) or "seed" not in _coords_of(b):
+        return b
+    seeds, others = (np.asarray(_coords_of(each)["seed"]) for each in (a, b))
+    order, other_order = np.argsort(seeds, kind="stable"), np.argsort(others, kind="stable")
+    if not np.array_equal(seeds[order], others[other_order]):
+        raise ValueError(f"a and b must have the same seeds, got {seeds.tolist()[:10]} and {others.tolist()[:10]}")
+    places = np.empty_like(order)
+    places[order] = other_order
+    return np.asarray(b)[places]
 
 
 def _coords_of(values: Any) -> Mapping[str, Any]:

@@ -205,7 +205,7 @@ def run(
     claims = attempt("claims", lambda: rows(first.claims(results)), [])
     # A local name, whose type stays known inside the lambda.
     write_summary = first.summary
-    summary = "" if write_summary is None else attempt("summary", lambda: write_summary(results), "")
+    summary = "" if write_summary is None else attempt("summary", lambda: _text(write_summary(results)), "")
     out = partial if failures else out
     results_lib.write(
         out, config, results, figure=figure, claims=claims, summary=summary, failures=failures, progress=progress
@@ -214,6 +214,12 @@ def run(
         raise ReportError(out, failures)
     remove_chunks(chunks)
     return out
+
+
+def _text(summary: Any) -> str:
+    if not isinstance(summary, str):
+        raise TypeError(f"summary must be a text, got {type(summary).__name__}")
+    return summary
 
 
 def _run_sweeps(

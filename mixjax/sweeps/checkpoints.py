@@ -19,10 +19,7 @@ from mixjax.files import local_path, lock, remove_partial, write_whole
 from mixjax.sweeps.blocks import read_block, write_block
 from mixjax.sweeps.segments import Kept
 
-__all__ = ["PROGRAM", "ChangedError", "Chunks", "remove_chunks"]
-
-PROGRAM = "program (the code of train)"
-"""Name in an identity of the digest of the compiled program."""
+__all__ = ["ChangedError", "Chunks", "remove_chunks"]
 
 _LOG = logging.getLogger(__name__)
 _IDENTITY, _CHUNK_SIZE, _SUFFIX = "identity.json", "size.json", ".npz"
@@ -109,7 +106,7 @@ class Chunks:
             write_whole(path, json.dumps(identity, indent=1))
         elif before != identity:
             raise ChangedError(
-                f"{self.folder} holds chunks of another run: {_causes(before, identity)}. Go back to what it was, or "
+                f"{self.folder} holds chunks of another run: {_changes(before, identity)}. Go back to what it was, or "
                 "delete the folder."
             )
 
@@ -241,12 +238,6 @@ def _drop(paths: Iterable[Path]) -> None:
     for path in paths:
         with contextlib.suppress(OSError):
             path.unlink()
-
-
-def _causes(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """Describes how two identities differ. The program, which depends on all else, is named where only it differs."""
-    without_program = [{name: each[name] for name in each if name != PROGRAM} for each in (before, now)]
-    return _changes(*without_program) or _changes(before, now)
 
 
 def _changes(before: Any, now: Any, path: str = "") -> str:

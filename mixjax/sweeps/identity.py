@@ -9,7 +9,6 @@ from typing import Any
 import jax
 
 from mixjax.sweeps.arrays import digest
-from mixjax.sweeps.checkpoints import PROGRAM
 from mixjax.sweeps.keys import bits
 from mixjax.sweeps.metrics import segment_shapes
 from mixjax.sweeps.prepared import Prepared
@@ -45,7 +44,7 @@ def identity_of(prepared: Prepared, chunk: int | str, own: Mapping[str, Any]) ->
         "vectorize": prepared.vectorize,
         # Random keys are compared by their words.
         "data": digest({str(i): bits(leaf) for i, leaf in enumerate(jax.tree.leaves(prepared.data))}),
-        PROGRAM: program.fingerprint,
+        "program (the code of train)": program.fingerprint,
     }
     if isinstance(train, Segments):
         described |= {"segments": train.num, "stop": _stop_fingerprint(train, prepared)}

@@ -148,3 +148,23 @@ def test_committed_claims_are_what_the_rule_gives(path):
         elif row["holds"] is not None and row["stderr"]:
             distance = abs(row["value"] - row["threshold"])
             assert distance >= critical_value(2.0, row["num_seeds"]) * row["stderr"] or "tolerance" in row["note"], row
+
+
+def test_pairs_go_by_the_names_of_the_seeds():
+    a = xr.DataArray([1.0, 2.0, 3.0, 5.0], {"seed": [0, 1, 2, 3]}, ("seed",))
+    b = xr.DataArray([5.6, 1.5, 3.5, 2.7], {"seed": [3, 0, 2, 1]}, ("seed",))
+    claim = paired("x", a, "<", b, statement="s", source="p")
+    assert claim.holds and claim.value == pytest.approx(-0.575) and claim.stderr < 0.05
+    with pytest.raises(ValueError, match=r"a and b must have the same seeds, got \[0, 1, 2, 3\] and \[7, 8, 9, 10\]"):
+        paired("x", a, "<", b.assign_coords(seed=[7, 8, 9, 10]), statement="s", source="p")
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_what_is_not_a_number_decides_nothing():
+    huge = versus("x", [1e308, 1e308, 1.1e308], ">=", 0.5, statement="s", source="p")
+    assert huge.holds is None and "beyond the largest float" in huge.note
+    unknown = versus("x", [1.0, 2.0, 3.0], ">=", math.nan, statement="s", source="p")
+    assert unknown.holds is None and "the threshold is not a number" in unknown.note
+    for z in (-1.0, math.nan):
+        with pytest.raises(ValueError, match="z must be at least 0"):
+            versus("x", [1.0, 2.0, 3.0], ">=", 0.0, statement="s", source="p", z=z)

@@ -58,6 +58,8 @@ def toy(config: Toy) -> Experiment:
     def summary(results):
         if "summary" in config.fail:
             raise RuntimeError("no table")
+        if "no text" in config.fail:
+            return 5
         return f"| {len(results)} in all |"
 
     return Experiment(train, jnp.float32(2.0), {"error": ("method", "step"), "last": ("method",)},
@@ -330,3 +332,10 @@ def test_a_mistake_in_a_later_run_is_found_before_the_first_one(labelled, monkey
         labelled("sweep.method = ['sgd', 'adam']")
     with pytest.raises((TypeError, ValueError)):
         labelled("[[run]]\nname = 'a'\n[[run]]\nname = 'b'\nwidth = -1")
+
+
+def test_metrics_survive_a_summary_that_is_no_text(make):
+    with pytest.raises(ReportError) as error:
+        experiment.run(make("fail = 'no text'"))
+    assert "summary must be a text, got int" in error.value.failures["summary"]
+    assert results.read(error.value.path)["run"].error.shape == (1, 2, 4)

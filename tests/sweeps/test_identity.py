@@ -14,7 +14,7 @@ def test_a_sweep_is_another_one_if_its_arguments_data_or_code_differ(tmp_path):
     for changes, message in [
         ({"seeds": 6}, "seeds: 5, now 6"),
         ({"axes": {"scale": [1.0, 3.0]}}, r"axes\.scale: \[1\.0, 2\.0\], now \[1\.0, 3\.0\]"),
-        ({"chunk": 5}, r"another run: chunk: 2, now 5\. Go back"),  # the program differs because of it
+        ({"chunk": 5}, "chunk: 2, now 5"),
         ({"first_seed": 1}, "first_seed"),
         ({"data": jnp.float32(2.0)}, "another run: data differs. Go back"),
         ({"identity": {"config": {"a": 1}}}, "config"),
