@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -33,7 +34,7 @@ def extend(tx: optax.GradientTransformation, opt_state: Any, params: Any) -> Any
         The state of ``tx``, which goes on where ``opt_state`` stands.
 
     Raises:
-        ValueError: ``tx`` makes a state of another structure, or of fewer domains.
+        ValueError: ``tx`` makes a state of another structure, or of fewer domains, or ``params`` have other shapes.
 
     Example:
         >>> import jax.numpy as jnp, mixjax, optax
@@ -77,7 +78,8 @@ def remove(tx: optax.GradientTransformation, opt_state: Any, params: Any, domain
         The state of ``tx``, which goes on where ``opt_state`` stands.
 
     Raises:
-        ValueError: ``tx`` makes a state of another structure, or the domains that stay are not as many as it has.
+        ValueError: ``tx`` makes a state of another structure, the domains that stay are not as many as it has, or
+            ``params`` have other shapes.
 
     Example:
         >>> import jax.numpy as jnp, mixjax, optax
@@ -91,7 +93,8 @@ def remove(tx: optax.GradientTransformation, opt_state: Any, params: Any, domain
         [0.75, 0.25]
     """
     number, fresh, gone = _num_domains(opt_state), _init(tx, params, opt_state), np.asarray(domains)
-    if not np.issubdtype(gone.dtype, np.integer) or np.any(gone < 0) or np.any(gone >= number):
+    # An empty list has no type of its own.
+    if (gone.size and not np.issubdtype(gone.dtype, np.integer)) or np.any(gone < 0) or np.any(gone >= number):
         raise ValueError(f"domains must be integers in [0, {number}), got {domains}.")
     rest = np.setdiff1d(np.arange(number), gone)
     if _num_domains(fresh) != len(rest):
@@ -102,7 +105,8 @@ def remove(tx: optax.GradientTransformation, opt_state: Any, params: Any, domain
 def _num_domains(opt_state):
     sizes = {state.rule_state.prior.size for _, state in find_states(opt_state)}
     if len(sizes) != 1:
-        raise ValueError(f"expected mixjax.aggregate or mixjax.track states of one number of domains, got {sizes}.")
+        found = " and ".join(map(str, sorted(sizes))) or "no such state"
+        raise ValueError(f"opt_state must hold aggregate or track states of one number of domains, got {found}.")
     return sizes.pop()
 
 
@@ -111,4 +115,18 @@ def _init(tx, params, opt_state):
     new, old = jax.tree.structure(fresh), jax.tree.structure(opt_state)
     if new != old:
         raise ValueError(f"tx must make a state of the structure of opt_state, {old}, got {new}.")
+    _check_shapes(fresh, opt_state)
     return fresh
+
+
+def _check_shapes(fresh, opt_state):
+    """Raises a ValueError where arrays differ in more than the number of domains, as with other parameters."""
+    sizes = _num_domains(opt_state), _num_domains(fresh)
+    leaves, _ = jax.tree_util.tree_flatten_with_path(fresh)
+    for (path, new), old in zip(leaves, jax.tree.leaves(opt_state), strict=True):
+        before, after = jnp.shape(old), jnp.shape(new)
+        if before != after and not (before[1:] == after[1:] and (before[:1], after[:1]) == ((sizes[0],), (sizes[1],))):
+            raise ValueError(
+                f"params must be those of opt_state, whose {jax.tree_util.keystr(path)} has shape {before}; "
+                f"with these it has {after}."
+            )

@@ -150,5 +150,24 @@ def test_errors_name_what_does_not_fit():
     for wrong in ([3], [-1], [0.5]):
         with pytest.raises(ValueError, match=r"domains must be integers in \[0, 3\)"):
             domains.remove(make(TWO), state, PARAMS, wrong)
-    with pytest.raises(ValueError, match=r"aggregate or mixjax.track states of one number of domains, got set\(\)"):
+    with pytest.raises(ValueError, match="aggregate or track states of one number of domains, got no such state"):
         domains.extend(make(FOUR), optax.adam(0.1).init(PARAMS), PARAMS)
+
+
+@pytest.mark.parametrize("name", TRANSFORMATIONS)
+def test_parameters_of_other_shapes_are_refused(name):
+    """Their moments must not be taken for rows of domains."""
+    make = TRANSFORMATIONS[name]
+    state = make(THREE).init(PARAMS)
+    for other in ({"w": jnp.ones((5, 2)), "b": jnp.zeros(2)}, {"w": jnp.ones((2, 2)), "b": jnp.zeros(4)}):
+        with pytest.raises(ValueError, match=r"params must be those of opt_state, whose .* has shape") as refused:
+            domains.extend(make(FOUR), state, other)
+        assert "\n" not in str(refused.value)
+        with pytest.raises(ValueError, match="params must be those of opt_state"):
+            domains.remove(make(TWO), state, other, [1])
+
+
+def test_removing_no_domain_leaves_the_state_as_it_is():
+    tx = TRANSFORMATIONS["track"](THREE)
+    state = tx.init(PARAMS)
+    chex.assert_trees_all_equal(domains.remove(tx, state, PARAMS, []), state)
