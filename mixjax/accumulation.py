@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mixjax.checks import check_integer, check_shape
+from mixjax.checks import check_integer, check_real, check_shape
 from mixjax.meshes import placed_like, varying_like
 from mixjax.placement import NO_SIGNALS
 from mixjax.signals import Moments, merge
@@ -94,8 +94,8 @@ def accumulate(tx: optax.GradientTransformation, k: int) -> optax.GradientTransf
         state of ``tx`` keeps the dtypes that ``tx.init`` gave it, whatever the gradients' dtype.
 
     Raises:
-        TypeError: ``update`` without ``counts``, with ``loss_vars`` but no ``losses``, or with complex gradients of
-            real parameters.
+        TypeError: ``update`` without ``counts``, with ``loss_vars`` but no ``losses``, with a complex signal, or with
+            complex gradients of real parameters.
         ValueError: ``k`` below 1, a ``tx`` with neither ``aggregate`` nor ``track``, or a signal that is not ``[D]``.
 
     Example:
@@ -139,7 +139,7 @@ def accumulate(tx: optax.GradientTransformation, k: int) -> optax.GradientTransf
             raise TypeError(f"accumulate {NO_SIGNALS}")
         signals, latest = _split(extra)
         _check_rows(state, counts=counts, **signals)
-        gathered = _gather(state, updates, _as_signal(counts), signals)
+        gathered = _gather(state, updates, _as_signal("counts", counts), signals)
 
         def emit():
             means = _mean_gradients(gathered, updates)
@@ -187,11 +187,12 @@ def _split(extra):
     if "loss_vars" in extra and "losses" not in extra:
         raise TypeError("accumulate cannot merge loss_vars without losses: give both.")
     merged = (*_MOMENTS, *_MEANS, *_ROOT_MEAN_SQUARES)
-    signals = {name: _as_signal(value) for name, value in extra.items() if name in merged}
+    signals = {name: _as_signal(name, value) for name, value in extra.items() if name in merged}
     return signals, {name: value for name, value in extra.items() if name not in merged}
 
 
-def _as_signal(value):
+def _as_signal(name, value):
+    check_real(f"signal {name!r}", value)
     # No gradient flows through weights, and that of the roots below would be NaN at zero.
     return jax.lax.stop_gradient(jnp.asarray(value).astype(jnp.float32))
 

@@ -32,6 +32,7 @@ __all__ = [
     "check_non_negative",
     "check_positive",
     "check_range",
+    "check_real",
     "check_same_shape",
     "check_shape",
     "closest",
@@ -121,6 +122,27 @@ def check_leading_axes(name: str, value: ArrayLike, of: str, whole: ArrayLike) -
         raise ValueError(f"{of} must have at least one axis, got a scalar.")
     if not got or got != shape[: len(got)]:
         raise ValueError(f"{name} must have the leading axes of {of}, of shape {shape}, got shape {got}.")
+
+
+def check_real(name: str, value: ArrayLike) -> None:
+    """Raises a TypeError if an array is complex, since a cast to floats would drop its imaginary part.
+
+    Args:
+        name: the argument as the error calls it.
+        value: the array, or anything that JAX takes for one.
+
+    Raises:
+        TypeError: a complex type.
+
+    Example:
+        >>> check_real("losses", [1.0 + 2.0j])
+        Traceback (most recent call last):
+            ...
+        TypeError: losses must be real numbers, got complex128.
+    """
+    dtype = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        raise TypeError(f"{name} must be real numbers, got {dtype}.")
 
 
 def _shape_text(shape: Sequence[int | str]) -> str:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 
-from mixjax.checks import as_ids, check_choice, check_leading_axes, check_shape
+from mixjax.checks import as_ids, check_choice, check_leading_axes, check_real, check_shape
 from mixjax.meshes import is_unchecked, spec_of, with_auto_axes
 from mixjax.signals import domain_sums, expand, moments, psum
 from mixjax.types import Estimator, WeightRule
@@ -163,8 +163,8 @@ def weighted_loss(
     Raises:
         ValueError: shapes that do not fit, an unknown estimator, Horvitz-Thompson without ``sampling_weights``, or a
             derivative under ``shard_map`` with ``check_vma=False``.
-        TypeError: ids that are not integers, a signal the rule needs and nobody gave, or weights in place of the state
-            of a rule.
+        TypeError: ids that are not integers, complex losses, a signal the rule needs and nobody gave, or weights in
+            place of the state of a rule.
 
     Example:
         >>> import jax.numpy as jnp, mixjax
@@ -185,7 +185,9 @@ def weighted_loss(
     References:
         Paper 000, eq. 5; algorithm 1, line 5.
     """
-    losses = jnp.asarray(losses).astype(jnp.float32)
+    losses = jnp.asarray(losses)
+    check_real("losses", losses)
+    losses = losses.astype(jnp.float32)
     # Here as well as in moments, which calls the losses values.
     check_leading_axes("domain_ids", domain_ids, "losses", losses)
     if mask is not None:
@@ -227,7 +229,10 @@ def _weights_of(rule: WeightRule | None, state: Any) -> jax.Array:
     try:
         weights = jnp.asarray(state)
     except (TypeError, ValueError):
-        raise TypeError(f"without a rule, state must be weights [D], got {type(state).__name__}.") from None
+        raise TypeError(
+            f"without a rule, state must be weights [D], got {type(state).__name__}; "
+            "mixjax.get_weights(opt_state) reads them from an optimizer's state."
+        ) from None
     check_shape("weights", weights, ("D",), "one entry per domain")
     if weights.size == 0:
         raise ValueError(f"weights must have at least one entry, one per domain, got shape {weights.shape}.")

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 
-from mixjax.checks import as_ids, as_size, check_leading_axes, check_shape
+from mixjax.checks import as_ids, as_size, check_leading_axes, check_real, check_shape
 from mixjax.meshes import spec_of, varying_like, with_auto_axes
 from mixjax.types import UNKNOWN
 
@@ -97,7 +97,7 @@ def moments(values: ArrayLike, domain_ids: ArrayLike, num_domains: int, *, mask:
 
     Raises:
         ValueError: shapes that do not fit.
-        TypeError: ids that are not integers.
+        TypeError: ids that are not integers, or complex values.
 
     Example:
         >>> import jax.numpy as jnp
@@ -112,6 +112,7 @@ def moments(values: ArrayLike, domain_ids: ArrayLike, num_domains: int, *, mask:
     """
     values, ids = jnp.asarray(values), as_ids("domain_ids", domain_ids)
     num_domains = as_size("num_domains", num_domains)
+    check_real("values", values)
     check_leading_axes("domain_ids", ids, "values", values)
     if mask is not None:
         mask = jnp.asarray(mask)

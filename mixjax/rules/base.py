@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mixjax.checks import check_shape
+from mixjax.checks import check_real, check_shape
 from mixjax.meshes import placed_like
 
 __all__ = [
@@ -79,9 +79,11 @@ def read_signals(state: Any, counts: ArrayLike, **signals: ArrayLike) -> tuple[j
 
     Raises:
         ValueError: a signal whose shape is not ``[D]``.
+        TypeError: a complex signal.
     """
     for name, value in {"counts": counts, **signals}.items():
         check_shape(f"signal {name!r}", value, state.prior.shape, "one row per domain")
+        check_real(f"signal {name!r}", value)
     # Whatever the model computes in, the state stays float32, and no gradient may flow into weights.
     arrays = [jax.lax.stop_gradient(jnp.asarray(value).astype(jnp.float32)) for value in signals.values()]
     # On a mesh with Explicit axes a new state has to be placed as the old one is, however the signals are.
