@@ -178,7 +178,7 @@ class _Keys(NamedTuple):
     def steps(self, state: MixingState, count: int) -> jax.Array:
         """Returns the keys of the next ``count`` steps, derived from the number of steps taken before each."""
         # Counted from the run's first step and not from this call's, so that a resumed run draws the same batches.
-        return jax.vmap(lambda i: jax.random.fold_in(self.step, state.step + i))(jnp.arange(count))
+        return jax.vmap(lambda i: jax.random.fold_in(self.step, state.step + i))(jnp.arange(count, dtype=jnp.int32))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,7 +208,7 @@ class _Loop:
         state, result = self.last_round(state)
         signals = self.gather_signals(state, weights, result)
         # The steps were taken with the weights before the update, so the mean takes those.
-        mean = state.mean_weights + (weights - state.mean_weights) / (state.round + 1)
+        mean = state.mean_weights + (weights - state.mean_weights) / (state.round + 1).astype(weights.dtype)
         rule_state = self.rule.update(state.rule_state, **signals)
         state = state.replace(rule_state=rule_state, mean_weights=mean, round=state.round + 1)
         if self.gradient is not None:

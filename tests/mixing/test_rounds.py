@@ -283,3 +283,30 @@ def test_arguments_out_of_range(changes, kind, match):
     arguments = {"num_steps": 20, "T": 5, "rounds_per_update": 2} | changes
     with pytest.raises(kind, match=match):
         mixing.fit(loss, val_loss, SGD, rules.mirror_descent(), draw, draw_val, start(), jax.random.key(0), **arguments)
+
+
+@pytest.mark.parametrize("T", [2, "auto"])
+@pytest.mark.parametrize("x64", [False, True])
+def test_fit_promotes_dtypes_and_ranks_by_hand(x64, T):
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"), jax.enable_x64(x64):
+
+        def narrow(parameters, batch):
+            return jnp.square(batch @ parameters - 1.0).mean()
+
+        def batch(key):
+            return jax.random.normal(key, (2, 4, 2), jnp.float32)
+
+        # Promotions are refused while a function is traced, but T is chosen by numbers.
+        state, _ = mixing.fit(
+            narrow,
+            narrow,
+            SGD,
+            rules.mirror_descent(),
+            batch,
+            lambda key: jnp.ones((4, 2), jnp.float32),
+            mixing.init_state(jnp.zeros(2, jnp.float32), SGD, [0.5, 0.5], rules.mirror_descent()),
+            jax.random.key(0),
+            num_steps=8,
+            T=T,
+        )
+    assert state.rule_state.weights.dtype == state.mean_weights.dtype == jnp.float32
