@@ -39,7 +39,7 @@ class Ledger:
         every: number of steps a line, at least 1. With 2,000 domains a line takes about a millisecond.
 
     Raises:
-        ValueError: ``every`` is out of range, or the file is no ledger.
+        ValueError: ``every`` is out of range, the file is no ledger, or it holds steps and the plan is at step 0.
 
     Example:
         >>> import tempfile
@@ -273,6 +273,12 @@ def _cut(path: Path, plan: Plan) -> tuple[list[dict[str, Any]], dict[str, Any] |
     starts = [line for line in lines if "ledger" in line and line["step"] < plan.step]
     kept = sorted([*starts, *kept], key=lambda line: (line.get("from", line["step"]), "counts" in line))
     end = max((line["step"] + 1 for line in lines if "counts" in line), default=0)
+    if end and not plan.step:
+        # A plan that was not restored yet would cut all of it.
+        raise ValueError(
+            f"{path} holds {end} steps, and the plan is at step 0: call plan.set_state first, or take another file for "
+            "a new run."
+        )
     covered = max((line["step"] + 1 for line in kept if "counts" in line), default=0)
     if covered < plan.step:
         kept += _filled(kept, covered, plan)

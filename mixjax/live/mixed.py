@@ -12,7 +12,7 @@ from typing import Any
 import grain
 
 from mixjax.live.plan import Batch, Plan
-from mixjax.live.reading import as_named, read_batch, sizes_of
+from mixjax.live.reading import as_named, check_alike, read_batch, sizes_of
 
 __all__ = ["MixDataset", "mix"]
 
@@ -66,6 +66,7 @@ def mix(
     sizes = sizes_of(named)
     if sizes != plan.sizes or list(sizes) != list(plan.sizes):
         raise ValueError(f"the data sets have the sizes {sizes}, and the plan was made for {plan.sizes}.")
+    check_alike(named)
     for name, value in (("workers", workers), ("prefetch", prefetch)):
         if (value is not None or name == "workers") and (
             isinstance(value, bool) or not isinstance(value, int) or value < 0

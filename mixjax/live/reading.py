@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["read_batch", "sizes_of"]
+__all__ = ["as_named", "check_alike", "read_batch", "sizes_of"]
 
 
 def sizes_of(datasets: Mapping[str, Any] | Sequence[Any]) -> dict[str, int]:
@@ -26,6 +26,28 @@ def sizes_of(datasets: Mapping[str, Any] | Sequence[Any]) -> dict[str, int]:
 def as_named(datasets: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
     """Returns data sets by name; those of a sequence are called "0", "1", ..."""
     return dict(datasets) if isinstance(datasets, Mapping) else {str(d): each for d, each in enumerate(datasets)}
+
+
+def check_alike(datasets: Mapping[str, Any]) -> None:
+    """Raises a ValueError if the rows of two domains that are arrays have other types or shapes.
+
+    A batch of one domain would then have another type than a batch of two. Rows of other data sets are not looked at.
+
+    Args:
+        datasets: data sets by name.
+
+    Raises:
+        ValueError: two domains differ; the error names them and what their rows are.
+    """
+    seen: dict[str, Any] = {}
+    for name, dataset in datasets.items():
+        if not is_arrays(dataset):
+            continue
+        rows = _map(lambda array: f"{array.dtype}{list(array.shape[1:])}", dataset)
+        first, expected = next(iter(seen.items()), (name, rows))
+        if rows != expected:
+            raise ValueError(f"rows of the domains {first!r} and {name!r} differ: {expected} and {rows}.")
+        seen[name] = rows
 
 
 def read_batch(datasets: Sequence[Any], domain_ids: NDArray[np.int32], rows: NDArray[np.int64]) -> Any:

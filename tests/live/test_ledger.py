@@ -118,6 +118,15 @@ def test_a_ledger_may_begin_in_the_middle_of_a_run(tmp_path):
     assert found.counts.sum() == 7 * 6 and (found.counts[1:] == counts).all()
 
 
+def test_a_plan_that_was_not_restored_cuts_no_ledger(tmp_path):
+    path = tmp_path / "ledger"
+    go_on(path, plan_of(), 3)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"holds 3 steps, and the plan is at step 0: call plan.set_state first"):
+        Ledger(path, plan_of())
+    assert path.read_bytes() == before
+
+
 def test_what_is_no_ledger_is_refused(tmp_path):
     path, plan = tmp_path / "ledger", plan_of()
     for text in ("", "nonsense\n", "[]\n", '{"step": 1}\n'):

@@ -140,6 +140,10 @@ def test_a_dead_worker_is_named():
         ({"datasets": {"array": np.ones(3), "dataset": np.ones(7)}}, "the data sets have the sizes"),
         ({"datasets": [np.ones(30), np.ones(7)]}, "the data sets have the sizes"),
         ({"workers": None}, "workers must be an integer of at least 0, got None"),
+        (
+            {"datasets": {"array": np.ones((30, 2), np.uint8), "dataset": np.ones((7, 2), np.float32)}},
+            r"rows of the domains 'array' and 'dataset' differ: uint8\[2\] and float32\[2\]",
+        ),
         ({"workers": -1}, "workers must be an integer of at least 0, got -1"),
         ({"prefetch": 1.5}, "prefetch must be an integer of at least 0, got 1.5"),
     ],
