@@ -140,7 +140,8 @@ def check_real(name: str, value: ArrayLike) -> None:
             ...
         TypeError: losses must be real numbers, got complex128.
     """
-    dtype = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
+    # NumPy would fetch an array of the device only to look at its type.
+    dtype = getattr(value, "dtype", None) or np.asarray(value).dtype
     if jnp.issubdtype(dtype, jnp.complexfloating):
         raise TypeError(f"{name} must be real numbers, got {dtype}.")
 

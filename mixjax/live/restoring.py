@@ -64,13 +64,13 @@ def checked(state: Mapping[str, Any], plan: Plan, domains: str) -> tuple[dict[st
     return _fitted(state, plan, added, removed)
 
 
-def _undamaged(state):
+def _undamaged(state: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a copy of a state with plain numbers, and refuses what :meth:`mixjax.live.Plan.get_state` never gives."""
     sizes = state["sizes"]
     if not isinstance(sizes, Mapping) or not sizes:
         _refuse("sizes", sizes)
     num_domains = len(sizes)
-    found = dict(state) | {name: _integer(state, name, 0) for name in ("step", "next_to_publish")}
+    found: dict[str, Any] = dict(state) | {name: _integer(state, name, 0) for name in ("step", "next_to_publish")}
     found |= {name: _vector(state, name, num_domains, "iu", np.int64) for name in ("drawn", "carry")}
     found["mass"] = _vector(state, "mass", num_domains, "iuf", np.float64)
     if found["step"] > found["next_to_publish"]:

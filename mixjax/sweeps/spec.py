@@ -108,7 +108,7 @@ class Sweep:
         is_number = isinstance(self.chunk, (int, np.integer)) and not isinstance(self.chunk, bool)
         if self.chunk != "auto" and not (is_number and self.chunk >= 1):
             raise ValueError(f"chunk must be 'auto' or at least 1, got {self.chunk!r}.")
-        if is_number and self.chunk > _MAX_CHUNK:
+        if is_number and int(self.chunk) > _MAX_CHUNK:
             raise ValueError(f"chunk must be at most {_MAX_CHUNK:,}, got {self.chunk!r}.")
         # The function is part of the key under which its compiled program is cached.
         try:
