@@ -141,7 +141,9 @@ def check_real(name: str, value: ArrayLike) -> None:
         TypeError: losses must be real numbers, got complex128.
     """
     # NumPy would fetch an array of the device only to look at its type.
-    dtype = getattr(value, "dtype", None) or np.asarray(value).dtype
+    dtype = getattr(value, "dtype", None)
+    if dtype is None:
+        dtype = np.asarray(value).dtype
     if jnp.issubdtype(dtype, jnp.complexfloating):
         raise TypeError(f"{name} must be real numbers, got {dtype}.")
 
