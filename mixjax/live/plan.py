@@ -10,14 +10,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mixjax.live import restoring
+from mixjax.live.arguments import check_host, check_integer, check_timeout, limits_of, named_sizes
 from mixjax.live.limits import NO_LIMIT, project, within_rows_left
 from mixjax.live.rows import Rows
 from mixjax.live.weights import Schedule
 from mixjax.samplers.host_carried import UNIT, carry_counts, fixed_point
 
 __all__ = ["Batch", "Plan"]
-
-_LARGEST_SIZE = 1 << 40
 
 
 class Batch(NamedTuple):
@@ -124,20 +123,19 @@ class Plan:
         timeout: float = 600.0,
     ):
         """Starts before step 0."""
-        self.sizes = _named_sizes(sizes)
+        self.sizes = named_sizes(sizes)
         num_domains = len(self.sizes)
-        _check_integer("batch_size", batch_size, 1, 2**24 - 1)
-        _check_integer("seed", seed, 0, 2**64 - 1)
-        _check_host(host, batch_size)
-        _check_timeout(timeout)
+        check_integer("batch_size", batch_size, 1, 2**24 - 1)
+        check_integer("seed", seed, 0, 2**64 - 1)
+        check_host(host, batch_size)
+        check_timeout(timeout)
         # Plain numbers, since the state and the ledger are JSON.
         self.batch_size, self.seed = int(batch_size), int(seed)
         self.host, self.timeout = host, timeout
         self._schedule = Schedule(num_domains, weights, loss_weights, lag)
-        self._sizes = np.array(list(self.sizes.values()), np.int64)
-        self._limits = _limits_of(self._sizes, max_epochs)
+        self._limits = limits_of(np.array(list(self.sizes.values()), np.int64), max_epochs)
         if budget is not None:
-            _check_integer("budget", budget, batch_size, 2**62)
+            check_integer("budget", budget, batch_size, 2**62)
         self.max_epochs, self.budget = max_epochs, None if budget is None else int(budget)
         self._check_reachable()
 
@@ -374,49 +372,3 @@ class Plan:
             raise ValueError(f"{left}, and the budget is {self.budget}: raise max_epochs or lower the budget.")
         if reachable < self.batch_size:
             raise ValueError(f"{left}, and a batch is {self.batch_size}: raise max_epochs or lower batch_size.")
-
-
-def _named_sizes(sizes) -> dict[str, int]:
-    named = dict(sizes) if isinstance(sizes, Mapping) else {str(d): n for d, n in enumerate(sizes)}
-    if not named:
-        raise ValueError("sizes must name at least one domain, got none.")
-    for name, size in named.items():
-        # JSON knows texts only, and a saved state has to name the same domains.
-        if not isinstance(name, str):
-            raise TypeError(f"sizes must name the domains by texts, got {name!r}.")
-        _check_integer(f"the size of domain {name!r}", size, 1, _LARGEST_SIZE)
-    return {name: int(size) for name, size in named.items()}
-
-
-def _limits_of(sizes, max_epochs):
-    """Returns the rows that may be drawn of each domain in the whole run."""
-    if max_epochs is None:
-        return np.full(sizes.shape, NO_LIMIT)
-    epochs = np.asarray(max_epochs, np.float64)
-    if epochs.shape not in ((), sizes.shape) or not (epochs > 0).all():
-        raise ValueError(f"max_epochs must be positive, one number or [{sizes.size}], got {max_epochs}.")
-    rows = np.floor(sizes * epochs)
-    return np.where(rows < 2.0**62, rows, 0).astype(np.int64) + np.where(rows < 2.0**62, 0, NO_LIMIT)
-
-
-def _check_host(host, batch_size):
-    is_pair = isinstance(host, (tuple, list)) and len(host) == 2
-    if not is_pair or not all(isinstance(each, (int, np.integer)) for each in host):
-        raise ValueError(f"host must be two integers, (index, number of hosts), got {host!r}.")
-    index, num_hosts = host
-    if not 0 <= index < num_hosts or batch_size % num_hosts:
-        raise ValueError(
-            f"host must be (index, number of hosts), with an index below a number that divides batch_size = "
-            f"{batch_size}, got {host}."
-        )
-
-
-def _check_timeout(timeout):
-    is_number = isinstance(timeout, (int, float, np.number)) and not isinstance(timeout, bool)
-    if not is_number or not 0 <= timeout <= threading.TIMEOUT_MAX:
-        raise ValueError(f"timeout must be a number of seconds from 0 to {threading.TIMEOUT_MAX:g}, got {timeout!r}.")
-
-
-def _check_integer(name, value, low, high):
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
-        raise ValueError(f"{name} must be an integer from {low} to {high}, got {value!r}.")

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mixjax.live.arguments import check_integer
+
 __all__ = ["Schedule", "as_weights"]
 
 Weights = tuple[NDArray[np.float32], "NDArray[np.float32] | None"]
@@ -43,8 +45,7 @@ class Schedule:
 
     def __init__(self, num_domains: int, weights: ArrayLike, loss_weights: ArrayLike | None, lag: int):
         """Starts before step 0, with the weights of its steps until a publication comes into force."""
-        if isinstance(lag, bool) or not isinstance(lag, (int, np.integer)) or lag < 1:
-            raise ValueError(f"lag must be an integer of at least 1, got {lag!r}.")
+        check_integer("lag", lag, 1)
         self.num_domains, self.lag = num_domains, int(lag)
         self.next_to_publish = 0
         self.first = self._pair(weights, loss_weights)
