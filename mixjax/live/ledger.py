@@ -33,6 +33,9 @@ class Ledger:
     line was not written yet when the process was killed, become one line, by what the plan has drawn. So no step is
     there twice, and none is missing.
 
+    With several hosts all may run the same code: the first one writes, since a batch has the counts of all hosts. The
+    others only check what they are given.
+
     Args:
         path: the file; made if it does not exist, with the folders above it.
         plan: the plan, at the step from which the ledger is to go on: after ``plan.set_state``.
@@ -59,11 +62,15 @@ class Ledger:
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
             raise ValueError(f"every must be an integer of at least 1, got {every!r}.")
         self._path, self._every = local_path("path", path), every
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         self._num_domains = len(plan.sizes)
         self._waiting: list[Batch] = []
         self._losses = None
         self._next = plan.step
+        if plan.host[0]:
+            # Hosts often share their disk, where two of them would cut and append to one file.
+            self._file: IO[str] = open(os.devnull, "a")  # noqa: SIM115 (closed by close)
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         start = {
             "ledger": _FORM,
             "step": plan.step,
@@ -83,7 +90,7 @@ class Ledger:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, self._path)
-        self._file: IO[str] = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 (closed by close)
+        self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 (closed by close)
 
     def __enter__(self) -> Ledger:
         """Returns the ledger, which is closed at the end of the block."""

@@ -127,6 +127,21 @@ def test_a_plan_that_was_not_restored_cuts_no_ledger(tmp_path):
     assert path.read_bytes() == before
 
 
+def test_of_several_hosts_the_first_one_writes(tmp_path):
+    path, plans = tmp_path / "ledger", [Plan(SIZES, 6, [0.5, 0.25, 0.25], host=(i, 3)) for i in range(3)]
+    ledgers = [Ledger(path, plan) for plan in plans]
+    for step in range(4):
+        for plan, ledger in zip(plans, ledgers, strict=True):
+            ledger.write(next(plan), losses=[1.0, 2.0, 3.0])
+            plan.keep(step)
+    for ledger in reversed(ledgers):
+        ledger.close()
+    found = read_ledger(path)
+    assert found.step.values.tolist() == [0, 1, 2, 3] and (found.counts.sum("domain") == 6).all()
+    with pytest.raises(ValueError, match=r"losses must be \[3\]"), Ledger(path, plans[1]) as ledger:
+        ledger.write(next(plans[1]), losses=[1.0])
+
+
 def test_what_is_no_ledger_is_refused(tmp_path):
     path, plan = tmp_path / "ledger", plan_of()
     for text in ("", "nonsense\n", "[]\n", '{"step": 1}\n'):
