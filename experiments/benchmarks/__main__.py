@@ -12,6 +12,7 @@ from experiments.benchmarks import (
     figure_1,
     floor,
     hypergradients,
+    live_scale,
     module_norms,
     norms,
     overhead,
@@ -33,6 +34,7 @@ BENCHMARKS = {
     "module_norms": module_norms.run,
     "hypergradients": hypergradients.run,
     "throughput": throughput.run,
+    "live_scale": live_scale.run,
 }
 RESULTS = Path(__file__).parent / "results"
 VERDICTS = {True: "met", False: "**missed**", None: "undecided"}
