@@ -3,6 +3,7 @@
 - :class:`Plan` says which rows the next batches hold. Every host computes the same plan from a small NumPy state, which
   can be saved as JSON beside the parameters.
 - :func:`mix` reads the plan's batches, as a grain data set (extra ``live``).
+- :func:`windows` cuts a file of tokens into rows.
 - :class:`BatchSampler` offers them to loaders that ask for lists of indices, such as PyTorch's.
 - :class:`Ledger` writes down what was drawn; :func:`read_ledger` reads it (with xarray).
 - A weight rule moves the weights: ``plan.publish(step, weights)`` after each step, or ``plan.keep(step)``.
@@ -18,12 +19,24 @@ from mixjax.live.feedback import Feedback
 from mixjax.live.ledger import Ledger, read_ledger
 from mixjax.live.plan import Batch, Plan
 from mixjax.live.reading import sizes_of
+from mixjax.live.windows import windows
 
 # Type checkers and editors do not run __getattr__ below; this tells them what it loads.
 if TYPE_CHECKING:
     from mixjax.live.mixed import MixDataset, mix
 
-__all__ = ["Batch", "BatchSampler", "Feedback", "Ledger", "MixDataset", "Plan", "mix", "read_ledger", "sizes_of"]
+__all__ = [
+    "Batch",
+    "BatchSampler",
+    "Feedback",
+    "Ledger",
+    "MixDataset",
+    "Plan",
+    "mix",
+    "read_ledger",
+    "sizes_of",
+    "windows",
+]
 
 
 def __getattr__(name: str) -> Any:

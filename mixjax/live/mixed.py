@@ -13,6 +13,7 @@ import grain
 
 from mixjax.live.plan import Batch, Plan
 from mixjax.live.reading import as_named, check_alike, read_batch, sizes_of
+from mixjax.live.sending import Sent
 
 __all__ = ["MixDataset", "mix"]
 
@@ -35,7 +36,8 @@ def mix(
 
     Args:
         datasets: one data set a domain, in the plan's order or by the plan's names: ``grain.MapDataset``, arrays,
-            memory maps, trees of arrays. Arrays are read on a path of their own, without a call per row.
+            memory maps, trees of arrays. Arrays are read on a path of their own, without a call per row. Workers open
+            the files of memory maps themselves.
         plan: says what to read. It has one live iterator at a time.
         workers: number of processes; 0 reads in this one.
         prefetch: batches that workers read ahead, at most; twice the number of workers if left out. The plan's lag
@@ -126,7 +128,7 @@ class _MixIterator(grain.DatasetIterator):
             # Forked processes would inherit JAX's threads and locks in whatever state they are.
             context = multiprocessing.get_context("spawn")
             self._pool = concurrent.futures.ProcessPoolExecutor(
-                workers, mp_context=context, initializer=_open, initargs=(datasets,)
+                workers, mp_context=context, initializer=_open, initargs=(Sent(datasets),)
             )
         self.is_closed = False
 
@@ -215,7 +217,7 @@ def _element(batch: Batch, value: Any) -> dict[str, Any]:
 _DATASETS: list[Any] = []
 
 
-def _open(datasets: list[Any]) -> None:
+def _open(datasets: Any) -> None:
     _DATASETS[:] = datasets
 
 
