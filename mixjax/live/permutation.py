@@ -1,17 +1,23 @@
-"""Shuffles a domain of any size by a keyed permutation, one row at a time and without a table."""
+"""Shuffles a domain of any size by a keyed permutation, one row at a time and without a table that is kept."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = ["permuted"]
 
-# With fewer rounds, domains of a few rows would not be shuffled evenly.
-_ROUNDS = 12
+# A network shuffles few examples unevenly, unless it has many more rounds. Sorting those is cheaper anyway.
+_FEW = 512
 
-# Multiples of 2^64 over the golden ratio, one a round.
-_CONSTANTS = np.arange(1, _ROUNDS + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+# With six rounds, the distances between the examples of neighbouring rows are visibly uneven in the smallest domains.
+_ROUNDS = 8
+
+# Multiples of 2^64 over the golden ratio.
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_CONSTANTS = np.arange(1, _ROUNDS + 1, dtype=np.uint64) * _GOLDEN
 _FACTORS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 _SHIFTS = (np.uint64(30), np.uint64(27), np.uint64(31))
 
@@ -19,9 +25,9 @@ _SHIFTS = (np.uint64(30), np.uint64(27), np.uint64(31))
 def permuted(seed: int, key: int, rows: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     """Returns which example is row ``k`` of a domain that is read in a new order in every epoch.
 
-    Row ``k`` is example ``permutation(seed, key, k // size)[k mod size]``. The permutation is a Feistel network on
-    the bits of ``size - 1`` with cycle walking, so one row costs the same wherever it stands, and no table is kept.
-    Each epoch goes exactly once through the domain. Not every one of the ``size!`` orders occurs.
+    Row ``k`` is example ``permutation(seed, key, k // size)[k mod size]``. Each epoch goes exactly once through the
+    domain. Up to 512 examples are sorted by a hash. More are permuted by a Feistel network on the cells of a rectangle
+    with cycle walking, so one row costs the same wherever it stands; not every one of their ``size!`` orders occurs.
 
     Args:
         seed: a non-negative integer below 2^64.
@@ -40,38 +46,56 @@ def permuted(seed: int, key: int, rows: NDArray[np.int64], size: int) -> NDArray
         ([0, 1, 2, 3, 4], [0, 1, 2, 3, 4])
 
     References:
-        Black and Rogaway, "Ciphers with arbitrary finite domains", 2002. The mixing function is SplitMix64's (Steele,
-        Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
+        Black and Rogaway, "Ciphers with arbitrary finite domains", 2002: the rectangle and the walk. The mixing
+        function is SplitMix64's (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
     """
-    rows = np.asarray(rows, np.int64)
-    if size == 1:
-        return np.zeros_like(rows)
-    epochs, places = np.divmod(rows, size)
-    tweaks = _mix(_mix(_mix(np.array([seed], np.uint64)) ^ np.uint64(key)) + epochs.astype(np.uint64))
-    network = _Network(bits=(size - 1).bit_length())
-    found = network.encrypt(places.astype(np.uint64), tweaks)
-    # Cycle walking: what lands outside the domain is encrypted again until it is inside. The network's range is less
-    # than twice the size, so that takes less than two turns on average.
-    outside = np.flatnonzero(found >= np.uint64(size))
+    epochs, places = np.divmod(np.asarray(rows, np.int64), size)
+    order = _mix(_mix(np.array([seed], np.uint64)) ^ np.uint64(key))
+    if size <= _FEW:
+        found, of_row = np.unique(epochs, return_inverse=True)
+        return _sorted_by_hash(_mix(order + found.astype(np.uint64)), size)[of_row, places]
+    keys = _mix(order + epochs.astype(np.uint64))
+    rectangle = _Rectangle(size)
+    examples = rectangle.encrypt(places.astype(np.uint64), keys)
+    # Cycle walking: what lands in a cell beyond the domain is encrypted again until it is inside.
+    outside = np.flatnonzero(examples >= np.uint64(size))
     while outside.size:
-        found[outside] = network.encrypt(found[outside], tweaks[outside])
-        outside = outside[found[outside] >= np.uint64(size)]
-    return found.astype(np.int64)
+        examples[outside] = rectangle.encrypt(examples[outside], keys[outside])
+        outside = outside[examples[outside] >= np.uint64(size)]
+    return examples.astype(np.int64)
 
 
-class _Network:
-    """Permutes the numbers of some bits: two halves, of which each is changed in turn by a hash of the other."""
+def _sorted_by_hash(keys: NDArray[np.uint64], size: int) -> NDArray[np.int64]:
+    """Returns one order of all examples for each key, ``[keys, size]``."""
+    examples = np.arange(size, dtype=np.uint64)
+    hashes = _mix(keys[:, None] + _GOLDEN * examples)
+    # The lowest bits are the example, so no two numbers are equal, and sorting them needs no indices.
+    low_bits = np.uint64(_FEW - 1)
+    return (np.sort((hashes & ~low_bits) | examples, axis=1) & low_bits).astype(np.int64)
 
-    def __init__(self, bits: int):
-        self.low_bits = np.uint64((bits + 1) // 2)
-        self.masks = (np.uint64((1 << (bits - bits // 2)) - 1), np.uint64((1 << (bits // 2)) - 1))
 
-    def encrypt(self, numbers: NDArray[np.uint64], tweaks: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        low, high = numbers & self.masks[0], numbers >> self.low_bits
+class _Rectangle:
+    """Permutes the cells of an almost square rectangle: row and column in turn are shifted by a hash of the other."""
+
+    def __init__(self, size: int):
+        # Fewer than ``width`` cells lie beyond the domain.
+        width = math.isqrt(size - 1) + 1
+        self.width, self.height = np.uint64(width), np.uint64(-(-size // width))
+
+    def encrypt(self, cells: NDArray[np.uint64], keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        row, column = np.divmod(cells, self.width)
         for turn in range(0, _ROUNDS, 2):
-            low = low ^ (_mix(high + tweaks + _CONSTANTS[turn]) & self.masks[0])
-            high = high ^ (_mix(low + tweaks + _CONSTANTS[turn + 1]) & self.masks[1])
-        return (high << self.low_bits) | low
+            column = _shifted(column, row + (keys + _CONSTANTS[turn]), self.width)
+            row = _shifted(row, column + (keys + _CONSTANTS[turn + 1]), self.height)
+        return row * self.width + column
+
+
+def _shifted(numbers, to_hash, modulus):
+    """Adds hashes to numbers, modulo a number of at most 2^20."""
+    # The 40 upper bits, scaled to [0, modulus): a division costs more.
+    numbers = numbers + ((_mix(to_hash) >> np.uint64(24)) * modulus >> np.uint64(40))
+    # What is below the modulus wraps to a number near 2^64.
+    return np.minimum(numbers, numbers - modulus)
 
 
 def _mix(x):

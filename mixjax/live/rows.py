@@ -30,13 +30,14 @@ class Rows:
 
     def examples(self, domain_ids: NDArray[np.int32], row_numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """Returns the examples of rows, given by their domains and their numbers since the start of the run."""
-        examples = np.empty(row_numbers.size, np.int64)
         blocks, offsets = np.divmod(row_numbers, _BLOCK)
-        waiting = np.arange(row_numbers.size)
+        # The rows of the blocks at hand are read before any block is replaced, so a batch that ends in a new block
+        # shuffles that one only.
+        examples = self._shuffled[domain_ids, offsets]
+        waiting = np.flatnonzero(self._block[domain_ids] != blocks)
         while waiting.size:
             ids = domain_ids[waiting]
-            ready = self._block[ids] == blocks[waiting]
-            for domain, block in self._next_blocks(ids[~ready], blocks[waiting[~ready]]):
+            for domain, block in self._next_blocks(ids, blocks[waiting]):
                 self._fill(domain, block)
             ready = self._block[ids] == blocks[waiting]
             found = waiting[ready]

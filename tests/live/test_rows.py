@@ -23,6 +23,23 @@ def test_examples_are_those_of_the_permutation():
             np.testing.assert_array_equal(examples[mine], permuted(4, _key_of(name), numbers[::2][mine], size))
 
 
+def test_a_block_is_shuffled_once_when_rows_come_in_order(monkeypatch):
+    shuffled = []
+
+    def counted(seed, key, rows, size):
+        shuffled.append((key, rows[0]))
+        return permuted(seed, key, rows, size)
+
+    monkeypatch.setattr("mixjax.live.rows.permuted", counted)
+    rows, rng, position = Rows(4, SIZES), np.random.default_rng(0), np.zeros(3, np.int64)
+    for _ in range(30):
+        counts = rng.integers(0, 900, 3)
+        ids = np.repeat(np.arange(3, dtype=np.int32), counts)
+        rows.examples(ids, np.concatenate([np.arange(p, p + n) for p, n in zip(position, counts, strict=True)]))
+        position += counts
+    assert len(shuffled) == len(set(shuffled))
+
+
 def test_the_order_of_a_domain_depends_on_its_name_only():
     numbers = np.arange(50)
     alone = Rows(0, {"b": 5000}).examples(np.zeros(50, np.int32), numbers)
