@@ -3,7 +3,7 @@
 - :class:`Plan` says which rows the next batches hold. Every host computes the same plan from a small NumPy state, which
   can be saved as JSON beside the parameters.
 - :func:`mix` reads the plan's batches, as a grain data set (extra ``live``).
-- :func:`windows` cuts a file of tokens into rows.
+- :func:`windows` cuts a file of tokens into rows; :func:`pack` and :class:`PackedRows` keep its documents whole.
 - :class:`BatchSampler` offers them to loaders that ask for lists of indices, such as PyTorch's.
 - :class:`Ledger` writes down what was drawn; :func:`read_ledger` reads it (with xarray).
 - A weight rule moves the weights: ``plan.publish(step, weights)`` after each step, or ``plan.keep(step)``.
@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from mixjax.live.batch_sampler import BatchSampler
 from mixjax.live.feedback import Feedback
 from mixjax.live.ledger import Ledger, read_ledger
+from mixjax.live.packed_rows import PackedRows
+from mixjax.live.packing import Packing, pack
 from mixjax.live.plan import Batch, Plan
 from mixjax.live.reading import sizes_of
 from mixjax.live.windows import windows
@@ -31,8 +33,11 @@ __all__ = [
     "Feedback",
     "Ledger",
     "MixDataset",
+    "PackedRows",
+    "Packing",
     "Plan",
     "mix",
+    "pack",
     "read_ledger",
     "sizes_of",
     "windows",

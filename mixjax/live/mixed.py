@@ -36,8 +36,9 @@ def mix(
 
     Args:
         datasets: one data set a domain, in the plan's order or by the plan's names: ``grain.MapDataset``, arrays,
-            memory maps, trees of arrays. Arrays are read on a path of their own, without a call per row. Workers open
-            the files of memory maps themselves.
+            memory maps, trees of arrays, or anything with ``len`` and ``[]``. Arrays are read on a path of their own,
+            without a call per row, and so are data sets with ``read_rows(rows)``, which takes int64 ``[b]`` and returns
+            the rows stacked. Workers open the files of memory maps themselves.
         plan: says what to read. It has one live iterator at a time.
         workers: number of processes; 0 reads in this one.
         prefetch: batches that workers read ahead, at most; twice the number of workers if left out. The plan's lag

@@ -55,7 +55,8 @@ def read_batch(datasets: Sequence[Any], domain_ids: NDArray[np.int32], rows: NDA
 
     Args:
         datasets: one data set a domain: an array (also a memory map), a tree of arrays of one length, or anything with
-            ``len`` and ``[]``, such as a ``grain.MapDataset``. Trees are dictionaries and tuples.
+            ``len`` and ``[]``, such as a ``grain.MapDataset``. Trees are dictionaries and tuples. A data set that has
+            ``read_rows``, such as :class:`mixjax.live.PackedRows`, reads the rows of a batch in one call.
         domain_ids: ``[B]``, in ascending order.
         rows: ``[B]``.
 
@@ -89,6 +90,8 @@ def _read(dataset, rows, domain):
         order = np.argsort(rows)
         back = np.argsort(order)
         return _map(lambda array: np.asarray(array[rows[order]])[back], dataset)
+    if hasattr(dataset, "read_rows"):
+        return dataset.read_rows(rows)
     # Reading by groups is private in grain, and saves half of its time a row.
     read_group = getattr(dataset, "_getitems", None)
     items = read_group(rows.tolist()) if read_group else [dataset[row] for row in rows.tolist()]
