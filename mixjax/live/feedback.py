@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import collections
-import sys
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
+from mixjax.live.in_flight import Arrays, in_flight
 from mixjax.live.plan import Plan
 
 __all__ = ["Feedback"]
@@ -18,10 +17,13 @@ class Feedback:
 
     Reading an array off the device waits for the step that computes it. So the weights of step ``s`` are only read when
     those of step ``s + delay`` are sent, by which time they have arrived. They are in force from step ``s + lag`` all
-    the same, and batches do not depend on how fast the device is.
+    the same, and batches do not depend on how fast the device is. Weights are copied when they are sent: the next step
+    may take their buffer (``donate_argnums``), or write into a NumPy array.
 
     With several processes (``jax.distributed``) all take the weights of the first, so that rounding cannot make their
-    plans differ. Every process has to send in the same steps.
+    plans differ. The devices send them on behind the step that computes them. Every process has to send in the same
+    steps, and all of them weights, or none of them: if not, all of them raise when the step is read. Only :meth:`send`
+    has to be called on all processes; one of them may call :meth:`get_state` alone.
 
     Args:
         plan: the plan to publish to.
@@ -49,7 +51,7 @@ class Feedback:
         if isinstance(delay, bool) or not isinstance(delay, int) or not 0 <= delay < plan.lag:
             raise ValueError(f"delay must be an integer from 0 to lag - 1 = {plan.lag - 1}, got {delay!r}.")
         self._plan, self._delay, self._restored = plan, delay, plan.num_restored
-        self._waiting: collections.deque[tuple[int, Any, Any]] = collections.deque()
+        self._waiting: collections.deque[tuple[int, Callable[[], Arrays]]] = collections.deque()
 
     def send(self, step: int, weights: Any, loss_weights: Any = None) -> None:
         """Takes the weights after a step, and publishes those of ``delay`` steps before.
@@ -61,16 +63,19 @@ class Feedback:
             loss_weights: loss weights ``[D]``; None means the sampling weights.
 
         Raises:
-            ValueError: as :meth:`mixjax.live.Plan.publish`, for weights sent ``delay`` steps before.
+            ValueError: another step than the next one, or arrays that are not ``[D]``. Weights sent ``delay`` steps
+                before turn out to be negative, not finite or all zero; the error names their step, which
+                ``plan.keep(step)`` skips. The processes sent different things.
+            TypeError: arrays that are being traced, or loss weights without weights.
         """
-        for array in (weights, loss_weights):
-            if hasattr(array, "copy_to_host_async"):
-                array.copy_to_host_async()
         # Weights of steps that the plan was set back from are of no use.
         if self._restored != self._plan.num_restored:
             self._waiting.clear()
             self._restored = self._plan.num_restored
-        self._waiting.append((step, weights, loss_weights))
+        expected = self._plan.next_to_publish + len(self._waiting)
+        if step != expected:
+            raise ValueError(f"steps are sent once and in order: the next is step {expected}, got step {step}.")
+        self._waiting.append((step, in_flight(step, weights, loss_weights, len(self._plan.sizes))))
         while len(self._waiting) > self._delay:
             self._publish_first()
 
@@ -85,25 +90,15 @@ class Feedback:
         return self._plan.get_state()
 
     def _publish_first(self):
-        step, weights, loss_weights = self._waiting.popleft()
+        step, read = self._waiting.popleft()
+        weights, loss_weights = read()
         if weights is None:
             self._plan.keep(step)
-        else:
-            weights, loss_weights = _of_first_process((weights, loss_weights))
+            return
+        try:
             self._plan.publish(step, weights, loss_weights)
-
-
-def _of_first_process(arrays: tuple[Any, Any]) -> tuple[Any, Any]:
-    """Reads arrays off the device; with several processes all get those of the first."""
-    weights, loss_weights = arrays
-    read = np.asarray(weights), None if loss_weights is None else np.asarray(loss_weights)
-    # A process that has not loaded JAX is the only one.
-    if "jax" not in sys.modules:
-        return read
-    import jax
-
-    if jax.process_count() == 1:
-        return read
-    from jax.experimental import multihost_utils
-
-    return multihost_utils.broadcast_one_to_all(read)
+        except ValueError as error:
+            raise ValueError(
+                f"the weights sent after step {step} cannot be published: {error} Look at the signals that the rule "
+                f"got in step {step}; plan.keep({step}) goes on without them."
+            ) from None

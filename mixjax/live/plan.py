@@ -165,6 +165,11 @@ class Plan:
         return self._step
 
     @property
+    def next_to_publish(self) -> int:
+        """Returns the number of the step that :meth:`publish` or :meth:`keep` takes next."""
+        return self._schedule.next_to_publish
+
+    @property
     def num_restored(self) -> int:
         """Counts the calls of :meth:`set_state`; batches drawn before the last one belong to another course."""
         return self._restored
