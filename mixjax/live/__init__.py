@@ -14,12 +14,13 @@ The package loads no JAX. It loads grain when :func:`mix` is first named.
 
 from typing import TYPE_CHECKING, Any
 
+from mixjax.live.batch import Batch
 from mixjax.live.batch_sampler import BatchSampler
 from mixjax.live.feedback import Feedback
 from mixjax.live.ledger import Ledger, read_ledger
 from mixjax.live.packed_rows import PackedRows
 from mixjax.live.packing import Packing, pack
-from mixjax.live.plan import Batch, Plan
+from mixjax.live.plan import Plan
 from mixjax.live.reading import sizes_of
 from mixjax.live.windows import windows
 

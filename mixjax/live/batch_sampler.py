@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mixjax.live.plan import Batch, Plan
+from mixjax.live.batch import Batch
+from mixjax.live.plan import Plan
 
 __all__ = ["BatchSampler"]
 

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mixjax.files import local_path
-from mixjax.live.plan import Batch, Plan
+from mixjax.live.batch import Batch
+from mixjax.live.plan import Plan
 
 if TYPE_CHECKING:
     import xarray

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NO_LIMIT", "project", "within_rows_left"]
+__all__ = ["NO_LIMIT", "project", "spread", "within_rows_left"]
 
 NO_LIMIT = np.iinfo(np.int64).max
 """Number of rows left of a domain that may be drawn without end."""
@@ -68,11 +68,30 @@ def within_rows_left(
     while (excess := np.maximum(now - room, 0)).any():
         now -= excess
         open_to = now < room
-        share = np.where(open_to, weights, 0.0).astype(np.float64)
+        share = np.where(open_to, weights, 0.0)
         if not share.sum() > 0:
             share = np.where(open_to, (room - now).astype(np.float64), 0.0)
-        total = int(excess.sum())
-        given = np.floor(total * (share / share.sum())).astype(np.int64)
-        given[int(share.argmax())] += total - int(given.sum())
-        now += given
+        now += spread(int(excess.sum()), share)
     return now, np.maximum(owed - now, 0)
+
+
+def spread(total: int, weights: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Splits a whole number in proportion to weights; what rounding leaves goes to the largest of them.
+
+    Args:
+        total: the number, below 2^62.
+        weights: ``[D]``, non-negative, not all zero.
+
+    Returns:
+        int64 ``[D]``, which sum to ``total`` exactly.
+
+    Example:
+        >>> import numpy as np
+        >>> from mixjax.live.limits import spread
+        >>> spread(10, np.array([0.5, 0.25, 0.25])).tolist()
+        [6, 2, 2]
+    """
+    share = weights.astype(np.float64)
+    parts = np.floor(total * (share / share.sum())).astype(np.int64)
+    parts[int(share.argmax())] += total - int(parts.sum())
+    return parts

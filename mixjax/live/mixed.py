@@ -11,7 +11,8 @@ from typing import Any
 
 import grain
 
-from mixjax.live.plan import Batch, Plan
+from mixjax.live.batch import Batch
+from mixjax.live.plan import Plan
 from mixjax.live.reading import as_named, check_alike, read_batch, sizes_of
 from mixjax.live.sending import Sent
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["VERSION", "checked"]
 
-VERSION = 1
+VERSION = 2
 """Version of the state's form; a state of a newer form is refused."""
 
 _FIELDS = (
@@ -51,9 +51,13 @@ def checked(state: Mapping[str, Any], plan: Plan, domains: str) -> tuple[dict[st
         if state[name] != mine:
             raise ValueError(f"the state was saved with {name} = {state[name]}, and this plan has {mine}.")
     saved, mine = dict(state["sizes"]), plan.sizes
-    for name in saved.keys() & mine.keys():
-        if saved[name] != mine[name]:
-            raise ValueError(f"domain {name!r} had {saved[name]} examples when saved, and has {mine[name]} now.")
+    _check_same(saved, mine, "examples")
+    totals = state["token_totals"]
+    if (totals is None) != (plan.token_totals is None):
+        kinds = ("tokens", "rows") if plan.token_totals is None else ("rows", "tokens")
+        raise ValueError(f"the state was saved by a plan that counts {kinds[0]}, and this plan counts {kinds[1]}.")
+    if totals is not None:
+        _check_same(totals, plan.token_totals, "tokens")
     if list(saved) == list(mine):
         return dict(state), []
     added = [name for name in mine if name not in saved]
@@ -62,6 +66,12 @@ def checked(state: Mapping[str, Any], plan: Plan, domains: str) -> tuple[dict[st
         changes = f"added {added}, removed {removed}" if added or removed else "the same in another order"
         raise ValueError(f"the state has other domains ({changes}): pass domains='changed' if that is meant.")
     return _fitted(state, plan, added, removed)
+
+
+def _check_same(saved, mine, unit):
+    for name in saved.keys() & mine.keys():
+        if saved[name] != mine[name]:
+            raise ValueError(f"domain {name!r} had {saved[name]} {unit} when saved, and has {mine[name]} now.")
 
 
 def _undamaged(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,9 +87,16 @@ def _undamaged(state: Mapping[str, Any]) -> dict[str, Any]:
         _refuse("step", state["step"])
     if min(found["drawn"]) < 0:
         _refuse("drawn", state["drawn"])
-    # What is owed sums to zero, and no domain is owed more than the largest batch.
-    if sum(found["carry"]) or max(map(abs, found["carry"])) > 1 << 56:
+    # What is owed sums to zero. Of rows no domain is owed more than the largest batch, of tokens not much more than
+    # ten of the longest rows.
+    if sum(found["carry"]) or max(map(abs, found["carry"])) >= 1 << 60:
         _refuse("carry", state["carry"])
+    found |= _undamaged_tokens(state, num_domains)
+    if not isinstance(state.get("is_below", False), bool):
+        _refuse("is_below", state["is_below"])
+    waiting = state.get("waiting", [])
+    if not isinstance(waiting, (list, tuple)) or not all(isinstance(name, str) for name in waiting):
+        _refuse("waiting", waiting)
     if not all(0 <= mass < np.inf for mass in found["mass"]):
         _refuse("mass", state["mass"])
     changes = state["changes"]
@@ -96,6 +113,19 @@ def _undamaged(state: Mapping[str, Any]) -> dict[str, Any]:
     if changes[0]["from"] > found["step"]:
         _refuse("changes", changes[0])
     return found
+
+
+def _undamaged_tokens(state, num_domains) -> dict[str, Any]:
+    """Returns what a state has of tokens, which is nothing where its plan counts rows."""
+    totals = state.get("token_totals")
+    if totals is None:
+        return {"token_totals": None}
+    if not isinstance(totals, Mapping) or list(totals) != list(state["sizes"]):
+        _refuse("token_totals", totals)
+    tokens = _vector(state, "tokens", num_domains, "iu", np.int64)
+    if min(tokens) < 0:
+        _refuse("tokens", state["tokens"])
+    return {"token_totals": dict(totals), "tokens": tokens, "spent": _integer(state, "spent", 0)}
 
 
 def _integer(state, name, least):
@@ -158,5 +188,8 @@ def _fitted(state, plan, added, removed):
         "mass": rows(state["mass"], np.float64).tolist(),
         "carry": carry.tolist(),
         "changes": changes,
+        "waiting": [name for name in state.get("waiting", ()) if name in kept],
     }
+    if "tokens" in state:
+        fitted["tokens"] = rows(state["tokens"], np.int64).tolist()
     return fitted, [{"step": state["step"], "event": "domains changed", "added": added, "removed": removed}]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,7 +58,7 @@ class Schedule:
 
     def in_force(self, step: int) -> Weights:
         """Returns the sampling weights of a step and its loss weights, or None for those."""
-        return next(pair for start, pair in reversed(self._changes) if start <= step)
+        return self._changes[bisect.bisect_right(self._changes, step, key=lambda change: change[0]) - 1][1]
 
     def publish(self, step: int, weights: ArrayLike, loss_weights: ArrayLike | None) -> None:
         """Notes a change from ``step + lag`` on; :meth:`mixjax.live.Plan.publish` has the arguments."""
@@ -66,19 +67,22 @@ class Schedule:
         self._changes.append((self.next_to_publish - 1 + self.lag, pair))
 
     def keep(self, step: int) -> None:
-        """Notes that a step was trained, and forgets changes that no step to come needs."""
+        """Notes that a step was trained."""
         if step != self.next_to_publish:
             raise ValueError(
                 f"steps are published once and in order: the next is step {self.next_to_publish}, got step {step}."
             )
         self.next_to_publish += 1
-        while len(self._changes) > 1 and self._changes[1][0] <= self.next_to_publish:
+
+    def forget_before(self, step: int) -> None:
+        """Drops the changes that no step from this one on needs."""
+        while len(self._changes) > 1 and self._changes[1][0] <= step:
             del self._changes[0]
 
     def get_state(self) -> dict[str, Any]:
         """Returns the schedule for JSON."""
         changes = [
-            {"from": start, "weights": q.tolist(), "loss_weights": None if c is None else c.tolist()}
+            {"from": start, "weights": _short(q), "loss_weights": None if c is None else _short(c)}
             for start, (q, c) in self._changes
         ]
         return {"lag": self.lag, "next_to_publish": self.next_to_publish, "changes": changes}
@@ -96,3 +100,10 @@ class Schedule:
         q = as_weights("weights", weights, self.num_domains)
         c = None if loss_weights is None else as_weights("loss_weights", loss_weights, self.num_domains)
         return q, c
+
+
+def _short(weights: NDArray[np.float32]) -> list[float]:
+    """Returns the numbers of fewest digits that round to the weights, which are half as long in JSON."""
+    values = weights.astype(str).astype(np.float64)
+    # What is halfway between two numbers after one rounding may go the other way in a second one.
+    return np.where(values.astype(np.float32) == weights, values, weights).tolist()

@@ -24,6 +24,7 @@ def test_only_changes_that_may_still_be_needed_are_kept():
     schedule = Schedule(2, [1.0, 1.0], None, 3)
     for step in range(50):
         schedule.publish(step, [1.0, step + 1.0], None)
+        schedule.forget_before(step + 1)
     state = json.loads(json.dumps(schedule.get_state()))
     assert len(state["changes"]) <= 5
     other = Schedule(2, [1.0, 1.0], None, 3)
