@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +51,10 @@ def check_alike(datasets: Mapping[str, Any]) -> None:
         seen[name] = rows
 
 
+# In smaller groups, what grain does once a group takes longer than it saves.
+_GROUP = 8
+
+
 def read_batch(datasets: Sequence[Any], domain_ids: NDArray[np.int32], rows: NDArray[np.int64]) -> Any:
     """Reads the rows of a batch and stacks them.
 
@@ -66,45 +71,109 @@ def read_batch(datasets: Sequence[Any], domain_ids: NDArray[np.int32], rows: NDA
     Raises:
         ValueError: rows of different domains do not have one structure, or one shape.
     """
-    starts = np.flatnonzero(np.diff(domain_ids, prepend=-1))
-    parts, names = [], []
-    for start, stop in zip(starts, np.append(starts[1:], domain_ids.size), strict=True):
-        domain = int(domain_ids[start])
-        parts.append(_read(datasets[domain], rows[start:stop], domain))
-        names.append(domain)
-    first, *others = parts
+    starts = np.flatnonzero(np.diff(domain_ids, prepend=-1)).tolist()
+    segments = [
+        _Segment(domain, datasets[domain], rows[start:stop])
+        for domain, start, stop in zip(domain_ids[starts].tolist(), starts, [*starts[1:], rows.size], strict=True)
+    ]
+    # Neighbours of one kind are read into one array, which copies each row once.
+    parts = []
+    for read, neighbours in itertools.groupby(segments, key=lambda segment: _reader_of(segment.dataset)):
+        parts += read(list(neighbours))
+    return _merged(_join, parts, segments)
+
+
+class _Segment(NamedTuple):
+    """Holds the rows of a batch that are of one domain."""
+
+    domain: int
+    dataset: Any
+    rows: NDArray[np.int64]
+
+
+def _reader_of(dataset: Any) -> Callable[[list[_Segment]], list[Any]]:
+    if is_arrays(dataset):
+        return _gather
+    return _call_each if hasattr(dataset, "read_rows") else _stack
+
+
+def _call_each(segments: list[_Segment]) -> list[Any]:
+    """Reads rows of data sets that stack them themselves."""
+    return [segment.dataset.read_rows(segment.rows) for segment in segments]
+
+
+def _gather(segments: list[_Segment]) -> list[Any]:
+    """Reads rows of domains that are arrays, into one array."""
+
+    def read(*arrays):
+        if len({array.shape[1:] for array in arrays}) > 1:
+            raise ValueError(f"shapes {sorted({array.shape[1:] for array in arrays})}.")
+        num_rows = sum(segment.rows.size for segment in segments)
+        out = np.empty((num_rows, *arrays[0].shape[1:]), np.result_type(*{array.dtype for array in arrays}))
+        start = 0
+        for array, (_, _, rows) in zip(arrays, segments, strict=True):
+            _take(array, rows, out[start : start + rows.size])
+            start += rows.size
+        return out
+
+    return [_merged(read, [segment.dataset for segment in segments], segments)]
+
+
+def _take(array, rows, out):
+    # Of arrays that are not contiguous, such as windows that overlap, np.take would copy the whole.
+    if array.flags.c_contiguous and array.flags.aligned and array.dtype == out.dtype:
+        # Nothing is clipped, since the plan's rows are below the size. The other modes copy the rows once more.
+        np.take(array, rows, axis=0, out=out, mode="clip")
+    else:
+        out[...] = array[rows]
+
+
+def _stack(segments: list[_Segment]) -> list[Any]:
+    """Reads rows of all other domains, one by one or by groups, and stacks them."""
+    items = [_items(segment) for segment in segments]
     try:
-        return _map(_join, first, *others)
+        return [_merged(_stacked, list(itertools.chain(*items)), segments)]
+    except ValueError:
+        # The rows of one domain may differ, or those of two. A domain that is at fault alone is named.
+        for segment, rows in zip(segments, items, strict=True):
+            _merged(_stacked, rows, [segment])
+        raise
+
+
+def _items(segment):
+    rows = segment.rows.tolist()
+    # Reading by groups is private in grain. It saves time in each ``.map``, and sources may read the rows at once.
+    read_group = getattr(segment.dataset, "_getitems", None)
+    if read_group is None or len(rows) < _GROUP:
+        items = [segment.dataset[row] for row in rows]
+    else:
+        items = list(read_group(rows))
+    missing = [row for row, item in zip(rows, items, strict=True) if item is None]
+    if missing:
+        raise ValueError(
+            f"domain {segment.domain} has no example {missing[0]}, only None: a grain.MapDataset that is filtered "
+            "keeps its length, so filter before the data set is made."
+        )
+    return items
+
+
+def _merged(function, parts, segments):
+    """Applies a function to the leaves of parts of a batch; says whose they are where they are not alike."""
+    try:
+        return _map(function, *parts)
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"rows of the domains {names} cannot be stacked into one batch: {error}") from error
+        domains = [segment.domain for segment in segments]
+        whose = f"domain {domains[0]}" if len(domains) == 1 else f"the domains {domains}"
+        raise ValueError(f"rows of {whose} cannot be stacked into one batch: {error}") from error
+
+
+def _stacked(*leaves):
+    return np.stack(leaves)
 
 
 def _join(first, *others):
-    # A batch of one domain is passed on without a copy.
+    # A batch of one kind of data sets is passed on without a copy.
     return np.concatenate([first, *others]) if others else first
-
-
-def _read(dataset, rows, domain):
-    if is_arrays(dataset):
-        # A memory map is read in the order of the file, which disks and page caches prefer.
-        order = np.argsort(rows)
-        back = np.argsort(order)
-        return _map(lambda array: np.asarray(array[rows[order]])[back], dataset)
-    if hasattr(dataset, "read_rows"):
-        return dataset.read_rows(rows)
-    # Reading by groups is private in grain, and saves half of its time a row.
-    read_group = getattr(dataset, "_getitems", None)
-    items = read_group(rows.tolist()) if read_group else [dataset[row] for row in rows.tolist()]
-    missing = [row for row, item in zip(rows.tolist(), items, strict=True) if item is None]
-    if missing:
-        raise ValueError(
-            f"domain {domain} has no example {missing[0]}, only None: a grain.MapDataset that is filtered keeps its "
-            "length, so filter before the data set is made."
-        )
-    try:
-        return _map(lambda *leaves: np.stack(leaves), *items)
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"rows of domain {domain} cannot be stacked into one batch: {error}") from error
 
 
 def is_arrays(dataset: Any) -> bool:
@@ -131,9 +200,9 @@ def _length(name, dataset):
 
 def _map(function, tree, *others):
     """Applies a function to the leaves of trees of one structure: dictionaries, tuples, and all else as leaves."""
-    for other in others:
-        if type(other) is not type(tree) and isinstance(tree, (dict, tuple)):
-            raise TypeError(f"{type(tree).__name__} and {type(other).__name__}.")
+    kinds = {type(each) for each in (tree, *others)}
+    if len(kinds) > 1 and any(issubclass(kind, (dict, tuple)) for kind in kinds):
+        raise TypeError(f"types {sorted(kind.__name__ for kind in kinds)}.")
     if isinstance(tree, dict):
         for other in others:
             if other.keys() != tree.keys():

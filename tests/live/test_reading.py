@@ -1,11 +1,15 @@
 """Tests how rows of different kinds of data sets become one batch."""
 
+import itertools
+import tracemalloc
 from typing import NamedTuple
 
 import grain
+import jax
 import numpy as np
 import pytest
 
+from mixjax.live import windows
 from mixjax.live.reading import is_arrays, read_batch, sizes_of
 
 
@@ -17,14 +21,68 @@ class Row(NamedTuple):
 IDS, ROWS = np.array([0, 0, 0, 2], np.int32), np.array([4, 1, 4, 0])
 
 
-def test_arrays_memory_maps_and_map_datasets_give_the_same_batch(tmp_path):
-    values = np.arange(20, dtype=np.int32).reshape(5, 4)
-    mapped = np.memmap(tmp_path / "rows", np.int32, "w+", shape=values.shape)
-    mapped[:] = values
-    other = -values
-    want = np.stack([values[4], values[1], values[4], other[0]])
-    for dataset in (values, mapped, grain.MapDataset.source(values), list(values)):
-        np.testing.assert_array_equal(read_batch([dataset, None, other], IDS, ROWS), want)
+def kinds_of(folder, seed):
+    """Returns a domain's rows, which overlap by a token, and its data sets by kind."""
+    tokens = np.random.default_rng(seed).integers(0, 2**16, 5 * 40 + 1).astype(np.uint16)
+    rows = np.array(windows(tokens, 5, overlap=1))
+    tokens.tofile(folder / f"tokens {seed}")
+    rows.tofile(folder / f"rows {seed}")
+    return rows, {
+        "array": rows,
+        "memory map": np.memmap(folder / f"rows {seed}", np.uint16, "r", shape=rows.shape),
+        "windows of a memory map": windows(np.memmap(folder / f"tokens {seed}", np.uint16, "r"), 5, overlap=1),
+        "columns first": np.asfortranarray(rows),
+        "every second row": np.repeat(rows, 2, axis=0)[::2],
+        "backwards": rows[::-1].copy()[::-1],
+        "unaligned": np.frombuffer(b"0" + rows.tobytes(), np.uint16, offset=1).reshape(rows.shape),
+        "MapDataset": grain.MapDataset.source(rows),
+        "MapDataset with a map": grain.MapDataset.source(rows).map(lambda row: row),
+        "list": list(rows),
+    }
+
+
+def test_data_sets_of_all_kinds_give_the_same_batch(tmp_path):
+    (first, kinds), (second, others) = kinds_of(tmp_path, 0), kinds_of(tmp_path, 1)
+    rng = np.random.default_rng(2)
+    # Few rows of a domain, and many: grain reads the latter by groups.
+    for sizes in [(3, 1), (20, 12), (0, 30)]:
+        ids = np.repeat(np.array([0, 2], np.int32), sizes)
+        rows = rng.integers(0, 40, ids.size)
+        want = np.concatenate([first[rows[ids == 0]], second[rows[ids == 2]]])
+        for (name, dataset), (other_name, other) in itertools.product(kinds.items(), others.items()):
+            got = read_batch([dataset, None, other], ids, rows)
+            assert type(got) is np.ndarray and got.dtype == np.uint16, (name, other_name)
+            np.testing.assert_array_equal(got, want, err_msg=f"{name} and {other_name}")
+
+
+def test_arrays_of_other_types_are_promoted_as_numpy_does():
+    datasets = [np.arange(3, dtype=np.int16), np.arange(3, dtype=np.float32), np.arange(3, dtype=">i4")]
+    ids, rows = np.array([0, 0, 1, 2]), np.array([2, 1, 0, 2])
+    got = read_batch(datasets, ids, rows)
+    assert got.dtype == np.float64 and got.tolist() == [2.0, 1.0, 0.0, 2.0]
+    # Also of one domain a batch has the machine's byte order, as if there were others.
+    got = read_batch(datasets, ids[3:], rows[3:])
+    assert got.dtype == np.int32 and got.tolist() == [2]
+
+
+def test_reading_overlapping_windows_does_not_read_the_whole_file(tmp_path):
+    with open(tmp_path / "tokens", "wb") as file:
+        file.truncate(2**26)
+    rows = windows(np.memmap(tmp_path / "tokens", np.uint16, "r"), 1024, overlap=1)
+    tracemalloc.start()
+    try:
+        read_batch([rows], np.zeros(4, np.int32), np.array([0, 9, 99, 999]))
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_read_batch_is_a_copy():
+    rows = np.zeros((3, 2))
+    for dataset in (rows, grain.MapDataset.source(rows), {"x": rows}):
+        for leaf in jax.tree.leaves(read_batch([dataset], np.zeros(2, np.int32), np.array([0, 1]))):
+            leaf += 1.0
+    assert not rows.any()
 
 
 def test_rows_may_be_trees():
@@ -62,12 +120,25 @@ def test_only_arrays_take_the_path_of_arrays():
 
 @pytest.mark.parametrize(
     "other",
-    [np.ones((5, 3)), {"x": np.ones((5, 4))}],
-    ids=["another shape", "another structure"],
+    [np.ones((5, 3)), np.ones((5, 1)), np.ones(5), {"x": np.ones((5, 4))}, [{"x": np.ones(4)}], [np.ones(3)]],
+    ids=[
+        "another shape",
+        "a shape that broadcasts",
+        "no shape",
+        "another structure",
+        "a row of another structure",
+        "a row of another shape",
+    ],
 )
 def test_rows_that_do_not_fit_together_are_named(other):
     with pytest.raises(ValueError, match=r"rows of the domains \[0, 2\] cannot be stacked into one batch"):
         read_batch([np.ones((5, 4)), None, other], IDS, ROWS)
+
+
+def test_the_domain_whose_rows_differ_is_named():
+    datasets = [[np.ones(2), np.ones(2)], [np.ones(2), np.ones(3)], [np.ones(2), np.ones(2)]]
+    with pytest.raises(ValueError, match="rows of domain 1 cannot be stacked"):
+        read_batch(datasets, np.array([0, 0, 1, 1, 2]), np.array([0, 1, 0, 1, 0]))
 
 
 def test_entries_of_rows_that_differ_are_named():
