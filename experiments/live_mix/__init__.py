@@ -1,0 +1,1 @@
+"""Experiments on mixes whose sampling weights are limited, or move, while a model trains."""
