@@ -184,7 +184,8 @@ def _show_result(path: Path) -> None:
         rows = [(claim.name, claim.value, claim.holds) for claim in claims]
         for line in aligned([("claim", "value", "holds"), *rows]):
             typer.echo(line)
-    for name in results.FILES:
+    kept = sorted(found.relative_to(path) for found in (path / "files").rglob("*") if found.is_file())
+    for name in [*results.FILES, *kept]:
         typer.echo(_shown(path) / name)
 
 

@@ -10,7 +10,7 @@ import jax
 
 from mixjax.runner.configs import Config, ConfigError
 from mixjax.runner.labels import Part
-from mixjax.sweeps import Labels, Segments
+from mixjax.sweeps import HostLoop, Labels, Segments
 
 if TYPE_CHECKING:
     from mixjax.runner.experiment import Experiment
@@ -50,7 +50,8 @@ def axes_are_numbers(config: Config, experiment: Experiment, part: Part) -> Iter
 
 def _fields_needed(experiment: Experiment, part: Part) -> list[str]:
     """Finds the swept fields without whose values ``train`` cannot be traced; none where the fault lies elsewhere."""
-    if experiment.points:
+    # A HostLoop is not traced at all.
+    if experiment.points or isinstance(experiment.train, HostLoop):
         return []
     # Labels are known when a part is traced; their positions are numbers like any other.
     swept = {}

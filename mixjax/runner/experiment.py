@@ -22,6 +22,7 @@ Claims are judged by one rule (see :func:`mixjax.runner.claims.versus`), on pair
 from __future__ import annotations
 
 import dataclasses
+import re
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -37,7 +38,7 @@ from mixjax.runner.configs import Config, ConfigError, as_json
 from mixjax.runner.labels import Part, joined, parts_of
 from mixjax.runner.results import Results
 from mixjax.runner.tracking import json_lines
-from mixjax.sweeps import DryRun, Record, Segments, Sweep, loop
+from mixjax.sweeps import DryRun, HostLoop, Record, Segments, Sweep, loop, on_host
 from mixjax.sweeps.checkpoints import remove_chunks
 from mixjax.sweeps.prepared import Prepared
 from mixjax.sweeps.progress import Tracker, together
@@ -69,7 +70,8 @@ class Experiment:
 
     Args:
         train: pure and jittable, ``train(key, hparams, data) -> {metric: array}``, or a
-            :class:`mixjax.sweeps.Segments`. ``hparams`` is {sweep axis or column of points: its value}, scalars or, for
+            :class:`mixjax.sweeps.Segments`, or a :class:`mixjax.sweeps.HostLoop`, an ordinary loop whose files come
+            with the result. ``hparams`` is {sweep axis or column of points: its value}, scalars or, for
             a field of vectors, arrays. For an axis of labels it has the label's position; the label itself is in the
             config that the function got.
         data: a pytree that ``train`` gets as an argument. Data that ``train`` closes over would be constants of the
@@ -95,7 +97,7 @@ class Experiment:
         []
     """
 
-    train: Train | Segments
+    train: Train | Segments | HostLoop
     data: Any = None
     dims: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     coords: Mapping[str, Sequence] = dataclasses.field(default_factory=dict)
@@ -187,7 +189,7 @@ def run(
     trackers = [] if tracker is None else [tracker]
     if is_first_host:
         trackers.insert(0, json_lines(progress))
-    results, first = _run_sweeps(config, chunks, callback, together(*trackers))
+    results, first, files = _run_sweeps(config, chunks, callback, together(*trackers))
     # Every host holds the same results, and one of them writes.
     if not is_first_host:
         return out
@@ -208,7 +210,15 @@ def run(
     summary = "" if write_summary is None else attempt("summary", lambda: _text(write_summary(results)), "")
     out = partial if failures else out
     results_lib.write(
-        out, config, results, figure=figure, claims=claims, summary=summary, failures=failures, progress=progress
+        out,
+        config,
+        results,
+        figure=figure,
+        claims=claims,
+        summary=summary,
+        failures=failures,
+        progress=progress,
+        files=files,
     )
     if failures:
         raise ReportError(out, failures)
@@ -224,15 +234,18 @@ def _text(summary: Any) -> str:
 
 def _run_sweeps(
     config: Config, chunks: Path, callback: Callable[[str, float, int], None] | None, tracker: Tracker
-) -> tuple[Results, Experiment]:
-    """Runs the sweep of each run. Returns all metrics, and the first experiment without its data."""
+) -> tuple[Results, Experiment, dict[str, Path]]:
+    """Runs the sweep of each run. Returns all metrics, the first experiment without its data, and the kept files."""
     all_parts = [(item, parts_of(config, item)) for item in config.runs]
     # A mistake in a later run must not cost the time of the earlier ones. The first one is checked when it is run.
     for part in [part for _, parts in all_parts for part in parts][1:]:
         experiment, spec = _sweep_of(config, part)
+        if isinstance(spec.train, HostLoop):
+            continue
         with axes_are_numbers(config, experiment, part):
             Prepared.of(spec)
     results: Results = {}
+    files: dict[str, Path] = {}
     ran_first = None
     number = 0
     for item, parts in all_parts:
@@ -242,12 +255,14 @@ def _run_sweeps(
             report = _report(callback, item.name, sum(one.attrs["num_runs"] for one in datasets), config.sweep.num_runs)
             if not datasets and report is not None:
                 report(0, spec.num_runs)
+            checkpoint = chunks / f"run_{number:03d}"
+            files[_folder_name(part.title, number)] = checkpoint / on_host.FILES
             with axes_are_numbers(config, experiment, part):
                 dataset = loop.run(
                     spec,
                     callback=report,
                     tracker=_named(part.title, tracker),
-                    checkpoint=chunks / f"run_{number:03d}",
+                    checkpoint=checkpoint,
                     identity={"run": item.name, "config": as_json(part.values)},
                 )
             for metric in dataset.data_vars:
@@ -259,7 +274,12 @@ def _run_sweeps(
         results[item.name] = joined(parts, datasets)
     if ran_first is None:
         raise ConfigError(f"{config.path}: no runs")
-    return results, ran_first
+    return results, ran_first, files
+
+
+def _folder_name(title: str, number: int) -> str:
+    """Makes the name of a folder of a title that a user chose; the number keeps two of them apart."""
+    return f"{number:03d}_{re.sub(r'[^-+.=a-zA-Z0-9]+', '_', title)[:60]}"
 
 
 def _sweep_of(config: Config, part: Part) -> tuple[Experiment, Sweep]:

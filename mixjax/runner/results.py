@@ -6,7 +6,8 @@ A result is a folder:
 - ``metrics.npz``: the arrays, keyed "run/metric"; ``metrics.json``: their dims, coords and units, versions, device and
   times;
 - ``figure.png``, ``claims.json`` (a list of rows) and ``report.md`` (the above as text);
-- ``progress.jsonl``: the sweeps' records, a line after each chunk and each segment (see :mod:`mixjax.runner.tracking`).
+- ``progress.jsonl``: the sweeps' records, a line after each chunk and each segment (see :mod:`mixjax.runner.tracking`);
+- ``files``: a folder for each run of a :class:`mixjax.sweeps.HostLoop` with the files that it kept, such as a ledger.
 
 ::
 
@@ -48,6 +49,8 @@ Results = dict[str, xr.Dataset]
 
 FILES = ("config.toml", "metrics.npz", "metrics.json", "figure.png", "claims.json", "report.md", "progress.jsonl")
 """The files of a result."""
+
+_KEPT = "files"
 
 
 def read(path: str | Path) -> Results:
@@ -178,6 +181,7 @@ def write(
     summary: str = "",
     failures: Mapping[str, str] | None = None,
     progress: Path | None = None,
+    files: Mapping[str, Path] | None = None,
 ) -> Path:
     """Writes a result folder, replacing an earlier one only when the new one is complete.
 
@@ -192,6 +196,7 @@ def write(
         summary: Markdown for the head of the report.
         failures: "figure", "claims" or "summary" -> its traceback, for the report.
         progress: the file of the sweeps' records, copied if it exists.
+        files: name -> folder of files that runs have kept; each is copied if it holds one.
 
     Returns:
         ``out``, absolute.
@@ -215,6 +220,9 @@ def write(
             (new / "figure.png").write_bytes(figure)
         if progress is not None and progress.exists():
             shutil.copyfile(progress, new / "progress.jsonl")
+        for name, folder in (files or {}).items():
+            if any(path.is_file() for path in folder.rglob("*")):
+                shutil.copytree(folder, new / _KEPT / name)
         report = Report(
             config, out, results, claims, meta, summary, has_figure=figure is not None, failures=failures or {}
         )
@@ -283,7 +291,7 @@ def check_out(out: str | Path) -> Path:
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out}: is a file; a result is a folder")
     # A typo in --out must not cost somebody's files.
-    other = sorted(p.name for p in out.iterdir() if p.name not in FILES) if out.exists() else []
+    other = sorted(p.name for p in out.iterdir() if p.name not in (*FILES, _KEPT)) if out.exists() else []
     if other:
         raise ConfigError(
             f"{out}: holds {other[0]!r}, which is no part of a result; give --out an empty or a new folder"

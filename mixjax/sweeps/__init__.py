@@ -20,6 +20,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from mixjax.sweeps.dry_run import DryRun, dry_run
+from mixjax.sweeps.host_loops import HostLoop, HostRun
 from mixjax.sweeps.loop import run, sweep
 from mixjax.sweeps.points import Labels, random_points
 from mixjax.sweeps.progress import Record
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DryRun",
+    "HostLoop",
+    "HostRun",
     "Labels",
     "Record",
     "Segments",

@@ -13,9 +13,11 @@ from mixjax.files import local_path
 from mixjax.sweeps.checkpoints import Chunks
 from mixjax.sweeps.devices import Device, outside_meshes
 from mixjax.sweeps.executor import Executor
+from mixjax.sweeps.host_loops import HostLoop
 from mixjax.sweeps.hosts import Hosts
 from mixjax.sweeps.identity import identity_of
 from mixjax.sweeps.metrics import time_axes
+from mixjax.sweeps.on_host import run_on_host
 from mixjax.sweeps.prepared import Prepared
 from mixjax.sweeps.progress import Callback, Progress, Tracker
 from mixjax.sweeps.saving import Saver
@@ -30,7 +32,7 @@ __all__ = ["run", "sweep"]
 
 
 def sweep(
-    train: Train | Segments,
+    train: Train | Segments | HostLoop,
     *,
     seeds: int,
     axes: Mapping[str, Sequence] | None = None,
@@ -53,7 +55,8 @@ def sweep(
     :class:`mixjax.sweeps.Sweep` describes the arguments from ``train`` to ``devices`` in full.
 
     Args:
-        train: ``train(key, hparams, data) -> metrics``, pure and jittable, or :class:`mixjax.sweeps.Segments`.
+        train: ``train(key, hparams, data) -> metrics``, pure and jittable, or :class:`mixjax.sweeps.Segments`, or
+            :class:`mixjax.sweeps.HostLoop`.
         seeds: number of seeds, at least 1, the same for every point.
         axes: hyperparameter -> its values, numbers, strings or vectors; the points are the product of the axes.
         points: hyperparameter -> column; entry ``i`` of the columns is point ``i``, in product with the axes.
@@ -158,6 +161,9 @@ def run(
     hosts = Hosts.here()
     if hosts.several and folder is None:
         raise ValueError("several hosts share their chunks through a folder: give a checkpoint folder that all see.")
+    if isinstance(spec.train, HostLoop):
+        done = run_on_host(spec, callback=callback, tracker=tracker, checkpoint=folder, identity=identity)
+        return _dataset(spec, done.runs, done.dims, done.metrics, done.attrs)
     prepared = Prepared.of(spec)
     runs = prepared.runs
 
@@ -203,7 +209,7 @@ def run(
         attrs["run_seconds"] = time.perf_counter() - start
     if hosts.several:
         kept = _read_all_hosts(store, prepared, hosts)
-    return _dataset(spec, prepared, kept, attrs)
+    return _dataset(spec, runs, prepared.dims, kept, attrs)
 
 
 def _open_store(folder, identity, hosts):
@@ -258,14 +264,13 @@ def _read_all_hosts(store, prepared, hosts):
     return kept
 
 
-def _dataset(spec, prepared, kept, attrs):
+def _dataset(spec, runs, dims, kept, attrs):
     """Joins the chunks into the dataset that the user gets."""
     # Not at the top: who looks at a spec or a dry run only should not wait for it.
     import xarray
 
-    runs = prepared.runs
-    variables = {name: ((*runs.dims, *own), runs.joined(name, kept)) for name, own in prepared.dims.items()}
+    variables = {name: ((*runs.dims, *own), runs.joined(name, kept)) for name, own in dims.items()}
     # Of labels that belong to no metric and no vector, xarray would make a dimension of the dataset.
-    used = {dim for own in prepared.dims.values() for dim in own} | runs.own_sizes.keys()
+    used = {dim for own in dims.values() for dim in own} | runs.own_sizes.keys()
     coords = {name: values for name, values in (spec.coords or {}).items() if name in used}
     return indexed(xarray.Dataset(variables, runs.coords | coords, attrs))

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from mixjax.sweeps import devices as devices_lib
 from mixjax.sweeps.devices import Device
+from mixjax.sweeps.host_loops import HostLoop
 from mixjax.sweeps.lowering import Shapes
 from mixjax.sweeps.metrics import metric_dims
 from mixjax.sweeps.nested import with_flat_metrics
@@ -73,6 +74,10 @@ class Prepared:
         Raises:
             ValueError, TypeError: as :func:`mixjax.sweep` does.
         """
+        if isinstance(spec.train, HostLoop):
+            raise ValueError(
+                "a HostLoop is an ordinary loop: there is no program to compile, to size or to search with."
+            )
         devices = tuple(jax.local_devices() if spec.devices is None else spec.devices)
         if not devices or any(device.process_index != jax.process_index() for device in devices):
             raise ValueError(f"devices must be some of jax.local_devices(), got {devices}.")

@@ -174,6 +174,17 @@ class Runs:
         """Returns the positions of the labels of run ``number``, which all runs of its chunk share."""
         return {name: column[number] for name, column in self._labels.items()}
 
+    def place(self, number: int) -> dict[str, int]:
+        """Returns where run ``number`` stands in the result: dimension -> position along it."""
+        positions = np.unravel_index(self._order[number], self.shape)
+        return {dim: int(position) for dim, position in zip(self.dims, positions, strict=True)}
+
+    def values(self, number: int) -> dict[str, Any]:
+        """Returns the hyperparameters of run ``number`` as the user gave them: numbers, strings, lists of vectors."""
+        place = self.place(number)
+        found = {name: values[place[name]] for name, values in self.axes.items()}
+        return found | {name: values[place["point"]] for name, values in self.points.items()}
+
     def part(self, first: int, stop: int) -> Part:
         """Returns what distinguishes the runs ``first`` to ``stop - 1``, which share their labels."""
         hparams = {name: column[first:stop] for name, column in self.batched.items()}

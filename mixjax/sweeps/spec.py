@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from mixjax.sweeps.devices import Device
+from mixjax.sweeps.host_loops import HostLoop
 from mixjax.sweeps.segments import Segments
 
 __all__ = ["Sweep", "Train", "Vectorize"]
@@ -49,7 +50,8 @@ class Sweep:
             vectors, one for each axis and each column of ``points``. ``metrics`` is a dict of arrays; of a nested one,
             ``{"loss": {"train": ...}}``, the metric is called ``"loss.train"`` everywhere. Pass the same
             function object in every call, not a new lambda: the cache of compiled programs goes by it. A
-            :class:`mixjax.sweeps.Segments` cuts a run in time.
+            :class:`mixjax.sweeps.Segments` cuts a run in time. A :class:`mixjax.sweeps.HostLoop` is an ordinary Python
+            loop, whose runs go one after the other.
         seeds: number of seeds, at least 1.
         axes: hyperparameter -> its values, all numbers, all strings or all vectors; the points are the product of the
             axes. Vectors are lists or arrays of numbers that have one shape, such as mixtures. NaN is refused. Strings
@@ -88,7 +90,7 @@ class Sweep:
         (10, 20)
     """
 
-    train: Train | Segments
+    train: Train | Segments | HostLoop
     _: dataclasses.KW_ONLY
     seeds: int
     axes: Mapping[str, Sequence] | None = None

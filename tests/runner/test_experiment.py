@@ -21,6 +21,8 @@ MODULE = """
 import dataclasses
 import jax, jax.numpy as jnp
 import matplotlib.figure
+import numpy as np
+from mixjax.sweeps import HostLoop
 from mixjax.runner.claims import paired
 from mixjax.runner.experiment import Experiment
 
@@ -65,6 +67,13 @@ def toy(config: Toy) -> Experiment:
     return Experiment(train, jnp.float32(2.0), {"error": ("method", "step"), "last": ("method",)},
                       {"method": ["a", "b"], "step": range(config.steps)}, {"error": "nats"}, figure, claims,
                       summary=summary)
+
+def loop(config: Toy) -> Experiment:
+    def train(run):
+        (run.files / "ledger.jsonl").write_text(f"{run.hparams['gamma']}")
+        return {"error": run.hparams["gamma"] ** np.arange(config.steps), "last": float(run.seed)}
+
+    return Experiment(HostLoop(train), dims={"error": ("step",)}, units={"error": "nats"})
 
 def nothing(config: Toy):
     return None
@@ -124,6 +133,21 @@ def test_run(make, tmp_path):
     assert [(line["run"], line["done"]) for line in lines] == [(n, d) for n in ("flat", "steep") for d in (2, 4, 6)]
     last = read["flat"].error.isel(gamma=0, seed=slice(2), step=-1).mean()
     assert lines[0]["metrics"]["error"] == pytest.approx(float(last))
+
+
+def test_an_ordinary_loop_is_run_and_its_files_come_with_the_result(make, tmp_path):
+    calls = []
+    path = experiment.run(make(TEXT, function="loop"), callback=lambda *args: calls.append(args))
+    read = results.read(path)
+    error = read["steep"].error
+    assert error.dims == ("gamma", "seed", "step") and error.attrs["units"] == "nats"
+    np.testing.assert_array_equal(error.isel(seed=0), np.array([[0.5], [0.25]]) ** np.arange(4))
+    assert calls[-1] == ("steep", 6, 6)
+    kept = sorted(file.relative_to(path).as_posix() for file in path.rglob("ledger.jsonl"))
+    assert len(kept) == 12 and kept[0] == "files/000_flat/gamma=0.25,seed=7/ledger.jsonl"
+    # The result may be written again over the old one.
+    again = experiment.run(make(TEXT, function="loop"))
+    assert again == path and not path.with_name("toy.chunks").exists()
 
 
 def test_running_the_resolved_config_again_gives_the_same_result(make, tmp_path):
