@@ -8,7 +8,6 @@ import pytest
 import mixjax
 from mixjax.sweeps import HostLoop, HostRun, Sweep, checkpoints, dry_run
 
-
 KILLS = []
 
 
