@@ -7,6 +7,8 @@ write a rule of your own.
 """
 
 from mixjax.rules import states
+from mixjax.rules.ado import ado, scaling_law
+from mixjax.rules.aioli import aioli
 from mixjax.rules.cap import cap
 from mixjax.rules.doge import doge
 from mixjax.rules.doremi import doremi
@@ -40,11 +42,15 @@ RULES = {
     "doremi": doremi,
     "doge": doge,
     "exp3": exp3,
+    "ado": ado,
+    "aioli": aioli,
 }
 """Every base rule's factory by name."""
 
 __all__ = [
     "RULES",
+    "ado",
+    "aioli",
     "cap",
     "doge",
     "doremi",
@@ -67,6 +73,7 @@ __all__ = [
     "remove",
     "robust_loss",
     "robust_weights",
+    "scaling_law",
     "select",
     "smooth",
     "states",

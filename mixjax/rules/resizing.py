@@ -19,6 +19,9 @@ __all__ = ["carry_over", "extend", "remove"]
 
 Tree = TypeVar("Tree")
 
+# The fields of states that are shares of all domains, so that new domains take a part of them.
+_SHARES = {"weights", "loss_weights", "credit", "preference", "mixture"}
+
 
 def extend(rule: WeightRule, state: Any, prior: ArrayLike) -> Any:
     """Adds domains to a rule's state, behind those that it has.
@@ -137,10 +140,12 @@ def _carried(fresh, old, rows):
 
 
 def _carried_rows(fresh, old, rows):
-    """Takes an array of the old state as it is, or its rows where it has one per domain."""
+    """Takes an array of the old state as it is, or along each axis of another size its entries of ``rows``."""
     if jnp.shape(fresh) == jnp.shape(old):
         return old
-    return fresh.at[: rows.size].set(old[rows])
+    axes = list(zip(jnp.shape(fresh), jnp.shape(old), strict=True))
+    new = np.ix_(*[np.arange(rows.size if size != before else size) for size, before in axes])
+    return fresh.at[new].set(old[np.ix_(*[rows if size != before else np.arange(size) for size, before in axes])])
 
 
 def _carried_rule_state(fresh, old, rows):
@@ -151,7 +156,7 @@ def _carried_rule_state(fresh, old, rows):
     before = _carried_rows(jnp.zeros_like(fresh.prior), old.prior, rows)
     kept = (before > 0) & (fresh.prior > 0)
     changed = {"prior": fresh.prior}
-    for name in {"weights", "loss_weights"} & set(fresh._fields):
+    for name in _SHARES & set(fresh._fields):
         changed[name] = _shared_out(getattr(fresh, name), carried[name], kept)
     # The raw weights of one-shot FGLS are a memory of losses, row by row, and stay as they were carried over.
     if "log_w" in fresh._fields and not isinstance(fresh, RawWeightState):

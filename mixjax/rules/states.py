@@ -22,10 +22,12 @@ __all__ = [
     "LastLossState",
     "LiteralWeightState",
     "LogWeightState",
+    "MixingLawState",
     "NormLogWeightState",
     "NormState",
     "RawWeightState",
     "RewardState",
+    "ScalingLawState",
     "ScoreState",
     "SelectState",
     "WrapperState",
@@ -203,6 +205,73 @@ class RewardState(NamedTuple):
     prior: jax.Array
     rewards: jax.Array
     step: jax.Array
+    unseen_updates: jax.Array
+
+
+class ScalingLawState(NamedTuple):
+    """Holds regressions of each domain's loss on powers of its number of examples, and past weights (``ado``).
+
+    Attributes:
+        weights: float32 ``[D]`` on the simplex.
+        prior: float32 ``[D]``.
+        credit: float32 ``[D]`` on the simplex, the moving average of the weights.
+        preference: float32 ``[D]`` on the simplex, the mean of the preferences so far.
+        num_examples: float32 ``[D]``, the number of examples seen.
+        rounding: float32 ``[D]``, what ``num_examples`` lacks by rounding.
+        num_losses: float32 ``[D]``, the number of losses in the regressions.
+        mean_loss: float32 ``[D]``, their mean.
+        mean_powers: float32 ``[D, M]``, the mean of ``n ** -alpha`` for each of ``M`` exponents.
+        spreads: float32 ``[D, M]``, the sum of squared distances of ``n ** -alpha`` from its mean.
+        slopes: float32 ``[D, M]``, the slope of the regression.
+        errors: float32 ``[D, M]``, the sum of squared distances of the losses from the regression.
+        step: int32 scalar, the number of updates so far that saw a domain.
+        unseen_updates: int32 scalar, see :func:`mixjax.rules.unseen_updates`.
+    """
+
+    weights: jax.Array
+    prior: jax.Array
+    credit: jax.Array
+    preference: jax.Array
+    num_examples: jax.Array
+    rounding: jax.Array
+    num_losses: jax.Array
+    mean_loss: jax.Array
+    mean_powers: jax.Array
+    spreads: jax.Array
+    slopes: jax.Array
+    errors: jax.Array
+    step: jax.Array
+    unseen_updates: jax.Array
+
+
+class MixingLawState(NamedTuple):
+    """Holds how much each domain's share lowers each loss, and how far its next estimate is (``aioli``).
+
+    Attributes:
+        weights: float32 ``[D]`` on the simplex: the mixture or a probe, whatever the next window draws by.
+        prior: float32 ``[D]``.
+        mixture: float32 ``[D]`` on the simplex.
+        law: float32 ``[D, D]``, row ``i`` for the loss of domain ``i``, column ``j`` for the share of domain ``j``; the
+            moving average of the normalised estimates.
+        measured: bool ``[D]``, True where the row of ``law`` has been estimated.
+        losses: float32 ``[D]``, each domain's last seen loss.
+        drops: float32 ``[D, D]``, by how much loss ``i`` fell in the probes of domain ``j`` so far.
+        complete: bool ``[D]``, True where the loss was seen in every window of the estimate so far.
+        probes: int32 ``[D]``, the number of probes of each domain in the estimate so far.
+        left: int32 scalar, the number of windows of the mixture before the next probe.
+        unseen_updates: int32 scalar, see :func:`mixjax.rules.unseen_updates`.
+    """
+
+    weights: jax.Array
+    prior: jax.Array
+    mixture: jax.Array
+    law: jax.Array
+    measured: jax.Array
+    losses: jax.Array
+    drops: jax.Array
+    complete: jax.Array
+    probes: jax.Array
+    left: jax.Array
     unseen_updates: jax.Array
 
 

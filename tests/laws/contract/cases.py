@@ -26,9 +26,9 @@ class Case(NamedTuple):
     ``make(rows)`` builds it for the domains ``rows`` (a permutation or a part of ``ROWS``); ``by_row`` says that it
     then depends on them. ``reads`` are the signals it looks at; it can do without those that are ``optional``.
     ``unseen`` says what a row without news does: "constant" rules never move, "multiplicative" ones leave ``c_d`` as it
-    is, "closed" ones reuse the last signal, "raw" ones keep their raw ``log_w``, "bandit" ones (tested by themselves)
-    their rewards. ``cuts`` says that it may give a weight of exactly zero. ``period`` updates make it move once, and
-    ``view`` is the part of the state that keeps the law of unseen rows.
+    is, "closed" ones reuse the last signal, "raw" ones keep their raw ``log_w``, "bandit" and "law" ones (tested by
+    themselves) their rewards and what they fitted. ``cuts`` says that it may give a weight of exactly zero. ``period``
+    updates make it move once, and ``view`` is the part of the state that keeps the law of unseen rows.
     """
 
     make: Callable[[np.ndarray], WeightRule]
@@ -65,6 +65,8 @@ BASE = {
     "doremi": Case(lambda rows: rules.doremi(0.5), ("losses", "reference_losses"), "multiplicative"),
     "doge": Case(lambda rows: rules.doge(0.5), ("hypergrads", "grad_norms"), "multiplicative"),
     "exp3": Case(lambda rows: rules.exp3(0.5), ("losses",), "bandit"),
+    "ado": Case(lambda rows: rules.ado(0.3, 0.5, delta_min=0.001, warmup=0, skip=0), ("losses",), "law"),
+    "aioli": Case(lambda rows: rules.aioli(0.8, rounds=2, hold=2), ("losses",), "law"),
 }
 
 

@@ -261,7 +261,10 @@ def _stratified(key, weights):
 
 
 _RULES = {
-    **{name: make for name, make in rules.RULES.items() if name != "gls"},
+    **{name: make for name, make in rules.RULES.items() if name not in ("gls", "ado", "aioli")},
+    # The defaults of ado would keep its weights at the prior for a thousand steps.
+    "ado": lambda: rules.ado(warmup=0, skip=0),
+    "aioli": lambda: rules.aioli(rounds=1, hold=1),
     "gls": lambda: rules.gls([1.0, 2.0, 3.0, 4.0]),
     "dro (chi2)": lambda: rules.dro(2.0, "chi2"),
     "dro (cvar)": lambda: rules.dro(2.0, "cvar"),

@@ -31,7 +31,7 @@ MORE_ROWS = (0, 1, 2, 0)
 SHARE = 0.8
 MORE = np.append(SHARE * PRIOR, np.float32(0.2))
 # What these rules do depends on the size of priors or weights, or on the number of domains.
-RESCALED = ("erma", "mirror_descent", "projected_gradient", "exp3", "cap")
+RESCALED = ("erma", "mirror_descent", "projected_gradient", "exp3", "aioli", "cap")
 
 
 def extended(name, state, prior=MORE):
@@ -41,7 +41,7 @@ def extended(name, state, prior=MORE):
 def memories(state):
     """What a state holds beside weights, priors and raw weights, by path."""
     leaves = jax.tree_util.tree_flatten_with_path(state)[0]
-    derived = ("weights", "prior", "log_w", "loss_weights")
+    derived = ("weights", "prior", "log_w", "loss_weights", "credit", "preference", "mixture")
     return {path: np.asarray(leaf) for path, leaf in leaves if path[-1].name not in derived}
 
 
@@ -56,8 +56,11 @@ def test_old_domains_keep_ratios_and_memories_and_new_ones_are_fresh(name):
     np.testing.assert_allclose(more.prior, MORE / MORE.sum(), rtol=1e-6)
     old, new = memories(state), memories(fresh)
     for path, leaf in memories(more).items():
-        np.testing.assert_array_equal(leaf[:3] if leaf.ndim else leaf, old[path])
-        np.testing.assert_array_equal(leaf[3:] if leaf.ndim else leaf, new[path][3:] if leaf.ndim else old[path])
+        kept = tuple(slice(size) for size in old[path].shape)
+        np.testing.assert_array_equal(leaf[kept], old[path])
+        added = leaf.copy()
+        added[kept] = new[path][kept]
+        np.testing.assert_array_equal(added, new[path] if leaf.ndim else added)
     addresses = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves((more, state))]
     assert len(set(addresses)) == len(addresses)
 

@@ -106,6 +106,8 @@ SIXTY_FOUR_BIT = {
     "doremi": lambda h: rules.doremi(h, floor=h, max_log_step=h),
     "doge": lambda h: rules.doge(h, max_score=h, max_log_step=h),
     "exp3": lambda h: rules.exp3(h),
+    "ado": lambda h: rules.ado(h, h, h, delta_min=h, warmup=jnp.int64(0), skip=jnp.int64(0)),
+    "aioli": lambda h: rules.aioli(h, rounds=jnp.int64(1), hold=jnp.int64(1), epsilon=h, decay=h, max_log_step=h),
     "kl_to_prior": lambda h: rules.kl_to_prior(rules.mirror_descent(), h),
     "smooth": lambda h: rules.smooth(rules.fgls(), h),
     "floor": lambda h: rules.floor(rules.fgls(), h),

@@ -47,8 +47,9 @@ SIGNALS = {
 class Case(NamedTuple):
     """A rule made of hyperparameters ``make(*scalars)``, or ``make(rows, *scalars)`` where it has one for each domain.
 
-    ``unseen`` is "constant", "multiplicative", "closed", "raw" or "bandit", as in ``tests.laws.contract.cases``;
-    ``memory`` is the field of the state that a rule in closed form keeps of a row not seen.
+    ``unseen`` is "constant", "multiplicative", "closed", "raw", "bandit" or "law", as in ``tests.laws.contract.cases``;
+    ``memory`` is the field of the state that a rule keeps of a row not seen. ``ordered`` says that the rule treats
+    domains of equal prior in their order.
     """
 
     make: Callable[..., WeightRule]
@@ -58,6 +59,7 @@ class Case(NamedTuple):
     memory: str = ""
     by_row: st.SearchStrategy | None = None
     sampling: bool = False
+    ordered: bool = False
 
 
 CASES = {
@@ -136,6 +138,21 @@ CASES = {
         "multiplicative",
     ),
     "exp3": Case(rules.exp3, (unit(),), ("losses",), "bandit", "rewards"),
+    "ado": Case(
+        lambda g1, g2, s, m, k: rules.ado(g1, g2, s, delta_min=m, warmup=0, skip=k.astype(int)),
+        (unit(), unit(), NON_NEGATIVE, unit(), st.sampled_from([0, 1])),
+        ("losses",),
+        "law",
+        "slopes",
+    ),
+    "aioli": Case(
+        lambda s, e, g, m: rules.aioli(s, rounds=1, hold=1, epsilon=e, decay=g, max_log_step=m),
+        (NON_NEGATIVE, unit(), unit(), POSITIVE_OR_INF),
+        ("losses",),
+        "law",
+        "losses",
+        ordered=True,
+    ),
     "kl_to_prior": Case(
         lambda s, k: rules.kl_to_prior(rules.mirror_descent(s), k),
         (NON_NEGATIVE, NON_NEGATIVE),
@@ -286,6 +303,8 @@ def check_unseen(name, given, old, new, seen):
 @cases(30, data=st.data())
 def test_domains_have_no_order(name, data):
     given = data.draw(inputs(name, moderate=True))
+    if CASES[name].ordered:
+        given = given._replace(prior=np.float32(1.0) + np.arange(D, dtype=np.float32))
     order = np.array(data.draw(st.permutations(range(D))))
     signals = {key: value[:, order] for key, value in given.signals.items()}
     permuted = Inputs(given.prior[order], given.by_row[order], given.hyper, signals)
