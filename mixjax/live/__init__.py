@@ -3,8 +3,9 @@
 - :class:`Plan` says which rows the next batches hold. Every host computes the same plan from a small NumPy state, which
   can be saved as JSON beside the parameters.
 - :func:`mix` reads the plan's batches, as a grain data set (extra ``live``).
-- :func:`windows` cuts a file of tokens into rows; :func:`pack` and :class:`PackedRows` keep its documents whole.
 - :class:`BatchSampler` offers them to loaders that ask for lists of indices, such as PyTorch's.
+- :func:`windows` cuts a file of tokens into rows; :func:`pack` and :class:`PackedRows` keep its documents whole.
+  :class:`PackedMix` packs documents that were mixed before, with weaker promises.
 - :class:`Ledger` writes down what was drawn; :func:`read_ledger` reads it (with xarray).
 - A weight rule moves the weights: ``plan.publish(step, weights)`` after each step, or ``plan.keep(step)``.
   :class:`Feedback` does so with arrays that the device is still computing.
@@ -27,6 +28,7 @@ from mixjax.live.windows import windows
 # Type checkers and editors do not run __getattr__ below; this tells them what it loads.
 if TYPE_CHECKING:
     from mixjax.live.mixed import MixDataset, mix
+    from mixjax.live.packed_mix import PackedMix
 
 __all__ = [
     "Batch",
@@ -34,6 +36,7 @@ __all__ = [
     "Feedback",
     "Ledger",
     "MixDataset",
+    "PackedMix",
     "PackedRows",
     "Packing",
     "Plan",
@@ -47,13 +50,13 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Loads the part that needs grain when it is first named."""
-    if name not in ("MixDataset", "mix"):
+    if name not in ("MixDataset", "PackedMix", "mix"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        from mixjax.live import mixed
+        from mixjax.live import mixed, packed_mix
     except ModuleNotFoundError as error:
         raise ImportError(f"mixjax.live.{name} needs {error.name}: pip install 'mixjax[live]'") from error
-    return getattr(mixed, name)
+    return getattr(packed_mix if name == "PackedMix" else mixed, name)
 
 
 def __dir__() -> list[str]:

@@ -1,0 +1,318 @@
+"""Packs the rows of a plan after they were mixed, by grain's packing."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import grain
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mixjax.live.arguments import check_integer
+from mixjax.live.mixed import mix
+from mixjax.live.mixed_rows import Documents, Iterated, RowIterator
+from mixjax.live.plan import Plan
+from mixjax.live.reading import as_named
+
+__all__ = ["PackedMix"]
+
+_FORM = 1
+_FIELDS = ("tokens", "domain_ids", "token_weights")
+
+
+class PackedMix(grain.IterDataset):
+    r"""Packs documents of all domains together into batches ``[batch_size, T]``.
+
+    Rows of the plan are documents of different lengths here, and a packed row may hold documents of several domains.
+    :func:`mixjax.live.pack` before the mix keeps more promises and pads less; take this where documents cannot be
+    packed beforehand, because they are made, filtered or tokenised while they are read.
+
+    grain's first-fit packing fills a group of ``open_rows`` rows until a document fits into none. Then the group is
+    handed out in batches. An element is a dictionary of:
+
+    - ``"tokens"``, ``"tokens_segment_ids"``, ``"tokens_positions"``, int32 ``[batch_size, T]``, as in
+      :class:`mixjax.live.PackedRows`;
+    - ``"domain_ids"`` int32 ``[batch_size, T]``, the domain of each token; -1 for padding;
+    - ``"token_weights"`` float32 ``[batch_size, T]``, the factor of each token's loss: the plan's ``row_weights`` over
+      the tokens of the document, so that the tokens of a document share its weight; 0 for padding;
+    - ``"step"``, the number of the packed batch, from 0 on;
+    - ``"plan_step"``, the last step of the plan that had to be drawn for it;
+    - ``"planned"``, the plan's batches (:class:`mixjax.live.Batch`) of which this batch handed out the last rows, for
+      the ledger.
+
+    *Promises.* What the plan promises holds for rows planned, in order and over the groups, and not for each packed
+    batch: its shares of domains, and the sum of its ``token_weights``, follow the plan's on average. That sum is the
+    number of documents in the batch over the plan's batch size; over all batches it is the number of the plan's steps.
+    No row is lost or repeated, also after a restore.
+
+    *Feedback.* Publish here, not to the plan. A step of the plan is published when its last row was handed out, with
+    the weights of the last batch of its group, so weights come into force a group later than the plan's ``lag`` alone
+    says. All steps that a group needs are drawn before its first batch is trained: ``lag`` has to be larger than the
+    steps of a group, about ``open_rows * T / (mean tokens of a document * plan.batch_size) + 1``.
+    :class:`mixjax.live.Feedback` takes a ``PackedMix`` in place of a plan, where ``lag`` covers its delay too.
+
+    *Hosts.* Where a row ends up depends on all rows before it. So every host packs all rows of the plan, which
+    therefore has ``host=(0, 1)``, and takes its part of each batch.
+
+    Args:
+        datasets: one data set a domain, with ``len`` and ``[]``, whose examples are integer arrays ``[n]`` of tokens,
+            ``1 <= n <= T``, such as a ``grain.MapDataset``.
+        plan: says which documents come next. With ``lengths`` its shares are shares of tokens.
+        row_length: ``T``, tokens of a packed row, padding included.
+        batch_size: packed rows of a batch.
+        open_rows: packed rows of a group, at least 1. For log-normal lengths (sigma 1) of 600 tokens on average in rows
+            of 2,048 padding is 21 % with 1, 3 % with 32 and 1.5 % with 128.
+        workers: number of reader processes, see :func:`mixjax.live.mix`. Packing itself takes about 0.2 ms a document,
+            in this process.
+        prefetch: as in :func:`mixjax.live.mix`, in batches of the plan.
+        padding: the token that fills up rows.
+
+    Raises:
+        ValueError: data sets that do not fit the plan, a plan of one of several hosts, or a number out of range.
+
+    Example:
+        >>> import numpy as np
+        >>> from mixjax.live import PackedMix, Plan
+        >>> documents = {"short": [np.full(2, 7)] * 50, "long": [np.full(6, 8)] * 50}
+        >>> plan = Plan({"short": 50, "long": 50}, batch_size=4, weights=[0.5, 0.5], lag=8)
+        >>> packed = PackedMix(documents, plan, row_length=8, batch_size=2, open_rows=4)
+        >>> for batch in packed:
+        ...     packed.publish(batch["step"], [0.5, 0.5])
+        ...     if batch["step"] == 3:
+        ...         break
+        >>> batch["domain_ids"].shape, batch["plan_step"], len(batch["planned"])
+        ((2, 8), 3, 2)
+    """
+
+    def __init__(
+        self,
+        datasets: Mapping[str, Any] | Sequence[Any],
+        plan: Plan,
+        row_length: int,
+        batch_size: int,
+        open_rows: int = 64,
+        workers: int = 0,
+        prefetch: int | None = None,
+        padding: int = 0,
+    ):
+        """Keeps the arguments; nothing is read before the first batch is asked for."""
+        super().__init__()
+        for name, value in (("row_length", row_length), ("batch_size", batch_size), ("open_rows", open_rows)):
+            check_integer(name, value, 1, 2**31 - 1)
+        if plan.host[1] != 1:
+            raise ValueError(
+                f"packing after the mix needs all rows on every host: make the plan with host=(0, 1), got {plan.host}, "
+                "and take this host's part of each packed batch."
+            )
+        named = {name: Documents(name, dataset, row_length) for name, dataset in as_named(datasets).items()}
+        self._mixed = mix(named, plan, workers, prefetch)
+        self._plan, self._padding = plan, padding
+        self._row_length, self._batch_size, self._open_rows = row_length, batch_size, open_rows
+        self._handed_out: collections.deque[_Place] = collections.deque()
+        self._place = _Place(0, {"step": plan.step, "row": 0}, 0, 0)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Returns the number of documents of each domain, as the plan has them."""
+        return self._plan.sizes
+
+    @property
+    def lag(self) -> int:
+        """Returns the plan's lag, in steps of the plan."""
+        return self._plan.lag
+
+    @property
+    def num_restored(self) -> int:
+        """Counts how often the plan was set back."""
+        return self._plan.num_restored
+
+    @property
+    def next_to_publish(self) -> int:
+        """Returns the number of the packed batch that is published next."""
+        return self._place.step
+
+    def __iter__(self) -> _PackedIterator:
+        """Starts reading after the last batch that was published.
+
+        Raises:
+            RuntimeError: an iterator over the plan has not been closed.
+        """
+        return _PackedIterator(self, iter(self._mixed))
+
+    def publish(self, step: int, weights: ArrayLike | None, loss_weights: ArrayLike | None = None) -> None:
+        """Sets the weights, and notes that a packed batch was trained.
+
+        Only the last batch of a group moves the plan; the weights of the others are not looked at.
+
+        Args:
+            step: ``batch["step"]`` of the batch that was trained last; every batch is published, or kept, once and in
+                order.
+            weights: as in :meth:`mixjax.live.Plan.publish`; None leaves the weights as they are.
+            loss_weights: as there.
+
+        Raises:
+            ValueError: another batch than the next one, or weights that are not non-negative ``[D]``.
+        """
+        if not self._handed_out or step != self._place.step:
+            waiting = f"the next is batch {self._place.step}" if self._handed_out else "none was handed out since"
+            raise ValueError(f"packed batches are published once and in order: {waiting}, got batch {step}.")
+        after = self._handed_out[0]
+        for planned in range(self._plan.next_to_publish, after.start["step"]):
+            if weights is None:
+                self._plan.keep(planned)
+            else:
+                self._plan.publish(planned, weights, loss_weights)
+        self._place = self._handed_out.popleft()
+
+    def keep(self, step: int) -> None:
+        """Leaves the weights as they are, and notes that a packed batch was trained."""
+        self.publish(step, None)
+
+    def get_state(self) -> dict[str, Any]:
+        """Returns where the batch after the last published one starts, however many batches were read ahead.
+
+        Returns:
+            A dictionary for JSON, with the plan's state in it. It is the same on every host.
+        """
+        settings = {"row_length": self._row_length, "batch_size": self._batch_size, "open_rows": self._open_rows}
+        return {"version": _FORM, **settings, **self._place._asdict(), "plan": self._plan.get_state()}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Puts the plan and the packing back to where :meth:`get_state` was called, before the next iterator starts.
+
+        The documents of the group that was being handed out are read and packed again, and the batches that were
+        published are left out.
+
+        Args:
+            state: the dictionary, possibly from JSON.
+
+        Raises:
+            ValueError: the state is of other settings, of another plan, or damaged.
+        """
+        missing = {"version", "row_length", "batch_size", "open_rows", "plan", *_Place._fields} - state.keys()
+        if missing:
+            raise ValueError(f"the state is not a packed mix's: it lacks {', '.join(sorted(missing))}.")
+        if state["version"] > _FORM:
+            raise ValueError(f"the state has version {state['version']}, and this mixjax reads up to {_FORM}.")
+        for name in ("row_length", "batch_size", "open_rows"):
+            mine = getattr(self, f"_{name}")
+            if state[name] != mine:
+                raise ValueError(f"the state was saved with {name} = {state[name]}, and this packed mix has {mine}.")
+        place = _Place(*(state[name] for name in _Place._fields))
+        if place.start["step"] != state["plan"]["step"]:
+            raise ValueError(
+                f"the plan was saved at step {state['plan']['step']}, and its packed rows start in step "
+                f"{place.start['step']}: publish to the packed mix only, and not to its plan."
+            )
+        self._plan.set_state(state["plan"])
+        self._handed_out.clear()
+        self._place = place
+
+    def __reduce__(self):
+        """Refuses to be pickled, as the mix does."""
+        return self._mixed.__reduce__()
+
+
+class _Place(NamedTuple):
+    """Holds where a packed batch starts.
+
+    Attributes:
+        step: the number of the packed batch.
+        start: ``{"step", "row"}``, the plan's step, and the row in its batch, with which the group starts.
+        next_row: packed rows of the group that come before.
+        counter: packed rows before it since the start of the run.
+    """
+
+    step: int
+    start: dict[str, int]
+    next_row: int
+    counter: int
+
+
+class _PackedIterator(grain.DatasetIterator):
+    """Hands out batches of packed rows."""
+
+    def __init__(self, packed: PackedMix, batches: grain.DatasetIterator):
+        super().__init__()
+        self._packed, self._batches = packed, batches
+        # Batches that an earlier iterator handed out, and nobody published, come again, and so does their group.
+        if packed._handed_out or packed._plan.step != packed._place.start["step"]:
+            packed.set_state(packed.get_state())
+        self._start()
+
+    def _start(self):
+        """Goes to the place where the plan and the packing were set to."""
+        packed, place = self._packed, self._packed._place
+        if packed._plan.step != place.start["step"]:
+            raise RuntimeError(
+                f"the plan was set to step {packed._plan.step}, and the packed rows start in step "
+                f"{place.start['step']}: set the state of the packed mix, and not of its plan."
+            )
+        # Packed rows of a batch that an error broke off wait for the next call.
+        self._taken: list[dict[str, Any]] = []
+        self._rows = RowIterator(self._batches, place.start["step"])
+        self._packing = iter(
+            grain.experimental.FirstFitPackIterDataset(
+                Iterated(self._rows),
+                length_struct=dict.fromkeys(_FIELDS, packed._row_length),
+                num_packing_bins=packed._open_rows,
+                # In the order in which they are filled, the last rows of a group have the most padding.
+                shuffle_bins=True,
+                seed=packed._plan.seed,
+                meta_features=("domain_ids", "token_weights"),
+            )
+        )
+        self._packing.set_state({"parent": place.start, "next_row": place.next_row, "counter": place.counter})
+        self._step, self._done = place.step, place.start["step"]
+        self._restored = packed._plan.num_restored
+
+    def __next__(self) -> dict[str, Any]:
+        self._assert_not_closed()
+        packed = self._packed
+        if self._restored != packed._plan.num_restored:
+            self._start()
+        try:
+            while len(self._taken) < packed._batch_size:
+                self._taken.append(next(self._packing))
+        except (RuntimeError, TimeoutError) as error:
+            if "no weights" not in str(error):
+                raise
+            raise type(error)(self._advice()) from error
+        rows, self._taken = self._taken, []
+        batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        is_padding = batch["tokens_segment_ids"] == 0
+        # grain pads with 0, which is a domain.
+        batch["domain_ids"][is_padding] = -1
+        batch["tokens"][is_padding] = packed._padding
+        state = self._packing.get_state()
+        place = _Place(self._step + 1, state["parent"], state["next_row"], state["counter"])
+        planned = self._rows.planned(self._done, place.start["step"])
+        batch |= {"step": self._step, "plan_step": self._rows.last_step, "planned": planned}
+        self._step, self._done = place.step, place.start["step"]
+        packed._handed_out.append(place)
+        return batch
+
+    def _advice(self) -> str:
+        packed = self._packed
+        if packed._handed_out:
+            next_one = packed.next_to_publish
+            return (
+                f"batch {self._step} needs weights: call publish({next_one}, weights) or keep({next_one}) of the "
+                f"packed mix after training batch {next_one}."
+            )
+        return (
+            f"a group of open_rows = {packed._open_rows} packed rows takes more than {packed.lag} steps of the plan, "
+            f"and weights are only known for lag = {packed.lag} steps: raise the plan's lag, or lower open_rows."
+        )
+
+    def get_state(self) -> dict[str, Any]:
+        return self._packed.get_state()
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self._packed.set_state(state)
+
+    def close(self) -> None:
+        self._batches.close()
+        super().close()
