@@ -165,10 +165,9 @@ class Plan:
         return self._restored
 
     @property
-    def token_totals(self) -> dict[str, int] | None:
+    def token_totals(self) -> list[int] | None:
         """Returns the number of tokens of all examples of each domain; None where the plan counts rows."""
-        totals = self._drawing.totals
-        return None if totals is None else dict(zip(self.sizes, totals, strict=True))
+        return self._drawing.totals
 
     @property
     def ending(self) -> dict[str, Any] | None:

@@ -57,7 +57,8 @@ def checked(state: Mapping[str, Any], plan: Plan, domains: str) -> tuple[dict[st
         kinds = ("tokens", "rows") if plan.token_totals is None else ("rows", "tokens")
         raise ValueError(f"the state was saved by a plan that counts {kinds[0]}, and this plan counts {kinds[1]}.")
     if totals is not None:
-        _check_same(totals, plan.token_totals, "tokens")
+        assert plan.token_totals is not None
+        _check_same(dict(zip(saved, totals, strict=True)), dict(zip(mine, plan.token_totals, strict=True)), "tokens")
     if list(saved) == list(mine):
         return dict(state), []
     added = [name for name in mine if name not in saved]
@@ -102,16 +103,22 @@ def _undamaged(state: Mapping[str, Any]) -> dict[str, Any]:
     changes = state["changes"]
     if not isinstance(changes, (list, tuple)) or not changes:
         _refuse("changes", changes)
-    for change in changes:
-        if not isinstance(change, Mapping) or not {"weights", "loss_weights"} <= change.keys():
-            _refuse("changes", change)
-        _integer(change, "from", 0)
-        for name in ("weights", "loss_weights"):
-            if name == "weights" or change[name] is not None:
-                as_weights(f"the state's {name}", change[name], num_domains)
+    found["changes"] = [_undamaged_change(change, num_domains) for change in changes]
     # The step that comes next has to have weights.
     if changes[0]["from"] > found["step"]:
         _refuse("changes", changes[0])
+    return found
+
+
+def _undamaged_change(change, num_domains) -> dict[str, Any]:
+    if not isinstance(change, Mapping) or not {"weights", "loss_weights"} <= change.keys():
+        _refuse("changes", change)
+    found: dict[str, Any] = {"from": _integer(change, "from", 0)}
+    for name in ("weights", "loss_weights"):
+        found[name] = change[name]
+        if name == "weights" or change[name] is not None:
+            as_weights(f"the state's {name}", change[name], num_domains)
+            found[name] = np.asarray(change[name], np.float32)
     return found
 
 
@@ -120,12 +127,11 @@ def _undamaged_tokens(state, num_domains) -> dict[str, Any]:
     totals = state.get("token_totals")
     if totals is None:
         return {"token_totals": None}
-    if not isinstance(totals, Mapping) or list(totals) != list(state["sizes"]):
-        _refuse("token_totals", totals)
+    totals = _vector(state, "token_totals", num_domains, "iu", np.int64)
     tokens = _vector(state, "tokens", num_domains, "iu", np.int64)
     if min(tokens) < 0:
         _refuse("tokens", state["tokens"])
-    return {"token_totals": dict(totals), "tokens": tokens, "spent": _integer(state, "spent", 0)}
+    return {"token_totals": totals, "tokens": tokens, "spent": _integer(state, "spent", 0)}
 
 
 def _integer(state, name, least):

@@ -103,7 +103,9 @@ class Schedule:
 
 
 def _short(weights: NDArray[np.float32]) -> list[float]:
-    """Returns the numbers of fewest digits that round to the weights, which are half as long in JSON."""
-    values = weights.astype(str).astype(np.float64)
-    # What is halfway between two numbers after one rounding may go the other way in a second one.
+    """Returns numbers of nine digits that round to the weights: JSON would write seventeen digits of theirs."""
+    digits = 8 - np.floor(np.log10(weights, where=weights > 0, out=np.zeros(weights.size)))
+    scale = 10.0**digits
+    values = np.rint(weights * scale) / scale
+    # A weight below 1e-14 has a scale that is no exact number, and is written as it is if that makes a difference.
     return np.where(values.astype(np.float32) == weights, values, weights).tolist()

@@ -126,7 +126,7 @@ def test_a_state_fits_only_plans_that_count_the_same():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("tokens", [1, 2]), ("tokens", [-1, 0, 0]), ("spent", None), ("spent", -1), ("token_totals", {"web": 3})],
+    [("tokens", [1, 2]), ("tokens", [-1, 0, 0]), ("spent", None), ("spent", -1), ("token_totals", [3])],
 )
 def test_a_damaged_state_is_refused_by_name(field, value):
     with pytest.raises(ValueError, match=f"the state is damaged: {field} cannot be"):
