@@ -31,7 +31,7 @@ def show(
     path: Annotated[Path, typer.Argument(metavar="LEDGER", help="A file that mixjax.live.Ledger writes.")],
     figure: Annotated[Path | None, typer.Option("--figure", help="Draw a figure into this file too.")] = None,
 ) -> None:
-    """Show what was really drawn: rows, shares and epochs of each domain, and events.
+    """Show what was really drawn: rows or tokens, shares and epochs of each domain, and events.
 
     The ledger may belong to a run that goes on.
 
@@ -42,7 +42,8 @@ def show(
     """
     with reported(ValueError, OSError, ImportError):
         from mixjax.live import read_ledger
-        from mixjax.live.figures import ledger_figure, ledger_lines
+        from mixjax.live.figures import ledger_figure
+        from mixjax.live.ledger_table import ledger_lines
 
         ledger = read_ledger(path)
         for line in ledger_lines(ledger):

@@ -1,11 +1,12 @@
-"""Tests the figure and the table of a ledger by what they show."""
+"""Tests the figure of a ledger by what it shows."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
 from mixjax.live import Ledger, Plan, read_ledger
-from mixjax.live.figures import ledger_figure, ledger_lines
+from mixjax.live.figures import ledger_figure
+from mixjax.live.ledger_table import ledger_lines
 
 
 def ledger_of(path, num_steps=120, losses=True, **changes):
@@ -32,6 +33,18 @@ def test_the_figure_shows_shares_epochs_and_losses(tmp_path):
     plt.close(figure)
 
 
+def test_limits_of_domains_have_their_colours(tmp_path):
+    found = ledger_of(tmp_path / "ledger", max_epochs=[np.inf, 2, 3], losses=False)
+    assert found.attrs["max_epochs"] == {"web": None, "books": 2.0, "code": 3.0}
+    figure = ledger_figure(found)
+    drawn = {line.get_color(): line for line in figure.axes[1].lines if line.get_linestyle() == "-"}
+    limits = [line for line in figure.axes[1].lines if line.get_linestyle() == "--" and len(line.get_ydata())]
+    assert [line.get_ydata()[0] for line in limits] == [2.0, 3.0]
+    for line in limits:
+        assert drawn[line.get_color()].get_ydata()[-1] <= line.get_ydata()[0]
+    plt.close(figure)
+
+
 def test_many_domains_are_cut_to_the_most_drawn_and_said_so(tmp_path):
     weights = np.arange(1, 26)
     found = ledger_of(tmp_path / "ledger", sizes=[100] * 25, weights=weights, losses=False)
@@ -43,13 +56,14 @@ def test_many_domains_are_cut_to_the_most_drawn_and_said_so(tmp_path):
     plt.close(figure)
 
 
-def test_the_table_has_a_line_for_each_domain_and_kind_of_event(tmp_path):
-    found = ledger_of(tmp_path / "ledger", max_epochs=[100, 1, 1])
-    lines = ledger_lines(found)
-    assert lines[0] == "960 rows in the steps 0 to 119"
-    assert lines[1].split() == ["domain", "rows", "share", "epochs", "asked", "in", "force"]
-    assert lines[3].split() == ["books", "90", "0.0938", "1", "0.3000", "0.0000"]
-    assert any(line.startswith("written off: ") and "first at step" in line for line in lines)
+def test_shares_are_those_of_tokens_where_the_plan_counts_them(tmp_path):
+    lengths = [np.full(5000, 10), np.full(90, 30), np.full(20, 100)]
+    figure = ledger_figure(ledger_of(tmp_path / "ledger", lengths=lengths, losses=False))
+    shares = figure.axes[0]
+    assert shares.get_title().startswith("share of the tokens")
+    drawn = sorted(line.get_ydata().mean() for line in shares.lines[::3])
+    np.testing.assert_allclose(drawn, [0.2, 0.3, 0.5], atol=0.04)
+    plt.close(figure)
 
 
 def test_a_ledger_without_steps_is_an_error(tmp_path):

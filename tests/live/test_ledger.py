@@ -166,10 +166,15 @@ def test_what_is_no_ledger_is_refused(tmp_path):
         '{"from": 2, "step": 2, "counts": [NaN, 2, 2]}',
         '{"from": 2, "step": 2, "counts": [1000000000000000000000, 2, 2]}',
         '{"from": 2, "step": 2, "counts": [2, 2, 2], "weights": [1]}',
+        '{"from": 2, "step": 2, "counts": [2, 2, 2], "tokens": [1]}',
+        '{"from": 2, "step": 2, "counts": [2, 2, 2], "tokens": [1, 2, 0.5]}',
+        '{"step": 2, "event": {"step": 2}}',
+        '{"step": -1, "event": {"step": 2, "event": "ended"}}',
         '{"from": 2, "step": 2, "counts": [2, 2, 2], "events": [{}]}',
         '{"ledger": 1, "step": 2, "domains": {}}',
         '{"ledger": 1, "step": 2, "domains": {"web": 0}}',
         '{"ledger": 1, "step": 2, "domains": {"web": 1}, "max_epochs": "many"}',
+        '{"ledger": 1, "step": 2, "domains": {"web": 1}, "max_epochs": [1, 2]}',
     ],
 )
 def test_a_damaged_line_is_named(tmp_path, damaged):
@@ -196,3 +201,89 @@ def test_elements_that_were_on_the_device_are_noted(tmp_path):
         events = element.pop("events")
         ledger.write(jax.device_put(element) | {"events": events})
     assert read_ledger(tmp_path / "ledger").step.values.tolist() == [0]
+
+
+LENGTHS = {"web": np.arange(1, 101), "books": np.full(20, 30), "code": np.arange(100, 107)}
+
+
+@pytest.mark.parametrize("every", [1, 4])
+def test_tokens_are_noted_cut_and_filled_in_like_rows(tmp_path, every):
+    path, plan, tokens = tmp_path / "ledger", plan_of(lengths=LENGTHS), []
+    ledger = Ledger(path, plan, every)
+    for step in range(10):
+        if step == 6:
+            state = plan.get_state()
+        ledger.write(batch := next(plan))
+        tokens.append(batch.tokens)
+        plan.keep(step)
+    ledger.close()
+    found = read_ledger(path)
+    assert found.attrs["unit"] == "tokens"
+    np.testing.assert_array_equal(found.tokens.cumsum("step"), np.cumsum(tokens, axis=0)[found.step.values])
+
+    go_on(path, plan_of(state, lengths=LENGTHS), 2)
+    found = read_ledger(path)
+    assert found.step.values[-1] == 7
+    np.testing.assert_array_equal(found.tokens.cumsum("step"), np.cumsum(tokens, axis=0)[found.step.values])
+
+
+def test_a_ledger_of_a_plan_that_counts_rows_knows_no_tokens(tmp_path):
+    go_on(tmp_path / "ledger", plan_of(), 3)
+    found = read_ledger(tmp_path / "ledger")
+    assert np.isnan(found.tokens).all() and found.attrs["unit"] == "rows"
+    # What was asked for is in force, and written once.
+    assert '"asked"' not in (tmp_path / "ledger").read_text()
+    np.testing.assert_array_equal(found.asked, found.weights)
+
+
+def finished(path, state=None, **changes):
+    """Trains until the plan ends, and closes the ledger."""
+    plan = plan_of(**({"budget": 40} | changes))
+    if state is not None:
+        plan.set_state(state)
+    with Ledger(path, plan) as ledger:
+        for batch in plan:
+            ledger.write(batch)
+            plan.keep(batch.step)
+    return plan
+
+
+def endings(path):
+    return [event for event in read_ledger(path).attrs["events"] if event["event"] == "ended"]
+
+
+def test_the_last_line_of_a_plan_that_has_ended_says_why(tmp_path):
+    path = tmp_path / "ledger"
+    plan = finished(path)
+    want = {"step": 6, "event": "ended", "reason": "budget reached"}
+    assert plan.ending == want and json.loads(path.read_text().splitlines()[-1]) == {"step": 6, "event": want}
+    assert read_ledger(path).attrs["events"][-1] == want
+    # Begun again at its end, it says so once; with more to do, it goes on.
+    state = plan.get_state()
+    finished(path, state)
+    assert endings(path) == [want]
+    finished(path, state, budget=60)
+    assert endings(path) == [want | {"step": 10}]
+    assert read_ledger(path).num_steps.sum() == 10
+
+
+def test_weights_on_domains_with_less_than_a_batch_left_end_a_plan(tmp_path):
+    plan = finished(tmp_path / "ledger", budget=None, weights=[0, 0.7, 0.3], max_epochs=[1, 1, 1])
+    left = {name: count for name, count in zip(("books", "code"), (20, 7), strict=True)}
+    for batch in read_ledger(tmp_path / "ledger").counts.values:
+        left = {name: left[name] - count for name, count in zip(left, batch[1:], strict=True)}
+    assert plan.ending["reason"] == "rows spent" and plan.ending["rows_left"] == left and sum(left.values()) < 6
+    assert endings(tmp_path / "ledger") == [plan.ending]
+
+
+def test_a_ledger_that_lacks_the_last_steps_does_not_say_that_the_plan_ended(tmp_path):
+    """A loader that read ahead has met the end; the loop has not."""
+    for num_noted, want in ((3, None), (6, "budget reached")):
+        plan = plan_of(budget=40, lag=8)
+        with Ledger(tmp_path / str(num_noted), plan) as ledger:
+            batches = list(plan)
+            for batch in batches[:num_noted]:
+                ledger.write(batch)
+        assert [event["reason"] for event in endings(tmp_path / str(num_noted))] == ([want] if want else [])
+    plan.take_back(batches[5])
+    assert plan.ending is None
