@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import multiprocessing
+import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from mixjax.live.batch import Batch
 from mixjax.live.plan import Plan
 from mixjax.live.reading import as_named, check_alike, read_batch, sizes_of
 from mixjax.live.sending import Sent
+from mixjax.live.waiting import Watch
 
 __all__ = ["MixDataset", "mix"]
 
@@ -48,7 +50,8 @@ def mix(
     Returns:
         A ``grain.IterDataset``. ``get_state`` of its iterator is :meth:`mixjax.live.Plan.get_state`, whatever was read
         ahead. A new iterator goes on after the last element that was handed out. So does an iterator after an error of
-        a data set, by reading the same batch again.
+        a data set, by reading the same batch again. Where a thread read ahead (``ThreadPrefetchIterDataset``,
+        ``device_put``), set the plan back before a new iterator: ``plan.set_state(feedback.get_state())``.
 
     Raises:
         ValueError: data sets that do not fit the plan's domains or sizes, or a number out of range.
@@ -92,29 +95,49 @@ class MixDataset(grain.IterDataset):
         """Starts reading.
 
         Raises:
-            RuntimeError: an iterator over this plan has not been closed.
+            RuntimeError: an iterator over this plan has not been closed, or a thread read steps ahead of which nobody
+                knows whether they were trained.
         """
         _claim(self._plan)
         iterator = _MixIterator(self._datasets, self._plan, self._workers, self._ahead)
         _LIVE[self._plan] = weakref.ref(iterator)
         return iterator
 
+    def mp_prefetch(self, *arguments: Any, **named: Any):
+        """Refuses to be read by other processes, which would each have a plan of their own.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError(_WORKERS)
+
     def __reduce__(self):
         """Refuses to be pickled, which would copy the plan."""
-        raise TypeError(
-            "a live mix cannot be sent to another process, since its plan would not hear of new weights there: in "
-            "place of .mp_prefetch after the mix use mixjax.live.mix(datasets, plan, workers=...)."
-        )
+        raise TypeError(_WORKERS)
 
+
+_WORKERS = (
+    "a live mix cannot be sent to another process, since its plan would not hear of new weights there: in place of "
+    ".mp_prefetch after the mix use mixjax.live.mix(datasets, plan, workers=...)."
+)
 
 _LIVE: weakref.WeakKeyDictionary[Plan, weakref.ref] = weakref.WeakKeyDictionary()
 
+# Plans from which a thread read that did not make the iterator, with what num_restored was.
+_READ_BY_THREAD: weakref.WeakKeyDictionary[Plan, int] = weakref.WeakKeyDictionary()
+
 
 def _claim(plan: Plan) -> None:
-    """Checks that nobody else draws from the plan."""
+    """Checks that nobody else draws from the plan, and that it stands where the loop before it ended."""
     before = _LIVE[plan]() if plan in _LIVE else None
     if before is not None and not before.is_closed:
         raise RuntimeError("the plan has a live iterator: close() it, or give the other loop a plan of its own.")
+    if _READ_BY_THREAD.get(plan) == plan.num_restored and plan.step > plan.next_to_publish:
+        raise RuntimeError(
+            f"a thread read ahead to step {plan.step - 1}, and steps are published up to {plan.next_to_publish - 1}: "
+            "go back to the step after the last one trained by plan.set_state(feedback.get_state()), or "
+            "plan.set_state(plan.get_state()) without a Feedback."
+        )
 
 
 class _MixIterator(grain.DatasetIterator):
@@ -125,6 +148,7 @@ class _MixIterator(grain.DatasetIterator):
         self._datasets, self._plan, self._prefetch = datasets, plan, max(prefetch, workers)
         self._pending: collections.deque[tuple[Batch, concurrent.futures.Future]] = collections.deque()
         self._restored = plan.num_restored
+        self._thread = threading.get_ident()
         self._pool = None
         if workers:
             # Forked processes would inherit JAX's threads and locks in whatever state they are.
@@ -136,8 +160,10 @@ class _MixIterator(grain.DatasetIterator):
 
     def __next__(self) -> dict[str, Any]:
         self._assert_not_closed()
+        if threading.get_ident() != self._thread:
+            _READ_BY_THREAD[self._plan] = self._plan.num_restored
         if self._pool is None:
-            batch = next(self._plan)
+            batch = self._draw()
             try:
                 return _element(batch, read_batch(self._datasets, batch.domain_ids, batch.rows))
             except BaseException:
@@ -169,13 +195,24 @@ class _MixIterator(grain.DatasetIterator):
         """Sends batches to the workers as long as their weights are known; waits for the first one if there is none."""
         while len(self._pending) < self._prefetch and (self._plan.is_known() or not (self._pending or only_known)):
             try:
-                batch = next(self._plan)
+                batch = self._draw()
             except StopIteration:
                 if self._pending or only_known:
                     return
                 raise
             assert self._pool is not None
             self._pending.append((batch, self._pool.submit(_read, batch.domain_ids, batch.rows)))
+
+    def _draw(self) -> Batch:
+        """Draws a batch; stops waiting for its weights where that is in vain."""
+        watch = Watch(self)
+
+        def while_waiting(publisher):
+            # At the end of the program threads are waited for that are no daemons.
+            is_over = self.is_closed or not threading.main_thread().is_alive()
+            return "unwanted" if is_over else watch.look(publisher)
+
+        return self._plan.draw(while_waiting)
 
     def get_state(self) -> dict[str, Any]:
         return self._plan.get_state()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +20,8 @@ from mixjax.live.row_lengths import named_lengths
 from mixjax.live.weights import Schedule
 
 __all__ = ["Plan"]
+
+_SECONDS_BETWEEN_LOOKS = 0.2
 
 
 class Plan:
@@ -185,8 +188,18 @@ class Plan:
 
     def __next__(self) -> Batch:
         """Draws the batch of the next step."""
+        return self.draw()
+
+    def draw(self, while_waiting: Callable[[int], Literal["unwanted", "stuck"] | None] | None = None) -> Batch:
+        """Draws the batch of the next step, as ``next`` does, and asks now and then whether to go on waiting for it.
+
+        Args:
+            while_waiting: called every fifth of a second while the step has no weights, with the identity of the thread
+                that publishes them; ``"unwanted"`` ends the wait as the end of the data does, ``"stuck"`` as in the
+                thread that publishes.
+        """
         with self._changed:
-            self._wait_for_weights()
+            self._wait_for_weights(while_waiting)
             if self._closed:
                 raise StopIteration
             try:
@@ -310,16 +323,24 @@ class Plan:
         over = self._drawing.pacing.is_over(self._step, self._now)
         return self._closed or over or self._schedule.knows(self._step)
 
-    def _wait_for_weights(self):
-        if not self._is_ready() and threading.get_ident() == self._publisher:
-            step = self._schedule.next_to_publish
-            raise RuntimeError(
-                f"step {self._step} has no weights yet: call plan.publish({step}, weights) or plan.keep({step}) after "
-                f"training step {step}, since weights are in force lag = {self.lag} steps later."
+    def _wait_for_weights(self, while_waiting):
+        end = time.monotonic() + self.timeout
+        found = "stuck" if threading.get_ident() == self._publisher else None
+        while not self._is_ready():
+            left = end - time.monotonic()
+            if found == "unwanted":
+                raise StopIteration
+            if found == "stuck" or left <= 0:
+                raise self._lack_of_weights(found)
+            if not self._changed.wait_for(self._is_ready, min(left, _SECONDS_BETWEEN_LOOKS)) and while_waiting:
+                found = while_waiting(self._publisher)
+
+    def _lack_of_weights(self, found) -> Exception:
+        step = self._schedule.next_to_publish
+        calls = f"plan.publish({step}, weights) or plan.keep({step})"
+        if found == "stuck":
+            return RuntimeError(
+                f"step {self._step} has no weights yet: call {calls} after training step {step}, since weights are in "
+                f"force lag = {self.lag} steps later."
             )
-        if not self._changed.wait_for(self._is_ready, self.timeout):
-            step = self._schedule.next_to_publish
-            raise TimeoutError(
-                f"step {self._step} had no weights for {self.timeout:g} s: nobody called plan.publish({step}, weights) "
-                f"or plan.keep({step})."
-            )
+        return TimeoutError(f"step {self._step} had no weights for {self.timeout:g} s: nobody called {calls}.")

@@ -108,8 +108,11 @@ def test_the_end_of_the_plan_is_the_end_of_the_data():
 
 
 def test_a_mix_is_not_sent_to_another_process():
-    with pytest.raises(TypeError, match=r"in place of .mp_prefetch after the mix use mixjax.live.mix\(.*workers="):
+    message = r"in place of .mp_prefetch after the mix use mixjax.live.mix\(.*workers="
+    with pytest.raises(TypeError, match=message):
         pickle.dumps(mix(datasets(), plan_of()))
+    with pytest.raises(TypeError, match=message):
+        mix(datasets(), plan_of()).mp_prefetch(grain.MultiprocessingOptions(num_workers=2))
 
 
 def test_a_plan_has_one_live_iterator():
