@@ -1,52 +1,14 @@
-"""Defines a small decoder of bytes, and measures how its losses on the bytes of one sequence depend on each other."""
+"""Measures how the losses of a decoder on the bytes of one sequence depend on each other."""
 
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx
 
-VOCABULARY = 256
+from experiments.shared.decoder import Decoder
 
-
-class Block(nnx.Module):
-    """Applies causal attention and an MLP of 4 widths, each with a norm before it and its input added."""
-
-    def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
-        """Creates the parameters, without biases."""
-        self.heads = heads
-        self.norms = nnx.List([nnx.RMSNorm(width, rngs=rngs) for _ in range(2)])
-        self.qkv = nnx.Linear(width, 3 * width, use_bias=False, rngs=rngs)
-        self.mix = nnx.Linear(width, width, use_bias=False, rngs=rngs)
-        self.up = nnx.Linear(width, 4 * width, use_bias=False, rngs=rngs)
-        self.down = nnx.Linear(4 * width, width, use_bias=False, rngs=rngs)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps ``[n, length, width]`` to the same shape."""
-        heads = self.qkv(self.norms[0](x)).reshape(*x.shape[:-1], self.heads, -1)
-        mixed = jax.nn.dot_product_attention(*jnp.split(heads, 3, axis=-1), is_causal=True)
-        x += self.mix(mixed.reshape(x.shape))
-        return x + self.down(jax.nn.gelu(self.up(self.norms[1](x))))
-
-
-class Decoder(nnx.Module):
-    """Maps bytes ``[n, length]`` to logits of the next bytes ``[n, length, 256]``, with learned positions."""
-
-    def __init__(self, layers: int, width: int, heads: int, length: int, *, rngs: nnx.Rngs):
-        """Creates the parameters for windows of ``length`` bytes."""
-        self.bytes = nnx.Embed(VOCABULARY, width, rngs=rngs)
-        self.positions = nnx.Embed(length, width, rngs=rngs)
-        self.blocks = nnx.List([Block(width, heads, rngs=rngs) for _ in range(layers)])
-        self.norm = nnx.RMSNorm(width, rngs=rngs)
-        self.out = nnx.Linear(width, VOCABULARY, rngs=rngs)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Returns the logits; the logits of a place depend only on the bytes up to it."""
-        x = self.bytes(x.astype(jnp.int32)) + self.positions(jnp.arange(x.shape[-1]))
-        for block in self.blocks:
-            x = block(x)
-        return self.out(self.norm(x))
+__all__ = ["Decoder", "byte_losses", "design_effects", "loss_variances"]
 
 
 def byte_losses(model: Decoder, windows: jax.Array) -> jax.Array:

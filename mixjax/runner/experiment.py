@@ -234,7 +234,7 @@ def _text(summary: Any) -> str:
 
 def _run_sweeps(
     config: Config, chunks: Path, callback: Callable[[str, float, int], None] | None, tracker: Tracker
-) -> tuple[Results, Experiment, dict[str, Path]]:
+) -> tuple[Results, Experiment, dict[Path, str]]:
     """Runs the sweep of each run. Returns all metrics, the first experiment without its data, and the kept files."""
     all_parts = [(item, parts_of(config, item)) for item in config.runs]
     # A mistake in a later run must not cost the time of the earlier ones. The first one is checked when it is run.
@@ -245,7 +245,7 @@ def _run_sweeps(
         with axes_are_numbers(config, experiment, part):
             Prepared.of(spec)
     results: Results = {}
-    files: dict[str, Path] = {}
+    files: dict[Path, str] = {}
     ran_first = None
     number = 0
     for item, parts in all_parts:
@@ -256,7 +256,7 @@ def _run_sweeps(
             if not datasets and report is not None:
                 report(0, spec.num_runs)
             checkpoint = chunks / f"run_{number:03d}"
-            files[_folder_name(part.title, number)] = checkpoint / on_host.FILES
+            files[checkpoint / on_host.FILES] = _folder_name(item.name, len(results))
             with axes_are_numbers(config, experiment, part):
                 dataset = loop.run(
                     spec,
@@ -277,9 +277,9 @@ def _run_sweeps(
     return results, ran_first, files
 
 
-def _folder_name(title: str, number: int) -> str:
-    """Makes the name of a folder of a title that a user chose; the number keeps two of them apart."""
-    return f"{number:03d}_{re.sub(r'[^-+.=a-zA-Z0-9]+', '_', title)[:60]}"
+def _folder_name(run: str, number: int) -> str:
+    """Makes the name of a folder of a run's name, which a user chose; the number keeps two of them apart."""
+    return f"{number}_{re.sub(r'[^-+.=a-zA-Z0-9]+', '_', run)[:60]}"
 
 
 def _sweep_of(config: Config, part: Part) -> tuple[Experiment, Sweep]:

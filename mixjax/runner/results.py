@@ -181,7 +181,7 @@ def write(
     summary: str = "",
     failures: Mapping[str, str] | None = None,
     progress: Path | None = None,
-    files: Mapping[str, Path] | None = None,
+    files: Mapping[Path, str] | None = None,
 ) -> Path:
     """Writes a result folder, replacing an earlier one only when the new one is complete.
 
@@ -196,7 +196,8 @@ def write(
         summary: Markdown for the head of the report.
         failures: "figure", "claims" or "summary" -> its traceback, for the report.
         progress: the file of the sweeps' records, copied if it exists.
-        files: name -> folder of files that runs have kept; each is copied if it holds one.
+        files: folder of files that runs have kept -> the name of the folder they come into, below ``files``. Several
+            may come into one.
 
     Returns:
         ``out``, absolute.
@@ -220,9 +221,9 @@ def write(
             (new / "figure.png").write_bytes(figure)
         if progress is not None and progress.exists():
             shutil.copyfile(progress, new / "progress.jsonl")
-        for name, folder in (files or {}).items():
+        for folder, name in (files or {}).items():
             if any(path.is_file() for path in folder.rglob("*")):
-                shutil.copytree(folder, new / _KEPT / name)
+                shutil.copytree(folder, new / _KEPT / name, dirs_exist_ok=True)
         report = Report(
             config, out, results, claims, meta, summary, has_figure=figure is not None, failures=failures or {}
         )

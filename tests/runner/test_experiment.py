@@ -144,7 +144,7 @@ def test_an_ordinary_loop_is_run_and_its_files_come_with_the_result(make, tmp_pa
     np.testing.assert_array_equal(error.isel(seed=0), np.array([[0.5], [0.25]]) ** np.arange(4))
     assert calls[-1] == ("steep", 6, 6)
     kept = sorted(file.relative_to(path).as_posix() for file in path.rglob("ledger.jsonl"))
-    assert len(kept) == 12 and kept[0] == "files/000_flat/gamma=0.25,seed=7/ledger.jsonl"
+    assert len(kept) == 12 and kept[0] == "files/0_flat/gamma=0.25,seed=7/ledger.jsonl"
     # The result may be written again over the old one.
     again = experiment.run(make(TEXT, function="loop"))
     assert again == path and not path.with_name("toy.chunks").exists()

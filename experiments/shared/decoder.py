@@ -1,0 +1,46 @@
+"""Defines a small decoder of tokens."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+__all__ = ["Decoder"]
+
+
+class Block(nnx.Module):
+    """Applies causal attention and an MLP of 4 widths, each with a norm before it and its input added."""
+
+    def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
+        """Creates the parameters, without biases."""
+        self.heads = heads
+        self.norms = nnx.List([nnx.RMSNorm(width, rngs=rngs) for _ in range(2)])
+        self.qkv = nnx.Linear(width, 3 * width, use_bias=False, rngs=rngs)
+        self.mix = nnx.Linear(width, width, use_bias=False, rngs=rngs)
+        self.up = nnx.Linear(width, 4 * width, use_bias=False, rngs=rngs)
+        self.down = nnx.Linear(4 * width, width, use_bias=False, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps ``[n, length, width]`` to the same shape."""
+        heads = self.qkv(self.norms[0](x)).reshape(*x.shape[:-1], self.heads, -1)
+        mixed = jax.nn.dot_product_attention(*jnp.split(heads, 3, axis=-1), is_causal=True)
+        x += self.mix(mixed.reshape(x.shape))
+        return x + self.down(jax.nn.gelu(self.up(self.norms[1](x))))
+
+
+class Decoder(nnx.Module):
+    """Maps tokens ``[n, length]`` to logits of the next tokens ``[n, length, vocabulary]``, with learned positions."""
+
+    def __init__(self, layers: int, width: int, heads: int, length: int, *, vocabulary: int = 256, rngs: nnx.Rngs):
+        """Creates the parameters for windows of ``length`` tokens; 256 tokens are bytes."""
+        self.tokens = nnx.Embed(vocabulary, width, rngs=rngs)
+        self.positions = nnx.Embed(length, width, rngs=rngs)
+        self.blocks = nnx.List([Block(width, heads, rngs=rngs) for _ in range(layers)])
+        self.norm = nnx.RMSNorm(width, rngs=rngs)
+        self.out = nnx.Linear(width, vocabulary, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns the logits; the logits of a place depend only on the tokens up to it."""
+        x = self.tokens(x.astype(jnp.int32)) + self.positions(jnp.arange(x.shape[-1]))
+        for block in self.blocks:
+            x = block(x)
+        return self.out(self.norm(x))
