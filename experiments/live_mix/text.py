@@ -9,15 +9,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import orbax.checkpoint as ocp
 from flax import nnx
 
 from experiments.live_mix.text_results import claims, figure
 from experiments.shared.decoder import Decoder
 from mixjax import data, live, rules, signals
+from mixjax.checks import requires
 from mixjax.runner import configs
 from mixjax.runner.experiment import Experiment
 from mixjax.sweeps import HostLoop, HostRun
+
+with requires("live", "experiments.live_mix.text"):
+    import orbax.checkpoint as ocp
 
 __all__ = ["Text", "text"]
 
