@@ -34,7 +34,7 @@ def drawn_of(ledger: xarray.Dataset) -> tuple[str, NDArray[np.number]]:
 
 
 def ledger_lines(ledger: xarray.Dataset) -> list[str]:
-    """Tabulates a ledger: a line for each domain, and one for each kind of event.
+    """Tabulates a ledger: a line for each domain, one on how many share the weight, and one for each kind of event.
 
     Args:
         ledger: from :func:`mixjax.live.read_ledger`, of at least one step.
@@ -61,6 +61,7 @@ def ledger_lines(ledger: xarray.Dataset) -> list[str]:
     return [
         f"{rows.sum():,} rows{tokens} in the steps 0 to {last:,}",
         *_table(columns),
+        *_spread_lines(ledger.weights.values, ledger.step.values),
         *_event_lines(ledger.attrs["events"]),
     ]
 
@@ -72,6 +73,22 @@ def _table(columns: dict[str, list[str]]) -> list[str]:
         width = max(map(len, [head, *cells]))
         padded.append([cell.rjust(width) if padded else cell.ljust(width) for cell in [head, *cells]])
     return ["  ".join(row) for row in zip(*padded, strict=True)]
+
+
+def _spread_lines(weights: NDArray[np.floating], steps: NDArray[np.integer]) -> list[str]:
+    """Says over how many domains the weights in force are spread, and whether that is near one domain only."""
+    # Imported here, because it loads JAX, which nothing else about a ledger needs.
+    from mixjax.rules import effective_domains
+
+    known = np.isfinite(weights).all(axis=1)
+    if not known.any():
+        return []
+    numbers = np.asarray(effective_domains(weights[known]))
+    least = int(numbers.argmin())
+    first = f"least {numbers[least]:.2f} at step {steps[known][least]:,}"
+    line = f"effective domains: {numbers[-1]:.2f} of {weights.shape[1]}, {first}"
+    # Of two domains any weights but equal ones come to less than 2.
+    return [line + ("; the weights come near a single domain" if numbers[-1] < 2 < weights.shape[1] else "")]
 
 
 def _event_lines(events: Sequence[dict[str, Any]]) -> list[str]:

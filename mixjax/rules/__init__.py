@@ -10,6 +10,7 @@ from mixjax.rules import states
 from mixjax.rules.ado import ado, scaling_law
 from mixjax.rules.aioli import aioli
 from mixjax.rules.cap import cap
+from mixjax.rules.concentration import effective_domains
 from mixjax.rules.doge import doge
 from mixjax.rules.doremi import doremi
 from mixjax.rules.dro import dro
@@ -55,6 +56,7 @@ __all__ = [
     "doge",
     "doremi",
     "dro",
+    "effective_domains",
     "erma",
     "every",
     "exp3",

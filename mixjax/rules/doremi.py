@@ -39,8 +39,27 @@ def doremi(
 
     ``L`` is ``losses``, ``L^ref`` is ``reference_losses`` on the same examples, ``eta`` is ``step_size``, and ``pi`` is
     the ``prior``. ``s`` is ``floor``, the share of the prior that is mixed in. The next step starts from the mixed
-    weights. ``c`` starts at the prior. DoReMi trains a small proxy model with these weights. The large model is then
-    trained with the *mean of the weights over the proxy's run*.
+    weights. ``c`` starts at the prior.
+
+    DoReMi has three stages, and the cost of all three is its cost: a reference model trained on the prior, a proxy
+    model of that size trained with these weights, and the large model, trained with the *mean of the weights over the
+    proxy's run*.
+
+    What users of the authors' code met, and what happens here:
+
+    - *Weights near one-hot.* A domain whose excess stays above the others' by ``x`` ends with the share
+      ``1 - (1 - pi) s / (eta x)`` where ``eta x`` is far above ``s``, and near its prior where it is far below. The
+      defaults are the paper's, so an excess of 0.1 is enough. With few examples of each domain in a batch, noise does
+      the same to the weights of single updates, but not to their mean. The cures are a smaller ``step_size`` (0.1), a
+      larger ``floor`` (0.01), larger batches, and a reference model trained on the prior: trained on a uniform mix it
+      fits small domains by heart, whose excess then stays. :func:`mixjax.rules.effective_domains` of
+      ``state.weights`` shows it: look into values under 2. A domain that the batch lacks keeps its weight.
+    - *Which weights the reference model is trained on.* Any, if the proxy's run starts there: give them as the prior.
+      That is where weights with no excess anywhere stay, and what ``s`` mixes in.
+    - *Rounds that do not settle.* The paper repeats the stages, the mean weights being the next prior, until no weight
+      moves by more than 1e-3. Users saw weights go up and down by several hundredths after three rounds, and other
+      weights from another tokenizer or size of proxy. Nothing here repeats or stops by itself. Take one round, compare
+      its weights over seeds, and do not carry weights over to another tokenizer.
 
     Args:
         step_size: non-negative scalar, in 1 / loss.

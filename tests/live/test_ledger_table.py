@@ -34,6 +34,18 @@ def test_each_domain_and_each_kind_of_event_has_a_line(tmp_path):
     assert "ended" not in events
 
 
+def test_a_line_says_over_how_many_domains_the_weights_are_spread(tmp_path):
+    spread = events_of(ledger_lines(ledger_of(tmp_path / "spread")))["effective domains"]
+    assert spread == "2.80 of 3, least 2.80 at step 0"  # 0.5^-0.5 0.3^-0.3 0.2^-0.2
+    narrow = events_of(ledger_lines(ledger_of(tmp_path / "narrow", max_epochs=[100, 2, 1])))["effective domains"]
+    assert narrow.startswith("1.00 of 3, least 1.00 at step ")
+    assert narrow.endswith("; the weights come near a single domain")
+    two = ledger_of(tmp_path / "two", sizes={"web": 900, "code": 900}, weights=[0.9, 0.1])
+    assert events_of(ledger_lines(two))["effective domains"] == "1.38 of 2, least 1.38 at step 0"
+    unknown = two.assign(weights=two.weights * np.nan)
+    assert "effective domains" not in events_of(ledger_lines(unknown))
+
+
 def test_a_plan_that_has_ended_says_why(tmp_path):
     spent = events_of(ledger_lines(ledger_of(tmp_path / "spent", weights=[0.0, 1.0, 1.0], max_epochs=1)))
     assert spent["ended"] == "at step 13, rows spent; rows left: books 6, code 0"

@@ -1,10 +1,11 @@
 """Tests DoReMi against the paper's recursion in float64."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mixjax.rules import doremi
+from mixjax.rules import doremi, effective_domains
 
 PRIOR = np.array([0.5, 0.3, 0.2])
 COUNTS = np.array([8, 8, 8])
@@ -34,6 +35,20 @@ def test_doremi_smooths_within_the_rows_seen():
         state, counts=np.array([8, 0, 8]), losses=np.array([1, np.nan, 1]), reference_losses=np.zeros(3)
     )
     np.testing.assert_allclose(state.weights, [0.5 * (0.1 + 0.5), 0.3, 0.5 * (0.6 + 0.2)], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("step_size", "floor", "lowest", "highest"), [(1.0, 1e-3, 1.0, 1.2), (0.1, 0.01, 2.5, 2.9), (0.1, 0.1, 2.94, 3.0)]
+)
+def test_an_excess_that_stays_takes_all_the_weight_where_the_floor_is_too_low(step_size, floor, lowest, highest):
+    rule, excess = doremi(step_size, floor=floor), 0.1
+    signals = {"counts": COUNTS, "losses": np.array([1.0 + excess, 1.0, 1.0]), "reference_losses": np.ones(3)}
+    start = rule.init(np.ones(3))
+    state = jax.lax.fori_loop(0, 3000, lambda _, state: rule.update(state, **signals), start)
+    assert lowest < effective_domains(state.weights) < highest
+    if step_size * excess > 10 * floor:
+        share = 1 - (1 - 1 / 3) * floor / (step_size * excess)
+        np.testing.assert_allclose(state.weights[0], share, atol=2e-3)
 
 
 @pytest.mark.parametrize(
