@@ -80,6 +80,44 @@ def test_workers_and_stops_change_no_batch():
     assert_same(got, want)
 
 
+class Counting:
+    """Notes which of its rows are read."""
+
+    def __init__(self, size):
+        self.size, self.read = size, []
+
+    def __len__(self):
+        return self.size
+
+    def __getitem__(self, row):
+        self.read.append(row)
+        return np.array([row])
+
+
+@pytest.mark.parametrize("num_hosts", [1, 2, 3, 4, 6])
+def test_each_host_reads_its_rows_of_the_global_batch_and_no_more(num_hosts):
+    sizes, whole = {"a": 30, "b": 7}, plan_of(sizes={"a": 30, "b": 7}, batch_size=12)
+    plans = [plan_of(sizes=sizes, batch_size=12, host=(host, num_hosts)) for host in range(num_hosts)]
+    parts = [{name: Counting(size) for name, size in sizes.items()} for _ in plans]
+    iterators = [iter(mix(part, plan)) for part, plan in zip(parts, plans, strict=True)]
+    read = {name: [] for name in sizes}
+    for step in range(12):
+        batch = next(whole)
+        for host, iterator in enumerate(iterators):
+            (element,) = take(plans[host], iterator, [step])
+            np.testing.assert_array_equal(element["rows"], batch.rows[host::num_hosts])
+            np.testing.assert_array_equal(element["domain_ids"], batch.domain_ids[host::num_hosts])
+            np.testing.assert_array_equal(element["value"][:, 0], element["rows"])
+            np.testing.assert_array_equal(element["row_weights"], batch.row_weights[host::num_hosts])
+        for domain, row in zip(batch.domain_ids, batch.rows, strict=True):
+            read[list(sizes)[domain]].append(row)
+        whole.publish(step, np.random.default_rng(step).dirichlet(np.ones(2)))
+    for part in parts:
+        assert sum(len(data.read) for data in part.values()) == 12 * 12 // num_hosts
+    for name in sizes:
+        assert sorted(row for part in parts for row in part[name].read) == sorted(read[name])
+
+
 def test_a_user_goes_on_with_map():
     plan = plan_of()
     sums = iter(mix(datasets(), plan).map(lambda element: element["value"].sum()))
