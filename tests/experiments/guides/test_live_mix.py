@@ -42,3 +42,13 @@ def test_the_script_runs_as_it_stands_and_goes_on_from_a_checkpoint(tmp_path, mo
     want, got = next(names["plan"]), next(plan)
     np.testing.assert_array_equal(got.rows, want.rows)
     np.testing.assert_array_equal(got.weights, want.weights)
+
+
+def test_the_lines_for_several_hosts_run_on_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    run("script", names)
+    names |= {"params": jnp.float32(0.0), "opt_state": names["optimizer"].init(0.0), "last_step": 20}
+    run("hosts", names)
+    assert names["plan"].step == 21 and len(names["arrays"]["value"].sharding.device_set) == jax.device_count()
+    assert float(names["state"][0]) > 0.1
