@@ -120,10 +120,10 @@ def _gather(segments: list[_Segment]) -> list[Any]:
 
 
 def _take(array, rows, out):
-    # Of arrays that are not contiguous, such as windows that overlap, np.take would copy the whole.
+    # Of arrays that are not contiguous, such as windows that overlap, ``take`` would copy the whole.
     if array.flags.c_contiguous and array.flags.aligned and array.dtype == out.dtype:
         # Nothing is clipped, since the plan's rows are below the size. The other modes copy the rows once more.
-        np.take(array, rows, axis=0, out=out, mode="clip")
+        array.take(rows, axis=0, out=out, mode="clip")
     else:
         out[...] = array[rows]
 
