@@ -4,8 +4,8 @@
   can be saved as JSON beside the parameters.
 - :func:`mix` reads the plan's batches, as a grain data set (extra ``live``).
 - :class:`BatchSampler` offers them to loaders that ask for lists of indices, such as PyTorch's.
-- :func:`windows` cuts a file of tokens into rows; :func:`pack` and :class:`PackedRows` keep its documents whole.
-  :class:`PackedMix` packs documents that were mixed before, with weaker promises.
+- :func:`windows` cuts a file of tokens into rows; :func:`pack` and :class:`PackedRows` keep its documents whole;
+  :class:`Shards` joins files. :class:`PackedMix` packs documents that were mixed before, with weaker promises.
 - :class:`Ledger` writes down what was drawn; :func:`read_ledger` reads it (with xarray).
 - A weight rule moves the weights: ``plan.publish(step, weights)`` after each step, or ``plan.keep(step)``.
   :class:`Feedback` does so with arrays that the device is still computing.
@@ -24,6 +24,7 @@ from mixjax.live.packed_rows import PackedRows
 from mixjax.live.packing import Packing, pack
 from mixjax.live.plan import Plan
 from mixjax.live.reading import sizes_of
+from mixjax.live.shards import Shards
 from mixjax.live.windows import windows
 
 # Type checkers and editors do not run __getattr__ below; this tells them what it loads.
@@ -41,6 +42,7 @@ __all__ = [
     "PackedRows",
     "Packing",
     "Plan",
+    "Shards",
     "mix",
     "pack",
     "read_ledger",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -112,6 +113,7 @@ class PackedMix(grain.IterDataset):
         self._row_length, self._batch_size, self._open_rows = row_length, batch_size, open_rows
         self._handed_out: collections.deque[_Place] = collections.deque()
         self._place = _Place(0, {"step": plan.step, "row": 0}, 0, 0)
+        self._iterator: weakref.ref[_PackedIterator] | None = None
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -139,7 +141,16 @@ class PackedMix(grain.IterDataset):
         Raises:
             RuntimeError: an iterator over the plan has not been closed.
         """
-        return _PackedIterator(self, iter(self._mixed))
+        before = None if self._iterator is None else self._iterator()
+        # Batches that an earlier iterator handed out, and nobody published, come again, and so does their group.
+        if (before is None or before._batches.is_closed) and self._has_read_ahead():
+            self.set_state(self.get_state())
+        iterator = _PackedIterator(self, iter(self._mixed))
+        self._iterator = weakref.ref(iterator)
+        return iterator
+
+    def _has_read_ahead(self) -> bool:
+        return bool(self._handed_out) or self._plan.step != self._place.start["step"]
 
     def publish(self, step: int, weights: ArrayLike | None, loss_weights: ArrayLike | None = None) -> None:
         """Sets the weights, and notes that a packed batch was trained.
@@ -210,6 +221,14 @@ class PackedMix(grain.IterDataset):
         self._handed_out.clear()
         self._place = place
 
+    def mp_prefetch(self, *arguments: Any, **named: Any):
+        """Refuses to be read by other processes, as the mix does.
+
+        Raises:
+            TypeError: always.
+        """
+        return self._mixed.mp_prefetch()
+
     def __reduce__(self):
         """Refuses to be pickled, as the mix does."""
         return self._mixed.__reduce__()
@@ -235,11 +254,8 @@ class _PackedIterator(grain.DatasetIterator):
     """Hands out batches of packed rows."""
 
     def __init__(self, packed: PackedMix, batches: grain.DatasetIterator):
-        super().__init__()
+        super().__init__(batches)
         self._packed, self._batches = packed, batches
-        # Batches that an earlier iterator handed out, and nobody published, come again, and so does their group.
-        if packed._handed_out or packed._plan.step != packed._place.start["step"]:
-            packed.set_state(packed.get_state())
         self._start()
 
     def _start(self):

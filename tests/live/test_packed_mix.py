@@ -160,17 +160,40 @@ def test_a_user_goes_on_with_map_and_restores_through_it():
     assert next(iterator) == WANT[4]["tokens"].sum()
 
 
-def test_a_thread_that_reads_ahead_changes_no_batch():
-    packed = packed_of({"lag": 20})
-    want = take(packed_of({"lag": 20}), 12)
-    ahead = iter(grain.experimental.ThreadPrefetchIterDataset(packed, prefetch_buffer_size=2))
-    got = []
-    for step in range(12):
-        got.append(next(ahead))
-        packed.publish(step, weights(step))
+def ahead_of(packed):
+    """Reads packed batches ahead in a thread."""
+    return iter(grain.experimental.ThreadPrefetchIterDataset(packed, prefetch_buffer_size=2))
+
+
+def test_threads_that_read_ahead_change_no_batch_and_go_on_after_the_last_published_one():
+    packed, got = packed_of({"lag": 20}), []
+    want = take(packed_of({"lag": 20}), 16)
+    for stop in (5, 6, 16):
+        ahead = ahead_of(packed)
+        got += take(packed, stop - len(got), ahead)
+        del ahead
     assert_same(got, want)
-    packed._plan.close()
-    ahead.close()
+
+
+def test_a_publication_that_is_forgotten_is_named_to_a_thread_too():
+    packed = packed_of()
+    ahead = ahead_of(packed)
+    with pytest.raises(RuntimeError, match=r"needs weights: call publish\(0, weights\) or keep\(0\) of the packed mix"):
+        for _ in range(20):
+            next(ahead)
+
+
+def test_a_plan_has_one_live_iterator():
+    packed = packed_of()
+    first = iter(packed)
+    got = take(packed, 4, first)
+    next(first)
+    with pytest.raises(RuntimeError, match="the plan has a live iterator"):
+        iter(packed)
+    # The first one was not disturbed.
+    next(first)
+    first.close()
+    assert_same(got + take(packed, 4), WANT[:8])
 
 
 def test_feedback_publishes_to_a_packed_mix():
@@ -314,3 +337,5 @@ def test_examples_that_are_no_document_of_a_row_are_named(document):
 def test_a_packed_mix_is_not_sent_to_another_process():
     with pytest.raises(TypeError, match=r"in place of .mp_prefetch after the mix"):
         pickle.dumps(packed_of())
+    with pytest.raises(TypeError, match=r"in place of .mp_prefetch after the mix"):
+        packed_of().mp_prefetch(grain.MultiprocessingOptions(num_workers=1))
