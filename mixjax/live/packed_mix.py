@@ -253,7 +253,7 @@ class _Place(NamedTuple):
 class _PackedIterator(grain.DatasetIterator):
     """Hands out batches of packed rows."""
 
-    def __init__(self, packed: PackedMix, batches: grain.DatasetIterator):
+    def __init__(self, packed: PackedMix, batches: Any):
         super().__init__(batches)
         self._packed, self._batches = packed, batches
         self._start()

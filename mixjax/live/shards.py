@@ -53,15 +53,15 @@ class Shards:
             raise IndexError(f"row must be from 0 to {len(self) - 1}, got {row}.")
         return _first(self.read_rows(np.array([row])))
 
-    def read_rows(self, rows: NDArray[np.integer]) -> Any:
+    def read_rows(self, rows: NDArray[np.int64]) -> Any:
         """Returns examples stacked.
 
         Args:
             rows: ``[B]``, from 0 to the number of examples - 1.
         """
-        shards = np.searchsorted(self._ends, rows, "right")
+        shards = np.searchsorted(self._ends, rows, "right").astype(np.int32)
         starts = np.append(0, self._ends[:-1])
-        return read_batch(self._datasets, shards, np.asarray(rows) - starts[shards])
+        return read_batch(self._datasets, shards, rows - starts[shards])
 
 
 def _first(tree: Any) -> Any:
