@@ -12,8 +12,9 @@ from mixjax.live.permutation import permuted
 
 __all__ = ["Rows"]
 
-# Shuffling a block at once costs a tenth of shuffling its rows one batch at a time.
-_BLOCK = 512
+# Shuffling a block at once costs a tenth of shuffling its rows one batch at a time, and less in longer blocks. Many
+# domains have short ones, so that all of them together take 4 MB, or 4 kB each.
+_SHORTEST, _LONGEST, _TOGETHER = 512, 4096, 2**19
 
 
 class Rows:
@@ -26,11 +27,12 @@ class Rows:
         self._keys = [_key_of(name) for name in sizes]
         self._block = np.full(len(sizes), -1, np.int64)
         # Memory that is not written to is not taken, so domains that are never drawn cost none.
-        self._shuffled = np.empty((len(sizes), _BLOCK), np.int64)
+        self._length = min(_LONGEST, max(_SHORTEST, _TOGETHER // len(sizes)))
+        self._shuffled = np.empty((len(sizes), self._length), np.int64)
 
     def examples(self, domain_ids: NDArray[np.int32], row_numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """Returns the examples of rows, given by their domains and their numbers since the start of the run."""
-        blocks, offsets = np.divmod(row_numbers, _BLOCK)
+        blocks, offsets = np.divmod(row_numbers, self._length)
         # The rows of the blocks at hand are read before any block is replaced, so a batch that ends in a new block
         # shuffles that one only.
         examples = self._shuffled[domain_ids, offsets]
@@ -51,7 +53,7 @@ class Rows:
         return zip(domains.tolist(), blocks[first].tolist(), strict=True)
 
     def _fill(self, domain, block):
-        rows = np.arange(block * _BLOCK, (block + 1) * _BLOCK)
+        rows = np.arange(block * self._length, (block + 1) * self._length)
         self._shuffled[domain] = permuted(self._seed, self._keys[domain], rows, self._sizes[domain])
         self._block[domain] = block
 
