@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import weakref
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import grain
 import numpy as np
@@ -14,12 +14,12 @@ from numpy.typing import ArrayLike
 from mixjax.live.arguments import check_integer
 from mixjax.live.mixed import mix
 from mixjax.live.mixed_rows import Documents, Iterated, RowIterator
+from mixjax.live.packed_state import VERSION, Place, place_of
 from mixjax.live.plan import Plan
 from mixjax.live.reading import as_named
 
 __all__ = ["PackedMix"]
 
-_FORM = 1
 _FIELDS = ("tokens", "domain_ids", "token_weights")
 
 
@@ -44,9 +44,9 @@ class PackedMix(grain.IterDataset):
       the ledger.
 
     *Promises.* What the plan promises holds for rows planned, in order and over the groups, and not for each packed
-    batch: its shares of domains, and the sum of its ``token_weights``, follow the plan's on average. That sum is the
-    number of documents in the batch over the plan's batch size; over all batches it is the number of the plan's steps.
-    No row is lost or repeated, also after a restore.
+    batch: its shares of domains, and the sum of its ``token_weights``, follow the plan's on average. That sum is how
+    many of the plan's steps the batch holds; over all batches it is the number of the plan's steps. No row is lost or
+    repeated, also after a restore.
 
     *Feedback.* Publish here, not to the plan. A step of the plan is published when its last row was handed out, with
     the weights of the last batch of its group, so weights come into force a group later than the plan's ``lag`` alone
@@ -111,8 +111,8 @@ class PackedMix(grain.IterDataset):
         self._mixed = mix(named, plan, workers, prefetch)
         self._plan, self._padding = plan, padding
         self._row_length, self._batch_size, self._open_rows = row_length, batch_size, open_rows
-        self._handed_out: collections.deque[_Place] = collections.deque()
-        self._place = _Place(0, {"step": plan.step, "row": 0}, 0, 0)
+        self._handed_out: collections.deque[Place] = collections.deque()
+        self._place = Place(0, {"step": plan.step, "row": 0}, 0, 0)
         self._iterator: weakref.ref[_PackedIterator] | None = None
 
     @property
@@ -148,6 +148,9 @@ class PackedMix(grain.IterDataset):
         iterator = _PackedIterator(self, iter(self._mixed))
         self._iterator = weakref.ref(iterator)
         return iterator
+
+    def _settings(self) -> dict[str, int]:
+        return {"row_length": self._row_length, "batch_size": self._batch_size, "open_rows": self._open_rows}
 
     def _has_read_ahead(self) -> bool:
         return bool(self._handed_out) or self._plan.step != self._place.start["step"]
@@ -187,8 +190,7 @@ class PackedMix(grain.IterDataset):
         Returns:
             A dictionary for JSON, with the plan's state in it. It is the same on every host.
         """
-        settings = {"row_length": self._row_length, "batch_size": self._batch_size, "open_rows": self._open_rows}
-        return {"version": _FORM, **settings, **self._place._asdict(), "plan": self._plan.get_state()}
+        return {"version": VERSION, **self._settings(), **self._place._asdict(), "plan": self._plan.get_state()}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Puts the plan and the packing back to where :meth:`get_state` was called, before the next iterator starts.
@@ -202,21 +204,7 @@ class PackedMix(grain.IterDataset):
         Raises:
             ValueError: the state is of other settings, of another plan, or damaged.
         """
-        missing = {"version", "row_length", "batch_size", "open_rows", "plan", *_Place._fields} - state.keys()
-        if missing:
-            raise ValueError(f"the state is not a packed mix's: it lacks {', '.join(sorted(missing))}.")
-        if state["version"] > _FORM:
-            raise ValueError(f"the state has version {state['version']}, and this mixjax reads up to {_FORM}.")
-        for name in ("row_length", "batch_size", "open_rows"):
-            mine = getattr(self, f"_{name}")
-            if state[name] != mine:
-                raise ValueError(f"the state was saved with {name} = {state[name]}, and this packed mix has {mine}.")
-        place = _Place(*(state[name] for name in _Place._fields))
-        if place.start["step"] != state["plan"]["step"]:
-            raise ValueError(
-                f"the plan was saved at step {state['plan']['step']}, and its packed rows start in step "
-                f"{place.start['step']}: publish to the packed mix only, and not to its plan."
-            )
+        place = place_of(state, self._settings())
         self._plan.set_state(state["plan"])
         self._handed_out.clear()
         self._place = place
@@ -232,22 +220,6 @@ class PackedMix(grain.IterDataset):
     def __reduce__(self):
         """Refuses to be pickled, as the mix does."""
         return self._mixed.__reduce__()
-
-
-class _Place(NamedTuple):
-    """Holds where a packed batch starts.
-
-    Attributes:
-        step: the number of the packed batch.
-        start: ``{"step", "row"}``, the plan's step, and the row in its batch, with which the group starts.
-        next_row: packed rows of the group that come before.
-        counter: packed rows before it since the start of the run.
-    """
-
-    step: int
-    start: dict[str, int]
-    next_row: int
-    counter: int
 
 
 class _PackedIterator(grain.DatasetIterator):
@@ -303,7 +275,7 @@ class _PackedIterator(grain.DatasetIterator):
         batch["domain_ids"][is_padding] = -1
         batch["tokens"][is_padding] = packed._padding
         state = self._packing.get_state()
-        place = _Place(self._step + 1, state["parent"], state["next_row"], state["counter"])
+        place = Place(self._step + 1, state["parent"], state["next_row"], state["counter"])
         planned = self._rows.planned(self._done, place.start["step"])
         batch |= {"step": self._step, "plan_step": self._rows.last_step, "planned": planned}
         self._step, self._done = place.step, place.start["step"]

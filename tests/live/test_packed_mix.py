@@ -238,6 +238,30 @@ def test_a_plan_that_counts_tokens_gives_shares_of_tokens():
     assert done - 1 <= mass <= batch["plan_step"] + 1
 
 
+@pytest.mark.parametrize("counts_tokens", [False, True])
+def test_loss_weights_apart_from_sampling_weights_reach_the_tokens(counts_tokens):
+    lengths = {name: np.array([len(each) for each in dataset]) for name, dataset in DATASETS.items()}
+    packed = packed_of(
+        {"lengths": lengths if counts_tokens else None, "weights": [0.9, 0.1], "loss_weights": [0.3, 0.7]}
+    )
+    mass, planned = np.zeros(2), np.zeros(2)
+    for batch in packed:
+        # Loss weights that move, with the sampling weights as they are.
+        shift = 0.2 * (-1) ** batch["step"]
+        packed.publish(batch["step"], [0.9, 0.1], [0.3 + shift, 0.7 - shift])
+        mass += [batch["token_weights"][batch["domain_ids"] == domain].sum() for domain in range(2)]
+        for each in batch["planned"]:
+            planned += np.bincount(each.domain_ids, each.row_weights, minlength=2)
+        if batch["step"] == 99:
+            break
+    # What was handed out is what the finished steps of the plan weigh, and a part of the group that is not done.
+    done = packed.get_state()["plan"]["step"]
+    assert done > 30 and (mass > planned - 1e-4).all()
+    assert (mass - planned).sum() <= batch["plan_step"] + 1 - done + 0.5
+    # The loss weights, and not the sampling weights, are the domains' shares.
+    assert 0.2 < planned[0] / planned.sum() < 0.4
+
+
 def test_padding_is_the_token_that_was_asked_for():
     for batch in take(packed_of(padding=7), 3):
         assert (batch["tokens"][batch["domain_ids"] < 0] == 7).all()
@@ -293,6 +317,12 @@ def test_batches_are_published_once_and_in_order():
             "the plan was saved at step 0, and its packed rows start in step 1",
         ),
         ({"plan": None}, "the state is not a packed mix's: it lacks plan"),
+        ({"plan": 3}, "the state is damaged: plan cannot be '3'"),
+        ({"start": {"step": 0}}, "the state is damaged: row cannot be 'None'"),
+        ({"start": []}, r"the state is damaged: start cannot be '\[\]'"),
+        ({"next_row": -1}, "the state is damaged: next_row cannot be '-1'"),
+        ({"step": 1.5}, "the state is damaged: step cannot be '1.5'"),
+        ({"counter": True}, "the state is damaged: counter cannot be 'True'"),
     ],
 )
 def test_a_state_that_does_not_fit_is_named(change, message):
@@ -300,6 +330,13 @@ def test_a_state_that_does_not_fit_is_named(change, message):
     state = {name: value for name, value in (packed.get_state() | change).items() if value is not None}
     with pytest.raises(ValueError, match=message):
         packed.set_state(state)
+
+
+def test_what_is_no_state_is_named():
+    with pytest.raises(ValueError, match="the state is not a packed mix's: it is a list, and not a dictionary"):
+        packed_of().set_state([])
+    with pytest.raises(ValueError, match=r"the state is not a packed mix's: it lacks batch_size, .*, version"):
+        packed_of().set_state({})
 
 
 def test_a_plan_that_was_moved_without_its_packing_is_refused():
