@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from mixjax.checks import as_simplex, check_range
+from mixjax.checks import as_simplex, check_choice, check_range
 from mixjax.rules.base import bounded, first_state, if_news, masked_softmax, read_signals
 from mixjax.rules.states import RewardState
 from mixjax.types import WeightRule
@@ -15,8 +17,11 @@ __all__ = ["exp3"]
 # Rewards may be larger than HUGE, because only differences, averages and a product with a rate of at most 1 follow.
 _MAX_REWARD = 1e36
 
+# exp(80) is within float32.
+_MAX_EXPONENT = 80.0
 
-def exp3(decay: ArrayLike = 0.99) -> WeightRule:
+
+def exp3(decay: ArrayLike = 0.99, *, reward: Literal["importance", "perplexity"] = "importance") -> WeightRule:
     r"""Makes the weights of a bandit whose reward for drawing a domain is its loss, and which explores less and less.
 
     .. math:: \hat R_d \leftarrow \alpha \hat R_d + (1 - \alpha) L_d / c_d \quad \text{for the domains drawn}, \qquad
@@ -28,8 +33,16 @@ def exp3(decay: ArrayLike = 0.99) -> WeightRule:
     ``counts`` 0 elsewhere. Dividing the loss by the probability of the draw makes up for the domains not drawn; if all
     domains were counted, the division would favour small weights. See :mod:`mixjax.mixing` for the draw.
 
+    Where batches hold many domains, ``reward="perplexity"`` is the rule in the authors' code:
+
+    .. math:: \hat R_d \leftarrow \alpha \hat R_d + (1 - \alpha) \exp(L_d) \quad \text{for the domains seen}, \qquad
+              c_d = (1 - D \epsilon_t) \frac{\pi_d \hat R_d}{Z} + D \epsilon_t \pi_d
+
     Args:
-        decay: scalar in [0, 1], the weight of the old rewards in the moving average. The default is ours.
+        decay: scalar in [0, 1], the weight of the old rewards in the moving average. The default is ours; the authors'
+            code has 0.5 to 0.9 with ``"perplexity"``.
+        reward: ``"importance"`` for the paper's algorithm, in which one domain is drawn, ``"perplexity"`` for batches
+            of many domains.
 
     Signals:
         losses: mean losses ``[D]``, of any sign.
@@ -39,7 +52,7 @@ def exp3(decay: ArrayLike = 0.99) -> WeightRule:
         their reward, while their weight follows the rewards of the others and the exploration.
 
     Raises:
-        ValueError: ``decay`` is outside [0, 1].
+        ValueError: ``decay`` is outside [0, 1], or ``reward`` is unknown.
 
     Example:
         >>> import jax.numpy as jnp, mixjax
@@ -54,9 +67,11 @@ def exp3(decay: ArrayLike = 0.99) -> WeightRule:
         Albalak, Pan, Raffel and Wang, "Efficient online data mixing for language model pre-training" (2023), algorithm
         1; Auer et al., "The nonstochastic multiarmed bandit problem" (2002). Deviations: the rule starts at the prior
         and explores by the prior, where the paper has ``1 / D``; the warm-up, one pass over every domain, is left to
-        the caller.
+        the caller. The authors' code follows another formula than the paper wherever a batch holds many domains, and
+        that is ``"perplexity"`` here; its weights too start from a uniform prior after the warm-up.
     """
     check_range("decay", decay, 0.0, 1.0)
+    check_choice("reward", reward, ("importance", "perplexity"))
 
     def init(prior):
         prior = as_simplex("prior", prior)
@@ -66,18 +81,25 @@ def exp3(decay: ArrayLike = 0.99) -> WeightRule:
         del signals
         seen, losses = read_signals(state, counts, losses=losses)
         alpha = jnp.asarray(decay, jnp.float32)
-        # The weights of rows not seen may be zero, and the quotient of a large loss may overflow.
-        reward = bounded(losses / jnp.maximum(state.weights, jnp.finfo(jnp.float32).tiny), _MAX_REWARD)
-        rewards = jnp.where(seen, alpha * state.rewards + (1.0 - alpha) * reward, state.rewards)
+        tiny = jnp.finfo(jnp.float32).tiny
+        if reward == "perplexity":
+            earned = jnp.exp(bounded(losses, _MAX_EXPONENT))
+        else:
+            # The weights of rows not seen may be zero, and the quotient of a large loss may overflow.
+            earned = bounded(losses / jnp.maximum(state.weights, tiny), _MAX_REWARD)
+        rewards = jnp.where(seen, alpha * state.rewards + (1.0 - alpha) * earned, state.rewards)
 
         there = state.prior > 0
         num_domains = jnp.sum(there, dtype=jnp.float32)
         step = state.step + jnp.any(seen).astype(jnp.int32)
         explored = num_domains * _exploration(step, num_domains)
-        # The softmax is the same after the largest reward is subtracted, and the product below cannot overflow then.
-        height = rewards - jnp.where(there, rewards, -jnp.inf).max()
-        logits = jnp.log(state.prior) + _exploration(step - 1, num_domains) * height
-        exploited = masked_softmax(logits, there)
+        if reward == "perplexity":
+            log_scores = jnp.log(jnp.maximum(rewards, tiny))
+        else:
+            # The softmax is the same after the largest reward is subtracted, and the product cannot overflow then.
+            height = rewards - jnp.where(there, rewards, -jnp.inf).max()
+            log_scores = _exploration(step - 1, num_domains) * height
+        exploited = masked_softmax(jnp.log(state.prior) + log_scores, there)
         weights = (1.0 - explored) * exploited + explored * state.prior
         # An update that saw no domain is not a step, so exploration must not move either.
         weights = jnp.where(jnp.any(seen), weights, state.weights)

@@ -37,7 +37,8 @@ def fixed(weights: ArrayLike | None = None, *, temperature: ArrayLike = 1.0) -> 
 
     References:
         Temperature sampling of multilingual pretraining; exponent ``1/temperature`` as in Devlin et al., multilingual
-        BERT.
+        BERT. Papers that write "a temperature of 0.3" mean the exponent, ``fixed(temperature=1 / 0.3)`` here. UniMax is
+        ``cap(fixed(temperature=inf), sizes * max_epochs / budget)``, see :func:`mixjax.rules.cap`.
     """
     check_positive("temperature", temperature)
 

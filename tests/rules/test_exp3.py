@@ -37,6 +37,20 @@ def test_exp3_over_60_draws():
     assert int(state.step) == 60 and c[2] > 0.3
 
 
+def test_exp3_with_perplexities_over_40_mixed_batches():
+    rng, rule = np.random.default_rng(3), exp3(0.5, reward="perplexity")
+    update, state = jax.jit(rule.update), rule.init(PRIOR)
+    rewards = np.zeros(3)
+    for t in range(1, 41):
+        losses, counts = rng.uniform(0, 3, 3) + np.arange(3), np.array([8, 8, 8 * (t % 3 == 0)])
+        state = update(state, counts=counts, losses=np.where(counts > 0, losses, np.nan))
+        rewards = np.where(counts > 0, 0.5 * rewards + 0.5 * np.exp(losses), rewards)
+        explored = 3 * min(1 / 3, np.sqrt(np.log(3) / (3 * t)))
+        c = (1 - explored) * PRIOR * rewards / (PRIOR @ rewards) + explored * PRIOR
+        np.testing.assert_allclose(state.weights, c, rtol=1e-5)
+    assert c[2] > 0.3
+
+
 def test_exp3_keeps_the_reward_of_a_domain_not_drawn_and_explores_it_for_ever():
     rule = exp3(0.5)
     state = rule.init(PRIOR)
@@ -51,6 +65,7 @@ def test_exp3_keeps_the_reward_of_a_domain_not_drawn_and_explores_it_for_ever():
     ("make", "named"),
     [
         (lambda: exp3(1.5), "decay"),
+        (lambda: exp3(reward="loss"), "reward"),
     ],
 )
 def test_hyperparameters_out_of_range(make, named):

@@ -96,6 +96,7 @@ def _inner(state):
 
 
 CASES = BASE | {
+    "exp3(perplexity)": BASE["exp3"]._replace(make=lambda rows: rules.exp3(0.5, reward="perplexity")),
     "slow_one_shot_fgls": Case(lambda rows: rules.one_shot_fgls(0.3), ("losses",), "raw"),
     "literal_erma": Case(
         lambda rows: rules.erma(0.3, 0.5, normalised=False), ("losses", "loss_vars"), "multiplicative"
@@ -148,7 +149,7 @@ def jitted(name, rows=tuple(ROWS)):
     rule = CASES[name].make(np.array(rows))
 
     def update(state, **signals):
-        TRACES[name].append(state_type(state))
+        TRACES[name, rows].append(state_type(state))
         return rule.update(state, **signals)
 
     return WeightRule(jax.jit(rule.init), jax.jit(update))

@@ -138,6 +138,7 @@ CASES = {
         "multiplicative",
     ),
     "exp3": Case(rules.exp3, (unit(),), ("losses",), "bandit", "rewards"),
+    "exp3(perplexity)": Case(lambda g: rules.exp3(g, reward="perplexity"), (unit(),), ("losses",), "bandit", "rewards"),
     "ado": Case(
         lambda g1, g2, s, m, k: rules.ado(g1, g2, s, delta_min=m, warmup=0, skip=k.astype(int)),
         (unit(), unit(), NON_NEGATIVE, unit(), st.sampled_from([0, 1])),
