@@ -55,7 +55,7 @@ class PackedMix(grain.IterDataset):
     :class:`mixjax.live.Feedback` takes a ``PackedMix`` in place of a plan, where ``lag`` covers its delay too.
 
     *Hosts.* Where a row ends up depends on all rows before it. So every host packs all rows of the plan, which
-    therefore has ``host=(0, 1)``, and takes its part of each batch.
+    therefore has ``host=(0, 1)``, and takes its part of each batch, ``batch["tokens"][index::hosts]``.
 
     Args:
         datasets: one data set a domain, with ``len`` and ``[]``, whose examples are integer arrays ``[n]`` of tokens,

@@ -56,7 +56,8 @@ class _Pickler(ForkingPickler):
 
     def reducer_override(self, obj: Any) -> Any:
         """Returns how to build an array from its file, or what tells pickle to go on as usual."""
-        source = _file_of(obj) if isinstance(obj, np.ndarray) else None
+        # Masked arrays, for one, are arrays with more to them than their place in a file.
+        source = _file_of(obj) if type(obj) in (np.ndarray, np.memmap) else None
         if source is None:
             return NotImplemented
         path, mode, offset = source

@@ -27,6 +27,8 @@ VIEWS = {
     "a plain array": lambda m: np.asarray(m)[5:],
     "bytes": lambda m: m.view(np.uint8)[3:],
     "fields": lambda m: m.view([("a", np.int16), ("b", np.int16)])["b"],
+    "other byte order": lambda m: m.view(">i4"),
+    "one number": lambda m: m[3:4].reshape(()),
     "empty": lambda m: m[:0],
     "read-only": lambda m: np.broadcast_to(m[:50], (9, 50)),
 }
@@ -64,6 +66,23 @@ def test_what_a_file_does_not_hold_is_sent_as_it_is(tmp_path):
     for array in (private, gone, computed, copied, np.arange(3), np.array(["a", None], object)):
         (got,) = pickle.loads(pickle.dumps(Sent([array])))
         np.testing.assert_array_equal(got, array)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda m: np.ma.masked_array(m[:9], mask=np.arange(9) % 2),
+        lambda m: m.view([("a", np.int16), ("b", np.int16)]).view(np.recarray)[:9],
+        lambda m: np.asarray(m)[:9].view(np.matrix),
+    ],
+    ids=["masked", "records", "matrix"],
+)
+def test_other_kinds_of_arrays_stay_what_they_are(make, tmp_path):
+    array = make(mapped(tmp_path / "tokens.bin"))
+    (got,) = pickle.loads(pickle.dumps(Sent([array])))
+    assert type(got) is type(array)
+    np.testing.assert_array_equal(got, array)
+    np.testing.assert_array_equal(np.ma.getmaskarray(got), np.ma.getmaskarray(array))
 
 
 def test_what_is_written_to_a_map_is_seen(tmp_path):
