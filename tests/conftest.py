@@ -11,7 +11,8 @@ import jax
 import pytest
 
 if jax.__version_info__[:2] == (0, 10):  # a version that does not know the flag would stop at it
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
+    flags = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
 jax.config.update("jax_num_cpu_devices", 8)
 
 

@@ -86,7 +86,8 @@ def column_names(values: xr.DataArray | xr.Dataset, dim: str) -> list[str]:
         >>> column_names(values, "point")
         ['rule']
     """
-    return [str(name) for name, coord in values.coords.items() if coord.dims == (dim,) and name != dim]
+    # Items of `coords` are DataArrays, each with coordinates of its own; variables are enough, and cheap.
+    return [str(name) for name, coord in values.coords.variables.items() if coord.dims == (dim,) and name != dim]
 
 
 def final_values(values: xr.DataArray, keep: Collection[str] = ()) -> tuple[xr.DataArray, dict[str, str]]:

@@ -8,9 +8,11 @@ import sys
 import traceback
 
 import pytest
+import typer
 
 from mixjax import cli
 from mixjax import sweeps as sweeps_lib
+from mixjax.cli import commands
 from mixjax.runner import experiment
 from mixjax.sweeps.prepared import Prepared
 from tests.cli.fuzzed import CONFIG, MODULE, fuzzed_configs, fuzzed_results, fuzzed_runs
@@ -27,6 +29,9 @@ def project(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "path", sys.path[:])
         patch.chdir(folder)
+        # A process parses one command; thousands of them share the parser, which takes longer to make than to use.
+        parser = typer.main.get_command(commands.make_app())
+        patch.setattr(commands, "make_app", lambda: parser)
         call = call_in(folder)
         code, err = call("run", "toy.toml", "--out", "result")
         assert code == 0, err

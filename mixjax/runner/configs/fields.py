@@ -1,6 +1,7 @@
 """Looks up the fields of an experiment's frozen dataclass by name and type, and checks their values with pydantic."""
 
 import dataclasses
+import functools
 import json
 import re
 import types
@@ -152,9 +153,13 @@ def field_type(cls: Any, name: str) -> Any:
     return cls
 
 
+# Pydantic builds a validator in milliseconds, and a config's values are checked one at a time.
+_adapter_of = functools.lru_cache(maxsize=64)(pydantic.TypeAdapter)
+
+
 def _adapter(cls: type, where: str) -> pydantic.TypeAdapter:
     try:
-        return pydantic.TypeAdapter(cls)
+        return _adapter_of(cls)
     except pydantic.PydanticSchemaGenerationError as exc:
         raise ConfigError(
             f"{where}: {cls.__name__} has a field that TOML cannot give: {exc.message.splitlines()[0]}"
@@ -198,7 +203,7 @@ def from_json(kind: Any, text: str) -> Any:
         ValueError: no JSON, or content of another type; the message names the place.
     """
     try:
-        return pydantic.TypeAdapter(kind).validate_json(text, strict=True)
+        return _adapter_of(kind).validate_json(text, strict=True)
     except pydantic.ValidationError as exc:
         raise ValueError(_mistake(exc.errors()[0])) from exc
 

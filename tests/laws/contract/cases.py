@@ -145,7 +145,7 @@ TRACES = collections.defaultdict(list)
 
 @functools.cache
 def jitted(name, rows=tuple(ROWS)):
-    """The case's rule, compiled once for all laws; TRACES has the state's type at each trace of ``update``."""
+    """The case's rule, compiled once for all laws; TRACES has the state's type at each trace of ``update``, by rows."""
     rule = CASES[name].make(np.array(rows))
 
     def update(state, **signals):
