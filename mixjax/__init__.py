@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mixjax import (
         data,
+        design,
         domains,
         grad_norms,
         hypergrad,
@@ -40,6 +41,7 @@ __all__ = [
     "accumulate",
     "aggregate",
     "data",
+    "design",
     "domains",
     "get_weights",
     "grad_norms",

@@ -19,6 +19,8 @@ PACKAGES = (
     "mixjax",
     "mixjax.checks",
     "mixjax.data",
+    "mixjax.design",
+    "mixjax.design.laws",
     "mixjax.domains",
     "mixjax.grad_norms",
     "mixjax.grad_norms.nnx",

@@ -7,6 +7,7 @@ import typer
 import mixjax
 from mixjax.cli.compare import compare
 from mixjax.cli.data import data
+from mixjax.cli.design import make_design
 from mixjax.cli.listing import list_
 from mixjax.cli.live import make_live
 from mixjax.cli.run import run
@@ -32,6 +33,7 @@ def make_app() -> typer.Typer:
     app.command("compare")(compare)
     app.command("show")(show)
     app.add_typer(make_live(), name="live")
+    app.add_typer(make_design(), name="design")
     return app
 
 
@@ -60,4 +62,5 @@ def _top(
       mixjax show results/quickstart               what a result holds
       mixjax compare results/quickstart --metric accuracy --better higher
       mixjax data mnist                            fetch a data set that some experiments need
+      mixjax design fit ratios.csv metrics.csv     propose a mixture from the losses of small runs
     """

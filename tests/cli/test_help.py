@@ -5,17 +5,29 @@ import shlex
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer.main
 
 import mixjax.data
+from mixjax import design
 from mixjax.cli.commands import make_app
 from mixjax.data.catalogue import FETCHED
 from mixjax.live import Ledger, Plan
 
 ROOT = Path(__file__).parents[2]
 # In the order in which a reader comes by them: what one example writes, the next ones read.
-COMMANDS = ((), ("run",), ("sweep",), ("show",), ("compare",), ("list",), ("data",), ("live", "show"))
+COMMANDS = (
+    (),
+    ("run",),
+    ("sweep",),
+    ("show",),
+    ("compare",),
+    ("list",),
+    ("data",),
+    ("live", "show"),
+    ("design", "fit"),
+)
 # The quickstart, with fewer and shorter runs.
 SMALL = {"num_steps": "100", "hidden": "4", "batch_size": "8", "probe_size": "8", "seeds": "4", "chunk": "50"}
 
@@ -51,6 +63,15 @@ def ledger(quickstart):
 
 
 @pytest.fixture
+def tables(quickstart):
+    """Writes the tables of a swarm of 20 runs, and the sizes of its domains."""
+    mixtures = np.random.default_rng(0).dirichlet(np.ones(2), 20)
+    runs = design.as_swarm(mixtures, np.exp(-mixtures), domains=["web", "code"], metrics=["web_loss", "code_loss"])
+    design.write_tables(runs, "ratios.csv", "metrics.csv")
+    Path("sizes.json").write_text('{"web": 9, "code": 1}')
+
+
+@pytest.fixture
 def no_downloads(monkeypatch):
     """Checks what ``mixjax data`` would fetch, and fetches nothing."""
 
@@ -62,7 +83,7 @@ def no_downloads(monkeypatch):
 
 
 @pytest.mark.slow
-def test_every_example_runs(command, quickstart, ledger, no_downloads):
+def test_every_example_runs(command, quickstart, ledger, tables, no_downloads):
     ran = set()
     for names in COMMANDS:
         code, text, _ = command(*names, "--help")

@@ -1,0 +1,36 @@
+"""Chooses a mixture before the big run, from the losses of many small runs.
+
+1. :func:`read_tables` reads the mixtures and losses of runs made elsewhere; arrays and data frames work as well.
+2. :func:`fit` fits a law from mixture to losses. Its predictions have intervals, from a bootstrap over the runs.
+   :func:`cross_validate` tells how well each of the :data:`mixjax.design.laws.LAWS` predicts runs that it has not seen.
+3. :func:`propose` finds the mixture of the least predicted loss, within bounds of the shares, with the region of
+   mixtures that may be the best as well, and says whether it is better than mixtures that need no design.
+
+The package needs scipy, and for files pandas and matplotlib (extra ``experiments``).
+"""
+
+from __future__ import annotations
+
+from mixjax.design import laws
+from mixjax.design.choosing import Scores, cross_validate
+from mixjax.design.comparing import Comparison
+from mixjax.design.fitted import Fitted
+from mixjax.design.fitting import fit
+from mixjax.design.proposing import Proposal, propose
+from mixjax.design.runs import Swarm, as_swarm
+from mixjax.design.tables import read_tables, write_tables
+
+__all__ = [
+    "Comparison",
+    "Fitted",
+    "Proposal",
+    "Scores",
+    "Swarm",
+    "as_swarm",
+    "cross_validate",
+    "fit",
+    "laws",
+    "propose",
+    "read_tables",
+    "write_tables",
+]

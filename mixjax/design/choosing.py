@@ -1,0 +1,130 @@
+"""Compares laws by how they predict runs that they have not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from mixjax.checks import check_choice, check_integer
+from mixjax.design.fitted import fit_law
+from mixjax.design.laws import LAWS
+from mixjax.design.runs import Swarm
+
+__all__ = ["Scores", "cross_validate", "verdict"]
+
+
+class Scores(NamedTuple):
+    """Holds how a law predicts left-out runs, a number for each metric.
+
+    Attributes:
+        law: its name.
+        spearman: ``[M]``, the rank correlation of predicted and measured losses.
+        r2: ``[M]``, one minus the squared error over the variance of the losses; 1 is perfect, 0 no better than the
+            mean.
+        coverage: ``[M]``, the share of left-out runs within their 90 % interval for a new run.
+        predicted: ``[n, M]``, the prediction for each run by the fit that has not seen it.
+        errors: ``[n]``, each run's squared error in units of the metrics' variances, averaged over the metrics. Laws
+            are compared by its mean.
+    """
+
+    law: str
+    spearman: np.ndarray
+    r2: np.ndarray
+    coverage: np.ndarray
+    predicted: np.ndarray
+    errors: np.ndarray
+
+
+def cross_validate(
+    swarm: Swarm, laws: Sequence[str] | None = None, *, folds: int = 5, seed: int = 0, resamples: int = 200
+) -> tuple[Scores, ...]:
+    """Fits each law without a part of the mixtures and predicts that part, for each part in turn.
+
+    All runs of a mixture are left out together; a fit that has seen a repeat of a run has seen its answer.
+
+    Args:
+        swarm: the runs, from :func:`mixjax.design.as_swarm` or :func:`mixjax.design.read_tables`.
+        laws: names of :data:`mixjax.design.laws.LAWS`; by default all for which the swarm has enough mixtures.
+        folds: into how many parts the mixtures are split, at random.
+        seed: of the parts and of the resamples.
+        resamples: of each fit, for the intervals.
+
+    Returns:
+        The scores of the laws, the best first.
+
+    Raises:
+        ValueError: an unknown law, or too few mixtures for a law that was named, or for all.
+
+    Example:
+        >>> import mixjax, numpy as np
+        >>> rng = np.random.default_rng(0)
+        >>> mixtures = rng.dirichlet(np.ones(3), 40)
+        >>> losses = np.exp(-3 * mixtures) + 0.01 * rng.normal(size=(40, 3))
+        >>> [scores.law for scores in cross_validate(mixjax.design.as_swarm(mixtures, losses), resamples=20)]
+        ['log_linear', 'quadratic']
+    """
+    check_integer("folds", folds, 2)
+    for name in laws or ():
+        check_choice("laws", name, tuple(LAWS))
+    groups = swarm.groups()
+    num_mixtures = groups.max() + 1
+    folds = min(folds, num_mixtures)
+    left = num_mixtures - -(-num_mixtures // folds)
+    size = len(swarm.domains)
+    names = tuple(laws or [name for name, law in LAWS.items() if law.num_parameters(size) < left])
+    if not names:
+        need = min(law.num_parameters(size) for law in LAWS.values()) + 1
+        raise ValueError(
+            f"to compare laws for {size} domains, {need} mixtures must be left when one of {folds} parts is left out, "
+            f"got {num_mixtures} mixtures in all."
+        )
+    parts = np.random.default_rng([seed, 2]).permutation(num_mixtures)[groups] % folds
+    scored = [_score(name, swarm, parts, seed, resamples) for name in names]
+    return tuple(sorted(scored, key=lambda scores: scores.errors.mean()))
+
+
+def _score(name, swarm, parts, seed, resamples):
+    predicted, inside = np.empty_like(swarm.losses), np.empty(swarm.losses.shape, bool)
+    for part in range(parts.max() + 1):
+        out = parts == part
+        rest = Swarm(swarm.mixtures[~out], swarm.losses[~out], swarm.domains, swarm.metrics)
+        fitted = fit_law(name, rest, resamples=resamples, seed=seed)
+        mean, low, high = fitted.predict(swarm.mixtures[out], "run")
+        predicted[out], inside[out] = mean, (low <= swarm.losses[out]) & (swarm.losses[out] <= high)
+    relative = np.square(swarm.losses - predicted) / swarm.losses.var(axis=0)
+    spearman = [np.corrcoef(_ranks(p), _ranks(y))[0, 1] for p, y in zip(predicted.T, swarm.losses.T, strict=True)]
+    r2 = 1.0 - relative.mean(axis=0)
+    return Scores(name, np.array(spearman), r2, inside.mean(axis=0), predicted, relative.mean(axis=1))
+
+
+def verdict(scores: Sequence[Scores], swarm: Swarm) -> str:
+    """Says which law predicts left-out runs best, and by how much.
+
+    Args:
+        scores: from :func:`cross_validate`.
+        swarm: the runs.
+
+    Returns:
+        A sentence. Its standard error is that of a mean over mixtures, whose repeats count once.
+    """
+    best = scores[0]
+    text = f"{best.law} predicts left-out runs best: R² {_short(best.r2.mean())}"
+    if len(scores) == 1:
+        return f"{best.law} alone was tried: R² {_short(best.r2.mean())} on left-out runs"
+    groups = swarm.groups()
+    gaps = np.bincount(groups, scores[1].errors - best.errors) / np.bincount(groups)
+    mean, stderr = gaps.mean(), gaps.std(ddof=1) / np.sqrt(len(gaps))
+    text += f"; {scores[1].law} {_short(scores[1].r2.mean())}, {mean:.2g} ± {stderr:.1g} less"
+    return text + ("" if mean > 2 * stderr else ", which is no clear difference")
+
+
+def _ranks(values):
+    """Ranks numbers from 1; equal ones share the mean of their ranks."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - 0.5 * (counts - 1))[place]
+
+
+def _short(value):
+    return f"{value:.4f}"

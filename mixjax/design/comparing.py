@@ -1,0 +1,86 @@
+"""Compares a proposed mixture with those that need no design, and says what the intervals allow to say."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from mixjax.design.fitted import Fitted
+from mixjax.design.laws import LAWS
+from mixjax.design.objectives import Objective
+
+__all__ = ["Comparison", "compared"]
+
+
+class Comparison(NamedTuple):
+    """Holds how much lower the objective of a proposal is than that of another mixture.
+
+    Attributes:
+        name: of the other mixture, such as "the uniform mixture".
+        mixture: ``[D]``.
+        gain: the predicted difference; positive where the proposal is better.
+        low: lower end of its 90 % interval, for the mean over seeds.
+        high: upper end.
+    """
+
+    name: str
+    mixture: np.ndarray
+    gain: float
+    low: float
+    high: float
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the proposal is better by the interval."""
+        return self.low > 0
+
+    def __str__(self) -> str:
+        """Says in words which of the two is better, and whether the interval allows to say so."""
+        verdict = "better than" if self.is_better else "not better than"
+        return f"{verdict} {self.name} by the interval: {self.gain:.4g} lower ({self.low:.4g} to {self.high:.4g})"
+
+
+def compared(
+    fitted: Fitted, objective: Objective, weights: np.ndarray, optima: np.ndarray, prior: np.ndarray | None
+) -> tuple[Comparison, ...]:
+    r"""Compares with the uniform mixture, the prior, and the mixture of the swarm whose runs were best.
+
+    The interval is the predicted difference plus quantiles of what resamples get wrong about the difference between
+    the other mixture and their own best one. A proposal is chosen for its predicted value, and the errors of resamples
+    at their own choices hold the same optimism.
+
+    Args:
+        fitted: the law.
+        objective: what is to be low.
+        weights: ``[D]``, the proposal.
+        optima: ``[B, D]``, the best mixture of each resample.
+        prior: ``[D]`` or None.
+
+    Returns:
+        One for each of the others.
+    """
+    swarm, law = fitted.swarm, LAWS[fitted.law]
+    groups = swarm.groups()
+    measured = objective.value(swarm.losses)
+    means = np.bincount(groups, measured) / np.bincount(groups)
+    best = swarm.mixtures[np.flatnonzero(groups == np.argmin(means))[0]]
+    others = {"the uniform mixture": np.full(len(weights), 1.0 / len(weights))}
+    if prior is not None:
+        others["the proportional mixture"] = prior
+    others["the swarm's best run"] = best
+
+    def plain(mixtures):
+        return objective.value(law.predict(fitted.params, mixtures).T)
+
+    gains = plain(optima) - objective.value(law.slopes(fitted.resampled, optima)[0])
+    found = []
+    for name, mixture in others.items():
+        gain = plain(mixture[None])[0] - plain(weights[None])[0]
+        resampled = objective.value(law.predict(fitted.resampled, mixture[None])[..., 0])
+        errors = plain(mixture[None])[0] - resampled - gains
+        low, high = gain + np.quantile(errors, [0.05, 0.95])
+        found.append(
+            Comparison(name, mixture, float(gain), min(float(low), float(gain)), max(float(high), float(gain)))
+        )
+    return tuple(found)

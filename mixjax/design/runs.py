@@ -1,0 +1,168 @@
+"""Checks mixtures and losses, whether they come as arrays, as data frames or from files."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Swarm", "as_mixtures", "as_swarm"]
+
+# Published tables have shares of three digits, so that twenty of them may miss 1 by a hundredth.
+_SLACK = 0.0101
+
+
+@dataclasses.dataclass(frozen=True)
+class Swarm:
+    """Holds the mixtures and losses of the runs of a swarm, checked.
+
+    Attributes:
+        mixtures: ``[n, D]``, rows that sum to one.
+        losses: ``[n, M]``; lower is better.
+        domains: the D names.
+        metrics: the M names.
+    """
+
+    mixtures: np.ndarray
+    losses: np.ndarray
+    domains: tuple[str, ...]
+    metrics: tuple[str, ...]
+
+    def groups(self) -> np.ndarray:
+        """Numbers the mixtures: runs that repeat a mixture have the same number.
+
+        Returns:
+            ``[n]``, integers from 0.
+        """
+        # Shares that were rounded when they were written are the same shares.
+        return np.unique(self.mixtures.round(9), axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def as_swarm(
+    mixtures: Any,
+    losses: Any,
+    *,
+    domains: Sequence[str] | None = None,
+    metrics: Sequence[str] | None = None,
+    mixture_row: Callable[[int], str] | None = None,
+    loss_row: Callable[[int], str] | None = None,
+) -> Swarm:
+    """Checks the mixtures and losses of a swarm, and names what is wrong by row and column.
+
+    Args:
+        mixtures: ``[n, D]``, an array or a data frame. Rows that sum to one within 0.01 are normalised.
+        losses: ``[n, M]``, the same rows.
+        domains: names of the domains; by default the columns of a data frame, or "domain_0" and so on.
+        metrics: names of the metrics; by default the columns of a data frame, or "loss_0" and so on.
+        mixture_row: how an error calls a row of the mixtures; by default "mixtures, row 3".
+        loss_row: how an error calls a row of the losses.
+
+    Returns:
+        The swarm.
+
+    Raises:
+        TypeError: entries that are no numbers.
+        ValueError: no two axes, other numbers of rows or names, a single run, a share that is negative or missing, a
+            row that does not sum to one, a loss that is missing or infinite, a domain or a metric that never varies,
+            domains that only vary together, or names that stand twice.
+    """
+    domains = _names("domain", mixtures, domains)
+    metrics = _names("loss", losses, metrics)
+    shares, values = _numbers("mixtures", mixtures), _numbers("losses", losses)
+    mixture_row = mixture_row or (lambda i: f"mixtures, row {i}")
+    loss_row = loss_row or (lambda i: f"losses, row {i}")
+    if len(shares) != len(values):
+        raise ValueError(f"mixtures and losses must have a row for each run, got {len(shares)} and {len(values)} rows.")
+    for what, array, names in (("domains", shares, domains), ("metrics", values, metrics)):
+        if array.shape[1] != len(names):
+            raise ValueError(f"{what} must have a name for each column, got {len(names)} for {array.shape[1]}.")
+        twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+        if twice is not None:
+            raise ValueError(f"{what} must have a name each, got {twice!r} twice.")
+    shares = _checked_shares(shares, domains, mixture_row)
+    bad = np.argwhere(~np.isfinite(values))
+    if len(bad):
+        row, column = bad[0]
+        found = "missing" if np.isnan(values[row, column]) else "infinite"
+        raise ValueError(f"{loss_row(row)}: the loss {metrics[column]!r} is {found}.")
+    if len(shares) < 2:
+        raise ValueError(f"a law needs several runs of different mixtures, got {len(shares)}.")
+    _check_variation(shares, values, domains, metrics)
+    return Swarm(shares, values, domains, metrics)
+
+
+def as_mixtures(name: str, mixtures: Any, domains: Sequence[str]) -> np.ndarray:
+    """Checks mixtures of known domains.
+
+    Args:
+        name: the argument as the error calls it.
+        mixtures: ``[m, D]``, or one mixture ``[D]``; or a data frame with the domains as columns, in any order.
+        domains: their names.
+
+    Returns:
+        float64 ``[m, D]``, rows that sum to one.
+
+    Raises:
+        TypeError: entries that are no numbers.
+        ValueError: another number of domains, a negative or missing share, or a row that does not sum to one.
+    """
+    if hasattr(mixtures, "columns"):
+        absent = [domain for domain in domains if domain not in mixtures.columns]
+        if absent:
+            raise ValueError(f"{name}: the column {absent[0]!r} is missing.")
+        mixtures = mixtures[list(domains)]
+    shares = _numbers(name, np.atleast_2d(np.asarray(mixtures)))
+    if shares.shape[1] != len(domains):
+        raise ValueError(f"{name} must be [m, {len(domains)}], a share per domain, got shape {shares.shape}.")
+    return _checked_shares(shares, domains, lambda i: f"{name}, row {i}")
+
+
+def _names(kind, table, names):
+    if names is not None:
+        return tuple(map(str, names))
+    if hasattr(table, "columns"):
+        return tuple(map(str, table.columns))
+    return tuple(f"{kind}_{i}" for i in range(np.shape(table)[-1] if np.ndim(table) else 0))
+
+
+def _numbers(name, table):
+    try:
+        array = np.asarray(table, np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be numbers, got {type(table).__name__} with entries that are none.") from None
+    if array.ndim != 2 or 0 in array.shape:
+        raise ValueError(f"{name} must be a table with a row for each run, got shape {array.shape}.")
+    return array
+
+
+def _checked_shares(shares, domains, row_name):
+    bad = np.argwhere(~(np.isfinite(shares) & (shares >= 0)))
+    if len(bad):
+        row, column = bad[0]
+        value = shares[row, column]
+        found = "missing" if np.isnan(value) else f"{value:.6g}, which is no share"
+        raise ValueError(f"{row_name(row)}: the share of {domains[column]!r} is {found}.")
+    sums = shares.sum(axis=1)
+    wrong = np.flatnonzero(np.abs(sums - 1.0) > _SLACK)
+    if len(wrong):
+        raise ValueError(f"{row_name(wrong[0])}: the shares must sum to 1, got {sums[wrong[0]]:.6g}.")
+    return shares / sums[:, None]
+
+
+def _check_variation(shares, values, domains, metrics):
+    for what, array, names in (("domain", shares, domains), ("metric", values, metrics)):
+        # A table of one domain has nothing to choose, and its share never varies.
+        constant = np.flatnonzero(np.ptp(array, axis=0) == 0)
+        if len(constant):
+            value = array[0, constant[0]]
+            raise ValueError(
+                f"the {what} {names[constant[0]]!r} is {value:.6g} in every run; leave it out, or vary it."
+            )
+    rank = np.linalg.matrix_rank(shares, tol=1e-9 * np.sqrt(len(shares)))
+    if rank < len(domains):
+        raise ValueError(
+            f"the mixtures must vary in all directions, got {rank} independent mixtures of {len(domains)} domains; add "
+            "runs, or merge domains that always vary together."
+        )

@@ -1,0 +1,119 @@
+"""Tests tables: those of Olmix and RegMix are read and written, and bad ones are named by line or column."""
+
+import numpy as np
+import pytest
+
+from mixjax import design
+from tests.design.synthetic import swarm
+
+RATIOS = "run,name,index,web,code\na,first,0,0.7,0.3\nb,second,1,0.2,0.8\nc,third,2,0.5,0.5\n"
+METRICS = "run,name,index,loss/web,loss/code\nc,third,2,3.1,2.1\na,first,0,3.0,2.2\nb,second,1,3.3,2.0\n"
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Writes two files and reads them."""
+
+    def call(ratios=RATIOS, metrics=METRICS):
+        (tmp_path / "ratios.csv").write_text(ratios)
+        (tmp_path / "metrics.csv").write_text(metrics)
+        return design.read_tables(tmp_path / "ratios.csv", tmp_path / "metrics.csv")
+
+    return call
+
+
+def test_rows_are_matched_by_run(read):
+    found = read()
+    assert found.domains == ("web", "code") and found.metrics == ("loss/web", "loss/code")
+    np.testing.assert_allclose(found.mixtures, [[0.7, 0.3], [0.2, 0.8], [0.5, 0.5]])
+    np.testing.assert_allclose(found.losses, [[3.0, 2.2], [3.3, 2.0], [3.1, 2.1]])
+
+
+@pytest.mark.parametrize(
+    ("ratios", "metrics"),
+    [
+        # As pandas writes a frame of Olmix, with its index in front.
+        (",run,name,index,web,code\n0,x,n,0,0.7,0.3\n1,y,m,1,0.2,0.8\n", ",run,name,index,l\n0,y,m,1,2\n1,x,n,0,1\n"),
+        ("run_id,web,code\nx,0.7,0.3\ny,0.2,0.8\n", "run_id,name,l\ny,-,2\nx,-,1\n"),
+        # RegMix: shares of three digits that do not quite sum to one.
+        ("index,web,code\n1,0.7,0.304\n2,0.198,0.8\n", "index,l\n2,2\n1,1\n"),
+        # No key: by their order, and by the one column that both have.
+        ("web,code\n0.7,0.3\n0.2,0.8\n", "l\n1\n2\n"),
+        ("run,name,web,code\n7,x,0.7,0.3\n8,y,0.2,0.8\n", "name,l\ny,2\nx,1\n"),
+    ],
+)
+def test_reads_what_others_write(read, ratios, metrics):
+    found = read(ratios, metrics)
+    assert found.domains == ("web", "code") and found.metrics == ("l",)
+    np.testing.assert_allclose(found.mixtures, [[0.7, 0.3], [0.2, 0.8]], atol=0.004)
+    np.testing.assert_allclose(found.mixtures.sum(axis=1), 1.0)
+    np.testing.assert_array_equal(found.losses, [[1.0], [2.0]])
+
+
+@pytest.mark.parametrize("layout", ["olmix", "regmix"])
+def test_what_is_written_is_read_back(tmp_path, layout):
+    _, mixtures, losses = swarm(3, 2, 10, 0.01, seed=0)
+    before = design.as_swarm(mixtures, losses, domains=["a", "b,c", 'd"e'], metrics=["x", "y"])
+    design.write_tables(before, tmp_path / "r.csv", tmp_path / "m.csv", layout=layout)
+    after = design.read_tables(tmp_path / "r.csv", tmp_path / "m.csv")
+    assert after.domains == before.domains and after.metrics == before.metrics
+    np.testing.assert_allclose(after.mixtures, before.mixtures, rtol=1e-12)
+    np.testing.assert_allclose(after.losses, before.losses, rtol=1e-12)
+    head = (tmp_path / "r.csv").read_text().splitlines()[0]
+    assert head.startswith("run,name,index,a" if layout == "olmix" else "index,a")
+
+
+@pytest.mark.parametrize(
+    ("ratios", "metrics", "message"),
+    [
+        (
+            RATIOS.replace("0.7,0.3", "0.7,0.4"),
+            METRICS,
+            r"line 2 \(run a\): the shares must sum to 1, got 1.1",
+        ),
+        (RATIOS.replace("0.2,0.8", "-0.2,1.2"), METRICS, "line 3 .*the share of 'web' is -0.2, which is no share"),
+        (RATIOS.replace("0.2,0.8", "0.2,"), METRICS, "line 3 .*the share of 'code' is missing"),
+        (RATIOS.replace("0.2,0.8", "0.2,much"), METRICS, "line 3 .*'code' must be a number, got 'much'"),
+        (RATIOS, METRICS.replace("3.1,", ","), r"metrics.csv, line 2 \(run c\): the loss 'loss/web' is missing"),
+        (RATIOS, METRICS.replace("3.1,", "nan,"), "line 2 .*the loss 'loss/web' is missing"),
+        (RATIOS, METRICS.replace("3.1,", "inf,"), "line 2 .*the loss 'loss/web' is infinite"),
+        (RATIOS, METRICS.replace("3.1,", "3;1,"), "line 2 .*'loss/web' must be a number, got '3;1'"),
+        (
+            RATIOS,
+            METRICS.replace("b,second,1,3.3,2.0\n", ""),
+            "line 3: .*metrics.csv has no row of the run 'b'",
+        ),
+        (
+            RATIOS.replace("b,second,1,0.2,0.8\n", ""),
+            METRICS,
+            "line 4: .*ratios.csv has no row of the run 'b'",
+        ),
+        (RATIOS.replace("\nb", "\na"), METRICS, "ratios.csv, line 3: the run 'a' stands on line 2 too"),
+        (RATIOS, METRICS.replace("\nb", "\na"), "metrics.csv, line 4: the run 'a' stands on line 3 too"),
+        (RATIOS.replace("web,code", "web,web"), METRICS, "ratios.csv: the column 'web' stands twice"),
+        (RATIOS.replace("0.8", "0.8,1"), METRICS, "ratios.csv, line 3: must have 5 cells like the header, got 6"),
+        ("run,web,code\na,0.5,0.5\n", "run,l\na,1\n", "needs several runs of different mixtures, got 1"),
+        ("run,web,code\na,0.5,0.5\nb,0.5,0.5\n", "run,l\na,1\nb,2\n", "the domain 'web' is 0.5 in every run"),
+        ("run,web,code\n", METRICS, "ratios.csv: must have a header and a row for each run, got 1 lines"),
+        ("", METRICS, "got 0 lines"),
+        ("run,name\na,b\nc,d\n", METRICS, "ratios.csv: has no column besides run, name"),
+        ("web,code\n0.7,0.3\n0.2,0.8\n", METRICS, "share no column .* have 2 and 3 rows; they cannot be matched"),
+    ],
+)
+def test_a_bad_table_is_named_by_line_or_column(read, ratios, metrics, message):
+    with pytest.raises(ValueError, match=message) as error:
+        read(ratios, metrics)
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_no_text_and_no_file_is_named(tmp_path):
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(ValueError, match="binary: is no table of comma-separated values"):
+        design.read_tables(tmp_path / "binary", tmp_path / "binary")
+    with pytest.raises(FileNotFoundError, match="none"):
+        design.read_tables(tmp_path / "none", tmp_path / "none")
+    good = design.as_swarm([[0.5, 0.5], [0.2, 0.8]], [[1.0], [2.0]])
+    with pytest.raises(ValueError, match="layout must be one of 'olmix', 'regmix', got 'csv'"):
+        design.write_tables(good, tmp_path / "r", tmp_path / "m", layout="csv")
+    with pytest.raises(ValueError, match="runs must have a name for each of 2 runs, got 1"):
+        design.write_tables(good, tmp_path / "r", tmp_path / "m", runs=["a"])
