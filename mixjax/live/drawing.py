@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mixjax.live.batch import Batch
 from mixjax.live.limits import within_rows_left
+from mixjax.live.loss_mass import share_mass
 from mixjax.live.pacing import Paced, Pacing
 from mixjax.live.position import Position
 from mixjax.live.row_lengths import RowLengths
@@ -132,8 +133,7 @@ class Drawing:
         amounts = split.counts if split.tokens is None else split.tokens
         if same_as_sampling and not waiting.any():
             return np.full(amounts.size, 1.0 / amounts.sum()), waiting
-        mass = waiting + c
-        return mass / np.maximum(amounts, 1), np.where(split.counts > 0, 0.0, mass)
+        return share_mass(waiting, c, amounts)
 
     def _waiting(self, at, mass, q):
         """Names the domains without sampling weight whose waiting loss weight has come to more than a batch's."""

@@ -162,7 +162,7 @@ def test_rows_share_the_loss_weight_that_their_domain_has_gathered():
     plan = Plan([100, 100], 2, [0.48, 0.52], [0.3, 0.7], lag=1)
     carried, due, naive = np.zeros(2), np.zeros(2), np.zeros(2)
     largest = 0.0
-    for t in range(20_000):
+    for t in range(2000):
         batch = next(plan)
         weights = np.bincount(batch.domain_ids, batch.row_weights.astype(np.float64), minlength=2)
         carried += weights
@@ -314,3 +314,38 @@ def test_a_batch_taken_back_comes_again():
         plan.keep(again.step)
     plan.take_back(first[0])
     assert plan.step == 4  # A published step is done.
+
+
+@pytest.mark.parametrize("lengths", [None, [np.full(30, 5)] * 2])
+def test_a_plan_with_a_budget_ends_without_weights_for_a_step_that_never_comes(lengths):
+    """A loader that reads as far ahead as the lag allows asks for a step after the last, and is not told to wait."""
+    plan = Plan([30, 30], 4, [0.5, 0.5], lag=3, budget=12 if lengths is None else 60, lengths=lengths)
+    assert plan.ending is None
+    assert [batch.step for batch in plan] == [0, 1, 2]
+    assert plan.is_known() and plan.ending == {"step": 3, "event": "ended", "reason": "budget reached"}
+
+
+def test_weights_that_are_known_beforehand_may_be_published_before_their_steps():
+    plan, other = plan_of(), plan_of()
+    for step in range(20):
+        plan.publish(step, moving(step))
+    state = json.loads(json.dumps(plan.get_state()))
+    assert state["step"] == 0
+    want = drive(other, 20)
+    assert_same([next(plan) for _ in range(20)], want)
+    # A state from in between goes on with the weights of the steps to come.
+    second = plan_of()
+    second.set_state(state)
+    assert_same([next(second) for _ in range(7)], want[:7])
+    third = plan_of()
+    third.set_state(second.get_state())
+    assert_same([next(third) for _ in range(13)], want[7:])
+
+
+def test_memory_does_not_grow_with_the_steps_drawn():
+    plan = plan_of(lag=2)
+    for step in range(500):
+        plan.publish(step, moving(step))
+    for _ in range(500):
+        next(plan)
+    assert len(plan._snapshots) <= 3 and len(plan.get_state()["changes"]) <= 3
