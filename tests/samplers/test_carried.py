@@ -1,5 +1,7 @@
 """Tests counts that carry over, in JAX: equal to NumPy's to the bit, under every transformation."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -86,6 +88,45 @@ def test_a_domain_that_is_owed_rows_keeps_them_over_other_weights():
     counts, state = carry(state, jnp.array([1.0, 0.0, 0.0]), 1)
     np.testing.assert_array_equal(counts, [1, 0, 0])
     np.testing.assert_allclose(as_integers(state) / 2**32, [-0.6, 0.3, 0.3], atol=1e-6)
+
+
+NUM_ATTACKS = 300
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def attacked(num_domains, batch_size, ahead, key):
+    """Lets weights follow what is owed: all of it goes to those owed most, who are fewer in each batch.
+
+    With probability ``ahead`` it goes to as many of those owed least.
+    """
+    most = min(num_domains, NUM_ATTACKS * batch_size)
+
+    def in_rows(state):
+        return state.whole.astype(jnp.float32) + state.part.astype(jnp.float32) / 2.0**32
+
+    def step(state, inputs):
+        number, key = inputs
+        owed = in_rows(state)
+        judged = jnp.where(jax.random.bernoulli(key, ahead), -owed, owed)
+        rank = jnp.argsort(jnp.argsort(-judged))
+        chosen = rank < most - (number * batch_size) % most
+        counts, state = carry(state, chosen / chosen.sum(), batch_size)
+        return state, (in_rows(state), counts)
+
+    inputs = jnp.arange(NUM_ATTACKS), jax.random.split(key, NUM_ATTACKS)
+    return jax.lax.scan(step, start_carry(num_domains), inputs)
+
+
+@pytest.mark.parametrize(("num_domains", "batch_size"), [(7, 2), (200, 1), (2000, 1)])
+def test_no_weights_that_follow_what_is_owed_break_the_bound(num_domains, batch_size):
+    ahead, keys = jnp.array([0.0, 0.1, 1.0]), jax.random.split(jax.random.key(0), 3)
+    state, (owed, counts) = jax.vmap(attacked, (None, None, 0, 0))(num_domains, batch_size, ahead, keys)
+    assert (as_integers(state).sum(axis=1) == 0).all()
+    assert (counts.sum(axis=-1) == batch_size).all() and counts.min() >= 0
+    bound = np.sum(1.0 / np.arange(2, num_domains + 1))
+    assert owed.min() > -1.0 and owed.max() <= bound + 1e-5
+    # Attacks that come nowhere near the bound would show nothing.
+    assert owed.max() > 0.6 * bound
 
 
 def test_bad_arguments_are_named():

@@ -76,6 +76,31 @@ def test_the_bound_is_reached_by_spreading_over_the_domains_not_yet_served(num_d
     assert carry.max() / UNIT == pytest.approx(harmonic(num_domains) - 1.0, abs=1e-4)
 
 
+def taken_away(carry):
+    """Gives all weight to the half of the domains that is owed most, so that what the others got is of no use."""
+    behind = carry >= np.sort(carry)[-max(carry.size // 2, 1)]
+    return behind / behind.sum()
+
+
+def brought_back(carry):
+    """Gives all weight to the domains that had most, which are to get the next rows, but are owed nothing."""
+    ahead = carry <= np.sort(carry)[max(carry.size // 2, 1) - 1]
+    return ahead / ahead.sum()
+
+
+@pytest.mark.parametrize(("num_domains", "batch_size"), [(2, 1), (7, 3), (200, 1), (200, 256), (2000, 1), (2000, 100)])
+@pytest.mark.parametrize("moves", [(taken_away,), (brought_back,), (taken_away, taken_away, brought_back)])
+def test_the_bound_holds_against_weights_that_follow_what_is_owed(num_domains, batch_size, moves):
+    carry = np.zeros(num_domains, np.int64)
+
+    def weights():
+        for step in range(150):
+            yield moves[step % len(moves)](carry)
+
+    for _, after in run(weights(), batch_size):
+        carry = after
+
+
 @pytest.mark.parametrize(("num_domains", "batch_size"), [(3, 1), (5, 2), (8, 3)])
 def test_no_searched_sequence_of_weights_breaks_the_bound(num_domains, batch_size):
     """An adversary keeps the best of many random next weights, judged by how far behind the worst domain is."""
