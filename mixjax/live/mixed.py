@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import multiprocessing
+import os
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
@@ -257,7 +258,16 @@ _DATASETS: list[Any] = []
 
 
 def _open(datasets: Any) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _DATASETS[:] = datasets
+
+
+def _end_with_parent() -> None:
+    """Ends a worker when the main process is killed: the pool would leave it waiting for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _read(domain_ids, rows):

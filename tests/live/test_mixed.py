@@ -3,6 +3,9 @@
 import os
 import pickle
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import grain
 import numpy as np
@@ -216,6 +219,24 @@ def test_a_new_loop_goes_on_after_the_last_element_of_the_one_before(workers):
             if element["step"] == stop:
                 break
     assert_same(got, want)
+
+
+def test_workers_end_when_the_main_process_is_killed():
+    script = """
+import multiprocessing, os, signal
+import numpy as np
+from mixjax.live import Plan, mix
+
+if __name__ == "__main__":
+    plan = Plan([9, 9], 2, [0.5, 0.5])
+    iterator = iter(mix([np.arange(9), np.arange(9)], plan, workers=1))
+    next(iterator)
+    print("one worker" if len(multiprocessing.active_children()) == 1 else "", flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2])
+    # The pipe ends with the last process that holds it: a worker that goes on would keep it open.
+    assert process.communicate(timeout=60)[0] == b"one worker\n" and process.returncode == -signal.SIGKILL
 
 
 class Flaky:
