@@ -63,10 +63,12 @@ class BatchSampler:
         """Counts the batches of the whole run.
 
         Raises:
-            TypeError: the plan has no budget, and so no end.
+            TypeError: the plan has no budget, and so no end, or its budget is a number of tokens.
         """
         if self._plan.budget is None:
             raise TypeError("the plan has no end: give Plan a budget, or do not ask for the number of batches.")
+        if self._plan.token_totals is not None:
+            raise TypeError("the plan's budget is in tokens: how many batches it holds is known when they are drawn.")
         return self._plan.budget // self._plan.batch_size
 
     def batch(self) -> Batch:

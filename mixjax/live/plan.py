@@ -295,10 +295,10 @@ class Plan:
                 round, or is damaged; the error names what differs or is wrong.
         """
         with self._changed:
-            state, events = restoring.checked(state, self, domains)
+            state = restoring.checked(state, self, domains)
             self._schedule.set_state(state)
             self._step = state["step"]
-            self._now, self._ending = Position.from_state(state, events), None
+            self._now, self._ending = Position.from_state(state), None
             self._snapshots = {self._step: self._now}
             self._restored += 1
             self._publisher = threading.get_ident()

@@ -50,14 +50,15 @@ class Position(NamedTuple):
             "mass": self.mass.tolist(),
             "is_below": self.is_below,
             "waiting": sorted(self.waiting),
+            "events": list(self.events),
         }
         if counts_tokens:
             state |= {"tokens": self.tokens.tolist(), "spent": self.spent}
         return state
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any], events: list[dict[str, Any]]) -> Position:
-        """Returns the position of a state that was checked, and what the next batch is to say about it."""
+    def from_state(cls, state: Mapping[str, Any]) -> Position:
+        """Returns the position of a state that was checked."""
         drawn = np.array(state["drawn"], np.int64)
         return cls(
             drawn=drawn,
@@ -65,8 +66,8 @@ class Position(NamedTuple):
             carry=np.array(state["carry"], np.int64),
             mass=np.array(state["mass"], np.float64),
             spent=state.get("spent", 0),
-            # A state of version 1 says none of the two.
+            # A state of version 1 says none of these.
             is_below=state.get("is_below", False),
             waiting=frozenset(state.get("waiting", ())),
-            events=tuple(events),
+            events=tuple(state.get("events", ())),
         )

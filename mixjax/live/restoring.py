@@ -23,8 +23,8 @@ _FIELDS = (
 )
 
 
-def checked(state: Mapping[str, Any], plan: Plan, domains: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Returns a state that fits the plan, and events for the ledger.
+def checked(state: Mapping[str, Any], plan: Plan, domains: str) -> dict[str, Any]:
+    """Returns a state that fits the plan.
 
     Args:
         state: from :meth:`mixjax.live.Plan.get_state`.
@@ -32,7 +32,7 @@ def checked(state: Mapping[str, Any], plan: Plan, domains: str) -> tuple[dict[st
         domains: ``"same"`` or ``"changed"``.
 
     Returns:
-        ``(state, events)``; the state is a copy, and for other domains has the rows of this plan's domains.
+        A copy of the state. For other domains it has the rows of this plan's domains, and an event that says so.
 
     Raises:
         ValueError: the state does not fit, or is damaged; the error names what differs or is wrong.
@@ -60,7 +60,7 @@ def checked(state: Mapping[str, Any], plan: Plan, domains: str) -> tuple[dict[st
         assert plan.token_totals is not None
         _check_same(dict(zip(saved, totals, strict=True)), dict(zip(mine, plan.token_totals, strict=True)), "tokens")
     if list(saved) == list(mine):
-        return dict(state), []
+        return dict(state)
     added = [name for name in mine if name not in saved]
     removed = [name for name in saved if name not in mine]
     if domains == "same":
@@ -95,6 +95,9 @@ def _undamaged(state: Mapping[str, Any]) -> dict[str, Any]:
     found |= _undamaged_tokens(state, num_domains)
     if not isinstance(state.get("is_below", False), bool):
         _refuse("is_below", state["is_below"])
+    events = state.get("events", [])
+    if not isinstance(events, (list, tuple)) or not all(isinstance(event, Mapping) for event in events):
+        _refuse("events", events)
     waiting = state.get("waiting", [])
     if not isinstance(waiting, (list, tuple)) or not all(isinstance(name, str) for name in waiting):
         _refuse("waiting", waiting)
@@ -198,4 +201,5 @@ def _fitted(state, plan, added, removed):
     }
     if "tokens" in state:
         fitted["tokens"] = rows(state["tokens"], np.int64).tolist()
-    return fitted, [{"step": state["step"], "event": "domains changed", "added": added, "removed": removed}]
+    event = {"step": state["step"], "event": "domains changed", "added": added, "removed": removed}
+    return fitted | {"events": [*state.get("events", ()), event]}

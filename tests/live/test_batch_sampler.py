@@ -81,6 +81,8 @@ def test_calls_that_do_not_fit_are_errors():
         len(sampler)
     with pytest.raises(RuntimeError, match="no batch was drawn"):
         sampler.batch()
+    with pytest.raises(TypeError, match="the plan's budget is in tokens"):
+        len(BatchSampler(plan_of(lengths=[np.full(40, 3), np.full(11, 5)])))
 
 
 def test_a_new_loop_goes_on_after_the_last_batch_that_was_taken():

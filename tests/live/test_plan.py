@@ -150,13 +150,6 @@ def test_a_restored_plan_goes_on_to_the_row(ahead, num_hosts):
             np.testing.assert_array_equal(batch.weights, whole.weights)
 
 
-def test_a_snapshot_is_small():
-    plan = Plan([10] * 2000, 256, np.ones(2000))
-    position = plan._now
-    arrays = (position.drawn, position.tokens, position.carry, position.mass)
-    assert sum(array.nbytes for array in arrays) <= 64 * 2000
-
-
 def test_rows_share_the_loss_weight_that_their_domain_has_gathered():
     """Each domain's rows carry the sum of its loss weights, where Horvitz-Thompson with moving q carries half."""
     plan = Plan([100, 100], 2, [0.48, 0.52], [0.3, 0.7], lag=1)

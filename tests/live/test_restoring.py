@@ -1,10 +1,15 @@
 """Tests that a saved plan is checked by name, and that domains may come and go when asked for."""
 
+import json
+import time
+
 import numpy as np
 import pytest
 
 from mixjax.live import Plan
+from mixjax.live.permutation import permuted
 from mixjax.live.restoring import checked
+from mixjax.live.rows import _key_of
 
 SIZES = {"web": 100, "books": 70, "code": 7}
 
@@ -80,9 +85,67 @@ def test_domains_that_stay_go_on_with_their_examples_when_others_go_or_move():
 
 def test_what_is_owed_still_sums_to_zero_after_a_removal():
     state = saved()
-    fitted, events = checked(state, plan_of(sizes={"web": 100, "code": 7}, weights=[0.5, 0.5]), "changed")
+    fitted = checked(state, plan_of(sizes={"web": 100, "code": 7}, weights=[0.5, 0.5]), "changed")
     assert sum(fitted["carry"]) == 0 and fitted["drawn"] == [state["drawn"][0], state["drawn"][2]]
-    assert events[0]["removed"] == ["books"]
+    assert fitted["events"][0]["removed"] == ["books"]
+
+
+def test_a_change_of_domains_is_said_although_the_state_is_saved_again_before_the_next_batch():
+    plan = plan_of(sizes={"web": 100, "code": 7}, weights=[0.5, 0.5])
+    plan.set_state(saved(), domains="changed")
+    second = plan_of(sizes={"web": 100, "code": 7}, weights=[0.5, 0.5])
+    second.set_state(json.loads(json.dumps(plan.get_state())))
+    assert [event["event"] for event in next(second).events] == ["domains changed"]
+    second.keep(9)
+    assert not next(second).events
+
+
+def test_a_state_of_the_first_version_is_read():
+    state = saved()
+    old = {name: state[name] for name in ("seed", "batch_size", "sizes", "step", "drawn", "carry", "mass")}
+    old |= {name: state[name] for name in ("lag", "next_to_publish", "changes")} | {"version": 1}
+    one, other = plan_of(), plan_of()
+    one.set_state(old)
+    other.set_state(state)
+    np.testing.assert_array_equal(next(one).rows, next(other).rows)
+
+
+@pytest.mark.parametrize("lengths", [False, True])
+def test_a_state_of_step_ten_to_the_nine_goes_on_in_domains_of_any_size(lengths):
+    """2,000 domains of up to 2^40 rows, each with weights that wait for lag steps."""
+    num_domains, step = 2000, 10**9
+    rng = np.random.default_rng(0)
+    sizes = {f"domain {d}": 2**40 if d % 2 and not lengths else 999 + d for d in range(num_domains)}
+    arguments = {"batch_size": 256, "weights": rng.random(num_domains), "lag": 3}
+    if lengths:
+        arguments["lengths"] = [np.broadcast_to(np.int32(2048), size) for size in sizes.values()]
+    plan = Plan(sizes, **arguments)
+    state = plan.get_state()
+    state["drawn"] = rng.integers(0, 2**38, num_domains).tolist()
+    state["carry"] = [1, -1] * (num_domains // 2)
+    state["step"] = state["next_to_publish"] = step
+    pair = state["changes"][0]
+    state["changes"] = [pair | {"from": step + later, "loss_weights": pair["weights"]} for later in range(3)]
+    if lengths:
+        state["tokens"], state["spent"] = [2048 * drawn for drawn in state["drawn"]], 2048 * sum(state["drawn"])
+    text = json.dumps(state)
+
+    def restore():
+        before = time.thread_time()
+        plan.set_state(state)
+        return time.thread_time() - before
+
+    assert min(restore() for _ in range(5)) < 0.01
+    batch = next(plan)
+    assert batch.step == step
+    position = np.array(state["drawn"])[batch.domain_ids]
+    first = np.flatnonzero(np.diff(batch.domain_ids, prepend=-1))
+    for row in first[:20]:
+        name = f"domain {batch.domain_ids[row]}"
+        want = permuted(0, _key_of(name), position[row : row + 1], sizes[name])
+        assert batch.rows[row] == want[0]
+    plan.set_state(json.loads(text))
+    assert json.dumps(plan.get_state()) == text
 
 
 @pytest.mark.parametrize(
@@ -102,6 +165,11 @@ def test_what_is_owed_still_sums_to_zero_after_a_removal():
         ("carry", [1 << 60, -(1 << 60), 0]),
         ("carry", None),
         ("mass", [np.nan, 0.0, 0.0]),
+        ("is_below", "no"),
+        ("waiting", "web"),
+        ("waiting", [3]),
+        ("events", "none"),
+        ("events", [3]),
         ("changes", []),
         ("changes", [{"from": 0}]),
         ("changes", [{"from": 50, "weights": [1.0, 1.0, 1.0], "loss_weights": None}]),

@@ -52,3 +52,16 @@ def test_the_lines_for_several_hosts_run_on_one(tmp_path, monkeypatch):
     run("hosts", names)
     assert names["plan"].step == 21 and len(names["arrays"]["value"].sharding.device_set) == jax.device_count()
     assert float(names["state"][0]) > 0.1
+
+
+def test_the_lines_that_count_tokens_draw_half_of_them_from_each_domain(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    datasets = {"easy": np.zeros(4000, np.float32), "hard": np.ones(400, np.float32)}
+    names = {"np": np, "live": live, "datasets": datasets}
+    run("tokens", names)
+    assert names["plan"].ending["reason"] == "budget reached"
+    ledger = read_ledger("tokens.jsonl")
+    tokens = ledger.tokens.sum("step").values
+    # Half of the tokens each, up to a longest row.
+    assert 100_000 - 16 * 400 < tokens.sum() <= 100_000 and abs(tokens[0] - tokens[1]) < 2 * 400
+    assert ledger.attrs["events"][-1] == names["plan"].ending
