@@ -31,7 +31,11 @@ def as_weights(name: str, values: ArrayLike, num_domains: int) -> NDArray[np.flo
         ValueError: another shape, or an entry that is negative or not finite, or none that is positive.
     """
     try:
-        weights = np.asarray(values, np.float64)
+        weights = np.asarray(values)
+        # NumPy would read texts as numbers, and drop what is imaginary.
+        if weights.dtype.kind in "cUSmM":
+            raise TypeError
+        weights = weights.astype(np.float64)
     except (TypeError, ValueError):
         raise ValueError(f"{name} must be [{num_domains}], one number per domain, got {values!r}.") from None
     if weights.shape != (num_domains,):

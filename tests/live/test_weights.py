@@ -2,6 +2,7 @@
 
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -38,3 +39,29 @@ def test_weights_are_normalised_whatever_their_scale():
         np.testing.assert_allclose(as_weights("weights", np.array([1.0, 3.0]) * scale, 2), [0.25, 0.75])
     with pytest.raises(ValueError, match="weights must be finite"):
         as_weights("weights", [np.inf, 1.0], 2)
+
+
+@pytest.mark.parametrize(
+    "values", [["1", "2"], [1.0, 2.0j], [[1.0], [1.0, 2.0]], [None, 1.0], {"a": 1.0}, "ab", object()]
+)
+def test_what_is_no_number_is_refused(values):
+    with pytest.raises(ValueError, match=r"weights must be (\[2\], one number per domain|finite)"):
+        as_weights("weights", values, 2)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "int8", "uint32", "bool"])
+def test_weights_of_any_type_of_number_are_taken(dtype):
+    np.testing.assert_array_equal(as_weights("weights", jnp.array([1, 0, 1]).astype(dtype), 3), [0.5, 0.0, 0.5])
+
+
+def test_saved_weights_are_those_in_force_to_the_bit_and_short():
+    rng = np.random.default_rng(0)
+    for scale in (1.0, 1e-3, 1e-15, 1e-38, 1e-44):
+        weights = np.append(rng.dirichlet(np.full(500, 0.02)) * scale, 1.0)
+        schedule = Schedule(501, weights, None, 1)
+        text = json.dumps(schedule.get_state())
+        other = Schedule(501, np.ones(501), None, 1)
+        other.set_state(json.loads(text))
+        np.testing.assert_array_equal(other.in_force(0)[0], schedule.in_force(0)[0])
+        if scale > 1e-4:
+            assert len(text) < 18 * 501
