@@ -99,9 +99,8 @@ def carry_tokens(
 
     for domain in np.flatnonzero((left == 0) & ((carry > 0) | (shares > 0))):
         close(domain)
-    picked, lengths = np.empty(batch_size, np.int64), np.empty(batch_size, np.int64)
-    counts = [0] * carry.size
-    for row in range(batch_size):
+    picked, lengths, counts, last = [], [], [0] * carry.size, left.tolist()
+    for _ in range(batch_size):
         domain = int(carry.argmax())
         if carry[domain] == 0:
             # They sum to zero, so all of them are zero.
@@ -110,12 +109,13 @@ def carry_tokens(
         carry += shares * length
         carry[domain] -= length * UNIT
         counts[domain] += 1
-        picked[row], lengths[row] = domain, length
-        if counts[domain] == left[domain]:
+        picked.append(domain)
+        lengths.append(length)
+        if counts[domain] == last[domain]:
             left[domain] = 0
             close(domain)
     tokens = np.zeros_like(carry)
     np.add.at(tokens, picked, lengths)
     # Stable, so the rows of a domain stay in their order.
-    order = np.argsort(picked, kind="stable")
-    return TokenCounts(np.array(counts, np.int64), tokens, lengths[order], carry, written_off)
+    order = np.argsort(np.array(picked), kind="stable")
+    return TokenCounts(np.array(counts, np.int64), tokens, np.array(lengths, np.int64)[order], carry, written_off)
