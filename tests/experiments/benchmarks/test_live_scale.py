@@ -3,12 +3,13 @@
 import numpy as np
 
 from experiments.benchmarks import live_scale
+from mixjax import live
 
 
 def test_hosts_near_the_end_read_one_batch_together():
     plans = [live_scale.near_the_end(7, hosts=2, host=host) for host in range(2)]
-    alone = live_scale.near_the_end(7, hosts=2, host=0)
-    alone.host = (0, 1)
+    alone = live.Plan(plans[0].sizes, batch_size=16, weights=plans[0].first_weights, lag=plans[0].lag)
+    alone.set_state(plans[0].get_state())
     first, second = (next(plan) for plan in plans)
     whole = next(alone)
     assert first.step == live_scale.ROWS // 16 - 1000
