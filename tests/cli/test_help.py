@@ -79,7 +79,12 @@ def no_downloads(monkeypatch):
         assert source is None or source in FETCHED[name].sources
         return f"cache/{name}"
 
+    def make_tokens(names, **how):
+        assert names is None or set(names) <= set(mixjax.data.TEXT_DOMAINS)
+        return "cache/tokens"
+
     monkeypatch.setattr(mixjax.data, "fetch", fetch)
+    monkeypatch.setattr(mixjax.data, "make_tokens", make_tokens)
 
 
 @pytest.mark.slow

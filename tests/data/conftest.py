@@ -1,10 +1,11 @@
-"""An empty cache of data sets for every test, and small files in place of MNIST's."""
+"""An empty cache of data sets for every test, and small files in place of MNIST's and of the corpora's."""
 
 import hashlib
 
 import pytest
 
 from mixjax.data import idx, mnist
+from tests.data import small_corpora
 from tests.data.small_mnist import LABELS, NAMES, PIXELS
 
 
@@ -30,3 +31,9 @@ def mnist_files(monkeypatch):
         monkeypatch.setitem(mnist.CHECKSUMS, name, hashlib.sha256(content).hexdigest())
     monkeypatch.setattr(mnist, "TRAIN_SIZE", 3)
     return made
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Small packages in place of three corpora's: what a registry offers, {name: (version, bytes)}."""
+    return small_corpora.pin(monkeypatch)

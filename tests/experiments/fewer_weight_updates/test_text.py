@@ -39,7 +39,7 @@ def test_few_bytes_are_taken_from_all_of_a_text():
 def test_uniform_mixing_is_trained_anew_on_the_same_batches(monkeypatch):
     """On real text that needs no fetching; Python's library takes seconds to read."""
     monkeypatch.setattr(
-        mixjax.data, "load_text", lambda name: made_up(b"de f") if name == "python" else load_text(name)
+        mixjax.data, "load_text", lambda name, **how: made_up(b"de f") if name == "python" else load_text(name, **how)
     )
     data = jax.tree.map(jnp.asarray, text.load(TINY))
     found = jax.jit(lambda key, data: text.train(key, TINY, data))(jax.random.key(0), data)
