@@ -9,6 +9,7 @@
 | ``samplers`` | What does a draw by stale losses cost, from 10^3 to 10^7 examples? |
 | ``norms`` | What do all examples' gradient norms cost? |
 | ``hypergradients`` | What do hypergradients cost? |
+| ``live_mix`` | What does a mix that moves cost a row, beside grain's own, other loaders and a plain loop? |
 | ``throughput`` | How many run-steps a second, and how much of what the machine can do? |
 
 The module of each name has ``run(quick) -> timing.Report``, and ``results/NAME/`` holds what it measured last. Absolute

@@ -12,6 +12,7 @@ from experiments.benchmarks import (
     figure_1,
     floor,
     hypergradients,
+    live_mix,
     live_scale,
     module_norms,
     norms,
@@ -33,6 +34,7 @@ BENCHMARKS = {
     "norms": norms.run,
     "module_norms": module_norms.run,
     "hypergradients": hypergradients.run,
+    "live_mix": live_mix.run,
     "throughput": throughput.run,
     "live_scale": live_scale.run,
 }

@@ -26,8 +26,8 @@ class Rows:
         # By name, so that a domain keeps its order of examples when others come and go.
         self._keys = [_key_of(name) for name in sizes]
         self._block = np.full(len(sizes), -1, np.int64)
-        # Memory that is not written to is not taken, so domains that are never drawn cost none.
         self._length = min(_LONGEST, max(_SHORTEST, _TOGETHER // len(sizes)))
+        # Memory that is not written to is not taken, so domains that are never drawn cost none.
         self._shuffled = np.empty((len(sizes), self._length), np.int64)
 
     def examples(self, domain_ids: NDArray[np.int32], row_numbers: NDArray[np.int64]) -> NDArray[np.int64]:
