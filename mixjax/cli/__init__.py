@@ -13,6 +13,7 @@ from collections.abc import Sequence
 __all__ = ["main"]
 
 _PACKAGES = ("matplotlib", "pydantic", "scipy", "sklearn", "tomli_w", "tqdm", "typer", "xarray")
+_PACKAGES_OF_LIVE = ("matplotlib", "typer", "xarray")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -24,19 +25,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: always, with the exit code.
     """
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    # Who trains with a live mix needs none of what the experiments need, and still wants to see what was drawn.
+    is_live = arguments[:1] == ["live"]
+    extra, packages = ("live", _PACKAGES_OF_LIVE) if is_live else ("experiments", _PACKAGES)
     # One message names all packages that are missing. Without it, each import would fail in its turn.
-    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
-        sys.exit(f"mixjax: the command needs {', '.join(missing)}: pip install 'mixjax[experiments]'")
+        sys.exit(f"mixjax: the command needs {', '.join(missing)}: pip install 'mixjax[{extra}]'")
     os.environ.setdefault("MPLBACKEND", "Agg")  # figures go to files: no display needed
     # A path may hold bytes that are no UTF-8, and a terminal may lack a letter: neither is worth a traceback.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    from mixjax.cli.commands import make_app
+    if is_live:
+        from mixjax.cli.live import make_live_only as make_app
+    else:
+        from mixjax.cli.commands import make_app
 
     try:
-        make_app()(args=argv, prog_name="mixjax")
+        make_app()(args=arguments, prog_name="mixjax")
     except SystemExit as exit_:
         # After Ctrl-C, JAX's threads may still be at work, and an orderly end of the process could crash.
         if argv is None and exit_.code == 130:

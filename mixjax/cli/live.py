@@ -7,7 +7,7 @@ import typer
 
 from mixjax.cli.terminal import reported
 
-__all__ = ["make_live"]
+__all__ = ["make_live", "make_live_only"]
 
 
 def make_live() -> typer.Typer:
@@ -21,6 +21,14 @@ def make_live() -> typer.Typer:
     group.callback()(_top)
     group.command("show")(show)
     return group
+
+
+def make_live_only() -> typer.Typer:
+    """Makes ``mixjax`` with this group alone, which runs without the packages that the other commands need."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.callback()(_top)
+    app.add_typer(make_live(), name="live")
+    return app
 
 
 def _top() -> None:

@@ -7,9 +7,6 @@ from collections.abc import Iterator
 
 import typer
 
-from mixjax.runner.configs import ConfigError
-from mixjax.sweeps.checkpoints import ChangedError
-
 __all__ = ["Mistake", "refusals_placed", "reported"]
 
 # What a library or an experiment raises where a value of the config does not fit. Other errors are bugs.
@@ -64,6 +61,10 @@ def refusals_placed() -> Iterator[None]:
     try:
         yield
     except _REFUSALS as error:
+        # Imported here, since commands that read no config run without the packages that configs need.
+        from mixjax.runner.configs import ConfigError
+        from mixjax.sweeps.checkpoints import ChangedError
+
         # A message that is meant for the user says where the mistake is.
         if isinstance(error, (Mistake, ConfigError, ChangedError)) or os.environ.get("MIXJAX_TRACEBACK"):
             raise

@@ -22,7 +22,8 @@ class Batch(NamedTuple):
         counts: int32 ``[D]``, rows of each domain in the batch of all hosts.
         weights: float32 ``[D]``, the sampling weights in force, after limits.
         asked: float32 ``[D]``, the sampling weights that were published for this step, before limits.
-        events: what happened in this step beside drawing, as dictionaries that the ledger writes down.
+        events: what happened in this step beside drawing, as dictionaries that the ledger writes down. They come
+            out of ``jax.device_put`` as they are, and a jitted function may be given a batch that has some.
         tokens: int64 ``[D]``, tokens of each domain in the batch of all hosts; None in a plan that counts rows.
         lengths: int32 ``[B / hosts]``, tokens of each row of this host; None in a plan that counts rows.
     """

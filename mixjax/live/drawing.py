@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mixjax.live.batch import Batch
+from mixjax.live.events import as_events
 from mixjax.live.limits import within_rows_left
 from mixjax.live.loss_mass import share_mass
 from mixjax.live.pacing import Paced, Pacing
@@ -104,7 +105,7 @@ class Drawing:
             counts=counts.astype(np.int32),
             weights=q.astype(np.float32),
             asked=asked,
-            events=tuple(self._events(step, at, after, split, waiting)),
+            events=as_events(self._events(step, at, after, split, waiting)),
             tokens=split.tokens,
             lengths=lengths,
         )

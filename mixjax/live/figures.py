@@ -32,9 +32,9 @@ def ledger_figure(ledger: xarray.Dataset) -> Figure:
 
     Raises:
         ValueError: the ledger has no step yet.
-        ImportError: matplotlib is missing (extra ``experiments``).
+        ImportError: matplotlib is missing (extra ``live``).
     """
-    with requires("experiments", "mixjax.live.figures.ledger_figure"):
+    with requires("live", "mixjax.live.figures.ledger_figure"):
         import matplotlib.pyplot as plt
 
     check_steps(ledger)
