@@ -27,15 +27,17 @@ class Rows:
         self._keys = [_key_of(name) for name in sizes]
         self._block = np.full(len(sizes), -1, np.int64)
         self._length = min(_LONGEST, max(_SHORTEST, _TOGETHER // len(sizes)))
+        # Domains of equal weight would all need their next block in the same step, so each has other bounds.
+        self._offsets = np.array([key % self._length for key in self._keys], np.int64)
         # Memory that is not written to is not taken, so domains that are never drawn cost none.
         self._shuffled = np.empty((len(sizes), self._length), np.int64)
 
     def examples(self, domain_ids: NDArray[np.int32], row_numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """Returns the examples of rows, given by their domains and their numbers since the start of the run."""
-        blocks, offsets = np.divmod(row_numbers, self._length)
+        blocks, places = np.divmod(row_numbers + self._offsets[domain_ids], self._length)
         # The rows of the blocks at hand are read before any block is replaced, so a batch that ends in a new block
         # shuffles that one only.
-        examples = self._shuffled[domain_ids, offsets]
+        examples = self._shuffled[domain_ids, places]
         waiting = np.flatnonzero(self._block[domain_ids] != blocks)
         while waiting.size:
             ids = domain_ids[waiting]
@@ -43,7 +45,7 @@ class Rows:
                 self._fill(domain, block)
             ready = self._block[ids] == blocks[waiting]
             found = waiting[ready]
-            examples[found] = self._shuffled[domain_ids[found], offsets[found]]
+            examples[found] = self._shuffled[domain_ids[found], places[found]]
             waiting = waiting[~ready]
         return examples
 
@@ -53,7 +55,9 @@ class Rows:
         return zip(domains.tolist(), blocks[first].tolist(), strict=True)
 
     def _fill(self, domain, block):
-        rows = np.arange(block * self._length, (block + 1) * self._length)
+        rows = np.arange(block * self._length, (block + 1) * self._length) - self._offsets[domain]
+        # The first block starts before the first row; what stands there is never asked for.
+        rows = np.maximum(rows, 0)
         self._shuffled[domain] = permuted(self._seed, self._keys[domain], rows, self._sizes[domain])
         self._block[domain] = block
 

@@ -40,6 +40,24 @@ def test_a_block_is_shuffled_once_when_rows_come_in_order(monkeypatch):
     assert len(shuffled) == len(set(shuffled))
 
 
+def test_domains_of_equal_weight_do_not_need_their_blocks_in_the_same_step(monkeypatch):
+    shuffled = []
+
+    def counted(seed, key, rows, size):
+        shuffled.append(key)
+        return permuted(seed, key, rows, size)
+
+    monkeypatch.setattr("mixjax.live.rows.permuted", counted)
+    rows, ids = Rows(0, {str(d): 10**6 for d in range(1000)}), np.repeat(np.arange(1000, dtype=np.int32), 8)
+    most = []
+    for step in range(200):
+        shuffled.clear()
+        rows.examples(ids, np.tile(np.arange(8 * step, 8 * step + 8), 1000))
+        most.append(len(shuffled))
+    # Each domain needs a block at the start, and another one every 65 steps.
+    assert most[0] >= 1000 and max(most[1:]) < 50
+
+
 def test_the_order_of_a_domain_depends_on_its_name_only():
     numbers = np.arange(50)
     alone = Rows(0, {"b": 5000}).examples(np.zeros(50, np.int32), numbers)
