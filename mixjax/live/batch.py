@@ -20,7 +20,8 @@ class Batch(NamedTuple):
         row_weights: float32 ``[B / hosts]``, the factor of each row's loss. Multiply and sum, over all hosts. In a plan
             that counts tokens it is the factor of the row's *mean* loss over its tokens.
         counts: int32 ``[D]``, rows of each domain in the batch of all hosts.
-        weights: float32 ``[D]``, the sampling weights in force, after limits.
+        weights: float32 ``[D]``, the sampling weights in force, after limits: shares of rows, or of tokens in a plan
+            that counts those.
         asked: float32 ``[D]``, the sampling weights that were published for this step, before limits.
         events: what happened in this step beside drawing, as dictionaries that the ledger writes down. They come
             out of ``jax.device_put`` as they are, and a jitted function may be given a batch that has some.
