@@ -20,6 +20,9 @@ _WINDOW = 1 << 22
 # Looking up a block at once costs a small part of looking up its rows one by one.
 _BLOCK = 512
 
+# Without a common factor with the block, so that its multiples are spread over it.
+_STRIDE = 197
+
 
 def named_lengths(
     lengths: Sequence[ArrayLike] | Mapping[str, ArrayLike], sizes: Mapping[str, int]
@@ -90,9 +93,12 @@ class RowLengths:
 
     def of(self, domain: int, number: int) -> int:
         """Returns the tokens of a row, given by its domain and its number since the start of the run."""
-        block, place = divmod(number, _BLOCK)
+        # Domains of equal weight would all need their next block in the same step, so each has other bounds.
+        offset = domain * _STRIDE % _BLOCK
+        block, place = divmod(number + offset, _BLOCK)
         if self._block[domain] != block:
-            numbers = np.arange(block * _BLOCK, (block + 1) * _BLOCK)
+            # The first block starts before the first row; what stands there is never asked for.
+            numbers = np.maximum(np.arange(block * _BLOCK, (block + 1) * _BLOCK) - offset, 0)
             examples = self._rows.examples(np.full(_BLOCK, domain, np.int32), numbers)
             self._found[domain] = self._lengths[domain][examples].astype(np.int64)
             self._block[domain] = block

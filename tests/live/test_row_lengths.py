@@ -17,7 +17,7 @@ def lengths_of(dtype=np.int32):
 def test_lengths_are_those_of_the_examples_drawn(dtype):
     found, rows = RowLengths(named_lengths(lengths_of(dtype), SIZES), 5, SIZES), Rows(5, SIZES)
     assert found.totals == [1500 * 1501 // 2, 24]
-    for domain, numbers in ((0, [0, 1, 511, 512, 1499, 1500, 3200, 0]), (1, [0, 1, 2, 3, 700])):
+    for domain, numbers in ((0, [0, 1, 511, 512, 1499, 1500, 3200, 0]), (1, [0, 1, 2, 3, 314, 315, 316, 700])):
         examples = [rows.examples(np.array([domain], np.int32), np.array([number]))[0] for number in numbers]
         assert [found.of(domain, number) for number in numbers] == [int(lengths_of()[domain][e]) for e in examples]
 
@@ -55,3 +55,16 @@ def test_other_domains_are_named():
         named_lengths({"web": np.ones(1500, int)}, SIZES)
     with pytest.raises(ValueError, match="lengths must have one array for each of 2 domains, got 1"):
         named_lengths([np.ones(1500, int)], SIZES)
+
+
+def test_domains_of_equal_weight_look_up_their_blocks_in_different_steps():
+    """Each lookup is of a block, and no step waits for the blocks of all domains."""
+    sizes = {f"domain {d}": 5000 for d in range(100)}
+    found = RowLengths([np.arange(1, 5001)] * 100, 0, sizes)
+    lookups = []
+    for number in range(2000):
+        before = list(found._block)
+        for domain in range(100):
+            found.of(domain, number)
+        lookups.append(sum(now != then for now, then in zip(found._block, before, strict=True)))
+    assert lookups[0] == 100 and max(lookups[1:]) <= 2
