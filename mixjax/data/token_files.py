@@ -34,7 +34,8 @@ class Tokens(NamedTuple):
     """Holds one domain's tokens in three parts.
 
     Each part is a read-only memory map, uint16 [number of tokens], in which the token
-    :data:`mixjax.data.vocabulary.END` follows each document.
+    :data:`mixjax.data.vocabulary.END`, 0, follows each document. The lengths of the documents are therefore
+    ``np.diff(np.flatnonzero(part == 0), prepend=-1)``.
 
     Attributes:
         train: about 80 % of the text.

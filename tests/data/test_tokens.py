@@ -1,13 +1,15 @@
 """Token files, made of small packages."""
 
 import json
+import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mixjax import data
-from mixjax.data import splitting, text_documents, tokens, vocabulary
+from mixjax.data import splitting, text_documents, token_pages, tokens, vocabulary
 from tests.data.small_packages import fake_registries
 
 pytest.importorskip("tokenizers", reason="tokenizers is missing: extra text")
@@ -110,6 +112,26 @@ def test_the_page_lists_the_domains(registries, cache):
     assert [line.split("`")[1] for line in page.splitlines() if line.startswith("| `")] == list(NAMES)
     row = next(line for line in page.splitlines() if line.startswith("| `help`"))
     assert "libreoffice-help-{en-us,de," in row and "MPL-2.0" in row and "| 15 |" in row
+
+
+def test_the_script_of_the_page_runs_as_it_stands(registries, cache):
+    pytest.importorskip("grain", reason="grain is missing: extra live")
+    make()
+    names = {}
+    (script,) = re.findall(r"```python\n(.*?)```", (cache / "tokens" / "text_data.md").read_text(), re.DOTALL)
+    exec(script, names)
+    assert names["inputs"].shape == names["targets"].shape == (8, 128) and names["inputs"].dtype == np.uint16
+
+
+def test_the_guide_is_the_page_of_all_domains():
+    guide = (Path(__file__).parents[2] / "experiments" / "guides" / "text_data.md").read_text()
+    assert guide.startswith(token_pages.page({}, 8192).partition("\n\n0 domains")[0])
+    assert guide.endswith(token_pages._TAIL)
+    for name in text_documents.TEXT_DOMAINS:
+        title, package, licence = text_documents.about(name)
+        (row,) = [line for line in guide.splitlines() if line.startswith(f"| `{name}` |")]
+        fetched = text_documents.fetched_by(name)
+        assert f"| {title} |" in row and row.endswith(f"| {licence} |") and (package in row or fetched is None)
 
 
 @pytest.mark.parametrize("name", text_documents.TEXT_DOMAINS)
