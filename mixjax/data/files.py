@@ -160,8 +160,11 @@ def _choose(files: PinnedFiles, source: Source | None, folder: Path | None) -> l
 
 def _first_verified(files: PinnedFiles, sources: list[_Try]) -> dict[str, bytes]:
     """Returns the files of the first source that answers with the pinned bytes."""
-    reasons = []
+    reasons: list[str] = []
     for label, get in sources:
+        if reasons:
+            # The last reason is in the error, if there is one; those before are told now.
+            _log.warning("%s was not fetched from %s", files.title, reasons[-1])
         try:
             contents = get()
             for name in files.checksums:
@@ -170,7 +173,6 @@ def _first_verified(files: PinnedFiles, sources: list[_Try]) -> dict[str, bytes]
         # Whatever a source fails with, the next one is tried. The error at the end lists every reason.
         except Exception as error:
             reasons.append(f"{label}: {type(error).__name__}: {error}")
-            _log.warning("%s was not fetched from %s", files.title, reasons[-1])
     listed = "\n".join(f"- {reason}" for reason in reasons)
     raise RuntimeError(f"no source gave the canonical {files.title} files:\n{listed}")
 

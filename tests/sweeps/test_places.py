@@ -25,6 +25,8 @@ PLACES = {
     ),
     "folder": lambda place: Chunks(place, {}),
     "root": lambda place: data.load_text("shakespeare", root=place),
+    "root of cells": lambda place: data.load_cells("help", root=place),
+    "folder of tokens": lambda place: data.load_tokens("help", folder=place),
     "root of images": lambda place: data.load("mnist", root=place),
     "root of tables": lambda place: data.load_table("adult", root=place),
     "folder of fetch": lambda place: data.fetch("mnist", folder=place),
