@@ -70,7 +70,7 @@ def markdown(session: Session, report: timing.Report) -> str:
     parts = [
         f"# {report.title}",
         f"Written by `{command}` in {session.seconds / 60:.1f} minutes. Numbers are medians, with least and most in "
-        "brackets unless they say otherwise. The sides of a comparison were measured in turns in one process, and "
+        "brackets unless they say otherwise. The sides of a comparison were measured in turns, and "
         "ratios are taken within a turn, since the machine may have been doing other work: see its load.",
         verdicts,
         "## Machine",

@@ -78,7 +78,7 @@ def read_batch(datasets: Sequence[Any], domain_ids: NDArray[np.int32], rows: NDA
     ]
     # Neighbours of one kind are read into one array, which copies each row once.
     parts = []
-    for read, neighbours in itertools.groupby(segments, key=lambda segment: _reader_of(segment.dataset)):
+    for read, neighbours in itertools.groupby(segments, key=_reader_of):
         parts += read(list(neighbours))
     return _merged(_join, parts, segments)
 
@@ -91,10 +91,10 @@ class _Segment(NamedTuple):
     rows: NDArray[np.int64]
 
 
-def _reader_of(dataset: Any) -> Callable[[list[_Segment]], list[Any]]:
-    if is_arrays(dataset):
+def _reader_of(segment: _Segment) -> Callable[[list[_Segment]], list[Any]]:
+    if is_arrays(segment.dataset):
         return _gather
-    return _call_each if hasattr(dataset, "read_rows") else _stack
+    return _call_each if hasattr(segment.dataset, "read_rows") else _stack
 
 
 def _call_each(segments: list[_Segment]) -> list[Any]:
@@ -104,24 +104,27 @@ def _call_each(segments: list[_Segment]) -> list[Any]:
 
 def _gather(segments: list[_Segment]) -> list[Any]:
     """Reads rows of domains that are arrays, into one array."""
+    num_rows = sum(segment.rows.size for segment in segments)
 
     def read(*arrays):
-        if len({array.shape[1:] for array in arrays}) > 1:
-            raise ValueError(f"shapes {sorted({array.shape[1:] for array in arrays})}.")
-        num_rows = sum(segment.rows.size for segment in segments)
-        out = np.empty((num_rows, *arrays[0].shape[1:]), np.result_type(*{array.dtype for array in arrays}))
+        shapes = {array.shape[1:] for array in arrays}
+        if len(shapes) > 1:
+            raise ValueError(f"shapes {sorted(shapes)}.")
+        out = np.empty((num_rows, *shapes.pop()), np.result_type(*{array.dtype for array in arrays}))
         start = 0
-        for array, (_, _, rows) in zip(arrays, segments, strict=True):
-            _take(array, rows, out[start : start + rows.size])
-            start += rows.size
+        for array, segment in zip(arrays, segments, strict=True):
+            stop = start + segment.rows.size
+            _take(array, segment.rows, out[start:stop])
+            start = stop
         return out
 
     return [_merged(read, [segment.dataset for segment in segments], segments)]
 
 
 def _take(array, rows, out):
+    flags = array.flags
     # Of arrays that are not contiguous, such as windows that overlap, ``take`` would copy the whole.
-    if array.flags.c_contiguous and array.flags.aligned and array.dtype == out.dtype:
+    if flags.c_contiguous and flags.aligned and array.dtype == out.dtype:
         # Nothing is clipped, since the plan's rows are below the size. The other modes copy the rows once more.
         array.take(rows, axis=0, out=out, mode="clip")
     else:
@@ -178,11 +181,11 @@ def _join(first, *others):
 
 def is_arrays(dataset: Any) -> bool:
     """Tells whether a data set is an array or a tree of arrays, which are read without a call per row."""
+    if isinstance(dataset, np.ndarray):
+        return True
     if isinstance(dataset, dict):
         return bool(dataset) and all(map(is_arrays, dataset.values()))
-    if isinstance(dataset, tuple):
-        return bool(dataset) and all(map(is_arrays, dataset))
-    return isinstance(dataset, np.ndarray)
+    return isinstance(dataset, tuple) and bool(dataset) and all(map(is_arrays, dataset))
 
 
 def _length(name, dataset):
