@@ -3,6 +3,7 @@
 XLA's plainer code generator compiles the tests' many small programs in half the time; results agree up to rounding.
 """
 
+import collections
 import gc
 import os
 from pathlib import Path
@@ -14,6 +15,21 @@ if jax.__version_info__[:2] == (0, 10):  # a version that does not know the flag
     flags = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
 jax.config.update("jax_num_cpu_devices", 8)
+
+
+def pytest_configure(config):
+    """Keeps xdist to the order of ``pytest_collection_modifyitems``; its own counts tests, and some take a minute."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(config, items):
+    """Gives xdist's workers the longest files first, so that none is left with one at the end while others idle."""
+    if hasattr(config, "workerinput"):
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        tests = collections.Counter(item.path for item in items)
+        # Sorting is stable: a file's tests stay together, in their order.
+        items.sort(key=lambda item: (item.path not in slow, -tests[item.path], str(item.path)))
 
 
 @pytest.fixture(scope="module")

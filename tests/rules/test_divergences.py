@@ -9,6 +9,8 @@ from mixjax.rules import robust_loss, robust_weights
 from tests.laws.reference import paper004
 from tests.rules.divergence_reference import DIVERGENCES, reference
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @pytest.mark.parametrize("divergence", DIVERGENCES)
 def test_padding_may_hold_anything(divergence):

@@ -7,6 +7,8 @@ import pytest
 from mixjax.rules import dro, robust_loss
 from tests.rules.divergence_reference import DIVERGENCES, reference
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 PRIOR = np.array([0.5, 0.3, 0.2])
 COUNTS = np.array([8, 8, 8])
 

@@ -12,6 +12,8 @@ from mixjax import samplers
 from mixjax.samplers.scored import levels
 from tests.laws.properties.cases import FLOAT, cases, rows
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 N, B, FANOUT = 11, 4, 3
 HUGE, TINY = float(FLOAT.max), float(FLOAT.tiny)
 LARGEST = 1e30

@@ -18,6 +18,8 @@ from mixjax import rules
 from mixjax.types import WeightRule
 from tests.laws.properties.cases import FLOAT, cases, rows
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 D, STEPS = 4, 3
 HUGE = float(FLOAT.max)
 TINY = float(FLOAT.tiny)

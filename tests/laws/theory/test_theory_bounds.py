@@ -10,6 +10,8 @@ import pytest
 from mixjax import signals
 from mixjax.rules import erma
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def miss_rate(misses):
     return misses.mean(), max(misses.std(), 1 / misses.size) / misses.size**0.5

@@ -19,6 +19,8 @@ from scipy.optimize import minimize
 from mixjax.rules import robust_loss, robust_weights
 from tests.laws.reference import paper004
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 N = 8
 DIVERGENCES = ("kl", "chi2")
 UNIFORM = np.full(N, 1 / N)

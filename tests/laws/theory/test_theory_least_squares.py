@@ -14,6 +14,8 @@ import mixjax
 from mixjax.objectives import example_weights
 from mixjax.rules import fgls, fixed, gls, one_shot_fgls
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def wls(x, y, w):
     gram = np.einsum("...ni,...n,...nj->...ij", x, w, x)

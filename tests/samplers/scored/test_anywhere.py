@@ -10,6 +10,8 @@ from jax.sharding import PartitionSpec as P
 from mixjax.samplers import hardest, hardness, proportional, when_it_pays, with_ages
 from tests.samplers.scored.cases import KEY
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 N, BATCH = 24, 4
 PRIOR = np.where(np.arange(N) % 5 == 0, 0.0, 1.0).astype(np.float32)
 MAKERS = {
