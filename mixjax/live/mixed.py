@@ -36,7 +36,9 @@ def mix(
     the same reason grain's own ``.mp_prefetch`` after the mix is refused: it would send the plan into each worker,
     where no publication reaches it.
 
-    Workers import the main script again, so a script that uses them needs ``if __name__ == "__main__":``.
+    Workers import the main script again, so a script that uses them needs ``if __name__ == "__main__":``. They help
+    where rows are decoded or come from a slow disk. Arrays in memory are read faster without them, since a batch's way
+    back from a worker costs more than reading it.
 
     Args:
         datasets: one data set a domain, in the plan's order or by the plan's names: ``grain.MapDataset``, arrays,

@@ -17,6 +17,14 @@ def test_every_epoch_goes_once_through_the_domain(size):
     assert size < 7 or not np.array_equal(epochs[0], epochs[1])
 
 
+def test_every_size_is_permuted():
+    rng = np.random.default_rng(0)
+    for size in [*range(1, 40), *rng.integers(40, 6000, 60).tolist()]:
+        epoch = int(rng.integers(0, 2**20))
+        examples = permuted(7, size, np.arange(epoch * size, (epoch + 1) * size), size)
+        np.testing.assert_array_equal(np.sort(examples), np.arange(size))
+
+
 @pytest.mark.parametrize("size", [77, 700])
 def test_rows_may_be_asked_for_in_any_order(size):
     rows = np.random.default_rng(0).permutation(3000)
