@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grain
+import jax
 
 from mixjax.live.batch import Batch
 from mixjax.live.plan import Plan
@@ -182,10 +183,7 @@ class _MixIterator(grain.DatasetIterator):
             value = reading.result()
         except concurrent.futures.process.BrokenProcessPool as error:
             self._take_back()
-            raise RuntimeError(
-                f"a worker of the mix died while step {batch.step} was read (killed, out of memory, or the script "
-                "lacks `if __name__ == '__main__':`). A new iterator over the mix goes on with this step."
-            ) from error
+            raise _died(batch) from error
         except Exception:
             self._take_back()
             raise
@@ -204,7 +202,15 @@ class _MixIterator(grain.DatasetIterator):
                     return
                 raise
             assert self._pool is not None
-            self._pending.append((batch, self._pool.submit(_read, batch.domain_ids, batch.rows)))
+            try:
+                reading = self._pool.submit(_read, batch.domain_ids, batch.rows)
+            except concurrent.futures.process.BrokenProcessPool as error:
+                self._plan.take_back(batch)
+                # What was read before is handed out first.
+                if self._pending or only_known:
+                    return
+                raise _died(batch) from error
+            self._pending.append((batch, reading))
 
     def _draw(self) -> Batch:
         """Draws a batch; stops waiting for its weights where that is in vain."""
@@ -251,8 +257,27 @@ class _MixIterator(grain.DatasetIterator):
         self._pending.clear()
 
 
+def _died(batch: Batch) -> RuntimeError:
+    return RuntimeError(
+        f"a worker of the mix died while step {batch.step} was read (killed, out of memory, or the script lacks "
+        "`if __name__ == '__main__':`). A new iterator over the mix goes on with this step."
+    )
+
+
 def _element(batch: Batch, value: Any) -> dict[str, Any]:
-    return batch._asdict() | {"value": value}
+    return batch._asdict() | {"events": Events(batch.events), "value": value}
+
+
+class Events(tuple):
+    """Holds the events of a batch, which are texts, and so no leaves of an element that JAX moves to a device."""
+
+    def __hash__(self):
+        """Tells tuples of dictionaries apart, as JAX has to where an element is an argument of ``jit``."""
+        return hash(repr(self))
+
+
+# Grain has loaded JAX already.
+jax.tree_util.register_pytree_node(Events, lambda events: ((), events), lambda events, _: events)
 
 
 # The data sets of a worker process, which are sent to it once.

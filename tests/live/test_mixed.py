@@ -1,5 +1,6 @@
 """Tests that the mix gives the plan's batches, whatever reads them, and ends as a user would expect."""
 
+import multiprocessing
 import os
 import pickle
 import signal
@@ -8,6 +9,7 @@ import sys
 from pathlib import Path
 
 import grain
+import jax
 import numpy as np
 import pytest
 
@@ -176,6 +178,31 @@ def test_a_dead_worker_is_named():
     with pytest.raises(RuntimeError, match=r"a worker of the mix died while step 0 was read"):
         next(iterator)
     iterator.close()
+
+
+def test_a_worker_that_dies_between_two_batches_costs_none():
+    want, plan, got = undisturbed(8), plan_of(), []
+    iterator = iter(mix(datasets(), plan, workers=1, prefetch=2))
+    got += take(plan, iterator, range(3))
+    for process in multiprocessing.active_children():
+        process.kill()
+        process.join()
+    # What was read before is handed out; then the next call names what happened.
+    with pytest.raises(RuntimeError, match=r"a worker of the mix died while step \d was read"):
+        for step in range(3, 8):
+            got += take(plan, iterator, [step])
+    iterator.close()
+    iterator = iter(mix(datasets(), plan, workers=0))
+    got += take(plan, iterator, range(len(got), 8))
+    assert_same(got, want)
+
+
+def test_elements_with_events_go_to_the_device():
+    plan = plan_of(sizes={"array": 30, "dataset": 7}, batch_size=6, max_epochs=3)
+    elements = take(plan, iter(mix(datasets(), plan).map(jax.device_put)), range(12))
+    events = [event for element in elements for event in element["events"]]
+    assert any(isinstance(event["event"], str) for event in events)
+    jax.jit(lambda element: element["value"])(elements[-1])
 
 
 @pytest.mark.parametrize(
