@@ -1,12 +1,14 @@
 """Chooses a mixture before the big run, from the losses of many small runs.
 
-1. :func:`read_tables` reads the mixtures and losses of runs made elsewhere; arrays and data frames work as well.
-2. :func:`fit` fits a law from mixture to losses. Its predictions have intervals, from a bootstrap over the runs.
+1. :func:`swarm` chooses the mixtures of the small runs, which a sweep can train; :func:`proxy_sizes` and
+   :func:`subset` cut the data so that they repeat it as the big run will.
+2. :func:`read_tables` reads the mixtures and losses of runs made elsewhere; arrays and data frames work as well.
+3. :func:`fit` fits a law from mixture to losses. Its predictions have intervals, from a bootstrap over the runs.
    :func:`cross_validate` tells how well each of the :data:`mixjax.design.laws.LAWS` predicts runs that it has not seen.
-3. :func:`propose` finds the mixture of the least predicted loss, within bounds of the shares, with the region of
+4. :func:`propose` finds the mixture of the least predicted loss, within bounds of the shares, with the region of
    mixtures that may be the best as well, and says whether it is better than mixtures that need no design.
 
-The package needs scipy, and for files pandas and matplotlib (extra ``experiments``).
+Files need pandas and matplotlib (extra ``experiments``).
 """
 
 from __future__ import annotations
@@ -14,10 +16,12 @@ from __future__ import annotations
 from mixjax.design import laws
 from mixjax.design.choosing import Scores, cross_validate
 from mixjax.design.comparing import Comparison
+from mixjax.design.epochs import proxy_sizes, subset
 from mixjax.design.fitted import Fitted
 from mixjax.design.fitting import fit
 from mixjax.design.proposing import Proposal, propose
 from mixjax.design.runs import Swarm, as_swarm
+from mixjax.design.swarms import swarm
 from mixjax.design.tables import read_tables, write_tables
 
 __all__ = [
@@ -31,6 +35,9 @@ __all__ = [
     "fit",
     "laws",
     "propose",
+    "proxy_sizes",
     "read_tables",
+    "subset",
+    "swarm",
     "write_tables",
 ]

@@ -19,6 +19,7 @@ __all__ = ["Fitted", "fit_law"]
 
 # Predictions are made for this many numbers at once.
 _ENTRIES = 4_000_000
+_RUNS = 400  # draws of a new run's noise, at least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Fitted:
         swarm: the runs.
         params: ``[M, P]``, the parameters of each metric's law.
         resampled: ``[B, M, P]``, those of each resample of the runs.
-        residuals: ``[M, n]``, the runs' losses minus the predictions, with the variance of a new run's noise.
+        noise: ``[M, n]``, the runs' residuals, with the variance of a new run's noise.
         scores: how each law predicts runs that it has not seen; empty where the law was named.
         seed: of the resamples.
     """
@@ -39,7 +40,7 @@ class Fitted:
     swarm: Swarm
     params: np.ndarray
     resampled: np.ndarray
-    residuals: np.ndarray
+    noise: np.ndarray
     scores: tuple[Scores, ...]
     seed: int
 
@@ -79,9 +80,11 @@ class Fitted:
             at = slice(i, i + size)
             drawn = law.predict(self.resampled, mixtures[at])
             if interval == "run":
+                # Noise is cheap: the quantiles of few resamples would be too narrow.
+                drawn = np.tile(drawn, (-(-_RUNS // len(drawn)), 1, 1))
                 # The same run for all metrics: their noise goes together.
-                runs = rng.integers(self.residuals.shape[1], size=(len(drawn), drawn.shape[2]))
-                drawn = drawn + self.residuals[:, runs].transpose(1, 0, 2)
+                runs = rng.integers(self.noise.shape[1], size=(len(drawn), drawn.shape[2]))
+                drawn = drawn + self.noise[:, runs].transpose(1, 0, 2)
             low[:, at], high[:, at] = np.quantile(drawn, [0.05, 0.95], axis=0)
         # The quantiles of a resample may leave out the fit itself where the noise is rounding.
         return mean.T, np.minimum(low, mean).T, np.maximum(high, mean).T
@@ -117,4 +120,4 @@ def fit_law(name: str, swarm: Swarm, *, resamples: int, seed: int, scores: tuple
     starts = np.broadcast_to(point.params, (num, *point.params.shape)).reshape(num * num_metrics, -1)
     limits = np.tile(point.delta, num)
     resampled = law.fit(swarm.mixtures, drawn.reshape(-1, num_runs), limits, starts)
-    return Fitted(name, swarm, point.params, resampled.reshape(num, num_metrics, -1), point.residuals, scores, seed)
+    return Fitted(name, swarm, point.params, resampled.reshape(num, num_metrics, -1), point.noise, scores, seed)

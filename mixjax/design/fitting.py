@@ -46,7 +46,6 @@ def fit(
     Raises:
         TypeError: entries that are no numbers.
         ValueError: an unknown law, fewer mixtures than the law has parameters, or runs that :func:`as_swarm` refuses.
-        ImportError: scipy is missing (extra ``experiments``).
 
     Example:
         >>> import numpy as np

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Link", "huber", "huber_linear", "least_squares"]
+__all__ = ["Link", "huber", "huber_linear", "least_squares", "one_blas_thread"]
 
 # Problems are solved in groups whose arrays have about this many entries, so that they stay in the processor's cache.
 _ENTRIES = 300_000
@@ -123,7 +126,7 @@ def least_squares(
         features: ``[n, F]``.
         targets: ``[K, n]``.
         start: ``[K, E + F]``, the other parameters first.
-        bounds: ``[E + F]`` from below, and from above; infinite where there is none.
+        bounds: from below and from above, ``[E + F]`` or ``[K, E + F]`` each; infinite where there is none.
         delta: ``[K]``, Huber's thresholds; ``inf`` gives least squares.
         tolerance: a problem is solved when a step lowers its loss by less than this part of it.
         damping: the first :math:`\lambda`; small where the start is close.
@@ -137,14 +140,33 @@ def least_squares(
     """
     first, second = np.triu_indices(features.shape[1])
     products = features[:, first] * features[:, second]
+    low, high = (np.broadcast_to(bound, start.shape) for bound in bounds)
     size = max(_ENTRIES // len(features), 1)
-    found = [
-        _Group(link, features, products, bounds, targets[i : i + size], delta[i : i + size]).solve(
-            start[i : i + size], tolerance, damping, max_steps
-        )
-        for i in range(0, len(targets), size)
-    ]
+    parts = [slice(i, i + size) for i in range(0, len(targets), size)]
+
+    def solve(at):
+        group = _Group(link, features, products, (low[at], high[at]), targets[at], delta[at])
+        return group.solve(start[at], tolerance, damping, max_steps)
+
+    with one_blas_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = list(pool.map(solve, parts))
     return np.concatenate([params for params, _ in found]), np.concatenate([loss for _, loss in found])
+
+
+def one_blas_thread() -> contextlib.AbstractContextManager:
+    """Keeps matrix products to one thread each, for work that is already spread over the processor's cores.
+
+    Threads of a product wait for each other in a loop. Where other processes keep the cores busy, small products take
+    ten times as long by that.
+
+    Returns:
+        A context; it changes nothing where threadpoolctl, which scikit-learn brings along, is missing.
+    """
+    try:
+        from threadpoolctl import threadpool_limits
+    except ModuleNotFoundError:
+        return contextlib.nullcontext()
+    return threadpool_limits(limits=1, user_api="blas")
 
 
 class _Group(NamedTuple):
@@ -170,8 +192,8 @@ class _Group(NamedTuple):
             if not len(going):
                 break
             _, gradient, gram = (part[going] for part in system)
-            step = _damped_step(gradient, gram, lam[going], params[going], low, high)
-            tried = np.clip(params[going] + step, low, high)
+            step = _damped_step(gradient, gram, lam[going], params[going], low[going], high[going])
+            tried = np.clip(params[going] + step, low[going], high[going])
             new = self.system(tried, going)
             # A tie is taken, so that a problem without residuals ends; NaN is not.
             better = new[0] <= loss[going]

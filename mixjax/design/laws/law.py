@@ -24,7 +24,7 @@ class Law(NamedTuple):
             ``[K, P]`` or None; returns parameters ``[K, P]``.
         predict: takes parameters ``[..., P]`` and mixtures ``[m, D]``; returns losses ``[..., m]``.
         jacobian: takes parameters ``[K, P]`` and mixtures ``[n, D]``; returns the derivatives of the predictions by the
-            parameters, ``[K, n, P]``.
+            parameters, ``[K, n, P]``; ``[1, n, P]`` where they are the same for all problems.
         slopes: takes parameters ``[B, M, P]`` and a mixture each, ``[B, D]``; returns the losses ``[B, M]`` there and
             their derivatives by the shares, ``[B, M, D]``.
         is_convex: whether every loss is a convex function of the mixture.

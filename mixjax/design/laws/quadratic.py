@@ -30,9 +30,7 @@ def quadratic() -> Law:
         num_parameters=lambda num_domains: num_domains * (num_domains + 1) // 2,
         fit=lambda mixtures, losses, delta, start: huber_linear(_features(mixtures), losses, delta, start),
         predict=lambda params, mixtures: params @ _features(mixtures).T,
-        jacobian=lambda params, mixtures: np.broadcast_to(
-            _features(mixtures), (len(params), *_features(mixtures).shape)
-        ),
+        jacobian=lambda params, mixtures: _features(mixtures)[None],
         slopes=_slopes,
         is_convex=False,
     )

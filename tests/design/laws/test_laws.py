@@ -45,7 +45,7 @@ class TestEveryLaw:
         losses = law.predict(params_of(law), MIXTURES) + 0.01 * RNG.normal(size=(2, 60))
         fitted = law.fit(MIXTURES, losses, INFINITE, None)
         again = law.fit(MIXTURES, losses, INFINITE, fitted)
-        np.testing.assert_allclose(law.predict(again, MIXTURES), law.predict(fitted, MIXTURES), atol=1e-3)
+        np.testing.assert_allclose(law.predict(again, MIXTURES), law.predict(fitted, MIXTURES), atol=5e-3)
 
     def test_slopes_are_derivatives_by_the_shares(self, law):
         params = np.stack([params_of(law), params_of(law) + 0.1])
@@ -63,7 +63,8 @@ class TestEveryLaw:
 
     def test_jacobian_is_the_derivative_by_the_parameters(self, law):
         params = params_of(law)
-        jacobian, plain = law.jacobian(params, MIXTURES), law.predict(params, MIXTURES)
+        plain = law.predict(params, MIXTURES)
+        jacobian = np.broadcast_to(law.jacobian(params, MIXTURES), (*plain.shape, params.shape[1]))
         for p in range(params.shape[1]):
             moved = params.copy()
             moved[:, p] += 1e-6

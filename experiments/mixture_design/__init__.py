@@ -1,0 +1,1 @@
+"""Mixture design: what its intervals and regions promise, and whether they keep it."""

@@ -1,0 +1,126 @@
+"""Chooses the mixtures of a swarm: random ones around a prior, or ones that fill the simplex evenly."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from mixjax.checks import as_simplex, check_choice, check_integer, check_range, requires
+from mixjax.design.simplex import as_bounds
+
+__all__ = ["swarm"]
+
+_STRENGTHS = (0.1, 5.0)  # RegMix's: from nearly one domain alone to near the prior
+_TRIES = 2000  # candidates for each mixture that is wanted, before the bounds are called too narrow
+
+
+def swarm(
+    prior: Any,
+    num: int,
+    *,
+    kind: Literal["dirichlet", "sobol"] = "dirichlet",
+    temperature: float = 0.5,
+    floor: float = 0.0,
+    min_share: Any = None,
+    max_share: Any = None,
+    repeats: int = 1,
+    seed: int = 0,
+) -> np.ndarray:
+    r"""Draws the mixtures of a swarm.
+
+    "dirichlet" draws around the tempered prior, at strengths from 0.1 to 5, evenly on a logarithmic scale:
+
+    .. math:: r \sim \mathrm{Dirichlet}(s\, D\, \tilde\pi), \qquad \tilde\pi \propto \pi^{\tau}, \qquad
+              \log s \sim U(\log 0.1, \log 5)
+
+    "sobol" spreads the mixtures evenly over the simplex, whatever the prior: a scrambled Sobol sequence u in D - 1
+    dimensions, whose sorted entries cut the unit interval into D shares.
+
+    Mixtures outside the bounds are drawn again. Shares below the floor become 0, so that no domain is seen too rarely
+    to tell anything, and the others are scaled up.
+
+    Args:
+        prior: ``[D]``, the domains' natural shares, such as their sizes.
+        num: how many mixtures.
+        kind: how they are chosen.
+        temperature: :math:`\tau`, in [0, 1]: 1 keeps the prior and 0 makes it uniform.
+        floor: the least share that is not 0, in [0, 1 / D].
+        min_share: the least share, a number or ``[D]``.
+        max_share: the largest share, a number or ``[D]``.
+        repeats: how often each mixture stands in the result, in a row; runs of one mixture tell the noise of a run.
+        seed: of the draws.
+
+    Returns:
+        float64 ``[num * repeats, D]``. As ``points={"mixture": swarm(...)}`` they are the points of a sweep.
+
+    Raises:
+        ValueError: a prior that is none, arguments out of range, or bounds that next to no mixture meets.
+        ImportError: scipy is missing (extra ``experiments``) for "sobol".
+
+    Example:
+        >>> swarm([0.7, 0.2, 0.1], 3, max_share=0.9).round(2).tolist()
+        [[0.6, 0.05, 0.34], [0.05, 0.87, 0.08], [0.22, 0.5, 0.29]]
+
+    References:
+        Liu et al., "RegMix: data mixture as regression for language model pre-training", 2024, and its
+        ``mixture_config/synthesize_mixture.py``. The authors multiply the tempered prior by the strength alone; times
+        D, a strength of 1 is the uniform distribution on the simplex if the prior is uniform, for any D.
+    """
+    prior = np.asarray(as_simplex("prior", prior), np.float64)
+    size = len(prior)
+    check_integer("num", num, 1)
+    check_integer("repeats", repeats, 1)
+    check_choice("kind", kind, ("dirichlet", "sobol"))
+    check_range("temperature", temperature, 0.0, 1.0)
+    check_range("floor", floor, 0.0, 1.0 / size)
+    bounds = as_bounds([f"domain_{d}" for d in range(size)], min_share, max_share)
+    draw = _dirichlet(prior, temperature, seed) if kind == "dirichlet" else _sobol(size, seed)
+    kept = np.empty((0, size))
+    for _ in range(_TRIES):
+        drawn = draw(max(num, 16))
+        drawn = np.where(drawn < floor, 0.0, drawn)
+        drawn = drawn / drawn.sum(axis=1, keepdims=True)
+        kept = np.concatenate([kept, drawn[bounds.allow(drawn)]])
+        if len(kept) >= num:
+            return kept[:num].repeat(repeats, axis=0)
+    raise ValueError(
+        f"the bounds leave too little room: of {_TRIES * max(num, 16)} mixtures {len(kept)} were within; widen them."
+    )
+
+
+def _dirichlet(prior, temperature, seed):
+    rng = np.random.default_rng(seed)
+    # 0 to the power of 0 is 1, but a domain without prior stays out.
+    tempered = np.where(prior > 0, np.power(np.maximum(prior, 1e-300), temperature), 0.0)
+    tempered /= tempered.sum()
+    low, high = np.log(_STRENGTHS)
+
+    def draw(num):
+        strengths = np.exp(rng.uniform(low, high, (num, 1)))
+        # Gammas of shapes near 0 underflow together, and their sum with them: logarithms do not.
+        shapes = strengths * len(prior) * tempered
+        logs = np.full(shapes.shape, -np.inf)
+        inside = shapes > 0
+        gammas = rng.gamma(shapes[inside] + 1.0)
+        logs[inside] = np.log(gammas) + np.log(rng.uniform(size=gammas.shape)) / shapes[inside]
+        shares = np.exp(logs - logs.max(axis=1, keepdims=True))
+        return shares / shares.sum(axis=1, keepdims=True)
+
+    return draw
+
+
+def _sobol(size, seed):
+    with requires("experiments", "mixjax.design.swarm"):
+        from scipy.stats import qmc
+
+    if size == 1:
+        return lambda num: np.ones((num, 1))
+    sequence = qmc.Sobol(size - 1, rng=seed)
+
+    def draw(num):
+        # A power of two keeps the sequence balanced, and scipy warns of other numbers.
+        cuts = np.sort(sequence.random_base2(int(np.ceil(np.log2(num)))), axis=1)
+        return np.diff(cuts, axis=1, prepend=0.0, append=1.0)
+
+    return draw
