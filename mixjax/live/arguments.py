@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+import reprlib
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mixjax.live.limits import NO_LIMIT
 
-__all__ = ["check_host", "check_integer", "check_timeout", "limits_of", "named_sizes"]
+__all__ = ["as_step", "check_host", "check_integer", "check_plan", "check_timeout", "limits_of", "named_sizes"]
 
 _LARGEST_SIZE = 1 << 40
 
@@ -24,7 +26,7 @@ def named_sizes(sizes: Sequence[int] | Mapping[str, int]) -> dict[str, int]:
 
     Raises:
         ValueError: there is no domain, or a size is out of range.
-        TypeError: a name is no text.
+        TypeError: a name is no text, or a size is a data set.
     """
     named = dict(sizes) if isinstance(sizes, Mapping) else {str(d): n for d, n in enumerate(sizes)}
     if not named:
@@ -33,6 +35,11 @@ def named_sizes(sizes: Sequence[int] | Mapping[str, int]) -> dict[str, int]:
         # JSON knows texts only, and a saved state has to name the same domains.
         if not isinstance(name, str):
             raise TypeError(f"sizes must name the domains by texts, got {name!r}.")
+        if hasattr(size, "__len__"):
+            raise TypeError(
+                f"sizes must be numbers of examples, as live.sizes_of(datasets) returns them, got a "
+                f"{type(size).__name__} for domain {name!r}."
+            )
         check_integer(f"the size of domain {name!r}", size, 1, _LARGEST_SIZE)
     return {name: int(size) for name, size in named.items()}
 
@@ -78,6 +85,34 @@ def check_host(host: Any, batch_size: int) -> None:
             f"host must be (index, number of hosts), with an index below a number that divides batch_size = "
             f"{batch_size}, got {host}."
         )
+
+
+def check_plan(plan: Any) -> None:
+    """Raises a TypeError unless ``plan`` is a plan, or a packed mix, which takes weights in a plan's place.
+
+    Args:
+        plan: the argument.
+
+    Raises:
+        TypeError: something else, such as the data sets or the mix.
+    """
+    if not hasattr(plan, "next_to_publish"):
+        raise TypeError(f"plan must be a mixjax.live.Plan, got {type(plan).__name__}.")
+
+
+def as_step(step: Any) -> int:
+    """Returns the number of a step, which may be an array of a single integer on the device.
+
+    Args:
+        step: the argument.
+
+    Raises:
+        TypeError: something else.
+    """
+    try:
+        return operator.index(step)
+    except TypeError:
+        raise TypeError(f"step must be one integer, as batch['step'] is, got {reprlib.repr(step)}.") from None
 
 
 def check_timeout(timeout: Any) -> None:

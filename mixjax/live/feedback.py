@@ -6,6 +6,7 @@ import collections
 from collections.abc import Callable
 from typing import Any
 
+from mixjax.live.arguments import as_step, check_plan
 from mixjax.live.in_flight import Arrays, in_flight
 from mixjax.live.plan import Plan
 
@@ -47,6 +48,7 @@ class Feedback:
 
     def __init__(self, plan: Plan, delay: int | None = None):
         """Starts with nothing on its way."""
+        check_plan(plan)
         delay = plan.lag // 2 if delay is None else delay
         if isinstance(delay, bool) or not isinstance(delay, int) or not 0 <= delay < plan.lag:
             raise ValueError(f"delay must be an integer from 0 to lag - 1 = {plan.lag - 1}, got {delay!r}.")
@@ -66,8 +68,9 @@ class Feedback:
             ValueError: another step than the next one, or arrays that are not ``[D]``. Weights sent ``delay`` steps
                 before turn out to be negative, not finite or all zero; the error names their step, which
                 ``plan.keep(step)`` skips. The processes sent different things.
-            TypeError: arrays that are being traced, or loss weights without weights.
+            TypeError: ``step`` is no integer, arrays are being traced, or loss weights come without weights.
         """
+        step = as_step(step)
         # Weights of steps that the plan was set back from are of no use.
         if self._restored != self._plan.num_restored:
             self._waiting.clear()

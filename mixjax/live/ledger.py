@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mixjax.files import local_path
+from mixjax.live.arguments import check_plan
 from mixjax.live.batch import Batch
 from mixjax.live.ledger_form import FORM, has_steps, is_start, read_lines, start_line, steps_line
 from mixjax.live.plan import Plan
@@ -60,6 +61,7 @@ class Ledger:
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
             raise ValueError(f"every must be an integer of at least 1, got {every!r}.")
         self._path, self._every = local_path("path", path), every
+        check_plan(plan)
         self._plan, self._num_domains = plan, len(plan.sizes)
         self._waiting: list[Batch] = []
         self._losses = None
@@ -96,10 +98,10 @@ class Ledger:
                 ones given are written.
 
         Raises:
-            ValueError: another step, or losses that are not ``[D]``.
+            ValueError: another step, a batch without what a line tells, or losses that are not ``[D]``.
+            TypeError: ``batch`` is no batch.
         """
-        if isinstance(batch, Mapping):
-            batch = Batch(**{field: batch[field] for field in Batch._fields if field in batch})
+        batch = self._as_batch(batch)
         if batch.step != self._next:
             raise ValueError(
                 f"the next step of the ledger is {self._next}, got step {batch.step}. After plan.set_state open the "
@@ -114,6 +116,19 @@ class Ledger:
         self._waiting.append(batch)
         if len(self._waiting) == self._every:
             self.flush()
+
+    def _as_batch(self, batch: Any) -> Batch:
+        """Returns a batch of what a line tells; the rest is None where an element has been stripped of it."""
+        if isinstance(batch, Batch):
+            return batch
+        if not isinstance(batch, Mapping):
+            raise TypeError(f"batch must be an element of live.mix, or a plan's batch, got {type(batch).__name__}.")
+        told = ["step", "counts", "weights", "asked", "events"] + ["tokens"] * (self._plan.token_totals is not None)
+        lacking = [field for field in told if field not in batch]
+        if lacking:
+            raise ValueError(f"batch must keep {', '.join(told)} for the ledger, and lacks {', '.join(lacking)}.")
+        fields: dict[str, Any] = {field: batch.get(field) for field in Batch._fields}
+        return Batch(**fields)
 
     def flush(self) -> None:
         """Writes the line of the steps that wait, if any."""

@@ -6,14 +6,15 @@ import collections
 import concurrent.futures
 import multiprocessing
 import os
+import signal
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grain
-import jax
 
+from mixjax.live.arguments import check_plan
 from mixjax.live.batch import Batch
 from mixjax.live.plan import Plan
 from mixjax.live.reading import as_named, check_alike, read_batch, sizes_of
@@ -59,6 +60,7 @@ def mix(
 
     Raises:
         ValueError: data sets that do not fit the plan's domains or sizes, or a number out of range.
+        TypeError: another type of ``datasets`` or ``plan``.
 
     Example:
         >>> import numpy as np
@@ -73,6 +75,7 @@ def mix(
         0 2
         1 3
     """
+    check_plan(plan)
     named = as_named(datasets)
     sizes = sizes_of(named)
     if sizes != plan.sizes or list(sizes) != list(plan.sizes):
@@ -83,13 +86,13 @@ def mix(
             isinstance(value, bool) or not isinstance(value, int) or value < 0
         ):
             raise ValueError(f"{name} must be an integer of at least 0, got {value!r}.")
-    return MixDataset(list(named.values()), plan, workers, 2 * workers if prefetch is None else prefetch)
+    return MixDataset(named, plan, workers, 2 * workers if prefetch is None else prefetch)
 
 
 class MixDataset(grain.IterDataset):
     """Holds the data sets and the plan of :func:`mix`."""
 
-    def __init__(self, datasets: list[Any], plan: Plan, workers: int, prefetch: int):
+    def __init__(self, datasets: dict[str, Any], plan: Plan, workers: int, prefetch: int):
         """Keeps the arguments; nothing is read before the first element is asked for."""
         super().__init__()
         self._datasets, self._plan, self._workers, self._ahead = datasets, plan, workers, prefetch
@@ -147,9 +150,9 @@ def _claim(plan: Plan) -> None:
 class _MixIterator(grain.DatasetIterator):
     """Hands out the batches of a plan in order, while workers read the next ones."""
 
-    def __init__(self, datasets: list[Any], plan: Plan, workers: int, prefetch: int):
+    def __init__(self, datasets: dict[str, Any], plan: Plan, workers: int, prefetch: int):
         super().__init__()
-        self._datasets, self._plan, self._prefetch = datasets, plan, max(prefetch, workers)
+        self._reader, self._plan, self._prefetch = _Reader(datasets), plan, max(prefetch, workers)
         self._pending: collections.deque[tuple[Batch, concurrent.futures.Future]] = collections.deque()
         self._restored = plan.num_restored
         self._thread = threading.get_ident()
@@ -169,7 +172,7 @@ class _MixIterator(grain.DatasetIterator):
         if self._pool is None:
             batch = self._draw()
             try:
-                return _element(batch, read_batch(self._datasets, batch.domain_ids, batch.rows))
+                return _element(batch, self._reader.read(batch.domain_ids, batch.rows))
             except BaseException:
                 self._plan.take_back(batch)
                 raise
@@ -210,6 +213,10 @@ class _MixIterator(grain.DatasetIterator):
                 if self._pending or only_known:
                     return
                 raise _died(batch) from error
+            except Exception:
+                # The data sets cannot be sent.
+                self._plan.take_back(batch)
+                raise
             self._pending.append((batch, reading))
 
     def _draw(self) -> Batch:
@@ -265,28 +272,30 @@ def _died(batch: Batch) -> RuntimeError:
 
 
 def _element(batch: Batch, value: Any) -> dict[str, Any]:
-    return batch._asdict() | {"events": Events(batch.events), "value": value}
+    return batch._asdict() | {"value": value}
 
 
-class Events(tuple):
-    """Holds the events of a batch, which are texts, and so no leaves of an element that JAX moves to a device."""
+class _Reader:
+    """Reads rows of the data sets, which it finds by the number of their domain."""
 
-    def __hash__(self):
-        """Tells tuples of dictionaries apart, as JAX has to where an element is an argument of ``jit``."""
-        return hash(repr(self))
+    def __init__(self, datasets: dict[str, Any]):
+        self._names, self._datasets = list(datasets), list(datasets.values())
 
-
-# Grain has loaded JAX already.
-jax.tree_util.register_pytree_node(Events, lambda events: ((), events), lambda events, _: events)
+    def read(self, domain_ids, rows):
+        return read_batch(self._datasets, domain_ids, rows, self._names)
 
 
 # The data sets of a worker process, which are sent to it once.
-_DATASETS: list[Any] = []
+_READER = _Reader({})
 
 
 def _open(datasets: Any) -> None:
+    global _READER
+    # Ctrl-C in a terminal reaches the workers too. What it means for the run is for the main process to say, which may
+    # go on for a checkpoint, and needs no traceback of each worker.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _DATASETS[:] = datasets
+    _READER = _Reader(datasets)
 
 
 def _end_with_parent() -> None:
@@ -298,4 +307,4 @@ def _end_with_parent() -> None:
 
 
 def _read(domain_ids, rows):
-    return read_batch(_DATASETS, domain_ids, rows)
+    return _READER.read(domain_ids, rows)

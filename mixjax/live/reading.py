@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,14 +20,26 @@ def sizes_of(datasets: Mapping[str, Any] | Sequence[Any]) -> dict[str, int]:
         datasets: the data sets, as :func:`mixjax.live.mix` takes them.
 
     Raises:
-        ValueError: the arrays of one domain differ in length.
+        ValueError: the arrays of one domain differ in length, or a data set is repeated without end.
+        TypeError: ``datasets`` is neither a dictionary nor a list, or a data set has no ``len``, or is a dictionary of
+            other things than NumPy arrays.
     """
     return {name: _length(name, dataset) for name, dataset in as_named(datasets).items()}
 
 
 def as_named(datasets: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
-    """Returns data sets by name; those of a sequence are called "0", "1", ..."""
-    return dict(datasets) if isinstance(datasets, Mapping) else {str(d): each for d, each in enumerate(datasets)}
+    """Returns data sets by name; those of a list or a tuple are called "0", "1", ...
+
+    Raises:
+        TypeError: anything else, such as a single data set, whose examples would be taken for data sets.
+    """
+    if isinstance(datasets, Mapping):
+        return dict(datasets)
+    if not isinstance(datasets, (list, tuple)):
+        raise TypeError(
+            f"datasets must be a dictionary or a list with one data set for each domain, got {type(datasets).__name__}."
+        )
+    return {str(d): each for d, each in enumerate(datasets)}
 
 
 def check_alike(datasets: Mapping[str, Any]) -> None:
@@ -55,7 +68,9 @@ def check_alike(datasets: Mapping[str, Any]) -> None:
 _GROUP = 8
 
 
-def read_batch(datasets: Sequence[Any], domain_ids: NDArray[np.int32], rows: NDArray[np.int64]) -> Any:
+def read_batch(
+    datasets: Sequence[Any], domain_ids: NDArray[np.int32], rows: NDArray[np.int64], names: Sequence[str] | None = None
+) -> Any:
     """Reads the rows of a batch and stacks them.
 
     Args:
@@ -64,16 +79,19 @@ def read_batch(datasets: Sequence[Any], domain_ids: NDArray[np.int32], rows: NDA
             ``read_rows``, such as :class:`mixjax.live.PackedRows`, reads the rows of a batch in one call.
         domain_ids: ``[B]``, in ascending order.
         rows: ``[B]``.
+        names: the domains as errors call them; None calls them by number.
 
     Returns:
         A tree like one row, whose leaves have a leading axis ``[B]``.
 
     Raises:
         ValueError: rows of different domains do not have one structure, or one shape.
+        Exception: what a data set raises, with a note that names the domain.
     """
     starts = np.flatnonzero(np.diff(domain_ids, prepend=-1)).tolist()
+    labels: Sequence[Any] = names or range(len(datasets))
     segments = [
-        _Segment(domain, datasets[domain], rows[start:stop])
+        _Segment(labels[domain], datasets[domain], rows[start:stop])
         for domain, start, stop in zip(domain_ids[starts].tolist(), starts, [*starts[1:], rows.size], strict=True)
     ]
     # Neighbours of one kind are read into one array, which copies each row once.
@@ -86,7 +104,7 @@ def read_batch(datasets: Sequence[Any], domain_ids: NDArray[np.int32], rows: NDA
 class _Segment(NamedTuple):
     """Holds the rows of a batch that are of one domain."""
 
-    domain: int
+    label: str | int
     dataset: Any
     rows: NDArray[np.int64]
 
@@ -99,7 +117,22 @@ def _reader_of(segment: _Segment) -> Callable[[list[_Segment]], list[Any]]:
 
 def _call_each(segments: list[_Segment]) -> list[Any]:
     """Reads rows of data sets that stack them themselves."""
-    return [segment.dataset.read_rows(segment.rows) for segment in segments]
+    parts = []
+    for segment in segments:
+        try:
+            parts.append(segment.dataset.read_rows(segment.rows))
+        except Exception as error:
+            _note(error, segment.label, "a group of examples")
+            raise
+    return parts
+
+
+def _note(error: Exception, label: Any, which: str) -> None:
+    """Notes on the error of a data set which domain it was."""
+    if isinstance(error, StopIteration):
+        # It would end the training loop as if the data were at an end.
+        raise RuntimeError(f"StopIteration was raised while {which} of domain {label!r} was read.") from error
+    error.add_note(f"This was raised while {which} of domain {label!r} was read for a live mix.")
 
 
 def _gather(segments: list[_Segment]) -> list[Any]:
@@ -109,7 +142,7 @@ def _gather(segments: list[_Segment]) -> list[Any]:
     def read(*arrays):
         shapes = {array.shape[1:] for array in arrays}
         if len(shapes) > 1:
-            raise ValueError(f"shapes {sorted(shapes)}.")
+            raise ValueError(f"shapes {_listed(shapes)}.")
         out = np.empty((num_rows, *shapes.pop()), np.result_type(*{array.dtype for array in arrays}))
         start = 0
         for array, segment in zip(arrays, segments, strict=True):
@@ -147,14 +180,21 @@ def _items(segment):
     rows = segment.rows.tolist()
     # Reading by groups is private in grain. It saves time in each ``.map``, and sources may read the rows at once.
     read_group = getattr(segment.dataset, "_getitems", None)
-    if read_group is None or len(rows) < _GROUP:
-        items = [segment.dataset[row] for row in rows]
-    else:
-        items = list(read_group(rows))
+    row = None
+    try:
+        if read_group is None or len(rows) < _GROUP:
+            items = []
+            for row in rows:
+                items.append(segment.dataset[row])
+        else:
+            items = list(read_group(rows))
+    except Exception as error:
+        _note(error, segment.label, "a group of examples" if row is None else f"example {row}")
+        raise
     missing = [row for row, item in zip(rows, items, strict=True) if item is None]
     if missing:
         raise ValueError(
-            f"domain {segment.domain} has no example {missing[0]}, only None: a grain.MapDataset that is filtered "
+            f"domain {segment.label!r} has no example {missing[0]}, only None: a grain.MapDataset that is filtered "
             "keeps its length, so filter before the data set is made."
         )
     return items
@@ -164,19 +204,31 @@ def _merged(function, parts, segments):
     """Applies a function to the leaves of parts of a batch; says whose they are where they are not alike."""
     try:
         return _map(function, *parts)
-    except (ValueError, TypeError, KeyError) as error:
-        domains = [segment.domain for segment in segments]
-        whose = f"domain {domains[0]}" if len(domains) == 1 else f"the domains {domains}"
+    except (ValueError, TypeError) as error:
+        labels = [segment.label for segment in segments]
+        whose = f"domain {labels[0]!r}" if len(labels) == 1 else f"the domains {labels}"
         raise ValueError(f"rows of {whose} cannot be stacked into one batch: {error}") from error
 
 
 def _stacked(*leaves):
-    return np.stack(leaves)
+    try:
+        return np.stack(leaves)
+    except ValueError:
+        raise ValueError(f"shapes {_listed({np.shape(leaf) for leaf in leaves})}.") from None
 
 
 def _join(first, *others):
     # A batch of one kind of data sets is passed on without a copy.
-    return np.concatenate([first, *others]) if others else first
+    if not others:
+        return first
+    try:
+        return np.concatenate([first, *others])
+    except ValueError:
+        raise ValueError(f"shapes {_listed({part.shape[1:] for part in (first, *others)})}.") from None
+
+
+def _listed(shapes):
+    return ", ".join(map(str, sorted(shapes)))
 
 
 def is_arrays(dataset: Any) -> bool:
@@ -190,10 +242,26 @@ def is_arrays(dataset: Any) -> bool:
 
 def _length(name, dataset):
     if not is_arrays(dataset):
+        if isinstance(dataset, dict) and 0 not in dataset:
+            kinds = sorted({type(each).__name__ for each in dataset.values()})
+            raise TypeError(
+                f"the data set of domain {name!r} is a dictionary, which has to hold NumPy arrays, got {kinds}: "
+                "convert them by np.asarray."
+            )
         try:
-            return len(dataset)
+            length = len(dataset)
         except TypeError:
-            raise TypeError(f"the data set of domain {name!r} has no len(): {type(dataset).__name__}.") from None
+            raise TypeError(
+                f"the data set of domain {name!r} has no len(): {type(dataset).__name__}. Rows are read by their "
+                "number, as from a grain.MapDataset or an array."
+            ) from None
+        # What grain says of a data set without end.
+        if length == sys.maxsize:
+            raise ValueError(
+                f"the data set of domain {name!r} is repeated without end: leave out .repeat(), the plan itself begins "
+                "a domain anew."
+            )
+        return length
     lengths: set[int] = set()
     _map(lambda array: lengths.add(len(array)), dataset)
     if len(lengths) > 1:
@@ -209,7 +277,7 @@ def _map(function, tree, *others):
     if isinstance(tree, dict):
         for other in others:
             if other.keys() != tree.keys():
-                raise KeyError(f"entries {sorted(tree)} and {sorted(other)}.")
+                raise ValueError(f"entries {sorted(tree)} and {sorted(other)}.")
         return {key: _map(function, tree[key], *(other[key] for other in others)) for key in tree}
     if isinstance(tree, tuple):
         parts = [_map(function, *leaves) for leaves in zip(tree, *others, strict=True)]

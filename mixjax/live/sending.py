@@ -6,9 +6,11 @@ import io
 import mmap
 import os
 import pickle
+import sys
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
+import cloudpickle
 import numpy as np
 from numpy.typing import NDArray
 
@@ -46,22 +48,70 @@ class Sent:
     def __reduce__(self):
         """Pickles the data sets, so that what arrives in the other process is the data sets themselves."""
         # Within the pickling of the process, since locks allow to be pickled only there.
-        buffer = io.BytesIO()
-        _Pickler(buffer, pickle.HIGHEST_PROTOCOL).dump(self.datasets)
-        return pickle.loads, (buffer.getvalue(),)
+        try:
+            return pickle.loads, (_pickled(self.datasets),)
+        except _UNPICKLABLE as error:
+            raise TypeError(
+                f"{self._culprit()} cannot be sent to a worker: {error}. Open files and connections when they are "
+                "first read from, or do without workers."
+            ) from error
+
+    def _culprit(self) -> str:
+        """Names the domain whose data set cannot be pickled."""
+        if isinstance(self.datasets, dict):
+            for name, dataset in self.datasets.items():
+                try:
+                    _pickled(dataset)
+                except _UNPICKLABLE:
+                    return f"the data set of domain {name!r}"
+        return "a data set"
 
 
-class _Pickler(ForkingPickler):
+# What pickle raises where it cannot name a function, or must not copy a file, a lock and the like.
+_UNPICKLABLE = (pickle.PicklingError, AttributeError, TypeError)
+
+
+def _pickled(datasets: Any) -> bytes:
+    """Pickles functions by name where workers can import them, else by what they are, as grain's own workers do."""
+    # Workers cannot import what was typed into a notebook.
+    if hasattr(sys.modules["__main__"], "__file__"):
+        try:
+            return _dumped(_ByName, datasets)
+        except _UNPICKLABLE:
+            pass
+    return _dumped(_ByValue, datasets)
+
+
+def _dumped(kind: type[pickle.Pickler], datasets: Any) -> bytes:
+    buffer = io.BytesIO()
+    kind(buffer, pickle.HIGHEST_PROTOCOL).dump(datasets)
+    return buffer.getvalue()
+
+
+class _ByName(ForkingPickler):
     """Pickles arrays that lie in a mapped file as their place in it."""
 
     def reducer_override(self, obj: Any) -> Any:
         """Returns how to build an array from its file, or what tells pickle to go on as usual."""
-        # Masked arrays, for one, are arrays with more to them than their place in a file.
-        source = _file_of(obj) if type(obj) in (np.ndarray, np.memmap) else None
-        if source is None:
-            return NotImplemented
-        path, mode, offset = source
-        return _opened, (path, mode, obj.dtype, offset, obj.shape, obj.strides, obj.flags.writeable)
+        return _place_of(obj) or NotImplemented
+
+
+class _ByValue(cloudpickle.Pickler):
+    """Pickles functions that have no name too, such as those of ``.map(lambda ...)``."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Returns how to build an array from its file, or a function from its code."""
+        return _place_of(obj) or super().reducer_override(obj)
+
+
+def _place_of(obj: Any) -> tuple | None:
+    """Returns how to build an array that lies in a mapped file, for pickle; None for all else."""
+    # Masked arrays, for one, are arrays with more to them than their place in a file.
+    source = _file_of(obj) if type(obj) in (np.ndarray, np.memmap) else None
+    if source is None:
+        return None
+    path, mode, offset = source
+    return _opened, (path, mode, obj.dtype, offset, obj.shape, obj.strides, obj.flags.writeable)
 
 
 def _file_of(array: NDArray) -> tuple[str, str, int] | None:

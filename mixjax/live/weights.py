@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mixjax.live.arguments import check_integer
+from mixjax.live.arguments import as_step, check_integer
 
 __all__ = ["Schedule", "as_weights"]
 
@@ -72,6 +72,7 @@ class Schedule:
 
     def keep(self, step: int) -> None:
         """Notes that a step was trained."""
+        step = as_step(step)
         if step != self.next_to_publish:
             raise ValueError(
                 f"steps are published once and in order: the next is step {self.next_to_publish}, got step {step}."

@@ -1,9 +1,11 @@
 """Tests the checks of a plan's arguments by themselves; ``test_plan.py`` has the errors as a user meets them."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mixjax.live.arguments import check_host, check_integer, check_timeout, limits_of, named_sizes
+from mixjax.live import Feedback, Ledger, Plan
+from mixjax.live.arguments import as_step, check_host, check_integer, check_timeout, limits_of, named_sizes
 from mixjax.live.limits import NO_LIMIT
 
 
@@ -32,3 +34,28 @@ def test_integers_of_the_range_pass():
     check_integer("seed", 9, 1, 9)
     check_host((1, 3), 12)
     check_timeout(0)
+
+
+def test_a_step_is_one_integer():
+    for step in (3, np.int64(3), np.array(3, np.int32), jnp.int32(3)):
+        assert as_step(step) == 3 and type(as_step(step)) is int
+    for step in (3.0, "3", None, np.array([3, 4]), jnp.ones(2), {"step": 3}):
+        with pytest.raises(TypeError, match=r"step must be one integer, as batch\['step'\] is, got "):
+            as_step(step)
+
+
+@pytest.mark.parametrize("dataset", [np.ones((3, 2)), [1, 2], {"x": np.ones(3)}])
+def test_data_sets_are_no_sizes(dataset):
+    with pytest.raises(TypeError, match=r"as live.sizes_of\(datasets\) returns them, got a [a-z]* for domain 'a'"):
+        named_sizes({"a": dataset})
+
+
+def test_calls_with_swapped_arguments_are_named():
+    plan = Plan([4, 4], 2, [0.5, 0.5])
+    with pytest.raises(TypeError, match="step must be one integer"):
+        Feedback(plan).send(np.ones(2), 0)
+    with pytest.raises(TypeError, match="step must be one integer"):
+        plan.keep(np.array([0, 1]))
+    for take in (Feedback, lambda other: Ledger("unused", other)):
+        with pytest.raises(TypeError, match=r"plan must be a mixjax\.live\.Plan, got dict"):
+            take({"a": 3})

@@ -194,6 +194,26 @@ def test_a_ledger_is_a_local_file_and_makes_its_folders(tmp_path):
             opened("gs://bucket/ledger")
 
 
+def test_a_batch_keeps_what_the_ledger_tells(tmp_path):
+    plan = plan_of()
+    with Ledger(tmp_path / "ledger", plan) as ledger:
+        element = next(plan)._asdict() | {"value": 1}
+        told = {name: element[name] for name in ("step", "counts", "weights", "asked", "events")}
+        for batch, error, message in [
+            ({"step": 0}, ValueError, "and lacks counts, weights, asked, events"),
+            # Without an error its events would be missing from the ledger in silence.
+            ({name: told[name] for name in told if name != "events"}, ValueError, "and lacks events"),
+            (0, TypeError, "batch must be an element of live.mix, or a plan's batch, got int"),
+        ]:
+            with pytest.raises(error, match=message):
+                ledger.write(batch)
+        ledger.write(told)
+    assert read_ledger(tmp_path / "ledger").step.values.tolist() == [0]
+    plan = plan_of(lengths=LENGTHS)
+    with Ledger(tmp_path / "tokens", plan) as ledger, pytest.raises(ValueError, match="and lacks tokens"):
+        ledger.write(told)
+
+
 def test_elements_that_were_on_the_device_are_noted(tmp_path):
     plan = plan_of()
     with Ledger(tmp_path / "ledger", plan) as ledger:

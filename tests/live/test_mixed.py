@@ -1,5 +1,6 @@
 """Tests that the mix gives the plan's batches, whatever reads them, and ends as a user would expect."""
 
+import contextlib
 import multiprocessing
 import os
 import pickle
@@ -222,6 +223,69 @@ def test_elements_with_events_go_to_the_device():
 def test_bad_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         mix(**({"datasets": datasets(), "plan": plan_of()} | arguments))
+
+
+@pytest.mark.parametrize("changes", [{"plan": {"a": 1}}, {"plan": [1]}, {"datasets": np.ones((30, 2))}])
+def test_arguments_of_another_type_are_named(changes):
+    with pytest.raises(TypeError, match=f"^{next(iter(changes))} must be a .*, got [a-z]*[.]$"):
+        mix(**({"datasets": datasets(), "plan": plan_of()} | changes))
+
+
+def test_workers_take_functions_without_a_name():
+    shift = 1000
+    local = datasets() | {"dataset": grain.MapDataset.source(np.arange(14).reshape(7, 2)).map(lambda row: row + shift)}
+    plan = plan_of()
+    with contextlib.closing(iter(mix(local, plan, workers=1))) as iterator:
+        assert_same(take(plan, iterator, range(3)), undisturbed(3))
+
+
+class Open:
+    """Holds what no process can send to another."""
+
+    def __init__(self):
+        self.file = open(__file__, "rb")  # noqa: SIM115 (what a user would do)
+
+    def __len__(self):
+        return 7
+
+    def __getitem__(self, row):
+        return np.zeros(2)
+
+
+def test_what_cannot_be_sent_to_a_worker_is_named():
+    opened = datasets() | {"dataset": Open()}
+    message = "^the data set of domain 'dataset' cannot be sent to a worker: cannot pickle '_io.BufferedReader' object"
+    plan = plan_of()
+    iterator = iter(mix(opened, plan, workers=1))
+    with contextlib.closing(iterator), pytest.raises(TypeError, match=message):
+        next(iterator)
+    assert plan.step == 0
+    opened["dataset"].file.close()
+
+
+INTERRUPTED = """
+import os, signal, sys
+import numpy as np
+from mixjax.live import Plan, mix
+if __name__ == "__main__":
+    told = []
+    signal.signal(signal.SIGINT, lambda *_: told.append(True))
+    plan = Plan([30], 2, [1.0], lag=2)
+    for batch in mix([np.arange(30)], plan, workers=1):
+        plan.keep(batch["step"])
+        if batch["step"] == 3:
+            os.killpg(0, signal.SIGINT)
+        if batch["step"] == 12:
+            break
+    print(batch["step"], told)
+"""
+
+
+def test_ctrl_c_is_for_the_main_process_to_act_on(tmp_path):
+    (tmp_path / "script.py").write_text(INTERRUPTED)
+    command = [sys.executable, str(tmp_path / "script.py")]
+    done = subprocess.run(command, capture_output=True, text=True, start_new_session=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "12 [True]\n", "")
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 import grain
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mixjax.live import windows
+from mixjax.live import Plan, windows
 from mixjax.live.reading import is_arrays, read_batch, sizes_of
 
 
@@ -158,6 +159,73 @@ def test_examples_that_a_filter_left_out_are_named():
         read_batch([data], np.array([0, 0]), np.array([2, 3]))
 
 
-def test_what_has_no_length_is_named():
-    with pytest.raises(TypeError, match="the data set of domain 'b' has no len"):
-        sizes_of({"a": [1], "b": iter([1])})
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        (iter([1]), r"has no len\(\): list_iterator"),
+        (grain.MapDataset.range(3).to_iter_dataset(), r"has no len\(\): PrefetchIterDataset"),
+        (np.float32(3), r"has no len\(\): float32"),
+        (grain.MapDataset.range(3).repeat(), r"is repeated without end: leave out .repeat\(\)"),
+        # The length of the dictionary would be that of its entries.
+        (
+            {"x": [1, 2, 3], "y": [1, 2, 3]},
+            r"is a dictionary, which .* NumPy arrays, got \['list'\]: convert them by np.asarray",
+        ),
+        (
+            {"x": jnp.ones(3), "y": np.ones(3)},
+            r"is a dictionary, which .* NumPy arrays, got \['ArrayImpl', 'ndarray'\]",
+        ),
+    ],
+)
+def test_what_is_no_data_set_is_named(dataset, message):
+    with pytest.raises((TypeError, ValueError), match="the data set of domain 'b' " + message):
+        sizes_of({"a": [1], "b": dataset})
+
+
+@pytest.mark.parametrize("datasets", [np.ones((3, 2)), grain.MapDataset.range(10), "ab", Plan([2], 1, [1.0])])
+def test_one_data_set_is_not_taken_for_one_a_domain(datasets):
+    with pytest.raises(TypeError, match=r"one data set for each domain, got \w+\.$"):
+        sizes_of(datasets)
+
+
+def test_shapes_that_differ_are_listed():
+    maps = [grain.MapDataset.source([np.ones(n)] * 3) for n in (2, 3)]
+    arrays = [np.ones((3, 2)), np.ones((3, 3))]
+    for pair in (maps, arrays, [maps[0], arrays[1]]):
+        with pytest.raises(ValueError, match=r"domains \['a', 'b'\] cannot .* one batch: shapes \(2,\), \(3,\)\.$"):
+            read_batch(pair, np.array([0, 1]), np.array([0, 1]), names=["a", "b"])
+
+
+class Failing:
+    """Raises where it is read, and has a way of its own to read rows if that is wanted."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, row):
+        raise self.error
+
+
+class FailingRows(Failing):
+    def read_rows(self, rows):
+        raise self.error
+
+
+@pytest.mark.parametrize("kind", [Failing, FailingRows, lambda error: grain.MapDataset.source(Failing(error))])
+@pytest.mark.parametrize("num_rows", [1, 12])
+def test_errors_of_a_data_set_say_which_domain_was_read(kind, num_rows):
+    ids, rows = np.zeros(num_rows, np.int32), np.arange(num_rows) + 7
+    with pytest.raises(KeyError, match=r"^'lost'") as caught:
+        read_batch([kind(KeyError("lost"))], ids, rows, names=["web"])
+    assert " of domain 'web' was read" in caught.value.__notes__[-1]
+    if kind is Failing:
+        assert "example 7 of domain" in caught.value.__notes__[-1]
+
+
+@pytest.mark.parametrize("kind", [Failing, FailingRows])
+def test_a_data_set_cannot_end_the_training_loop(kind):
+    with pytest.raises(RuntimeError, match=r"StopIteration was raised while .* of domain 0 was read"):
+        read_batch([kind(StopIteration())], np.zeros(1, np.int32), np.array([3]))
