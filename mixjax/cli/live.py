@@ -41,7 +41,8 @@ def show(
 ) -> None:
     """Show what was really drawn: rows or tokens, shares and epochs of each domain, and events.
 
-    The ledger may belong to a run that goes on.
+    Rows, share and epochs are those since the first step. "asked" and "in force" are the sampling weights of the last
+    step, before and after limits. The ledger may belong to a run that goes on.
 
     \b
     Examples:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from array_record.python.array_record_module import ArrayRecordWriter
 
 from mixjax import live
 from mixjax.live import read_ledger
@@ -42,6 +43,26 @@ def test_the_script_runs_as_it_stands_and_goes_on_from_a_checkpoint(tmp_path, mo
     want, got = next(names["plan"]), next(plan)
     np.testing.assert_array_equal(got.rows, want.rows)
     np.testing.assert_array_equal(got.weights, want.weights)
+
+
+def test_files_of_every_kind_are_mixed_and_go_to_the_device(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    writer = ArrayRecordWriter("notes.array_record", "group_size:1")
+    for _ in range(40):
+        writer.write(rng.integers(0, 100, 33).astype(np.uint16).tobytes())
+    writer.close()
+    rng.integers(100, 200, 32 * 50).astype(np.uint16).tofile("web.bin")
+    np.save("small.npy", rng.integers(200, 300, (9, 33)).astype(np.uint16))
+    names = {"__name__": "__main__"}
+    run("files", names)
+    batch = names["batch"]
+    tokens = batch["value"]["tokens"]
+    assert isinstance(tokens, jax.Array) and tokens.shape == (16, 33)
+    np.testing.assert_array_equal(np.asarray(tokens) // 100, np.repeat(batch["domain_ids"], 33).reshape(16, 33))
+    with live.Ledger("ledger.jsonl", names["plan"]) as ledger:  # the entries that the page lists
+        told = {name: batch[name] for name in ("counts", "weights", "asked", "events")}
+        ledger.write(told | {"step": names["plan"].step})
 
 
 def test_the_lines_for_several_hosts_run_on_one(tmp_path, monkeypatch):
