@@ -32,6 +32,8 @@ __all__ = [
 ]
 
 _Files = Iterable[tuple[str, IO[bytes]]]
+# Before the macros of troff that begin a heading, a paragraph or an item of a list.
+_PARAGRAPH = re.compile(r"\n+(?=\.(?:S[HS]|[PL]?P|[THI]P|Sh|Ss|Pp|It)\b)")
 
 
 class Document(NamedTuple):
@@ -59,13 +61,17 @@ def help_pages(stem: str, members: _Files) -> Iterator[Document]:
 
 
 def manpages(stem: str, members: _Files) -> Iterator[Document]:
-    """Reads manual pages in one language, which is the cell, in the markup of troff without its comments."""
+    """Reads manual pages in one language, which is the cell, in the markup of troff without its comments.
+
+    A paragraph begins where troff begins one, or a heading.
+    """
     for path, file in members:
         if "/man/" in path and path.endswith(".gz"):
             text = re.sub(r"""^['.]\\".*\n""", "", _decoded(gzip.decompress(file.read())), flags=re.MULTILINE)
             # A page of one line names another page.
             if text.count("\n") > 1:
-                yield Document(stem, f"{stem}/{path.partition('/man/')[2].removesuffix('.gz')}", _spaced(text))
+                name = f"{stem}/{path.partition('/man/')[2].removesuffix('.gz')}"
+                yield Document(stem, name, _PARAGRAPH.sub("\n\n", text))
 
 
 def linux(stem: str, members: _Files, *, least: int = 100_000, most: int = 500_000) -> Iterator[Document]:

@@ -59,7 +59,7 @@ def load_text(name: TextDomain, *, separate: bool = True, root: str | os.PathLik
       "indic" has 15 languages of South Asia in nine scripts. The declaration says the same thing in every language, so
       these domains have the same content in different words.
     - "help" (48 MB): LibreOffice's help pages in 15 languages.
-    - "manpages" (37 MB): manual pages in ten languages, without English, in troff.
+    - "manpages" (42 MB): manual pages in ten languages, without English, in troff.
     - "linux" (100 MB): C sources of the Linux kernel, up to 0.5 MB of each of 279 subsystems.
     - "linux-docs" (20 MB): the kernel's documentation, in reST.
     - "rust" (33 MB): the sources of Rust's compiler, library and tools.

@@ -26,13 +26,13 @@ def test_help_pages_without_menus_and_footers():
 
 
 def test_manual_pages_without_comments_and_links():
-    page = '.\\" a comment\n\'\\" t\n.TH LS 1 "März"\n.SH NAME\nls \\- zeigt\n'
+    page = '.\\" a comment\n\'\\" t\n.TH LS 1 "März"\n.SH NAME\nls \\- zeigt\n.TP\n\\fB\\-a\\fR\nalle\n.\n.PP\nEnde\n'
     files = {
         "usr/share/man/de/man1/ls.1.gz": gzip.compress(page.encode()),
         "usr/share/man/de/man1/dir.1.gz": gzip.compress(b".so man1/ls.1\n"),
         "usr/share/doc/manpages-de/copyright.gz": gzip.compress(b"no\npage\nat all\n"),
     }
-    text = '.TH LS 1 "März"\n\n.SH NAME\n\nls \\- zeigt\n'
+    text = '.TH LS 1 "März"\n\n.SH NAME\nls \\- zeigt\n\n.TP\n\\fB\\-a\\fR\nalle\n.\n\n.PP\nEnde\n'
     assert read(documents.manpages, files, "de") == {"de/de/man1/ls.1": ("de", text)}
 
 
