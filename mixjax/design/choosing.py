@@ -78,7 +78,7 @@ def cross_validate(
         need = min(law.num_parameters(size) for law in LAWS.values()) + 1
         raise ValueError(
             f"to compare laws for {size} domains, {need} mixtures must be left when one of {folds} parts is left out, "
-            f"got {num_mixtures} mixtures in all."
+            f"got {num_mixtures} mixtures in all; add runs, or name a law."
         )
     parts = np.random.default_rng([seed, 2]).permutation(num_mixtures)[groups] % folds
     scored = [_score(name, swarm, parts, seed, resamples) for name in names]

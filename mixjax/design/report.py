@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mixjax.checks import requires
 from mixjax.design.choosing import verdict
 from mixjax.design.laws import LAWS
 from mixjax.files import write_whole
@@ -36,7 +37,9 @@ def write_design(folder: Path, proposal: Proposal, *, source: str = "") -> None:
         OSError: the folder cannot be written.
         ImportError: pandas or matplotlib is missing (extra ``experiments``).
     """
-    import pandas as pd
+    with requires("experiments", "mixjax.design.report.write_design"):
+        import matplotlib.pyplot as plt
+        import pandas as pd
 
     from mixjax.design.figures import design_figure
 
@@ -63,6 +66,8 @@ def write_design(folder: Path, proposal: Proposal, *, source: str = "") -> None:
         write_whole(folder / "scores.csv", pd.DataFrame(rows).to_csv(index=False))
     figure = design_figure(proposal)
     figure.savefig(folder / "figure.png", dpi=130)
+    # A figure of pyplot stays in memory until it is closed.
+    plt.close(figure)
     write_whole(folder / "report.md", report_text(proposal, source=source))
 
 
