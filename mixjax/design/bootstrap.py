@@ -12,6 +12,7 @@ __all__ = ["Point", "fit_point", "redrawn_losses"]
 
 # In standard deviations; Huber's estimate then has 95 % of the efficiency of least squares for normal noise.
 _HUBER = 1.345
+_NORMAL = 1.645  # quantile of the normal distribution, for 90 % intervals
 _MAD = 1.4826  # median absolute deviation -> standard deviation, for normal noise
 
 
@@ -22,7 +23,8 @@ class Point(NamedTuple):
         params: ``[M, P]``.
         fitted: ``[M, n]``, the predictions for the runs.
         noise: ``[M, n]``, the residuals with the variance of a new run's noise.
-        jackknife: ``[M, n]``, the residuals from fits that have not seen the mixture.
+        jackknife: ``[M, n]``, the residuals from fits that have not seen the mixture, stretched for the degrees of
+            freedom.
         delta: ``[M]``, Huber's thresholds.
     """
 
@@ -41,7 +43,8 @@ def fit_point(law: Law, mixtures: np.ndarray, losses: np.ndarray, groups: np.nda
 
     A fit follows its own runs, and what it leaves of them is too small. With h the leverage of a run and s the number
     of runs of its mixture, the mean residual of the mixture is divided by :math:`\sqrt{1 - s h}` to have the variance
-    of noise, and by :math:`1 - s h` to be that of a fit without the mixture.
+    of noise, and by :math:`1 - s h` to be that of a fit without the mixture. The latter are stretched as the 95 %
+    quantile of Student's t is, for as many degrees of freedom as there are mixtures to spare.
 
     Args:
         law: the law.
@@ -70,6 +73,9 @@ def fit_point(law: Law, mixtures: np.ndarray, losses: np.ndarray, groups: np.nda
     left = np.maximum(1.0 - np.stack([np.bincount(groups, row) for row in leverage]), 0.05)
     noise = residuals + (means * (left**-0.5 - 1.0))[:, groups]
     jackknife = residuals + (means * (1.0 / left - 1.0))[:, groups]
+    # Student's t has wider quantiles than the normal distribution, by this factor to first order.
+    spare = max(len(left[0]) - num_params, 1)
+    jackknife = jackknife * (1.0 + (_NORMAL**2 + 1.0) / (4.0 * spare))
     return Point(params, fitted, noise, jackknife, delta)
 
 
