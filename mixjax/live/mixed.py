@@ -6,6 +6,7 @@ import collections
 import concurrent.futures
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 import weakref
@@ -44,9 +45,10 @@ def mix(
 
     Args:
         datasets: one data set a domain, in the plan's order or by the plan's names: ``grain.MapDataset``, arrays,
-            memory maps, trees of arrays, or anything with ``len`` and ``[]``. Arrays are read on a path of their own,
-            without a call per row, and so are data sets with ``read_rows(rows)``, which takes int64 ``[b]`` and returns
-            the rows stacked. Workers open the files of memory maps themselves.
+            memory maps, trees of arrays, or anything with ``len`` and ``[]``. The rows of all have the same entries,
+            shapes and types, since a batch stacks them. Arrays are read on a path of their own, without a call
+            per row, and so are data sets with ``read_rows(rows)``, which takes int64 ``[b]`` and returns the rows
+            stacked. Workers open the files of memory maps themselves.
         plan: says what to read. It has one live iterator at a time.
         workers: number of processes; 0 reads in this one.
         prefetch: batches that workers read ahead, at most; twice the number of workers if left out. The plan's lag
@@ -266,8 +268,9 @@ class _MixIterator(grain.DatasetIterator):
 
 def _died(batch: Batch) -> RuntimeError:
     return RuntimeError(
-        f"a worker of the mix died while step {batch.step} was read (killed, out of memory, or the script lacks "
-        "`if __name__ == '__main__':`). A new iterator over the mix goes on with this step."
+        f"a worker of the mix died while step {batch.step} was read: it was killed, ran out of memory, or could not "
+        "start (see above; the script has to be a file with `if __name__ == '__main__':`). A new iterator over the mix "
+        "goes on with this step."
     )
 
 
@@ -307,4 +310,14 @@ def _end_with_parent() -> None:
 
 
 def _read(domain_ids, rows):
-    return _READER.read(domain_ids, rows)
+    try:
+        return _READER.read(domain_ids, rows)
+    except Exception as error:
+        # An error that cannot be sent, such as one whose class takes two arguments, would break the whole pool.
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:
+            raise RuntimeError(
+                "\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])])
+            ) from error
+        raise

@@ -60,7 +60,10 @@ def check_alike(datasets: Mapping[str, Any]) -> None:
         rows = _map(lambda array: f"{array.dtype}{list(array.shape[1:])}", dataset)
         first, expected = next(iter(seen.items()), (name, rows))
         if rows != expected:
-            raise ValueError(f"rows of the domains {first!r} and {name!r} differ: {expected} and {rows}.")
+            raise ValueError(
+                f"rows of the domains {first!r} and {name!r} differ: {expected} and {rows}. A batch stacks rows of all "
+                "domains, which need the same entries, shapes and types."
+            )
         seen[name] = rows
 
 

@@ -263,6 +263,24 @@ def test_what_cannot_be_sent_to_a_worker_is_named():
     opened["dataset"].file.close()
 
 
+class TwoArguments(Exception):
+    def __init__(self, path, why):
+        super().__init__(f"{path}: {why}")
+
+
+class Unreadable(grain.transforms.Map):
+    def map(self, element):
+        raise TwoArguments("file.jpg", "is no picture")
+
+
+def test_an_error_that_cannot_be_sent_from_a_worker_is_told():
+    broken = datasets() | {"dataset": grain.MapDataset.range(7).map(Unreadable())}
+    message = r"TwoArguments: file.jpg: is no picture\nThis was raised while example \d of domain 'dataset' was read"
+    iterator = iter(mix(broken, plan_of(), workers=1))
+    with contextlib.closing(iterator), pytest.raises(RuntimeError, match=message):
+        next(iterator)
+
+
 INTERRUPTED = """
 import os, signal, sys
 import numpy as np
