@@ -72,8 +72,8 @@ def make_tokens(
         OSError: if the folder cannot be written.
     """
     names = text_documents.TEXT_DOMAINS if domains is None else tuple(domains)
-    _check(names, min_tokens, vocabulary_size)
     folder = folder_of(folder, cells, root)
+    _check(names, min_tokens, vocabulary_size)
     request = _request(names, cells, min_tokens, vocabulary_size)
     if _is_made(folder, request):
         return folder
