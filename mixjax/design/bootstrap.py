@@ -12,6 +12,9 @@ __all__ = ["Point", "fit_point", "redrawn_losses"]
 
 # In standard deviations; Huber's estimate then has 95 % of the efficiency of least squares for normal noise.
 _HUBER = 1.345
+# In ranges of the middle half of the losses, beyond it.
+_FENCE = 15.0
+_FIRST_FENCE = 2.0
 _NORMAL = 1.645  # quantile of the normal distribution, for 90 % intervals
 _MAD = 1.4826  # median absolute deviation -> standard deviation, for normal noise
 
@@ -38,8 +41,8 @@ class Point(NamedTuple):
 def fit_point(law: Law, mixtures: np.ndarray, losses: np.ndarray, groups: np.ndarray) -> Point:
     r"""Fits a law to the losses, and corrects the residuals for what the fit has made of them.
 
-    Huber's threshold is 1.345 times the noise, which is measured by the median of the absolute residuals: first those
-    of least squares, then those of Huber's fit.
+    Huber's threshold is 1.345 times the noise, which is measured by the median of the absolute residuals of the
+    fit before.
 
     A fit follows its own runs, and what it leaves of them is too small. With h the leverage of a run and s the number
     of runs of its mixture, the mean residual of the mixture is divided by :math:`\sqrt{1 - s h}` to have the variance
@@ -55,10 +58,13 @@ def fit_point(law: Law, mixtures: np.ndarray, losses: np.ndarray, groups: np.nda
     Returns:
         The fit.
     """
-    targets = np.ascontiguousarray(losses.T)
+    targets = _tamed(losses.T, _FENCE)
     num_runs, num_params = len(mixtures), law.num_parameters(mixtures.shape[1])
-    params = law.fit(mixtures, targets, np.full(len(targets), np.inf), None)
-    for _ in range(3):
+    # The first fit decides into which valley the others go: outliers must not.
+    spread = np.median(np.abs(targets - np.median(targets, axis=1, keepdims=True)), axis=1)
+    delta = np.where(spread > 0, _HUBER * _MAD * spread, np.inf)
+    params = law.fit(mixtures, _tamed(losses.T, _FIRST_FENCE), delta, None)
+    for _ in range(5):
         residuals = targets - law.predict(params, mixtures)
         scale = _MAD * np.median(np.abs(residuals), axis=1) * np.sqrt(num_runs / (num_runs - num_params))
         # Losses without noise have residuals of rounding, at which a threshold would stop every step.
@@ -77,6 +83,17 @@ def fit_point(law: Law, mixtures: np.ndarray, losses: np.ndarray, groups: np.nda
     spare = max(len(left[0]) - num_params, 1)
     jackknife = jackknife * (1.0 + (_NORMAL**2 + 1.0) / (4.0 * spare))
     return Point(params, fitted, noise, jackknife, delta)
+
+
+def _tamed(losses, fence):
+    """Cuts losses that are far from all others, such as those of a run that diverged.
+
+    Huber's loss pulls as little at the fence as far beyond it. But the range of the losses is the unit of the fits'
+    starts and bounds, and one run of 1e6 would make all others equal.
+    """
+    low, high = np.quantile(losses, [0.25, 0.75], axis=1, keepdims=True)
+    margin = np.where(high > low, fence * (high - low), np.inf)
+    return np.clip(losses, low - margin, high + margin)
 
 
 def redrawn_losses(point: Point, groups: np.ndarray, num: int, rng: np.random.Generator) -> np.ndarray:

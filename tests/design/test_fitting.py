@@ -58,13 +58,14 @@ def test_intervals_hold_the_truth_nine_times_in_ten(law):
     assert 0.84 <= np.mean(run_hits) <= 0.95
 
 
-def test_outliers_move_the_fit_little():
+@pytest.mark.parametrize("size", [2.0, 1e6, -1e3])
+def test_outliers_move_the_fit_little(size):
     params, mixtures, losses = swarm(3, 1, 60, 0.005, seed=4)
     fresh = np.random.default_rng(1).dirichlet(np.ones(3), 50)
     truth = LAWS["log_linear"].predict(params, fresh).T
-    losses[[3, 17, 40]] += 2.0
-    mean, _, _ = design.fit(mixtures, losses, law="log_linear", resamples=20).predict(fresh)
-    assert np.abs(mean - truth).mean() < 0.01
+    losses[[3, 17, 40]] += size
+    mean, low, high = design.fit(mixtures, losses, law="log_linear", resamples=50).predict(fresh)
+    assert np.abs(mean - truth).mean() < 0.01 and (high - low).mean() < 0.03
 
 
 def test_repeats_of_a_mixture_are_drawn_together():
@@ -145,3 +146,15 @@ def test_arguments_are_checked():
         fitted.predict([0.5, 0.5])
     with pytest.raises(ValueError, match="interval must be one of 'mean', 'run', got 'both'"):
         fitted.predict(GOOD, "both")
+
+
+@pytest.mark.parametrize("big", [3.0, 1e6, -50.0])
+def test_one_run_that_diverged_does_not_decide_into_which_valley_the_fit_goes(big):
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        mixtures = rng.dirichlet(np.ones(3), 30)
+        truth = np.exp(-3.0 * mixtures)
+        losses = truth + 0.003 * rng.normal(size=truth.shape)
+        losses[4] = big
+        mean, _, _ = design.fit(mixtures, losses, law="log_linear", resamples=20).predict(mixtures)
+        assert np.abs(mean - truth).max() < 0.01
