@@ -1,40 +1,64 @@
-"""Does faults to a sweep: kills, Ctrl-C, two at once, bad disks, damaged files, lost hosts, NaN, no memory.
+"""Does faults to a sweep and to training on a live mix.
 
-``python -m experiments.faults`` runs the quickstart's sweep under each fault, by the command ``mixjax run`` in a
-process of its own, and writes the table ``RESULTS.md`` beside this file. A sweep survives a fault if two things hold
-when the same command is given again. Its arrays equal those of an undisturbed run bit by bit, and no chunk that was on
-disk is computed again. Disks are small or read-only file systems in memory, which only root may mount.
+``python -m experiments.faults sweep`` runs the quickstart's sweep under each fault, by the command ``mixjax run`` in a
+process of its own: kills, Ctrl-C, two at once, bad disks, damaged files, lost hosts, NaN, no memory. A sweep survives a
+fault if two things hold when the same command is given again. Its arrays equal those of an undisturbed run bit by bit,
+and no chunk that was on disk is computed again. Disks are small or read-only file systems in memory, which only root
+may mount.
+
+``python -m experiments.faults live`` trains on a live mix, and kills main processes and workers, also between and in
+the middle of writing a checkpoint and a line of the ledger. Each time training goes on from the last checkpoint, on 1,
+2 or 4 processes, with other numbers of workers and of batches read ahead, and with threads that read further ahead than
+the weights are known. It survives if every batch that was ever handed out equals that of an undisturbed run (SHA-256
+over domains, rows and values, put together from all processes), and the ledger has every step once, with the rows that
+were drawn.
+
+Each writes its part of the page ``RESULTS.md`` beside this file.
 """
 
 import argparse
+import importlib.metadata
 import os
 import platform
 import signal
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import jax
-
 from experiments.faults.command import Row
-from experiments.faults.inside import nan_runs, no_memory
-from experiments.faults.outside import Judge
 
 TABLE = Path(__file__).with_name("RESULTS.md")
+# Processes that start and wait most of the time leave a core to others.
+_JUDGES = 3
+PARTS = {"sweep": "A sweep", "live": "A live mix"}
 
 
 def main() -> None:
-    """Does every fault and writes the table."""
+    """Does the faults of one part, and writes its table."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.faults", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--kills", type=int, default=40, metavar="N", help="how often SIGKILL stops the command [40]")
-    arguments = parser.parse_args()
+    parser.add_argument("part", choices=PARTS, help="what faults are done to")
+    parser.add_argument("--kills", type=int, metavar="N", help="how many kills [sweep: 40, live: 100]")
+    given = parser.parse_args()
+    rows = sweep_faults(given.kills or 40) if given.part == "sweep" else live_faults(given.kills or 100)
+    write(given.part, rows)
+    if any(row.lost != "nothing" for row in rows):
+        sys.exit("something was lost: see the table")
+
+
+def sweep_faults(kills: int) -> list[Row]:
+    """Does every fault to a sweep."""
+    # Workers of the other part import this file, and are spared what only this one needs.
+    from experiments.faults.inside import nan_runs, no_memory
+    from experiments.faults.outside import Judge
+
     rows = [nan_runs(), no_memory()]
     with tempfile.TemporaryDirectory() as folder:
         judge = Judge(Path(folder))
         trials = [
-            lambda: judge.killed(arguments.kills, signal.SIGKILL, seed=0),
+            lambda: judge.killed(kills, signal.SIGKILL, seed=0),
             lambda: judge.killed(10, signal.SIGINT, seed=1),
             judge.damaged,
             lambda: judge.host_dies(3),
@@ -49,20 +73,41 @@ def main() -> None:
         for trial in trials:
             rows.append(trial())
             print(rows[-1], flush=True)
-    write(rows)
-    if any(row.lost != "nothing" for row in rows):
-        sys.exit("something was lost: see the table")
+    return rows
 
 
-def write(rows: list[Row]) -> None:
-    """Writes the table as Markdown, below this module's docstring."""
-    head = (__doc__ or "").partition("\n\n")
-    lines = ["# Faults", "", f"{head[0].splitlines()[0]}", "", *head[2].rstrip().splitlines(), ""]
-    lines += ["| fault | times | what happened | lost |", "| --- | --- | --- | --- |"]
+def live_faults(kills: int) -> list[Row]:
+    """Does every fault to training on a live mix."""
+    from experiments.faults.live import LiveJudge, rows_of
+
+    def judge(seed):
+        one = LiveJudge(Path(folder) / str(seed), seed=seed)
+        one.kill(kills // _JUDGES + (seed < kills % _JUDGES))
+        return one
+
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(_JUDGES) as pool:
+        judges = list(pool.map(judge, range(_JUDGES)))
+        return [*rows_of(judges), judges[0].cut_after_1000()]
+
+
+def write(part: str, rows: list[Row]) -> None:
+    """Writes the table of a part as Markdown, and leaves the other part of the page as it is."""
+    summary, *paragraphs = (__doc__ or "").rstrip().split("\n\n")
+    intros = dict(zip(PARTS, paragraphs, strict=False))
+    lines = [intros[part], "", "| fault | times | what happened | lost |", "| --- | --- | --- | --- |"]
     lines += [f"| {row.fault} | {row.times} | {row.happened.replace('|', '/')} | {row.lost} |" for row in rows]
-    versions = f"Python {platform.python_version()}, JAX {jax.__version__}"
-    lines += ["", f"{versions}, {os.cpu_count()} cores; chunks of 4 runs."]
-    TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    versions = f"Python {platform.python_version()}, JAX {importlib.metadata.version('jax')}"
+    chunks = "; chunks of 4 runs" if part == "sweep" else ""
+    lines += ["", f"{versions}, {os.cpu_count()} cores{chunks}."]
+    sections = sections_of(TABLE.read_text(encoding="utf-8")) if TABLE.exists() else {}
+    sections[PARTS[part]] = "\n".join(lines)
+    page = ["# Faults", summary, *(f"## {title}\n\n{sections[title]}" for title in PARTS.values() if title in sections)]
+    TABLE.write_text("\n\n".join(page) + "\n", encoding="utf-8")
+
+
+def sections_of(page: str) -> dict[str, str]:
+    """Returns the text below each heading of the second level."""
+    return {title: text.strip() for title, _, text in (part.partition("\n") for part in page.split("\n## ")[1:])}
 
 
 if __name__ == "__main__":
