@@ -88,7 +88,7 @@ def read_batch(
         A tree like one row, whose leaves have a leading axis ``[B]``.
 
     Raises:
-        ValueError: rows of different domains do not have one structure, or one shape.
+        ValueError: rows of different domains do not have one structure, one shape and one type.
         Exception: what a data set raises, with a note that names the domain.
     """
     starts = np.flatnonzero(np.diff(domain_ids, prepend=-1)).tolist()
@@ -146,7 +146,10 @@ def _gather(segments: list[_Segment]) -> list[Any]:
         shapes = {array.shape[1:] for array in arrays}
         if len(shapes) > 1:
             raise ValueError(f"shapes {_listed(shapes)}.")
-        out = np.empty((num_rows, *shapes.pop()), np.result_type(*{array.dtype for array in arrays}))
+        types = {array.dtype for array in arrays}
+        _check_types(types)
+        # One type for all byte orders: the machine's.
+        out = np.empty((num_rows, *shapes.pop()), np.result_type(*types))
         start = 0
         for array, segment in zip(arrays, segments, strict=True):
             stop = start + segment.rows.size
@@ -214,6 +217,7 @@ def _merged(function, parts, segments):
 
 
 def _stacked(*leaves):
+    _check_types({getattr(leaf, "dtype", None) or type(leaf) for leaf in leaves})
     try:
         return np.stack(leaves)
     except ValueError:
@@ -224,10 +228,21 @@ def _join(first, *others):
     # A batch of one kind of data sets is passed on without a copy.
     if not others:
         return first
+    _check_types({part.dtype for part in (first, *others)})
     try:
         return np.concatenate([first, *others])
     except ValueError:
         raise ValueError(f"shapes {_listed({part.shape[1:] for part in (first, *others)})}.") from None
+
+
+def _check_types(types):
+    """Raises a ValueError where numbers of several types would be promoted, in some batches and not in others."""
+    if len(types) == 1:
+        return
+    # Texts of several lengths are of several types too.
+    names = {np.dtype(each).name if np.dtype(each).kind not in "SU" else "text" for each in types}
+    if len(names) > 1:
+        raise ValueError(f"types {_listed(names)}; convert the rows, for instance in a data set's .map.")
 
 
 def _listed(shapes):

@@ -56,14 +56,39 @@ def test_data_sets_of_all_kinds_give_the_same_batch(tmp_path):
             np.testing.assert_array_equal(got, want, err_msg=f"{name} and {other_name}")
 
 
-def test_arrays_of_other_types_are_promoted_as_numpy_does():
-    datasets = [np.arange(3, dtype=np.int16), np.arange(3, dtype=np.float32), np.arange(3, dtype=">i4")]
-    ids, rows = np.array([0, 0, 1, 2]), np.array([2, 1, 0, 2])
-    got = read_batch(datasets, ids, rows)
-    assert got.dtype == np.float64 and got.tolist() == [2.0, 1.0, 0.0, 2.0]
+def test_arrays_of_other_byte_orders_are_read_in_the_machines():
+    datasets = [np.arange(3, dtype=np.int32), np.arange(3, dtype=">i4")]
+    got = read_batch(datasets, np.array([0, 0, 1]), np.array([2, 1, 2]))
+    assert got.dtype == np.dtype("=i4") and got.tolist() == [2, 1, 2]
     # Also of one domain a batch has the machine's byte order, as if there were others.
-    got = read_batch(datasets, ids[3:], rows[3:])
-    assert got.dtype == np.int32 and got.tolist() == [2]
+    got = read_batch(datasets, np.array([1]), np.array([2]))
+    assert got.dtype == np.dtype("=i4") and got.tolist() == [2]
+
+
+class Numbers:
+    """Reads rows by groups."""
+
+    def __init__(self, array):
+        self._array = array
+
+    def __len__(self):
+        return len(self._array)
+
+    def read_rows(self, rows):
+        return self._array[rows]
+
+
+@pytest.mark.parametrize("first", [np.asarray, grain.MapDataset.source, Numbers, list])
+@pytest.mark.parametrize("second", [np.asarray, grain.MapDataset.source, Numbers, list])
+def test_rows_of_other_types_are_refused_in_place_of_a_batch_of_a_type_of_its_own(first, second):
+    datasets = [first(np.arange(3, dtype=np.uint8)), second(np.arange(3, dtype=np.float32))]
+    with pytest.raises(ValueError, match=r"rows of the domains .* cannot be stacked .*: types float32, uint8"):
+        read_batch(datasets, np.array([0, 0, 1]), np.array([2, 1, 0]))
+
+
+def test_texts_of_other_lengths_are_one_type():
+    datasets = [np.array(["a", "bc"]), grain.MapDataset.source(["def", "g"])]
+    assert read_batch(datasets, np.array([0, 1]), np.array([1, 0])).tolist() == ["bc", "def"]
 
 
 def test_reading_overlapping_windows_does_not_read_the_whole_file(tmp_path):
