@@ -73,12 +73,12 @@ def compared(
     def plain(mixtures):
         return objective.value(law.predict(fitted.params, mixtures).T)
 
-    gains = plain(optima) - objective.value(law.slopes(fitted.resampled, optima)[0])
+    at_optima = plain(optima) - objective.value(law.slopes(fitted.resampled, optima)[0])
     found = []
     for name, mixture in others.items():
         gain = plain(mixture[None])[0] - plain(weights[None])[0]
         resampled = objective.value(law.predict(fitted.resampled, mixture[None])[..., 0])
-        errors = plain(mixture[None])[0] - resampled - gains
+        errors = plain(mixture[None])[0] - resampled - at_optima
         low, high = gain + np.quantile(errors, [0.05, 0.95])
         found.append(
             Comparison(name, mixture, float(gain), min(float(low), float(gain)), max(float(high), float(gain)))
