@@ -57,6 +57,14 @@ def test_a_killed_run_ends_like_one_that_was_not(tmp_path):
     assert ledgers[1].attrs["events"][0]["event"] == "ledger cut"
 
 
+def test_a_run_killed_before_its_first_checkpoint_starts_anew(tmp_path):
+    config = dataclasses.replace(TINY, num_steps=6, save_every=6)
+    with pytest.raises(Killed):
+        run_in(tmp_path, config, killed_at=0.5)
+    run_in(tmp_path, config)
+    assert read_ledger(tmp_path / "files" / "ledger.jsonl").step.values.tolist() == list(range(6))
+
+
 @pytest.mark.parametrize(("method", "moving"), [("erma", "loss_weight"), ("va", "sampling_weight")])
 def test_only_the_weights_of_the_method_move(tmp_path, method, moving):
     found = run_in(tmp_path, dataclasses.replace(TINY, method=method, gamma2=1.0, num_steps=3, probe_every=1))
