@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from mixjax.live.batch import Batch
 from mixjax.live.batch_sampler import BatchSampler
+from mixjax.live.datasets import sizes_of
 from mixjax.live.feedback import Feedback
 from mixjax.live.ledger import Ledger
 from mixjax.live.ledger_reading import read_ledger
 from mixjax.live.packed_rows import PackedRows
 from mixjax.live.packing import Packing, pack
 from mixjax.live.plan import Plan
-from mixjax.live.reading import sizes_of
 from mixjax.live.shards import Shards
 from mixjax.live.windows import windows
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import multiprocessing
-import os
-import pickle
-import signal
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
@@ -15,12 +12,13 @@ from typing import Any
 
 import grain
 
-from mixjax.live.arguments import check_plan
+from mixjax.live.arguments import check_integer, check_plan
 from mixjax.live.batch import Batch
+from mixjax.live.datasets import as_named, check_alike, sizes_of
 from mixjax.live.plan import Plan
-from mixjax.live.reading import as_named, check_alike, read_batch, sizes_of
 from mixjax.live.sending import Sent
 from mixjax.live.waiting import Watch
+from mixjax.live.workers import Reader, open_in_worker, read_in_worker
 
 __all__ = ["MixDataset", "mix"]
 
@@ -83,16 +81,14 @@ def mix(
     if sizes != plan.sizes or list(sizes) != list(plan.sizes):
         raise ValueError(f"the data sets have the sizes {sizes}, and the plan was made for {plan.sizes}.")
     check_alike(named)
-    for name, value in (("workers", workers), ("prefetch", prefetch)):
-        if (value is not None or name == "workers") and (
-            isinstance(value, bool) or not isinstance(value, int) or value < 0
-        ):
-            raise ValueError(f"{name} must be an integer of at least 0, got {value!r}.")
+    check_integer("workers", workers, 0)
+    if prefetch is not None:
+        check_integer("prefetch", prefetch, 0)
     return MixDataset(named, plan, workers, 2 * workers if prefetch is None else prefetch)
 
 
 class MixDataset(grain.IterDataset):
-    """Holds the data sets and the plan of :func:`mix`."""
+    """Iterates over the batches of a plan; :func:`mix` makes it."""
 
     def __init__(self, datasets: dict[str, Any], plan: Plan, workers: int, prefetch: int):
         """Keeps the arguments; nothing is read before the first element is asked for."""
@@ -154,7 +150,7 @@ class _MixIterator(grain.DatasetIterator):
 
     def __init__(self, datasets: dict[str, Any], plan: Plan, workers: int, prefetch: int):
         super().__init__()
-        self._reader, self._plan, self._prefetch = _Reader(datasets), plan, max(prefetch, workers)
+        self._reader, self._plan, self._prefetch = Reader(datasets), plan, max(prefetch, workers)
         self._pending: collections.deque[tuple[Batch, concurrent.futures.Future]] = collections.deque()
         self._restored = plan.num_restored
         self._thread = threading.get_ident()
@@ -163,7 +159,7 @@ class _MixIterator(grain.DatasetIterator):
             # Forked processes would inherit JAX's threads and locks in whatever state they are.
             context = multiprocessing.get_context("spawn")
             self._pool = concurrent.futures.ProcessPoolExecutor(
-                workers, mp_context=context, initializer=_open, initargs=(Sent(datasets),)
+                workers, mp_context=context, initializer=open_in_worker, initargs=(Sent(datasets),)
             )
         self.is_closed = False
 
@@ -208,7 +204,7 @@ class _MixIterator(grain.DatasetIterator):
                 raise
             assert self._pool is not None
             try:
-                reading = self._pool.submit(_read, batch.domain_ids, batch.rows)
+                reading = self._pool.submit(read_in_worker, batch.domain_ids, batch.rows)
             except concurrent.futures.process.BrokenProcessPool as error:
                 self._plan.take_back(batch)
                 # What was read before is handed out first.
@@ -276,48 +272,3 @@ def _died(batch: Batch) -> RuntimeError:
 
 def _element(batch: Batch, value: Any) -> dict[str, Any]:
     return batch._asdict() | {"value": value}
-
-
-class _Reader:
-    """Reads rows of the data sets, which it finds by the number of their domain."""
-
-    def __init__(self, datasets: dict[str, Any]):
-        self._names, self._datasets = list(datasets), list(datasets.values())
-
-    def read(self, domain_ids, rows):
-        return read_batch(self._datasets, domain_ids, rows, self._names)
-
-
-# The data sets of a worker process, which are sent to it once.
-_READER = _Reader({})
-
-
-def _open(datasets: Any) -> None:
-    global _READER
-    # Ctrl-C in a terminal reaches the workers too. What it means for the run is for the main process to say, which may
-    # go on for a checkpoint, and needs no traceback of each worker.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    _READER = _Reader(datasets)
-
-
-def _end_with_parent() -> None:
-    """Ends a worker when the main process is killed: the pool would leave it waiting for work for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-def _read(domain_ids, rows):
-    try:
-        return _READER.read(domain_ids, rows)
-    except Exception as error:
-        # An error that cannot be sent, such as one whose class takes two arguments, would break the whole pool.
-        try:
-            pickle.loads(pickle.dumps(error))
-        except Exception:
-            raise RuntimeError(
-                "\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])])
-            ) from error
-        raise

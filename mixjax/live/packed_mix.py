@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mixjax.live.arguments import check_integer
+from mixjax.live.datasets import as_named
 from mixjax.live.mixed import mix
 from mixjax.live.mixed_rows import Documents, Iterated, RowIterator
 from mixjax.live.packed_state import VERSION, Place, place_of
 from mixjax.live.plan import Plan
-from mixjax.live.reading import as_named
 
 __all__ = ["PackedMix"]
 

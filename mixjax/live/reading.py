@@ -3,68 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["as_named", "check_alike", "read_batch", "sizes_of"]
+from mixjax.live.datasets import is_arrays, map_leaves
 
-
-def sizes_of(datasets: Mapping[str, Any] | Sequence[Any]) -> dict[str, int]:
-    """Returns the number of examples of each domain, by name: what :class:`mixjax.live.Plan` takes as ``sizes``.
-
-    Args:
-        datasets: the data sets, as :func:`mixjax.live.mix` takes them.
-
-    Raises:
-        ValueError: the arrays of one domain differ in length, or a data set is repeated without end.
-        TypeError: ``datasets`` is neither a dictionary nor a list, or a data set has no ``len``, or is a dictionary of
-            other things than NumPy arrays.
-    """
-    return {name: _length(name, dataset) for name, dataset in as_named(datasets).items()}
-
-
-def as_named(datasets: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
-    """Returns data sets by name; those of a list or a tuple are called "0", "1", ...
-
-    Raises:
-        TypeError: anything else, such as a single data set, whose examples would be taken for data sets.
-    """
-    if isinstance(datasets, Mapping):
-        return dict(datasets)
-    if not isinstance(datasets, (list, tuple)):
-        raise TypeError(
-            f"datasets must be a dictionary or a list with one data set for each domain, got {type(datasets).__name__}."
-        )
-    return {str(d): each for d, each in enumerate(datasets)}
-
-
-def check_alike(datasets: Mapping[str, Any]) -> None:
-    """Raises a ValueError if the rows of two domains that are arrays have other types or shapes.
-
-    A batch of one domain would then have another type than a batch of two. Rows of other data sets are not looked at.
-
-    Args:
-        datasets: data sets by name.
-
-    Raises:
-        ValueError: two domains differ; the error names them and what their rows are.
-    """
-    seen: dict[str, Any] = {}
-    for name, dataset in datasets.items():
-        if not is_arrays(dataset):
-            continue
-        rows = _map(lambda array: f"{array.dtype}{list(array.shape[1:])}", dataset)
-        first, expected = next(iter(seen.items()), (name, rows))
-        if rows != expected:
-            raise ValueError(
-                f"rows of the domains {first!r} and {name!r} differ: {expected} and {rows}. A batch stacks rows of all "
-                "domains, which need the same entries, shapes and types."
-            )
-        seen[name] = rows
+__all__ = ["read_batch"]
 
 
 # In smaller groups, what grain does once a group takes longer than it saves.
@@ -209,7 +156,7 @@ def _items(segment):
 def _merged(function, parts, segments):
     """Applies a function to the leaves of parts of a batch; says whose they are where they are not alike."""
     try:
-        return _map(function, *parts)
+        return map_leaves(function, *parts)
     except (ValueError, TypeError) as error:
         labels = [segment.label for segment in segments]
         whose = f"domain {labels[0]!r}" if len(labels) == 1 else f"the domains {labels}"
@@ -247,57 +194,3 @@ def _check_types(types):
 
 def _listed(shapes):
     return ", ".join(map(str, sorted(shapes)))
-
-
-def is_arrays(dataset: Any) -> bool:
-    """Tells whether a data set is an array or a tree of arrays, which are read without a call per row."""
-    if isinstance(dataset, np.ndarray):
-        return True
-    if isinstance(dataset, dict):
-        return bool(dataset) and all(map(is_arrays, dataset.values()))
-    return isinstance(dataset, tuple) and bool(dataset) and all(map(is_arrays, dataset))
-
-
-def _length(name, dataset):
-    if not is_arrays(dataset):
-        if isinstance(dataset, dict) and 0 not in dataset:
-            kinds = sorted({type(each).__name__ for each in dataset.values()})
-            raise TypeError(
-                f"the data set of domain {name!r} is a dictionary, which has to hold NumPy arrays, got {kinds}: "
-                "convert them by np.asarray."
-            )
-        try:
-            length = len(dataset)
-        except TypeError:
-            raise TypeError(
-                f"the data set of domain {name!r} has no len(): {type(dataset).__name__}. Rows are read by their "
-                "number, as from a grain.MapDataset or an array."
-            ) from None
-        # What grain says of a data set without end.
-        if length == sys.maxsize:
-            raise ValueError(
-                f"the data set of domain {name!r} is repeated without end: leave out .repeat(), the plan itself begins "
-                "a domain anew."
-            )
-        return length
-    lengths: set[int] = set()
-    _map(lambda array: lengths.add(len(array)), dataset)
-    if len(lengths) > 1:
-        raise ValueError(f"the arrays of domain {name!r} have different lengths: {sorted(lengths)}.")
-    return lengths.pop()
-
-
-def _map(function, tree, *others):
-    """Applies a function to the leaves of trees of one structure: dictionaries, tuples, and all else as leaves."""
-    kinds = {type(each) for each in (tree, *others)}
-    if len(kinds) > 1 and any(issubclass(kind, (dict, tuple)) for kind in kinds):
-        raise TypeError(f"types {sorted(kind.__name__ for kind in kinds)}.")
-    if isinstance(tree, dict):
-        for other in others:
-            if other.keys() != tree.keys():
-                raise ValueError(f"entries {sorted(tree)} and {sorted(other)}.")
-        return {key: _map(function, tree[key], *(other[key] for other in others)) for key in tree}
-    if isinstance(tree, tuple):
-        parts = [_map(function, *leaves) for leaves in zip(tree, *others, strict=True)]
-        return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
-    return function(tree, *others)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mixjax.live.reading import as_named, check_alike, read_batch, sizes_of
+from mixjax.live.datasets import as_named, check_alike, map_leaves, sizes_of
+from mixjax.live.reading import read_batch
 
 __all__ = ["Shards"]
 
@@ -51,7 +52,7 @@ class Shards:
         """Returns one example."""
         if not 0 <= row < len(self):
             raise IndexError(f"row must be from 0 to {len(self) - 1}, got {row}.")
-        return _first(self.read_rows(np.array([row])))
+        return map_leaves(lambda stacked: stacked[0], self.read_rows(np.array([row])))
 
     def read_rows(self, rows: NDArray[np.int64]) -> Any:
         """Returns examples stacked.
@@ -62,13 +63,3 @@ class Shards:
         shards = np.searchsorted(self._ends, rows, "right").astype(np.int32)
         starts = np.append(0, self._ends[:-1])
         return read_batch(self._datasets, shards, rows - starts[shards])
-
-
-def _first(tree: Any) -> Any:
-    """Returns the first row of a stacked batch."""
-    if isinstance(tree, dict):
-        return {name: _first(each) for name, each in tree.items()}
-    if isinstance(tree, tuple):
-        rows = [_first(each) for each in tree]
-        return type(tree)(*rows) if hasattr(tree, "_fields") else tuple(rows)
-    return tree[0]

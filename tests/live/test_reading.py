@@ -6,12 +6,11 @@ from typing import NamedTuple
 
 import grain
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mixjax.live import Plan, windows
-from mixjax.live.reading import is_arrays, read_batch, sizes_of
+from mixjax.live import windows
+from mixjax.live.reading import read_batch
 
 
 class Row(NamedTuple):
@@ -126,24 +125,6 @@ def test_named_tuples_stay_named_tuples():
     assert isinstance(batch, Row) and batch.y.tolist() == [13, 10]
 
 
-def test_sizes_are_those_of_the_data_sets():
-    datasets = {
-        "a": np.ones((3, 2)),
-        "b": {"x": np.ones(4), "y": np.ones(4)},
-        "c": [1, 2],
-        "d": grain.MapDataset.range(6),
-    }
-    assert sizes_of(datasets) == {"a": 3, "b": 4, "c": 2, "d": 6}
-    assert sizes_of([np.ones(3), np.ones(2)]) == {"0": 3, "1": 2}
-    with pytest.raises(ValueError, match=r"the arrays of domain 'b' have different lengths: \[3, 4\]"):
-        sizes_of({"b": {"x": np.ones(4), "y": np.ones(3)}})
-
-
-def test_only_arrays_take_the_path_of_arrays():
-    assert is_arrays({"x": np.ones(2), "y": (np.ones(2),)})
-    assert not is_arrays([1, 2]) and not is_arrays({}) and not is_arrays(grain.MapDataset.range(3))
-
-
 @pytest.mark.parametrize(
     "other",
     [np.ones((5, 3)), np.ones((5, 1)), np.ones(5), {"x": np.ones((5, 4))}, [{"x": np.ones(4)}], [np.ones(3)]],
@@ -182,35 +163,6 @@ def test_examples_that_a_filter_left_out_are_named():
     data = grain.MapDataset.range(5).filter(lambda example: example != 3)
     with pytest.raises(ValueError, match="domain 0 has no example 3, only None"):
         read_batch([data], np.array([0, 0]), np.array([2, 3]))
-
-
-@pytest.mark.parametrize(
-    ("dataset", "message"),
-    [
-        (iter([1]), r"has no len\(\): list_iterator"),
-        (grain.MapDataset.range(3).to_iter_dataset(), r"has no len\(\): PrefetchIterDataset"),
-        (np.float32(3), r"has no len\(\): float32"),
-        (grain.MapDataset.range(3).repeat(), r"is repeated without end: leave out .repeat\(\)"),
-        # The length of the dictionary would be that of its entries.
-        (
-            {"x": [1, 2, 3], "y": [1, 2, 3]},
-            r"is a dictionary, which .* NumPy arrays, got \['list'\]: convert them by np.asarray",
-        ),
-        (
-            {"x": jnp.ones(3), "y": np.ones(3)},
-            r"is a dictionary, which .* NumPy arrays, got \['ArrayImpl', 'ndarray'\]",
-        ),
-    ],
-)
-def test_what_is_no_data_set_is_named(dataset, message):
-    with pytest.raises((TypeError, ValueError), match="the data set of domain 'b' " + message):
-        sizes_of({"a": [1], "b": dataset})
-
-
-@pytest.mark.parametrize("datasets", [np.ones((3, 2)), grain.MapDataset.range(10), "ab", Plan([2], 1, [1.0])])
-def test_one_data_set_is_not_taken_for_one_a_domain(datasets):
-    with pytest.raises(TypeError, match=r"one data set for each domain, got \w+\.$"):
-        sizes_of(datasets)
 
 
 def test_shapes_that_differ_are_listed():
