@@ -1,16 +1,23 @@
 """Mixes domains by weights that move while a model trains.
 
-- :class:`Plan` says which rows the next batches hold. Every host computes the same plan from a small NumPy state, which
-  can be saved as JSON beside the parameters.
-- :func:`mix` reads the plan's batches, as a grain data set (extra ``live``).
-- :class:`BatchSampler` offers them to loaders that ask for lists of indices, such as PyTorch's.
-- :func:`windows` cuts a file of tokens into rows; :func:`pack` and :class:`PackedRows` keep its documents whole;
-  :class:`Shards` joins files. :class:`PackedMix` packs documents that were mixed before, with weaker promises.
-- :class:`Ledger` writes down what was drawn; :func:`read_ledger` reads it (with xarray).
-- A weight rule moves the weights: ``plan.publish(step, weights)`` after each step, or ``plan.keep(step)``.
-  :class:`Feedback` does so with arrays that the device is still computing.
+A training loop needs the first three:
 
-The package loads no JAX. It loads grain when :func:`mix` is first named.
+- :class:`Plan` says which rows the next batches hold. Every host computes the same plan from a small NumPy state, which
+  can be saved as JSON beside the parameters. :func:`sizes_of` counts the examples of data sets for it.
+- :func:`mix` reads the plan's batches from the data sets, as a grain data set (extra ``live``). Its elements have the
+  fields of :class:`Batch`.
+- ``plan.publish(step, weights)`` moves the weights after a step, ``plan.keep(step)`` leaves them. :class:`Feedback`
+  publishes arrays that the device is still computing.
+
+Beside them:
+
+- :class:`Ledger` writes down what was drawn; :func:`read_ledger` reads it (with xarray).
+- :func:`windows` cuts a file of tokens into rows. :func:`pack` and :class:`PackedRows` make rows of whole documents.
+  :class:`Shards` joins the files of a domain.
+- :class:`PackedMix` makes rows of documents after they were mixed, with weaker promises (grain too).
+- :class:`BatchSampler` offers a plan's batches to loaders that ask for lists of indices, such as PyTorch's.
+
+The package loads no JAX. It loads grain when :func:`mix` or :class:`PackedMix` is first named.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -63,7 +63,11 @@ def limits_of(sizes: NDArray[np.int64], max_epochs: ArrayLike | None) -> NDArray
     if epochs.shape not in ((), sizes.shape) or not (epochs > 0).all():
         raise ValueError(f"max_epochs must be positive, one number or [{sizes.size}], got {max_epochs}.")
     rows = np.floor(sizes * epochs)
-    return np.where(rows < 2.0**62, rows, 0).astype(np.int64) + np.where(rows < 2.0**62, 0, NO_LIMIT)
+    # Larger numbers do not fit into 64 bits with what is added to them, and are never drawn.
+    is_limit = rows < 2.0**62
+    limits = np.full(sizes.shape, NO_LIMIT)
+    limits[is_limit] = rows[is_limit].astype(np.int64)
+    return limits
 
 
 def check_host(host: Any, batch_size: int) -> None:

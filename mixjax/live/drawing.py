@@ -41,7 +41,10 @@ class _Split(NamedTuple):
 
 
 class Drawing:
-    """Computes batches; nothing of it changes but caches, so a step may be drawn again, or before another one."""
+    """Computes the batches of a plan from where the plan stands.
+
+    Only caches change when a batch is computed. So a step may be drawn twice, and steps in any order.
+    """
 
     def __init__(
         self,
@@ -114,7 +117,8 @@ class Drawing:
     def _by_rows(self, at: Position, paced: Paced) -> _Split:
         owed = at.carry + fixed_point(paced.weights, self._batch_size)
         owed, written_off = within_rows_left(owed, paced.rows_left, paced.weights)
-        return _Split(*carry_counts(owed, np.zeros_like(owed), self._batch_size), written_off)
+        counts, carry = carry_counts(owed, np.zeros_like(owed), self._batch_size)
+        return _Split(counts, carry, written_off)
 
     def _by_tokens(self, at: Position, paced: Paced) -> _Split:
         assert self._lengths is not None
@@ -127,7 +131,7 @@ class Drawing:
             paced.rows_left,
         )
         self.pacing.check_batch(int(found.tokens.sum()), at)
-        return _Split(found.counts, found.carry, found.written_off, found.tokens, found.lengths)
+        return _Split(found.counts, found.carry, found.written_off, tokens=found.tokens, lengths=found.lengths)
 
     def _shared_mass(self, waiting, c, split, same_as_sampling):
         """Returns the loss weight of a row of each domain, or of a token, and what goes on waiting for rows."""

@@ -29,7 +29,10 @@ class Events(tuple[dict[str, Any], ...]):
 
 
 class _Unseen:
-    """Carries events in the structure of a tree, where all are equal: others than before compile nothing anew."""
+    """Carries the events of a step in the structure of a tree.
+
+    JAX compiles a function once for all equal structures. So any two of these are equal, whatever their events are.
+    """
 
     def __init__(self, events: Events):
         self.events = events

@@ -162,5 +162,6 @@ def _exchange(num_processes, num_domains):
 
 def _said(call) -> str:
     step, has_weights, has_loss_weights = call.tolist()
-    what = "weights and loss weights" if has_loss_weights else "weights" if has_weights else "no weights"
-    return f"{what} of step {step}"
+    if not has_weights:
+        return f"no weights of step {step}"
+    return f"weights{' and loss weights' if has_loss_weights else ''} of step {step}"

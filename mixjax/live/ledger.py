@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mixjax.files import local_path
-from mixjax.live.arguments import check_plan
+from mixjax.live.arguments import check_integer, check_plan
 from mixjax.live.batch import Batch
 from mixjax.live.ledger_form import FORM, has_steps, is_start, read_lines, start_line, steps_line
 from mixjax.live.plan import Plan
@@ -58,8 +58,7 @@ class Ledger:
 
     def __init__(self, path: str | os.PathLike, plan: Plan, every: int = 1):
         """Opens the file, and cuts it to the steps before the plan's."""
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise ValueError(f"every must be an integer of at least 1, got {every!r}.")
+        check_integer("every", every, 1)
         self._path, self._every = local_path("path", path), every
         check_plan(plan)
         self._plan, self._num_domains = plan, len(plan.sizes)
@@ -123,7 +122,9 @@ class Ledger:
             return batch
         if not isinstance(batch, Mapping):
             raise TypeError(f"batch must be an element of live.mix, or a plan's batch, got {type(batch).__name__}.")
-        told = ["step", "counts", "weights", "asked", "events"] + ["tokens"] * (self._plan.token_totals is not None)
+        told = ["step", "counts", "weights", "asked", "events"]
+        if self._plan.token_totals is not None:
+            told.append("tokens")
         lacking = [field for field in told if field not in batch]
         if lacking:
             raise ValueError(f"batch must keep {', '.join(told)} for the ledger, and lacks {', '.join(lacking)}.")
@@ -137,15 +138,15 @@ class Ledger:
         first, last = self._waiting[0], self._waiting[-1]
         # An element that went to the device comes back with JAX arrays.
         asked, weights = np.asarray(last.asked), np.asarray(last.weights)
-        shares: dict[str, Any] = (
-            {"weights": weights} if np.array_equal(asked, weights) else {"asked": asked, "weights": weights}
-        )
+        shares: dict[str, Any] = {"weights": weights}
+        if not np.array_equal(asked, weights):
+            shares = {"asked": asked, "weights": weights}
         if self._losses is not None:
             shares["losses"] = self._losses
         events = [event for each in self._waiting for event in each.events]
         tokens = None if first.tokens is None else self._sum("tokens")
         self._file.write(steps_line((first.step, last.step), self._sum("counts"), tokens, shares, events))
-        # To the operating system, which keeps it if this process is killed.
+        # The operating system then has the line, and keeps it if this process is killed.
         self._file.flush()
         self._waiting, self._losses = [], None
 

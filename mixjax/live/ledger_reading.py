@@ -47,21 +47,23 @@ def read_ledger(path: str | os.PathLike) -> xarray.Dataset:
     arrays = {name: np.full(shape, np.nan) for name in ("tokens", "asked", "weights", "losses")}
     counts = np.zeros(shape, np.int64)
     events: list[dict[str, Any]] = []
-    where, i = np.zeros(0, int), 0
+    # The places of a line's domains among those of all lines.
+    columns = np.zeros(0, int)
+    row = 0
     for line in lines:
         events += [line["event"]] if "event" in line else line.get("events", [])
         if is_start(line):
-            where = np.array([places[name] for name in line["domains"]])
+            columns = np.array([places[name] for name in line["domains"]])
         if not has_steps(line):
             continue
-        counts[i, where] = line["counts"]
+        counts[row, columns] = line["counts"]
         if "tokens" in line:
-            arrays["tokens"][i] = 0.0
+            arrays["tokens"][row] = 0.0
         # What was asked for is only written where something else is in force.
         for name, values in {"asked": line.get("weights"), **line}.items():
             if name in arrays and values is not None:
-                arrays[name][i, where] = np.array(values, np.float64)
-        i += 1
+                arrays[name][row, columns] = np.array(values, np.float64)
+        row += 1
     epochs = counts.cumsum(axis=0) / np.array(list(sizes.values()))
     variables: dict[str, Any] = {name: (("step", "domain"), array) for name, array in arrays.items()}
     variables["epochs"] = (("step", "domain"), epochs)

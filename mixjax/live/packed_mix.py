@@ -112,7 +112,7 @@ class PackedMix(grain.IterDataset):
         self._plan, self._padding = plan, padding
         self._row_length, self._batch_size, self._open_rows = row_length, batch_size, open_rows
         self._handed_out: collections.deque[Place] = collections.deque()
-        self._place = Place(0, {"step": plan.step, "row": 0}, 0, 0)
+        self._place = Place(step=0, start={"step": plan.step, "row": 0}, next_row=0, counter=0)
         self._iterator: weakref.ref[_PackedIterator] | None = None
 
     @property
@@ -275,7 +275,7 @@ class _PackedIterator(grain.DatasetIterator):
         batch["domain_ids"][is_padding] = -1
         batch["tokens"][is_padding] = packed._padding
         state = self._packing.get_state()
-        place = Place(self._step + 1, state["parent"], state["next_row"], state["counter"])
+        place = Place(self._step + 1, start=state["parent"], next_row=state["next_row"], counter=state["counter"])
         planned = self._rows.planned(self._done, place.start["step"])
         batch |= {"step": self._step, "plan_step": self._rows.last_step, "planned": planned}
         self._step, self._done = place.step, place.start["step"]

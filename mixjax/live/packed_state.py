@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
-import numpy as np
+from mixjax.live.restoring import refuse, saved_integer
 
 __all__ = ["VERSION", "Place", "place_of"]
 
@@ -44,29 +44,23 @@ def place_of(state: Mapping[str, Any], settings: Mapping[str, int]) -> Place:
     missing = {"version", "plan", *settings, *Place._fields} - state.keys()
     if missing:
         raise ValueError(f"the state is not a packed mix's: it lacks {', '.join(sorted(missing))}.")
-    if _integer(state, "version", 1) > VERSION:
+    if saved_integer(state, "version", 1) > VERSION:
         raise ValueError(f"the state has version {state['version']}, and this mixjax reads up to {VERSION}.")
     for name, mine in settings.items():
         if state[name] != mine:
             raise ValueError(f"the state was saved with {name} = {state[name]}, and this packed mix has {mine}.")
     for name in ("start", "plan"):
         if not isinstance(state[name], Mapping) or "step" not in state[name]:
-            _refuse(name, state[name])
-    start = {name: _integer(state["start"], name, 0) for name in ("step", "row")}
+            refuse(name, state[name])
+    start = {name: saved_integer(state["start"], name, 0) for name in ("step", "row")}
     if start["step"] != state["plan"]["step"]:
         raise ValueError(
             f"the plan was saved at step {state['plan']['step']}, and its packed rows start in step {start['step']}: "
             "publish to the packed mix only, and not to its plan."
         )
-    return Place(_integer(state, "step", 0), start, _integer(state, "next_row", 0), _integer(state, "counter", 0))
-
-
-def _integer(state, name, least):
-    value = state.get(name)
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        _refuse(name, value)
-    return int(value)
-
-
-def _refuse(name, value) -> NoReturn:
-    raise ValueError(f"the state is damaged: {name} cannot be {str(value)[:80]!r}.")
+    return Place(
+        step=saved_integer(state, "step", 0),
+        start=start,
+        next_row=saved_integer(state, "next_row", 0),
+        counter=saved_integer(state, "counter", 0),
+    )

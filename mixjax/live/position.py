@@ -40,7 +40,7 @@ class Position(NamedTuple):
     def start(cls, num_domains: int) -> Position:
         """Returns the position before the first step."""
         zeros = np.zeros(num_domains, np.int64)
-        return cls(zeros, zeros, zeros, np.zeros(num_domains))
+        return cls(drawn=zeros, tokens=zeros, carry=zeros, mass=np.zeros(num_domains))
 
     def get_state(self, counts_tokens: bool) -> dict[str, Any]:
         """Returns the position for JSON."""

@@ -12,7 +12,7 @@ from mixjax.live.weights import as_weights
 if TYPE_CHECKING:
     from mixjax.live.plan import Plan
 
-__all__ = ["VERSION", "checked"]
+__all__ = ["VERSION", "checked", "refuse", "saved_integer"]
 
 VERSION = 2
 """Version of the state's form; a state of a newer form is refused."""
@@ -44,7 +44,7 @@ def checked(state: Mapping[str, Any], plan: Plan, domains: str) -> dict[str, Any
     missing = [field for field in _FIELDS if field not in state]
     if missing:
         raise ValueError(f"the state is not a plan's: it lacks {', '.join(missing)}.")
-    if _integer(state, "version", 1) > VERSION:
+    if saved_integer(state, "version", 1) > VERSION:
         raise ValueError(f"the state has version {state['version']}, and this mixjax reads up to {VERSION}.")
     state = _undamaged(state)
     for name, mine in (("seed", plan.seed), ("batch_size", plan.batch_size), ("lag", plan.lag)):
@@ -79,44 +79,44 @@ def _undamaged(state: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a copy of a state with plain numbers, and refuses what :meth:`mixjax.live.Plan.get_state` never gives."""
     sizes = state["sizes"]
     if not isinstance(sizes, Mapping) or not sizes:
-        _refuse("sizes", sizes)
+        refuse("sizes", sizes)
     num_domains = len(sizes)
-    found: dict[str, Any] = dict(state) | {name: _integer(state, name, 0) for name in ("step", "next_to_publish")}
+    found: dict[str, Any] = dict(state) | {name: saved_integer(state, name, 0) for name in ("step", "next_to_publish")}
     found |= {name: _vector(state, name, num_domains, "iu", np.int64) for name in ("drawn", "carry")}
     found["mass"] = _vector(state, "mass", num_domains, "iuf", np.float64)
     if found["step"] > found["next_to_publish"]:
-        _refuse("step", state["step"])
+        refuse("step", state["step"])
     if min(found["drawn"]) < 0:
-        _refuse("drawn", state["drawn"])
+        refuse("drawn", state["drawn"])
     # What is owed sums to zero. Of rows no domain is owed more than the largest batch, of tokens not much more than
     # ten of the longest rows.
     if sum(found["carry"]) or max(map(abs, found["carry"])) >= 1 << 60:
-        _refuse("carry", state["carry"])
+        refuse("carry", state["carry"])
     found |= _undamaged_tokens(state, num_domains)
     if not isinstance(state.get("is_below", False), bool):
-        _refuse("is_below", state["is_below"])
+        refuse("is_below", state["is_below"])
     events = state.get("events", [])
     if not isinstance(events, (list, tuple)) or not all(isinstance(event, Mapping) for event in events):
-        _refuse("events", events)
+        refuse("events", events)
     waiting = state.get("waiting", [])
     if not isinstance(waiting, (list, tuple)) or not all(isinstance(name, str) for name in waiting):
-        _refuse("waiting", waiting)
+        refuse("waiting", waiting)
     if not all(0 <= mass < np.inf for mass in found["mass"]):
-        _refuse("mass", state["mass"])
+        refuse("mass", state["mass"])
     changes = state["changes"]
     if not isinstance(changes, (list, tuple)) or not changes:
-        _refuse("changes", changes)
+        refuse("changes", changes)
     found["changes"] = [_undamaged_change(change, num_domains) for change in changes]
     # The step that comes next has to have weights.
     if changes[0]["from"] > found["step"]:
-        _refuse("changes", changes[0])
+        refuse("changes", changes[0])
     return found
 
 
 def _undamaged_change(change, num_domains) -> dict[str, Any]:
     if not isinstance(change, Mapping) or not {"weights", "loss_weights"} <= change.keys():
-        _refuse("changes", change)
-    found: dict[str, Any] = {"from": _integer(change, "from", 0)}
+        refuse("changes", change)
+    found: dict[str, Any] = {"from": saved_integer(change, "from", 0)}
     for name in ("weights", "loss_weights"):
         found[name] = change[name]
         if name == "weights" or change[name] is not None:
@@ -133,14 +133,15 @@ def _undamaged_tokens(state, num_domains) -> dict[str, Any]:
     totals = _vector(state, "token_totals", num_domains, "iu", np.int64)
     tokens = _vector(state, "tokens", num_domains, "iu", np.int64)
     if min(tokens) < 0:
-        _refuse("tokens", state["tokens"])
-    return {"token_totals": totals, "tokens": tokens, "spent": _integer(state, "spent", 0)}
+        refuse("tokens", state["tokens"])
+    return {"token_totals": totals, "tokens": tokens, "spent": saved_integer(state, "spent", 0)}
 
 
-def _integer(state, name, least):
+def saved_integer(state: Mapping[str, Any], name: str, least: int) -> int:
+    """Returns an integer of a saved state; refuses anything else, or a number below the least."""
     value = state.get(name)
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        _refuse(name, value)
+        refuse(name, value)
     return int(value)
 
 
@@ -148,13 +149,14 @@ def _vector(state, name, num_domains, kinds, dtype):
     try:
         values = np.asarray(state[name])
     except ValueError:
-        _refuse(name, state[name])
+        refuse(name, state[name])
     if values.shape != (num_domains,) or values.dtype.kind not in kinds:
-        _refuse(name, state[name])
+        refuse(name, state[name])
     return values.astype(dtype).tolist()
 
 
-def _refuse(name, value) -> NoReturn:
+def refuse(name: str, value: Any) -> NoReturn:
+    """Raises a ValueError that says that an entry of a saved state cannot be what it is."""
     raise ValueError(f"the state is damaged: {name} cannot be {str(value)[:80]!r}.")
 
 

@@ -70,7 +70,9 @@ def _checked(name: str, lengths: Any, size: int) -> NDArray[np.integer]:
 
 
 class RowLengths:
-    """Keeps the lengths of the block of rows that each domain stands in; a cache, like :class:`mixjax.live.rows.Rows`.
+    """Looks up the lengths of the next rows, a block of rows at a time.
+
+    The block that each domain stands in is kept. It is a cache, like that of :class:`mixjax.live.rows.Rows`.
 
     Attributes:
         totals: tokens of all examples of each domain, in a list.
@@ -85,7 +87,7 @@ class RowLengths:
             sizes: number of examples of each domain.
         """
         self._lengths = lengths
-        # Not those of the plan, which stand in the block of the batch's first rows while the last ones are picked.
+        # The plan's own Rows would move to the next block while rows are picked, and back when they are looked up.
         self._rows = Rows(seed, sizes)
         self._block = [-1] * len(sizes)
         self._found: list[NDArray[np.int64]] = [np.empty(0, np.int64)] * len(sizes)

@@ -18,7 +18,10 @@ _SHORTEST, _LONGEST, _TOGETHER = 512, 4096, 2**19
 
 
 class Rows:
-    """Keeps the block of shuffled rows that each domain stands in; a cache, which any other object would fill alike."""
+    """Looks up which examples the next rows are.
+
+    The block of shuffled rows that each domain stands in is kept. It is a cache: what it holds follows from the seed.
+    """
 
     def __init__(self, seed: int, sizes: Mapping[str, int]):
         """Starts with no block shuffled."""

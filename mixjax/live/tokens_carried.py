@@ -99,7 +99,8 @@ def carry_tokens(
 
     for domain in np.flatnonzero((left == 0) & ((carry > 0) | (shares > 0))):
         close(domain)
-    picked, lengths, counts, last = [], [], [0] * carry.size, left.tolist()
+    picked, lengths = [], []
+    counts, last = [0] * carry.size, left.tolist()
     for _ in range(batch_size):
         domain = int(carry.argmax())
         if carry[domain] == 0:
@@ -118,4 +119,10 @@ def carry_tokens(
     np.add.at(tokens, picked, lengths)
     # Stable, so the rows of a domain stay in their order.
     order = np.argsort(np.array(picked), kind="stable")
-    return TokenCounts(np.array(counts, np.int64), tokens, np.array(lengths, np.int64)[order], carry, written_off)
+    return TokenCounts(
+        counts=np.array(counts, np.int64),
+        tokens=tokens,
+        lengths=np.array(lengths, np.int64)[order],
+        carry=carry,
+        written_off=written_off,
+    )

@@ -54,7 +54,7 @@ class Watch:
                 continue
             call, caller = _waits_in(frame)
             if caller is None or not self._is_reader(caller):
-                # Works on an element, in a function that the user maps for instance.
+                # The thread works on an element, for instance in a function that the user maps.
                 is_stuck = False
             elif call == "join":
                 return "unwanted"
@@ -80,6 +80,7 @@ class Watch:
             iterator = ancestors.pop()
             if iterator is self._source:
                 return True
+            # grain has no public name for what an iterator reads from.
             ancestors += getattr(iterator, "_parents", ())
         return False
 

@@ -42,7 +42,9 @@ def as_weights(name: str, values: ArrayLike, num_domains: int) -> NDArray[np.flo
         raise ValueError(f"{name} must be [{num_domains}], one entry per domain, got shape {weights.shape}.")
     if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
         raise ValueError(f"{name} must be finite, non-negative and not all zero, got {weights}.")
-    return (weights / weights.max() / (weights / weights.max()).sum()).astype(np.float32)
+    # The sum of weights near the largest float would overflow.
+    scaled = weights / weights.max()
+    return (scaled / scaled.sum()).astype(np.float32)
 
 
 class Schedule:
@@ -57,7 +59,7 @@ class Schedule:
         self._changes: list[tuple[int, Weights]] = [(0, self.first)]
 
     def knows(self, step: int) -> bool:
-        """Tells whether the weights of a step are known: everything up to ``lag`` steps before it was published."""
+        """Tells whether the weights of a step are known: all steps at least ``lag`` before it were published."""
         return step < self.next_to_publish + self.lag
 
     def in_force(self, step: int) -> Weights:

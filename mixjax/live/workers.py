@@ -33,8 +33,12 @@ class Reader:
 _READER = Reader({})
 
 
-def open_in_worker(datasets: dict[str, Any]) -> None:
-    """Starts a worker process: it keeps the data sets, leaves Ctrl-C to the main process, and ends with it."""
+def open_in_worker(datasets: Any) -> None:
+    """Starts a worker process: it keeps the data sets, leaves Ctrl-C to the main process, and ends with it.
+
+    Args:
+        datasets: data sets by name. They are sent as :class:`mixjax.live.sending.Sent`, and arrive as a dictionary.
+    """
     global _READER
     # Ctrl-C in a terminal reaches the workers too. What it means for the run is for the main process to say, which may
     # go on for a checkpoint, and needs no traceback of each worker.
