@@ -38,8 +38,8 @@ def run(quick: bool) -> timing.Report:
     Returns:
         The report.
     """
-    sizes = ((3,), (8, 16), 300, 2, 0.01) if quick else (NUM_DOMAINS, BATCH_SIZES, NUM_ROWS, 3, TURN_SECONDS)
-    num_domains, batch_sizes, num_rows, repeats, seconds = sizes
+    num_domains, batch_sizes, num_rows = ((3,), (8, 16), 300) if quick else (NUM_DOMAINS, BATCH_SIZES, NUM_ROWS)
+    repeats, seconds = (2, 0.01) if quick else (3, TURN_SECONDS)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.bin"
         np.random.default_rng(0).integers(0, 2**16, num_rows * ROW_LENGTH).astype(np.uint16).tofile(path)
@@ -229,7 +229,7 @@ def targets(
         measured: from :func:`measure`.
         alone: microseconds a row of the plan, by number of domains and batch size.
         overhead: percent of a training step.
-        milliseconds: to restore a plan.
+        milliseconds: milliseconds that restoring a plan takes.
     """
     rows = []
     for ours, other, num_domains, least in (

@@ -108,7 +108,8 @@ def restoring(quick: bool) -> dict[str, Any]:
 
 def training_step(quick: bool) -> dict[str, Any]:
     """Times training steps that are fed by the live mix, which they steer, and by arrays that were loaded before."""
-    num_domains, batch_size, width, steps, repeats = (3, 8, 16, 2, 2) if quick else (200, 256, 3072, 10, 15)
+    num_domains, batch_size, width = (3, 8, 16) if quick else (200, 256, 3072)
+    steps, repeats = (2, 2) if quick else (10, 15)
     with tempfile.TemporaryDirectory() as folder:
         training = Training(num_domains, batch_size, width, f"{folder}/ledger.jsonl")
         # Compiles.
@@ -165,7 +166,7 @@ class Training:
             element = next(self.batches)
             seconds = time.thread_time() - start
             new_losses = self.train(element)
-            # Those of the step before, which have arrived, or would be waited for in its turn.
+            # The losses of the step before have arrived by now. Those of this step would have to be waited for.
             read = None if losses is None else np.asarray(losses)
             start = time.thread_time()
             self.feedback.send(element["step"], self.state.weights)

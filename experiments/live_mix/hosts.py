@@ -1,7 +1,7 @@
 """Trains on several hosts, here processes of one machine, and goes on with another number of them.
 
 ``python -m experiments.live_mix.hosts 2 4 1`` trains 10 steps on two processes, then 10 on four, then 10 on one, each
-from the checkpoint before, and prints the SHA-256 of all global batches. It is the one of ``... hosts 1 1 1``.
+from the checkpoint before, and prints the SHA-256 of all global batches. ``... hosts 1 1 1`` prints the same one.
 
 All hosts draw the same plan, and each reads its rows of the batch only. A checkpoint holds the plan once, beside the
 parameters. The weights are a sum over all rows of a batch, which another number of hosts rounds otherwise in the last
@@ -176,7 +176,7 @@ def main(arguments: list[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("hosts", type=int, nargs="+", metavar="N", help=f"numbers of processes, {STEPS} steps each")
-    # What a process is started with.
+    # The processes that this one starts are given these.
     for name in ("--folder", "--stop", "--port", "--host"):
         parser.add_argument(name, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)

@@ -34,22 +34,22 @@ class Text:
     Attributes:
         method: ``static`` draws and weighs by the domains' sizes to the power ``temperature``; ``erma`` moves the loss
             weights, ``va`` the sampling weights, ``erma_va`` both.
-        domains: of :data:`mixjax.data.TEXT_DOMAINS`.
+        domains: names of :data:`mixjax.data.TEXT_DOMAINS`.
         temperature: 1 draws domains by their sizes, 0 all alike.
         length: tokens (bytes) of a row.
         batch_size: rows of a step.
         microbatches: parts of a batch, whose gradients are added up.
         num_steps: optimizer steps.
         layers: blocks of the decoder.
-        width: of the decoder.
-        heads: of the attention.
+        width: width of the decoder.
+        heads: heads of its attention.
         learning_rate: the highest one, after the warm-up.
         warmup: share of the steps in which the learning rate rises; then it falls along a cosine.
         clip: largest norm of a gradient.
         probe_every: steps between two probes, at each of which the weights move.
         probe_size: validation rows of each domain in a probe.
-        gamma1: ERMA's.
-        gamma2: ERMA's.
+        gamma1: ``gamma1`` of :func:`mixjax.rules.erma`.
+        gamma2: ``gamma2`` of :func:`mixjax.rules.erma`.
         floor: least share of the prior in the loss weights and in the sampling weights.
         eval_size: test rows of each domain.
         lag: steps from a publication to its effect.
@@ -85,8 +85,8 @@ class State(NamedTuple):
     """Holds all that training changes, apart from the plan.
 
     Attributes:
-        params: of the decoder.
-        opt_state: of the optimizer.
+        params: the decoder's parameters.
+        opt_state: the optimizer's state.
         loss_rule: state of the rule for the loss weights.
         sampling_rule: state of the rule for the sampling weights.
         history: metric -> ``[probes, domain]``, filled up to the present.
@@ -257,7 +257,7 @@ def _by_domain(losses: jax.Array, batch: Mapping[str, Any], num_domains: int) ->
 
 
 def text(config: Text) -> Experiment:
-    """Trains on texts in a live mix; makes the figure and the claims."""
+    """Makes the experiment of training a language model on texts in a live mix."""
     probes = config.num_steps // config.probe_every
     return Experiment(
         train=HostLoop(lambda run: train(run, configs.replace(config, run.hparams))),

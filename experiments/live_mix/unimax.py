@@ -30,8 +30,8 @@ class Unimax:
     Attributes:
         max_epochs: ``N``, how often a language may be repeated.
         budget: share of the paper's full budget.
-        temperature: of the temperature sampling that UniMax is compared with.
-        row: millions of characters of a row.
+        temperature: temperature of the sampling that UniMax is compared with.
+        row: length of a row, in millions of characters.
         batch_size: rows of a step of the plan.
     """
 

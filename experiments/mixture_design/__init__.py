@@ -1,1 +1,1 @@
-"""Mixture design: what its intervals and regions promise, and whether they keep it."""
+"""Experiments on mixture design: whether its intervals and regions keep what they promise."""

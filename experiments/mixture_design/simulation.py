@@ -30,7 +30,7 @@ class Kind(NamedTuple):
     Attributes:
         law: the true law.
         num_domains: D, which is the number of metrics too.
-        num_mixtures: of a swarm.
+        num_mixtures: number of different mixtures of a swarm.
         repeats: runs of each mixture.
         noise: standard deviation of a run's losses; they range over about 2.
     """
@@ -59,11 +59,11 @@ def planted(kind: Kind, rng: np.random.Generator) -> np.ndarray:
     """Draws the parameters of the true law of each metric: its own domain lowers its loss most.
 
     Args:
-        kind: of the swarm.
-        rng: draws them.
+        kind: the kind of swarm.
+        rng: the generator that draws the parameters.
 
     Returns:
-        ``[D, P]``.
+        ``[D, P]``, the parameters of each metric's law.
     """
     size = kind.num_domains
     own = np.eye(size, dtype=bool)
@@ -84,10 +84,10 @@ def checked(kind: Kind, num_swarms: int, *, law: str | None = None, resamples: i
     """Draws swarms, fits the law and proposes, and compares with the truth.
 
     Args:
-        kind: of the swarms.
-        num_swarms: how many.
+        kind: the kind of swarms.
+        num_swarms: number of swarms.
         law: the law to fit; by default the true one.
-        resamples: of each fit.
+        resamples: number of resamples of each fit.
 
     Returns:
         The columns of the table, see the module.

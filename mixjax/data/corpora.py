@@ -85,33 +85,33 @@ _BIBLE = {
 }
 _CORPORA = (
     Corpus(
-        "help",
-        "help pages of LibreOffice",
-        "MPL-2.0",
-        "en",
-        {
+        name="help",
+        title="help pages of LibreOffice",
+        licence="MPL-2.0",
+        original="en",
+        packages={
             code: Package("debian", f"libreoffice-help-{'en-us' if code == 'en' else code}", _OFFICE, checksum)
             for code, checksum in _HELP.items()
         },
-        documents.help_pages,
+        documents=documents.help_pages,
     ),
     Corpus(
-        "manpages",
-        "manual pages in other languages than English",
-        "GPL and other free licences",
-        "",
-        {
+        name="manpages",
+        title="manual pages in other languages than English",
+        licence="GPL and other free licences",
+        original="",
+        packages={
             code: Package("debian", f"manpages-{code}", version, checksum)
             for code, (version, checksum) in _MANPAGES.items()
         },
-        documents.manpages,
+        documents=documents.manpages,
     ),
     Corpus(
-        "linux",
-        "C sources of the Linux kernel",
-        "GPL-2.0",
-        "",
-        {
+        name="linux",
+        title="C sources of the Linux kernel",
+        licence="GPL-2.0",
+        original="",
+        packages={
             "linux": Package(
                 "debian",
                 "linux-source-6.1",
@@ -119,26 +119,26 @@ _CORPORA = (
                 "8d2d5e2ad32a1395f1f8a165cff86e1519af111bc0a00dd2e232963ea5f36b2c",
             )
         },
-        documents.linux,
+        documents=documents.linux,
     ),
     Corpus(
-        "linux-docs",
-        "documentation of the Linux kernel, in reST",
-        "GPL-2.0",
-        "",
-        {
+        name="linux-docs",
+        title="documentation of the Linux kernel, in reST",
+        licence="GPL-2.0",
+        original="",
+        packages={
             "linux-docs": Package(
                 "debian", "linux-doc-6.1", _KERNEL, "2456710138bf77f982b1e770be1ad64fecaa2d66512dee54da80af20eb829612"
             )
         },
-        documents.linux_docs,
+        documents=documents.linux_docs,
     ),
     Corpus(
-        "rust",
-        "sources of Rust's compiler, library and tools",
-        "MIT or Apache-2.0",
-        "",
-        {
+        name="rust",
+        title="sources of Rust's compiler, library and tools",
+        licence="MIT or Apache-2.0",
+        original="",
+        packages={
             "rust": Package(
                 "debian",
                 "rust-src",
@@ -146,14 +146,14 @@ _CORPORA = (
                 "3663471ec70ef9899c23ec845d858e577d9dc233d98f050103e2539d1edc25a2",
             )
         },
-        documents.rust,
+        documents=documents.rust,
     ),
     Corpus(
-        "perl",
-        "documentation of Perl, in POD",
-        "Artistic or GPL-1.0",
-        "",
-        {
+        name="perl",
+        title="documentation of Perl, in POD",
+        licence="Artistic or GPL-1.0",
+        original="",
+        packages={
             "perl": Package(
                 "debian",
                 "perl-doc",
@@ -161,26 +161,26 @@ _CORPORA = (
                 "c4943ba9da2c8cacde0e1e9db41cf1cc92e0d5802fe73e19bf9f8a67eae6d5eb",
             )
         },
-        documents.perl,
+        documents=documents.perl,
     ),
     Corpus(
-        "services",
-        "documentation of web services, by botocore",
-        "Apache-2.0",
-        "",
-        {
+        name="services",
+        title="documentation of web services, by botocore",
+        licence="Apache-2.0",
+        original="",
+        packages={
             "services": Package(
                 "pypi", "botocore", "1.44.8", "5d4f0ac2cf27ba157f3de7ffdf7905dd2d93cedaf17a0ec45f5b810c7ea08bbb"
             )
         },
-        documents.services,
+        documents=documents.services,
     ),
     Corpus(
-        "dictionary",
-        "the Collaborative International Dictionary of English",
-        "GPL-2.0",
-        "",
-        {
+        name="dictionary",
+        title="the Collaborative International Dictionary of English",
+        licence="GPL-2.0",
+        original="",
+        packages={
             "dictionary": Package(
                 "debian",
                 "dict-gcide",
@@ -188,15 +188,15 @@ _CORPORA = (
                 "69ed3f26f9874ebd0ac4f1d09f18436681fc8eadc08602324751e2955da9f0dd",
             )
         },
-        documents.dictionary,
+        documents=documents.dictionary,
     ),
     Corpus(
-        "bible",
-        "the King James and the World English Bible",
-        "public domain",
-        "",
-        {code: Package("pypi", f"pythonbible-{code}", "0.0.2", checksum) for code, checksum in _BIBLE.items()},
-        documents.bible,
+        name="bible",
+        title="the King James and the World English Bible",
+        licence="public domain",
+        original="",
+        packages={code: Package("pypi", f"pythonbible-{code}", "0.0.2", checksum) for code, checksum in _BIBLE.items()},
+        documents=documents.bible,
     ),
 )
 CORPORA: dict[str, Corpus] = {corpus.name: corpus for corpus in _CORPORA}

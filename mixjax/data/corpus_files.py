@@ -40,10 +40,12 @@ def read(name: str, root: str | os.PathLike | None = None) -> list[Document]:
         FileNotFoundError: if the corpus is not cached; names the command that fetches it.
     """
     contents = files.read(FILES[name], files.folder_of(name, root))
-    read = [Document(**json.loads(line)) for data in contents.values() for line in data.splitlines()]
+    documents = [Document(**json.loads(line)) for data in contents.values() for line in data.splitlines()]
     original = CORPORA[name].original
-    known = {p for document in read if document.cell == original for p in document.text.split("\n\n")}
-    return [document if document.cell == original else _without(known, document) for document in read]
+    known = {
+        paragraph for document in documents if document.cell == original for paragraph in document.text.split("\n\n")
+    }
+    return [document if document.cell == original else _without(known, document) for document in documents]
 
 
 def sentence(name: str) -> str:

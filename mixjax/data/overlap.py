@@ -43,7 +43,7 @@ class Runs:
     def known(self, hashes: np.ndarray) -> np.ndarray:
         """Returns which of the hashes of windows [n] are known, as booleans [n]."""
         known = self._leading[hashes >> self._shift]
-        (likely,) = np.nonzero(known)
+        likely = np.flatnonzero(known)
         # Neighbours in a sorted list are found where the memory was just read.
         likely = likely[np.argsort(hashes[likely])]
         at = np.searchsorted(self._hashes, hashes[likely])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -24,7 +25,7 @@ class Block(NamedTuple):
 
     Attributes:
         document: the document's name.
-        paragraphs: without the blank lines between them; at least one.
+        paragraphs: the paragraphs' texts, without the blank lines between them; at least one.
     """
 
     document: str
@@ -58,7 +59,7 @@ def split(documents: Mapping[str, bytes]) -> Parts:
         # A middle at the very end of a block belongs to it.
         numbers = np.searchsorted(_SHARES, middles)
         for number, part in enumerate(PARTS):
-            block = [paragraph for paragraph, its in zip(paragraphs, numbers, strict=True) if its == number]
+            block = list(itertools.compress(paragraphs, numbers == number))
             if block:
                 parts[part].append(Block(name, block))
     return parts
@@ -120,9 +121,15 @@ def _left(blocks: Sequence[Block], runs: Sequence[overlap.Runs]) -> list[Block]:
         first = np.searchsorted(ends, at, side="right")
         last = np.searchsorted(ends, at + overlap.WINDOW - 1, side="right") + 1
         changes = np.bincount(first, minlength=len(ends) + 1) - np.bincount(last, minlength=len(ends) + 1)
-        touched = iter(np.cumsum(changes[:-1]) > 0)
-        left = [Block(block.document, [p for p in block.paragraphs if not next(touched)]) for block in blocks]
-        blocks = [block for block in left if block.paragraphs]
+        is_kept = np.cumsum(changes[:-1]) == 0
+        left, start = [], 0
+        for block in blocks:
+            stop = start + len(block.paragraphs)
+            paragraphs = list(itertools.compress(block.paragraphs, is_kept[start:stop]))
+            if paragraphs:
+                left.append(Block(block.document, paragraphs))
+            start = stop
+        blocks = left
 
 
 def _paragraphs(document: bytes) -> list[bytes]:

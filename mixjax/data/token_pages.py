@@ -59,7 +59,7 @@ def page(entries: Mapping[str, Mapping], size: int) -> str:
     rows: dict[str, list[Mapping]] = {}
     for name, entry in entries.items():
         rows.setdefault(name.partition("/")[0], []).append(entry)
-    lines = [_row(name, its) for name, its in rows.items()]
+    lines = [_row(name, cells) for name, cells in rows.items()]
     every = list(entries.values())
     total = f"{len(every)} domains: {_total(every, 'bytes') / 1e6:,.1f} MB, {_total(every, 'tokens'):,} tokens."
     return f"{_HEAD.format(size=size)}{''.join(lines)}\n{total}\n{_TAIL}"

@@ -89,14 +89,14 @@ def make_tokens(
     for name in names:
         report(f"encoding {name}")
         divided = by_cell(kept[name], sources[name].cells) if cells and sources[name].cells else {"": kept[name]}
-        for cell, its in sorted(divided.items()):
-            encoded = {part: words.encode([_text(block) for block in its[part]]) for part in PARTS}
+        for cell, of_cell in sorted(divided.items()):
+            encoded = {part: words.encode([_text(block) for block in of_cell[part]]) for part in PARTS}
             if cell and min(map(len, encoded.values())) < min_tokens:
                 continue
             title = f"{name}/{cell}" if cell else name
             number = 1 if cell else len(set(sources[name].cells.values()))
             about = {"source": sources[name].sentence, "cells": number}
-            entries[title] = about | _written(folder / title, its, encoded)
+            entries[title] = about | _written(folder / title, of_cell, encoded)
     index = {"request": request, "vocabulary": words.checksum, "domains": entries}
     write_whole(folder / token_pages.PAGE, token_pages.page(entries, words.size))
     write_whole(folder / INDEX, json.dumps(index, indent=1, ensure_ascii=False))

@@ -23,7 +23,7 @@ class Point(NamedTuple):
     """Holds the fit of a law to all runs.
 
     Attributes:
-        params: ``[M, P]``.
+        params: ``[M, P]``, the parameters of each metric's law.
         fitted: ``[M, n]``, the predictions for the runs.
         noise: ``[M, n]``, the residuals with the variance of a new run's noise.
         jackknife: ``[M, n]``, the residuals from fits that have not seen the mixture, stretched for the degrees of
@@ -82,7 +82,7 @@ def fit_point(law: Law, mixtures: np.ndarray, losses: np.ndarray, groups: np.nda
     # Student's t has wider quantiles than the normal distribution, by this factor to first order.
     spare = max(len(left[0]) - num_params, 1)
     jackknife = jackknife * (1.0 + (_NORMAL**2 + 1.0) / (4.0 * spare))
-    return Point(params, fitted, noise, jackknife, delta)
+    return Point(params=params, fitted=fitted, noise=noise, jackknife=jackknife, delta=delta)
 
 
 def _tamed(losses, fence):
@@ -109,8 +109,8 @@ def redrawn_losses(point: Point, groups: np.ndarray, num: int, rng: np.random.Ge
     Args:
         point: the fit.
         groups: ``[n]``, equal for runs of one mixture.
-        num: how often.
-        rng: draws the signs.
+        num: number of draws.
+        rng: the generator that draws the signs.
 
     Returns:
         ``[num, M, n]``.

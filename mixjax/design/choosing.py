@@ -19,7 +19,7 @@ class Scores(NamedTuple):
     """Holds how a law predicts left-out runs, a number for each metric.
 
     Attributes:
-        law: its name.
+        law: the law's name.
         spearman: ``[M]``, the rank correlation of predicted and measured losses.
         r2: ``[M]``, one minus the squared error over the variance of the losses; 1 is perfect, 0 no better than the
             mean.
@@ -47,9 +47,9 @@ def cross_validate(
     Args:
         swarm: the runs, from :func:`mixjax.design.as_swarm` or :func:`mixjax.design.read_tables`.
         laws: names of :data:`mixjax.design.laws.LAWS`; by default all for which the swarm has enough mixtures.
-        folds: into how many parts the mixtures are split, at random.
-        seed: of the parts and of the resamples.
-        resamples: of each fit, for the intervals.
+        folds: number of parts into which the mixtures are split at random, at least 2.
+        seed: seed of the parts and of the resamples.
+        resamples: number of resamples of each fit, for the intervals.
 
     Returns:
         The scores of the laws, the best first.
@@ -95,8 +95,14 @@ def _score(name, swarm, parts, seed, resamples):
         predicted[out], inside[out] = mean, (low <= swarm.losses[out]) & (swarm.losses[out] <= high)
     relative = np.square(swarm.losses - predicted) / swarm.losses.var(axis=0)
     spearman = [np.corrcoef(_ranks(p), _ranks(y))[0, 1] for p, y in zip(predicted.T, swarm.losses.T, strict=True)]
-    r2 = 1.0 - relative.mean(axis=0)
-    return Scores(name, np.array(spearman), r2, inside.mean(axis=0), predicted, relative.mean(axis=1))
+    return Scores(
+        law=name,
+        spearman=np.array(spearman),
+        r2=1.0 - relative.mean(axis=0),
+        coverage=inside.mean(axis=0),
+        predicted=predicted,
+        errors=relative.mean(axis=1),
+    )
 
 
 def verdict(scores: Sequence[Scores], swarm: Swarm) -> str:

@@ -17,11 +17,11 @@ class Comparison(NamedTuple):
     """Holds how much lower the objective of a proposal is than that of another mixture.
 
     Attributes:
-        name: of the other mixture, such as "the uniform mixture".
-        mixture: ``[D]``.
+        name: the other mixture's name, such as "the uniform mixture".
+        mixture: ``[D]``, the other mixture.
         gain: the predicted difference; positive where the proposal is better.
-        low: lower end of its 90 % interval, for the mean over seeds.
-        high: upper end.
+        low: lower end of the gain's 90 % interval, for the mean over seeds.
+        high: upper end of this interval.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Comparison(NamedTuple):
 
     @property
     def is_better(self) -> bool:
-        """Whether the proposal is better by the interval."""
+        """Tells whether the proposal is better by the interval."""
         return self.low > 0
 
     def __str__(self) -> str:
@@ -55,10 +55,10 @@ def compared(
         objective: what is to be low.
         weights: ``[D]``, the proposal.
         optima: ``[B, D]``, the best mixture of each resample.
-        prior: ``[D]`` or None.
+        prior: ``[D]``, the domains' natural shares; None leaves this comparison out.
 
     Returns:
-        One for each of the others.
+        A comparison with each of the other mixtures.
     """
     swarm, law = fitted.swarm, LAWS[fitted.law]
     groups = swarm.groups()
@@ -80,7 +80,7 @@ def compared(
         resampled = objective.value(law.predict(fitted.resampled, mixture[None])[..., 0])
         errors = plain(mixture[None])[0] - resampled - at_optima
         low, high = gain + np.quantile(errors, [0.05, 0.95])
-        found.append(
-            Comparison(name, mixture, float(gain), min(float(low), float(gain)), max(float(high), float(gain)))
-        )
+        # The quantiles may leave out the gain itself where the noise is rounding.
+        low, high = float(min(low, gain)), float(max(high, gain))
+        found.append(Comparison(name, mixture, gain=float(gain), low=low, high=high))
     return tuple(found)

@@ -54,9 +54,9 @@ def subset(size: int, num: int, seed: int = 0) -> np.ndarray:
     second swarm, the two tell how much the choice matters. A smaller number takes a part of a larger one's examples.
 
     Args:
-        size: of the domain.
-        num: how many, at most ``size``.
-        seed: of the choice; a domain should have its own.
+        size: number of examples of the domain.
+        num: number of examples to choose, at most ``size``.
+        seed: seed of the choice; a domain should have its own.
 
     Returns:
         int64 ``[num]``, sorted.

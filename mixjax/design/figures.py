@@ -47,7 +47,10 @@ def design_figure(proposal: Proposal) -> Figure:
 
 
 def _draw_predictions(axis, proposal):
-    """Left-out predictions where the laws were compared; else those of the fit, which has seen the runs."""
+    """Draws predictions against measurements.
+
+    They are those for left-out runs where the laws were compared, and else those of the fit, which has seen the runs.
+    """
     fitted, objective = proposal.fitted, proposal.objective
     measured = objective.value(fitted.swarm.losses)
     if fitted.scores:

@@ -30,10 +30,10 @@ class Fitted:
         law: the law's name.
         swarm: the runs.
         params: ``[M, P]``, the parameters of each metric's law.
-        resampled: ``[B, M, P]``, those of each resample of the runs.
+        resampled: ``[B, M, P]``, the parameters by each resample of the runs.
         noise: ``[M, n]``, the runs' residuals, with the variance of a new run's noise.
         scores: how each law predicts runs that it has not seen; empty where the law was named.
-        seed: of the resamples.
+        seed: seed of the resamples.
     """
 
     law: str
@@ -51,8 +51,8 @@ class Fitted:
 
         Args:
             mixtures: ``[m, D]``, or a data frame with the domains as columns.
-            interval: "mean": for the mean loss over seeds, if the law holds. "run": for a single new run, whose noise
-                comes on top.
+            interval: ``"mean"`` gives intervals for the mean loss over seeds, if the law holds. ``"run"`` gives those
+                for a single new run, whose noise comes on top.
 
         Returns:
             The predictions and the ends of the intervals, ``[m, M]`` each.
@@ -94,14 +94,14 @@ def fit_law(name: str, swarm: Swarm, *, resamples: int, seed: int, scores: tuple
     """Fits one law to the runs of a swarm, and to resamples of them.
 
     Args:
-        name: of the law.
+        name: the law's name.
         swarm: the runs.
-        resamples: how many.
-        seed: of the resamples.
+        resamples: number of resamples.
+        seed: seed of the resamples.
         scores: how the laws were compared, if they were.
 
     Returns:
-        The fit.
+        The fitted law.
 
     Raises:
         ValueError: the swarm has no more mixtures than the law has parameters.
@@ -120,4 +120,12 @@ def fit_law(name: str, swarm: Swarm, *, resamples: int, seed: int, scores: tuple
     starts = np.broadcast_to(point.params, (num, *point.params.shape)).reshape(num * num_metrics, -1)
     limits = np.tile(point.delta, num)
     resampled = law.fit(swarm.mixtures, drawn.reshape(-1, num_runs), limits, starts)
-    return Fitted(name, swarm, point.params, resampled.reshape(num, num_metrics, -1), point.noise, scores, seed)
+    return Fitted(
+        law=name,
+        swarm=swarm,
+        params=point.params,
+        resampled=resampled.reshape(num, num_metrics, -1),
+        noise=point.noise,
+        scores=scores,
+        seed=seed,
+    )

@@ -35,13 +35,13 @@ def fit(
         losses: ``[n, M]``, what is to be low: held-out losses of domains, bits per byte, errors.
         law: a name of :data:`mixjax.design.laws.LAWS`, or "auto" for the law that predicts left-out runs best, see
             :func:`mixjax.design.cross_validate`.
-        seed: of the bootstrap and of the parts of the cross-validation.
-        resamples: how many.
-        domains: names; by default the columns of a data frame, or "domain_0" and so on.
-        metrics: names; by default the columns of a data frame, or "loss_0" and so on.
+        seed: seed of the bootstrap and of the parts of the cross-validation.
+        resamples: number of resamples, at least 20.
+        domains: names of the domains; by default the columns of a data frame, or "domain_0" and so on.
+        metrics: names of the metrics; by default the columns of a data frame, or "loss_0" and so on.
 
     Returns:
-        The fit; its ``predict`` gives intervals.
+        The fitted law, whose ``predict`` gives intervals.
 
     Raises:
         TypeError: entries that are no numbers.

@@ -32,8 +32,8 @@ def minimise(
     Args:
         function: takes mixtures ``[b, D]`` and the numbers of the functions ``[b]``; returns values ``[b]`` and
             gradients ``[b, D]``.
-        start: ``[B, D]``.
-        bounds: of the shares.
+        start: ``[B, D]``, a mixture to start from for each function.
+        bounds: the least and the largest share of each domain.
         tolerance: a function is done when a projected step of length 1 moves no share by more than this.
         max_steps: the largest number of steps.
 

@@ -34,15 +34,15 @@ class Proposal:
         weights: ``[D]``, the proposed share of each domain.
         region: ``[k, D]``, mixtures that may be the best as well, the proposal first.
         value: the predicted objective.
-        low: lower end of its 90 % interval, for the mean over seeds.
-        high: upper end.
-        comparisons: with the uniform mixture, the prior, and the swarm's best.
+        low: lower end of the 90 % interval of ``value``, for the mean over seeds.
+        high: upper end of this interval.
+        comparisons: how the proposal compares with the uniform mixture, the prior, and the swarm's best.
         objective: what was to be low.
-        bounds: of the shares.
-        fitted: the law.
+        bounds: the least and the largest share of each domain.
+        fitted: the fitted law.
         slack: how far above the best a mixture's predicted objective may be within the region.
         penalty: the factor of the divergence from the prior.
-        prior: ``[D]`` or None.
+        prior: ``[D]``, the domains' natural shares; None where none were given.
     """
 
     weights: np.ndarray
@@ -107,7 +107,7 @@ def propose(
         min_share: the least share, in the same forms.
         prior: ``[D]``, the domains' natural shares, such as their sizes; the proposal is compared with them.
         penalty: :math:`\lambda`, in the unit of the objective; the prior is then uniform unless it is given.
-        seed: of the starts.
+        seed: seed of the random starts of the search.
 
     Returns:
         The proposal.
@@ -149,12 +149,23 @@ def propose(
     region = _region(problem, weights, optima, bounds, here + slack, swarm.mixtures)
     low, high = min(float(low), value), max(float(high), value)
     return Proposal(
-        weights, region, value, low, high, comparisons, wanted, bounds, fitted, slack, float(penalty), prior
+        weights=weights,
+        region=region,
+        value=value,
+        low=low,
+        high=high,
+        comparisons=comparisons,
+        objective=wanted,
+        bounds=bounds,
+        fitted=fitted,
+        slack=slack,
+        penalty=float(penalty),
+        prior=prior,
     )
 
 
 class _Problem:
-    """The objective as a function of the mixture, by the fit and by each resample of it."""
+    """Computes and minimises the objective as a function of the mixture, by the fit and by each resample of it."""
 
     def __init__(self, fitted, objective, penalty, prior):
         self.law, self.objective, self.penalty = LAWS[fitted.law], objective, penalty
@@ -164,6 +175,7 @@ class _Problem:
         self.range = max(np.ptp(objective.value(fitted.swarm.losses)), 1e-12)
 
     def divergence(self, mixtures):
+        """Returns the penalty for the distance from the prior, ``[m]``."""
         shares = np.maximum(mixtures, 1e-12)
         return self.penalty * (mixtures * (np.log(shares) - self.log_prior)).sum(axis=-1)
 
@@ -176,9 +188,11 @@ class _Problem:
         return self.objective.value(self.law.slopes(self.resampled, mixtures)[0])
 
     def values(self, mixtures):
+        """Returns the predicted objective with the penalty, ``[m]``."""
         return self.plain(mixtures) + self.divergence(mixtures)
 
     def resampled_values(self, mixture):
+        """Returns each resample's objective at one mixture, with the penalty, ``[B]``."""
         every = np.broadcast_to(mixture, (len(self.resampled), len(mixture)))
         return self.plain_resampled(every) + self.divergence(every)
 
@@ -206,6 +220,7 @@ class _Problem:
         return project(np.vstack([np.full((1, size), 1.0 / size), self.swarm.mixtures[order], drawn]), bounds)
 
     def best(self, bounds, seed):
+        """Returns the mixture ``[D]`` of the least objective by the fit."""
         starts = self.starts(bounds, seed)
         params = np.broadcast_to(self.params, (len(starts), *self.params.shape))
         found, values = self.minimise(params, starts, bounds)
@@ -221,7 +236,9 @@ class _Problem:
         ]
         best = np.argmin([values for _, values in tries], axis=0)
         every = np.arange(len(best))
-        return np.stack([found for found, _ in tries])[best, every], np.stack([v for _, v in tries])[best, every]
+        mixtures = np.stack([found for found, _ in tries])[best, every]
+        objectives = np.stack([values for _, values in tries])[best, every]
+        return mixtures, objectives
 
 
 def _region(problem, weights, optima, bounds, level, mixtures):

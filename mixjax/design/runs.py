@@ -21,8 +21,8 @@ class Swarm:
     Attributes:
         mixtures: ``[n, D]``, rows that sum to one.
         losses: ``[n, M]``; lower is better.
-        domains: the D names.
-        metrics: the M names.
+        domains: the names of the D domains.
+        metrics: the names of the M metrics.
     """
 
     mixtures: np.ndarray

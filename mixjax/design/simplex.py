@@ -1,4 +1,4 @@
-"""Mixtures within bounds: what is allowed, and the nearest mixture that is."""
+"""Tells which mixtures are within bounds, and finds the nearest one that is."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Bounds(NamedTuple):
     """Holds the least and the largest share of each domain.
 
     Attributes:
-        low: ``[D]``.
-        high: ``[D]``.
+        low: ``[D]``, the least shares.
+        high: ``[D]``, the largest shares.
     """
 
     low: np.ndarray
@@ -32,9 +32,9 @@ def as_bounds(domains: Sequence[str], min_share: Any = None, max_share: Any = No
     """Makes bounds of what a user gives: one number, one for each domain, or numbers by name.
 
     Args:
-        domains: the names.
-        min_share: none, a number, ``[D]``, or a mapping of some domains to numbers.
-        max_share: the same.
+        domains: the domains' names.
+        min_share: the least share: a number, ``[D]``, or a mapping of some domains to numbers; None is 0.
+        max_share: the largest share, in the same forms; None is 1.
 
     Returns:
         The bounds.

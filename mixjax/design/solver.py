@@ -145,7 +145,14 @@ def least_squares(
     parts = [slice(i, i + size) for i in range(0, len(targets), size)]
 
     def solve(at):
-        group = _Group(link, features, products, (low[at], high[at]), targets[at], delta[at])
+        group = _Group(
+            link=link,
+            features=features,
+            products=products,
+            bounds=(low[at], high[at]),
+            targets=targets[at],
+            delta=delta[at],
+        )
         return group.solve(start[at], tolerance, damping, max_steps)
 
     with one_blas_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -170,7 +177,7 @@ def one_blas_thread() -> contextlib.AbstractContextManager:
 
 
 class _Group(NamedTuple):
-    """Some of the problems of :func:`least_squares`, with what they share."""
+    """Holds some of the problems of :func:`least_squares`, with what they share, and solves them."""
 
     link: Callable[[np.ndarray, np.ndarray], Link]
     features: np.ndarray
@@ -180,6 +187,7 @@ class _Group(NamedTuple):
     delta: np.ndarray
 
     def solve(self, start, tolerance, damping, max_steps):
+        """Returns the parameters of the problems, and Huber's loss at them."""
         low, high = self.bounds
         params = np.clip(start, low, high)
         loss = np.full(len(params), np.inf)

@@ -27,7 +27,7 @@ def swarm(
     repeats: int = 1,
     seed: int = 0,
 ) -> np.ndarray:
-    r"""Draws the mixtures of a swarm.
+    r"""Draws the mixtures at which the small runs of a swarm are trained.
 
     "dirichlet" draws around the tempered prior, at strengths from 0.1 to 5, evenly on a logarithmic scale:
 
@@ -42,14 +42,14 @@ def swarm(
 
     Args:
         prior: ``[D]``, the domains' natural shares, such as their sizes.
-        num: how many mixtures.
-        kind: how they are chosen.
+        num: number of different mixtures, at least 1.
+        kind: how the mixtures are chosen.
         temperature: :math:`\tau`, in [0, 1]: 1 keeps the prior and 0 makes it uniform.
         floor: the least share that is not 0, in [0, 1 / D].
         min_share: the least share, a number or ``[D]``.
         max_share: the largest share, a number or ``[D]``.
         repeats: how often each mixture stands in the result, in a row; runs of one mixture tell the noise of a run.
-        seed: of the draws.
+        seed: seed of the draws.
 
     Returns:
         float64 ``[num * repeats, D]``. As ``points={"mixture": swarm(...)}`` they are the points of a sweep.

@@ -21,7 +21,7 @@ _KEYS = ("run", "run_id", "index", "name")
 
 
 class _Table(NamedTuple):
-    """A file's columns, the runs' names if it has them, and the line on which each row stands."""
+    """Holds a file's columns, the runs' names if it has them, and the line on which each row stands."""
 
     path: Path
     frame: Any
@@ -29,6 +29,7 @@ class _Table(NamedTuple):
     lines: np.ndarray
 
     def row(self, i: int, key: str | None) -> str:
+        """Names a row as errors call it."""
         run = f" (run {self.frame[key].iloc[i]})" if key else ""
         return f"{self.path}, line {self.lines[i]}{run}"
 

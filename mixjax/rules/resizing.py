@@ -143,9 +143,12 @@ def _carried_rows(fresh, old, rows):
     """Takes an array of the old state as it is, or along each axis of another size its entries of ``rows``."""
     if jnp.shape(fresh) == jnp.shape(old):
         return old
-    axes = list(zip(jnp.shape(fresh), jnp.shape(old), strict=True))
-    new = np.ix_(*[np.arange(rows.size if size != before else size) for size, before in axes])
-    return fresh.at[new].set(old[np.ix_(*[rows if size != before else np.arange(size) for size, before in axes])])
+    sources, places = [], []
+    for size, size_before in zip(jnp.shape(fresh), jnp.shape(old), strict=True):
+        kept = rows if size != size_before else np.arange(size)
+        sources.append(kept)
+        places.append(np.arange(kept.size))
+    return fresh.at[np.ix_(*places)].set(old[np.ix_(*sources)])
 
 
 def _carried_rule_state(fresh, old, rows):

@@ -1,4 +1,4 @@
-"""Laws of a loss as a function of the mixture, one a file."""
+"""Lists the laws of a loss as a function of the mixture, one a file."""
 
 from __future__ import annotations
 

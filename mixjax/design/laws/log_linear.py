@@ -1,10 +1,11 @@
-"""The data mixing law: a loss is a constant plus an exponential of a linear function of the shares."""
+"""Implements the data mixing law: a loss is a constant plus an exponential of a linear function of the shares."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from mixjax.design.laws.law import Law
+from mixjax.design.laws.units import best_of, units_of
 from mixjax.design.solver import Link, least_squares
 
 __all__ = ["log_linear"]
@@ -47,22 +48,15 @@ def log_linear() -> Law:
 
 
 def _fit(mixtures, losses, delta, start):
-    least, scale = losses.min(axis=1, keepdims=True), np.ptp(losses, axis=1, keepdims=True)
-    scale = np.where(scale > 0, scale, 1.0)
-    targets = (losses - least) / scale
+    targets, limits, least, scale = units_of(losses, delta)
     size = mixtures.shape[1]
     bounds = np.r_[_BOUNDS[0], np.full(size, _EXPONENTS[0])], np.r_[_BOUNDS[1], np.full(size, _EXPONENTS[1])]
-    limits = delta / scale[:, 0]
     if start is not None:
         scaled = np.concatenate([(start[:, :1] - least) / scale, start[:, 1:] - np.log(scale)], axis=1)
         found, _ = least_squares(_link, mixtures, targets, scaled, bounds, limits, tolerance=1e-4, damping=1e-8)
     else:
-        tries = [
-            least_squares(_link, mixtures, targets, _start(mixtures, targets, floor), bounds, limits)
-            for floor in _FLOORS
-        ]
-        best = np.argmin([loss for _, loss in tries], axis=0)
-        found = np.stack([params for params, _ in tries])[best, np.arange(len(best))]
+        starts = [_start(mixtures, targets, floor) for floor in _FLOORS]
+        found = best_of([least_squares(_link, mixtures, targets, first, bounds, limits) for first in starts])
     return np.concatenate([least + scale * found[:, :1], found[:, 1:] + np.log(scale)], axis=1)
 
 

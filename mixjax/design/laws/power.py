@@ -1,10 +1,11 @@
-"""The power law of effective data: every domain's rows count for a metric by a factor of their own."""
+"""Implements the power law of effective data: every domain's rows count for a metric by a factor of their own."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from mixjax.design.laws.law import Law
+from mixjax.design.laws.units import best_of, units_of
 from mixjax.design.solver import Link, least_squares
 
 __all__ = ["power"]
@@ -49,10 +50,7 @@ def power() -> Law:
 
 
 def _fit(mixtures, losses, delta, start):
-    least, scale = losses.min(axis=1, keepdims=True), np.ptp(losses, axis=1, keepdims=True)
-    scale = np.where(scale > 0, scale, 1.0)
-    targets = (losses - least) / scale
-    limits = delta / scale[:, 0]
+    targets, limits, least, scale = units_of(losses, delta)
     if start is not None:
         first = start.copy()
         first[:, :1] = (start[:, :1] - least) / scale
@@ -66,8 +64,7 @@ def _fit(mixtures, losses, delta, start):
                 tries.append(
                     least_squares(_link, mixtures, targets, first, _bounds(first), limits, tolerance=1e-6, max_steps=40)
                 )
-        best = np.argmin([loss for _, loss in tries], axis=0)
-        found = np.stack([params for params, _ in tries])[best, np.arange(len(best))]
+        found = best_of(tries)
     found = found.copy()
     found[:, :1] = least + scale * found[:, :1]
     found[:, 2:] *= scale ** (-1.0 / found[:, 1:2])

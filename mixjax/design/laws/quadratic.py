@@ -1,4 +1,4 @@
-"""The quadratic mixture model of Scheffé: every domain and every pair of domains has a coefficient."""
+"""Implements the quadratic mixture model of Scheffé: every domain and every pair of domains has a coefficient."""
 
 from __future__ import annotations
 
