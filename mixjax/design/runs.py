@@ -67,6 +67,13 @@ def as_swarm(
         ValueError: no two axes, other numbers of rows or names, a single run, a share that is negative or missing, a
             row that does not sum to one, a loss that is missing or infinite, a domain or a metric that never varies,
             domains that only vary together, or names that stand twice.
+
+    Example:
+        >>> import mixjax
+        >>> mixtures, losses = [[0.75, 0.25], [0.5, 0.5], [0.25, 0.75]], [[1.0], [0.9], [1.1]]
+        >>> swarm = mixjax.design.as_swarm(mixtures, losses, domains=["web", "code"])
+        >>> swarm.domains, swarm.metrics, swarm.groups().max().item() + 1
+        (('web', 'code'), ('loss_0',), 3)
     """
     domains = _names("domain", mixtures, domains)
     metrics = _names("loss", losses, metrics)

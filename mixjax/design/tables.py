@@ -61,6 +61,15 @@ def read_tables(ratios: str | os.PathLike, metrics: str | os.PathLike) -> Swarm:
             is no number, and what :func:`mixjax.design.as_swarm` refuses; the error names the line or the column.
         ImportError: pandas is missing (extra ``experiments``).
 
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = (folder / "ratios.csv").write_text("run,web,code\\na,0.75,0.25\\nb,0.5,0.5\\n")
+        >>> _ = (folder / "metrics.csv").write_text("run,web_loss\\nb,2.0\\na,1.0\\n")
+        >>> read_tables(folder / "ratios.csv", folder / "metrics.csv").losses.tolist()
+        [[1.0], [2.0]]
+
     References:
         https://github.com/allenai/olmix, ``olmix/fit/loaders.py``; https://github.com/sail-sg/regmix, ``data/``.
     """
@@ -100,13 +109,23 @@ def write_tables(
         swarm: what to write.
         ratios: the file of the mixtures.
         metrics: the file of the losses.
-        layout: "olmix" for columns run, name and index, "regmix" for an index from 1.
-        runs: names of the runs; by default "run_0" and so on. RegMix has none.
+        layout: ``"olmix"`` writes the columns run, name and index, ``"regmix"`` an index from 1.
+        runs: names of the runs; by default "run_0" and so on. Tables of RegMix have none.
 
     Raises:
         ValueError: another layout, or another number of names.
         OSError: a file that cannot be written.
         ImportError: pandas is missing (extra ``experiments``).
+
+    Example:
+        >>> import mixjax, tempfile
+        >>> swarm = mixjax.design.as_swarm([[0.75, 0.25], [0.5, 0.5]], [[1.0], [2.0]], domains=["web", "code"])
+        >>> ratios, metrics = (f"{tempfile.mkdtemp()}/{name}.csv" for name in ("ratios", "metrics"))
+        >>> write_tables(swarm, ratios, metrics, layout="regmix")
+        >>> print(open(ratios).read())
+        index,web,code
+        1,0.75,0.25
+        2,0.5,0.5
     """
     with requires("experiments", "mixjax.design.write_tables"):
         import pandas as pd

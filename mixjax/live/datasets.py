@@ -17,10 +17,19 @@ def sizes_of(datasets: Mapping[str, Any] | Sequence[Any]) -> dict[str, int]:
     Args:
         datasets: the data sets, as :func:`mixjax.live.mix` takes them.
 
+    Returns:
+        The sizes in the order of the data sets; those of a list are called "0", "1", ...
+
     Raises:
         ValueError: the arrays of one domain differ in length, or a data set is repeated without end.
         TypeError: ``datasets`` is neither a dictionary nor a list, or a data set has no ``len``, or is a dictionary of
             other things than NumPy arrays.
+
+    Example:
+        >>> import numpy as np
+        >>> from mixjax.live import sizes_of
+        >>> sizes_of({"web": np.zeros((30, 8)), "code": {"x": np.zeros(5), "y": np.zeros(5)}})
+        {'web': 30, 'code': 5}
     """
     return {name: _length(name, dataset) for name, dataset in as_named(datasets).items()}
 

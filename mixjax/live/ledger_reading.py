@@ -32,6 +32,16 @@ def read_ledger(path: str | os.PathLike) -> xarray.Dataset:
 
     Raises:
         ValueError: the file is no ledger, or a line is damaged; the error has its number.
+
+    Example:
+        >>> import tempfile
+        >>> from mixjax.live import Ledger, Plan, read_ledger
+        >>> plan = Plan({"web": 100, "code": 10}, batch_size=4, weights=[0.75, 0.25], lag=1)
+        >>> path = tempfile.mkdtemp() + "/ledger.jsonl"
+        >>> with Ledger(path, plan) as ledger:
+        ...     ledger.write(next(plan))
+        >>> read_ledger(path).counts.sel(domain="web").values.tolist()
+        [3]
     """
     import xarray
 

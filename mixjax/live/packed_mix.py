@@ -127,7 +127,7 @@ class PackedMix(grain.IterDataset):
 
     @property
     def num_restored(self) -> int:
-        """Counts how often the plan was set back."""
+        """Counts how often the plan was set back, as :attr:`mixjax.live.Plan.num_restored` does."""
         return self._plan.num_restored
 
     @property
@@ -181,7 +181,14 @@ class PackedMix(grain.IterDataset):
         self._place = self._handed_out.popleft()
 
     def keep(self, step: int) -> None:
-        """Leaves the weights as they are, and notes that a packed batch was trained."""
+        """Leaves the weights as they are, and notes that a packed batch was trained.
+
+        Args:
+            step: ``batch["step"]`` of the batch that was trained last, as :meth:`publish` takes it.
+
+        Raises:
+            ValueError: another batch than the next one.
+        """
         self.publish(step, None)
 
     def get_state(self) -> dict[str, Any]:

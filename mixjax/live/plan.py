@@ -234,7 +234,14 @@ class Plan:
             self._after_publication()
 
     def keep(self, step: int) -> None:
-        """Leaves the weights as they are; takes the place of :meth:`publish` after a step that brought nothing new."""
+        """Leaves the weights as they are; takes the place of :meth:`publish` after a step that brought nothing new.
+
+        Args:
+            step: the step that was trained last, as :meth:`publish` takes it.
+
+        Raises:
+            ValueError: another step than the next one.
+        """
         with self._changed:
             self._schedule.keep(step)
             self._after_publication()
