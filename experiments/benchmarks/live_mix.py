@@ -139,7 +139,7 @@ def measure(
 
     Args:
         path: the file of rows.
-        names: of :data:`experiments.benchmarks.loaders.LOADERS`.
+        names: names of :data:`experiments.benchmarks.loaders.LOADERS`.
         num_domains: numbers of domains.
         batch_sizes: batch sizes, in ascending order.
         repeats: number of turns.

@@ -55,7 +55,7 @@ def started_plan(num_domains: int, batch_size: int) -> tuple[live.Plan, np.ndarr
     moving = rng.uniform(0.5, 1.5, (16, num_domains))
     plan = live.Plan([SIZE] * num_domains, batch_size, moving[0], lag=2)
     plan.set_state(state_at(plan, 10**6, rng))
-    # Until every domain had a row, for which its first block is shuffled.
+    # The first row of a domain shuffles its first block. That is not to fall into the time that is taken.
     draw(plan, moving, 8 * max(1, num_domains // batch_size))
     return plan, moving
 

@@ -30,7 +30,7 @@ class Data(NamedTuple):
 
     Attributes:
         arrays: uint16 ``[rows, 1024]``, one for each domain.
-        maps: the same as memory maps of a file, which is in the page cache.
+        maps: the same rows as memory maps of a file, which is in the page cache.
         shares: positive sampling weights ``[D]``, which sum to one.
         batch_size: rows a batch.
     """
@@ -65,7 +65,7 @@ def mixjax_side(data, datasets, workers=0):
     from mixjax import live
 
     plan = live.Plan(live.sizes_of(datasets), data.batch_size, data.shares)
-    # weights that move after every step, which is what the others cannot do
+    # The weights move after every step, which the other loaders cannot do.
     rng = np.random.default_rng(0)
     moving = itertools.cycle(data.shares * rng.uniform(0.8, 1.25, (16, len(datasets))))
     for element in live.mix(datasets, plan, workers=workers):
@@ -76,7 +76,7 @@ def mixjax_side(data, datasets, workers=0):
 def sources(data):
     import grain
 
-    # plain views, since rows of np.memmap cost more than what is compared
+    # Plain views, since rows of np.memmap cost more than what is compared.
     return [grain.MapDataset.source(rows.view(np.ndarray)) for rows in data.maps]
 
 
@@ -95,7 +95,7 @@ def grain_workers(data: Data) -> Iterator[np.ndarray]:
     import grain
     from absl import flags
 
-    # its workers read grain's flags
+    # grain's workers read its flags, which nobody else parses here.
     flags.FLAGS.mark_as_parsed()
     return iter(grain_data(data, 0).mp_prefetch(grain.MultiprocessingOptions(num_workers=WORKERS)))
 
@@ -211,8 +211,8 @@ def build(path: str, name: str, num_domains: int, batch_size: int):
 
     Args:
         path: the file of rows.
-        name: of the loader.
-        num_domains: how many domains of equal size the rows are cut into.
+        name: the loader's name.
+        num_domains: number of domains of equal size into which the rows are cut.
         batch_size: rows a batch.
     """
     rows, mapped = np.fromfile(path, np.uint16), np.memmap(path, np.uint16, "r")
@@ -222,7 +222,7 @@ def build(path: str, name: str, num_domains: int, batch_size: int):
     shares = np.random.default_rng(num_domains).dirichlet(np.ones(num_domains)) + 1e-4 / num_domains
     start = time.perf_counter()
     if os.path.exists("/proc/self/clear_refs"):
-        # the most memory so far starts anew
+        # Writing 5 makes Linux forget the most memory so far, which the loader before may have taken.
         Path("/proc/self/clear_refs").write_text("5")
     batches = LOADERS[name](Data(arrays, maps, shares / shares.sum(), batch_size))
     first = next(batches)
@@ -242,7 +242,7 @@ def main(path: str, name: str) -> None:
         request, *numbers = json.loads(line)
         try:
             if request == "build":
-                # the one before ends its workers
+                # The loader before ends its workers when it is deleted.
                 del batches
                 batches, answer = build(path, name, *numbers)
             else:

@@ -213,7 +213,7 @@ def train(run: HostRun, config: Text) -> dict[str, np.ndarray]:
             state = found["state"]
             plan.set_state(found["plan"])
         else:
-            # Of a run that was killed before its first checkpoint; a plan at step 0 refuses a ledger with steps.
+            # A run that was killed before its first checkpoint left a ledger, which a plan at step 0 refuses.
             (run.files / "ledger.jsonl").unlink(missing_ok=True)
         mixed = live.mix(parts["train"], plan, workers=config.workers)
         iterator = iter(mixed)

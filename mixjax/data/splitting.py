@@ -112,7 +112,7 @@ def joined(blocks: Iterable[Block]) -> np.ndarray:
 def _left(blocks: Sequence[Block], runs: Sequence[overlap.Runs]) -> list[Block]:
     """Returns the blocks without the paragraphs that lie in a shared window, or touch one."""
     while True:
-        # What is left out brings other paragraphs together, and a run may go from one to the next.
+        # Leaving paragraphs out brings others together, and a run may go from one to the next.
         at = overlap.shared_windows(joined(blocks), *runs)
         if not len(at):
             return list(blocks)

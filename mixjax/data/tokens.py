@@ -113,7 +113,7 @@ def _check(names: tuple[str, ...], min_tokens: int, size: int) -> None:
     if min_tokens < 1:
         raise ValueError(f"min_tokens must be at least 1, got {min_tokens}")
     vocabulary.check_size(size)
-    # Before what takes minutes.
+    # Checked here, since fetching and splitting takes minutes.
     vocabulary.check_installed()
 
 
@@ -170,7 +170,7 @@ def _read(
 def _vocabulary(training: Mapping[str, list[Block]], size: int) -> vocabulary.Vocabulary:
     """Trains the vocabulary, and compares it with the pinned one where that is asked for."""
     fetched = [name for name in training if text_documents.fetched_by(name) is not None]
-    # In the order of their names, so that the order of the arguments does not count.
+    # Sorted by name, so that the order of the arguments does not count.
     words = vocabulary.train(_sample(training[name] for name in sorted(fetched or training)), size)
     everything = [name for name in text_documents.TEXT_DOMAINS if text_documents.fetched_by(name) is not None]
     if size == _SIZE and sorted(fetched) == sorted(everything) and words.checksum != VOCABULARY_CHECKSUM:

@@ -98,7 +98,7 @@ def _length(name, dataset):
                 f"the data set of domain {name!r} has no len(): {type(dataset).__name__}. Rows are read by their "
                 "number, as from a grain.MapDataset or an array."
             ) from None
-        # What grain says of a data set without end.
+        # grain gives a data set without end this length.
         if length == sys.maxsize:
             raise ValueError(
                 f"the data set of domain {name!r} is repeated without end: leave out .repeat(), the plan itself begins "

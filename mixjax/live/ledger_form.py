@@ -147,7 +147,7 @@ def _is_line(line, num_domains) -> bool:
         _is_count(line.get("from"), 0)
         and _is_count(line.get("step"), line["from"])
         and all(isinstance(vector, list) and len(vector) == num_domains for vector in numbers + vectors)
-        # Not one by one: long ledgers have a hundred million numbers.
+        # Numbers are not checked one by one, since long ledgers have a hundred million of them.
         and all(set(map(type, vector)) == {int} and min(vector) >= 0 for vector in numbers)
         and all(max(vector) <= _MOST for vector in numbers)
         and all(set(map(type, vector)) <= {int, float, type(None)} for vector in vectors)

@@ -87,7 +87,7 @@ def _spread_lines(weights: NDArray[np.floating], steps: NDArray[np.integer]) -> 
     least = int(numbers.argmin())
     first = f"least {numbers[least]:.2f} at step {steps[known][least]:,}"
     line = f"effective domains: {numbers[-1]:.2f} of {weights.shape[1]}, {first}"
-    # Of two domains any weights but equal ones come to less than 2.
+    # With two domains any weights but equal ones come to less than 2, which is no fault.
     return [line + ("; the weights come near a single domain" if numbers[-1] < 2 < weights.shape[1] else "")]
 
 

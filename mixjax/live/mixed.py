@@ -207,7 +207,7 @@ class _MixIterator(grain.DatasetIterator):
                 reading = self._pool.submit(read_in_worker, batch.domain_ids, batch.rows)
             except concurrent.futures.process.BrokenProcessPool as error:
                 self._plan.take_back(batch)
-                # What was read before is handed out first.
+                # Batches that were read before are handed out first.
                 if self._pending or only_known:
                     return
                 raise _died(batch) from error

@@ -164,7 +164,7 @@ class PackedMix(grain.IterDataset):
             step: ``batch["step"]`` of the batch that was trained last; every batch is published, or kept, once and in
                 order.
             weights: as in :meth:`mixjax.live.Plan.publish`; None leaves the weights as they are.
-            loss_weights: as there.
+            loss_weights: as in :meth:`mixjax.live.Plan.publish`.
 
         Raises:
             ValueError: another batch than the next one, or weights that are not non-negative ``[D]``.

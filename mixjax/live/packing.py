@@ -180,7 +180,7 @@ def _best_fit(pieces, row_length, open_rows):
     row_of_slot = [0] * open_rows
     rows = np.empty(pieces.size, np.int64)
     num_rows = 0
-    # In blocks, since a Python integer takes four times the memory of a NumPy one.
+    # Lengths become Python integers, which take four times the memory of NumPy's, block by block.
     for start in range(0, pieces.size, _BLOCK):
         found = []
         for length in pieces[start : start + _BLOCK].tolist():

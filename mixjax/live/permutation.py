@@ -94,7 +94,7 @@ def _shifted(numbers, to_hash, modulus):
     """Adds hashes to numbers, modulo a number of at most 2^20."""
     # The 40 upper bits, scaled to [0, modulus): a division costs more.
     numbers = numbers + ((_mix(to_hash) >> np.uint64(24)) * modulus >> np.uint64(40))
-    # What is below the modulus wraps to a number near 2^64.
+    # A number below the modulus wraps to one near 2^64, of which the minimum takes the number itself.
     return np.minimum(numbers, numbers - modulus)
 
 

@@ -109,7 +109,7 @@ def _gather(segments: list[_Segment]) -> list[Any]:
 
 def _take(array, rows, out):
     flags = array.flags
-    # Of arrays that are not contiguous, such as windows that overlap, ``take`` would copy the whole.
+    # ``take`` would first copy the whole of an array that is not contiguous, such as windows that overlap.
     if flags.c_contiguous and flags.aligned and array.dtype == out.dtype:
         # Nothing is clipped, since the plan's rows are below the size. The other modes copy the rows once more.
         array.take(rows, axis=0, out=out, mode="clip")

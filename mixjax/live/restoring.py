@@ -88,8 +88,8 @@ def _undamaged(state: Mapping[str, Any]) -> dict[str, Any]:
         refuse("step", state["step"])
     if min(found["drawn"]) < 0:
         refuse("drawn", state["drawn"])
-    # What is owed sums to zero. Of rows no domain is owed more than the largest batch, of tokens not much more than
-    # ten of the longest rows.
+    # Carries sum to zero. A domain is never owed more rows than the largest batch has, nor many more tokens than ten
+    # of the longest rows.
     if sum(found["carry"]) or max(map(abs, found["carry"])) >= 1 << 60:
         refuse("carry", state["carry"])
     found |= _undamaged_tokens(state, num_domains)
@@ -185,7 +185,7 @@ def _fitted(state, plan, added, removed):
         return as_weights("weights", first + stayed, len(names)).tolist()
 
     carry = rows(state["carry"], np.int64)
-    # What is owed sums to zero. What the removed domains were owed, or had too much, is shared by those that stayed.
+    # Carries must sum to zero. The domains that stayed share what the removed ones were owed, or had too much.
     share, rest = divmod(int(carry.sum()), len(kept))
     carry[new] -= share
     carry[new[0]] -= rest

@@ -26,7 +26,7 @@ class Rows:
     def __init__(self, seed: int, sizes: Mapping[str, int]):
         """Starts with no block shuffled."""
         self._seed, self._sizes = seed, list(sizes.values())
-        # By name, so that a domain keeps its order of examples when others come and go.
+        # Keys follow from names, so that a domain keeps its order of examples when others come and go.
         self._keys = [_key_of(name) for name in sizes]
         self._block = np.full(len(sizes), -1, np.int64)
         self._length = min(_LONGEST, max(_SHORTEST, _TOGETHER // len(sizes)))

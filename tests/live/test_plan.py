@@ -11,22 +11,9 @@ import pytest
 
 from mixjax.live import Plan
 from mixjax.samplers.host_carried import UNIT
+from tests.live.driving import drive, moving
 
 SIZES = {"web": 1000, "books": 70, "code": 7}
-
-
-def moving(step, num_domains=3):
-    return np.random.default_rng(step).dirichlet(np.ones(num_domains))
-
-
-def drive(plan, num_steps, loss_weights=None):
-    """Takes steps as a training loop does, publishing new weights after each."""
-    batches = []
-    for _ in range(num_steps):
-        batch = next(plan)
-        batches.append(batch)
-        plan.publish(batch.step, moving(batch.step), loss_weights and loss_weights(batch.step))
-    return batches
 
 
 def assert_same(one, other):

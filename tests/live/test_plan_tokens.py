@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mixjax.live import Plan
+from tests.live.driving import drive, moving
 
 SIZES = {"web": 900, "books": 70, "code": 8}
 
@@ -18,19 +19,6 @@ def lengths_of(seed=0, longest=(40, 400, 4000)):
 def plan_of(**changes):
     arguments = {"sizes": SIZES, "batch_size": 12, "weights": [0.5, 0.3, 0.2], "lag": 3, "lengths": lengths_of()}
     return Plan(**(arguments | changes))
-
-
-def moving(step):
-    return np.random.default_rng(step).dirichlet(np.ones(3))
-
-
-def drive(plan, num_steps, loss_weights=None):
-    batches = []
-    for _ in range(num_steps):
-        batch = next(plan)
-        batches.append(batch)
-        plan.publish(batch.step, moving(batch.step), loss_weights and loss_weights(batch.step))
-    return batches
 
 
 def assert_same(batch, other):
