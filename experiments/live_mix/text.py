@@ -187,14 +187,7 @@ def train(run: HostRun, config: Text) -> dict[str, np.ndarray]:
     Returns:
         Metrics by name, ``[probes, domain]``, and ``epochs`` ``[domain]``, how often each domain's rows were drawn.
     """
-    texts = [data.load_text(name) for name in config.domains]
-    parts = {
-        part: {
-            name: live.windows(getattr(text, part), config.length, overlap=1)
-            for name, text in zip(config.domains, texts, strict=True)
-        }
-        for part in ("train", "validation", "test")
-    }
+    parts = _windows(config)
     sizes = live.sizes_of(parts["train"])
     prior = np.array(list(sizes.values()), np.float64) ** config.temperature
     prior /= prior.sum()
@@ -206,17 +199,11 @@ def train(run: HostRun, config: Text) -> dict[str, np.ndarray]:
 
     with ocp.CheckpointManager(run.scratch.absolute() / "checkpoints", options=_OPTIONS) as manager:
         if manager.latest_step() is not None:
-            found = manager.restore(
-                manager.latest_step(),
-                args=ocp.args.Composite(state=ocp.args.StandardRestore(state), plan=ocp.args.JsonRestore()),
-            )
-            state = found["state"]
-            plan.set_state(found["plan"])
+            state = _restored(manager, state, plan)
         else:
             # A run that was killed before its first checkpoint left a ledger, which a plan at step 0 refuses.
             (run.files / "ledger.jsonl").unlink(missing_ok=True)
-        mixed = live.mix(parts["train"], plan, workers=config.workers)
-        iterator = iter(mixed)
+        iterator = iter(live.mix(parts["train"], plan, workers=config.workers))
         with live.Ledger(run.files / "ledger.jsonl", plan) as ledger:
             while plan.step < config.num_steps:
                 batch = next(iterator)
@@ -243,6 +230,23 @@ def train(run: HostRun, config: Text) -> dict[str, np.ndarray]:
 
 
 _OPTIONS = ocp.CheckpointManagerOptions(max_to_keep=2)
+
+
+def _windows(config: Text) -> dict[str, dict[str, np.ndarray]]:
+    """Loads the texts. Returns the rows of each part of each domain, ``[rows, length + 1]``."""
+    texts = {name: data.load_text(name) for name in config.domains}
+    return {
+        part: {name: live.windows(getattr(text, part), config.length, overlap=1) for name, text in texts.items()}
+        for part in ("train", "validation", "test")
+    }
+
+
+def _restored(manager: ocp.CheckpointManager, state: State, plan: live.Plan) -> State:
+    """Returns the state of the last checkpoint, and sets the plan back to it."""
+    wanted = ocp.args.Composite(state=ocp.args.StandardRestore(state), plan=ocp.args.JsonRestore())
+    found = manager.restore(manager.latest_step(), args=wanted)
+    plan.set_state(found["plan"])
+    return found["state"]
 
 
 def _rows(windows: Mapping[str, np.ndarray], num: int, rng: np.random.Generator) -> np.ndarray:

@@ -77,7 +77,7 @@ def load_tokens(name: str, *, folder: str | os.PathLike | None = None) -> Tokens
         _verify(folder / name / f"{part}.npy", entry["sha256"][part], _again(folder))
     words = Vocabulary((folder / VOCABULARY).read_bytes())
     train, validation, test = (np.load(folder / name / f"{part}.npy", mmap_mode="r") for part in PARTS)
-    return Tokens(train, validation, test, entry["source"], words)
+    return Tokens(train, validation, test, source=entry["source"], vocabulary=words)
 
 
 def token_domains(folder: str | os.PathLike | None = None, *, cells: bool = False) -> tuple[str, ...]:

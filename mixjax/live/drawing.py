@@ -62,7 +62,7 @@ class Drawing:
         self._rows = Rows(seed, sizes)
         self._lengths = None if lengths is None else RowLengths(lengths, seed, sizes)
         self.totals = None if self._lengths is None else self._lengths.totals
-        self.pacing = Pacing(sizes, batch_size, max_epochs, budget, self.totals)
+        self.pacing = Pacing(sizes, batch_size, max_epochs, budget, totals=self.totals)
 
     def draw(
         self, step: int, at: Position, asked: NDArray[np.float32], c: NDArray[np.float32] | None

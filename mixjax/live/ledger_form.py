@@ -103,7 +103,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     for number, text in enumerate(written[: written.rfind(b"\n") + 1].splitlines(), start=1):
         try:
             line = json.loads(text)
-            whole = _is_start(line) if not lines or is_start(line) else _is_line(line, num_domains)
+            whole = _is_whole_start(line) if not lines or is_start(line) else _is_whole_line(line, num_domains)
         except (ValueError, TypeError, RecursionError):
             whole = False
         if not whole:
@@ -116,9 +116,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _is_start(line) -> bool:
+def _is_whole_start(line) -> bool:
     """Tells whether a line begins a part of a ledger, and is whole."""
-    limits = line.get("max_epochs") if isinstance(line, dict) else None
     return (
         isinstance(line, dict)
         and _is_count(line.get("ledger"), 1, FORM)
@@ -126,18 +125,23 @@ def _is_start(line) -> bool:
         and isinstance(line.get("domains"), dict)
         and bool(line["domains"])
         and all(_is_count(size, 1) for size in line["domains"].values())
-        and all(isinstance(limit, (int, float, type(None))) for limit in _limits(limits, line["domains"]))
+        and _are_limits(line.get("max_epochs"), len(line["domains"]))
         and _are_events([line["event"]] if "event" in line else [])
     )
 
 
-def _limits(limits, domains):
+def _are_limits(limits, num_domains) -> bool:
+    """Tells whether limits are a number or None, or a list of them with one for each domain."""
     if isinstance(limits, list):
-        return limits if len(limits) == len(domains) else ["damaged"]
-    return [limits]
+        return len(limits) == num_domains and all(map(_is_limit, limits))
+    return _is_limit(limits)
 
 
-def _is_line(line, num_domains) -> bool:
+def _is_limit(limit) -> bool:
+    return isinstance(limit, (int, float, type(None)))
+
+
+def _is_whole_line(line, num_domains) -> bool:
     """Tells whether a line covers steps of so many domains, or ends them, and is whole."""
     if not isinstance(line, dict) or not has_steps(line):
         return isinstance(line, dict) and _is_count(line.get("step"), 0) and _are_events([line.get("event")])

@@ -131,7 +131,9 @@ class Plan:
             check_integer("budget", budget, batch_size, 2**62)
         self.max_epochs, self.budget = max_epochs, None if budget is None else int(budget)
         checked = None if lengths is None else named_lengths(lengths, self.sizes)
-        self._drawing = Drawing(self.sizes, self.batch_size, self.seed, host, max_epochs, self.budget, checked)
+        self._drawing = Drawing(
+            self.sizes, self.batch_size, self.seed, host, max_epochs=max_epochs, budget=self.budget, lengths=checked
+        )
 
         self._step = 0
         self._now = Position.start(num_domains)
