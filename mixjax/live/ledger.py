@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -67,7 +67,7 @@ class Ledger:
         self._next = plan.step
         if plan.host[0]:
             # Hosts often share their disk, where two of them would cut and append to one file.
-            self._file: IO[str] = open(os.devnull, "a")  # noqa: SIM115 (closed by close)
+            self._file: BinaryIO = open(os.devnull, "ab", buffering=0)  # noqa: SIM115 (closed by close)
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
         lines, event = _cut(self._path, plan)
@@ -78,7 +78,8 @@ class Ledger:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, self._path)
-        self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 (closed by close)
+        # Unbuffered, since a buffer would write a second time what a full disk refused.
+        self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115 (closed by close)
 
     def __enter__(self) -> Ledger:
         """Returns the ledger, which is closed at the end of the block."""
@@ -113,7 +114,8 @@ class Ledger:
             self._losses = losses
         self._next += 1
         self._waiting.append(batch)
-        if len(self._waiting) == self._every:
+        # More than that where the disk was full.
+        if len(self._waiting) >= self._every:
             self.flush()
 
     def _as_batch(self, batch: Any) -> Batch:
@@ -132,7 +134,11 @@ class Ledger:
         return Batch(**fields)
 
     def flush(self) -> None:
-        """Writes the line of the steps that wait, if any."""
+        """Writes the line of the steps that wait, if any.
+
+        Raises:
+            OSError: the disk is full, for instance. The steps go on waiting, for the next line that can be written.
+        """
         if not self._waiting:
             return
         first, last = self._waiting[0], self._waiting[-1]
@@ -145,9 +151,7 @@ class Ledger:
             shares["losses"] = self._losses
         events = [event for each in self._waiting for event in each.events]
         tokens = None if first.tokens is None else self._sum("tokens")
-        self._file.write(steps_line((first.step, last.step), self._sum("counts"), tokens, shares, events))
-        # The operating system then has the line, and keeps it if this process is killed.
-        self._file.flush()
+        self._append(steps_line((first.step, last.step), self._sum("counts"), tokens, shares, events))
         self._waiting, self._losses = [], None
 
     def close(self) -> None:
@@ -157,8 +161,19 @@ class Ledger:
         self.flush()
         ending = self._plan.ending
         if ending is not None and ending["step"] == self._next:
-            self._file.write(json.dumps({"step": self._next, "event": ending}) + "\n")
+            self._append(json.dumps({"step": self._next, "event": ending}) + "\n")
         self._file.close()
+
+    def _append(self, line: str) -> None:
+        """Hands a whole line to the operating system, which keeps it if this process is killed, or nothing of it."""
+        end, left = self._file.seek(0, os.SEEK_END), line.encode()
+        try:
+            # A disk that is almost full takes a part.
+            while left:
+                left = left[self._file.write(left) :]
+        except BaseException:
+            self._file.truncate(end)
+            raise
 
     def _sum(self, field):
         """Adds up what the steps that wait have drawn."""

@@ -10,6 +10,9 @@ __all__ = ["NO_LIMIT", "project", "spread", "within_rows_left"]
 NO_LIMIT = np.iinfo(np.int64).max
 """Number of rows left of a domain that may be drawn without end."""
 
+# Limits that are all rows left over all rows of the run come to 1 together, but for the rounding of their sum.
+_ROUNDING = 1e-12
+
 
 def project(weights: NDArray[np.floating], limits: NDArray[np.floating]) -> NDArray[np.float64] | None:
     """Returns the point of the simplex below some limits that is nearest to the weights in KL divergence.
@@ -41,9 +44,12 @@ def project(weights: NDArray[np.floating], limits: NDArray[np.floating]) -> NDAr
     # Entry k is lambda if the first k domains of the order are cut.
     factor = (1.0 - cut[:-1]) / rest[:-1]
     fits = np.flatnonzero(factor * q[order] <= u[order] * (1.0 + 1e-12))
-    if not fits.size:
+    if fits.size:
+        projected = np.minimum(u, max(factor[fits[0]], 0.0) * q)
+    elif cut[-1] >= 1.0 - _ROUNDING:
+        projected = np.where(q > 0, u, 0.0)
+    else:
         return None
-    projected = np.minimum(u, max(factor[fits[0]], 0.0) * q)
     return projected / projected.sum()
 
 

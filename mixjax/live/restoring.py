@@ -88,29 +88,39 @@ def _undamaged(state: Mapping[str, Any]) -> dict[str, Any]:
         refuse("step", state["step"])
     if min(found["drawn"]) < 0:
         refuse("drawn", state["drawn"])
-    # Carries sum to zero. A domain is never owed more rows than the largest batch has, nor many more tokens than ten
-    # of the longest rows.
-    if sum(found["carry"]) or max(map(abs, found["carry"])) >= 1 << 60:
-        refuse("carry", state["carry"])
     found |= _undamaged_tokens(state, num_domains)
+    # What is owed sums to zero. Of rows no domain is owed more than about ten, of tokens not much more than ten of the
+    # longest rows. Drawing what is owed takes the longer the more it is.
+    most = 1 << (48 if found["token_totals"] is None else 60)
+    if sum(found["carry"]) or max(map(abs, found["carry"])) >= most:
+        refuse("carry", state["carry"])
     if not isinstance(state.get("is_below", False), bool):
         refuse("is_below", state["is_below"])
     events = state.get("events", [])
-    if not isinstance(events, (list, tuple)) or not all(isinstance(event, Mapping) for event in events):
+    if not isinstance(events, (list, tuple)) or not all(map(_is_event, events)):
         refuse("events", events)
     waiting = state.get("waiting", [])
     if not isinstance(waiting, (list, tuple)) or not all(isinstance(name, str) for name in waiting):
         refuse("waiting", waiting)
-    if not all(0 <= mass < np.inf for mass in found["mass"]):
+    # A step adds 1 to what waits, of which rounding in float32 adds a little.
+    if not min(found["mass"]) >= 0 or not sum(found["mass"]) <= 1.001 * found["step"]:
         refuse("mass", state["mass"])
     changes = state["changes"]
     if not isinstance(changes, (list, tuple)) or not changes:
         refuse("changes", changes)
     found["changes"] = [_undamaged_change(change, num_domains) for change in changes]
-    # The step that comes next has to have weights.
-    if changes[0]["from"] > found["step"]:
-        refuse("changes", changes[0])
+    # The step that comes next has to have weights, each change follows the one before, and what nobody has published
+    # yet changes nothing.
+    starts = [change["from"] for change in found["changes"]]
+    if starts[0] > found["step"] or starts != sorted(set(starts)):
+        refuse("changes", f"from the steps {starts}")
+    if starts[-1] and starts[-1] >= found["next_to_publish"] + saved_integer(state, "lag", 1):
+        refuse("changes", f"from step {starts[-1]}")
     return found
+
+
+def _is_event(event) -> bool:
+    return isinstance(event, Mapping) and isinstance(event.get("event"), str) and isinstance(event.get("step"), int)
 
 
 def _undamaged_change(change, num_domains) -> dict[str, Any]:
@@ -122,6 +132,9 @@ def _undamaged_change(change, num_domains) -> dict[str, Any]:
         if name == "weights" or change[name] is not None:
             as_weights(f"the state's {name}", change[name], num_domains)
             found[name] = np.asarray(change[name], np.float32)
+            # They were normalised before they were saved, in float32.
+            if abs(found[name].sum(dtype=np.float64) - 1.0) > 1e-3:
+                refuse("changes", f"{name} {change[name]}")
     return found
 
 
@@ -147,11 +160,11 @@ def saved_integer(state: Mapping[str, Any], name: str, least: int) -> int:
 
 def _vector(state, name, num_domains, kinds, dtype):
     try:
-        values = np.asarray(state[name])
+        values = np.asarray(state.get(name))
     except ValueError:
         refuse(name, state[name])
     if values.shape != (num_domains,) or values.dtype.kind not in kinds:
-        refuse(name, state[name])
+        refuse(name, state.get(name))
     return values.astype(dtype).tolist()
 
 

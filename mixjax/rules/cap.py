@@ -100,7 +100,9 @@ def _project(q, u, prior):
     # Entry k is lambda if the first k domains of the order are cut; it is right if none of the others exceeds a limit.
     before = jnp.concatenate([jnp.zeros(1, jnp.float32), cut[:-1]])
     factor = (1.0 - before) / jnp.maximum(rest, tiny)
-    number_cut = jnp.argmax(factor <= reached[order])
+    fits = factor <= reached[order]
+    # Limits of exactly 1 together cut all domains, and rounding may leave their last one a little above its limit.
+    number_cut = jnp.where(fits.any(), jnp.argmax(fits), q.size)
     # By masks again, since the cumulative sums have gathered rounding errors on their way.
     is_cut = jnp.zeros(q.shape, bool).at[order].set(jnp.arange(q.size) < number_cut) & positive
     left = 1.0 - jnp.where(is_cut, u, 0.0).sum()

@@ -1,6 +1,8 @@
 """Tests that the ledger holds every step once, whatever was killed, and says what it cut."""
 
 import json
+import resource
+import signal
 
 import jax
 import numpy as np
@@ -307,3 +309,31 @@ def test_a_ledger_that_lacks_the_last_steps_does_not_say_that_the_plan_ended(tmp
         assert [event["reason"] for event in endings(tmp_path / str(num_noted))] == ([want] if want else [])
     plan.take_back(batches[5])
     assert plan.ending is None
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_steps_that_a_full_disk_refused_are_in_the_next_line_once(tmp_path, every):
+    """A limit on the size of files refuses a part of a line, as a full disk does."""
+    path, plan = tmp_path / "ledger.jsonl", Plan({"web": 100, "code": 10}, 8, [0.5, 0.5], lag=1)
+    limit, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    refused, ledger = [], Ledger(path, plan, every=every)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 300, limit[1]))
+        for step in range(30):
+            if step == 20:
+                resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+            batch = next(plan)
+            plan.keep(step)
+            try:
+                ledger.write(batch)
+            except OSError:
+                refused.append(step)
+                # Whoever reads it meanwhile finds whole lines.
+                assert read_ledger(path).counts.sum() <= 8 * step
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+    ledger.close()
+    assert refused and refused[-1] == 19
+    read = read_ledger(path)
+    assert read.counts.sum() == 30 * 8 and read.num_steps.sum() == 30

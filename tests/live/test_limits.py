@@ -32,6 +32,17 @@ def test_projection_leaves_weights_within_the_limits_as_they_are():
     np.testing.assert_array_equal(project(q, np.array([np.inf, 0.7])), q)
 
 
+@pytest.mark.parametrize("num_domains", [3, 200, 2000])
+def test_limits_of_exactly_one_are_the_projection_whatever_rounding_does(num_domains):
+    """A budget of all rows leaves no choice, and no domain is spent early."""
+    rng = np.random.default_rng(num_domains)
+    for _ in range(100):
+        q = np.maximum(rng.dirichlet(np.full(num_domains, 0.5)), 1e-12)
+        sizes = np.exp(rng.uniform(0, 20, num_domains)).astype(np.int64) + 1
+        u = sizes / sizes.sum()
+        np.testing.assert_allclose(project(q, u), u, rtol=1e-6)
+
+
 def test_projection_never_gives_weight_to_a_domain_without():
     np.testing.assert_allclose(project(np.array([0.0, 0.5, 0.5]), np.array([1.0, 0.1, 2.0])), [0.0, 0.1, 0.9])
     assert project(np.array([0.0, 1.0]), np.array([1.0, 0.5])) is None

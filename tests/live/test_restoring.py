@@ -164,12 +164,16 @@ def test_a_state_of_step_ten_to_the_nine_goes_on_in_domains_of_any_size(lengths)
         ("carry", [1 << 32, 0, 0]),
         ("carry", [1 << 60, -(1 << 60), 0]),
         ("carry", None),
+        ("carry", [1 << 58, -(1 << 58), 0]),
         ("mass", [np.nan, 0.0, 0.0]),
+        ("mass", [1e300, 0.0, 0.0]),
+        ("mass", [-1.0, 2.0, 0.0]),
         ("is_below", "no"),
         ("waiting", "web"),
         ("waiting", [3]),
         ("events", "none"),
         ("events", [3]),
+        ("events", [{"x": 1}]),
         ("changes", []),
         ("changes", [{"from": 0}]),
         ("changes", [{"from": 50, "weights": [1.0, 1.0, 1.0], "loss_weights": None}]),
@@ -178,6 +182,30 @@ def test_a_state_of_step_ten_to_the_nine_goes_on_in_domains_of_any_size(lengths)
 def test_a_damaged_state_is_refused_by_name(field, value):
     with pytest.raises(ValueError, match=f"the state is damaged: {field} cannot be"):
         plan_of().set_state(saved() | {field: value})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"from": 0}, r"from the steps \[9, 0\]"),
+        ({"from": 99}, "from step 99"),
+        ({"weights": [5.0, 5.0, 5.0]}, "weights"),
+        ({"loss_weights": [0.1, 0.1, 0.1]}, "loss_weights"),
+    ],
+)
+def test_a_damaged_change_of_weights_is_refused_by_name(changes, message):
+    state = saved()
+    state["changes"][-1] |= changes
+    with pytest.raises(ValueError, match=f"the state is damaged: changes cannot be .{message}"):
+        plan_of().set_state(state)
+
+
+def test_a_state_without_the_tokens_drawn_is_refused_by_name():
+    plan = plan_of(lengths={name: [3] * size for name, size in SIZES.items()})
+    state = plan.get_state()
+    del state["tokens"]
+    with pytest.raises(ValueError, match="the state is damaged: tokens cannot be 'None'"):
+        plan.set_state(state)
 
 
 def test_a_state_that_is_no_dictionary_is_refused():

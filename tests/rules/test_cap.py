@@ -68,6 +68,16 @@ def test_limits_of_exactly_one_are_the_weights():
     np.testing.assert_allclose(capped([0.6, 0.2, 0.2], limits), limits, rtol=1e-6)
 
 
+@pytest.mark.parametrize("num_domains", [2, 10, 200])
+def test_limits_of_exactly_one_are_the_weights_whatever_rounding_does(num_domains):
+    """A budget of all rows leaves no choice."""
+    rng = np.random.default_rng(num_domains)
+    weights = np.maximum(rng.dirichlet(np.full(num_domains, 0.1), 100), 1e-30).astype(np.float32)
+    limits = rng.dirichlet(np.ones(num_domains), 100).astype(np.float32)
+    got = jax.vmap(lambda q, u: rules.cap(rules.fixed(q), u).init(jnp.ones(num_domains)).weights)(weights, limits)
+    np.testing.assert_allclose(got, limits, atol=1e-6)
+
+
 def test_limits_may_be_traced_and_batched():
     limits = jnp.array([[0.4, 1.0, 1.0], [0.1, 0.2, 1.0]])
 
