@@ -8,19 +8,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grain
-import numpy as np
 from numpy.typing import ArrayLike
 
 from mixjax.live.arguments import check_integer
 from mixjax.live.datasets import as_named
 from mixjax.live.mixed import mix
-from mixjax.live.mixed_rows import Documents, Iterated, RowIterator
+from mixjax.live.mixed_rows import Documents
 from mixjax.live.packed_state import VERSION, Place, place_of
+from mixjax.live.packer import Packer
 from mixjax.live.plan import Plan
 
 __all__ = ["PackedMix"]
-
-_FIELDS = ("tokens", "domain_ids", "token_weights")
 
 
 class PackedMix(grain.IterDataset):
@@ -100,7 +98,8 @@ class PackedMix(grain.IterDataset):
     ):
         """Keeps the arguments; nothing is read before the first batch is asked for."""
         super().__init__()
-        for name, value in (("row_length", row_length), ("batch_size", batch_size), ("open_rows", open_rows)):
+        self._settings = {"row_length": row_length, "batch_size": batch_size, "open_rows": open_rows}
+        for name, value in self._settings.items():
             check_integer(name, value, 1, 2**31 - 1)
         if plan.host[1] != 1:
             raise ValueError(
@@ -110,7 +109,6 @@ class PackedMix(grain.IterDataset):
         named = {name: Documents(name, dataset, row_length) for name, dataset in as_named(datasets).items()}
         self._mixed = mix(named, plan, workers, prefetch)
         self._plan, self._padding = plan, padding
-        self._row_length, self._batch_size, self._open_rows = row_length, batch_size, open_rows
         self._handed_out: collections.deque[Place] = collections.deque()
         self._place = Place(step=0, start={"step": plan.step, "row": 0}, next_row=0, counter=0)
         self._iterator: weakref.ref[_PackedIterator] | None = None
@@ -148,9 +146,6 @@ class PackedMix(grain.IterDataset):
         iterator = _PackedIterator(self, iter(self._mixed))
         self._iterator = weakref.ref(iterator)
         return iterator
-
-    def _settings(self) -> dict[str, int]:
-        return {"row_length": self._row_length, "batch_size": self._batch_size, "open_rows": self._open_rows}
 
     def _has_read_ahead(self) -> bool:
         return bool(self._handed_out) or self._plan.step != self._place.start["step"]
@@ -197,7 +192,7 @@ class PackedMix(grain.IterDataset):
         Returns:
             A dictionary for JSON, with the plan's state in it. It is the same on every host.
         """
-        return {"version": VERSION, **self._settings(), **self._place._asdict(), "plan": self._plan.get_state()}
+        return {"version": VERSION, **self._settings, **self._place._asdict(), "plan": self._plan.get_state()}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Puts the plan and the packing back to where :meth:`get_state` was called, before the next iterator starts.
@@ -211,7 +206,7 @@ class PackedMix(grain.IterDataset):
         Raises:
             ValueError: the state is of other settings, of another plan, or damaged.
         """
-        place = place_of(state, self._settings())
+        place = place_of(state, self._settings)
         self._plan.set_state(state["plan"])
         self._handed_out.clear()
         self._place = place
@@ -245,22 +240,7 @@ class _PackedIterator(grain.DatasetIterator):
                 f"the plan was set to step {packed._plan.step}, and the packed rows start in step "
                 f"{place.start['step']}: set the state of the packed mix, and not of its plan."
             )
-        # Packed rows of a batch that an error broke off wait for the next call.
-        self._taken: list[dict[str, Any]] = []
-        self._rows = RowIterator(self._batches, place.start["step"])
-        self._packing = iter(
-            grain.experimental.FirstFitPackIterDataset(
-                Iterated(self._rows),
-                length_struct=dict.fromkeys(_FIELDS, packed._row_length),
-                num_packing_bins=packed._open_rows,
-                # In the order in which they are filled, the last rows of a group have the most padding.
-                shuffle_bins=True,
-                seed=packed._plan.seed,
-                meta_features=("domain_ids", "token_weights"),
-            )
-        )
-        self._packing.set_state({"parent": place.start, "next_row": place.next_row, "counter": place.counter})
-        self._step, self._done = place.step, place.start["step"]
+        self._packer = Packer(self._batches, place, **packed._settings, padding=packed._padding, seed=packed._plan.seed)
         self._restored = packed._plan.num_restored
 
     def __next__(self) -> dict[str, Any]:
@@ -269,23 +249,11 @@ class _PackedIterator(grain.DatasetIterator):
         if self._restored != packed._plan.num_restored:
             self._start()
         try:
-            while len(self._taken) < packed._batch_size:
-                self._taken.append(next(self._packing))
+            batch, place = self._packer.next_batch()
         except (RuntimeError, TimeoutError) as error:
             if "no weights" not in str(error):
                 raise
             raise type(error)(self._advice()) from error
-        rows, self._taken = self._taken, []
-        batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-        is_padding = batch["tokens_segment_ids"] == 0
-        # grain pads with 0, which is a domain.
-        batch["domain_ids"][is_padding] = -1
-        batch["tokens"][is_padding] = packed._padding
-        state = self._packing.get_state()
-        place = Place(self._step + 1, start=state["parent"], next_row=state["next_row"], counter=state["counter"])
-        planned = self._rows.planned(self._done, place.start["step"])
-        batch |= {"step": self._step, "plan_step": self._rows.last_step, "planned": planned}
-        self._step, self._done = place.step, place.start["step"]
         packed._handed_out.append(place)
         return batch
 
@@ -294,12 +262,13 @@ class _PackedIterator(grain.DatasetIterator):
         if packed._handed_out:
             next_one = packed.next_to_publish
             return (
-                f"batch {self._step} needs weights: call publish({next_one}, weights) or keep({next_one}) of the "
-                f"packed mix after training batch {next_one}."
+                f"batch {self._packer.step} needs weights: call publish({next_one}, weights) or keep({next_one}) of "
+                f"the packed mix after training batch {next_one}."
             )
+        open_rows, lag = packed._settings["open_rows"], packed.lag
         return (
-            f"a group of open_rows = {packed._open_rows} packed rows takes more than {packed.lag} steps of the plan, "
-            f"and weights are only known for lag = {packed.lag} steps: raise the plan's lag, or lower open_rows."
+            f"a group of open_rows = {open_rows} packed rows takes more than {lag} steps of the plan, and weights are "
+            f"only known for lag = {lag} steps: raise the plan's lag, or lower open_rows."
         )
 
     def get_state(self) -> dict[str, Any]:
