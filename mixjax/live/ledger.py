@@ -114,7 +114,7 @@ class Ledger:
             self._losses = losses
         self._next += 1
         self._waiting.append(batch)
-        # More than that where the disk was full.
+        # More steps than these wait where the disk was full.
         if len(self._waiting) >= self._every:
             self.flush()
 
@@ -168,7 +168,7 @@ class Ledger:
         """Hands a whole line to the operating system, which keeps it if this process is killed, or nothing of it."""
         end, left = self._file.seek(0, os.SEEK_END), line.encode()
         try:
-            # A disk that is almost full takes a part.
+            # A disk that is almost full takes a part of the line.
             while left:
                 left = left[self._file.write(left) :]
         except BaseException:

@@ -89,8 +89,8 @@ def _undamaged(state: Mapping[str, Any]) -> dict[str, Any]:
     if min(found["drawn"]) < 0:
         refuse("drawn", state["drawn"])
     found |= _undamaged_tokens(state, num_domains)
-    # What is owed sums to zero. Of rows no domain is owed more than about ten, of tokens not much more than ten of the
-    # longest rows. Drawing what is owed takes the longer the more it is.
+    # Carries sum to zero. A domain is never owed more than about ten rows, nor many more tokens than ten of the longest
+    # rows. A damaged state that owes more would be drawn for a long time.
     most = 1 << (48 if found["token_totals"] is None else 60)
     if sum(found["carry"]) or max(map(abs, found["carry"])) >= most:
         refuse("carry", state["carry"])
@@ -102,7 +102,7 @@ def _undamaged(state: Mapping[str, Any]) -> dict[str, Any]:
     waiting = state.get("waiting", [])
     if not isinstance(waiting, (list, tuple)) or not all(isinstance(name, str) for name in waiting):
         refuse("waiting", waiting)
-    # A step adds 1 to what waits, of which rounding in float32 adds a little.
+    # Each step adds 1 to the loss weight that waits, and rounding in float32 a little more.
     if not min(found["mass"]) >= 0 or not sum(found["mass"]) <= 1.001 * found["step"]:
         refuse("mass", state["mass"])
     changes = state["changes"]
@@ -132,7 +132,7 @@ def _undamaged_change(change, num_domains) -> dict[str, Any]:
         if name == "weights" or change[name] is not None:
             as_weights(f"the state's {name}", change[name], num_domains)
             found[name] = np.asarray(change[name], np.float32)
-            # They were normalised before they were saved, in float32.
+            # Weights were normalised in float32 before they were saved.
             if abs(found[name].sum(dtype=np.float64) - 1.0) > 1e-3:
                 refuse("changes", f"{name} {change[name]}")
     return found
