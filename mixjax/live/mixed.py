@@ -18,7 +18,7 @@ from mixjax.live.datasets import as_named, check_alike, sizes_of
 from mixjax.live.plan import Plan
 from mixjax.live.sending import Sent
 from mixjax.live.waiting import Watch
-from mixjax.live.workers import Reader, open_in_worker, read_in_worker
+from mixjax.live.workers import Closing, Reader, open_in_worker, read_in_worker
 
 __all__ = ["MixDataset", "mix"]
 
@@ -36,6 +36,9 @@ def mix(
     (domain, row) and return them in order. They only get batches whose weights are known, so none of them waits. For
     the same reason grain's own ``.mp_prefetch`` after the mix is refused: it would send the plan into each worker,
     where no publication reaches it.
+
+    Workers end with the loop and with the program. One that never comes back from a data set, as from a disk that does
+    not answer, is ended two seconds later.
 
     Workers import the main script again, so a script that uses them needs ``if __name__ == "__main__":``. They help
     where rows are decoded or come from a slow disk. Arrays in memory are read faster without them, since a batch's way
@@ -158,8 +161,12 @@ class _MixIterator(grain.DatasetIterator):
         if workers:
             # Forked processes would inherit JAX's threads and locks in whatever state they are.
             context = multiprocessing.get_context("spawn")
+            self._closing = Closing(context)
             self._pool = concurrent.futures.ProcessPoolExecutor(
-                workers, mp_context=context, initializer=open_in_worker, initargs=(Sent(datasets),)
+                workers,
+                mp_context=context,
+                initializer=open_in_worker,
+                initargs=(Sent(datasets), self._closing.for_workers),
             )
         self.is_closed = False
 
@@ -241,6 +248,7 @@ class _MixIterator(grain.DatasetIterator):
         self.is_closed = True
         self._take_back()
         if self._pool is not None:
+            self._closing.tell()
             self._pool.shutdown(wait=True, cancel_futures=True)
         super().close()
 
@@ -248,6 +256,7 @@ class _MixIterator(grain.DatasetIterator):
         # A loop that breaks off leaves no process behind.
         if not getattr(self, "is_closed", True) and self._pool is not None:
             self._take_back()
+            self._closing.tell()
             self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _take_back(self):

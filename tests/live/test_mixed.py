@@ -348,6 +348,47 @@ if __name__ == "__main__":
     assert process.communicate(timeout=60)[0] == b"one worker\n" and process.returncode == -signal.SIGKILL
 
 
+HUNG = """
+import sys, time
+from mixjax.live import Plan, mix
+
+class Away:
+    def __len__(self):
+        return 9
+
+    def __getitem__(self, row):
+        print("reads", flush=True)
+        time.sleep(1000)
+
+if __name__ == "__main__":
+    iterator = iter(mix([Away()], Plan([9], 2, [1.0]), workers=1))
+    if sys.argv[1] == "end":
+        iterator._submit()
+    elif sys.argv[1] == "close":
+        iterator._submit()
+        iterator.close()
+    else:
+        next(iterator)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", ["end", "close", "interrupt"])
+def test_a_worker_that_never_comes_back_from_a_data_set_does_not_keep_the_program(tmp_path, ending):
+    (tmp_path / "script.py").write_text(HUNG)
+    command = [sys.executable, str(tmp_path / "script.py"), ending]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    if ending == "interrupt":
+        assert process.stdout.readline() == b"reads\n"
+        process.send_signal(signal.SIGINT)
+    try:
+        # The worker holds the pipe too.
+        process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == (-signal.SIGINT if ending == "interrupt" else 0)
+
+
 class Flaky:
     """Fails to give its rows once."""
 
