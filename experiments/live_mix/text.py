@@ -34,9 +34,10 @@ class Text:
     Attributes:
         method: ``static`` draws and weighs by the domains' sizes to the power ``temperature``; ``erma`` moves the loss
             weights, ``va`` the sampling weights, ``erma_va`` both.
-        domains: names of :data:`mixjax.data.TEXT_DOMAINS`.
+        domains: names of :data:`mixjax.data.TEXT_DOMAINS`; for ``bpe`` of :func:`mixjax.data.token_domains`.
+        tokens: ``bytes``, or the pieces of words of the files that ``mixjax data tokens`` makes, ``bpe``.
         temperature: 1 draws domains by their sizes, 0 all alike.
-        length: tokens (bytes) of a row.
+        length: tokens of a row.
         batch_size: rows of a step.
         microbatches: parts of a batch, whose gradients are added up.
         num_steps: optimizer steps.
@@ -59,6 +60,7 @@ class Text:
 
     method: Method = "erma_va"
     domains: tuple[str, ...] = ("python", "c", "reference")
+    tokens: Literal["bytes", "bpe"] = "bytes"
     temperature: float = 0.3
     length: int = 64
     batch_size: int = 32
@@ -105,9 +107,9 @@ METRICS = ("loss", "loss_weight", "sampling_weight")
 class Trainer:
     """Compiles what one setting needs: a step, a probe, and the state to begin with."""
 
-    def __init__(self, config: Text):
-        """Builds the model's graph, the optimizer and the rules."""
-        self.config = config
+    def __init__(self, config: Text, vocabulary: int = 256):
+        """Builds the model's graph for so many different tokens, the optimizer and the rules."""
+        self.config, self.vocabulary = config, vocabulary
         num_probes = config.num_steps // config.probe_every
         schedule = optax.warmup_cosine_decay_schedule(
             0.0, config.learning_rate, max(int(config.warmup * config.num_steps), 1), config.num_steps
@@ -138,7 +140,7 @@ class Trainer:
 
     def _model(self, key):
         c = self.config
-        return Decoder(c.layers, c.width, c.heads, c.length, rngs=nnx.Rngs(key))
+        return Decoder(c.layers, c.width, c.heads, c.length, vocabulary=self.vocabulary, rngs=nnx.Rngs(key))
 
     def _step(self, state: State, batch: Mapping[str, jax.Array]) -> tuple[State, jax.Array]:
         """Takes a step on a batch of the mix; returns the loss of each row too."""
@@ -187,13 +189,15 @@ def train(run: HostRun, config: Text) -> dict[str, np.ndarray]:
     Returns:
         Metrics by name, ``[probes, domain]``, and ``epochs`` ``[domain]``, how often each domain's rows were drawn.
     """
-    parts = _windows(config)
+    load = data.load_text if config.tokens == "bytes" else data.load_tokens
+    texts = {name: load(name) for name in config.domains}
+    parts = _windows(config, texts)
     sizes = live.sizes_of(parts["train"])
     prior = np.array(list(sizes.values()), np.float64) ** config.temperature
     prior /= prior.sum()
     plan = live.Plan(sizes, config.batch_size, prior, prior, seed=run.seed, lag=config.lag)
     feedback = live.Feedback(plan)
-    trainer = _trainer(config)
+    trainer = _trainer(config, max(text.vocabulary.size if config.tokens == "bpe" else 256 for text in texts.values()))
     state = trainer.init(jax.random.key(run.seed), prior)
     test = _rows(parts["test"], config.eval_size, np.random.default_rng(0))
 
@@ -205,7 +209,8 @@ def train(run: HostRun, config: Text) -> dict[str, np.ndarray]:
             (run.files / "ledger.jsonl").unlink(missing_ok=True)
         iterator = iter(live.mix(parts["train"], plan, workers=config.workers))
         with live.Ledger(run.files / "ledger.jsonl", plan) as ledger:
-            while plan.step < config.num_steps:
+            # Workers draw steps ahead, so the plan's own step would end the loop too early.
+            for _ in range(plan.step, config.num_steps):
                 batch = next(iterator)
                 step = batch["step"]
                 state, losses = trainer.step(state, {name: batch[name] for name in ("value", "row_weights")})
@@ -225,16 +230,15 @@ def train(run: HostRun, config: Text) -> dict[str, np.ndarray]:
                     plan_state = ocp.args.JsonSave(feedback.get_state())
                     manager.save(step + 1, args=ocp.args.Composite(state=ocp.args.StandardSave(state), plan=plan_state))
         iterator.close()
-    drawn = np.array(plan.get_state()["drawn"]) / np.array(list(sizes.values()))
+    drawn = np.array(feedback.get_state()["drawn"]) / np.array(list(sizes.values()))
     return {name: np.asarray(values) for name, values in state.history.items()} | {"epochs": drawn}
 
 
 _OPTIONS = ocp.CheckpointManagerOptions(max_to_keep=2)
 
 
-def _windows(config: Text) -> dict[str, dict[str, np.ndarray]]:
-    """Loads the texts. Returns the rows of each part of each domain, ``[rows, length + 1]``."""
-    texts = {name: data.load_text(name) for name in config.domains}
+def _windows(config: Text, texts: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
+    """Returns the rows of each part of each domain, ``[rows, length + 1]``."""
     return {
         part: {name: live.windows(getattr(text, part), config.length, overlap=1) for name, text in texts.items()}
         for part in ("train", "validation", "test")
@@ -263,11 +267,12 @@ def _by_domain(losses: jax.Array, batch: Mapping[str, Any], num_domains: int) ->
 def text(config: Text) -> Experiment:
     """Makes the experiment of training a language model on texts in a live mix."""
     probes = config.num_steps // config.probe_every
+    token = "byte" if config.tokens == "bytes" else "token"
     return Experiment(
         train=HostLoop(lambda run: train(run, configs.replace(config, run.hparams))),
         dims={name: ("step", "domain") for name in METRICS} | {"epochs": ("domain",)},
         coords={"step": [(i + 1) * config.probe_every for i in range(probes)], "domain": list(config.domains)},
-        units={"loss": "nats per byte", "loss_weight": "share", "sampling_weight": "share", "epochs": "1"},
+        units={"loss": f"nats per {token}", "loss_weight": "share", "sampling_weight": "share", "epochs": "1"},
         figure=figure,
         claims=claims,
     )

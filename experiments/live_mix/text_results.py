@@ -12,7 +12,7 @@ from mixjax.runner.claims import Claim, paired
 __all__ = ["claims", "figure"]
 
 LABELS = {
-    "loss": "test loss (nats per byte)",
+    "loss": "test loss (nats per token)",
     "loss_weight": "loss weight (share)",
     "sampling_weight": "sampling weight (share)",
 }
@@ -70,13 +70,14 @@ def claims(results: Mapping[str, xarray.Dataset]) -> list[Claim]:
             continue
         for kind, reduce in summaries.items():
             words = "mean over domains of the test loss" if kind == "mean" else "largest test loss of a domain"
+            name = NAMES.get(method, method)
             found.append(
                 paired(
                     f"{method}_{kind}",
                     reduce(last[method]),
                     "<",
                     reduce(last["static"]),
-                    statement=f"The {words} of {NAMES.get(method, method)} is below the static mix's, in nats per byte",
+                    statement=f"The {words} of {name} is below the static mix's, in nats per token",
                     source="paper 000, section 5: its promise for language models is ours to test",
                 )
             )

@@ -48,7 +48,9 @@ def test_a_killed_run_ends_like_one_that_was_not(tmp_path):
     with pytest.raises(Killed):
         run_in(tmp_path / "killed", TINY, killed_at=0.75)
     # Steps 8 to 12, from the checkpoint of step 8; other workers must not matter.
-    again = run_in(tmp_path / "killed", TINY)
+    again = run_in(tmp_path / "killed", dataclasses.replace(TINY, workers=1))
+    sizes = [len(data.load_text(name).train) // TINY.length for name in TINY.domains]
+    assert whole["epochs"] @ sizes == pytest.approx(TINY.num_steps * TINY.batch_size, rel=0.01)
     for name, values in whole.items():
         np.testing.assert_array_equal(again[name], values, name)
     ledgers = [read_ledger(tmp_path / name / "files" / "ledger.jsonl") for name in ("whole", "killed")]
