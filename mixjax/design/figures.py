@@ -108,4 +108,6 @@ def _draw_slices(axis, proposal):
 
 
 def _short(name):
-    return name if len(name) <= 28 else f"…{name[-27:]}"
+    shown = name if len(name) <= 28 else f"…{name[-27:]}"
+    # matplotlib reads formulas between "$".
+    return shown.replace("$", r"\$")

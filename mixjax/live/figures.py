@@ -48,24 +48,31 @@ def ledger_figure(ledger: xarray.Dataset) -> Figure:
     drawn = sums / np.maximum(sums.sum(axis=1, keepdims=True), 1)
     steps = ledger.step.values
     for place, domain in enumerate(shown):
-        colour, name = f"C{place % 10}", str(ledger.domain.values[domain])
-        axes[0].plot(steps[window - 1 :: window][: len(drawn)], drawn[:, domain], color=colour, label=name)
+        colour = f"C{place % 10}"
+        axes[0].plot(steps[window - 1 :: window][: len(drawn)], drawn[:, domain], color=colour)
         axes[0].plot(steps, ledger.weights[:, domain], color=colour, linestyle="--", linewidth=1)
         axes[0].plot(steps, ledger.asked[:, domain], color=colour, linestyle=":", linewidth=1)
-        axes[1].plot(steps, ledger.epochs[:, domain], color=colour, label=name)
+        axes[1].plot(steps, ledger.epochs[:, domain], color=colour, label=str(place))
         if has_losses:
             loss = ledger.losses[:, domain].values
             known = np.isfinite(loss)
-            axes[2].plot(steps[known], loss[known], color=colour, label=name)
+            axes[2].plot(steps[known], loss[known], color=colour)
     title = f"share of the {unit}: drawn (line), in force (dashed), asked (dotted)"
     axes[0].set(xlabel="step", ylabel="share", title=title)
     axes[1].set(xlabel="step", ylabel="epochs", title="how often a domain was seen")
-    _draw_limits(axes[1], ledger, [str(ledger.domain.values[domain]) for domain in shown])
+    names = [str(ledger.domain.values[domain]) for domain in shown]
+    _draw_limits(axes[1], ledger, names)
     if has_losses:
         axes[2].set(xlabel="step", ylabel="loss", title="loss by domain")
     for axis in axes:
         axis.title.set_fontsize(9)
-    axes[1].legend(fontsize=8, title=f"{_MOST} of {amounts.shape[1]} domains" if amounts.shape[1] > _MOST else None)
+    legend = axes[1].legend(
+        fontsize=8, title=f"{_MOST} of {amounts.shape[1]} domains" if amounts.shape[1] > _MOST else None
+    )
+    # Put in afterwards, since a legend leaves out labels that begin with an underscore, and reads formulas between "$".
+    for text, name in zip(legend.get_texts(), names, strict=False):
+        text.set_parse_math(False)
+        text.set_text(name)
     return fig
 
 

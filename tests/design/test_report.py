@@ -75,3 +75,14 @@ def test_files_are_written_into_a_new_folder(found, tmp_path):
     assert (mixture["value"], mixture["low"], mixture["high"]) == (found.value, found.low, found.high)
     rows = (tmp_path / "deep/down/scores.csv").read_text().splitlines()
     assert rows[0] == "law,metric,spearman,r2,coverage" and len(rows) == 1 + 3 * len(found.fitted.scores)
+
+
+def test_names_with_dollars_are_no_formulas():
+    from mixjax.design.figures import _short
+
+    figure = plt.figure()
+    text = figure.text(0.5, 0.5, _short("$x_$"))
+    # A formula that cannot be read raises when it is drawn.
+    figure.canvas.draw()
+    assert text.get_text() == r"\$x_\$" and _short("x" * 40) == "…" + "x" * 27
+    plt.close(figure)

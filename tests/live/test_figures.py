@@ -33,6 +33,15 @@ def test_the_figure_shows_shares_epochs_and_losses(tmp_path):
     plt.close(figure)
 
 
+def test_names_of_domains_are_shown_as_they_are(tmp_path):
+    names = ["$x_$", "_hidden", r"$\frac$"]
+    figure = ledger_figure(ledger_of(tmp_path / "ledger", 5, sizes=dict.fromkeys(names, 50), max_epochs=9))
+    figure.canvas.draw()
+    texts = [text.get_text() for text in figure.axes[1].get_legend().texts]
+    assert sorted(texts[:3]) == sorted(names) and texts[3] == "limit 9"
+    plt.close(figure)
+
+
 def test_limits_of_domains_have_their_colours(tmp_path):
     found = ledger_of(tmp_path / "ledger", max_epochs=[np.inf, 2, 3], losses=False)
     assert found.attrs["max_epochs"] == {"web": None, "books": 2.0, "code": 3.0}
