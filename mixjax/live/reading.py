@@ -32,7 +32,7 @@ def read_batch(
         names: the domains as errors call them; None calls them by number.
 
     Returns:
-        A tree like one row, whose leaves have a leading axis ``[B]``.
+        A tree like one row, whose leaves have a leading axis ``[B]``. Rows of ``bytes`` become an object array.
 
     Raises:
         ValueError: rows of different domains do not have one structure, one shape and one type.
@@ -165,6 +165,11 @@ def _merged(function, parts, segments):
 
 def _stacked(*leaves):
     _check_types({getattr(leaf, "dtype", None) or type(leaf) for leaf in leaves})
+    if type(leaves[0]) is bytes:
+        # NumPy's own type of bytes drops zeros at the end, and serialised examples may end with some.
+        rows = np.empty(len(leaves), object)
+        rows[:] = leaves
+        return rows
     try:
         return np.stack(leaves)
     except ValueError:

@@ -206,3 +206,12 @@ def test_errors_of_a_data_set_say_which_domain_was_read(kind, num_rows):
 def test_a_data_set_cannot_end_the_training_loop(kind):
     with pytest.raises(RuntimeError, match=r"StopIteration was raised while .* of domain 0 was read"):
         read_batch([kind(StopIteration())], np.zeros(1, np.int32), np.array([3]))
+
+
+@pytest.mark.parametrize("sizes", [[4, 4], [20, 3]])
+def test_rows_of_bytes_keep_the_zeros_at_their_end(sizes):
+    domains = [[bytes([d, row, 0, 0][: row % 3 + 2]) for row in range(size)] for d, size in enumerate(sizes)]
+    ids = np.repeat(np.arange(2, dtype=np.int32), sizes)
+    rows = np.concatenate([np.arange(size) for size in sizes])
+    for datasets in (domains, [grain.MapDataset.source(each) for each in domains]):
+        assert read_batch(datasets, ids, rows).tolist() == domains[0] + domains[1]
