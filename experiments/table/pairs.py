@@ -16,7 +16,7 @@ import numpy as np
 from experiments.table.problems import Problem
 from mixjax import WeightRule, rules
 
-__all__ = ["Pair", "excluded", "points", "reason", "rules_of"]
+__all__ = ["LEFT_OUT", "Pair", "excluded", "points", "reason", "rules_of"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +89,13 @@ NEEDS = (
         "the prior is uniform, at every temperature",
     ),
 )
+
+
+LEFT_OUT = {
+    "ado": "fits scaling laws to losses over thousands of steps of a language model; compared on the live mix",
+    "aioli": "probes mixtures in windows of many steps; compared on the live mix",
+}
+"""Rules that no pair of the table has, and why."""
 
 
 def excluded(pair: Pair, problem: Problem) -> bool:

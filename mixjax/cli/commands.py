@@ -62,5 +62,4 @@ def _top(
       mixjax show results/quickstart               what a result holds
       mixjax compare results/quickstart --metric accuracy --better higher
       mixjax data mnist                            fetch a data set that some experiments need
-      mixjax design fit ratios.csv metrics.csv     propose a mixture from the losses of small runs
     """

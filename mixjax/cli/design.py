@@ -15,7 +15,7 @@ def make_design() -> typer.Typer:
     group = typer.Typer(
         no_args_is_help=True,
         rich_markup_mode=None,
-        help="Choose a mixture before the big run, from the losses of small ones.",
+        help="Choose a mixture by the losses of small runs.",
     )
     # With a callback, a group of one command keeps the command's name.
     group.callback()(_top)
@@ -24,7 +24,7 @@ def make_design() -> typer.Typer:
 
 
 def _top() -> None:
-    """Choose a mixture before the big run, from the losses of small ones."""
+    """Choose a mixture by the losses of small runs."""
 
 
 def fit(

@@ -33,7 +33,7 @@ def test_every_pair_runs_or_is_excluded_with_a_reason_and_all_have_as_many_tries
         run_somewhere |= {
             rule for pair in run.values.pairs if pair.name in tries for rule in (pair.loss, pair.sampling)
         }
-    assert run_somewhere == set(RULES)
+    assert run_somewhere == set(RULES) - set(pairs_lib.LEFT_OUT)
 
 
 @pytest.mark.parametrize("number", [0, 6, 9])
