@@ -93,14 +93,21 @@ def test_forward_takes_a_traced_number_of_steps():
     optimizer = optax.adam(0.05)
     params, batches, val_batch = problem()
     state = optimizer.init(params)
-    dynamic = jax.jit(hypergrad(loss, loss, optimizer, mode="forward"))
+    forward, traces = hypergrad(loss, loss, optimizer, mode="forward"), []
+
+    # Counted here: JAX's own count forgets functions where a process has compiled many others.
+    @jax.jit
+    def dynamic(*arguments):
+        traces.append(arguments)
+        return forward(*arguments)
+
     for num_steps in (1, 4):
         a = dynamic(WEIGHTS, params, state, batches, val_batch, num_steps)
         first = jax.tree.map(lambda x, n=num_steps: x[:n], batches)
         b = jax.jit(hypergrad(loss, loss, optimizer))(WEIGHTS, params, state, first, val_batch)
         for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
             np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-13)
-    assert dynamic._cache_size() == 1
+    assert len(traces) == 1
 
 
 def test_a_hundred_domains():
