@@ -178,13 +178,14 @@ def _show_dry_run(runs: Mapping[str, DryRun]) -> None:
 def _show_result(path: Path) -> None:
     """Prints the claims and the files of a result."""
     from mixjax.runner import results
+    from mixjax.sweeps.on_host import FILES as KEPT
 
     claims = claim_texts(results.read_claims(path))
     if claims:
         rows = [(claim.name, claim.value, claim.holds) for claim in claims]
         for line in aligned([("claim", "value", "holds"), *rows]):
             typer.echo(line)
-    kept = sorted(found.relative_to(path) for found in (path / "files").rglob("*") if found.is_file())
+    kept = sorted(found.relative_to(path) for found in (path / KEPT).rglob("*") if found.is_file())
     for name in [*results.FILES, *kept]:
         typer.echo(_shown(path) / name)
 

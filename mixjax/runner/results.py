@@ -37,6 +37,7 @@ from mixjax.runner.configs.fields import from_json
 from mixjax.runner.metadata import ATTRS, Meta, RunMeta, metadata
 from mixjax.runner.report import Report, path_in_project
 from mixjax.sweeps.arrays import as_computable
+from mixjax.sweeps.on_host import FILES as KEPT
 from mixjax.sweeps.vectors import indexed
 
 with requires("experiments", "mixjax.runner.results"):
@@ -49,8 +50,6 @@ Results = dict[str, xr.Dataset]
 
 FILES = ("config.toml", "metrics.npz", "metrics.json", "figure.png", "claims.json", "report.md", "progress.jsonl")
 """The files of a result."""
-
-_KEPT = "files"
 
 
 def read(path: str | Path) -> Results:
@@ -223,7 +222,7 @@ def write(
             shutil.copyfile(progress, new / "progress.jsonl")
         for folder, name in (files or {}).items():
             if any(path.is_file() for path in folder.rglob("*")):
-                shutil.copytree(folder, new / _KEPT / name, dirs_exist_ok=True)
+                shutil.copytree(folder, new / KEPT / name, dirs_exist_ok=True)
         report = Report(
             config, out, results, claims, meta, summary, has_figure=figure is not None, failures=failures or {}
         )
@@ -292,7 +291,7 @@ def check_out(out: str | Path) -> Path:
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out}: is a file; a result is a folder")
     # A typo in --out must not cost somebody's files.
-    other = sorted(p.name for p in out.iterdir() if p.name not in (*FILES, _KEPT)) if out.exists() else []
+    other = sorted(p.name for p in out.iterdir() if p.name not in (*FILES, KEPT)) if out.exists() else []
     if other:
         raise ConfigError(
             f"{out}: holds {other[0]!r}, which is no part of a result; give --out an empty or a new folder"

@@ -12,9 +12,10 @@ from mixjax.sweeps.arrays import digest
 from mixjax.sweeps.keys import bits
 from mixjax.sweeps.metrics import segment_shapes
 from mixjax.sweeps.prepared import Prepared
+from mixjax.sweeps.runs import Runs
 from mixjax.sweeps.segments import Segments
 
-__all__ = ["identity_of"]
+__all__ = ["described_runs", "identity_of"]
 
 
 def identity_of(prepared: Prepared, chunk: int | str, own: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,11 +36,7 @@ def identity_of(prepared: Prepared, chunk: int | str, own: Mapping[str, Any]) ->
     # With "auto" the size of a chunk may differ from call to call, and the code with it: compared at one fixed size.
     program = prepared.build(prepared.map_slots if chunk == "auto" else int(chunk))
     described = {
-        "axes": runs.axes,
-        "points": runs.points,
-        "labels": runs.label_names,
-        "seeds": runs.shape[-1],
-        "first_seed": int(runs.coords["seed"][0]),
+        **described_runs(runs),
         "chunk": chunk if chunk == "auto" else int(chunk),
         "vectorize": prepared.vectorize,
         # Random keys are compared by their words.
@@ -57,6 +54,24 @@ def identity_of(prepared: Prepared, chunk: int | str, own: Mapping[str, Any]) ->
     if taken:
         raise ValueError(f"identity: {taken} are compared anyway; give other names.")
     return dict(own) | described
+
+
+def described_runs(runs: Runs) -> dict[str, Any]:
+    """Describes which runs a sweep has, by name, as JSON values.
+
+    Args:
+        runs: the runs.
+
+    Returns:
+        The axes, the points, the names of labels and the seeds.
+    """
+    return {
+        "axes": runs.axes,
+        "points": runs.points,
+        "labels": runs.label_names,
+        "seeds": runs.shape[-1],
+        "first_seed": int(runs.coords["seed"][0]),
+    }
 
 
 def _stop_fingerprint(train, prepared):

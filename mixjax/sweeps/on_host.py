@@ -16,6 +16,7 @@ import numpy as np
 from mixjax.sweeps.arrays import digest
 from mixjax.sweeps.checkpoints import Chunks
 from mixjax.sweeps.host_loops import HostRun
+from mixjax.sweeps.identity import described_runs
 from mixjax.sweeps.keys import bits
 from mixjax.sweeps.metrics import metric_dims, time_axes
 from mixjax.sweeps.nested import flat_metrics
@@ -124,10 +125,7 @@ def _run_all(spec, runs, folder, callback, tracker, identity):
 def _identity_of(spec, runs):
     function = spec.train.train
     return {
-        "axes": runs.axes,
-        "points": runs.points,
-        "seeds": runs.shape[-1],
-        "first_seed": int(runs.coords["seed"][0]),
+        **described_runs(runs),
         "data": digest({str(i): _comparable(leaf) for i, leaf in enumerate(jax.tree.leaves(spec.data))}),
         "loop": f"{function.__module__}:{function.__qualname__}",
         "jax": jax.__version__,
