@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["can_name_arrays", "local_path", "lock", "remove_partial", "write_whole"]
+__all__ = ["can_name_arrays", "local_path", "lock", "make_folder", "remove_partial", "write_whole"]
 
 _LOG = logging.getLogger(__name__)
 _PARTIAL = ".partial"
@@ -58,6 +58,38 @@ def local_path(name: str, value: str | os.PathLike) -> Path:
         return Path(text).expanduser()
     except RuntimeError:
         raise ValueError(f"{name}: no user has the home folder {text!r}") from None
+
+
+def make_folder(name: str, folder: Path) -> Path:
+    """Makes a folder, and those above it, unless it is there already.
+
+    Args:
+        name: what the folder is for, such as "checkpoint" or "--out", for the error.
+        folder: the folder.
+
+    Returns:
+        The folder.
+
+    Raises:
+        OSError: a file is in its place, or it cannot be made. The class is that of the system's error.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> file = pathlib.Path(tempfile.mkdtemp(), "file")
+        >>> _ = file.write_text("not a folder")
+        >>> make_folder("checkpoint", file / "runs")
+        Traceback (most recent call last):
+            ...
+        NotADirectoryError: checkpoint: takes a folder, but .../file is a file
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        for place in (folder, *folder.parents):
+            if place.exists() and not place.is_dir():
+                raise type(error)(f"{name}: takes a folder, but {place} is a file") from None
+        raise type(error)(f"{name}: {folder} cannot be made: {error.strerror}") from None
+    return folder
 
 
 def can_name_arrays(name: str) -> bool:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import operator
 import sys
@@ -72,6 +73,23 @@ def as_size(name: str, value: Any) -> int:
         raise TypeError(f"{name} must be an integer that is known outside jit, got {what}.") from None
 
 
+def _as_real(name: str, value: Any) -> np.ndarray:
+    """Returns a concrete hyperparameter as an array that can be compared with numbers.
+
+    Raises:
+        TypeError: text, None, complex numbers, or other things that are no real numbers.
+    """
+    array = np.asarray(value)
+    if array.dtype.kind in "biuf":
+        return array
+    # Text would pass through float() where it looks like a number, and None would become NaN.
+    if array.dtype.kind in "OV" and not any(entry is None or isinstance(entry, (str, bytes)) for entry in array.flat):
+        # Fractions and integers beyond 64 bits are objects to NumPy, and bfloat16 is of its kind "void".
+        with contextlib.suppress(TypeError, ValueError):
+            return array.astype(np.float64)
+    raise TypeError(f"{name} must be a real number or an array of them, got {value!r}.")
+
+
 def check_range(name: str, value: ArrayLike, low: float, high: float = math.inf) -> None:
     """Raises a ValueError if a concrete hyperparameter is not finite or leaves ``[low, high]``.
 
@@ -83,6 +101,7 @@ def check_range(name: str, value: ArrayLike, low: float, high: float = math.inf)
 
     Raises:
         ValueError: an entry is out of range, infinite or NaN.
+        TypeError: something else than real numbers.
 
     Example:
         >>> check_range("gamma", 2.0, 0.0, 1.0)
@@ -92,7 +111,7 @@ def check_range(name: str, value: ArrayLike, low: float, high: float = math.inf)
     """
     # A traced value has no number yet; the rules' own guards have to hold for it.
     if is_concrete(value):
-        numbers = np.asarray(value)
+        numbers = _as_real(name, value)
         if not (np.isfinite(numbers).all() and (numbers >= low).all() and (numbers <= high).all()):
             upper = f"{high:g}]" if math.isfinite(high) else "inf)"
             raise ValueError(f"{name} must be in [{low:g}, {upper}, got {value}.")
@@ -124,8 +143,9 @@ def check_positive(name: str, value: ArrayLike) -> None:
 
     Raises:
         ValueError: an entry is zero, negative or NaN.
+        TypeError: something else than real numbers.
     """
-    if is_concrete(value) and not bool(np.all(np.asarray(value) > 0)):
+    if is_concrete(value) and not bool(np.all(_as_real(name, value) > 0)):
         raise ValueError(f"{name} must be positive, got {value}.")
 
 
@@ -138,8 +158,9 @@ def check_non_negative(name: str, value: ArrayLike) -> None:
 
     Raises:
         ValueError: an entry is negative or NaN.
+        TypeError: something else than real numbers.
     """
-    if is_concrete(value) and not bool(np.all(np.asarray(value) >= 0)):
+    if is_concrete(value) and not bool(np.all(_as_real(name, value) >= 0)):
         raise ValueError(f"{name} must be in [0, inf], got {value}.")
 
 

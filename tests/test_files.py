@@ -8,7 +8,8 @@ from pathlib import Path
 import filelock
 import pytest
 
-from mixjax.files import local_path, lock, remove_partial, write_whole
+import mixjax
+from mixjax.files import local_path, lock, make_folder, remove_partial, write_whole
 
 
 @pytest.mark.parametrize("value", ["a/b", "/a/b", "C:/a", "a:b", "C:\\a", ".", "file", "x y"])
@@ -124,3 +125,34 @@ def test_a_file_system_without_locks_is_used_all_the_same(tmp_path, monkeypatch,
 
     monkeypatch.setattr(filelock.BaseFileLock, "acquire", acquire)
     lock(tmp_path / "lock")
+
+
+@pytest.mark.parametrize("below", ["", "runs", "runs/first"])
+def test_make_folder_names_the_file_in_its_place(tmp_path, below):
+    file = tmp_path / "file"
+    file.write_text("not a folder")
+    with pytest.raises(OSError, match=rf"^checkpoint: takes a folder, but {file} is a file$"):
+        make_folder("checkpoint", file / below)
+    assert make_folder("checkpoint", tmp_path / "new" / "runs").is_dir()
+
+
+def test_make_folder_says_why_a_folder_cannot_be_made():
+    with pytest.raises(OSError, match=r"^checkpoint: /proc/none cannot be made: .+$"):
+        make_folder("checkpoint", Path("/proc/none"))
+
+
+@pytest.mark.parametrize("place", ["checkpoint", "ledger"])
+def test_every_writer_names_a_file_in_the_place_of_its_folder(tmp_path, place):
+    file = tmp_path / "file"
+    file.write_text("not a folder")
+    writers = {
+        "checkpoint": lambda: mixjax.sweep(lambda key, hparams, data: {"x": 1.0}, seeds=1, checkpoint=file),
+        "ledger": lambda: mixjax.live.Ledger(file / "ledger.jsonl", mixjax.live.Plan([4, 4], 2, [0.5, 0.5])),
+    }
+    with pytest.raises(OSError, match=rf"takes a folder, but {file} is a file$"):
+        writers[place]()
+
+
+def test_a_ledger_is_no_folder(tmp_path):
+    with pytest.raises(IsADirectoryError, match=r"^path: takes a file, but .+ is a folder$"):
+        mixjax.live.Ledger(tmp_path, mixjax.live.Plan([4, 4], 2, [0.5, 0.5]))

@@ -1,5 +1,7 @@
 """Tests that errors about hyperparameters name the argument and what it takes, and that traced values pass."""
 
+from fractions import Fraction
+
 import jax
 import numpy as np
 import pytest
@@ -46,6 +48,26 @@ def test_check_non_negative(value):
     with pytest.raises(ValueError, match=r"^beta must be in \[0, inf\], got "):
         numbers.check_non_negative("beta", value)
     numbers.check_non_negative("beta", [0.0, np.inf])
+
+
+CHECKS = {
+    "range": lambda value: numbers.check_range("rate", value, 0.0, 100.0),
+    "positive": lambda value: numbers.check_positive("rate", value),
+    "non_negative": lambda value: numbers.check_non_negative("rate", value),
+}
+
+
+@pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
+@pytest.mark.parametrize("value", ["0.5", b"1", None, 1j, [1.0, None], [1, "b"], object(), {}, np.datetime64("2020")])
+def test_what_is_no_real_number_is_named(check, value):
+    with pytest.raises(TypeError, match=r"^rate must be a real number or an array of them, got .+\.$"):
+        check(value)
+
+
+@pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
+@pytest.mark.parametrize("value", [1, True, np.float16(0.5), Fraction(1, 2), [1, 2.0], jax.numpy.ones(2, "bfloat16")])
+def test_every_real_number_passes(check, value):
+    check(value)
 
 
 def test_check_choice_lists_the_choices():

@@ -12,7 +12,7 @@ import typer
 from mixjax.cli.choosing import at_best_settings, setting_columns
 from mixjax.cli.select import along_dim, as_number, known_label, metric_arrays, select_labels, settle, unit_text
 from mixjax.cli.terminal import Mistake
-from mixjax.files import local_path
+from mixjax.files import local_path, make_folder
 from mixjax.runner import results
 from mixjax.runner.comparison import paired_table
 from mixjax.runner.configs.tables import dotted
@@ -135,7 +135,10 @@ def _figure_path(out: Path) -> Path:
         raise Mistake(f"--out {out}: must end in {', '.join(_FORMATS)}")
     if out.is_dir():
         raise Mistake(f"--out {out}: is a folder")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        make_folder("--out", out.parent)
+    except OSError as error:
+        raise Mistake(error) from error
     return out
 
 

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mixjax.files import local_path
+from mixjax.files import local_path, make_folder
 from mixjax.live.arguments import check_integer, check_plan
 from mixjax.live.batch import Batch
 from mixjax.live.ledger_form import FORM, has_steps, is_start, read_lines, start_line, steps_line
@@ -69,7 +69,9 @@ class Ledger:
             # Hosts often share their disk, where two of them would cut and append to one file.
             self._file: BinaryIO = open(os.devnull, "ab", buffering=0)  # noqa: SIM115 (closed by close)
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder("path", self._path.parent)
+        if self._path.is_dir():
+            raise IsADirectoryError(f"path: takes a file, but {self._path} is a folder")
         lines, event = _cut(self._path, plan)
         # Written anew and renamed, so that a process killed here loses no line.
         partial = self._path.with_name(f".{self._path.name}.partial")

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mixjax.files import local_path, lock, remove_partial, write_whole
+from mixjax.files import local_path, lock, make_folder, remove_partial, write_whole
 from mixjax.sweeps.blocks import read_block, write_block
 from mixjax.sweeps.segments import Kept
 
@@ -70,9 +70,9 @@ class Chunks:
         self.folder = local_path("folder", folder).absolute()
         # Through JSON and back: tuples become lists, so that the identity compares with the one in the file.
         identity = json.loads(json.dumps(dict(identity)))
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder("checkpoint", self.folder)
         if not os.access(self.folder, os.W_OK):
-            raise PermissionError(f"{self.folder} cannot be written")
+            raise PermissionError(f"checkpoint: {self.folder} cannot be written")
         # Locked before anything is compared or deleted: another process may be at work here.
         self._lock = lock(self.folder / f"lock_{jax.process_index()}")
         self._check_identity(identity)
