@@ -16,6 +16,7 @@ from mixjax.live.pacing import Paced, Pacing
 from mixjax.live.position import Position
 from mixjax.live.row_lengths import RowLengths
 from mixjax.live.rows import Rows
+from mixjax.live.spread import Spread
 from mixjax.live.tokens_carried import carry_tokens
 from mixjax.samplers.host_carried import UNIT, carry_counts, fixed_point
 
@@ -63,6 +64,7 @@ class Drawing:
         self._lengths = None if lengths is None else RowLengths(lengths, seed, sizes)
         self.totals = None if self._lengths is None else self._lengths.totals
         self.pacing = Pacing(sizes, batch_size, max_epochs, budget, totals=self.totals)
+        self.spread = Spread(self._names)
 
     def draw(
         self, step: int, at: Position, asked: NDArray[np.float32], c: NDArray[np.float32] | None
@@ -91,7 +93,8 @@ class Drawing:
         row_numbers += at.drawn[domain_ids]
         factors, mass = self._shared_mass(at.mass, q if c is None else c, split, c is None)
         waiting = self._waiting(at, mass, q)
-        after = after._replace(mass=mass, waiting=at.waiting | waiting)
+        near_one, fallen = self.spread.after(at.near_one, asked, c)
+        after = after._replace(mass=mass, waiting=at.waiting | waiting, near_one=near_one)
 
         index, num_hosts = self._host
         mine = slice(index, None, num_hosts)
@@ -108,7 +111,9 @@ class Drawing:
             counts=counts.astype(np.int32),
             weights=q.astype(np.float32),
             asked=asked,
-            events=as_events(self._events(step, at, after, split, waiting)),
+            events=as_events(
+                self._events(step, at, after, split, waiting) + [{"step": step, **each} for each in fallen]
+            ),
             tokens=split.tokens,
             lengths=lengths,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -60,6 +61,9 @@ class Plan:
     *Events.* Batches say what happened beside drawing, and the ledger writes it down: a domain ``begins epoch 2`` (once
     a domain), or has its ``limit reached``; rows or tokens were ``written off``; the weights ask for more than pacing
     leaves (``limits below the weights``, once until they do not); ``loss weight waits for rows`` (once a domain).
+    ``sampling weights near one domain``, or ``loss weights near one domain``, says that weights that began on three
+    domains or more have fallen below an effective number of two, see :func:`mixjax.rules.effective_domains`. It comes
+    once until they recover, and the first host warns too (a RuntimeWarning).
 
     Args:
         sizes: number of examples of each domain, from 1 to 2^40; a sequence, or a mapping from names.
@@ -136,13 +140,15 @@ class Plan:
         )
 
         self._step = 0
-        self._now = Position.start(num_domains)
+        self._now = Position.start(num_domains, self._drawing.spread.at_start(*self._schedule.first))
         self._snapshots = {0: self._now}
         self._ending: dict[str, Any] | None = None
         self._changed = threading.Condition()
         self._publisher = threading.get_ident()
         self._closed = False
         self._restored = 0
+        # The last step whose warnings were given: a step that is taken back and drawn again does not warn again.
+        self._warned = -1
 
     @property
     def lag(self) -> int:
@@ -212,7 +218,8 @@ class Plan:
             self._step, self._now = self._step + 1, after
             self._snapshots[self._step] = after
             self._forget()
-            return batch
+        self._warn(batch)
+        return batch
 
     def is_known(self) -> bool:
         """Tells whether ``next`` would return, or end the plan, without waiting for weights."""
@@ -312,11 +319,30 @@ class Plan:
             self._restored += 1
             self._publisher = threading.get_ident()
             self._closed = False
+            self._warned = self._step - 1
 
     def _after_publication(self):
         self._publisher = threading.get_ident()
         self._forget()
         self._changed.notify_all()
+
+    def _warn(self, batch):
+        """Warns of the events that few would look for in the ledger, on one host, since all have the same."""
+        if self.host[0] or batch.step <= self._warned:
+            return
+        self._warned = batch.step
+        for event in batch.events:
+            if event["event"].endswith("weights near one domain"):
+                (name,) = event["domains"]
+                warnings.warn(
+                    f"step {batch.step}: the {event['event'].partition(' ')[0]} weights come near one domain: "
+                    f"{name!r} has {event['share']:.2f}, and the effective number of domains is "
+                    f"{event['effective_domains']:.2f} of {len(self.sizes)}. Smaller steps of the rule, more rows "
+                    "behind its signals or mixjax.rules.floor keep the others in the mix.",
+                    RuntimeWarning,
+                    # The line that called next.
+                    stacklevel=4,
+                )
 
     def _first_needed(self):
         """Returns the step that a state saved now starts with."""

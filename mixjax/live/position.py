@@ -24,6 +24,8 @@ class Position(NamedTuple):
         spent: tokens drawn in all, also of domains that were removed since.
         is_below: whether the plan has said that limits cut weights off.
         waiting: names of the domains of which the plan has said that their loss weight waits for rows.
+        near_one: of "sampling" and "loss", the weights that the plan has said, or found from the start, to be near a
+            single domain.
         events: what happened since the step before, for the next batch.
     """
 
@@ -34,13 +36,14 @@ class Position(NamedTuple):
     spent: int = 0
     is_below: bool = False
     waiting: frozenset[str] = frozenset()
+    near_one: frozenset[str] = frozenset()
     events: tuple[dict[str, Any], ...] = ()
 
     @classmethod
-    def start(cls, num_domains: int) -> Position:
+    def start(cls, num_domains: int, near_one: frozenset[str] = frozenset()) -> Position:
         """Returns the position before the first step."""
         zeros = np.zeros(num_domains, np.int64)
-        return cls(drawn=zeros, tokens=zeros, carry=zeros, mass=np.zeros(num_domains))
+        return cls(drawn=zeros, tokens=zeros, carry=zeros, mass=np.zeros(num_domains), near_one=near_one)
 
     def get_state(self, counts_tokens: bool) -> dict[str, Any]:
         """Returns the position for JSON."""
@@ -50,6 +53,7 @@ class Position(NamedTuple):
             "mass": self.mass.tolist(),
             "is_below": self.is_below,
             "waiting": sorted(self.waiting),
+            "near_one": sorted(self.near_one),
             "events": list(self.events),
         }
         if counts_tokens:
@@ -66,8 +70,9 @@ class Position(NamedTuple):
             carry=np.array(state["carry"], np.int64),
             mass=np.array(state["mass"], np.float64),
             spent=state.get("spent", 0),
-            # A state of version 1 says none of these.
+            # A state of an older mixjax says none of these, or not all.
             is_below=state.get("is_below", False),
             waiting=frozenset(state.get("waiting", ())),
+            near_one=frozenset(state.get("near_one", ())),
             events=tuple(state.get("events", ())),
         )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from mixjax.live.spread import KINDS
 from mixjax.live.weights import as_weights
 
 if TYPE_CHECKING:
@@ -102,6 +103,9 @@ def _undamaged(state: Mapping[str, Any]) -> dict[str, Any]:
     waiting = state.get("waiting", [])
     if not isinstance(waiting, (list, tuple)) or not all(isinstance(name, str) for name in waiting):
         refuse("waiting", waiting)
+    near_one = state.get("near_one", [])
+    if not isinstance(near_one, (list, tuple)) or not all(name in KINDS for name in near_one):
+        refuse("near_one", near_one)
     # Each step adds 1 to the loss weight that waits, and rounding in float32 a little more.
     if not min(found["mass"]) >= 0 or not sum(found["mass"]) <= 1.001 * found["step"]:
         refuse("mass", state["mass"])

@@ -171,6 +171,8 @@ def test_a_state_of_step_ten_to_the_nine_goes_on_in_domains_of_any_size(lengths)
         ("is_below", "no"),
         ("waiting", "web"),
         ("waiting", [3]),
+        ("near_one", "loss"),
+        ("near_one", ["other"]),
         ("events", "none"),
         ("events", [3]),
         ("events", [{"x": 1}]),
