@@ -24,6 +24,7 @@ from mixjax.sweeps.host_loops import HostLoop, HostRun
 from mixjax.sweeps.loop import run, sweep
 from mixjax.sweeps.points import Labels, random_points
 from mixjax.sweeps.progress import Record
+from mixjax.sweeps.rounds import in_rounds
 from mixjax.sweeps.segments import Segments, diverged
 from mixjax.sweeps.spec import Sweep
 
@@ -40,6 +41,7 @@ __all__ = [
     "Sweep",
     "diverged",
     "dry_run",
+    "in_rounds",
     "random_points",
     "run",
     "search",
