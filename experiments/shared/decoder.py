@@ -19,10 +19,11 @@ class Block(nnx.Module):
         self.up = nnx.Linear(width, 4 * width, use_bias=False, rngs=rngs)
         self.down = nnx.Linear(4 * width, width, use_bias=False, rngs=rngs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps ``[n, length, width]`` to the same shape."""
+    def __call__(self, x: jax.Array, segments: jax.Array | None = None) -> jax.Array:
+        """Maps ``[n, length, width]`` to the same shape; attention stays within segments, integers ``[n, length]``."""
         heads = self.qkv(self.norms[0](x)).reshape(*x.shape[:-1], self.heads, -1)
-        mixed = jax.nn.dot_product_attention(*jnp.split(heads, 3, axis=-1), is_causal=True)
+        mask = None if segments is None else (segments[:, None, :, None] == segments[:, None, None, :])
+        mixed = jax.nn.dot_product_attention(*jnp.split(heads, 3, axis=-1), mask=mask, is_causal=True)
         x += self.mix(mixed.reshape(x.shape))
         return x + self.down(jax.nn.gelu(self.up(self.norms[1](x))))
 
@@ -38,9 +39,19 @@ class Decoder(nnx.Module):
         self.norm = nnx.RMSNorm(width, rngs=rngs)
         self.out = nnx.Linear(width, vocabulary, rngs=rngs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Returns the logits; the logits of a place depend only on the tokens up to it."""
-        x = self.tokens(x.astype(jnp.int32)) + self.positions(jnp.arange(x.shape[-1]))
+    def __call__(
+        self, x: jax.Array, segments: jax.Array | None = None, positions: jax.Array | None = None
+    ) -> jax.Array:
+        """Returns the logits; the logits of a place depend only on the tokens of its segment up to it.
+
+        Args:
+            x: ``[n, length]``, tokens.
+            segments: integers ``[n, length]``, which tokens belong together, such as those of one document; all of a
+                row when None.
+            positions: integers ``[n, length]``, the place of each token in its segment; its place in the row when None.
+        """
+        positions = jnp.arange(x.shape[-1]) if positions is None else positions
+        x = self.tokens(x.astype(jnp.int32)) + self.positions(positions)
         for block in self.blocks:
-            x = block(x)
+            x = block(x, segments)
         return self.out(self.norm(x))

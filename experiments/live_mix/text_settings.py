@@ -1,0 +1,85 @@
+"""Holds the settings of the language model on a live mix."""
+
+import dataclasses
+from typing import Literal
+
+__all__ = ["Method", "Text"]
+
+Method = Literal["static", "erma", "va", "erma_va"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """Holds the settings.
+
+    Attributes:
+        method: ``static`` draws and weighs by the domains' sizes to the power ``temperature``; ``erma`` moves the loss
+            weights, ``va`` the sampling weights, ``erma_va`` both.
+        domains: names of :data:`mixjax.data.TEXT_DOMAINS`; for ``bpe`` of :func:`mixjax.data.token_domains`.
+        tokens: ``bytes``, or the pieces of words of the files that ``mixjax data tokens`` makes, ``bpe``.
+        vocabulary: number of different pieces of words, which says which token files are read.
+        cells: whether each natural cell of the domains in the token files, such as a language, is a domain.
+        rows: how documents become rows of training. ``windows`` cuts the domain's file wherever a row ends. ``packed``
+            keeps documents apart, and the plan counts tokens; needs ``bpe``. Validation and test rows are windows for
+            both, so that their losses compare.
+        temperature: 1 draws domains by their sizes, 0 all alike.
+        length: tokens of a row that the model reads.
+        batch_size: rows of a step.
+        microbatches: parts of a batch, whose gradients are added up.
+        num_steps: optimizer steps.
+        layers: blocks of the decoder.
+        width: width of the decoder.
+        heads: heads of its attention.
+        learning_rate: the highest one, after the warm-up.
+        warmup: share of the steps in which the learning rate rises; then it falls along a cosine.
+        clip: largest norm of a gradient.
+        probe_every: steps between two probes, at each of which the weights move.
+        probe_size: validation rows of each domain in a probe.
+        probe_domains: domains of a probe, which take turns; 0 is all of them.
+        gamma1: ``gamma1`` of :func:`mixjax.rules.erma`.
+        gamma2: ``gamma2`` of :func:`mixjax.rules.erma`.
+        floor: least share of the prior in the loss weights and in the sampling weights.
+        eval_every: steps between two measurements of the test losses.
+        eval_size: test rows of each domain.
+        lag: steps from a publication to its effect.
+        workers: processes that read.
+        save_every: steps between two checkpoints.
+    """
+
+    method: Method = "erma_va"
+    domains: tuple[str, ...] = ("python", "c", "reference")
+    tokens: Literal["bytes", "bpe"] = "bytes"
+    vocabulary: int = 8192
+    cells: bool = False
+    rows: Literal["windows", "packed"] = "windows"
+    temperature: float = 0.3
+    length: int = 64
+    batch_size: int = 32
+    microbatches: int = 2
+    num_steps: int = 200
+    layers: int = 2
+    width: int = 64
+    heads: int = 4
+    learning_rate: float = 3e-3
+    warmup: float = 0.05
+    clip: float = 1.0
+    probe_every: int = 10
+    probe_size: int = 8
+    probe_domains: int = 0
+    gamma1: float = 0.01
+    gamma2: float = 0.05
+    floor: float = 0.2
+    eval_every: int = 10
+    eval_size: int = 32
+    lag: int = 4
+    workers: int = 0
+    save_every: int = 100
+
+    def __post_init__(self):
+        """Raises a ValueError for settings that do not go together."""
+        if self.tokens == "bytes" and (self.cells or self.rows == "packed"):
+            raise ValueError("cells and rows = 'packed' need tokens = 'bpe': files of bytes do not mark documents.")
+        if self.batch_size % self.microbatches:
+            raise ValueError(
+                f"microbatches must divide batch_size = {self.batch_size}, got microbatches = {self.microbatches}."
+            )
