@@ -108,11 +108,17 @@ def made_up_results(config):
         first = first or experiment
         axes = {name: list(values) for name, values in config.sweep.axes.items()}
         hparams = {name: jax.ShapeDtypeStruct((), np.float32) for name in axes}
-        shapes = jax.eval_shape(experiment.train, jax.random.key(0), hparams, experiment.data)
+        if isinstance(experiment.train, mixjax.sweeps.HostLoop):
+            # An ordinary loop cannot be traced, and all of its dimensions have coordinates.
+            shapes = {
+                name: tuple(len(experiment.coords[dim]) for dim in dims) for name, dims in experiment.dims.items()
+            }
+        else:
+            traced = jax.eval_shape(experiment.train, jax.random.key(0), hparams, experiment.data)
+            shapes = {name: metric.shape for name, metric in traced.items()}
         sizes = (*map(len, axes.values()), 3)
         variables = {
-            name: ((*axes, "seed", *experiment.dims[name]), rng.random(sizes + shape.shape))
-            for name, shape in shapes.items()
+            name: ((*axes, "seed", *experiment.dims[name]), rng.random(sizes + shape)) for name, shape in shapes.items()
         }
         results[run.name] = xarray.Dataset(variables, {**axes, "seed": np.arange(3), **experiment.coords})
     return first, results
