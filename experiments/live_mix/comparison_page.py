@@ -1,0 +1,294 @@
+"""Writes the section of ``RESULTS.md`` on the comparison of mixing methods, with its figure, from the results.
+
+``python -m experiments.live_mix.comparison_page RESULTS_DIR``
+"""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import xarray
+
+from experiments.live_mix.comparison_claims import overheads, sentences
+from experiments.live_mix.comparison_figure import figure
+from experiments.live_mix.comparison_tables import (
+    BEST_STATIC,
+    COSTS,
+    MEASURES,
+    NAMES,
+    REFERENCE,
+    STATIC,
+    at_equal,
+    best_of,
+    compared,
+    final,
+    methods,
+)
+from experiments.shared.sections import replace_section
+from experiments.shared.statistics import mean_stderr
+from mixjax.runner import results as results_lib
+from mixjax.runner.claims import Claim, rows
+from mixjax.runner.texts import claim_texts, markdown_table, mean_text
+
+__all__ = ["main", "section"]
+
+FOLDER = Path(__file__).parent
+BENCHMARK = Path("experiments/benchmarks/results/mixing_methods/results.json")
+NAME = "comparison"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.live_mix.comparison_page", description=__doc__)
+    parser.add_argument("results", type=Path, help="the folder that `mixjax run` wrote")
+    parser.add_argument("--tuning", type=Path, help="the folder of the tuning's results, for what was tried")
+    parser.add_argument(
+        "--costs", type=Path, default=BENCHMARK, help=f"results of the benchmark, by default {BENCHMARK}"
+    )
+    parser.add_argument("--out", type=Path, default=FOLDER, help=f"the folder of RESULTS.md, by default {FOLDER}")
+    options = parser.parse_args(arguments)
+    results = results_lib.read(options.results)
+    config = results_lib.read_config(options.results)
+    ratios = read_ratios(options.costs)
+    tried = None if options.tuning is None else results_lib.read(options.tuning)
+    drawn = figure(results)
+    options.out.mkdir(parents=True, exist_ok=True)
+    drawn.savefig(options.out / f"{NAME}.png", dpi=100)
+    page = options.out / "RESULTS.md"
+    text = section(results, config, ratios, tried)
+    page.write_text(replace_section(page.read_text() if page.exists() else "", NAME, text))
+    print(f"written: {page} and {options.out / NAME}.png")
+
+
+def read_ratios(path: Path) -> dict[str, list[float]]:
+    """Reads the processor time of each method over the uniform mix's, one ratio for each turn; {} without the file."""
+    if not path.is_file():
+        return {}
+    return json.loads(path.read_text())["data"]["over_uniform"]
+
+
+def section(
+    results: Mapping[str, xarray.Dataset],
+    config: Mapping[str, Any],
+    ratios: Mapping[str, Sequence[float]],
+    tried: Mapping[str, xarray.Dataset] | None = None,
+) -> str:
+    """Writes the section.
+
+    Args:
+        results: run name -> metrics.
+        config: the resolved config of the runs.
+        ratios: method -> processor time over the uniform mix's, one for each turn of the benchmark.
+        tried: results of the tuning, if they are there.
+    """
+    tables = {baseline: compared(results, baseline) for baseline in (REFERENCE, BEST_STATIC)}
+    parts = [
+        "## Mixing methods at equal cost",
+        _setting(results, config, tried),
+        _methods(results, config, ratios),
+        _differences(results, tables[REFERENCE]),
+        _in_words(results, tables),
+        f"![The comparison: mean against worst domain, held-out domain, each domain, weights over time]({NAME}.png)",
+        _papers([*sentences(results), *overheads(ratios)]),
+        _limits(results, config),
+        _how_to(config),
+    ]
+    return "\n\n".join(parts)
+
+
+def _setting(results, config, tried) -> str:
+    first = next(iter(results.values()))
+    base = {key: value for key, value in config.items() if not isinstance(value, (dict, list)) and key != "experiment"}
+    settings = ", ".join(f"{key} {value}" for key, value in base.items())
+    seeds = first["seed"].values
+    tuned = ""
+    if tried is not None:
+        other = next(iter(tried.values()))["seed"].values
+        tuned = (
+            f" Settings were chosen by the mean validation loss of {other.size} other seeds ({other.min()} to "
+            f"{other.max()}), with {len(tried)} runs in all; no test loss of the seeds here was looked at."
+        )
+    return (
+        f"{len(methods(results))} methods train the same decoder on the same {first.sizes['domain']} domains "
+        f"({', '.join(map(str, first['domain'].values))}), and are tested on text of these and of one domain that none "
+        f"of them sees. {seeds.size} seeds, {seeds.min()} to {seeds.max()}, are paired: a seed has the same first "
+        f"parameters for all methods.{tuned} Settings that all share: {settings}."
+    )
+
+
+def _methods(results, config, ratios) -> str:
+    """Tabulates what each method was run with, and what it cost."""
+    chosen = {run.get("name"): run for run in config.get("run", [])}
+    table = []
+    for name in methods(results):
+        own = {key: value for key, value in chosen.get(name, {}).items() if key not in ("name", "method")}
+        steps, timed = (int(at_equal(results, cost)[name]["step"].values[-1]) for cost in COSTS)
+        cost = "-"
+        if name in ratios:
+            ordered = sorted(ratios[name])
+            cost = f"{ordered[len(ordered) // 2]:.3f} ({ordered[0]:.3f} to {ordered[-1]:.3f})"
+        elif name == REFERENCE:
+            cost = "1"
+        least = results[name]["least_effective_domains"]
+        epochs = results[name]["epochs"].mean("seed")
+        table.append(
+            [
+                NAMES.get(name, name),
+                ", ".join(f"{key} {value}" for key, value in own.items()) or "-",
+                cost,
+                f"{steps:,}",
+                f"{timed:,}" if timed != steps else "the same",
+                f"{float(epochs.min()):.2g} to {float(epochs.max()):.2g}",
+                f"{float(least.mean()):.1f}",
+            ]
+        )
+    header = ["method", "its settings", "cost", "steps", "steps at equal time", "epochs", "least effective domains"]
+    return "\n".join(
+        [
+            *markdown_table(header, table),
+            "",
+            "Cost is the processor time of a whole training, proxies and probes included, over that of the uniform mix "
+            "in the same turn (median, least and most). A method of higher cost gets fewer steps at equal processor "
+            "time. Epochs are passes over the domain that was seen least and most. The least effective number of "
+            "domains during a run, mean over seeds, is below 2 where the weights came near a single one.",
+        ]
+    )
+
+
+def _differences(results, table) -> str:
+    """Tabulates the differences to the uniform mix: a row a method, best mean first."""
+    cells = table.set_index(["method", "cost", "measure"])
+    order = table[(table.cost == "steps") & (table.measure == "mean")].sort_values("difference").method
+    base = {measure: mean_stderr(final(results[REFERENCE], measure)) for measure in MEASURES}
+    header = ["method", *(f"{measure}, {COSTS[cost]}" for cost in COSTS for measure in MEASURES)]
+    rows_ = [[NAMES.get(name, name), *(_cell(cells, name, c, m) for c in COSTS for m in MEASURES)] for name in order]
+    uniform = [f"({mean_text(*map(float, base[measure]))})" for measure in MEASURES]
+    at = [name for name in order if table[(table.method == name) & table.reused].empty]
+    same = "" if not at else f" Of {_listed(at)}, the runs at equal time are others; the rest repeats its own."
+    return "\n".join(
+        [
+            *markdown_table(header, [[NAMES[REFERENCE], *uniform, *uniform], *rows_]),
+            "",
+            "Differences of the final test loss to the uniform mix in nats per token, ± standard error over paired "
+            f"seeds; in brackets the uniform mix's loss. Mean: {MEASURES['mean']}; worst: {MEASURES['worst']}; target: "
+            f"{MEASURES['target']}. Bold: better or worse by the paired t-test after Holm's correction over all "
+            f"{int((~table.reused).sum())} tests of this table (p at most 0.05); the others are undecided.{same}",
+        ]
+    )
+
+
+def _cell(cells: pd.DataFrame, name: str, cost: str, measure: str) -> str:
+    row = cells.loc[(name, cost, measure)]
+    if not row.num_seeds:
+        return "diverged"
+    text = f"{'+' if row.difference >= 0 else ''}{mean_text(row.difference, row.stderr)}"
+    left = f" ({row.left_out} seeds diverged)" if row.left_out else ""
+    return (f"**{text}** {row.verdict}" if row.verdict != "undecided" else text) + left
+
+
+def _in_words(results, tables) -> str:
+    """Says for each measure which methods are better and worse; the sentences follow from the verdicts."""
+    lines = ["In words:", ""]
+    for cost in COSTS:
+        for measure, words in MEASURES.items():
+            for baseline, table in tables.items():
+                rows_ = table[(table.cost == cost) & (table.measure == measure)]
+                against = "the uniform mix"
+                if baseline == BEST_STATIC:
+                    losses = {n: final(d, measure) for n, d in at_equal(results, cost).items() if n in STATIC}
+                    against = f"the best static mix ({NAMES[best_of(losses).name]})"
+                lines.append(f"- {words}, equal {COSTS[cost]}, against {against}: {_outcome(rows_)}")
+    both = tables[REFERENCE]
+    wins = [
+        name
+        for name in dict.fromkeys(both.method)
+        if (both[(both.method == name) & (both.measure == "mean")].verdict == "better").all()
+        and not (both[both.method == name].verdict == "worse").any()
+    ]
+    lines += ["", _conclusion(wins)]
+    return "\n".join(lines)
+
+
+def _outcome(table: pd.DataFrame) -> str:
+    """Says which methods are better, worse and undecided."""
+    parts = []
+    for verdict in ("better", "worse"):
+        own = table[table.verdict == verdict].sort_values("difference")
+        if len(own):
+            parts.append(f"{_listed(own.method)} {'is' if len(own) == 1 else 'are'} {verdict}")
+    left = len(table) - sum((table.verdict == verdict).sum() for verdict in ("better", "worse"))
+    if not parts:
+        return f"nothing is decided for any of {left} methods."
+    return "; ".join(parts) + (f"; {left} undecided." if left else ".")
+
+
+def _conclusion(wins: Sequence[str]) -> str:
+    if not wins:
+        return (
+            "No method has a lower mean loss than the uniform mix at equal steps and at equal processor time without "
+            "being worse on the worst domain or on the held-out one."
+        )
+    verb = "has" if len(wins) == 1 else "have"
+    return (
+        f"{_listed(wins)} {verb} a lower mean loss than the uniform mix at equal steps and at equal processor time, "
+        "without being worse on the worst domain or on the held-out one."
+    )
+
+
+def _papers(judged: Sequence[Claim]) -> str:
+    """Tabulates the papers' sentences and what became of them, and the notes below."""
+    lines = ["### What the papers say", ""]
+    texts = claim_texts(rows(judged))
+    table = [
+        [claim.statement, claim.source, text.value or "-", text.threshold or "-", text.holds]
+        for claim, text in zip(judged, texts, strict=True)
+    ]
+    lines += markdown_table(["sentence", "source", "here", "compared with", "holds"], table)
+    return "\n".join([*lines, "", *(f"- {claim.name}: {claim.note}." for claim in judged)])
+
+
+def _limits(results, config) -> str:
+    first = next(iter(results.values()))
+    domains = first.sizes["domain"]
+    return "\n".join(
+        [
+            "### What this does not say",
+            "",
+            f"- One corpus of {domains} domains, one small decoder, one budget. Methods that pay at a thousand times "
+            "as many tokens, where proxies are a small part of the cost, may lose here.",
+            "- Paired seeds vary the first parameters and the order of the rows, not the corpus.",
+            "- Every method got the same number of settings to choose from. One with more settings may have been left "
+            "farther from its best.",
+            "- Speed-ups are read off losses under a learning rate that falls to the end, which brings all of them "
+            "closer to 1 than a constant rate would.",
+            "- Losses are nats per token of one vocabulary, and say nothing of downstream tasks.",
+        ]
+    )
+
+
+def _how_to(config) -> str:
+    name = config.get("name", NAME)
+    return "\n".join(
+        [
+            "### To reproduce",
+            "",
+            "```sh",
+            "mixjax run configs/live_mix/comparison_tuning.toml --out results/comparison_tuning",
+            "python -m experiments.benchmarks mixing_methods",
+            f"mixjax run configs/live_mix/comparison.toml --out results/{name}",
+            f"python -m experiments.live_mix.comparison_page results/{name} --tuning results/comparison_tuning",
+            "```",
+        ]
+    )
+
+
+def _listed(names) -> str:
+    texts = [NAMES.get(str(name), str(name)) for name in names]
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
+
+
+if __name__ == "__main__":
+    main()
