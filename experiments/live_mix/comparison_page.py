@@ -27,6 +27,7 @@ from experiments.live_mix.comparison_tables import (
     final,
     methods,
 )
+from experiments.live_mix.methods import METHODS
 from experiments.shared.sections import replace_section
 from experiments.shared.statistics import mean_stderr
 from mixjax.runner import results as results_lib
@@ -137,6 +138,7 @@ def _methods(results, config, ratios) -> str:
         table.append(
             [
                 NAMES.get(name, name),
+                METHODS[name].words if name in METHODS else "-",
                 ", ".join(f"{key} {value}" for key, value in own.items()) or "-",
                 cost,
                 f"{steps:,}",
@@ -145,7 +147,7 @@ def _methods(results, config, ratios) -> str:
                 f"{float(least.mean()):.1f}",
             ]
         )
-    header = ["method", "its settings", "cost", "steps", "steps at equal time", "epochs", "least effective domains"]
+    header = ["method", "what it does", "its settings", "cost", "steps", "steps at equal time", "epochs", "least effective domains"]
     return "\n".join(
         [
             *markdown_table(header, table),

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray
 
+from experiments.live_mix.methods import METHODS
 from mixjax.runner.claims import MIN_SEEDS
 from mixjax.runner.comparison import paired_table
 
@@ -38,24 +39,10 @@ __all__ = [
 
 Results = Mapping[str, xarray.Dataset]
 
-NAMES = {
-    "uniform": "uniform",
-    "proportional": "proportional",
-    "temperature": "temperature",
-    "unimax": "UniMax",
-    "erma": "ERMA",
-    "erma_va": "ERMA + VA",
-    "va": "VA",
-    "group_dro": "group DRO",
-    "doremi": "DoReMi",
-    "doge": "DoGE",
-    "odm": "ODM",
-    "ado": "ADO",
-    "aioli": "Aioli",
-}
+NAMES = {name: method.title for name, method in METHODS.items()}
 """Methods as the figure and the tables call them."""
 
-STATIC = ("uniform", "proportional", "temperature", "unimax")
+STATIC = tuple(name for name, method in METHODS.items() if not method.moves)
 """Methods whose weights never move."""
 
 REFERENCE, BEST_STATIC = "uniform", "best static"
