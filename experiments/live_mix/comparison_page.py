@@ -34,9 +34,10 @@ from mixjax.runner import results as results_lib
 from mixjax.runner.claims import Claim, rows
 from mixjax.runner.texts import claim_texts, markdown_table, mean_text
 
-__all__ = ["main", "section"]
+__all__ = ["advice", "main", "section"]
 
 FOLDER = Path(__file__).parent
+GUIDE = FOLDER.parent / "guides" / "choosing_a_mix.md"
 BENCHMARK = Path("experiments/benchmarks/results/mixing_methods/results.json")
 NAME = "comparison"
 
@@ -50,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--costs", type=Path, default=BENCHMARK, help=f"results of the benchmark, by default {BENCHMARK}"
     )
     parser.add_argument("--out", type=Path, default=FOLDER, help=f"the folder of RESULTS.md, by default {FOLDER}")
+    parser.add_argument("--guide", type=Path, default=GUIDE, help=f"the page that gets the outcome, by default {GUIDE}")
     options = parser.parse_args(arguments)
     results = results_lib.read(options.results)
     config = results_lib.read_config(options.results)
@@ -61,7 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     page = options.out / "RESULTS.md"
     text = section(results, config, ratios, tried)
     page.write_text(replace_section(page.read_text() if page.exists() else "", NAME, text))
-    print(f"written: {page} and {options.out / NAME}.png")
+    options.guide.write_text(replace_section(options.guide.read_text(), NAME, advice(results)))
+    print(f"written: {page}, {options.guide} and {options.out / NAME}.png")
 
 
 def read_ratios(path: Path) -> dict[str, list[float]]:
@@ -98,6 +101,20 @@ def section(
         _how_to(config),
     ]
     return "\n\n".join(parts)
+
+
+def advice(results: Mapping[str, xarray.Dataset]) -> str:
+    """Writes which methods were better and worse than the uniform mix at equal processor time, for the guide."""
+    table = compared(results, REFERENCE)
+    first = results[REFERENCE]
+    lines = [
+        f"On {first.sizes['domain']} domains of text with a small decoder, {first.sizes['seed']} paired seeds, against "
+        "equal shares at equal processor time ([numbers](../live_mix/RESULTS.md)):",
+        "",
+    ]
+    for measure, words in MEASURES.items():
+        lines.append(f"- {words}: {_outcome(table[(table.cost == 'time') & (table.measure == measure)])}")
+    return "\n".join(lines)
 
 
 def _setting(results, config, tried) -> str:
@@ -147,7 +164,16 @@ def _methods(results, config, ratios) -> str:
                 f"{float(least.mean()):.1f}",
             ]
         )
-    header = ["method", "what it does", "its settings", "cost", "steps", "steps at equal time", "epochs", "least effective domains"]
+    header = [
+        "method",
+        "what it does",
+        "its settings",
+        "cost",
+        "steps",
+        "steps at equal time",
+        "epochs",
+        "least effective domains",
+    ]
     return "\n".join(
         [
             *markdown_table(header, table),

@@ -58,16 +58,24 @@ def test_diverged_seeds_are_said():
 
 
 def test_the_command_writes_the_page_and_the_figure_and_leaves_the_rest(tmp_path, monkeypatch):
-    monkeypatch.setattr(comparison_page.results_lib, "read", lambda path: results(seeds=3, names=["uniform", "erma"]))
+    monkeypatch.setattr(
+        comparison_page.results_lib,
+        "read",
+        lambda path: results(seeds=3, noise=1e-4, timed=(), names=["uniform", "erma"]),
+    )
     monkeypatch.setattr(comparison_page.results_lib, "read_config", lambda path: CONFIG)
     costs = tmp_path / "costs.json"
     costs.write_text(json.dumps({"data": {"over_uniform": {"erma": [1.1, 1.2, 1.3]}}}))
     (tmp_path / "RESULTS.md").write_text("# The live mix\n\nOther text.\n")
-    arguments = ["results", "--out", str(tmp_path), "--costs", str(costs), "--tuning", "tuning"]
+    guide = tmp_path / "guide.md"
+    guide.write_text("# Choosing\n\n<!-- comparison: generated -->\n\nold\n\n<!-- end of comparison -->\n\nrest\n")
+    arguments = ["results", "--guide", str(guide), "--out", str(tmp_path), "--costs", str(costs), "--tuning", "tuning"]
     for _ in range(2):
         comparison_page.main(arguments)
     text = (tmp_path / "RESULTS.md").read_text()
     assert text.startswith("# The live mix\n\nOther text.\n\n<!-- comparison: generated -->")
     assert text.count("## Mixing methods at equal cost") == 1 and "1.200 (1.100 to 1.300)" in text
     assert "of 3 other seeds" in text
+    assert "old" not in guide.read_text() and guide.read_text().endswith("\n\nrest\n")
+    assert "- worst training domain: ERMA is better." in guide.read_text()
     assert (tmp_path / "comparison.png").stat().st_size < 300_000
