@@ -18,9 +18,12 @@ from experiments.live_mix.comparison_tables import (
     STATIC,
     by_domain,
     compared,
+    is_comparison,
     methods,
     moving,
 )
+from experiments.live_mix.methods import METHODS
+from mixjax.runner import sweep_figure
 
 __all__ = ["figure", "front"]
 
@@ -31,8 +34,13 @@ STATIC_COLOUR, MOVING_COLOUR = COLOURS[0], COLOURS[1]
 _KINDS = {"loss_weight": "loss weights", "sampling_weight": "sampling weights"}
 
 
-def figure(results: Mapping[str, xarray.Dataset]) -> Figure:
-    """Draws three rows: mean against worst domain at equal steps and time and the held-out domain; domains; weights."""
+def figure(results: dict[str, xarray.Dataset]) -> Figure:
+    """Draws three rows: mean against worst domain at equal steps and time and the held-out domain; domains; weights.
+
+    A sweep over settings gets the figure of all sweeps.
+    """
+    if not is_comparison(results):
+        return sweep_figure(results)
     drawn = plt.figure(figsize=(12.0, 13.0), layout="constrained")
     top, middle, bottom = drawn.subfigures(3, 1, height_ratios=[4.6, 3.6, 4.2])
     table = compared(results, REFERENCE)
@@ -191,7 +199,8 @@ def _weights(part, results: Mapping[str, xarray.Dataset]) -> None:
         for number, domain in enumerate(mean["domain"].values):
             style = {"color": COLOURS[number % len(COLOURS)], "ls": ("-", "--")[number // len(COLOURS) % 2]}
             axis.plot(mean["step"], mean.sel(domain=domain), lw=1.4, label=str(domain), **style)
-        axis.set_title(f"{NAMES.get(name, name)}\n{_KINDS[kind]}", fontsize=9)
+        found = ", by a proxy" if name in METHODS and METHODS[name].stages > 1 else ""
+        axis.set_title(f"{NAMES.get(name, name)}{found}\n{_KINDS[kind]}", fontsize=9)
         axis.grid(alpha=0.3, lw=0.5)
         axis.tick_params(labelsize=8)
         axis.set_ylim(bottom=0.0)

@@ -31,6 +31,7 @@ __all__ = [
     "by_domain",
     "compared",
     "final",
+    "is_comparison",
     "methods",
     "moving",
     "speed_up",
@@ -58,6 +59,15 @@ LEVEL = 0.05
 VERDICTS = ("better", "worse", "undecided")
 
 _TIME = "_time"
+
+
+def is_comparison(results: Results) -> bool:
+    """Tells whether results have the uniform mix and another method, each run with one choice of settings."""
+    return (
+        REFERENCE in results
+        and len(methods(results)) > 1
+        and all(set(data["loss"].dims) == {"seed", "step", "domain"} for data in results.values())
+    )
 
 
 def methods(results: Results) -> list[str]:

@@ -1,9 +1,11 @@
 """Tests the verdicts on the comparison of mixing methods: each sentence can hold, fail and be undecided."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
 from experiments.live_mix import comparison_claims
+from experiments.live_mix.comparison_figure import figure
 from experiments.live_mix.comparison_tables import compared, moving
 from mixjax.runner.claims import rows
 from tests.experiments.live_mix.fake_comparison import EFFECTS, results
@@ -92,3 +94,16 @@ def test_costs_are_judged_by_turns():
     cheap, dear = comparison_claims.overheads(ratios)
     assert (cheap.name, cheap.holds) == ("ado_cost", True) and (dear.name, dear.holds) == ("odm_cost", False)
     assert cheap.value == pytest.approx(0.135) and not comparison_claims.overheads({})
+
+
+@pytest.mark.parametrize("kind", ["alone", "without the uniform mix", "with settings"])
+def test_a_sweep_over_settings_is_not_judged(kind):
+    found = results(seeds=2, names=["uniform", "erma"], timed=())
+    if kind == "with settings":
+        found["erma"] = found["erma"].expand_dims(gamma1=[0.1, 0.2])
+    else:
+        del found["erma" if kind == "alone" else "uniform"]
+    assert comparison_claims.claims(found) == []
+    drawn = figure(found)
+    assert "mean ± standard error over seeds" in drawn.get_suptitle()
+    plt.close(drawn)
