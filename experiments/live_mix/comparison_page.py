@@ -4,6 +4,7 @@
 """
 
 import argparse
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ from experiments.live_mix.comparison_tables import (
     final,
     methods,
 )
-from experiments.live_mix.methods import METHODS
+from experiments.live_mix.methods import METHODS, Settings
 from experiments.shared.sections import replace_section
 from experiments.shared.statistics import mean_stderr
 from mixjax.runner import results as results_lib
@@ -40,6 +41,20 @@ FOLDER = Path(__file__).parent
 GUIDE = FOLDER.parent / "guides" / "choosing_a_mix.md"
 BENCHMARK = Path("experiments/benchmarks/results/mixing_methods/results.json")
 NAME = "comparison"
+# method -> the settings that it reads, of those that the runs of a config may differ in
+READ = {
+    "temperature": ("temperature",),
+    "unimax": ("max_epochs",),
+    "erma": ("prior", "gamma1", "gamma2", "floor", "probe_every"),
+    "erma_va": ("prior", "gamma1", "gamma2", "floor", "probe_every"),
+    "va": ("prior", "floor", "probe_every"),
+    "group_dro": ("prior", "step_size", "floor"),
+    "doremi": ("prior", "step_size", "floor"),
+    "doge": ("prior", "step_size", "floor"),
+    "odm": ("decay", "waiting"),
+    "ado": ("credit", "pace", "waiting"),
+    "aioli": ("step_size", "decay", "window", "rounds", "hold"),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -119,8 +134,8 @@ def advice(results: Mapping[str, xarray.Dataset]) -> str:
 
 def _setting(results, config, tried) -> str:
     first = next(iter(results.values()))
-    base = {key: value for key, value in config.items() if not isinstance(value, (dict, list)) and key != "experiment"}
-    settings = ", ".join(f"{key} {value}" for key, value in base.items())
+    own = {"experiment", "run", "sweep", "domains", *(field.name for field in dataclasses.fields(Settings))}
+    settings = ", ".join(f"{key} {value}" for key, value in config.items() if key not in own)
     seeds = first["seed"].values
     tuned = ""
     if tried is not None:
@@ -142,7 +157,8 @@ def _methods(results, config, ratios) -> str:
     chosen = {run.get("name"): run for run in config.get("run", [])}
     table = []
     for name in methods(results):
-        own = {key: value for key, value in chosen.get(name, {}).items() if key not in ("name", "method")}
+        values = {**config, **chosen.get(name, {})}
+        own = [f"{key} {values[key]}" for key in READ.get(name, ()) if key in values]
         steps, timed = (int(at_equal(results, cost)[name]["step"].values[-1]) for cost in COSTS)
         cost = "-"
         if name in ratios:
@@ -156,7 +172,7 @@ def _methods(results, config, ratios) -> str:
             [
                 NAMES.get(name, name),
                 METHODS[name].words if name in METHODS else "-",
-                ", ".join(f"{key} {value}" for key, value in own.items()) or "-",
+                ", ".join(own) or "-",
                 cost,
                 f"{steps:,}",
                 f"{timed:,}" if timed != steps else "the same",

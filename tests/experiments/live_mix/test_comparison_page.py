@@ -1,5 +1,6 @@
 """Tests the page of the comparison of mixing methods: its numbers and sentences follow from the results."""
 
+import dataclasses
 import json
 import re
 
@@ -8,9 +9,15 @@ import pytest
 
 from experiments.live_mix import comparison_page
 from experiments.live_mix.comparison_tables import NAMES, compared
+from experiments.live_mix.methods import METHODS, Settings
 from tests.experiments.live_mix.fake_comparison import EFFECTS, results
 
-CONFIG = {"experiment": "x:y", "num_steps": 1000, "run": [{"name": "erma", "method": "erma", "gamma1": 0.25}]}
+CONFIG = {
+    "experiment": "x:y",
+    "width": 64,
+    "floor": 0.125,
+    "run": [{"name": "erma", "method": "erma", "gamma1": 0.25, "step_size": 7.0}, {"name": "odm", "step_size": 7.0}],
+}
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +39,9 @@ def test_the_table_has_the_differences_and_verdicts(page):
 
 
 def test_settings_costs_and_sources_are_there(page):
-    assert "gamma1 0.25" in page and "1.002 (1.001 to 1.003)" in page and "num_steps 1000" in page
+    assert "gamma1 0.25, floor 0.125 |" in page and "1.002 (1.001 to 1.003)" in page and "width 64." in page
+    # A method's row has the settings that it reads, and no others that the config has.
+    assert "step_size 7" not in page
     assert "arXiv:2411.05735" in page and "](comparison.png)" in page
 
 
@@ -79,3 +88,9 @@ def test_the_command_writes_the_page_and_the_figure_and_leaves_the_rest(tmp_path
     assert "old" not in guide.read_text() and guide.read_text().endswith("\n\nrest\n")
     assert "- worst training domain: ERMA is better." in guide.read_text()
     assert (tmp_path / "comparison.png").stat().st_size < 300_000
+
+
+def test_settings_of_methods_are_those_of_the_experiment():
+    fields = {field.name for field in dataclasses.fields(Settings)}
+    assert set(comparison_page.READ) == set(METHODS) - {"uniform", "proportional"}
+    assert {name for names in comparison_page.READ.values() for name in names} == fields
