@@ -73,7 +73,7 @@ _HOMES = {
     "weighted_loss": "objectives",
 }
 # Modules that can be named after `import mixjax` as well, although their public names stand above.
-_OTHERS = ("accumulation", "checks", "files", "meshes", "numbers", "placement", "transforms", "types")
+_OTHERS = ("accumulation", "checks", "files", "meshes", "numbers", "placement", "statistics", "transforms", "types")
 
 
 def __getattr__(name: str) -> Any:

@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from experiments.benchmarks import timing
 from mixjax import mixing, rules
 from mixjax.hypergrad import hypergrad, unroll
-from mixjax.runner.statistics import mean_stderr
+from mixjax.statistics import mean_stderr
 
 __all__ = ["MODES", "TRACED", "at_most", "cell", "digits", "measured", "run"]
 

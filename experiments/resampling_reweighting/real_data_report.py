@@ -10,7 +10,7 @@ from experiments.benchmarks import timing
 from experiments.shared.figures import quantile_band
 from experiments.shared.sentences import text
 from mixjax.runner.claims import paired, versus
-from mixjax.runner.statistics import mean_stderr
+from mixjax.statistics import mean_stderr
 
 __all__ = [
     "COLORS",

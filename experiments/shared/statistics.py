@@ -12,7 +12,7 @@ def mean_stderr(values: Any) -> tuple[Any, Any]:
     """Returns the mean over the seeds and its standard error, ``std(ddof=1) / √n``.
 
     Numbers that are not finite are not left out here, so that a diverged seed is seen in a note. The claims leave such
-    seeds out and name them, by :func:`mixjax.runner.statistics.mean_stderr`.
+    seeds out and name them, by :func:`mixjax.statistics.mean_stderr`.
 
     Args:
         values: a ``DataArray`` with a dimension ``seed`` and any others, or numbers, one a seed.

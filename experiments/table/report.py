@@ -12,7 +12,7 @@ from experiments.loss_and_sampling_weights.sentences import quote
 from experiments.table.pairs import reason
 from mixjax.runner.claims import Claim, paired
 from mixjax.runner.comparison import paired_table
-from mixjax.runner.statistics import critical_value
+from mixjax.statistics import critical_value
 
 __all__ = ["BASELINE", "claims", "compared", "figure", "judged", "markdown"]
 

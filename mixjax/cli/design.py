@@ -17,14 +17,61 @@ def make_design() -> typer.Typer:
         rich_markup_mode=None,
         help="Choose a mixture by the losses of small runs.",
     )
-    # With a callback, a group of one command keeps the command's name.
-    group.callback()(_top)
-    group.command("fit")(fit)
+    for command in (swarm, fit, validate):
+        group.command(command.__name__)(command)
     return group
 
 
-def _top() -> None:
-    """Choose a mixture by the losses of small runs."""
+def swarm(
+    sizes: Annotated[Path, typer.Argument(metavar="SIZES", help="JSON of the domains' sizes: {domain: size}.")],
+    num: Annotated[int, typer.Option(metavar="N", help="Number of different mixtures.")] = 128,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="CSV of the mixtures.")] = Path("ratios.csv"),
+    kind: Annotated[
+        str, typer.Option(metavar="NAME", help="dirichlet (around the sizes) or sobol (even over all mixtures).")
+    ] = "dirichlet",
+    temperature: Annotated[
+        float, typer.Option(metavar="NUMBER", help="1 draws around the sizes, 0 around uniform shares.")
+    ] = 0.5,
+    floor: Annotated[float, typer.Option(metavar="SHARE", help="Smaller shares become 0.")] = 0.0,
+    max_share: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SHARE|DOMAIN=SHARE", help="The largest share of every domain, or of one."),
+    ] = None,
+    min_share: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SHARE|DOMAIN=SHARE", help="The least share of every domain, or of one."),
+    ] = None,
+    repeats: Annotated[int, typer.Option(metavar="N", help="Runs of each mixture.")] = 1,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the draws.")] = 0,
+) -> None:
+    """Choose the mixtures of a swarm of small runs.
+
+    \b
+    Examples:
+      mixjax design swarm sizes.json --num 64 --out swarm.csv
+      mixjax design swarm sizes.json --out swarm.csv --floor 0.01 --max-share web=0.8
+
+    FILE gets a row for each run and a column for each domain. Train a run of each row, write its losses to another CSV,
+    and give both to mixjax design fit.
+    """
+    with reported(ValueError, TypeError, OSError, ImportError):
+        from mixjax import design
+
+        numbers = _read_sizes(sizes)
+        mixtures = design.swarm(
+            list(numbers.values()),
+            num,
+            kind=kind,  # pyright: ignore[reportArgumentType]
+            temperature=temperature,
+            floor=floor,
+            max_share=_shares("--max-share", max_share),
+            min_share=_shares("--min-share", min_share),
+            repeats=repeats,
+            seed=seed,
+            domains=list(numbers),
+        )
+        design.write_mixtures(mixtures, out, list(numbers))
+        typer.echo(f"{len(mixtures)} runs: {out}")
 
 
 def fit(
@@ -73,7 +120,8 @@ def fit(
       mixjax design fit ratios.csv metrics.csv --objective code_loss --max-share web=0.6 --prior sizes.json
 
     The rows of both files belong together by a column run, run_id, index or name. Tables of Olmix and of RegMix are
-    read as they are. DIR gets mixture.json, report.md, figure.png and tables.
+    read as they are. DIR gets mixture.json, report.md, figure.png and tables; candidates.csv has the mixtures to train
+    on fresh seeds for mixjax design validate.
     """
     with reported(ValueError, TypeError, OSError, ImportError):
         from mixjax import design
@@ -104,6 +152,68 @@ def fit(
         typer.echo(f"report: {folder / 'report.md'}")
 
 
+def validate(
+    losses: Annotated[
+        Path,
+        typer.Argument(metavar="LOSSES", help="CSV of the losses: a row per run, with columns mixture and seed."),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="CSV of the verdicts.")] = Path(
+        "results/design/validation.csv"
+    ),
+    objective: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="mean|worst|METRIC",
+            help="What is to be low, as in mixjax design fit. [default: mean]",
+        ),
+    ] = None,
+    proposal: Annotated[str, typer.Option(metavar="NAME", help="The mixture to be judged.")] = "proposal",
+    used_seeds: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SEED|FIRST:STOP", help="Seeds of the swarm, which are not fresh; 0:4 is 0 to 3."),
+    ] = None,
+) -> None:
+    """Judge a proposed mixture by the losses of runs on fresh paired seeds.
+
+    \b
+    Examples:
+      mixjax design validate losses.csv
+      mixjax design validate losses.csv --objective code_loss --used-seeds 0:2
+
+    Train the mixtures of candidates.csv, which mixjax design fit writes, with the same seeds each. All columns of
+    LOSSES besides mixture and seed are metrics. A verdict is better, worse, noise or undecided, by paired t-tests with
+    Holm's correction.
+    """
+    with reported(ValueError, TypeError, OSError, ImportError):
+        import pandas as pd
+
+        from mixjax import design
+        from mixjax.files import local_path, write_whole
+
+        file = local_path("--out", out)
+        found = design.validate(
+            design.read_losses(losses),
+            objective[0] if objective and len(objective) == 1 else objective,
+            proposal=proposal,
+            used_seeds=_seeds(used_seeds),
+        )
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, pd.DataFrame(found.verdicts).to_csv(index=False))
+        typer.echo(str(found))
+        typer.echo(f"verdicts: {file}")
+
+
+def _seeds(texts):
+    found = []
+    for text in texts or ():
+        first, colon, stop = text.partition(":")
+        try:
+            found += range(int(first), int(stop)) if colon else [int(first)]
+        except ValueError:
+            raise Mistake(f"--used-seeds {text}: write SEED or FIRST:STOP, for example 7 or 0:4") from None
+    return found
+
+
 def _shares(option, texts):
     """Reads shares: one number for all domains, or numbers by the domains' names."""
     found = {}
@@ -122,14 +232,17 @@ def _shares(option, texts):
     return found or None
 
 
-def _sizes(path, domains):
+def _read_sizes(path):
     import json
 
     try:
-        sizes = json.loads(path.read_text())
-        numbers = {str(name): float(size) for name, size in sizes.items()}
+        return {str(name): float(size) for name, size in json.loads(path.read_text()).items()}
     except (ValueError, AttributeError, TypeError):
         raise Mistake(f"{path}: must be JSON of the form {{domain: size}}") from None
+
+
+def _sizes(path, domains):
+    numbers = _read_sizes(path)
     for name in domains:
         if name not in numbers:
             raise Mistake(f"{path}: has no size of the domain {name!r}")

@@ -15,8 +15,8 @@ from mixjax.runner import results
 from mixjax.runner.comparison import divergent_runs
 from mixjax.runner.frames import final_values, holds_numbers, label_texts, long_frame, with_vector_texts
 from mixjax.runner.metadata import Meta
-from mixjax.runner.statistics import mean_stderr
 from mixjax.runner.texts import aligned, claim_texts, mean_text, verdict
+from mixjax.statistics import mean_stderr
 
 __all__ = ["summary"]
 

@@ -7,6 +7,8 @@
    :func:`cross_validate` tells how well each of the :data:`mixjax.design.laws.LAWS` predicts runs that it has not seen.
 4. :func:`propose` finds the mixture of the least predicted loss, within bounds of the shares, with the region of
    mixtures that may be the best as well, and says whether it is better than mixtures that need no design.
+5. :func:`candidates` lists the mixtures to train on fresh seeds, and :func:`validate` judges the proposal by their
+   losses.
 
 Files need pandas and matplotlib (extra ``experiments``).
 """
@@ -14,30 +16,40 @@ Files need pandas and matplotlib (extra ``experiments``).
 from __future__ import annotations
 
 from mixjax.design import laws
+from mixjax.design.candidates import candidates
 from mixjax.design.choosing import Scores, cross_validate
 from mixjax.design.comparing import Comparison
 from mixjax.design.epochs import proxy_sizes, subset
 from mixjax.design.fitted import Fitted
 from mixjax.design.fitting import fit
+from mixjax.design.measured import Losses, read_losses
 from mixjax.design.proposing import Proposal, propose
 from mixjax.design.runs import Swarm, as_swarm
 from mixjax.design.swarms import swarm
-from mixjax.design.tables import read_tables, write_tables
+from mixjax.design.tables import read_tables, write_mixtures, write_tables
+from mixjax.design.validating import Validation, Verdict, validate
 
 __all__ = [
     "Comparison",
     "Fitted",
+    "Losses",
     "Proposal",
     "Scores",
     "Swarm",
+    "Validation",
+    "Verdict",
     "as_swarm",
+    "candidates",
     "cross_validate",
     "fit",
     "laws",
     "propose",
     "proxy_sizes",
+    "read_losses",
     "read_tables",
     "subset",
     "swarm",
+    "validate",
+    "write_mixtures",
     "write_tables",
 ]

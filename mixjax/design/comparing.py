@@ -9,8 +9,9 @@ import numpy as np
 from mixjax.design.fitted import Fitted
 from mixjax.design.laws import LAWS
 from mixjax.design.objectives import Objective
+from mixjax.design.runs import Swarm
 
-__all__ = ["Comparison", "compared"]
+__all__ = ["Comparison", "best_of_swarm", "compared"]
 
 
 class Comparison(NamedTuple):
@@ -61,14 +62,10 @@ def compared(
         A comparison with each of the other mixtures.
     """
     swarm, law = fitted.swarm, LAWS[fitted.law]
-    groups = swarm.groups()
-    measured = objective.value(swarm.losses)
-    means = np.bincount(groups, measured) / np.bincount(groups)
-    best = swarm.mixtures[np.flatnonzero(groups == np.argmin(means))[0]]
     others = {"the uniform mixture": np.full(len(weights), 1.0 / len(weights))}
     if prior is not None:
         others["the proportional mixture"] = prior
-    others["the swarm's best run"] = best
+    others["the swarm's best run"] = best_of_swarm(swarm, objective)
 
     def plain(mixtures):
         return objective.value(law.predict(fitted.params, mixtures).T)
@@ -84,3 +81,10 @@ def compared(
         low, high = float(min(low, gain)), float(max(high, gain))
         found.append(Comparison(name, mixture, gain=float(gain), low=low, high=high))
     return tuple(found)
+
+
+def best_of_swarm(swarm: Swarm, objective: Objective) -> np.ndarray:
+    """Returns the mixture of the swarm whose runs had the least objective on average, ``[D]``."""
+    groups = swarm.groups()
+    means = np.bincount(groups, objective.value(swarm.losses)) / np.bincount(groups)
+    return swarm.mixtures[np.flatnonzero(groups == np.argmin(means))[0]]

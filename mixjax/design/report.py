@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mixjax.checks import requires
+from mixjax.design.candidates import candidates
 from mixjax.design.choosing import verdict
 from mixjax.design.laws import LAWS
+from mixjax.design.tables import write_mixtures
 from mixjax.files import write_whole
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ def write_design(folder: Path, proposal: Proposal, *, source: str = "") -> None:
     - ``mixture.json``: ``{"weights": {domain: share}, "value", "low", "high"}``;
     - ``predictions.csv``: measured and predicted losses of each run, with the interval for a new run;
     - ``region.csv``: the mixtures that may be the best as well;
+    - ``candidates.csv``: the mixtures to train on fresh seeds, see :func:`mixjax.design.candidates`;
     - ``scores.csv``: how well each law predicts left-out runs, where the laws were compared;
     - ``figure.png`` and ``report.md``.
 
@@ -56,6 +59,8 @@ def write_design(folder: Path, proposal: Proposal, *, source: str = "") -> None:
     write_whole(folder / "predictions.csv", pd.DataFrame(columns).to_csv(index=False))
     region = pd.DataFrame(proposal.region, columns=list(swarm.domains))
     write_whole(folder / "region.csv", region.to_csv(index=False))
+    tried = candidates(proposal)
+    write_mixtures(list(tried.values()), folder / "candidates.csv", swarm.domains, runs=list(tried))
     if fitted.scores:
         rows = [
             {"law": score.law, "metric": name, "spearman": score.spearman[m], "r2": score.r2[m]}

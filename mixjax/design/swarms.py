@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from mixjax.checks import as_simplex, check_choice, check_integer, check_range, requires
 from mixjax.design.simplex import as_bounds
 
-__all__ = ["swarm"]
+__all__ = ["swarm", "tempered"]
 
 _STRENGTHS = (0.1, 5.0)  # RegMix's: from nearly one domain alone to near the prior
 _TRIES = 2000  # candidates for each mixture that is wanted, before the bounds are called too narrow
@@ -26,6 +27,7 @@ def swarm(
     max_share: Any = None,
     repeats: int = 1,
     seed: int = 0,
+    domains: Sequence[str] | None = None,
 ) -> np.ndarray:
     r"""Draws the mixtures at which the small runs of a swarm are trained.
 
@@ -46,10 +48,11 @@ def swarm(
         kind: how the mixtures are chosen.
         temperature: :math:`\tau`, in [0, 1]: 1 keeps the prior and 0 makes it uniform.
         floor: the least share that is not 0, in [0, 1 / D].
-        min_share: the least share, a number or ``[D]``.
-        max_share: the largest share, a number or ``[D]``.
+        min_share: the least share, a number, ``[D]``, or a mapping of domains to numbers.
+        max_share: the largest share, in the same forms.
         repeats: how often each mixture stands in the result, in a row; runs of one mixture tell the noise of a run.
         seed: seed of the draws.
+        domains: ``[D]``, the names that the bounds may use; by default "domain_0" and so on.
 
     Returns:
         float64 ``[num * repeats, D]``. As ``points={"mixture": swarm(...)}`` they are the points of a sweep.
@@ -69,12 +72,15 @@ def swarm(
     """
     prior = np.asarray(as_simplex("prior", prior), np.float64)
     size = len(prior)
+    names = [f"domain_{d}" for d in range(size)] if domains is None else list(domains)
+    if len(names) != size:
+        raise ValueError(f"domains must have a name for each of {size} shares of the prior, got {len(names)}.")
     check_integer("num", num, 1)
     check_integer("repeats", repeats, 1)
     check_choice("kind", kind, ("dirichlet", "sobol"))
     check_range("temperature", temperature, 0.0, 1.0)
     check_range("floor", floor, 0.0, 1.0 / size)
-    bounds = as_bounds([f"domain_{d}" for d in range(size)], min_share, max_share)
+    bounds = as_bounds(names, min_share, max_share)
     draw = _dirichlet(prior, temperature, seed) if kind == "dirichlet" else _sobol(size, seed)
     kept = np.empty((0, size))
     for _ in range(_TRIES):
@@ -89,17 +95,22 @@ def swarm(
     )
 
 
+def tempered(prior: np.ndarray, temperature: float) -> np.ndarray:
+    """Flattens a prior ``[D]``: its shares to the power of the temperature, scaled to sum to one."""
+    # 0 to the power of 0 is 1, but a domain without prior stays out.
+    powers = np.where(prior > 0, np.power(np.maximum(prior, 1e-300), temperature), 0.0)
+    return powers / powers.sum()
+
+
 def _dirichlet(prior, temperature, seed):
     rng = np.random.default_rng(seed)
-    # 0 to the power of 0 is 1, but a domain without prior stays out.
-    tempered = np.where(prior > 0, np.power(np.maximum(prior, 1e-300), temperature), 0.0)
-    tempered /= tempered.sum()
+    centre = tempered(prior, temperature)
     low, high = np.log(_STRENGTHS)
 
     def draw(num):
         strengths = np.exp(rng.uniform(low, high, (num, 1)))
         # Gammas of shapes near 0 underflow together, and their sum with them: logarithms do not.
-        shapes = strengths * len(prior) * tempered
+        shapes = strengths * len(prior) * centre
         logs = np.full(shapes.shape, -np.inf)
         inside = shapes > 0
         gammas = rng.gamma(shapes[inside] + 1.0)

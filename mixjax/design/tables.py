@@ -11,16 +11,16 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from mixjax.checks import check_choice, requires
-from mixjax.design.runs import Swarm, as_swarm
+from mixjax.design.runs import Swarm, as_mixtures, as_swarm
 from mixjax.files import local_path, write_whole
 
-__all__ = ["read_tables", "write_tables"]
+__all__ = ["Table", "read_table", "read_tables", "write_mixtures", "write_tables"]
 
 # Columns that say which run a row is, the most telling first. All of them are no domains and no metrics.
 _KEYS = ("run", "run_id", "index", "name")
 
 
-class _Table(NamedTuple):
+class Table(NamedTuple):
     """Holds a file's columns, the runs' names if it has them, and the line on which each row stands."""
 
     path: Path
@@ -28,10 +28,18 @@ class _Table(NamedTuple):
     columns: tuple[str, ...]
     lines: np.ndarray
 
-    def row(self, i: int, key: str | None) -> str:
+    def row(self, i: int, key: str | None = None) -> str:
         """Names a row as errors call it."""
         run = f" (run {self.frame[key].iloc[i]})" if key else ""
         return f"{self.path}, line {self.lines[i]}{run}"
+
+    def number(self, i: int, column: str, key: str | None = None) -> float:
+        """Reads a number; an empty cell is NaN."""
+        text = self.frame[column].iloc[i]
+        try:
+            return float(text) if text.strip() else np.nan
+        except ValueError:
+            raise ValueError(f"{self.row(i, key)}: {column!r} must be a number, got {text!r}.") from None
 
 
 def read_tables(ratios: str | os.PathLike, metrics: str | os.PathLike) -> Swarm:
@@ -73,7 +81,7 @@ def read_tables(ratios: str | os.PathLike, metrics: str | os.PathLike) -> Swarm:
     References:
         https://github.com/allenai/olmix, ``olmix/fit/loaders.py``; https://github.com/sail-sg/regmix, ``data/``.
     """
-    shares, losses = _read(local_path("ratios", ratios)), _read(local_path("metrics", metrics))
+    shares, losses = read_table(local_path("ratios", ratios)), read_table(local_path("metrics", metrics))
     key = next((name for name in _KEYS if name in shares.frame and name in losses.frame), None)
     if key is None:
         if len(shares.frame) != len(losses.frame):
@@ -132,9 +140,7 @@ def write_tables(
 
     check_choice("layout", layout, ("olmix", "regmix"))
     num = len(swarm.mixtures)
-    names = [f"run_{i}" for i in range(num)] if runs is None else list(runs)
-    if len(names) != num:
-        raise ValueError(f"runs must have a name for each of {num} runs, got {len(names)}.")
+    names = _run_names(runs, num)
     head = {"index": np.arange(1, num + 1)}
     if layout == "olmix":
         head = {"run": names, "name": names, "index": np.arange(num)}
@@ -143,8 +149,63 @@ def write_tables(
         write_whole(local_path("path", path), frame.to_csv(index=False))
 
 
-def _read(path: Path) -> _Table:
-    with requires("experiments", "mixjax.design.read_tables"):
+def write_mixtures(
+    mixtures: Any, path: str | os.PathLike, domains: Sequence[str], *, runs: Sequence[str] | None = None
+) -> None:
+    """Writes mixtures to a CSV file, which :func:`read_tables` reads beside the losses of their runs.
+
+    Args:
+        mixtures: ``[n, D]``.
+        path: the file.
+        domains: ``[D]``, the names of the domains.
+        runs: ``[n]``, the names of the runs; by default "run_0" and so on.
+
+    Raises:
+        TypeError: entries that are no numbers.
+        ValueError: rows that are no mixtures, or another number of names.
+        OSError: the file cannot be written.
+        ImportError: pandas is missing (extra ``experiments``).
+
+    Example:
+        >>> import tempfile
+        >>> path = f"{tempfile.mkdtemp()}/ratios.csv"
+        >>> write_mixtures([[0.75, 0.25]], path, ["web", "code"])
+        >>> print(open(path).read())
+        run,name,index,web,code
+        run_0,run_0,0,0.75,0.25
+    """
+    with requires("experiments", "mixjax.design.write_mixtures"):
+        import pandas as pd
+
+    shares = as_mixtures("mixtures", mixtures, list(domains))
+    names = _run_names(runs, len(shares))
+    head = pd.DataFrame({"run": names, "name": names, "index": np.arange(len(shares))})
+    frame = pd.concat([head, pd.DataFrame(shares, columns=list(domains))], axis=1)
+    write_whole(local_path("path", path), frame.to_csv(index=False))
+
+
+def _run_names(runs, num):
+    names = [f"run_{i}" for i in range(num)] if runs is None else list(runs)
+    if len(names) != num:
+        raise ValueError(f"runs must have a name for each of {num} runs, got {len(names)}.")
+    return names
+
+
+def read_table(path: Path) -> Table:
+    """Reads a CSV file; all cells stay texts.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The table. Its ``columns`` are those that do not say which run a row is.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: no table, a column that stands twice, or a row of another length; the error names the line.
+        ImportError: pandas is missing (extra ``experiments``).
+    """
+    with requires("experiments", "mixjax.design.read_table"):
         import pandas as pd
 
     try:
@@ -168,10 +229,10 @@ def _read(path: Path) -> _Table:
     columns = tuple(name for name in header if name and not name.startswith("Unnamed:") and name not in _KEYS)
     if not columns:
         raise ValueError(f"{path}: has no column besides {', '.join(filter(None, header)) or 'one without a name'}.")
-    return _Table(path, frame, columns, np.array([line for line, _ in rows[1:]]))
+    return Table(path, frame, columns, np.array([line for line, _ in rows[1:]]))
 
 
-def _matched(shares: _Table, losses: _Table, key: str) -> np.ndarray:
+def _matched(shares: Table, losses: Table, key: str) -> np.ndarray:
     """Returns the row of the losses for each row of the mixtures."""
     places = []
     for table in (shares, losses):
@@ -189,12 +250,6 @@ def _matched(shares: _Table, losses: _Table, key: str) -> np.ndarray:
     return np.array([places[1][run] for run in places[0]])
 
 
-def _numbers(table: _Table, key: str | None) -> np.ndarray:
-    found = np.empty((len(table.frame), len(table.columns)))
-    for j, column in enumerate(table.columns):
-        for i, text in enumerate(table.frame[column]):
-            try:
-                found[i, j] = float(text) if text.strip() else np.nan
-            except ValueError:
-                raise ValueError(f"{table.row(i, key)}: {column!r} must be a number, got {text!r}.") from None
-    return found
+def _numbers(table: Table, key: str | None) -> np.ndarray:
+    rows = range(len(table.frame))
+    return np.array([[table.number(i, column, key) for column in table.columns] for i in rows])

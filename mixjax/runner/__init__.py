@@ -19,7 +19,6 @@ if TYPE_CHECKING:
         metadata,
         report,
         results,
-        statistics,
         texts,
         tracking,
     )
@@ -35,7 +34,6 @@ __all__ = [
     "metadata",
     "report",
     "results",
-    "statistics",
     "sweep_figure",
     "texts",
     "tracking",

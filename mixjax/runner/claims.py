@@ -10,16 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mixjax.runner.statistics import critical_value, mean_stderr, rounding_of, same_up_to_rounding
+from mixjax.statistics import MIN_SEEDS, critical_value, mean_stderr, rounding_of, same_up_to_rounding
 
-__all__ = ["MIN_SEEDS", "Claim", "near", "paired", "rows", "versus"]
-
-MIN_SEEDS = 3
-"""The fewest finite seeds that decide a claim.
-
-Two seeds have one degree of freedom: a mean would have to lie 14 standard errors from the threshold, and two values
-that happen to be close give the same picture as an exact effect.
-"""
+__all__ = ["Claim", "near", "paired", "rows", "versus"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +56,7 @@ def versus(
     """Claims that the mean of a per-seed value is at least, or at most, a threshold.
 
     Let m be the mean over the n seeds and se its standard error: the standard deviation, with n - 1 in its denominator,
-    over √n. Let t be :func:`mixjax.runner.statistics.critical_value` of z and n: the quantile of Student's distribution
+    over √n. Let t be :func:`mixjax.statistics.critical_value` of z and n: the quantile of Student's distribution
     with n - 1 degrees of freedom at the level that z has for a normal one. The claim
 
     - holds if m lies on the claimed side of the threshold by at least t·se,
@@ -71,8 +64,8 @@ def versus(
     - is undecided (None) in between.
 
     At z = 2 a claim whose true mean is the threshold holds by chance in 2.3 % of the cases, at any n. With fewer than
-    :data:`MIN_SEEDS` seeds nothing is decided. Values that are all the same up to their rounding have se = 0: then the
-    side alone decides, and values equal to the threshold up to rounding hold.
+    :data:`mixjax.statistics.MIN_SEEDS` seeds nothing is decided. Values that are all the same up to their rounding have
+    se = 0: then the side alone decides, and values equal to the threshold up to rounding hold.
 
     Seeds whose value is not finite are left out of m, se and ``num_seeds``, and are named in the note. Where a method
     diverges on some seeds, the statement should say so. Where it diverges on half of them or more, nothing is decided.

@@ -1,4 +1,4 @@
-"""Compares runs over paired seeds: differences with their errors, t-tests, Holm's correction; finds diverged runs.
+"""Compares runs over paired seeds: differences with their errors, t-tests with Holm's correction; finds diverged runs.
 
 In Python, the table that ``mixjax compare`` prints is made by::
 
@@ -16,56 +16,18 @@ import numpy as np
 
 from mixjax.checks import requires
 from mixjax.runner.frames import finite_values
-from mixjax.runner.statistics import mean_stderr, rounding_of, same_up_to_rounding
+from mixjax.statistics import holm, paired_difference
 
 with requires("experiments", "mixjax.runner.comparison"):
     import pandas as pd
-    import scipy.special
     import xarray as xr
 
-__all__ = ["divergent_runs", "holm", "paired_table"]
+__all__ = ["divergent_runs", "paired_table"]
 
 _STATISTICS = (
     "value", "baseline", "difference", "stderr", "low", "high", "p_value", "p_holm", "wins", "ties", "num_seeds",
     "left_out", "unpaired",
 )  # fmt: skip
-
-
-def holm(p_values: Any) -> np.ndarray:
-    """Corrects p-values of several tests by Holm's step-down method, whatever their dependence.
-
-    With the p-values in ascending order, p_(1) <= ... <= p_(m), the corrected ones are
-    max over j <= i of min(1, (m - j + 1) p_(j)). Rejecting those at most α makes a false rejection among the m tests
-    with a probability of at most α.
-
-    Args:
-        p_values: of any shape, in [0, 1]. A NaN stands for a test that could not be made. It stays NaN, and is not
-            counted in m.
-
-    Returns:
-        The corrected p-values, float64, in the shape given.
-
-    Raises:
-        ValueError: a p-value is outside [0, 1].
-
-    Example:
-        >>> holm([0.01, 0.04, 0.03, 0.005]).round(3).tolist()
-        [0.03, 0.06, 0.06, 0.02]
-
-    References:
-        Holm, "A simple sequentially rejective multiple test procedure", 1979.
-    """
-    p_values = np.asarray(p_values, np.float64)
-    if ((p_values < 0) | (p_values > 1)).any():
-        raise ValueError(f"p_values must be in [0, 1], got {p_values.tolist()}")
-    # A NaN sorts last, but must not be counted among the m tests.
-    tests = np.flatnonzero(~np.isnan(p_values))
-    order = tests[np.argsort(p_values.ravel()[tests])]
-    steps = (len(order) - np.arange(len(order))) * p_values.ravel()[order]
-    corrected = np.full(p_values.size, np.nan)
-    # The running maximum keeps the order: a larger p-value is never corrected to a smaller one.
-    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
-    return corrected.reshape(p_values.shape)
 
 
 def paired_table(
@@ -192,27 +154,20 @@ def _statistics(values: pd.Series, baseline: pd.Series, *, higher_is_better: boo
     values, baseline = values.reindex(shared), baseline.reindex(shared)
     finite = np.isfinite(values.to_numpy()) & np.isfinite(baseline.to_numpy())
     values, baseline = values.iloc[finite], baseline.iloc[finite]
-    rounding = rounding_of(values, baseline)
+    found = paired_difference(values, baseline)
     values, baseline = values.astype(np.float64), baseline.astype(np.float64)
     difference = values - baseline
-    mean, stderr, n = mean_stderr(difference, rounding)
-    half_width = stderr * scipy.special.stdtrit(n - 1, 0.975)
-    if stderr == 0:
-        # A t-test compares the mean with its spread, and there is none. No difference at all is surely no evidence.
-        p_value = 1.0 if same_up_to_rounding(difference, rounding, 0.0) else np.nan
-    else:
-        p_value = 2 * scipy.special.stdtr(n - 1, -abs(mean) / stderr)
     return {
         "value": values.mean(),
         "baseline": baseline.mean(),
-        "difference": mean,
-        "stderr": stderr,
-        "low": mean - half_width,
-        "high": mean + half_width,
-        "p_value": p_value,
+        "difference": found.mean,
+        "stderr": found.stderr,
+        "low": found.low,
+        "high": found.high,
+        "p_value": found.p_value,
         "wins": int((difference > 0).sum() if higher_is_better else (difference < 0).sum()),
         "ties": int((difference == 0).sum()),
-        "num_seeds": n,
+        "num_seeds": found.num_seeds,
         "left_out": int((~finite).sum()),
         "unpaired": unpaired,
     }

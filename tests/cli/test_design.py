@@ -1,4 +1,4 @@
-"""Tests ``mixjax design fit`` as a user calls it."""
+"""Tests ``mixjax design swarm``, ``fit`` and ``validate`` as a user calls them."""
 
 import json
 
@@ -29,7 +29,12 @@ def test_fits_proposes_and_writes(command, tables, tmp_path):
     assert sum(mixture["weights"].values()) == pytest.approx(1.0) and mixture["low"] <= mixture["value"]
     assert mixture["weights"]["web"] <= 0.5 + 1e-9 and mixture["weights"]["a=b"] <= 0.6 + 1e-9
     names = {path.name for path in (tmp_path / "found").iterdir()}
-    assert names == {"mixture.json", "report.md", "figure.png", "predictions.csv", "region.csv", "scores.csv"}
+    assert names == {
+        "mixture.json", "report.md", "figure.png", "predictions.csv", "region.csv", "scores.csv", "candidates.csv"
+    }  # fmt: skip
+    candidates = (tmp_path / "found/candidates.csv").read_text().splitlines()
+    assert candidates[0] == "run,name,index,web,code,a=b"
+    assert [line.partition(",")[0] for line in candidates[1:4]] == ["proposal", "swarm_best", "uniform"]
     report = (tmp_path / "found/report.md").read_text()
     assert "predicts left-out runs best" in report and "30 runs of 30 mixtures of 3 domains" in report
     assert (tmp_path / "found/predictions.csv").read_text().count("\n") == 61
@@ -69,3 +74,59 @@ def test_a_bad_table_is_one_line(command, tables, tmp_path):
     code, _, err = command("design", "fit", *tables)
     assert code == 2 and len(err.strip().splitlines()) == 1 and "ratios.csv, line 5 (run run_3)" in err
     assert command("design", "fit", "none.csv", "metrics.csv")[0] == 2
+
+
+def test_draws_a_swarm_that_fit_reads(command, tables, tmp_path):
+    (tmp_path / "sizes.json").write_text('{"web": 900, "code": 90, "a=b": 10}')
+    options = ("--num", "20", "--repeats", "2", "--max-share", "web=0.5", "--floor", "0.01", "--kind", "sobol")
+    code, out, err = command("design", "swarm", "sizes.json", "--out", "drawn.csv", *options)
+    assert code == 0 and out == "40 runs: drawn.csv\n", err
+    lines = (tmp_path / "drawn.csv").read_text().splitlines()
+    assert lines[0] == "run,name,index,web,code,a=b" and len(lines) == 41
+    shares = [[float(cell) for cell in line.split(",")[3:]] for line in lines[1:]]
+    assert max(row[0] for row in shares) <= 0.5 and max(row[1] for row in shares) > 0.5
+    losses = [f"run_{i},{row[0] + i % 3}" for i, row in enumerate(shares)]
+    (tmp_path / "losses.csv").write_text("\n".join(["run,loss", *losses]))
+    assert command("design", "fit", "drawn.csv", "losses.csv", "--law", "log_linear", "--resamples", "20")[0] == 0
+
+
+def test_judges_a_proposal(command, tables, tmp_path):
+    rows = [
+        f"{name},{seed},{base + 0.01 * (seed % 3)},{7 - base}"
+        for name, base in (("uniform", 1.5), ("proposal", 1.0), ("same", 1.0))
+        for seed in range(100, 108)
+    ]
+    (tmp_path / "losses.csv").write_text("mixture,seed,x|y,z\n" + "\n".join(rows))
+    options = ("--used-seeds", "0:100", "--used-seeds", "200", "--out", "found/verdicts.csv")
+    code, out, err = command("design", "validate", "losses.csv", "--objective", "x|y", *options)
+    assert code == 0, err
+    assert "proposal is better than uniform: 0.5 lower (0.5 to 0.5), the same in all of 8 seeds" in out
+    assert "proposal is not better than noise against same: 0 lower" in out and "found/verdicts.csv" in out
+    table = (tmp_path / "found/verdicts.csv").read_text().splitlines()
+    assert table[0].startswith("name,outcome,gain,low,high,p_value,") and table[1].startswith("uniform,better,0.5,")
+    assert "worse than uniform" in command("design", "validate", "losses.csv", "--objective", "z")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("swarm", "list.json"), "list.json: must be JSON of the form {domain: size}"),
+        (("swarm", "none.json"), "none.json"),
+        (("swarm", "sizes.json", "--kind", "grid"), "kind must be one of 'dirichlet', 'sobol'"),
+        (("swarm", "sizes.json", "--num", "0"), "num must be an integer of at least 1, got 0"),
+        (("swarm", "sizes.json", "--max-share", "wb=0.5"), "max_share names 'wb', which is no domain; did you mean"),
+        (("validate", "none.csv"), "none.csv"),
+        (("validate", "losses.csv", "--proposal", "unifrm"), "got 'unifrm'; did you mean 'uniform'?"),
+        (("validate", "losses.csv", "--objective", "w"), "objective names 'w', which is no metric"),
+        (("validate", "losses.csv", "--used-seeds", "0:9"), "seeds must be fresh, but the swarm has used 7, 8"),
+        (("validate", "losses.csv", "--used-seeds", "a"), "--used-seeds a: write SEED or FIRST:STOP"),
+        (("validate", "losses.csv", "--out", "gs://bucket"), "--out: takes a path of the local file system"),
+        (("validate", "ratios.csv"), "ratios.csv: the column 'mixture' is missing"),
+    ],
+)
+def test_mistakes_of_swarm_and_validate_are_one_line(command, tables, tmp_path, arguments, message):
+    (tmp_path / "sizes.json").write_text('{"web": 1, "code": 2}')
+    (tmp_path / "list.json").write_text("[1, 2]")
+    (tmp_path / "losses.csv").write_text("mixture,seed,x\nproposal,7,1\nproposal,8,1\nuniform,7,2\nuniform,8,2\n")
+    code, out, err = command("design", *arguments)
+    assert code == 2 and not out and len(err.strip().splitlines()) == 1 and message in err

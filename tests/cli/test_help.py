@@ -26,7 +26,9 @@ COMMANDS = (
     ("list",),
     ("data",),
     ("live", "show"),
+    ("design", "swarm"),
     ("design", "fit"),
+    ("design", "validate"),
 )
 # The quickstart, with fewer and shorter runs.
 SMALL = {"num_steps": "100", "hidden": "4", "batch_size": "8", "probe_size": "8", "seeds": "4", "chunk": "50"}
@@ -64,11 +66,13 @@ def ledger(quickstart):
 
 @pytest.fixture
 def tables(quickstart):
-    """Writes the tables of a swarm of 20 runs, and the sizes of its domains."""
+    """Writes the tables of a swarm of 20 runs, the sizes of its domains, and the losses of two mixtures."""
     mixtures = np.random.default_rng(0).dirichlet(np.ones(2), 20)
     runs = design.as_swarm(mixtures, np.exp(-mixtures), domains=["web", "code"], metrics=["web_loss", "code_loss"])
     design.write_tables(runs, "ratios.csv", "metrics.csv")
     Path("sizes.json").write_text('{"web": 9, "code": 1}')
+    rows = [f"{name},{seed},{seed}.5,2.0\n" for name in ("proposal", "uniform") for seed in range(7, 10)]
+    Path("losses.csv").write_text("mixture,seed,code_loss,web_loss\n" + "".join(rows))
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 import xarray as xr
 
 from mixjax.runner import claims
-from mixjax.runner.claims import MIN_SEEDS, Claim, near, paired, versus
-from mixjax.runner.statistics import critical_value
+from mixjax.runner.claims import Claim, near, paired, versus
+from mixjax.statistics import MIN_SEEDS, critical_value
 from tests.runner.written import ROW
 
 TEXTS = {"statement": "s", "source": "ours"}

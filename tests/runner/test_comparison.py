@@ -12,7 +12,8 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixjax.runner.comparison import divergent_runs, holm, paired_table
+from mixjax.runner.comparison import divergent_runs, paired_table
+from mixjax.statistics import holm
 
 
 @pytest.fixture(autouse=True)

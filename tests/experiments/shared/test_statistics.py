@@ -4,7 +4,7 @@ import numpy as np
 import xarray
 
 from experiments.shared.statistics import error_bars, mean_stderr, share_error_bars
-from mixjax.runner import statistics
+from mixjax import statistics
 
 VALUES = np.random.default_rng(0).normal(size=(3, 7))
 ARRAY = xarray.DataArray(VALUES, dims=("step", "seed"))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from mixjax.runner.statistics import critical_value, mean_stderr, rounding_of, same_up_to_rounding
+from mixjax.statistics import critical_value, mean_stderr, paired_difference, rounding_of, same_up_to_rounding
 
 
 def test_mean_stderr():
@@ -45,3 +45,29 @@ def test_same_up_to_rounding():
 def test_critical_values_are_scipys(z, n):
     expected = scipy.stats.t(n - 1).isf(scipy.stats.norm.sf(z))
     assert critical_value(z, n) == pytest.approx(expected, rel=1e-6, abs=1e-12)
+
+
+def test_a_paired_difference_is_students():
+    """The finite pairs alone count, and the interval and the p-value are those of scipy's paired test."""
+    rng = np.random.default_rng(0)
+    values, baseline = rng.normal(size=(2, 9))
+    values[3] = np.nan
+    found = paired_difference(values, baseline)
+    kept = np.arange(9) != 3
+    expected = scipy.stats.ttest_rel(values[kept], baseline[kept])
+    low, high = expected.confidence_interval(0.95)
+    assert found.num_seeds == 8 and found.mean == pytest.approx((values - baseline)[kept].mean())
+    assert (found.low, found.high, found.p_value) == pytest.approx((low, high, expected.pvalue))
+
+
+def test_a_difference_without_spread_has_no_test():
+    same, other = np.float32([0.1, 0.2, 0.3]), np.float32([1.1, 1.2, 1.3])
+    assert paired_difference(same, same)[:5] == (0.0, 0.0, 0.0, 0.0, 1.0)
+    found = paired_difference(same, other)
+    assert found.stderr == 0.0 and found.mean == pytest.approx(-1.0) and math.isnan(found.p_value)
+    assert paired_difference([math.nan], [1.0]).num_seeds == 0
+
+
+def test_only_paired_values_are_compared():
+    with pytest.raises(ValueError, match=r"one value for each seed, got shapes \(2,\) and \(3,\)"):
+        paired_difference([1.0, 2.0], [1.0, 2.0, 3.0])
