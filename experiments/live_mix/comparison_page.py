@@ -27,6 +27,7 @@ from experiments.live_mix.comparison_tables import (
     compared,
     final,
     methods,
+    speed_up,
 )
 from experiments.live_mix.methods import METHODS, Settings
 from experiments.shared.sections import replace_section
@@ -207,19 +208,30 @@ def _differences(results, table) -> str:
     cells = table.set_index(["method", "cost", "measure"])
     order = table[(table.cost == "steps") & (table.measure == "mean")].sort_values("difference").method
     base = {measure: mean_stderr(final(results[REFERENCE], measure)) for measure in MEASURES}
-    header = ["method", *(f"{measure}, {COSTS[cost]}" for cost in COSTS for measure in MEASURES)]
-    rows_ = [[NAMES.get(name, name), *(_cell(cells, name, c, m) for c in COSTS for m in MEASURES)] for name in order]
+    header = ["method", *(f"{measure}, {COSTS[cost]}" for cost in COSTS for measure in MEASURES), "speed-up"]
+    rows_ = [
+        [
+            NAMES.get(name, name),
+            *(_cell(cells, name, cost, measure) for cost in COSTS for measure in MEASURES),
+            mean_text(*map(float, mean_stderr(speed_up(results[name], results[REFERENCE])))),
+        ]
+        for name in order
+    ]
     uniform = [f"({mean_text(*map(float, base[measure]))})" for measure in MEASURES]
     at = [name for name in order if table[(table.method == name) & table.reused].empty]
     same = "" if not at else f" Of {_listed(at)}, the runs at equal time are others; the rest repeats its own."
     return "\n".join(
         [
-            *markdown_table(header, [[NAMES[REFERENCE], *uniform, *uniform], *rows_]),
+            *markdown_table(header, [[NAMES[REFERENCE], *uniform, *uniform, "1"], *rows_]),
             "",
             "Differences of the final test loss to the uniform mix in nats per token, ± standard error over paired "
             f"seeds; in brackets the uniform mix's loss. Mean: {MEASURES['mean']}; worst: {MEASURES['worst']}; target: "
             f"{MEASURES['target']}. Bold: better or worse by the paired t-test after Holm's correction over all "
             f"{int((~table.reused).sum())} tests of this table (p at most 0.05); the others are undecided.{same}",
+            "",
+            "Speed-up: in how many times fewer steps the method came to "
+            "the uniform mix's final mean loss; below 1, the share of the steps in which the uniform mix came to the "
+            "method's.",
         ]
     )
 

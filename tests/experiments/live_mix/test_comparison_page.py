@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.live_mix import comparison_page
-from experiments.live_mix.comparison_tables import NAMES, compared
+from experiments.live_mix.comparison_tables import NAMES, compared, speed_up
 from experiments.live_mix.methods import METHODS, Settings
 from tests.experiments.live_mix.fake_comparison import EFFECTS, results
 
@@ -26,11 +26,14 @@ def page():
 
 
 def test_the_table_has_the_differences_and_verdicts(page):
-    table = compared(results(noise=0.02), "uniform")
-    lines = {line.split(" | ")[0].removeprefix("| "): line for line in page.splitlines() if line.count(" | ") == 6}
+    found = results(noise=0.02)
+    table = compared(found, "uniform")
+    lines = {line.split(" | ")[0].removeprefix("| "): line for line in page.splitlines() if line.count(" | ") == 7}
     for name in set(EFFECTS) - {"uniform"}:
         (line,) = [text for head, text in lines.items() if head == NAMES[name] and "±" in text]
         cells = [cell.strip() for cell in line.strip("| ").split(" | ")][1:]
+        want = float(speed_up(found[name], found["uniform"]).mean())
+        assert float(cells.pop().partition(" ")[0]) == pytest.approx(want, abs=0.01)
         places = [(cost, measure) for cost in ("steps", "time") for measure in ("mean", "worst", "target")]
         for cell, (cost, measure) in zip(cells, places, strict=True):
             (row,) = table[(table.method == name) & (table.cost == cost) & (table.measure == measure)].itertuples()
