@@ -251,8 +251,9 @@ def _run_sweeps(
     for item, parts in all_parts:
         datasets: list[Any] = []
         for part in parts:
-            experiment, spec = _sweep_of(config, part)
-            report = _report(callback, item.name, sum(one.attrs["num_runs"] for one in datasets), config.sweep.num_runs)
+            done_before = sum(one.attrs["num_runs"] for one in datasets)
+            experiment, spec = _sweep_of(config, part, done_before)
+            report = _report(callback, item.name, done_before, config.sweep.num_runs)
             if not datasets and report is not None:
                 report(0, spec.num_runs)
             checkpoint = chunks / f"run_{number:03d}"
@@ -282,8 +283,8 @@ def _folder_name(run: str, number: int) -> str:
     return f"{number}_{re.sub(r'[^-+.=a-zA-Z0-9]+', '_', run)[:60]}"
 
 
-def _sweep_of(config: Config, part: Part) -> tuple[Experiment, Sweep]:
-    """Makes the experiment of a part of a run, and describes its sweep."""
+def _sweep_of(config: Config, part: Part, done_before: int = 0) -> tuple[Experiment, Sweep]:
+    """Makes the experiment of a part of a run, and describes its sweep, before which other parts have done runs."""
     experiment = config.function(part.values)
     if not isinstance(experiment, Experiment):
         raise TypeError(f"{config.experiment} must return an Experiment, got {type(experiment).__name__}")
@@ -291,6 +292,8 @@ def _sweep_of(config: Config, part: Part) -> tuple[Experiment, Sweep]:
         raise ConfigError(f"{config.path}: {config.experiment} has points of its own; leave [sweep] points out")
     # Every key of the table [sweep] is an argument of Sweep.
     settings = {**vars(config.sweep), "axes": part.axes, "points": experiment.points or part.points}
+    if not config.sweep.paired:
+        settings["first_seed"] += done_before
     spec = Sweep(experiment.train, data=experiment.data, dims=experiment.dims, coords=experiment.coords, **settings)
     return experiment, spec
 

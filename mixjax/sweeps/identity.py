@@ -65,13 +65,15 @@ def described_runs(runs: Runs) -> dict[str, Any]:
     Returns:
         The axes, the points, the names of labels and the seeds.
     """
-    return {
+    described = {
         "axes": runs.axes,
         "points": runs.points,
         "labels": runs.label_names,
         "seeds": runs.shape[-1],
-        "first_seed": int(runs.coords["seed"][0]),
+        "first_seed": runs.first_seed,
     }
+    # Folders of sweeps with paired seeds, which know no other, stay usable.
+    return described if runs.paired else described | {"paired": False}
 
 
 def _stop_fingerprint(train, prepared):

@@ -41,6 +41,7 @@ def sweep(
     dims: Mapping[str, tuple[str, ...]] | None = None,
     coords: Mapping[str, Sequence] | None = None,
     first_seed: int = 0,
+    paired: bool = True,
     chunk: int | Literal["auto"] = "auto",
     vectorize: Vectorize | None = None,
     devices: Sequence[Device] | None = None,
@@ -57,13 +58,14 @@ def sweep(
     Args:
         train: ``train(key, hparams, data) -> metrics``, pure and jittable, or :class:`mixjax.sweeps.Segments`, or
             :class:`mixjax.sweeps.HostLoop`.
-        seeds: number of seeds, at least 1, the same for every point.
+        seeds: number of seeds of each point, at least 1.
         axes: hyperparameter -> its values, numbers, strings or vectors; the points are the product of the axes.
         points: hyperparameter -> column; entry ``i`` of the columns is point ``i``, in product with the axes.
         data: pytree that every run gets.
         dims: metric -> the names of its own dimensions.
         coords: dimension -> the labels along it.
         first_seed: the first seed.
+        paired: whether all points have the same seeds; with False every run has a seed of its own.
         chunk: number of runs in one call of the compiled program; "auto" takes as many as fit the memory.
         vectorize: ``"vmap"`` or ``"map"``, how a device computes its runs of a chunk; None chooses by the device.
         devices: the devices to split the runs over; None takes all of this host.
@@ -120,6 +122,7 @@ def sweep(
         dims=dims,
         coords=coords,
         first_seed=first_seed,
+        paired=paired,
         chunk=chunk,
         vectorize=vectorize,
         devices=devices,

@@ -78,7 +78,7 @@ def run_on_host(
             raise ValueError(f"{name} has no meaning for a HostLoop, whose runs go one by one; got {value!r}.")
     if spec.devices is not None:
         raise ValueError("devices have no meaning for a HostLoop, which places its arrays itself.")
-    runs = Runs(spec.axes or {}, spec.points or {}, spec.seeds, spec.first_seed)
+    runs = Runs(spec.axes or {}, spec.points or {}, spec.seeds, spec.first_seed, spec.paired)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) if checkpoint is None else checkpoint.absolute()
         return _run_all(spec, runs, folder, callback, tracker, identity or {})

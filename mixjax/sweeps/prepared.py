@@ -81,7 +81,7 @@ class Prepared:
         devices = tuple(jax.local_devices() if spec.devices is None else spec.devices)
         if not devices or any(device.process_index != jax.process_index() for device in devices):
             raise ValueError(f"devices must be some of jax.local_devices(), got {devices}.")
-        runs = Runs(spec.axes or {}, spec.points or {}, spec.seeds, spec.first_seed)
+        runs = Runs(spec.axes or {}, spec.points or {}, spec.seeds, spec.first_seed, spec.paired)
         for dim, size in runs.own_sizes.items():
             labels = (spec.coords or {}).get(dim)
             if labels is not None and len(labels) != size:

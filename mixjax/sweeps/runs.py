@@ -43,6 +43,8 @@ class Runs:
         points: name -> column; the list of points.
         seeds: number of seeds.
         first_seed: the first seed.
+        paired: whether all points have the same seeds; else every run has a seed of its own, counted from the first one
+            in the order of the result.
 
     Attributes:
         axes: name -> values, as :func:`mixjax.sweeps.points.as_values` returns them.
@@ -56,6 +58,8 @@ class Runs:
             points: the numbers, with dimensions of their own, and a text in one dimension, ``"<name>_label"``, which
             stays with each metric.
         own_sizes: dimension of a vector -> its size.
+        first_seed: the first seed.
+        paired: whether all points have the same seeds.
         seeds: each run's seed, ``[num]``.
         batched: hyperparameter of numbers -> each run's value, ``[num]`` or of vectors ``[num, ...]``.
         largest_group: the largest number of runs that share their labels.
@@ -69,9 +73,18 @@ class Runs:
         >>> runs = Runs({"gamma": [0.1, 1.0]}, {}, seeds=3, first_seed=5)
         >>> runs.num, runs.dims, runs.seeds.tolist()
         (6, ('gamma', 'seed'), [5, 6, 7, 5, 6, 7])
+        >>> Runs({"gamma": [0.1, 1.0]}, {}, seeds=3, first_seed=5, paired=False).seeds.tolist()
+        [5, 6, 7, 8, 9, 10]
     """
 
-    def __init__(self, axes: Mapping[str, Sequence], points: Mapping[str, Sequence], seeds: int, first_seed: int):
+    def __init__(
+        self,
+        axes: Mapping[str, Sequence],
+        points: Mapping[str, Sequence],
+        seeds: int,
+        first_seed: int,
+        paired: bool = True,
+    ):
         """Checks the values, and puts the runs in order."""
         for argument, columns in (("axes", axes), ("points", points)):
             if not isinstance(columns, Mapping) or not all(isinstance(name, str) for name in columns):
@@ -87,17 +100,21 @@ class Runs:
         lengths = {name: len(values) for name, values in self.points.items()}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"columns of points need one length, got {lengths}.")
-        if first_seed < 0 or first_seed + seeds > 2**32:
-            raise ValueError(f"seeds must lie in 0 to 2**32 - 1, got {first_seed=}, {seeds=}.")
+        if not isinstance(paired, (bool, np.bool_)):
+            raise TypeError(f"paired must be True or False, got {paired!r}.")
+        self.first_seed, self.paired = first_seed, bool(paired)
+        self._name_dimensions(seeds)
+        num_seeds = seeds if paired else self.num
+        if first_seed < 0 or first_seed + num_seeds > 2**32:
+            each = "" if paired else f", a seed for each of {self.num} runs"
+            raise ValueError(f"seeds must lie in 0 to 2**32 - 1, got {first_seed=}, {seeds=}{each}.")
+        self._order_runs(np.arange(first_seed, first_seed + num_seeds, dtype=np.uint32))
 
-        seed_values = np.arange(first_seed, first_seed + seeds, dtype=np.uint32)
-        self._name_dimensions(seed_values)
-        self._order_runs(seed_values)
-
-    def _name_dimensions(self, seed_values):
+    def _name_dimensions(self, seeds):
         """Sets the dimensions of the result and their coordinates."""
         dims, shape = list(self.axes), [len(values) for values in self.axes.values()]
-        self.coords: dict[str, Any] = {"seed": seed_values.astype(int)}
+        # Where every run has a seed of its own, no number names those of a column of the result.
+        self.coords: dict[str, Any] = {"seed": np.arange(seeds) + (self.first_seed if self.paired else 0)}
         self.own_sizes: dict[str, int] = {}
         # A name may be here twice: clashes are looked for when the names of the metrics are known.
         self.names = []
@@ -112,7 +129,7 @@ class Runs:
             for name, values in self.points.items():
                 self._add_coordinate(name, "point", values)
         self.names.append("seed")
-        self.dims, self.shape = (*dims, "seed"), (*shape, len(seed_values))
+        self.dims, self.shape = (*dims, "seed"), (*shape, seeds)
         self.num = math.prod(self.shape)
 
     def _add_coordinate(self, name, dim, values):
@@ -149,7 +166,8 @@ class Runs:
             self._order = np.arange(self.num)
         # From here on in the order of computation.
         columns = {name: column[self._order] for name, column in columns.items()}
-        self.seeds = np.broadcast_to(seed_values, self.shape).ravel()[self._order]
+        every = np.broadcast_to(seed_values, self.shape) if self.paired else seed_values
+        self.seeds = every.ravel()[self._order]
         self.batched = {name: column for name, column in columns.items() if name not in self.label_names}
         self._labels = {name: columns[name] for name in self.label_names}
 

@@ -118,6 +118,8 @@ def search(
         raise ValueError(f"num_trials and batch must be at least 1, got {num_trials=}, {batch=}.")
     if sweep.points:
         raise ValueError(f"the search chooses the points; give a sweep without points, got {sorted(sweep.points)}.")
+    if not sweep.paired:
+        raise ValueError("the search compares points over the same seeds; give a sweep with paired=True.")
     if jax.process_count() > 1:
         raise ValueError(f"a search needs one host, got {jax.process_count()}: each would ask for points of its own.")
     distributions = _distributions(space)

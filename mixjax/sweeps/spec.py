@@ -46,9 +46,9 @@ class Sweep:
 
     Args:
         train: ``train(key, hparams, data) -> metrics``, pure and jittable. ``key`` is ``jax.random.key(seed)``, the
-            same for every point (paired seeds). ``hparams`` is a dict of scalars, or arrays where the values are
-            vectors, one for each axis and each column of ``points``. ``metrics`` is a dict of arrays; of a nested one,
-            ``{"loss": {"train": ...}}``, the metric is called ``"loss.train"`` everywhere. Pass the same
+            same for every point unless ``paired`` is False. ``hparams`` is a dict of scalars, or arrays where the
+            values are vectors, one for each axis and each column of ``points``. ``metrics`` is a dict of arrays; of a
+            nested one, ``{"loss": {"train": ...}}``, the metric is called ``"loss.train"`` everywhere. Pass the same
             function object in every call, not a new lambda: the cache of compiled programs goes by it. A
             :class:`mixjax.sweeps.Segments` cuts a run in time. A :class:`mixjax.sweeps.HostLoop` is an ordinary Python
             loop, whose runs go one after the other.
@@ -66,6 +66,11 @@ class Sweep:
         coords: dimension -> the labels along it. The dimensions of a vector are called ``"<hyperparameter>_0"`` and so
             on.
         first_seed: the first seed, at least 0; the last one must be below 2³².
+        paired: whether all points have the same seeds, so that their differences have less noise. That is right to
+            compare points. It is wrong to fit a law through them, as mixture design does: noise that moves all points
+            alike does not average out, and no test can see it. With False every run has a seed of its own: run s of
+            point i has ``first_seed + i * seeds + s``, with the points numbered in the order of the result, and the
+            result's coordinate ``seed`` is s.
         chunk: number of runs in one call of the compiled program, rounded up to a multiple of the devices. "auto"
             takes as many as fit the devices' memory by the compiler's analysis (with "map" 16 a device, since more
             would gain nothing), and halves the chunk where memory runs out all the same. Progress is reported between
@@ -99,6 +104,7 @@ class Sweep:
     dims: Mapping[str, tuple[str, ...]] | None = None
     coords: Mapping[str, Sequence] | None = None
     first_seed: int = 0
+    paired: bool = True
     chunk: int | Literal["auto"] = "auto"
     vectorize: Vectorize | None = None
     devices: Sequence[Device] | None = None

@@ -363,3 +363,17 @@ def test_metrics_survive_a_summary_that_is_no_text(make):
         experiment.run(make("fail = 'no text'"))
     assert "summary must be a text, got int" in error.value.failures["summary"]
     assert results.read(error.value.path)["run"].error.shape == (1, 2, 4)
+
+
+def test_seeds_of_points_differ_over_labels_too(make):
+    """Each label is a sweep of its own, and its runs' seeds go on where those of the label before ended."""
+    text = "[sweep]\nseeds = 2\nfirst_seed = 7\npaired = false\ngamma = [0.5, 0.25]\n"
+    config = make(text)
+    assert config.sweep.paired is False and "paired = false" in config.to_toml()
+    part = experiment.parts_of(config, config.runs[0])[0]
+    assert experiment._sweep_of(config, part)[1].first_seed == 7
+    assert experiment._sweep_of(config, part, 4)[1].first_seed == 11
+    paired = make(text.replace("false", "true"))
+    assert experiment._sweep_of(paired, part, 4)[1].first_seed == 7
+    with pytest.raises(ConfigError, match="seeds must be below"):
+        make(text.replace("first_seed = 7", "first_seed = 4294967293"))

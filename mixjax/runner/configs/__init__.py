@@ -13,6 +13,7 @@ A config names an experiment, gives values for the fields of its frozen dataclas
     [sweep]
     seeds = 100                               # paired seeds first_seed, first_seed + 1, ...
     first_seed = 1000                         # default 0
+    paired = true                             # default; false: every run has a seed of its own, as a swarm needs it
     chunk = 4                                 # runs in one call of the program; default "auto", the sweep chooses
     vectorize = "vmap"                        # or "map"; default: mixjax.sweep chooses for the devices
     gamma1 = [0.01, 0.1]                      # any other key: an axis over a numeric field of the dataclass

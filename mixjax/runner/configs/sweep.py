@@ -28,7 +28,7 @@ with requires("experiments", "mixjax.runner.configs"):
 
 __all__ = ["POINTS", "SWEEP_KEYS", "Draws", "Sweep", "check_swept", "choices_of", "sweep_of"]
 
-SWEEP_KEYS = ("seeds", "first_seed", "chunk", "vectorize")
+SWEEP_KEYS = ("seeds", "first_seed", "paired", "chunk", "vectorize")
 """The keys of [sweep] that are settings of the sweep, not fields of the experiment."""
 
 POINTS = ("points", "random")
@@ -48,8 +48,9 @@ class Sweep:
     """Holds what each ``[[run]]`` is repeated over: seeds, times the product of the axes, times the points.
 
     Args:
-        seeds: number of paired seeds, at least 1.
+        seeds: number of seeds of each point, at least 1.
         first_seed: the first of these seeds, at least 0; the last one is below 2³².
+        paired: whether all points have the same seeds, see :func:`mixjax.sweep`.
         chunk: number of runs in one call of the compiled program, at least 1, or "auto".
         vectorize: "vmap" or "map", see :func:`mixjax.sweep`; None takes its default for the devices at hand.
         axes: field name, dotted where nested -> its values, at least one: numbers, texts or vectors of numbers.
@@ -58,6 +59,7 @@ class Sweep:
 
     seeds: Annotated[int, pydantic.Field(ge=1)] = 1
     first_seed: Annotated[int, pydantic.Field(ge=0)] = 0
+    paired: bool = True
     chunk: Annotated[int, pydantic.Field(ge=1, le=_MAX_RUNS)] | Literal["auto"] = "auto"
     vectorize: Literal["vmap", "map"] | None = None
     axes: _Columns = dataclasses.field(default_factory=dict)
@@ -71,8 +73,9 @@ class Sweep:
         both = set(self.axes) & set(self.points)
         if both:
             raise ValueError(f"{min(both)} is an axis and a column of points; keep one of the two")
-        if self.first_seed + self.seeds > 2**32:
-            raise ValueError(f"seeds must be below 2**32, got {self.seeds} from first_seed {self.first_seed} on")
+        num_seeds = self.seeds if self.paired else self.num_runs
+        if self.first_seed + num_seeds > 2**32:
+            raise ValueError(f"seeds must be below 2**32, got {num_seeds} from first_seed {self.first_seed} on")
         if self.num_runs > _MAX_RUNS:
             raise ValueError(f"there must be at most {_MAX_RUNS:,} runs, got {self.num_runs:,}")
 
