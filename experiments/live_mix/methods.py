@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,7 +18,14 @@ from mixjax.rules.states import CountingState
 __all__ = ["METHODS", "Method", "Settings", "prior_of", "rules_of"]
 
 Prior = Literal["uniform", "proportional", "temperature", "unimax"]
-Reads = Literal["nothing", "training losses", "held-out losses", "reference losses", "alignments"]
+Reads = Literal[
+    "nothing",
+    "training losses",
+    "held-out losses",
+    "same held-out losses",
+    "reference losses",
+    "alignments",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,7 +196,12 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "odm": Method("ODM", "draws by a bandit", prior="uniform", sampling=_odm, reads="training losses"),
         "ado": Method("ADO", "draws by scaling laws", prior="proportional", sampling=_ado, reads="training losses"),
         "aioli": Method(
-            "Aioli", "draws by a mixing law", prior="uniform", sampling=_aioli, reads="held-out losses", every="window"
+            "Aioli",
+            "draws by a mixing law",
+            prior="uniform",
+            sampling=_aioli,
+            reads="same held-out losses",
+            every="window",
         ),
     }
 )
@@ -216,7 +229,9 @@ def prior_of(method: Method, settings: Settings, sizes: ArrayLike, budget: float
     name = method.prior or settings.prior
     if name == "unimax":
         limited = rules.cap(rules.fixed(), sizes * settings.max_epochs / budget)
-        prior = np.asarray(limited.init(np.ones(sizes.size)).weights, np.float64)
+        # A number also where a compiled training asks for it, since sizes and budget are numbers.
+        with jax.ensure_compile_time_eval():
+            prior = np.asarray(limited.init(np.ones(sizes.size)).weights, np.float64)
     else:
         prior = sizes ** {"uniform": 0.0, "proportional": 1.0, "temperature": settings.temperature}[name]
     return prior / prior.sum()

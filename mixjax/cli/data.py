@@ -47,9 +47,15 @@ def data(
     min_tokens: Annotated[
         int, typer.Option(metavar="N", help="For tokens --cells: leave out cells with fewer tokens in a part.")
     ] = 1,
+    vocabulary: Annotated[
+        int | None, typer.Option(metavar="N", help="For tokens: the number of different tokens. [default: 8192]")
+    ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="For tokens: the folder to fill. [default: tokens/ in the cache]"),
+        typer.Option(
+            metavar="FOLDER",
+            help="For tokens: the folder to fill. [default: in the cache tokens/, token-cells/, tokens-N/ ...]",
+        ),
     ] = None,
 ) -> None:
     """Fetch a data set, verified by checksum, or make token files.
@@ -73,6 +79,7 @@ def data(
       mixjax data tokens
       mixjax data tokens --domains help,perl,python
       mixjax data tokens --domains linux --cells --min-tokens 5000
+      mixjax data tokens --vocabulary 1024
     """
     with reported(ValueError, RuntimeError, OSError, ImportError):
         import mixjax.data
@@ -83,11 +90,14 @@ def data(
             if folder is not None or source is not None:
                 raise ValueError("tokens takes no --from and no --source: fetch the texts with them first")
             names = None if domains is None else [part.strip() for part in domains.split(",")]
-            made = mixjax.data.make_tokens(names, cells=cells, min_tokens=min_tokens, folder=out, report=_report)
+            size = {} if vocabulary is None else {"vocabulary_size": vocabulary}
+            made = mixjax.data.make_tokens(
+                names, cells=cells, min_tokens=min_tokens, folder=out, report=_report, **size
+            )
             typer.echo(made)
             return
-        if domains is not None or cells or min_tokens != 1 or out is not None:
-            raise ValueError(f"--domains, --cells, --min-tokens and --out are for tokens, not for {name}")
+        if domains is not None or cells or min_tokens != 1 or vocabulary is not None or out is not None:
+            raise ValueError(f"--domains, --cells, --min-tokens, --vocabulary and --out are for tokens, not for {name}")
         # `fetch` checks both names itself, and its errors suggest the nearest one.
         typer.echo(mixjax.data.fetch(cast(FetchedName, name), source=cast(Source | None, source), folder=folder))
 

@@ -20,14 +20,17 @@ from mixjax.data.splitting import PARTS
 from mixjax.data.vocabulary import Vocabulary
 from mixjax.files import local_path
 
-__all__ = ["CELLS", "INDEX", "VOCABULARY", "Tokens", "folder_of", "load_tokens", "read_index", "token_domains"]
+__all__ = ["INDEX", "SIZE", "VOCABULARY", "Tokens", "folder_of", "load_tokens", "read_index", "token_domains"]
 
 INDEX = "index.json"
 """The name of the index in the folder."""
 VOCABULARY = "vocabulary.json"
 """The name of the vocabulary in the folder."""
-CELLS = "token-cells"
-"""The name of the folder in the cache whose domains are cells."""
+SIZE = 8192
+"""The number of tokens of a vocabulary whose size is not given."""
+
+# The names of the usual folders in the cache; the size of the vocabulary follows where it is not the usual one.
+_WHOLE, _CELLS = "tokens", "token-cells"
 
 
 class Tokens(NamedTuple):
@@ -52,13 +55,14 @@ class Tokens(NamedTuple):
     vocabulary: Vocabulary
 
 
-def load_tokens(name: str, *, folder: str | os.PathLike | None = None) -> Tokens:
+def load_tokens(name: str, *, folder: str | os.PathLike | None = None, vocabulary_size: int = SIZE) -> Tokens:
     """Loads the tokens of one domain as memory maps. Never downloads; each file's SHA-256 is verified.
 
     Args:
         name: a domain that :func:`make_tokens` wrote, such as "perl", or "help/de" where it wrote cells.
-        folder: the folder that :func:`make_tokens` returned; when None, ``tokens`` in the cache, or ``token-cells``
-            where ``name`` is that of a cell.
+        folder: the folder that :func:`make_tokens` returned; when None, the usual one in the cache for a vocabulary of
+            ``vocabulary_size``, and for cells where ``name`` is that of a cell.
+        vocabulary_size: the number of tokens that the files were made for; with a ``folder`` it is not read.
 
     Returns:
         The domain's three parts: see :class:`Tokens`.
@@ -67,7 +71,7 @@ def load_tokens(name: str, *, folder: str | os.PathLike | None = None) -> Tokens
         ValueError: if the folder does not hold ``name``, or a file is damaged.
         FileNotFoundError: if the folder holds no token files; names the command that makes them.
     """
-    folder = folder_of(folder, "/" in name, None)
+    folder = folder_of(folder, "/" in name, None, vocabulary_size)
     index = read_index(folder)
     if name not in index["domains"]:
         raise ValueError(f"name: {folder} has no tokens of {name!r}; {nearest(name, index['domains'])}")
@@ -80,13 +84,15 @@ def load_tokens(name: str, *, folder: str | os.PathLike | None = None) -> Tokens
     return Tokens(train, validation, test, source=entry["source"], vocabulary=words)
 
 
-def token_domains(folder: str | os.PathLike | None = None, *, cells: bool = False) -> tuple[str, ...]:
+def token_domains(
+    folder: str | os.PathLike | None = None, *, cells: bool = False, vocabulary_size: int = SIZE
+) -> tuple[str, ...]:
     """Lists the domains of a folder of token files.
 
     Args:
-        folder: the folder that :func:`make_tokens` returned; when None, ``tokens`` in the cache, or ``token-cells``
-            with ``cells``.
-        cells: see ``folder``.
+        folder: the folder that :func:`make_tokens` returned; when None, the usual one in the cache.
+        cells: whether the usual folder is that of cells; with a ``folder`` it is not read.
+        vocabulary_size: the number of tokens that the usual folder was made for; likewise.
 
     Returns:
         The names that :func:`load_tokens` takes.
@@ -95,14 +101,17 @@ def token_domains(folder: str | os.PathLike | None = None, *, cells: bool = Fals
         ValueError: if the folder's index is damaged.
         FileNotFoundError: if the folder holds no token files; names the command that makes them.
     """
-    return tuple(read_index(folder_of(folder, cells, None))["domains"])
+    return tuple(read_index(folder_of(folder, cells, None, vocabulary_size))["domains"])
 
 
-def folder_of(folder: str | os.PathLike | None, cells: bool, root: str | os.PathLike | None) -> Path:
-    """Returns the folder of token files: the user's, or the usual one in the cache."""
+def folder_of(
+    folder: str | os.PathLike | None, cells: bool, root: str | os.PathLike | None, vocabulary_size: int = SIZE
+) -> Path:
+    """Returns the folder of token files: the user's, or the usual one in the cache for a size of the vocabulary."""
     if folder is not None:
         return local_path("folder", folder)
-    return files.folder_of(CELLS if cells else "tokens", root)
+    suffix = "" if vocabulary_size == SIZE else f"-{vocabulary_size}"
+    return files.folder_of(f"{_CELLS if cells else _WHOLE}{suffix}", root)
 
 
 def read_index(folder: Path) -> dict:
@@ -127,5 +136,8 @@ def _verify(path: Path, checksum: str, again: str) -> None:
 
 
 def _again(folder: Path) -> str:
-    """Returns the advice to make the files of a folder."""
-    return f"make the files with the command `mixjax data tokens{' --cells' if folder.name == CELLS else ''}`"
+    """Returns the advice to make the files of a folder, with the options that its name tells."""
+    name, _, size = folder.name.rpartition("-") if folder.name.rpartition("-")[2].isdigit() else (folder.name, "", "")
+    options = " --cells" if name == _CELLS else ""
+    options += f" --vocabulary {size}" if size and name in (_CELLS, _WHOLE) else ""
+    return f"make the files with the command `mixjax data tokens{options}`"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mixjax.data import text_documents
+from mixjax.data.token_files import SIZE
 
 __all__ = ["PAGE", "page"]
 
@@ -46,12 +47,13 @@ inputs, targets = batch["value"][:, :-1], batch["value"][:, 1:]
 """
 
 
-def page(entries: Mapping[str, Mapping], size: int) -> str:
+def page(entries: Mapping[str, Mapping], size: int, asked: int = SIZE) -> str:
     """Returns the page, in Markdown.
 
     Args:
         entries: the entries of the domains in the folder's index, by name.
         size: the number of tokens of the vocabulary.
+        asked: the number that was asked for, after which the folder is named; a short text gives fewer.
 
     Returns:
         The page. Domains that are cells of one domain share a row.
@@ -62,7 +64,10 @@ def page(entries: Mapping[str, Mapping], size: int) -> str:
     lines = [_row(name, cells) for name, cells in rows.items()]
     every = list(entries.values())
     total = f"{len(every)} domains: {_total(every, 'bytes') / 1e6:,.1f} MB, {_total(every, 'tokens'):,} tokens."
-    return f"{_HEAD.format(size=size)}{''.join(lines)}\n{total}\n{_TAIL}"
+    tail = _TAIL
+    if asked != SIZE:
+        tail = tail.replace("load_tokens(name)", f"load_tokens(name, vocabulary_size={asked})")
+    return f"{_HEAD.format(size=size)}{''.join(lines)}\n{total}\n{tail}"
 
 
 def _row(name: str, entries: list[Mapping]) -> str:

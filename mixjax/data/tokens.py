@@ -15,7 +15,7 @@ import numpy as np
 
 from mixjax.data import catalogue, files, text_documents, token_pages, vocabulary
 from mixjax.data.splitting import PARTS, Block, Parts, by_cell, joined, split, without_overlap
-from mixjax.data.token_files import INDEX, VOCABULARY, folder_of, load_tokens, read_index
+from mixjax.data.token_files import INDEX, SIZE, VOCABULARY, folder_of, load_tokens, read_index
 from mixjax.files import write_whole
 
 __all__ = ["make_tokens"]
@@ -23,7 +23,6 @@ __all__ = ["make_tokens"]
 VOCABULARY_CHECKSUM = "6d929b99d96e96b374137a8f0ffd08ebf5020b56464dbb681783d340fe430e7c"
 """The SHA-256 of the vocabulary of 8,192 tokens that the training parts of all fetched domains give."""
 
-_SIZE = 8192
 # The letters of each domain's training part that the vocabulary is trained on.
 _SAMPLE = 2_000_000
 
@@ -33,7 +32,7 @@ def make_tokens(
     *,
     cells: bool = False,
     min_tokens: int = 1,
-    vocabulary_size: int = _SIZE,
+    vocabulary_size: int = SIZE,
     folder: str | os.PathLike | None = None,
     root: str | os.PathLike | None = None,
     report: Callable[[str], None] = lambda line: None,
@@ -57,7 +56,8 @@ def make_tokens(
             "help/de". Domains without cells stay whole.
         min_tokens: the fewest tokens that each part of a cell has, at least 1; smaller cells are left out.
         vocabulary_size: the number of tokens, from 257 to 65,536.
-        folder: the folder to fill; when None, ``tokens`` in the cache, or ``token-cells`` with ``cells``.
+        folder: the folder to fill; when None, ``tokens`` in the cache, or ``token-cells`` with ``cells``, followed by
+            the vocabulary's size where it is not 8,192, as in ``tokens-1024``.
         root: folder of the cache; :func:`mixjax.data.cache_dir` when None.
         report: takes a line on each step.
 
@@ -72,7 +72,7 @@ def make_tokens(
         OSError: if the folder cannot be written.
     """
     names = text_documents.TEXT_DOMAINS if domains is None else tuple(domains)
-    folder = folder_of(folder, cells, root)
+    folder = folder_of(folder, cells, root, vocabulary_size)
     _check(names, min_tokens, vocabulary_size)
     request = _request(names, cells, min_tokens, vocabulary_size)
     if _is_made(folder, request):
@@ -98,7 +98,7 @@ def make_tokens(
             about = {"source": sources[name].sentence, "cells": number}
             entries[title] = about | _written(folder / title, of_cell, encoded)
     index = {"request": request, "vocabulary": words.checksum, "domains": entries}
-    write_whole(folder / token_pages.PAGE, token_pages.page(entries, words.size))
+    write_whole(folder / token_pages.PAGE, token_pages.page(entries, words.size, vocabulary_size))
     write_whole(folder / INDEX, json.dumps(index, indent=1, ensure_ascii=False))
     return folder
 
@@ -173,7 +173,7 @@ def _vocabulary(training: Mapping[str, list[Block]], size: int) -> vocabulary.Vo
     # Sorted by name, so that the order of the arguments does not count.
     words = vocabulary.train(_sample(training[name] for name in sorted(fetched or training)), size)
     everything = [name for name in text_documents.TEXT_DOMAINS if text_documents.fetched_by(name) is not None]
-    if size == _SIZE and sorted(fetched) == sorted(everything) and words.checksum != VOCABULARY_CHECKSUM:
+    if size == SIZE and sorted(fetched) == sorted(everything) and words.checksum != VOCABULARY_CHECKSUM:
         raise ValueError(
             f"the vocabulary has SHA-256 {words.checksum}, but the pinned one has {VOCABULARY_CHECKSUM}: this version "
             "of tokenizers trains in another way than versions 0.20 to 0.23"

@@ -33,8 +33,9 @@ def test_the_help_names_every_data_set_that_can_be_fetched(mixjax_command):
         (["data", "mnist", "--source", "opneml"], "unknown source 'opneml' of MNIST; did you mean 'openml'?"),
         (["data", "adult", "--source", "x"], "unknown source 'x' of Adult; known: package"),
         (["data", "mnist", "--from", "gs://bucket"], "takes a path of the local file system"),
-        (["data", "mnist", "--cells"], "--domains, --cells, --min-tokens and --out are for tokens, not for mnist"),
-        (["data", "mnist", "--out", "x"], "--domains, --cells, --min-tokens and --out are for tokens, not for mnist"),
+        (["data", "mnist", "--cells"], "--min-tokens, --vocabulary and --out are for tokens, not for mnist"),
+        (["data", "mnist", "--out", "x"], "--domains, --cells, --min-tokens, --vocabulary and --out are for tokens"),
+        (["data", "mnist", "--vocabulary", "300"], "--vocabulary and --out are for tokens, not for mnist"),
         (["data", "tokens", "--from", "x"], "tokens takes no --from and no --source: fetch the texts with them first"),
         (["data", "tokens", "--domains", "perl,pyton"], "unknown data set 'pyton'; did you mean 'python'?"),
         (["data", "tokens", "--domains", "c,c"], "domains must be different names, at least one, got c, c"),
@@ -57,9 +58,9 @@ def test_tokens(mixjax_command, monkeypatch, tmp_path):
 
     monkeypatch.setattr(mixjax.data, "make_tokens", make)
     assert mixjax_command("data", "tokens") == (0, f"{tmp_path}\n", "reading c\n")
-    argv = ("--domains", "help, perl", "--cells", "--min-tokens", "9", "--out", "x")
+    argv = ("--domains", "help, perl", "--cells", "--min-tokens", "9", "--vocabulary", "300", "--out", "x")
     assert mixjax_command("data", "tokens", *argv)[0] == 0
     assert calls == [
         (None, {"cells": False, "min_tokens": 1, "folder": None}),
-        (["help", "perl"], {"cells": True, "min_tokens": 9, "folder": Path("x")}),
+        (["help", "perl"], {"cells": True, "min_tokens": 9, "vocabulary_size": 300, "folder": Path("x")}),
     ]

@@ -14,6 +14,7 @@ from tests.data.small_packages import fake_registries
 
 pytest.importorskip("tokenizers", reason="tokenizers is missing: extra text")
 NAMES = ("help", "perl", "services")
+AGAIN = "`mixjax data tokens --vocabulary 300`"
 
 
 @pytest.fixture
@@ -25,6 +26,14 @@ def make(names=NAMES, **how):
     return data.make_tokens(names, vocabulary_size=300, **how)
 
 
+def load_tokens(name, **how):
+    return data.load_tokens(name, vocabulary_size=300, **how)
+
+
+def token_domains(**how):
+    return data.token_domains(vocabulary_size=300, **how)
+
+
 def texts(found, part):
     """The documents of a part as text."""
     whole = np.asarray(found[part])
@@ -34,20 +43,20 @@ def texts(found, part):
 
 def test_token_files_hold_the_separate_parts_of_the_text(registries, cache):
     lines = []
-    assert make(report=lines.append) == cache / "tokens"
-    assert data.token_domains() == NAMES and lines[:2] == ["fetching help", "reading help"]
+    assert make(report=lines.append) == cache / "tokens-300"
+    assert token_domains() == NAMES and lines[:2] == ["fetching help", "reading help"]
     parts = {name: splitting.split(text_documents.read(name).texts) for name in NAMES}
     kept = splitting.without_overlap(parts)
     for name in NAMES:
-        found = data.load_tokens(name)
+        found = load_tokens(name)
         for number, part in enumerate(splitting.PARTS):
             array = found[number]
             assert isinstance(array, np.memmap) and array.dtype == np.uint16 and not array.flags.writeable
             expected = [b"\n\n".join(block.paragraphs).decode() for block in kept[name][part]]
             assert texts(found, number) == expected
         assert found.vocabulary.size == 300 and found.source == text_documents.read(name).sentence
-    entry = json.loads((cache / "tokens" / "index.json").read_bytes())["domains"]["perl"]
-    assert entry["tokens"]["train"] == len(data.load_tokens("perl").train) and entry["documents"] == 3
+    entry = json.loads((cache / "tokens-300" / "index.json").read_bytes())["domains"]["perl"]
+    assert entry["tokens"]["train"] == len(load_tokens("perl").train) and entry["documents"] == 3
     assert entry["bytes"]["train"] == len(splitting.joined(kept["perl"]["train"]))
 
 
@@ -58,9 +67,9 @@ def test_what_is_made_is_left_as_it_is_and_another_request_replaces_it(registrie
     make(report=lines.append)
     assert lines == [] and {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == times
     make(["perl"], report=lines.append)
-    assert lines and data.token_domains() == ("perl",)
+    assert lines and token_domains() == ("perl",)
     assert [path.parent.name for path in folder.rglob("*.npy")] == ["perl"] * 3
-    assert len(data.load_tokens("perl").train) > 0
+    assert len(load_tokens("perl").train) > 0
 
 
 def test_a_damaged_file_is_named_and_made_again(registries):
@@ -68,32 +77,32 @@ def test_a_damaged_file_is_named_and_made_again(registries):
     whole = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     for file in ("perl/train.npy", "perl/test.npy", "vocabulary.json"):
         (folder / file).write_bytes(whole[folder / file][:-1])
-        with pytest.raises(ValueError, match=rf"{file} is damaged: expected SHA-256 .* `mixjax data tokens`"):
-            data.load_tokens("perl")
+        with pytest.raises(ValueError, match=rf"{file} is damaged: expected SHA-256 .* {AGAIN}"):
+            load_tokens("perl")
         (folder / file).unlink()
-        with pytest.raises(FileNotFoundError, match=rf"{file} is missing; make .* `mixjax data tokens`"):
-            data.load_tokens("perl")
+        with pytest.raises(FileNotFoundError, match=rf"{file} is missing; make .* {AGAIN}"):
+            load_tokens("perl")
         make(["perl"])
         assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == whole
     for content in (b"{", b"[]", b"{}"):
         (folder / "index.json").write_bytes(content)
-        with pytest.raises(ValueError, match=r"index.json is damaged: make .* `mixjax data tokens`"):
-            data.token_domains()
+        with pytest.raises(ValueError, match=rf"index.json is damaged: make .* {AGAIN}"):
+            token_domains()
     make(["perl"])
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == whole
 
 
 def test_cells_become_domains(registries, cache, tmp_path):
-    assert make(cells=True) == cache / "token-cells"
+    assert make(cells=True) == cache / "token-cells-300"
     languages = set(data.load_cells("help"))
     names = {"perl", "services/s3", "services/ec2", *(f"help/{code}" for code in languages)}
-    assert set(data.token_domains(cells=True)) == names
-    whole = data.load_tokens("help", folder=make(["help", "perl", "services"], folder=tmp_path / "whole"))
+    assert set(token_domains(cells=True)) == names
+    whole = load_tokens("help", folder=make(["help", "perl", "services"], folder=tmp_path / "whole"))
     for number in range(3):
-        of_cells = [text for code in languages for text in texts(data.load_tokens(f"help/{code}"), number)]
+        of_cells = [text for code in languages for text in texts(load_tokens(f"help/{code}"), number)]
         assert sorted(of_cells) == sorted(texts(whole, number))
     make(cells=True, min_tokens=10**9)
-    assert data.token_domains(cells=True) == ("perl",)
+    assert token_domains(cells=True) == ("perl",)
 
 
 def test_an_interrupted_call_leaves_no_index(registries, monkeypatch):
@@ -102,14 +111,14 @@ def test_an_interrupted_call_leaves_no_index(registries, monkeypatch):
         patch.setattr(tokens, "_written", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             make(["perl", "services"])
-    with pytest.raises(FileNotFoundError, match=r"tokens holds no token files; make .* `mixjax data tokens`"):
-        data.load_tokens("perl")
-    assert make(["perl"]) == folder and len(data.load_tokens("perl").train)
+    with pytest.raises(FileNotFoundError, match=rf"tokens-300 holds no token files; make .* {AGAIN}"):
+        load_tokens("perl")
+    assert make(["perl"]) == folder and len(load_tokens("perl").train)
 
 
 def test_the_page_lists_the_domains(registries, cache):
     make(cells=True)
-    page = (cache / "token-cells" / "text_data.md").read_text()
+    page = (cache / "token-cells-300" / "text_data.md").read_text()
     assert [line.split("`")[1] for line in page.splitlines() if line.startswith("| `")] == list(NAMES)
     row = next(line for line in page.splitlines() if line.startswith("| `help`"))
     assert "libreoffice-help-{en-us,de," in row and "MPL-2.0" in row and "| 15 |" in row
@@ -119,7 +128,7 @@ def test_the_script_of_the_page_runs_as_it_stands(registries, cache):
     pytest.importorskip("grain", reason="grain is missing: extra live")
     make()
     names = {}
-    (script,) = re.findall(r"```python\n(.*?)```", (cache / "tokens" / "text_data.md").read_text(), re.DOTALL)
+    (script,) = re.findall(r"```python\n(.*?)```", (cache / "tokens-300" / "text_data.md").read_text(), re.DOTALL)
     exec(script, names)
     assert names["inputs"].shape == names["targets"].shape == (8, 128) and names["inputs"].dtype == np.uint16
 
@@ -142,7 +151,7 @@ def test_every_domain_says_what_it_is(name):
 
 
 def test_the_installed_domains_alone_train_their_own_vocabulary(cache, monkeypatch):
-    made = data.load_tokens("c", folder=make(["c"]))
+    made = load_tokens("c", folder=make(["c"]))
     assert made.vocabulary.size == 300 and "NumPy" in made.source
     assert any("#define" in text for text in texts(made, 2))
 
@@ -190,8 +199,19 @@ def test_without_tokenizers_the_extra_is_named_before_anything_is_fetched(monkey
 def test_unknown_tokens_are_named(registries, tmp_path):
     make(["perl"])
     with pytest.raises(ValueError, match="has no tokens of 'prl'; did you mean 'perl'"):
-        data.load_tokens("prl")
-    with pytest.raises(FileNotFoundError, match=r"token-cells holds no token .* `mixjax data tokens --cells`"):
-        data.load_tokens("help/de")
+        load_tokens("prl")
+    with pytest.raises(FileNotFoundError, match=r"token-cells-300 holds no token .* `mixjax data tokens --cells --voc"):
+        load_tokens("help/de")
     with pytest.raises(FileNotFoundError, match="empty holds no token files"):
-        data.load_tokens("perl", folder=tmp_path / "empty")
+        load_tokens("perl", folder=tmp_path / "empty")
+
+
+def test_each_size_of_the_vocabulary_has_a_folder_of_its_own(registries, cache):
+    assert make(["perl"]) == cache / "tokens-300"
+    assert data.make_tokens(["perl"], vocabulary_size=320) == cache / "tokens-320"
+    assert load_tokens("perl").vocabulary.size == 300
+    assert data.load_tokens("perl", vocabulary_size=320).vocabulary.size > 300
+    with pytest.raises(FileNotFoundError, match=r"tokens holds no token files; make .* `mixjax data tokens`"):
+        data.load_tokens("perl")
+    with pytest.raises(FileNotFoundError, match=r"tokens-400 .* `mixjax data tokens --vocabulary 400`"):
+        data.token_domains(vocabulary_size=400)
