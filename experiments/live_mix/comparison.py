@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.live_mix.comparison_claims import claims
+from experiments.live_mix.comparison_figure import figure
 from experiments.live_mix.methods import METHODS, Settings, prior_of, rules_of
 from experiments.live_mix.stages import NUM_EVALUATIONS, Corpus, Model, Moving, Trained, train_stage
 from mixjax import data, design, live, rules
@@ -58,14 +60,14 @@ class Comparison(Settings):
     vocabulary: int = 1024
     length: int = 32
     batch_size: int = 16
-    num_steps: int = 1000
+    num_steps: int = 600
     full_steps: int = 0
     repetition: float = 1.0
-    layers: int = 2
-    width: int = 64
-    proxy_width: int = 32
+    layers: int = 1
+    width: int = 32
+    proxy_width: int = 16
     heads: int = 4
-    learning_rate: float = 3e-3
+    learning_rate: float = 3e-2
     warmup: float = 0.05
     clip: float = 1.0
     probe_size: int = 4
@@ -222,4 +224,6 @@ def comparison(config: Comparison) -> Experiment:
         units=dict.fromkeys(losses, "nats per token")
         | dict.fromkeys(weights, "share")
         | {"epochs": "1", "least_effective_domains": "domains"},
+        figure=figure,
+        claims=claims,
     )
