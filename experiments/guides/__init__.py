@@ -1,0 +1,1 @@
+"""Holds the guides, and the programs that make parts of them."""

@@ -1,0 +1,226 @@
+"""Checks every page that GitHub shows: links, names, commands, and that its code runs as a reader would paste it."""
+
+import importlib
+import json
+import re
+import urllib.parse
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[3]
+GUIDES = ROOT / "experiments" / "guides"
+README = ROOT / "README.md"
+PAGES = [README, *sorted(GUIDES.rglob("*.md"))]
+# Pages whose code is run by a test file of their own.
+TESTED_ELSEWHERE = {
+    "live_mix.md": "experiments/guides/test_live_mix.py",
+    "mixture_design.md": "experiments/guides/test_mixture_design.py",
+    "pytorch_loader.md": "experiments/guides/test_pytorch_loader.py",
+    "text_data.md": "data/test_tokens.py",
+    "tokens.md": "experiments/guides/test_tokens.py",
+    "your_experiment.md": "experiments/guides/test_your_experiment.py",
+}
+
+
+def relative(page):
+    return str(page.relative_to(ROOT))
+
+
+def prose(page):
+    """The text of a page without its blocks of code."""
+    return re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def blocks(page, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def anchors(page):
+    """The anchors that GitHub makes of a page's headings."""
+    titles = re.findall(r"^#+ +(.*)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower().strip()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_every_link_leads_somewhere(page):
+    links = re.findall(r"\]\(([^)\s]+)\)", prose(page)) + re.findall(r'(?:src|srcset)="([^"]+)"', prose(page))
+    for link in links:
+        if re.match(r"https?://", link):
+            continue
+        path, _, anchor = urllib.parse.unquote(link).partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_every_name_and_config_exists(page):
+    for name in re.findall(r"`(mixjax(?:\.\w+)+)", prose(page)):
+        found = importlib.import_module("mixjax")
+        for part in name.split(".")[1:]:
+            try:
+                found = getattr(found, part)
+            except AttributeError:
+                # A module that its package does not import, which a reader would import by its name.
+                found = importlib.import_module(f"{found.__name__}.{part}")
+    for config in re.findall(r"configs/[\w/]+\.toml", page.read_text()):
+        # NAME stands for any of the table's names.
+        path = ROOT / config
+        assert path.parent.is_dir() if path.stem == "NAME" else path.is_file(), config
+    for command in re.findall(r"python -m (experiments[\w.]+)", page.read_text()):
+        assert importlib.util.find_spec(command), command
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_code_can_be_pasted(page):
+    for block in blocks(page, r"(?:python|sh|toml)"):
+        assert not re.search(r"^(>>>|\.\.\.|\$|%) ", block, re.MULTILINE), block
+
+
+def test_the_readme_is_short_and_has_its_parts_in_order():
+    text = README.read_text()
+    assert len(text.splitlines()) <= 150
+    titles = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert titles == [
+        "Install",
+        "Which door is yours?",
+        "The rules",
+        "Numbers that matter",
+        "How it is tested",
+        "Citing, licence",
+    ]
+
+
+def test_the_index_lists_every_page():
+    index = (GUIDES / "README.md").read_text()
+    for page in PAGES[1:]:
+        if page != GUIDES / "README.md":
+            assert f"]({page.relative_to(GUIDES)})" in index, page
+
+
+def test_the_tables_of_rules_have_every_rule():
+    rules = importlib.import_module("mixjax.rules")
+    factories = {*rules.RULES, "every", "smooth", "floor", "freeze_after", "kl_to_prior", "select", "cap"}
+    for page in (README, GUIDES / "choosing.md"):
+        missing = [name for name in factories if f"`{name}`" not in page.read_text()]
+        assert not missing, (page, missing)
+
+
+def numbers(text):
+    return re.findall(r"(?<![\w^])\d[\d,.]*(?<![,.])", text)
+
+
+def test_the_numbers_of_the_readme_are_those_of_the_pages_it_links():
+    part = re.search(r"## Numbers that matter\n(.*?)\n## ", README.read_text(), re.DOTALL).group(1)
+    lines = part.strip().splitlines()
+    assert len(lines) == 5
+    for line in lines:
+        text, link = re.search(r"- (.*): \[.*\]\((\S+)\)", line).groups()
+        there = (README.parent / link.partition("#")[0]).read_text()
+        if "table/RESULTS" in link:
+            there += (GUIDES / "choosing.md").read_text()
+        assert numbers(text)
+        for number in numbers(text):
+            assert number in numbers(there) or f"10^{number}" in there, (line, number)
+
+
+def test_the_numbers_below_the_figure_are_those_it_was_drawn_from():
+    accuracies = json.loads((GUIDES / "figures" / "quickstart.json").read_text())
+    text = README.read_text()
+    for method in ("vanilla", "erma_va"):
+        assert text.count(f"{accuracies[method]['mean']:.1f} %") == 2, method
+
+
+def run(page, folder, monkeypatch):
+    """Runs the blocks of Python of a page, in order, in one namespace."""
+    monkeypatch.chdir(folder)
+    names = {"__name__": "__main__"}
+    for block in blocks(page, "python"):
+        exec(compile(block, str(page), "exec"), names)
+    return names
+
+
+def check_start(names):
+    assert float(names["rule_state"].weights[0]) > 0.9
+    np.testing.assert_allclose(names["params"], [1.0, 2.0, 3.0], atol=0.2)
+    assert int(names["counts"].sum()) == 16
+
+
+def check_optax_chain(names):
+    np.testing.assert_allclose(names["c"], [0.75, 0.25], rtol=1e-5)
+    assert names["counts"].tolist() == [8, 8]
+
+
+def check_nnx_loop(names):
+    weights = names["mixjax"].get_weights(names["optimizer"].opt_state, "weights")
+    # The floor keeps three tenths of the prior, and the domain of the largest loss has gained.
+    assert (weights >= 0.3 * names["prior"] - 1e-6).all() and weights[2] > 0.25
+
+
+def check_your_rule(names):
+    weights = names["state"].weights
+    np.testing.assert_allclose(weights.sum(), 1, atol=1e-6)
+    assert weights[1] > 0.25 > weights[0] and float(weights[2]) == 0.5
+
+
+def check_data_mixing(names):
+    assert float(names["state"].rule_state.weights[0]) > 0.95
+
+
+def check_hardness(names):
+    assert int((names["history"].values != 2.0).sum()) > 500
+
+
+def check_sweeps(names):
+    assert dict(names["result"].c.sizes) == {"point": 3, "seed": 100, "domain": 2}
+    assert float(names["result"].c.isel(point=2).mean("seed")[0]) > 0.7
+
+
+def check_readme(names):
+    assert float(names["state"].weights[0]) > 0.5
+    assert names["plan"].step == 4
+    np.testing.assert_allclose(names["found"].weights, [0.48, 0.26, 0.26], atol=0.05)
+    assert names["result"].sizes["seed"] == 100
+
+
+CHECKS = {
+    README: check_readme,
+    GUIDES / "start.md": check_start,
+    GUIDES / "optax_chain.md": check_optax_chain,
+    GUIDES / "nnx_loop.md": check_nnx_loop,
+    GUIDES / "your_rule.md": check_your_rule,
+    GUIDES / "data_mixing.md": check_data_mixing,
+    GUIDES / "hardness.md": check_hardness,
+    GUIDES / "sweeps.md": check_sweeps,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", CHECKS, ids=relative)
+def test_the_code_of_a_page_runs_and_does_what_the_page_says(page, tmp_path, monkeypatch):
+    CHECKS[page](run(page, tmp_path, monkeypatch))
+
+
+def test_no_page_has_code_that_is_not_run():
+    for page in PAGES:
+        if blocks(page, "python") and page not in CHECKS:
+            assert (ROOT / "tests" / TESTED_ELSEWHERE[page.name]).is_file()
+
+
+def test_the_rule_of_the_guide_keeps_the_promises_of_a_rule(tmp_path, monkeypatch):
+    rule = run(GUIDES / "your_rule.md", tmp_path, monkeypatch)["rule"]
+    state = rule.init(jnp.array([0.5, 0.0, 0.5]))
+    update = jax.jit(rule.update)
+    for losses in ([0.0, 1e30, 1e30], [1e30, jnp.nan, 0.0], [jnp.inf] * 3):
+        new = update(state, counts=jnp.array([1, 1, 1]), losses=jnp.array(losses))
+        assert jax.tree.map(jnp.shape, new) == jax.tree.map(jnp.shape, state)
+        assert bool(jnp.isfinite(new.weights).all()) and float(new.weights[1]) == 0.0
+        np.testing.assert_allclose(new.weights.sum(), 1, atol=1e-6)
+        state = new
+    same = update(state, counts=jnp.zeros(3, int), losses=jnp.ones(3))
+    np.testing.assert_array_equal(same.weights, state.weights)
