@@ -1,4 +1,4 @@
-"""Trains a language model on texts in a live mix: ERMA moves the loss weights, VA the sampling weights."""
+"""Trains a language model on texts in a live mix, while a method moves the loss weights and the sampling weights."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from experiments.live_mix import text_rows
+from experiments.live_mix.methods import prior_of
 from experiments.live_mix.text_results import claims, figure
 from experiments.live_mix.text_settings import Text
 from experiments.live_mix.text_trainer import METRICS, State, trainer_of
@@ -31,11 +32,13 @@ def train(run: HostRun, config: Text) -> dict[str, np.ndarray]:
     """
     domains = text_rows.load(config, run.scratch / "packings")
     sizes = live.sizes_of(domains.train)
-    prior = np.array(list(sizes.values()), np.float64) ** config.temperature
-    prior /= prior.sum()
-    plan = live.Plan(sizes, config.batch_size, prior, prior, seed=run.seed, lag=config.lag, lengths=domains.lengths)
-    feedback = live.Feedback(plan)
     trainer = trainer_of(config, len(sizes), domains.vocabulary)
+    prior = prior_of(trainer.method, config, list(sizes.values()), config.num_steps * config.batch_size)
+    loss_weights = None if trainer.loss_rule is None else prior
+    plan = live.Plan(
+        sizes, config.batch_size, prior, loss_weights, seed=run.seed, lag=config.lag, lengths=domains.lengths
+    )
+    feedback = live.Feedback(plan)
     state = trainer.init(jax.random.key(run.seed), prior)
     test = text_rows.draw(list(domains.test.values()), config.eval_size, np.random.default_rng(0))
 
@@ -51,16 +54,17 @@ def train(run: HostRun, config: Text) -> dict[str, np.ndarray]:
             for _ in range(plan.step, config.num_steps):
                 batch = next(iterator)
                 step = batch["step"]
-                state, losses = trainer.step(state, {name: batch[name] for name in ("value", "row_weights")})
-                weights = None, None
-                if (step + 1) % config.probe_every == 0:
+                given = {name: batch[name] for name in ("value", "row_weights", "domain_ids")}
+                state, losses = trainer.step(state, given)
+                moves = (step + 1) % trainer.interval == 0
+                if moves and trainer.reads_probes:
                     state = trainer.probe(state, *_probe_of(domains.validation, config, run.seed, step))
-                    weights = state.sampling_rule.weights, state.loss_rule.weights
+                if (step + 1) % config.probe_every == 0:
                     ledger.write(batch, losses=_by_domain(losses, batch, len(sizes)))
                     run.report((step + 1) / config.num_steps)
                 else:
                     ledger.write(batch)
-                feedback.send(step, *weights)
+                feedback.send(step, *(state.weights if moves else (None, None)))
                 if (step + 1) % config.eval_every == 0:
                     state = trainer.test(state, step // config.eval_every, test)
                 if (step + 1) % config.save_every == 0:
@@ -93,7 +97,9 @@ def _probe_of(windows, config, seed, step) -> tuple[np.ndarray, np.ndarray]:
     order = {each: np.random.default_rng([seed, each]).permutation(num_domains) for each in set(rounds.tolist())}
     domains = np.array([order[each][place] for each, place in zip(rounds.tolist(), places, strict=True)])
     probed = [list(windows.values())[domain] for domain in domains]
-    return domains, text_rows.draw(probed, config.probe_size, np.random.default_rng([seed, step]))
+    # Aioli compares the losses of two updates, and so of the same rows.
+    is_fixed = config.rule_method.reads == "same held-out losses"
+    return domains, text_rows.draw(probed, config.probe_size, np.random.default_rng([seed, 0 if is_fixed else step]))
 
 
 def _by_domain(losses: jax.Array, batch: Mapping[str, Any], num_domains: int) -> np.ndarray:

@@ -7,6 +7,7 @@ import numpy as np
 import xarray
 from matplotlib.figure import Figure
 
+from experiments.live_mix.methods import METHODS
 from experiments.shared.statistics import error_bars
 from mixjax.runner.claims import Claim, paired
 
@@ -17,7 +18,7 @@ LABELS = {
     "loss_weight": "loss weight (share)",
     "sampling_weight": "sampling weight (share)",
 }
-NAMES = {"static": "static", "erma": "ERMA", "va": "VA", "erma_va": "ERMA + VA"}
+NAMES = {"static": "static"} | {name: method.title for name, method in METHODS.items()}
 # From as many domains on, the largest loss of one is mostly the noise of its few test rows.
 _MANY = 20
 

@@ -3,18 +3,23 @@
 import dataclasses
 from typing import Literal
 
-__all__ = ["Method", "Text"]
+from experiments.live_mix.methods import METHODS, Method, Prior, Settings
+from mixjax import rules
 
-Method = Literal["static", "erma", "va", "erma_va"]
+__all__ = ["Text"]
+
+# The loss weights are kept apart from the sampling weights, as the moving methods keep them, so that batches differ
+# from theirs by the weights only.
+_STATIC = Method("static", "the mix that moving weights start from", loss=lambda *_: rules.fixed(), every="probe_every")
 
 
 @dataclasses.dataclass(frozen=True)
-class Text:
-    """Holds the settings.
+class Text(Settings):
+    """Holds the settings of a run, besides those of the methods.
 
     Attributes:
-        method: ``static`` draws and weighs by the domains' sizes to the power ``temperature``; ``erma`` moves the loss
-            weights, ``va`` the sampling weights, ``erma_va`` both.
+        method: a name of :data:`experiments.live_mix.methods.METHODS`, or ``static``, which draws and weighs by the mix
+            that the setting ``prior`` names. A method with a proxy moves the weights of the model itself.
         domains: names of :data:`mixjax.data.TEXT_DOMAINS`; for ``bpe`` of :func:`mixjax.data.token_domains`.
         tokens: ``bytes``, or the pieces of words of the files that ``mixjax data tokens`` makes, ``bpe``.
         vocabulary: number of different pieces of words, which says which token files are read.
@@ -22,7 +27,6 @@ class Text:
         rows: how documents become rows of training. ``windows`` cuts the domain's file wherever a row ends. ``packed``
             keeps documents apart, and the plan counts tokens; needs ``bpe``. Validation and test rows are windows for
             both, so that their losses compare.
-        temperature: 1 draws domains by their sizes, 0 all alike.
         length: tokens of a row that the model reads.
         batch_size: rows of a step.
         microbatches: parts of a batch, whose gradients are added up.
@@ -33,12 +37,8 @@ class Text:
         learning_rate: the highest one, after the warm-up.
         warmup: share of the steps in which the learning rate rises; then it falls along a cosine.
         clip: largest norm of a gradient.
-        probe_every: steps between two probes, at each of which the weights move.
         probe_size: validation rows of each domain in a probe.
         probe_domains: domains of a probe, which take turns; 0 is all of them.
-        gamma1: ``gamma1`` of :func:`mixjax.rules.erma`.
-        gamma2: ``gamma2`` of :func:`mixjax.rules.erma`.
-        floor: least share of the prior in the loss weights and in the sampling weights.
         eval_every: steps between two measurements of the test losses.
         eval_size: test rows of each domain.
         lag: steps from a publication to its effect.
@@ -46,13 +46,13 @@ class Text:
         save_every: steps between two checkpoints.
     """
 
-    method: Method = "erma_va"
+    method: str = "erma_va"
     domains: tuple[str, ...] = ("python", "c", "reference")
     tokens: Literal["bytes", "bpe"] = "bytes"
     vocabulary: int = 8192
     cells: bool = False
     rows: Literal["windows", "packed"] = "windows"
-    temperature: float = 0.3
+    prior: Prior = "temperature"
     length: int = 64
     batch_size: int = 32
     microbatches: int = 2
@@ -66,8 +66,6 @@ class Text:
     probe_every: int = 10
     probe_size: int = 8
     probe_domains: int = 0
-    gamma1: float = 0.01
-    gamma2: float = 0.05
     floor: float = 0.2
     eval_every: int = 10
     eval_size: int = 32
@@ -77,9 +75,18 @@ class Text:
 
     def __post_init__(self):
         """Raises a ValueError for settings that do not go together."""
+        if self.method != "static" and self.method not in METHODS:
+            raise ValueError(f"method must be one of static, {', '.join(METHODS)}, got {self.method!r}.")
+        if self.rule_method.reads == "reference losses":
+            raise ValueError(f"method {self.method!r} reads a model that is trained before, and a live run has none.")
         if self.tokens == "bytes" and (self.cells or self.rows == "packed"):
             raise ValueError("cells and rows = 'packed' need tokens = 'bpe': files of bytes do not mark documents.")
         if self.batch_size % self.microbatches:
             raise ValueError(
                 f"microbatches must divide batch_size = {self.batch_size}, got microbatches = {self.microbatches}."
             )
+
+    @property
+    def rule_method(self) -> Method:
+        """Returns the method: its rules, and what they read."""
+        return _STATIC if self.method == "static" else METHODS[self.method]

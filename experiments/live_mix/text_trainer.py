@@ -10,9 +10,10 @@ import numpy as np
 import optax
 from flax import nnx
 
+from experiments.live_mix.methods import rules_of
 from experiments.live_mix.text_settings import Text
 from experiments.shared.decoder import Decoder
-from mixjax import rules, signals
+from mixjax import signals
 
 __all__ = ["METRICS", "State", "Trainer", "trainer_of"]
 
@@ -25,7 +26,7 @@ class State(NamedTuple):
     Attributes:
         params: the decoder's parameters.
         opt_state: the optimizer's state.
-        loss_rule: state of the rule for the loss weights.
+        loss_rule: state of the rule for the loss weights; None where they are the sampling weights.
         sampling_rule: state of the rule for the sampling weights.
         history: metric -> ``[evaluations, domain]``, filled up to the present.
     """
@@ -35,6 +36,11 @@ class State(NamedTuple):
     loss_rule: Any
     sampling_rule: Any
     history: dict[str, jax.Array]
+
+    @property
+    def weights(self) -> tuple[jax.Array, jax.Array | None]:
+        """Returns the sampling weights, and the loss weights where they are others, as a plan takes them."""
+        return self.sampling_rule.weights, None if self.loss_rule is None else self.loss_rule.weights
 
 
 class Trainer:
@@ -47,12 +53,8 @@ class Trainer:
             0.0, config.learning_rate, max(int(config.warmup * config.num_steps), 1), config.num_steps
         )
         self.optimizer = optax.chain(optax.clip_by_global_norm(config.clip), optax.adamw(schedule))
-        moves_loss, moves_sampling = "erma" in config.method, "va" in config.method
-        erma = rules.erma(config.gamma1, config.gamma2) if moves_loss else rules.fixed()
-        self.loss_rule = rules.floor(erma, config.floor)
-        # Where VA does not move them, the sampling weights are the prior.
-        va = rules.variance_aware() if moves_sampling else rules.fixed()
-        self.sampling_rule = rules.floor(va, config.floor)
+        self.method = config.rule_method
+        self.loss_rule, self.sampling_rule = rules_of(self.method, config, config.num_steps)
         self.history_shape = config.num_steps // config.eval_every, num_domains
         # Shapes are enough for the graph, and take a tenth of the time.
         self.graph = nnx.graphdef(nnx.eval_shape(lambda: self._model(jax.random.key(0))))
@@ -62,8 +64,25 @@ class Trainer:
         """Makes the state before the first step."""
         params = nnx.state(self._model(key), nnx.Param)
         history = {name: jnp.full(self.history_shape, jnp.nan) for name in METRICS}
-        states = self.loss_rule.init(prior), self.sampling_rule.init(prior)
-        return State(params, self.optimizer.init(params), *states, history)
+        loss_rule = None if self.loss_rule is None else self.loss_rule.init(prior)
+        return State(params, self.optimizer.init(params), loss_rule, self.sampling_rule.init(prior), history)
+
+    @property
+    def reads_batches(self) -> bool:
+        """Tells whether the weights move in each step, by the losses of its batch."""
+        return self.method.reads == "training losses"
+
+    @property
+    def reads_probes(self) -> bool:
+        """Tells whether the weights move by probes."""
+        return self.method.reads_spreads or not (self.reads_batches or self.method.reads == "nothing")
+
+    @property
+    def interval(self) -> int:
+        """Returns the steps from one set of weights to the next."""
+        # DoGE's own proxy is probed in each step; here the model is, at the cost of a step for each domain.
+        is_dear = self.method.reads == "alignments"
+        return self.config.probe_every if is_dear else self.method.interval(self.config)
 
     def row_losses(self, params: Any, rows: Any) -> jax.Array:
         """Returns the mean loss of the tokens of each row, in nats.
@@ -98,11 +117,16 @@ class Trainer:
             return jax.tree.map(jnp.add, grads, part_grads), losses
 
         # Weighted by row_weights, losses add up over the parts of a batch as they do over its rows.
-        parts = jax.tree.map(lambda x: x.reshape(self.config.microbatches, -1, *x.shape[1:]), dict(batch))
+        rows = {name: batch[name] for name in ("value", "row_weights")}
+        parts = jax.tree.map(lambda x: x.reshape(self.config.microbatches, -1, *x.shape[1:]), rows)
         grads, losses = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, state.params), parts)
         updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        return state._replace(params=params, opt_state=opt_state), losses.reshape(-1)
+        state = state._replace(params=optax.apply_updates(state.params, updates), opt_state=opt_state)
+        losses = losses.reshape(-1)
+        if self.reads_batches:
+            seen = signals.moments(losses, batch["domain_ids"], self.history_shape[1]).signals()
+            state = self._updated(state, seen)
+        return state, losses
 
     def _probe(self, state: State, domains: jax.Array, windows: jax.Array) -> State:
         """Updates the rules by validation windows ``[m, n, length + 1]`` of some domains, integers ``[m]``."""
@@ -110,20 +134,38 @@ class Trainer:
         rows = windows.reshape(ids.size, -1)
         num_domains = self.history_shape[1]
         # Domains that were not probed count 0, and the rules leave them as they are.
-        seen = signals.moments(self.row_losses(state.params, rows), ids, num_domains).signals()
-        stds = signals.grad_stds(
-            lambda params, row: self.row_losses(params, row[None])[0], state.params, rows, ids, num_domains
+        told = signals.moments(self.row_losses(state.params, rows), ids, num_domains).signals()
+        if self.method.reads_spreads:
+            told["grad_stds"] = signals.grad_stds(
+                lambda params, row: self.row_losses(params, row[None])[0], state.params, rows, ids, num_domains
+            )
+        if self.method.reads == "alignments":
+            told |= self._alignments(state.params, domains, windows)
+        return self._updated(state, told)
+
+    def _alignments(self, params, domains, windows):
+        """Measures how the gradient of each domain agrees with the sum of all, DoGE's target for all domains alike."""
+        stacked = jax.vmap(jax.grad(lambda params, rows: self.row_losses(params, rows).mean()), (None, 0))(
+            params, windows
         )
-        loss_rule = self.loss_rule.update(state.loss_rule, **seen)
-        sampling_rule = self.sampling_rule.update(
-            state.sampling_rule, counts=seen["counts"], grad_stds=stds, loss_weights=loss_rule.weights
-        )
-        return state._replace(loss_rule=loss_rule, sampling_rule=sampling_rule)
+        flat = jnp.concatenate([g.reshape(len(domains), -1) for g in jax.tree.leaves(stacked)], axis=1)
+        found = {"hypergrads": -(flat @ flat.sum(axis=0)), "grad_norms": jnp.linalg.norm(flat, axis=1)}
+        unseen = jnp.full(self.history_shape[1], jnp.nan)
+        return {name: unseen.at[domains].set(values) for name, values in found.items()}
+
+    def _updated(self, state: State, told: Mapping[str, jax.Array]) -> State:
+        """Updates the loss rule, and then the sampling rule, which may read the new loss weights."""
+        if self.loss_rule is not None:
+            state = state._replace(loss_rule=self.loss_rule.update(state.loss_rule, **told))
+            told = {**told, "loss_weights": state.loss_rule.weights}
+        return state._replace(sampling_rule=self.sampling_rule.update(state.sampling_rule, **told))
 
     def _test(self, state: State, number: jax.Array, windows: jax.Array) -> State:
         """Notes the losses of test windows ``[domain, n, length + 1]``, and the weights."""
         tested = jax.lax.map(lambda rows: self.row_losses(state.params, rows).mean(), windows)
-        values = dict(zip(METRICS, (tested, state.loss_rule.weights, state.sampling_rule.weights), strict=True))
+        sampling_weights, loss_weights = state.weights
+        loss_weights = sampling_weights if loss_weights is None else loss_weights
+        values = dict(zip(METRICS, (tested, loss_weights, sampling_weights), strict=True))
         history = {name: state.history[name].at[number].set(values[name]) for name in METRICS}
         return state._replace(history=history)
 

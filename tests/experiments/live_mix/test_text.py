@@ -18,6 +18,8 @@ from mixjax import data, live
 from mixjax.live import read_ledger
 from mixjax.sweeps import HostRun
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 TINY = Text(
     domains=("c", "reference"),
     length=8,
@@ -85,9 +87,31 @@ def test_only_the_weights_of_the_method_move(tmp_path, method, moving):
         assert (distance > 1e-4) == (name == moving), (name, distance)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["group_dro", "odm", "doge", "aioli"])
+def test_other_methods_move_what_their_rules_move(tmp_path, method):
+    config = dataclasses.replace(
+        TINY, method=method, step_size=1.0, num_steps=9, probe_every=1, eval_every=1, window=1, hold=1, save_every=5
+    )
+    found = run_in(tmp_path / "whole", config)
+    moved = {name: np.ptp(found[name], axis=0).max() > 1e-4 for name in ("loss_weight", "sampling_weight")}
+    # Bandits and laws draw as they weigh; group DRO and DoGE draw by the prior.
+    assert moved == {"loss_weight": True, "sampling_weight": method in ("odm", "aioli")}
+    if moved["sampling_weight"]:
+        np.testing.assert_array_equal(found["loss_weight"], found["sampling_weight"])
+    with pytest.raises(Killed):
+        run_in(tmp_path / "killed", config, killed_at=0.8)
+    for name, values in run_in(tmp_path / "killed", config).items():
+        np.testing.assert_array_equal(found[name], values, name)
+
+
 def test_parts_of_a_batch_add_up_to_its_gradient():
     rng = np.random.default_rng(0)
-    batch = {"value": rng.integers(0, 256, (4, 9), np.uint8), "row_weights": np.array([0.1, 0.2, 0.3, 0.4], np.float32)}
+    batch = {
+        "value": rng.integers(0, 256, (4, 9), np.uint8),
+        "row_weights": np.array([0.1, 0.2, 0.3, 0.4], np.float32),
+        "domain_ids": np.array([0, 0, 1, 1]),
+    }
     states = []
     for microbatches in (1, 4):
         trainer = Trainer(dataclasses.replace(TINY, microbatches=microbatches, warmup=0.0), 2)
@@ -189,6 +213,8 @@ def test_of_many_domains_the_worst_tenth_counts():
     [
         ({"rows": "packed"}, "cells and rows = 'packed' need tokens = 'bpe': files of bytes do not mark documents."),
         ({"cells": True}, "cells and rows = 'packed' need tokens = 'bpe': files of bytes do not mark documents."),
+        ({"method": "best"}, "method must be one of static, uniform, "),
+        ({"method": "doremi"}, "method 'doremi' reads a model that is trained before, and a live run has none."),
         ({"microbatches": 3}, "microbatches must divide batch_size = 4, got microbatches = 3."),
     ],
 )
