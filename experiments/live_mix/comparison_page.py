@@ -30,6 +30,7 @@ from experiments.live_mix.comparison_tables import (
     speed_up,
 )
 from experiments.live_mix.methods import METHODS, Settings
+from experiments.live_mix.tuning import summary
 from experiments.shared.sections import replace_section
 from experiments.shared.statistics import mean_stderr
 from mixjax.runner import results as results_lib
@@ -113,9 +114,11 @@ def section(
         _in_words(results, tables),
         f"![The comparison: mean against worst domain, held-out domain, each domain, weights over time]({NAME}.png)",
         _papers([*sentences(results), *overheads(ratios)]),
-        _limits(results, config),
-        _how_to(config),
+        _limits(results),
+        _how_to(),
     ]
+    if tried is not None:
+        parts.append(f"### What was tried\n\n{summary(tried)}")
     return "\n\n".join(parts)
 
 
@@ -138,18 +141,23 @@ def _setting(results, config, tried) -> str:
     own = {"experiment", "run", "sweep", "domains", *(field.name for field in dataclasses.fields(Settings))}
     settings = ", ".join(f"{key} {value}" for key, value in config.items() if key not in own)
     seeds = first["seed"].values
+    passes = config.get("repetition", 1.0)
+    repetition = "once" if passes == 1 else f"{passes:g} times"
     tuned = ""
     if tried is not None:
         other = next(iter(tried.values()))["seed"].values
+        most = max(data.sizes.get("point", 1) for data in tried.values())
         tuned = (
             f" Settings were chosen by the mean validation loss of {other.size} other seeds ({other.min()} to "
-            f"{other.max()}), with {len(tried)} runs in all; no test loss of the seeds here was looked at."
+            f"{other.max()}), from {most} a method at most; no test loss was looked at ([below](#what-was-tried))."
         )
     return (
         f"{len(methods(results))} methods train the same decoder on the same {first.sizes['domain']} domains "
         f"({', '.join(map(str, first['domain'].values))}), and are tested on text of these and of one domain that none "
         f"of them sees. {seeds.size} seeds, {seeds.min()} to {seeds.max()}, are paired: a seed has the same first "
-        f"parameters for all methods.{tuned} Settings that all share: {settings}."
+        f"parameters for all methods.{tuned} Each domain is cut so that a run passes {repetition} over all domains "
+        "together, as a far larger run would; what is drawn more often than its size is repeated, and what is drawn "
+        f"less is not all seen. Settings that all share: {settings}."
     )
 
 
@@ -306,7 +314,7 @@ def _papers(judged: Sequence[Claim]) -> str:
     return "\n".join([*lines, "", *(f"- {claim.name}: {claim.note}." for claim in judged)])
 
 
-def _limits(results, config) -> str:
+def _limits(results) -> str:
     first = next(iter(results.values()))
     domains = first.sizes["domain"]
     return "\n".join(
@@ -325,18 +333,21 @@ def _limits(results, config) -> str:
     )
 
 
-def _how_to(config) -> str:
-    name = config.get("name", NAME)
+def _how_to() -> str:
     return "\n".join(
         [
             "### To reproduce",
             "",
             "```sh",
-            "mixjax run configs/live_mix/comparison_tuning.toml --out results/comparison_tuning",
+            "mixjax data tokens --vocabulary 1024",
+            "mixjax run configs/live_mix/comparison_tuning.toml",
             "python -m experiments.benchmarks mixing_methods",
-            f"mixjax run configs/live_mix/comparison.toml --out results/{name}",
-            f"python -m experiments.live_mix.comparison_page results/{name} --tuning results/comparison_tuning",
+            "mixjax run configs/live_mix/comparison.toml",
+            "python -m experiments.live_mix.comparison_page results/comparison --tuning results/comparison_tuning",
             "```",
+            "",
+            "`mixjax run configs/live_mix/comparison_quick.toml` goes the same way in two minutes, on texts that need "
+            "no download.",
         ]
     )
 

@@ -65,6 +65,7 @@ def _run(name, effect, steps, worse, seed_effects, noise, rng):
             "target_loss": (dims[:2], targets),
             "loss_weight": (dims, weights if name == "va" else moved),
             "sampling_weight": (dims, weights if name in ("erma", "group_dro") else moved),
+            "validation_loss": (("seed", "domain"), loss[:, -1]),
             "epochs": (("seed", "domain"), np.ones((seeds, 4))),
             "least_effective_domains": (("seed",), np.full(seeds, 1.5 if name == "group_dro" else 3.5)),
         },

@@ -87,7 +87,7 @@ def test_the_command_writes_the_page_and_the_figure_and_leaves_the_rest(tmp_path
     text = (tmp_path / "RESULTS.md").read_text()
     assert text.startswith("# The live mix\n\nOther text.\n\n<!-- comparison: generated -->")
     assert text.count("## Mixing methods at equal cost") == 1 and "1.200 (1.100 to 1.300)" in text
-    assert "of 3 other seeds" in text
+    assert "of 3 other seeds (1000 to 1002), from 1 a method at most" in text and "### What was tried" in text
     assert "old" not in guide.read_text() and guide.read_text().endswith("\n\nrest\n")
     assert "- worst training domain: ERMA is better." in guide.read_text()
     assert (tmp_path / "comparison.png").stat().st_size < 300_000
