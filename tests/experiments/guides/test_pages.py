@@ -127,6 +127,20 @@ def test_the_numbers_below_the_figure_are_those_it_was_drawn_from():
         assert text.count(f"{accuracies[method]['mean']:.1f} %") == 2, method
 
 
+def test_the_extract_of_the_table_has_the_cells_of_the_whole_table():
+    def rows(path):
+        cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in path.read_text().splitlines()]
+        return {line[0]: set(line[1:]) for line in cells if len(line) > 5 and "---" not in line}
+
+    whole = rows(ROOT / "experiments" / "table" / "RESULTS.md")
+    extract = rows(GUIDES / "papers" / "sampling_and_loss_weights.md")
+    del extract["pair"]
+    assert len(extract) == 12
+    for pair, cells in extract.items():
+        # A dash stands for "excluded".
+        assert cells - {"–"} <= whole[pair.removesuffix(" (its test error)")], pair
+
+
 def run(page, folder, monkeypatch):
     """Runs the blocks of Python of a page, in order, in one namespace."""
     monkeypatch.chdir(folder)

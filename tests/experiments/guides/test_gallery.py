@@ -1,0 +1,87 @@
+import json
+
+import matplotlib.pyplot as plt
+import pytest
+
+from experiments.guides import gallery
+
+CLAIM = {
+    "name": "sgd_leaves",
+    "statement": "SGD leaves | the basin",
+    "source": "paper 003, figure 1",
+    "value": 0.951,
+    "stderr": 0.007,
+    "threshold": 0.5,
+    "num_seeds": 1000,
+    "holds": True,
+    "note": "",
+}
+
+
+def written(folder, name, experiment, claim):
+    """Writes the files of a result that a page shows."""
+    result = folder / name
+    result.mkdir()
+    (result / "config.toml").write_text(f'experiment = "{experiment}"\n')
+    meta = {"num_runs": 1, "num_computed": 1, "compile_seconds": 1.0, "run_seconds": 1.0, "device": "cpu", "runs": {}}
+    (result / "metrics.json").write_text(json.dumps(meta | {"versions": {"mixjax": "0.1.0", "jax": "0.10.2"}}))
+    (result / "claims.json").write_text(json.dumps([claim]))
+    figure = plt.figure(figsize=(20, 5))
+    figure.savefig(result / "figure.png", dpi=100)
+    plt.close(figure)
+    return result
+
+
+@pytest.fixture
+def pages(tmp_path):
+    folder = tmp_path / "pages"
+    folder.mkdir()
+    for name in gallery.PAGES.values():
+        (folder / name).write_text("# A paper\n\nWritten by hand.\n")
+    return folder
+
+
+def test_a_result_is_shown_on_the_page_of_its_paper_only(tmp_path, pages):
+    result = written(tmp_path, "piecewise", "experiments.resampling_reweighting.piecewise:piecewise", CLAIM)
+    gallery.main([str(result), "--folder", str(pages)])
+    text = (pages / "resampling_and_reweighting.md").read_text()
+    assert text.startswith("# A paper\n\nWritten by hand.\n\n<!-- figures and claims: generated -->")
+    assert r"| SGD leaves \| the basin (paper 003, figure 1) | 0.951 ± 0.007 | 0.5 | yes |  |" in text
+    assert "`mixjax run configs/resampling_reweighting/piecewise.toml`, with mixjax 0.1.0, jax 0.10.2." in text
+    assert "](figures/resampling_and_reweighting/piecewise.png)" in text
+    width, height = plt.imread(pages / "figures" / "resampling_and_reweighting" / "piecewise.png").shape[1::-1]
+    assert (width, height) == (1600, 400)
+    assert (pages / "fewer_weight_updates.md").read_text() == "# A paper\n\nWritten by hand.\n"
+
+
+def test_a_new_result_takes_the_place_of_the_old_one_and_others_stay(tmp_path, pages):
+    package = "experiments.resampling_reweighting"
+    first = written(tmp_path, "piecewise", f"{package}.piecewise:piecewise", CLAIM)
+    gallery.main([str(first), "--folder", str(pages)])
+    (tmp_path / "again").mkdir()
+    undecided = CLAIM | {"holds": None, "value": 0.6, "note": "undecided: three finite seeds are needed"}
+    for name, claim in (("piecewise", undecided), ("theory", CLAIM)):
+        result = written(tmp_path / "again", name, f"{package}.{name}:{name}", claim)
+        gallery.main([str(result), "--folder", str(pages)])
+    text = (pages / "resampling_and_reweighting.md").read_text()
+    assert text.count("### piecewise\n") == text.count("### theory\n") == 1
+    assert "| 0.6 ± 0.007 | 0.5 | undecided | undecided: three finite seeds are needed |" in text
+
+
+def test_a_long_note_is_cut_between_clauses(tmp_path, pages):
+    claim = CLAIM | {"note": "share of runs; 959 of 1000; " + "0.04: 0.1, " * 40}
+    result = written(tmp_path, "theory", "experiments.resampling_reweighting.theory:theory", claim)
+    gallery.main([str(result), "--folder", str(pages)])
+    assert "| share of runs; 959 of 1000 ... |" in (pages / "resampling_and_reweighting.md").read_text()
+
+
+def test_a_result_that_no_page_is_about_is_refused(tmp_path, pages):
+    result = written(tmp_path, "toy", "experiments.toys.toy:toy", CLAIM)
+    with pytest.raises(ValueError, match=r"no page is about experiments\.toys\.toy:toy; pages are about experiments\."):
+        gallery.main([str(result), "--folder", str(pages)])
+
+
+def test_the_committed_pages_are_what_the_kept_results_say():
+    for name in gallery.PAGES.values():
+        if (gallery.FOLDER / "figures" / name.removesuffix(".md")).is_dir():
+            assert gallery.section(name, gallery.FOLDER).strip() in (gallery.FOLDER / name).read_text(), name
