@@ -1,6 +1,6 @@
 """Draws the comparison of mixing methods: mean against worst-domain loss, losses by domain, and weights over time."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,13 +9,11 @@ import xarray
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.live_mix.comparison_labels import place_labels
+from experiments.live_mix.comparison_pareto import COLOURS, colour_of, pareto
 from experiments.live_mix.comparison_tables import (
-    COSTS,
     MEASURES,
     NAMES,
     REFERENCE,
-    STATIC,
     by_domain,
     compared,
     is_comparison,
@@ -25,11 +23,8 @@ from experiments.live_mix.comparison_tables import (
 from experiments.live_mix.methods import METHODS
 from mixjax.runner import sweep_figure
 
-__all__ = ["figure", "front"]
+__all__ = ["figure"]
 
-# Okabe and Ito's colours, which can be told apart with any kind of colour vision.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C00", "#7F7F7F")
-STATIC_COLOUR, MOVING_COLOUR = COLOURS[0], COLOURS[1]
 # Weights that a method moves. Those that it holds fixed would be straight lines.
 _KINDS = {"loss_weight": "loss weights", "sampling_weight": "sampling weights"}
 
@@ -45,12 +40,8 @@ def figure(results: dict[str, xarray.Dataset]) -> Figure:
     top, middle, bottom = drawn.subfigures(3, 1, height_ratios=[4.6, 3.6, 4.2])
     table = compared(results, REFERENCE)
     left, centre, right = top.subplots(1, 3)
-    panels = {left: "steps", centre: "time"}
-    for axis, cost in panels.items():
-        _pareto(axis, table, cost)
-    _share_limits(list(panels))
-    for axis, cost in panels.items():
-        _front(axis, _points(table, cost))
+    pareto(left, table, "steps")
+    pareto(centre, table, "time")
     _targets(right, table)
     _heat_map(middle.subplots(), results)
     _weights(bottom, results)
@@ -63,84 +54,12 @@ def figure(results: dict[str, xarray.Dataset]) -> Figure:
     return drawn
 
 
-def front(x: Sequence[float], y: Sequence[float]) -> list[int]:
-    """Returns the places of the points that no other point beats in both coordinates, from the lowest x on.
-
-    Args:
-        x: numbers, lower is better; NaN is never on the front.
-        y: as many numbers, lower is better.
-
-    Example:
-        >>> front([0.0, 1.0, 2.0, 1.5], [2.0, 1.0, 0.0, 1.5])
-        [0, 1, 2]
-    """
-    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    found, lowest = [], np.inf
-    for place in np.lexsort((y, x)):
-        if np.isfinite(x[place]) and y[place] < lowest:
-            found.append(int(place))
-            lowest = y[place]
-    return found
-
-
-def _points(table: pd.DataFrame, cost: str) -> pd.DataFrame:
-    """Returns the mean's and the worst domain's difference of each method, the uniform mix at zero among them."""
-    chosen = table[table.cost == cost].set_index(["method", "measure"])[["difference", "stderr"]].unstack("measure")
-    points = pd.DataFrame(
-        {
-            "x": chosen["difference", "mean"],
-            "y": chosen["difference", "worst"],
-            "x_error": 2 * chosen["stderr", "mean"],
-            "y_error": 2 * chosen["stderr", "worst"],
-        }
-    )
-    points.loc[REFERENCE] = 0.0
-    return points[np.isfinite(points.x) & np.isfinite(points.y)]
-
-
-def _pareto(axis: Axes, table: pd.DataFrame, cost: str) -> None:
-    points = _points(table, cost)
-    axis.axhline(0.0, color="0.6", lw=0.8, ls=":", zorder=0)
-    axis.axvline(0.0, color="0.6", lw=0.8, ls=":", zorder=0)
-    for kind, colour, marker in ((True, STATIC_COLOUR, "s"), (False, MOVING_COLOUR, "o")):
-        own = points[points.index.isin(STATIC) == kind]
-        axis.errorbar(
-            own.x, own.y, own.y_error, own.x_error, fmt=marker, ms=5, lw=0, elinewidth=1, color=colour, zorder=2
-        )
-    axis.set_title(f"at equal {COSTS[cost]}", fontsize=10)
-    axis.set_xlabel(MEASURES["mean"])
-    axis.set_ylabel(MEASURES["worst"])
-    axis.grid(alpha=0.3, lw=0.5)
-    for name, point in points.iterrows():
-        colour = STATIC_COLOUR if name in STATIC else MOVING_COLOUR
-        axis.annotate(NAMES.get(str(name), str(name)), (point.x, point.y), fontsize=8.5, color=colour)
-
-
-def _share_limits(axes: Sequence[Axes]) -> None:
-    """Gives panels the same limits, with room for labels at the right."""
-    for which in ("x", "y"):
-        limits = [getattr(axis, f"get_{which}lim")() for axis in axes]
-        low, high = min(each[0] for each in limits), max(each[1] for each in limits)
-        for axis in axes:
-            getattr(axis, f"set_{which}lim")(low, high + 0.08 * (high - low))
-
-
-def _front(axis: Axes, points: pd.DataFrame) -> None:
-    """Draws the border of what some method beats, out to the panel's edges, and places the labels beside it."""
-    best = points.iloc[front(points.x, points.y)]
-    x, y = [best.x.iloc[0], *best.x, axis.get_xlim()[1]], [axis.get_ylim()[1], *best.y, best.y.iloc[-1]]
-    axis.step(x, y, where="post", color="0.5", lw=1.2, zorder=1)
-    bars = [(each.x - each.x_error, each.y, each.x + each.x_error, each.y) for each in points.itertuples()]
-    bars += [(each.x, each.y - each.y_error, each.x, each.y + each.y_error) for each in points.itertuples()]
-    place_labels(axis, bars)
-
-
 def _targets(axis: Axes, table: pd.DataFrame) -> None:
     """Draws the held-out domain: filled markers at equal steps, open ones at equal time where that is another run."""
     own = table[table.measure == "target"]
     order = own[own.cost == "steps"].sort_values("difference", ascending=False).method.tolist()
     for place, name in enumerate(order):
-        colour = STATIC_COLOUR if name in STATIC else MOVING_COLOUR
+        colour = colour_of(name)
         for cost, shift, face in (("steps", 0.14, colour), ("time", -0.14, "white")):
             (row,) = own[(own.method == name) & (own.cost == cost)].itertuples()
             if cost == "time" and row.reused:
@@ -152,7 +71,7 @@ def _targets(axis: Axes, table: pd.DataFrame) -> None:
     axis.axvline(0.0, color="0.6", lw=0.8, ls=":", zorder=0)
     axis.set_yticks(range(len(order)), [NAMES.get(name, name) for name in order], fontsize=8.5)
     axis.set_xlabel(MEASURES["target"])
-    axis.set_title("filled: equal steps, open: equal processor time", fontsize=10)
+    axis.set_title("filled: equal steps; open: equal time", fontsize=10)
     axis.grid(axis="x", alpha=0.3, lw=0.5)
 
 
@@ -203,11 +122,12 @@ def _weights(part, results: Mapping[str, xarray.Dataset]) -> None:
         axis.set_title(f"{NAMES.get(name, name)}{found}\n{_KINDS[kind]}", fontsize=9)
         axis.grid(alpha=0.3, lw=0.5)
         axis.tick_params(labelsize=8)
-        axis.set_ylim(bottom=0.0)
     for axis in axes.flat[max(len(panels) - columns, 0) : len(panels)]:
         axis.set_xlabel("step", fontsize=8.5)
     for axis in axes[:, 0]:
         axis.set_ylabel("share", fontsize=8.5)
+    # After all lines: limits that are set end the fitting of the axis, which all panels share.
+    axes[0, 0].set_ylim(bottom=0.0)
     if panels:
         lines, labels = axes.flat[0].get_legend_handles_labels()
         part.legend(lines, labels, loc="outside lower center", ncols=len(labels), fontsize=8.5, frameon=False)

@@ -50,7 +50,8 @@ def place_labels(axis: Axes, bars: Sequence[tuple[float, float, float, float]] =
             box = np.array([left, low, left + size.width, low + size.height])
             others = [each for place, each in enumerate(taken) if place != number]
             hidden = sum(_overlap(box, each) for each in [*others, *lines])
-            hidden += size.width * size.height - _overlap(box, inside)
+            # What lies outside of the panel may be cut off, which is worse than a line through a letter.
+            hidden += 5 * (size.width * size.height - _overlap(box, inside))
             options.append((hidden + 0.5 * scale * distance, distance, x, y, box))
         _, distance, x, y, box = min(options, key=lambda option: option[0])
         taken.append(box)

@@ -5,6 +5,7 @@
 
 import argparse
 import dataclasses
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 
 import pandas as pd
 import xarray
+from matplotlib.figure import Figure
+from PIL import Image
 
 from experiments.live_mix.comparison_claims import overheads, sentences
 from experiments.live_mix.comparison_figure import figure
@@ -76,12 +79,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tried = None if options.tuning is None else results_lib.read(options.tuning)
     drawn = figure(results)
     options.out.mkdir(parents=True, exist_ok=True)
-    drawn.savefig(options.out / f"{NAME}.png", dpi=100)
+    _save(drawn, options.out / f"{NAME}.png")
     page = options.out / "RESULTS.md"
     text = section(results, config, ratios, tried)
     page.write_text(replace_section(page.read_text() if page.exists() else "", NAME, text))
     options.guide.write_text(replace_section(options.guide.read_text(), NAME, advice(results)))
     print(f"written: {page}, {options.guide} and {options.out / NAME}.png")
+
+
+def _save(drawn: Figure, path: Path) -> None:
+    """Writes a figure with 256 colours, which is a third of the size and looks the same."""
+    buffer = io.BytesIO()
+    drawn.savefig(buffer, format="png", dpi=100)
+    Image.open(buffer).convert("RGB").quantize(256).save(path, optimize=True)
 
 
 def read_ratios(path: Path) -> dict[str, list[float]]:

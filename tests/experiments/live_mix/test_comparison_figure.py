@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.live_mix.comparison_figure import figure, front
+from experiments.live_mix.comparison_figure import figure
 from experiments.live_mix.comparison_labels import place_labels
-from experiments.live_mix.comparison_tables import NAMES
-from tests.experiments.live_mix.fake_comparison import DOMAINS, results
+from experiments.live_mix.comparison_pareto import front, pareto
+from experiments.live_mix.comparison_tables import NAMES, compared
+from tests.experiments.live_mix.fake_comparison import DOMAINS, EFFECTS, results
 
 NUMBERS = st.integers(-5, 5).map(float)
 
@@ -81,3 +82,15 @@ def test_a_method_that_diverged_is_left_out_of_the_front_and_the_rest_is_drawn()
     left = next(axis for axis in drawn.axes if axis.get_title() == "at equal steps")
     assert "ADO" not in {text.get_text() for text in left.texts}
     plt.close(drawn)
+
+
+def test_a_method_far_from_all_others_stands_at_the_edge_with_its_numbers():
+    effects = {name: EFFECTS[name] for name in ("uniform", "unimax", "erma", "va", "erma_va")}
+    found = results(seeds=4, effects=effects | {"doge": ((5.0,) * 4, 0.0), "ado": ((-5.0,) * 4, 0.0)})
+    drawn, axis = plt.subplots()
+    pareto(axis, compared(found, "uniform"), "steps")
+    texts = {text.get_text() for text in axis.texts}
+    plt.close(drawn)
+    assert "DoGE (+5.00, +5.00)" in texts and axis.get_xlim()[1] < 3.0
+    # A method that is far better is on the front, and is drawn where it is.
+    assert "ADO" in texts and axis.get_xlim()[0] < -5.0
