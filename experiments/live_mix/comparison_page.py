@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _save(drawn, options.out / f"{NAME}.png")
     page = options.out / "RESULTS.md"
     text = section(results, config, ratios, tried)
-    page.write_text(replace_section(page.read_text() if page.exists() else "", NAME, text))
+    page.write_text(replace_section(page.read_text() if page.exists() else "# The live mix\n", NAME, text))
     options.guide.write_text(replace_section(options.guide.read_text(), NAME, advice(results)))
     print(f"written: {page}, {options.guide} and {options.out / NAME}.png")
 
