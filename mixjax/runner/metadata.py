@@ -53,7 +53,7 @@ class RunMeta:
     compile_seconds: float | None = None
     run_seconds: float | None = None
     chunk: int | None = None
-    vectorize: str | None = None
+    vectorize: str | int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,7 +22,7 @@ from mixjax.sweeps.segments import Kept
 __all__ = ["ChangedError", "Chunks", "remove_chunks"]
 
 _LOG = logging.getLogger(__name__)
-_IDENTITY, _CHUNK_SIZE, _SUFFIX = "identity.json", "size.json", ".npz"
+_IDENTITY, _CHUNK_SIZE, _LANES, _SUFFIX = "identity.json", "size.json", "lanes.json", ".npz"
 _ABSENT = object()
 
 
@@ -83,7 +83,8 @@ class Chunks:
     def _check_identity(self, identity):
         """Compares the identity with the one in the folder, and writes it where there is none."""
         path = self.folder / _IDENTITY
-        contents = [*self.folder.glob("chunk_*"), *self.folder.glob("carry_*"), *self.folder.glob(_CHUNK_SIZE)]
+        patterns = ("chunk_*", "carry_*", _CHUNK_SIZE, _LANES)
+        contents = [path for pattern in patterns for path in self.folder.glob(pattern)]
         before = None
         try:
             before = json.loads(path.read_text())
@@ -168,15 +169,28 @@ class Chunks:
     @property
     def chunk_size(self) -> int | None:
         """Returns the number of runs in a chunk that the sweep chose itself, or None where it chose none."""
-        try:
-            # Less than one run is a damaged file too.
-            return int(json.loads((self.folder / _CHUNK_SIZE).read_text())) or None
-        except (FileNotFoundError, ValueError, TypeError):
-            return None
+        return self._count(_CHUNK_SIZE)
 
     @chunk_size.setter
     def chunk_size(self, value: int) -> None:
         write_whole(self.folder / _CHUNK_SIZE, json.dumps(value))
+
+    @property
+    def lanes(self) -> int | None:
+        """Returns how many runs a device computes at once where the sweep chose that itself, or None."""
+        return self._count(_LANES)
+
+    @lanes.setter
+    def lanes(self, value: int) -> None:
+        write_whole(self.folder / _LANES, json.dumps(value))
+
+    def _count(self, name):
+        """Reads a number from a file; None where there is none."""
+        try:
+            # Less than one run is a damaged file too.
+            return int(json.loads((self.folder / name).read_text())) or None
+        except (FileNotFoundError, ValueError, TypeError):
+            return None
 
     def _carries(self, number):
         """Lists the carries of a chunk, the oldest first."""

@@ -21,6 +21,7 @@ from mixjax.sweeps.progress import Progress
 from mixjax.sweeps.saving import Saver
 from mixjax.sweeps.segments import Segments, num_segments
 from mixjax.sweeps.spec import Sweep
+from mixjax.sweeps.tuning import part_seconds, settled
 
 __all__ = ["DryRun", "dry_run"]
 
@@ -30,8 +31,8 @@ _AFFORDABLE_SECONDS = 0.5
 _TIMED_SECONDS = 0.3
 """What is short is computed again and again for so long."""
 
-_NUM_CALLS, _NUM_MEANS = 10, 5
-"""So many calls of a part are timed at most, and so many means of a chunk's times are taken."""
+_NUM_MEANS = 5
+"""So many means of a chunk's times are taken."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +48,7 @@ class DryRun:
         free_bytes: memory that each device has free, of which a chunk of "auto" takes 0.8 at most. Simulated CPU
             devices share the host's memory.
         flops: floating-point operations of one run, see :func:`mixjax.sweeps.costs.flops`.
-        compile_seconds: time that tracing and compiling took.
+        compile_seconds: time that tracing and compiling took, with the measurements of ``vectorize="auto"``.
         run_seconds: estimated time of the whole sweep, without saving, which takes 1 % of the time. Where a chunk takes
             half a second at most, a few are computed and timed; else one call, which with "map" computes one run a
             device, with :class:`mixjax.sweeps.Segments` one segment.
@@ -89,6 +90,7 @@ def dry_run(sweep: Sweep) -> DryRun:
     prepared = Prepared.of(sweep)
     runs = prepared.runs
     start = time.perf_counter()
+    prepared = settled(prepared, None if sweep.chunk == "auto" else int(sweep.chunk), runs.num)
     program = prepared.build_fitting() if sweep.chunk == "auto" else prepared.build(int(sweep.chunk))
     program.compile()
     compile_seconds = time.perf_counter() - start
@@ -111,37 +113,23 @@ def _run_seconds(prepared: Prepared, program: Program, chunks: Sequence[tuple[in
     """Estimates the time of all chunks.
 
     A chunk takes a fixed time, in which runs are placed on the devices and metrics are copied back, and the time of its
-    rounds. With "map" a device computes one run a round, with "vmap" all of them in a single round.
+    rounds. With "map" a device computes one run a round, with "vmap" all of them in a single round, and with a number
+    of runs so many.
     """
 
     def num_rounds(num):
-        return math.ceil(num / program.num_devices) if prepared.vectorize == "map" else 1
+        return math.ceil(num / (program.num_devices * program.lanes))
 
     most = max(stop - first for first, stop in chunks)
-    few = min(program.num_devices, most) if prepared.vectorize == "map" else most
+    few = min(program.num_devices * program.lanes, most)
     # Only one round is computed, and of that one segment, where a whole chunk would take long.
-    per_round, per_chunk = num_segments(prepared.train) * _part_seconds(prepared, program, few), 0.0
+    per_round, per_chunk = num_segments(prepared.train) * part_seconds(prepared, program, few), 0.0
     if per_round * num_rounds(most) < _AFFORDABLE_SECONDS:
         per_round = _chunk_seconds(prepared, program, few)
         if num_rounds(most) > 1:
             more = max(_chunk_seconds(prepared, program, most) - per_round, 0.0) / (num_rounds(most) - 1)
             per_round, per_chunk = more, max(per_round - more, 0.0)
     return sum(per_chunk + per_round * num_rounds(stop - first) for first, stop in chunks)
-
-
-def _part_seconds(prepared: Prepared, program: Program, num: int) -> float:
-    """Times one call of the program with ``num`` runs: all of a chunk, or one segment of :class:`Segments`."""
-    inputs = program.inputs(prepared.runs.part(0, num), program.place_data(prepared.data))
-    seconds = []
-    # The quickest of several: a single short call may have waited for a core much longer than it computed.
-    while len(seconds) < _NUM_CALLS and sum(seconds) < _TIMED_SECONDS:
-        # A segment's carry is donated, and makes a new one necessary.
-        ready = inputs._replace(state=program.start(inputs)) if isinstance(prepared.train, Segments) else inputs
-        # The program is compiled by now, and `run` waits for the devices: the clock measures the computation alone.
-        start = time.perf_counter()
-        program.run(ready)
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
 
 
 def _chunk_seconds(prepared: Prepared, program: Program, num: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from mixjax.sweeps.progress import Callback, Progress, Tracker
 from mixjax.sweeps.saving import Saver
 from mixjax.sweeps.segments import Segments, num_segments
 from mixjax.sweeps.spec import Sweep, Train, Vectorize
+from mixjax.sweeps.tuning import choose_lanes
 from mixjax.sweeps.vectors import indexed
 
 if TYPE_CHECKING:
@@ -67,7 +69,8 @@ def sweep(
         first_seed: the first seed.
         paired: whether all points have the same seeds; with False every run has a seed of its own.
         chunk: number of runs in one call of the compiled program; "auto" takes as many as fit the memory.
-        vectorize: ``"vmap"`` or ``"map"``, how a device computes its runs of a chunk; None chooses by the device.
+        vectorize: how a device computes its runs of a chunk: ``"vmap"``, ``"map"``, a number of runs at once, or
+            ``"auto"``, which measures what is fastest; None chooses by the device.
         devices: the devices to split the runs over; None takes all of this host.
         callback: ``callback(done, total)``, called with numbers of runs after each chunk and each segment. After a
             segment ``done`` counts the parts of the runs at work, and need not be whole.
@@ -93,8 +96,8 @@ def sweep(
         sweep within 1e-4, and bitwise at equal ``chunk``. The attributes are about this call:
 
         - ``num_runs``, and ``num_computed``, the number of runs that this host computed now;
-        - ``compile_seconds`` and ``run_seconds``;
-        - ``vectorize``;
+        - ``compile_seconds``, with the measurements of ``vectorize="auto"``, and ``run_seconds``;
+        - ``vectorize``; where it was "auto", the number that was chosen;
         - ``chunk``, the number of runs in a chunk: after halving if memory ran out, 0 if nothing was left to compute.
 
     Raises:
@@ -176,6 +179,9 @@ def run(
     # One host may have found a chunk damaged that another could read: all hosts go by what the first one found.
     done = hosts.from_first(runs.covered(kept))
     kept = {first: metrics for first, metrics in kept.items() if done[first]}
+    start = time.perf_counter()
+    prepared = _settle(spec, prepared, int((~done).sum()), store, hosts)
+    tuning_seconds = time.perf_counter() - start
 
     saver = Saver(store)
     progress = Progress(
@@ -197,7 +203,7 @@ def run(
     if not done.all():
         start = time.perf_counter()
         program = _compile(spec, prepared, store, hosts)
-        attrs["compile_seconds"] = time.perf_counter() - start
+        attrs["compile_seconds"] = tuning_seconds + time.perf_counter() - start
 
         start = time.perf_counter()
         with hosts.together():
@@ -227,6 +233,22 @@ def _open_store(folder, identity, hosts):
         if store is None:
             store = Chunks(folder, identity)
         return store, store.read()
+
+
+def _settle(spec, prepared, num_runs, store, hosts):
+    """Replaces the ``vectorize`` "auto" by a number, the same on all hosts and in all calls with one folder."""
+    if prepared.vectorize != "auto":
+        return prepared
+    lanes = 0
+    with hosts.together():
+        if hosts.is_first:
+            lanes = None if store is None else store.lanes
+            if lanes is None and num_runs:
+                lanes = choose_lanes(prepared, None if spec.chunk == "auto" else int(spec.chunk), num_runs)
+                if store is not None:
+                    store.lanes = lanes
+    # Nothing is left to compute, and nothing to choose, where it is 0 after all.
+    return dataclasses.replace(prepared, vectorize=int(hosts.from_first(np.int32(lanes or 0))) or "auto")
 
 
 def _compile(spec, prepared, store, hosts):

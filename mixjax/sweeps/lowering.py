@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from mixjax.sweeps.contractions import with_merged_contractions
 from mixjax.sweeps.keys import with_keys, with_words
 from mixjax.sweeps.segments import Segments
 from mixjax.sweeps.spec import Train, Vectorize
@@ -97,7 +98,7 @@ class Signature:
     Args:
         train: the training run.
         slots: number of runs in a call.
-        vectorize: "vmap" or "map".
+        vectorize: "vmap", "map", or the number of runs that a device computes at once, which divides its slots.
         mesh: the devices, as one axis "runs".
         hparams: the shapes of one run's hyperparameters that are numbers.
         labels: the shapes of one run's labels.
@@ -188,9 +189,16 @@ def _lower_one(function: Callable, state: Any, signature: Signature, donate: boo
         labels=shared(signature.labels.tree),
         data=shared(signature.data.tree),
     )
-    # The names of the two inner functions, `batch` and `loop`, are part of the program's text: to rename one is to
-    # change the fingerprint of every sweep, and old checkpoints would be refused.
-    repeated = _as_batch(function) if signature.vectorize == "vmap" else _one_by_one(function)
+    # The names of the inner functions, `batch` and `loop`, are part of the program's text: to rename one is to change
+    # the fingerprint of every sweep, and old checkpoints would be refused.
+    if signature.vectorize == "vmap":
+        repeated = _as_batch(function)
+    elif signature.vectorize == "map":
+        repeated = _one_by_one(function)
+    elif signature.vectorize == 1:
+        repeated = _one_by_one(with_merged_contractions(function))
+    else:
+        repeated = _in_batches(with_merged_contractions(function), int(signature.vectorize))
     if mesh.devices.size > 1:
         # In the order of Inputs.
         in_specs = (SPLIT, SPLIT, SPLIT, WHOLE, WHOLE)
@@ -218,17 +226,37 @@ def _one_by_one(function):
     def loop(valid, state, hparams, labels, data):
         def slot(inputs):
             valid, state, hparams = inputs
-            shapes = jax.eval_shape(function, state, hparams, labels, data)
-            # Not a `where`: inside a loop a `cond` runs one branch only, and zeros cost nothing.
-            return jax.lax.cond(
-                valid,
-                lambda: function(state, hparams, labels, data),
-                lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes),
-            )
+            return _unless_padding(valid, lambda: function(state, hparams, labels, data))
 
         return jax.lax.map(slot, (valid, state, hparams))
 
     return loop
+
+
+def _in_batches(function, size):
+    """Turns one run's function into a function of all slots, which computes ``size`` slots at once, in a loop."""
+
+    def loop(valid, state, hparams, labels, data):
+        def batch(inputs):
+            valid, state, hparams = inputs
+            # Padding in a batch with a run is computed: it costs no time of its own.
+            return _unless_padding(
+                jnp.any(valid), lambda: jax.vmap(function, in_axes=(0, 0, None, None))(state, hparams, labels, data)
+            )
+
+        # The sizes are written out: of a metric without entries, one that is left open could not be found.
+        num = len(valid) // size
+        cut = jax.tree.map(lambda x: x.reshape(num, size, *x.shape[1:]), (valid, state, hparams))
+        return jax.tree.map(lambda x: x.reshape(num * size, *x.shape[2:]), jax.lax.map(batch, cut))
+
+    return loop
+
+
+def _unless_padding(valid, compute):
+    """Calls ``compute`` where ``valid`` is true, and returns zeros in its place where not."""
+    shapes = jax.eval_shape(compute)
+    # Not a `where`: inside a loop a `cond` runs one branch only, and zeros cost nothing.
+    return jax.lax.cond(valid, compute, lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))
 
 
 # A cache of its own, apart from that of `lower`: some programs are lowered for their code only, to compare it with a

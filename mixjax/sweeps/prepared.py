@@ -48,7 +48,7 @@ class Prepared:
         runs: the hyperparameters and the seed of each run.
         data: pytree of arrays on the default device.
         dims: metric -> the names of its own dimensions, for all metrics.
-        vectorize: "vmap" or "map".
+        vectorize: "vmap", "map", "auto", or the number of runs that a device computes at once.
         devices: where the runs are computed.
         free_bytes: the memory of a device that the program and its arguments may use.
     """
@@ -122,21 +122,36 @@ class Prepared:
         return _MAP_SLOTS * len(self.devices)
 
     def build(self, slots: int) -> Program:
-        """Traces the program of a chunk of ``slots`` runs."""
+        """Traces the program of a chunk of ``slots`` runs; with "auto", the one that computes one run at once."""
         return Program(
             self.train,
             slots,
-            vectorize=self.vectorize,
+            vectorize=1 if self.vectorize == "auto" else self.vectorize,
             devices=self.devices,
             hparams=Shapes(self.runs.batched_spec),
             labels=Shapes(self.runs.label_spec),
             data=Shapes(self.data),
         )
 
+    def fits(self, program: Program) -> bool:
+        """Tells whether a program needs no more than the memory that is free, by the compiler's analysis."""
+        try:
+            return program.bytes_per_device() <= _USABLE * self.free_bytes
+        except OutOfMemoryError:
+            return False
+
     def build_fitting(self) -> Program:
-        """Builds the program of the largest chunk that fits the memory; with "map", of :attr:`map_slots`."""
-        if self.vectorize == "map":
+        """Builds the program of the largest chunk that fits the memory; with "map", of :attr:`map_slots`.
+
+        With a number of runs at once, the chunk has about as many slots as with "map", or one batch a device.
+        """
+        if self.vectorize in ("map", "auto"):
             return self.build(self.map_slots)
+        if isinstance(self.vectorize, int):
+            # All batches of the runs get about as many: otherwise the last one could be mostly padding.
+            per_device = math.ceil(self.runs.largest_group / len(self.devices))
+            lanes = math.ceil(per_device / math.ceil(per_device / self.vectorize))
+            return self.build(max(_MAP_SLOTS // lanes, 1) * lanes * len(self.devices))
         return fitting(self.build, self.runs.largest_group, self.free_bytes)
 
 
@@ -144,14 +159,22 @@ def _vectorize(spec: Sweep, devices: tuple[Device, ...]) -> Vectorize:
     """Returns how a device computes its runs, chosen where the user leaves it open."""
     # JAX adds its options when it is loaded, where pyright does not see them.
     generator = jax.config.jax_default_prng_impl  # pyright: ignore[reportAttributeAccessIssue]
-    if generator not in _BATCH_DEPENDENT:
-        return spec.vectorize or ("map" if devices[0].platform == "cpu" else "vmap")
-    if spec.vectorize == "vmap":
-        raise ValueError(
-            f"vectorize='vmap' with jax_default_prng_impl={generator!r}: a batch of such keys draws other numbers than "
-            "each key alone, so that a seed's run would depend on its chunk; take 'map', or 'threefry2x32' keys."
-        )
-    return "map"
+    vectorize, on_cpu = spec.vectorize, devices[0].platform == "cpu"
+    if not isinstance(vectorize, (str, type(None))):
+        # Not one of NumPy's numbers, which no JSON file takes.
+        vectorize = int(vectorize)
+    if generator in _BATCH_DEPENDENT:
+        if vectorize == "vmap" or (isinstance(vectorize, int) and vectorize > 1):
+            raise ValueError(
+                f"vectorize={vectorize!r} with jax_default_prng_impl={generator!r}: a batch of such keys draws other "
+                "numbers than each key alone, so that a seed's run would depend on its chunk; take 'map', or "
+                "'threefry2x32' keys."
+            )
+        return {None: "map", "auto": 1}.get(vectorize, vectorize)
+    # On accelerators a batch of all runs that fit is the fastest, and there is nothing to measure.
+    if vectorize is None or (vectorize == "auto" and not on_cpu):
+        return "map" if on_cpu else "vmap"
+    return vectorize
 
 
 def fitting(build: Callable[[int], Program], num_runs: int, free: float) -> Program:

@@ -35,11 +35,17 @@ class Program:
     Args:
         train: the training run. :class:`Segments` make two compiled programs: one makes the carry, one runs a segment.
         slots: number of runs in a call, rounded up to a multiple of the devices.
-        vectorize: "vmap" or "map", see :class:`mixjax.sweeps.Sweep`.
+        vectorize: "vmap", "map", or how many runs a device computes at once, see :class:`mixjax.sweeps.Sweep`.
         devices: where to run; no more of them are used than there are slots.
         hparams: the shapes of one run's hyperparameters that are numbers.
         labels: the shapes of one run's labels.
         data: the shapes of the data.
+
+    Attributes:
+        num_devices: the devices in use.
+        slots: the runs in a call.
+        lanes: the runs that a device computes at once.
+        signature: the key of the compiled code.
     """
 
     def __init__(
@@ -58,19 +64,23 @@ class Program:
         devices = tuple(devices)[: max(slots, 1)]
         self.num_devices = len(devices)
         self.slots = math.ceil(slots / self.num_devices) * self.num_devices
+        per_device = self.slots // self.num_devices
+        if isinstance(vectorize, int):
+            vectorize = self.lanes = _largest_divisor(per_device, vectorize)
+        else:
+            self.lanes = 1 if vectorize == "map" else per_device
         mesh = Mesh(np.array(devices), ("runs",))
         self._split, self._whole = NamedSharding(mesh, SPLIT), NamedSharding(mesh, WHOLE)
-        self._lowered = lower(
-            Signature(
-                train=train,
-                slots=self.slots,
-                vectorize=vectorize,
-                mesh=mesh,
-                hparams=hparams,
-                labels=labels,
-                data=data,
-            )
+        self.signature = Signature(
+            train=train,
+            slots=self.slots,
+            vectorize=vectorize,
+            mesh=mesh,
+            hparams=hparams,
+            labels=labels,
+            data=data,
         )
+        self._lowered = lower(self.signature)
 
     @property
     def fingerprint(self) -> str:
@@ -188,6 +198,11 @@ class Program:
         with memory_errors():
             # Without the wait, an error on a device would be raised later and elsewhere.
             return jax.block_until_ready(compiled(program)(*inputs))
+
+
+def _largest_divisor(number: int, limit: int) -> int:
+    """Returns the largest divisor of a number that is not above a limit."""
+    return max(divisor for divisor in range(1, min(number, limit) + 1) if number % divisor == 0)
 
 
 def _memory_analysis(executable: Any) -> Any:

@@ -16,7 +16,7 @@ from mixjax.sweeps.segments import Segments
 
 __all__ = ["Sweep", "Train", "Vectorize"]
 
-Vectorize = Literal["vmap", "map"]
+Vectorize = Literal["vmap", "map", "auto"] | int
 
 
 class Train(Protocol):
@@ -35,6 +35,11 @@ class Train(Protocol):
 
 # A chunk is filled up to its size, and no memory holds more runs.
 _MAX_CHUNK = 100_000_000
+
+
+def _is_count(value: Any) -> bool:
+    """Tells whether a value is a whole number, at least 1."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and int(value) >= 1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -78,8 +83,14 @@ class Sweep:
         vectorize: ``"vmap"`` runs a chunk as one batch on each device, ``"map"`` one run after the other inside the
             program. The default is ``"vmap"`` on accelerators and ``"map"`` on a CPU, where a batch of larger runs no
             longer fits the cache. With "rbg" keys (``jax_default_prng_impl``) it is ``"map"``, and ``"vmap"`` is
-            refused, since such a key draws other numbers in a batch than alone. Try both on a CPU: for small models
-            ``"vmap"`` is several times as fast (``python -m experiments.benchmarks seeds throughput`` measures both).
+            refused, since such a key draws other numbers in a batch than alone. On a CPU the faster of the two depends
+            on the model, and what is between them may be faster yet. A number computes so many runs at once on each
+            device, or a few less so that a chunk is divided evenly, one such batch after the other; it also merges the
+            dimensions that matrix products sum over (:mod:`mixjax.sweeps.contractions`), which speeds up networks
+            whose activations have more than two dimensions. ``"auto"`` measures short calls with several numbers, takes
+            the fastest that fits the memory, and spends at most a twentieth of the sweep's time on it; on accelerators
+            it is the default. The choice is an attribute of the result, ``vectorize``: give that number to get bitwise
+            the same result again. A checkpoint keeps the choice.
         devices: the devices to split the runs over; the default is all of this host. A CPU counts as one device unless
             ``jax.config.update("jax_num_cpu_devices", n)`` was called before JAX's first use; ``mixjax run`` takes as
             many as there are cores.
@@ -111,12 +122,13 @@ class Sweep:
 
     def __post_init__(self):
         """Checks what can be checked without a device."""
-        if self.vectorize not in ("map", "vmap", None):
-            raise ValueError(f"vectorize must be 'map' or 'vmap', got {self.vectorize!r}.")
-        is_number = isinstance(self.chunk, (int, np.integer)) and not isinstance(self.chunk, bool)
-        if self.chunk != "auto" and not (is_number and self.chunk >= 1):
+        if self.vectorize not in ("map", "vmap", "auto", None) and not _is_count(self.vectorize):
+            raise ValueError(
+                f"vectorize must be 'map', 'vmap', 'auto' or a number of runs, at least 1, got {self.vectorize!r}."
+            )
+        if self.chunk != "auto" and not _is_count(self.chunk):
             raise ValueError(f"chunk must be 'auto' or at least 1, got {self.chunk!r}.")
-        if is_number and int(self.chunk) > _MAX_CHUNK:
+        if self.chunk != "auto" and int(self.chunk) > _MAX_CHUNK:
             raise ValueError(f"chunk must be at most {_MAX_CHUNK:,}, got {self.chunk!r}.")
         # The function is part of the key under which its compiled program is cached.
         try:

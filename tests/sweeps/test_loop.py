@@ -121,7 +121,7 @@ def test_data_is_an_argument_not_a_constant():
         ({"seeds": 0}, ValueError, "seeds=0"),
         ({"chunk": 0}, ValueError, "chunk must be"),
         ({"axes": {"scale": []}}, ValueError, "every axis"),
-        ({"vectorize": "pmap"}, ValueError, "'map' or 'vmap'"),
+        ({"vectorize": "pmap"}, ValueError, "'map', 'vmap', 'auto' or a number"),
         ({"dims": {"error": ("step", "extra")}}, ValueError, "'error' has shape"),
         ({"dims": {"eror": ("step",)}}, ValueError, "eror"),
         ({"coords": {"step": ["a", "b"]}}, ValueError, "3 entries along 'step'.*2"),

@@ -41,6 +41,9 @@ def test_it_refuses_what_no_sweep_takes():
         {"chunk": True},
         {"chunk": "big"},
         {"vectorize": "pmap"},
+        {"vectorize": 0},
+        {"vectorize": 2.0},
+        {"vectorize": True},
     ):
         with pytest.raises(ValueError, match=f"{next(iter(fields))} must be"):
             Sweep(train, seeds=1, **fields)

@@ -52,7 +52,8 @@ class Sweep:
         first_seed: the first of these seeds, at least 0; the last one is below 2³².
         paired: whether all points have the same seeds, see :func:`mixjax.sweep`.
         chunk: number of runs in one call of the compiled program, at least 1, or "auto".
-        vectorize: "vmap" or "map", see :func:`mixjax.sweep`; None takes its default for the devices at hand.
+        vectorize: "vmap", "map", "auto" or a number of runs, see :func:`mixjax.sweep`; None takes its default for the
+            devices at hand.
         axes: field name, dotted where nested -> its values, at least one: numbers, texts or vectors of numbers.
         points: field name, dotted where nested -> column of such values; all columns have one length.
     """
@@ -61,7 +62,7 @@ class Sweep:
     first_seed: Annotated[int, pydantic.Field(ge=0)] = 0
     paired: bool = True
     chunk: Annotated[int, pydantic.Field(ge=1, le=_MAX_RUNS)] | Literal["auto"] = "auto"
-    vectorize: Literal["vmap", "map"] | None = None
+    vectorize: _Num | Literal["vmap", "map", "auto"] | None = None
     axes: _Columns = dataclasses.field(default_factory=dict)
     points: _Columns = dataclasses.field(default_factory=dict)
 

@@ -1,0 +1,174 @@
+"""The number of runs that a device computes at once, measured."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mixjax
+from mixjax.sweeps import Segments, Sweep, dry_run, tuning
+from mixjax.sweeps.prepared import Prepared
+from mixjax.sweeps.tuning import choose_lanes
+
+DEVICES = tuple(jax.devices()[:2])
+
+
+def train(key, hparams, data):
+    x = jax.random.normal(key, (2, 3, 4)) * hparams["scale"]
+    return {"product": jnp.einsum("abi,abj->ij", x, x), "none": jnp.zeros(0)}
+
+
+def sweep(**options):
+    arguments = {"seeds": 21, "axes": {"scale": [1.0, 2.0]}, "devices": DEVICES} | options
+    return mixjax.sweep(train, **arguments)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Replaces the measurements: seconds of a run by the number at once, and which numbers were measured."""
+    seconds, measured = {}, []
+
+    def part_seconds(prepared, program, num):
+        measured.append(program.lanes)
+        return seconds.get(program.lanes, 1.0) * num / program.num_devices
+
+    monkeypatch.setattr(tuning, "part_seconds", part_seconds)
+    tuning._measured.cache_clear()
+    yield seconds, measured
+    # Made-up times must not be found by other tests.
+    tuning._measured.cache_clear()
+
+
+def constant(key, hparams, data):
+    return {"x": hparams["scale"]}
+
+
+def prepared(num_runs):
+    # Compiled quickly: the program is never run.
+    return Prepared.of(Sweep(constant, seeds=num_runs, axes={"scale": [1.0]}, devices=DEVICES, vectorize="auto"))
+
+
+@pytest.mark.parametrize(
+    ("times", "best", "tried"),
+    [
+        ({}, 1, [1, 16, 4]),
+        ({16: 0.97}, 1, [1, 16, 4]),  # within the noise
+        ({4: 0.5}, 4, [1, 16, 4]),
+        ({16: 0.5}, 16, [1, 16, 64]),
+        ({16: 0.5, 64: 0.4}, 64, [1, 16, 64, 256]),
+        ({16: 0.5, 64: 0.4, 256: 0.1}, 256, [1, 16, 64, 256]),
+    ],
+)
+def test_the_search_climbs_while_it_gets_faster(clock, times, best, tried):
+    seconds, measured = clock
+    seconds.update(times)
+    assert choose_lanes(prepared(1024), None, 10**9) == best and measured == tried
+    # A second sweep finds the measurements.
+    assert choose_lanes(prepared(1024), None, 10**9) == best and measured == tried
+
+
+def test_a_short_sweep_is_not_measured_for_long(clock):
+    seconds, measured = clock
+    seconds[16] = 0.5
+    # 100 runs on 2 devices take 50 seconds, of which 2.5 may be spent: one call of 4 or 16 runs takes more.
+    assert choose_lanes(prepared(1024), None, 100) == 1 and measured == [1]
+    # Of a day, an hour: enough to compile and to call twice.
+    assert choose_lanes(prepared(1024), None, 200_000) == 16 and measured == [1, 16, 64]
+
+
+def test_there_are_no_more_at_once_than_runs_in_a_chunk(clock):
+    seconds, measured = clock
+    seconds.update({16: 0.5, 10: 0.4, 3: 0.3})
+    assert choose_lanes(prepared(1024), 20, 10**9) == 10 and measured == [1, 10]
+    assert choose_lanes(prepared(5), None, 10**9) == 3 and measured == [1, 10, 3]
+
+
+def test_what_does_not_fit_is_not_taken(clock, monkeypatch):
+    seconds, measured = clock
+    seconds.update({16: 0.5, 4: 0.5})
+    tight = dataclasses.replace(prepared(64), free_bytes=0.0)
+    assert choose_lanes(tight, None, 10**9) == 1 and measured == [1]
+
+
+@pytest.mark.parametrize("chunk", ["auto", 10])
+def test_a_number_at_once_gives_the_same_results(chunk):
+    expected = sweep(vectorize="vmap")
+    for vectorize in (1, np.int64(4), 100):
+        result = sweep(vectorize=vectorize, chunk=chunk)
+        np.testing.assert_allclose(result.product, expected.product, rtol=1e-5)
+        assert result.none.shape == expected.none.shape and result.attrs["vectorize"] == vectorize
+        assert result.attrs["num_computed"] == 42
+
+
+def test_the_choice_is_in_the_result_and_repeats_it_bitwise(clock, monkeypatch):
+    monkeypatch.setattr(tuning, "SHARE", 1e9)
+    seconds, _ = clock
+    # 21 runs a device make batches of 11 where 16 are asked for.
+    for faster, chosen in ((11, 16), (1, 1)):
+        seconds.clear()
+        seconds[faster] = 0.5
+        tuning._measured.cache_clear()
+        result = sweep(vectorize="auto")
+        assert result.attrs["vectorize"] == chosen
+        np.testing.assert_array_equal(sweep(vectorize=chosen).product, result.product)
+
+
+def stops(calls):
+    def callback(done, total):
+        calls.append(done)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    return callback
+
+
+def test_a_checkpoint_keeps_the_choice(clock, monkeypatch, tmp_path, save_always):
+    monkeypatch.setattr(tuning, "SHARE", 1e9)
+    seconds, measured = clock
+    seconds[4] = 0.5
+    options = {"vectorize": "auto", "chunk": 8}
+    with pytest.raises(KeyboardInterrupt):
+        sweep(checkpoint=tmp_path, callback=stops([]), **options)
+    # Now another number would be the faster one.
+    seconds[4] = 2.0
+    tuning._measured.cache_clear()
+    before = len(measured)
+    result = sweep(checkpoint=tmp_path, **options)
+    assert result.attrs["vectorize"] == 4 and 0 < result.attrs["num_computed"] < 42 and len(measured) == before
+    np.testing.assert_array_equal(result.product, sweep(vectorize=4, chunk=8).product)
+    again = sweep(checkpoint=tmp_path, **options)
+    assert again.attrs["vectorize"] == 4 and again.attrs["num_computed"] == 0
+    with pytest.raises(ValueError, match="vectorize"):
+        sweep(checkpoint=tmp_path, vectorize=4, chunk=8)
+
+
+def start(key, hparams, data):
+    return jax.random.normal(key, (2, 3))
+
+
+def advance(x, hparams, data):
+    x = x - 0.1 * jnp.einsum("ab,ab->", x, x) * x
+    return x, {"x": x[None]}
+
+
+def test_segments_are_measured_by_one_segment():
+    cut = Segments(start, advance, 3)
+    arguments = {"seeds": 7, "devices": DEVICES, "dims": {"x": ("time", "a", "b")}}
+    expected = mixjax.sweep(cut, vectorize="map", **arguments)
+    for vectorize in ("auto", 2):
+        result = mixjax.sweep(cut, vectorize=vectorize, **arguments)
+        np.testing.assert_allclose(result.x, expected.x, rtol=1e-5)
+
+
+def test_keys_that_depend_on_the_batch_are_computed_one_by_one():
+    with jax.default_prng_impl("rbg"):
+        assert sweep(vectorize="auto").attrs["vectorize"] == 1
+        with pytest.raises(ValueError, match=r"vectorize=4 with jax_default_prng_impl='rbg'"):
+            sweep(vectorize=4)
+
+
+def test_a_dry_run_measures_too():
+    found = dry_run(Sweep(train, seeds=21, axes={"scale": [1.0]}, devices=DEVICES, vectorize="auto"))
+    assert found.num_runs == 21 and found.run_seconds > 0
