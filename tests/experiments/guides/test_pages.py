@@ -142,11 +142,14 @@ def test_the_extract_of_the_table_has_the_cells_of_the_whole_table():
 
 
 def run(page, folder, monkeypatch):
-    """Runs the blocks of Python of a page, in order, in one namespace."""
+    """Runs the blocks of Python of a page, in order, and returns all names that they leave."""
     monkeypatch.chdir(folder)
     names = {"__name__": "__main__"}
     for block in blocks(page, "python"):
-        exec(compile(block, str(page), "exec"), names)
+        # The README's blocks are for different readers, and each stands alone. A guide's go on from block to block.
+        own = {"__name__": "__main__"} if page == README else names
+        exec(compile(block, str(page), "exec"), own)
+        names |= own
     return names
 
 
