@@ -1,4 +1,4 @@
-"""Does faults to a sweep and to training on a live mix.
+"""Does faults to a sweep, to training on a live mix, and to a language model on one.
 
 ``python -m experiments.faults sweep`` runs the quickstart's sweep under each fault, by the command ``mixjax run`` in a
 process of its own: kills, Ctrl-C, two at once, bad disks, damaged files, lost hosts, NaN, no memory. A sweep survives a
@@ -12,6 +12,11 @@ the middle of writing a checkpoint and a line of the ledger. Each time training 
 the weights are known. It survives if every batch that was ever handed out equals that of an undisturbed run (SHA-256
 over domains, rows and values, put together from all processes), and the ledger has every step once, with the rows that
 were drawn.
+
+``python -m experiments.faults text`` trains a language model on a live mix by ``mixjax run
+configs/live_mix/text_quick.toml``, and kills the command at random moments. Given again, it goes on from the last
+checkpoint of the run that it was in. It survives if metrics and ledgers equal those of an undisturbed command bit by
+bit.
 
 Each writes its part of the page ``RESULTS.md`` beside this file.
 """
@@ -31,7 +36,7 @@ from experiments.faults.command import Row
 TABLE = Path(__file__).with_name("RESULTS.md")
 # Processes that start and wait most of the time leave a core to others.
 _JUDGES = 3
-PARTS = {"sweep": "A sweep", "live": "A live mix"}
+PARTS = {"sweep": "A sweep", "live": "A live mix", "text": "A language model on a live mix"}
 
 
 def main() -> None:
@@ -40,9 +45,10 @@ def main() -> None:
         prog="python -m experiments.faults", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("part", choices=PARTS, help="what faults are done to")
-    parser.add_argument("--kills", type=int, metavar="N", help="how many kills [sweep: 40, live: 100]")
+    parser.add_argument("--kills", type=int, metavar="N", help="how many kills [sweep: 40, live: 100, text: 30]")
     given = parser.parse_args()
-    rows = sweep_faults(given.kills or 40) if given.part == "sweep" else live_faults(given.kills or 100)
+    faults, kills = {"sweep": (sweep_faults, 40), "live": (live_faults, 100), "text": (text_faults, 30)}[given.part]
+    rows = faults(given.kills or kills)
     write(given.part, rows)
     if any(row.lost != "nothing" for row in rows):
         sys.exit("something was lost: see the table")
@@ -88,6 +94,15 @@ def live_faults(kills: int) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(_JUDGES) as pool:
         judges = list(pool.map(judge, range(_JUDGES)))
         return [*rows_of(judges), judges[0].cut_after_1000()]
+
+
+def text_faults(kills: int) -> list[Row]:
+    """Kills the command that trains a language model on a live mix."""
+    from experiments.faults.text import TextJudge
+
+    with tempfile.TemporaryDirectory() as folder:
+        # Two training runs, one by each method, are enough for kills between and in the middle of them.
+        return [TextJudge(Path(folder), ["sweep.seeds=1"]).kill(kills)]
 
 
 def write(part: str, rows: list[Row]) -> None:

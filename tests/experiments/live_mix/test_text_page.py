@@ -1,0 +1,57 @@
+"""The section of the results page on a language model on a live mix."""
+
+import numpy as np
+import pytest
+import xarray
+
+from experiments.live_mix.text_page import _text, section
+from mixjax.live import Ledger, Plan, read_ledger
+
+CONFIG = {"batch_size": 4, "length": 8, "prior": "temperature", "cells": False}
+
+
+def results(domains):
+    rng = np.random.default_rng(0)
+    shape = (2, 3, 2, len(domains))
+    metrics = {name: (("method", "seed", "step", "domain"), rng.random(shape)) for name in ("loss", "loss_weight")}
+    metrics["sampling_weight"] = metrics["loss_weight"]
+    coords = {"method": ["static", "erma_va"], "seed": [7, 8, 9], "step": [1, 2], "domain": domains}
+    return {"run": xarray.Dataset(metrics, coords)}
+
+
+def ledger(path, cut=False):
+    plan = Plan({"a": 100, "b": 10}, batch_size=4, weights=[0.7, 0.3], lag=1)
+    state = plan.get_state()
+    with Ledger(path, plan) as written:
+        for step in range(10):
+            if step == 5:
+                state = plan.get_state()
+            written.write(next(plan))
+            plan.keep(step)
+    if cut:
+        plan.set_state(state)
+        with Ledger(path, plan) as written:
+            for step in range(5, 10):
+                written.write(next(plan))
+                plan.keep(step)
+    return read_ledger(path)
+
+
+def test_the_section_says_what_was_measured_and_where_it_was_interrupted(tmp_path):
+    ledgers = {"seed=7": ledger(tmp_path / "a"), "seed=8": ledger(tmp_path / "b", cut=True)}
+    found = results(["a", "b"])
+    text = section("text", found, CONFIG, ledgers)
+    loss = found["run"].loss.isel(step=-1)
+    difference = (loss.sel({"method": "erma_va"}) - loss.sel({"method": "static"})).sel(domain="a")
+    static = loss.sel({"method": "static", "domain": "a"})
+    assert f"| a | {_text(static)} |" in text and f"| {_text(difference)} |" in text
+    assert float(difference.mean()) == pytest.approx(float(_text(difference).split()[0]), abs=0.01)
+    assert "static and ERMA + VA, with 3 paired seeds, 7 to 9" in text
+    assert "The 2 ledgers have 10 steps each." in text
+    assert "in the run `seed=8`" in text and "steps 5 to 9 were trained again" in text and "`seed=7`" not in text
+    assert "| cells |" not in text and "length 8" in text
+
+
+def test_cells_share_the_row_of_their_domain(tmp_path):
+    text = section("cells", results(["x/1", "x/2", "y"]), CONFIG, {"a": ledger(tmp_path / "a")})
+    assert "| domain | cells |" in text and "| x | 2 |" in text and "| y | 1 |" in text and "killed" not in text
