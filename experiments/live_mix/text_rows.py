@@ -8,6 +8,7 @@ import numpy as np
 
 from experiments.live_mix.text_settings import Text
 from mixjax import data, live
+from mixjax.data.token_files import folder_of
 
 __all__ = ["Domains", "domain_names", "draw", "load"]
 
@@ -34,7 +35,7 @@ def domain_names(config: Text) -> tuple[str, ...]:
     """Returns the names of the domains; where cells are asked for, all those of the domains in the token files."""
     if not config.cells:
         return config.domains
-    listed = data.token_domains(_folder(config))
+    listed = data.token_domains(folder_of(None, config.cells, None, config.vocabulary))
     return tuple(name for name in listed if name.partition("/")[0] in config.domains)
 
 
@@ -50,7 +51,8 @@ def load(config: Text, folder: Path) -> Domains:
         texts: dict[str, Any] = {name: data.load_text(name) for name in names}
         vocabulary = 256
     else:
-        texts = {name: data.load_tokens(name, folder=_folder(config)) for name in names}
+        files = folder_of(None, config.cells, None, config.vocabulary)
+        texts = {name: data.load_tokens(name, folder=files) for name in names}
         vocabulary = texts[names[0]].vocabulary.size
     held_out = {
         part: {name: live.windows(getattr(text, part), config.length, overlap=1) for name, text in texts.items()}
@@ -70,12 +72,6 @@ def load(config: Text, folder: Path) -> Domains:
 def draw(windows: Sequence[np.ndarray], num: int, rng: np.random.Generator) -> np.ndarray:
     """Draws rows of each domain's windows, ``[domains, num, length + 1]``."""
     return np.stack([each[rng.integers(len(each), size=num)] for each in windows])
-
-
-def _folder(config):
-    """Returns the folder of the token files in the cache."""
-    name = "token-cells" if config.cells else "tokens"
-    return data.cache_dir() / (name if config.vocabulary == 8192 else f"{name}-{config.vocabulary}")
 
 
 def _packing(tokens, row_length, path):
