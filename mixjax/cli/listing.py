@@ -12,8 +12,6 @@ from typing import Any
 
 import typer
 
-from mixjax.runner.texts import aligned
-
 __all__ = ["hanging", "list_"]
 
 
@@ -79,6 +77,9 @@ def hanging(rows: Sequence[tuple[str, str]], width: int | None) -> list[str]:
     Returns:
         The lines, two letters narrower than the terminal at least, for a margin.
     """
+    # Not at the top: it imports NumPy, and whoever asks for help should not wait for that.
+    from mixjax.runner.texts import aligned
+
     if width is None:
         return aligned(rows)
     # Very long names leave no room beside them: then the description stands below its name.

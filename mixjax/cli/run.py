@@ -5,17 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mixjax.cli.running import (
-    ConfigArgument,
-    DryRunOption,
-    ProfileOption,
-    SetOption,
-    TrackOption,
-    run_config,
-    run_mistakes_reported,
-)
-from mixjax.runner import configs
-from mixjax.sweeps.devices import use_all_cores
+from mixjax.cli.options import ConfigArgument, DryRunOption, ProfileOption, SetOption, TrackOption
 
 __all__ = ["run"]
 
@@ -60,6 +50,10 @@ def run(
     otherwise. --dry-run compiles each program and times one call of it. The environment variable MIXJAX_TRACEBACK=1
     shows the whole traceback where the experiment or a library refuses a value.
     """
+    from mixjax.cli.running import run_config, run_mistakes_reported
+    from mixjax.runner import configs
+    from mixjax.sweeps.devices import use_all_cores
+
     use_all_cores()
     with run_mistakes_reported():
         loaded = configs.load(config, set_ or ())

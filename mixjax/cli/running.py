@@ -1,11 +1,10 @@
-"""The work that ``mixjax run`` and ``mixjax sweep`` share: options, progress bars, trackers, and what they print."""
+"""The work that ``mixjax run`` and ``mixjax sweep`` share: progress bars, trackers, and what they print."""
 
 import contextlib
 import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
 
 import jax
 import typer
@@ -15,38 +14,8 @@ from mixjax.runner import configs
 from mixjax.runner.texts import aligned, claim_texts
 from mixjax.sweeps import DryRun, checkpoints
 
-__all__ = [
-    "ConfigArgument",
-    "DryRunOption",
-    "ProfileOption",
-    "SetOption",
-    "TrackOption",
-    "run_config",
-    "run_mistakes_reported",
-]
+__all__ = ["run_config", "run_mistakes_reported"]
 
-ConfigArgument = Annotated[
-    Path, typer.Argument(metavar="CONFIG", help="A TOML file; `mixjax list` shows those under ./configs.")
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the config; may be given several times."),
-]
-DryRunOption = Annotated[
-    bool,
-    typer.Option("--dry-run", help="Say what would be run: runs, chunks, memory, operations, time; write nothing."),
-]
-ProfileOption = Annotated[
-    bool, typer.Option("--profile", help="Trace the run into DIR.profile, for TensorBoard's or Perfetto's viewer.")
-]
-TrackOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="TRACKER",
-        help="Also send records of the progress to tensorboard (into DIR.tensorboard), wandb or trackio; may be given "
-        "several times.",
-    ),
-]
 _TRACKERS = ("tensorboard", "wandb", "trackio")
 
 

@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 
 import pytest
 import typer.main
@@ -38,3 +40,28 @@ def test_there_are_examples_of_every_command():
     # A group's examples stand with its own commands, and test_help.py runs them.
     single = {name for name, command in APP.commands.items() if not hasattr(command, "commands")}
     assert {example.split()[1] for example in EXAMPLES} == single
+
+
+def words_of_commands(group, words=()):
+    """Yields the words of every command and every group of commands."""
+    yield words
+    for name, command in getattr(group, "commands", {}).items():
+        yield from words_of_commands(command, (*words, name))
+
+
+def test_no_help_waits_for_jax_or_numpy():
+    # In a process of its own, since this one has imported both. One for all: none may import them.
+    calls = [[*words, "--help"] for words in words_of_commands(APP)] + [["--version"]]
+    script = f"""
+import contextlib, io, sys
+from mixjax.cli import main
+for words in {calls!r}:
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as out:
+        main(words)
+    assert out.getvalue().strip(), words
+    slow = {{"jax", "numpy", "optax", "xarray", "pandas", "matplotlib", "scipy", "sklearn"}} & set(sys.modules)
+    assert not slow, (words, slow)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(calls) > 12
