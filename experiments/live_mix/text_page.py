@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.live_mix.text_page", description=__doc__)
     parser.add_argument("results", type=Path, help="the folder that `mixjax run` wrote")
     parser.add_argument("--out", type=Path, default=FOLDER, help=f"the folder of RESULTS.md, by default {FOLDER}")
+    parser.add_argument("--unkilled", type=Path, help="results of a killed run that was trained again without a kill")
     options = parser.parse_args(arguments)
     results, config = results_lib.read(options.results), results_lib.read_config(options.results)
     name = "cells" if config["cells"] else "text"
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     figure(results).savefig(options.out / f"{name}.png", dpi=80)
     page = options.out / "RESULTS.md"
-    text = section(name, results, config, ledgers)
+    text = section(name, results, config, ledgers, options.unkilled and results_lib.read(options.unkilled))
     page.write_text(replace_section(page.read_text() if page.exists() else "# The live mix\n", name, text))
     print(f"written: {page} and {options.out / name}.png")
 
@@ -51,6 +52,7 @@ def section(
     results: Mapping[str, xarray.Dataset],
     config: Mapping[str, Any],
     ledgers: Mapping[str, xarray.Dataset],
+    unkilled: Mapping[str, xarray.Dataset] | None = None,
 ) -> str:
     """Writes the section.
 
@@ -59,6 +61,7 @@ def section(
         results: run name -> metrics.
         config: the resolved config of the runs.
         ledgers: the ledger of each training run by the name of its folder.
+        unkilled: results of some of the training runs, trained once more without an interruption.
     """
     methods = by_method(results)
     parts = [
@@ -66,7 +69,8 @@ def section(
         _setting(methods, config),
         _table(methods),
         _verdicts(results),
-        _drawn(ledgers, config["batch_size"]),
+        _moved(methods),
+        _drawn(ledgers, config["batch_size"]) + _compared(methods, unkilled),
         f"![Test losses and weights by domain]({name}.png)",
         f"`mixjax run configs/live_mix/{name}.toml` repeats it, and `python -m experiments.live_mix.text_page "
         f"results/{name}` writes this section.",
@@ -123,6 +127,21 @@ def _verdicts(results) -> str:
     return "\n".join(markdown_table(["sentence", "difference", "holds"], table))
 
 
+def _moved(methods) -> str:
+    """Says how far weights went from those of the static mix, in total variation: the share of rows that moved."""
+    last = {name: data.isel(step=-1) for name, data in methods.items()}
+    told = []
+    for name, data in last.items():
+        if name == "static":
+            continue
+        shares = [
+            f"{float((abs(data[weight] - last['static'][weight]).sum('domain') / 2).mean()):.2%} of the {words} weights"
+            for weight, words in (("loss_weight", "loss"), ("sampling_weight", "sampling"))
+        ]
+        told.append(f"By the last step {NAMES[name]} had moved {_listed(shares)} from one domain to another.")
+    return " ".join(told)
+
+
 def _drawn(ledgers, batch_size) -> str:
     """Says what the ledgers hold: how exact the draws were, and where runs were interrupted."""
     ahead, behind, absent = -np.inf, -np.inf, []
@@ -147,6 +166,20 @@ def _drawn(ledgers, batch_size) -> str:
             f"checkpoint, and steps {told} were trained again."
         )
     return " ".join(lines)
+
+
+def _compared(methods, unkilled) -> str:
+    """Says whether runs that were killed ended like those that were not."""
+    told = []
+    for method, data in by_method(unkilled or {}).items():
+        first = methods[method].sel(seed=data.seed)
+        same = all(np.array_equal(first[name], data[name], equal_nan=True) for name in data)
+        seeds = _listed(data.seed.values)
+        told.append(
+            f" Trained once more without a kill, {NAMES.get(method, method)} with seed {seeds} gave "
+            f"{'the same metrics, bit by bit' if same else 'other metrics'}."
+        )
+    return "".join(told)
 
 
 def _text(values: xarray.DataArray) -> str:

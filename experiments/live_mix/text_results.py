@@ -105,7 +105,9 @@ def claims(results: Mapping[str, xarray.Dataset]) -> list[Claim]:
             "<",
             reduce(last["static"]),
             statement=f"The {words} of {NAMES.get(method, method)} is below the static mix's, in nats per token",
-            source="paper 000, section 5: its promise for language models is ours to test",
+            source="ours; paper 000, section 5, names language models as its next use"
+            if method in ("erma", "va", "erma_va")
+            else "ours",
         )
         for method in methods
         if method != "static"

@@ -40,7 +40,11 @@ def ledger(path, cut=False):
 def test_the_section_says_what_was_measured_and_where_it_was_interrupted(tmp_path):
     ledgers = {"seed=7": ledger(tmp_path / "a"), "seed=8": ledger(tmp_path / "b", cut=True)}
     found = results(["a", "b"])
-    text = section("text", found, CONFIG, ledgers)
+    again = {"run": found["run"].isel(seed=[1], method=[1])}
+    text = section("text", found, CONFIG, ledgers, again)
+    assert "without a kill, ERMA + VA with seed 8 gave the same metrics, bit by bit." in text
+    other = {"run": again["run"] + 1e-7}
+    assert "with seed 8 gave other metrics." in section("text", found, CONFIG, ledgers, other)
     loss = found["run"].loss.isel(step=-1)
     difference = (loss.sel({"method": "erma_va"}) - loss.sel({"method": "static"})).sel(domain="a")
     static = loss.sel({"method": "static", "domain": "a"})
