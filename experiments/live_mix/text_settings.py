@@ -81,6 +81,9 @@ class Text(Settings):
             raise ValueError(f"method {self.method!r} reads a model that is trained before, and a live run has none.")
         if self.tokens == "bytes" and (self.cells or self.rows == "packed"):
             raise ValueError("cells and rows = 'packed' need tokens = 'bpe': files of bytes do not mark documents.")
+        for name in ("eval_every", "probe_every"):
+            if not 1 <= getattr(self, name) <= self.num_steps:
+                raise ValueError(f"{name} must be from 1 to num_steps = {self.num_steps}, got {getattr(self, name)}.")
         if self.batch_size % self.microbatches:
             raise ValueError(
                 f"microbatches must divide batch_size = {self.batch_size}, got microbatches = {self.microbatches}."

@@ -215,6 +215,8 @@ def test_of_many_domains_the_worst_tenth_counts():
         ({"cells": True}, "cells and rows = 'packed' need tokens = 'bpe': files of bytes do not mark documents."),
         ({"method": "best"}, "method must be one of static, uniform, "),
         ({"method": "doremi"}, "method 'doremi' reads a model that is trained before, and a live run has none."),
+        ({"eval_every": 13}, "eval_every must be from 1 to num_steps = 12, got 13."),
+        ({"probe_every": 0}, "probe_every must be from 1 to num_steps = 12, got 0."),
         ({"microbatches": 3}, "microbatches must divide batch_size = 4, got microbatches = 3."),
     ],
 )
