@@ -9,6 +9,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command."""
     parser = argparse.ArgumentParser(prog="python -m experiments.live_mix.comparison_page", description=__doc__)
     parser.add_argument("results", type=Path, help="the folder that `mixjax run` wrote")
-    parser.add_argument("--tuning", type=Path, help="the folder of the tuning's results, for what was tried")
+    parser.add_argument("--tuning", type=Path, nargs="+", default=[], help="folders of the tuning's results, in order")
     parser.add_argument(
         "--costs", type=Path, default=BENCHMARK, help=f"results of the benchmark, by default {BENCHMARK}"
     )
@@ -76,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results = results_lib.read(options.results)
     config = results_lib.read_config(options.results)
     ratios = read_ratios(options.costs)
-    tried = None if options.tuning is None else results_lib.read(options.tuning)
+    tried = joined([results_lib.read(folder) for folder in options.tuning])
     drawn = figure(results)
     options.out.mkdir(parents=True, exist_ok=True)
     _save(drawn, options.out / f"{NAME}.png")
@@ -85,6 +86,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     page.write_text(replace_section(page.read_text() if page.exists() else "# The live mix\n", NAME, text))
     options.guide.write_text(replace_section(options.guide.read_text(), NAME, advice(results)))
     print(f"written: {page}, {options.guide} and {options.out / NAME}.png")
+
+
+def joined(rounds: Sequence[Mapping[str, xarray.Dataset]]) -> dict[str, xarray.Dataset]:
+    """Joins the results of several rounds of tuning; a run of the same name as a later one is named as an earlier one.
+
+    Args:
+        rounds: run name -> metrics, for each round.
+    """
+    found: dict[str, xarray.Dataset] = {}
+    for number, results in enumerate(rounds, start=1):
+        later = {name for each in rounds[number:] for name in each}
+        found |= {f"{name} (round {number})" if name in later else name: data for name, data in results.items()}
+    return found
 
 
 def _save(drawn: Figure, path: Path) -> None:
@@ -105,7 +119,7 @@ def section(
     results: Mapping[str, xarray.Dataset],
     config: Mapping[str, Any],
     ratios: Mapping[str, Sequence[float]],
-    tried: Mapping[str, xarray.Dataset] | None = None,
+    tried: Mapping[str, xarray.Dataset] = MappingProxyType({}),
 ) -> str:
     """Writes the section.
 
@@ -113,7 +127,7 @@ def section(
         results: run name -> metrics.
         config: the resolved config of the runs.
         ratios: method -> processor time over the uniform mix's, one for each turn of the benchmark.
-        tried: results of the tuning, if they are there.
+        tried: results of the tuning, from :func:`joined`.
     """
     tables = {baseline: compared(results, baseline) for baseline in (REFERENCE, BEST_STATIC)}
     parts = [
@@ -127,7 +141,7 @@ def section(
         _limits(results),
         _how_to(),
     ]
-    if tried is not None:
+    if tried:
         parts.append(f"### What was tried\n\n{summary(tried)}")
     return "\n\n".join(parts)
 
@@ -154,12 +168,15 @@ def _setting(results, config, tried) -> str:
     passes = config.get("repetition", 1.0)
     repetition = "once" if passes == 1 else f"{passes:g} times"
     tuned = ""
-    if tried is not None:
+    if tried:
         other = next(iter(tried.values()))["seed"].values
-        most = max(data.sizes.get("point", 1) for data in tried.values())
+        tries: dict[str, int] = {}
+        for name, data in tried.items():
+            method = name.partition(" (round ")[0]
+            tries[method] = tries.get(method, 0) + data.sizes.get("point", 1)
         tuned = (
             f" Settings were chosen by the mean validation loss of {other.size} other seeds ({other.min()} to "
-            f"{other.max()}), from {most} a method at most; no test loss was looked at ([below](#what-was-tried))."
+            f"{other.max()}), from {max(tries.values())} a method at most; no test loss was looked at ([below](#what-was-tried))."
         )
     return (
         f"{len(methods(results))} methods train the same decoder on the same {first.sizes['domain']} domains "

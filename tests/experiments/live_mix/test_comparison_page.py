@@ -97,3 +97,10 @@ def test_settings_of_methods_are_those_of_the_experiment():
     fields = {field.name for field in dataclasses.fields(Settings)}
     assert set(comparison_page.READ) == set(METHODS) - {"uniform", "proportional"}
     assert {name for names in comparison_page.READ.values() for name in names} == fields
+
+
+def test_rounds_of_tuning_keep_all_that_was_tried():
+    one, two, three = ({name: number for name in "ab"[:number]} for number in (2, 1, 1))
+    found = comparison_page.joined([one, two, three])
+    assert found == {"a (round 1)": 2, "b": 2, "a (round 2)": 1, "a": 1}
+    assert comparison_page.joined([]) == {}
