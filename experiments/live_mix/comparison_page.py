@@ -176,7 +176,8 @@ def _setting(results, config, tried) -> str:
             tries[method] = tries.get(method, 0) + data.sizes.get("point", 1)
         tuned = (
             f" Settings were chosen by the mean validation loss of {other.size} other seeds ({other.min()} to "
-            f"{other.max()}), from {max(tries.values())} a method at most; no test loss was looked at ([below](#what-was-tried))."
+            f"{other.max()}), from {max(tries.values())} a method at most; no test loss was looked at "
+            "([below](#what-was-tried))."
         )
     return (
         f"{len(methods(results))} methods train the same decoder on the same {first.sizes['domain']} domains "
