@@ -134,10 +134,10 @@ def _moved(methods) -> str:
     for name, data in last.items():
         if name == "static":
             continue
-        shares = [
-            f"{float((abs(data[weight] - last['static'][weight]).sum('domain') / 2).mean()):.2%} of the {words} weights"
-            for weight, words in (("loss_weight", "loss"), ("sampling_weight", "sampling"))
-        ]
+        shares = []
+        for weight, words in (("loss_weight", "loss"), ("sampling_weight", "sampling")):
+            distance = abs(data[weight] - last["static"][weight]).sum("domain") / 2
+            shares.append(f"{100 * float(distance.mean()):.2g} % of the {words} weights")
         told.append(f"By the last step {NAMES[name]} had moved {_listed(shares)} from one domain to another.")
     return " ".join(told)
 
