@@ -14,6 +14,7 @@ from experiments.benchmarks import (
     hypergradients,
     live_mix,
     live_scale,
+    mixing_methods,
     module_norms,
     norms,
     overhead,
@@ -35,6 +36,7 @@ BENCHMARKS = {
     "module_norms": module_norms.run,
     "hypergradients": hypergradients.run,
     "live_mix": live_mix.run,
+    "mixing_methods": mixing_methods.run,
     "throughput": throughput.run,
     "live_scale": live_scale.run,
 }

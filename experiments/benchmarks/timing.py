@@ -102,7 +102,9 @@ def median_interval(values: Sequence[float]) -> tuple[float, float]:
     return ordered[max(math.floor(n / 2 - reach), 0)], ordered[min(math.ceil(n / 2 + reach), n - 1)]
 
 
-def interleave(sides: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+def interleave(
+    sides: Mapping[str, Callable[[], Any]], repeats: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
     """Times each side, called in turns: A B C, B C A, C A B, ...
 
     Each turn starts one side later, since what ran before leaves its traces in the caches.
@@ -110,6 +112,7 @@ def interleave(sides: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str
     Args:
         sides: functions of no arguments that return when their work is done.
         repeats: number of turns.
+        clock: the clock, in seconds; ``time.process_time`` counts what all threads of the process work.
 
     Returns:
         For each side ``repeats`` times, one a turn.
@@ -119,9 +122,9 @@ def interleave(sides: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str
     for turn in range(repeats):
         for i in range(len(names)):
             name = names[(turn + i) % len(names)]
-            start = time.perf_counter()
+            start = clock()
             sides[name]()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(clock() - start)
     return seconds
 
 
