@@ -71,7 +71,7 @@ class Comparison(Settings):
     warmup: float = 0.05
     clip: float = 1.0
     probe_size: int = 4
-    law_size: int = 8
+    law_size: int = 4
     eval_size: int = 64
 
     def __post_init__(self):

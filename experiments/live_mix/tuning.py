@@ -23,12 +23,12 @@ __all__ = ["GRIDS", "RATES", "Tuning", "chosen", "summary", "tuning"]
 
 GRIDS: Mapping[str, Mapping[str, list[float]]] = MappingProxyType(
     {
-        "erma": {"gamma1": [0.02, 0.1, 0.4, 1.6], "gamma2": [0.1, 0.5, 2.0, 8.0]},
-        "erma_va": {"gamma1": [0.02, 0.1, 0.4, 1.6], "gamma2": [0.1, 0.5, 2.0, 8.0]},
-        "va": {"floor": [0.0, 0.1, 0.3, 0.6]},
-        "group_dro": {"step_size": [0.001, 0.003, 0.01, 0.03]},
-        "doremi": {"step_size": [0.03, 0.1, 0.3, 1.0]},
-        "doge": {"step_size": [0.01, 0.03, 0.1, 0.3]},
+        "erma": {"gamma1": [0.004, 0.02, 0.1, 0.4], "gamma2": [0.02, 0.1, 0.5, 2.0]},
+        "erma_va": {"gamma1": [0.004, 0.02, 0.1, 0.4], "gamma2": [0.02, 0.1, 0.5, 2.0]},
+        "va": {"floor": [0.0, 0.3, 0.6, 0.9]},
+        "group_dro": {"step_size": [0.0003, 0.001, 0.003, 0.01]},
+        "doremi": {"step_size": [0.01, 0.03, 0.1, 1.0]},
+        "doge": {"step_size": [0.003, 0.01, 0.03, 0.1]},
         "odm": {"decay": [0.5, 0.7, 0.9, 0.97]},
         "ado": {"credit": [0.5, 0.5, 0.0, 1.0], "pace": [0.1, 0.5, 0.1, 0.1]},
         "aioli": {"step_size": [0.2, 0.5, 1.0, 2.0]},

@@ -22,6 +22,7 @@ domains, whose packages are 320 MB.
 - No run of 100 bytes is in two parts, of the same or of different domains: paragraphs of held-out text that shared one
   with another part are left out. Bytes, documents and tokens below are those of all three parts.
 - `mixjax data tokens --cells` makes a domain of each cell, such as a language of `help` or a subsystem of `linux`.
+- `mixjax data tokens --vocabulary 1024` makes files with another number of tokens, in a folder of their own.
 - `python`, `reference` and `c` are what is installed, and differ between machines. The others never do.
 - Debian's mirrors keep the latest revision of a package only. One with the same text is taken. One with another text
   is an error that names both versions: name a folder that holds the pinned one, `mixjax data linux --from FOLDER`, or
