@@ -14,7 +14,7 @@ from experiments.live_mix.comparison import Comparison, load, train
 from experiments.live_mix.methods import METHODS
 from mixjax.runner import configs
 
-__all__ = ["LIMIT", "OF_TRAINING", "run", "sides"]
+__all__ = ["LIMIT", "OF_TRAINING", "holds", "run", "sides"]
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "live_mix"
 LIMIT = 1.02
@@ -55,7 +55,7 @@ def run(quick: bool = False) -> timing.Report:
         timing.Target(
             f"{METHODS[name].title}, which reads training losses only: at most {LIMIT} times the uniform mix",
             str(over_uniform[name]),
-            _holds(over_uniform[name]),
+            holds(over_uniform[name]),
         )
         for name in OF_TRAINING
         if name in over_uniform
@@ -69,8 +69,8 @@ def run(quick: bool = False) -> timing.Report:
     return timing.Report("Mixing methods: what they add to a training", text, data, targets)
 
 
-def _holds(summary: timing.Summary) -> bool | None:
-    """Returns None where the turns lie on both sides of the limit, and the median within their noise of it."""
+def holds(summary: timing.Summary) -> bool | None:
+    """Tells whether the median is within the limit; None where it is above the limit and not all turns are."""
     if summary.low <= LIMIT < summary.median:
         return None
     return summary.median <= LIMIT

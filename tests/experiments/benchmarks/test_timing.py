@@ -32,3 +32,15 @@ def test_the_machine_is_described():
     assert all(machine.values())
     assert ("not run on a GPU" in machine["JAX device"]) == (jax.default_backend() == "cpu")
     assert {"CPU", "memory", "caches", "OS", "load average at the start", "jax", "torch"} <= set(machine)
+
+
+def test_sides_take_turns_by_the_given_clock():
+    now, calls = [0.0], []
+
+    def side(name, seconds):
+        calls.append(name)
+        now[0] += seconds
+
+    sides = {"a": lambda: side("a", 1.0), "b": lambda: side("b", 2.0)}
+    assert timing.interleave(sides, 3, clock=lambda: now[0]) == {"a": [1.0] * 3, "b": [2.0] * 3}
+    assert calls == ["a", "b", "b", "a", "a", "b"]
