@@ -80,7 +80,8 @@ class Method(NamedTuple):
         prior: the mix that the weights start from, by its own paper; None for that of the settings.
         loss: makes the rule for the loss weights; None where the loss weights are the sampling weights.
         sampling: makes the rule for the sampling weights; None where they stay at the prior.
-        reads: which losses or gradients move the weights.
+        reads: which losses or gradients move the weights. "held-out losses" are of rows drawn anew at each update,
+            "same held-out losses" of the same rows in all of a run's updates, for a rule that reads differences.
         reads_spreads: whether the sampling rule reads the standard deviation of the gradients of held-out rows.
         every: the field of :class:`Settings` that holds the steps between two updates; None for an update each step.
         stages: models that are trained. Where there are several, the weights move while a proxy is trained, and the

@@ -11,6 +11,7 @@ import optax
 from flax import nnx
 
 from experiments.live_mix.device_plan import Drawn, DrawState, draw, shuffled_rows, start_draws
+from experiments.live_mix.step_gradients import gradient, gradients_by_domain
 from experiments.shared.decoder import Decoder
 from mixjax import WeightRule, rules, signals
 
@@ -159,9 +160,10 @@ def train_stage(
         rows = train_rows[order[batch.domain_ids, batch.row_numbers]]
         c = _loss_weights(carried)
         if by_domain:
-            grads, told = _stacked(row_losses, carried.params, rows, c)
+            grads, told = gradients_by_domain(row_losses, carried.params, rows, c)
         else:
-            grads, told = _plain(row_losses, carried.params, rows, batch, moving)
+            tells = moving.reads in ("training losses", "reference losses")
+            grads, told = gradient(row_losses, carried.params, rows, batch, tells=tells, reference=moving.reference)
         updates, opt_state = optimizer.update(grads, carried.opt_state, carried.params)
         new = carried._replace(
             params=optax.apply_updates(carried.params, updates),
@@ -283,38 +285,3 @@ def _even_batch(draws: DrawState, num_domains: int, batch_size: int) -> tuple[Dr
     counts = jnp.full(num_domains, each, jnp.int32)
     batch = Drawn(ids, numbers, jnp.full(batch_size, 1.0 / batch_size), counts)
     return batch, draws._replace(drawn=draws.drawn + counts)
-
-
-def _plain(row_losses, params, rows, batch: Drawn, moving: Moving):
-    """Computes the gradient of the objective, and what the rules are told of the batch where they read each one."""
-
-    def objective(params):
-        losses = row_losses(params, rows)
-        return jnp.sum(batch.row_weights * losses), losses
-
-    grads, losses = jax.grad(objective, has_aux=True)(params)
-    if moving.reads not in ("training losses", "reference losses"):
-        return grads, {}
-    num_domains = batch.counts.size
-    told = signals.moments(losses, batch.domain_ids, num_domains).signals()
-    if moving.reference is not None:
-        of_reference = signals.moments(moving.reference(rows), batch.domain_ids, num_domains).signals()
-        told["reference_losses"] = of_reference["losses"]
-    return grads, told
-
-
-def _stacked(row_losses, params, rows, c):
-    """Computes each domain's gradient, their mean weighted by ``c``, and how they agree with the sum of all.
-
-    The target of DoGE's universal generalisation is all domains together.
-    """
-    num_domains = c.size
-    by_domain = rows.reshape(num_domains, -1, rows.shape[-1])
-    stacked = jax.vmap(jax.grad(lambda params, rows: row_losses(params, rows).mean()), (None, 0))(params, by_domain)
-    flat = jnp.concatenate([g.reshape(num_domains, -1) for g in jax.tree.leaves(stacked)], axis=1)
-    told = {
-        "counts": jnp.full(num_domains, float(by_domain.shape[1])),
-        "hypergrads": -(flat @ flat.sum(axis=0)),
-        "grad_norms": jnp.linalg.norm(flat, axis=1),
-    }
-    return jax.tree.map(lambda g: jnp.tensordot(c, g, axes=1), stacked), told

@@ -1,7 +1,7 @@
 """Defines the command ``mixjax data``. Packages that are slow to import are imported when the command runs."""
 
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -90,7 +90,7 @@ def data(
             if folder is not None or source is not None:
                 raise ValueError("tokens takes no --from and no --source: fetch the texts with them first")
             names = None if domains is None else [part.strip() for part in domains.split(",")]
-            size = {} if vocabulary is None else {"vocabulary_size": vocabulary}
+            size: dict[str, Any] = {} if vocabulary is None else {"vocabulary_size": vocabulary}
             made = mixjax.data.make_tokens(
                 names, cells=cells, min_tokens=min_tokens, folder=out, report=_report, **size
             )
