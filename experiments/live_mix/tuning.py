@@ -1,16 +1,13 @@
 """Chooses the settings of the mixing methods by validation losses, on other seeds than those of the comparison.
 
 ``mixjax run configs/live_mix/comparison_tuning.toml`` tries them. Its report begins with the choice as TOML, which
-``configs/live_mix/comparison.toml`` has. ``python -m experiments.live_mix.tuning RESULTS_DIR`` writes all tries into
-the page of results.
+``configs/live_mix/comparison.toml`` has, and a table of all that was tried.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from types import MappingProxyType
 
 import numpy as np
@@ -18,15 +15,11 @@ import xarray
 
 from experiments.live_mix.comparison import Comparison, comparison
 from experiments.live_mix.methods import METHODS
-from experiments.shared.sections import replace_section
-from mixjax.runner import results as results_lib
 from mixjax.runner.experiment import Experiment
 from mixjax.runner.figures import sweep_figure
 from mixjax.runner.texts import markdown_table
 
-__all__ = ["GRIDS", "RATES", "Tuning", "chosen", "main", "summary", "tuning"]
-
-PAGE = Path(__file__).parent / "RESULTS.md"
+__all__ = ["GRIDS", "RATES", "Tuning", "chosen", "summary", "tuning"]
 
 GRIDS: Mapping[str, Mapping[str, list[float]]] = MappingProxyType(
     {
@@ -106,25 +99,3 @@ def summary(results: Mapping[str, xarray.Dataset]) -> str:
             lines += ["[[run]]", f'name = "{name}"', f'method = "{name}"', *settings, ""]
     header = ["run", "settings", "mean validation loss", ""]
     return "\n".join(["```toml", *lines[:-1], "```", "", *markdown_table(header, table)])
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Writes what was tried into the page of results."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.live_mix.tuning", description=main.__doc__)
-    parser.add_argument("results", type=Path, help="the folder that `mixjax run` wrote for comparison_tuning.toml")
-    parser.add_argument("--page", type=Path, default=PAGE, help=f"the page, by default {PAGE}")
-    options = parser.parse_args(arguments)
-    results = results_lib.read(options.results)
-    seeds = next(iter(results.values()))["seed"].values
-    text = (
-        "## Settings of the mixing methods\n\nTried on seeds "
-        f"{', '.join(map(str, seeds))} by `mixjax run configs/live_mix/comparison_tuning.toml`, and chosen by the mean "
-        f"validation loss over the training domains and these seeds, in nats per token.\n\n{summary(results)}"
-    )
-    page = options.page.read_text() if options.page.exists() else ""
-    options.page.write_text(replace_section(page, "comparison tuning", text))
-    print(f"written: {options.page}")
-
-
-if __name__ == "__main__":
-    main()

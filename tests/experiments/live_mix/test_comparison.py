@@ -12,7 +12,7 @@ import xarray
 from experiments.live_mix.comparison import Comparison, load, train
 from experiments.live_mix.methods import METHODS
 from experiments.live_mix.stages import Corpus
-from experiments.live_mix.tuning import GRIDS, chosen, main, summary
+from experiments.live_mix.tuning import GRIDS, chosen, summary
 from mixjax.runner import configs
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "live_mix"
@@ -83,7 +83,6 @@ def test_the_uniform_mix_draws_all_domains_alike_and_learns(uniform):
     [
         {"method": "group_dro", "step_size": 0.0},
         {"method": "erma_va", "floor": 1.0},
-        {"method": "odm", "waiting": 1.0},
         {"method": "doremi", "step_size": 0.0},
         {"method": "doge", "step_size": 0.0},
     ],
@@ -101,7 +100,6 @@ def test_weights_that_cannot_move_give_the_losses_of_the_uniform_mix(corpus, uni
     [
         {"method": "erma_va", "gamma1": 20.0, "gamma2": 100.0},
         {"method": "group_dro", "step_size": 1.0},
-        {"method": "doge", "step_size": 1.0},
         {"method": "aioli", "step_size": 2.0},
     ],
     ids=lambda settings: settings["method"],
@@ -179,18 +177,3 @@ def test_the_setting_of_least_finite_validation_loss_is_chosen():
     text = summary({"erma": found, "uniform": static})
     assert '[[run]]\nname = "erma"\nmethod = "erma"\ngamma1 = 0.4\ngamma2 = 3.0\n\n[[run]]\nname = "uniform"' in text
     assert "| erma | gamma1 0.4, gamma2 3 | 2.1250 | chosen |" in text
-
-
-def test_what_was_tried_is_written_into_the_page(tmp_path, monkeypatch, capsys):
-    losses = np.array([[[3.0], [2.0]], [[1.0], [1.0]]])
-    coords = {"seed": [0, 1], "decay": ("point", np.float32([0.5, 0.7]))}
-    found = {"odm": xarray.Dataset({"validation_loss": (("point", "seed", "domain"), losses)}, coords=coords)}
-    monkeypatch.setattr("experiments.live_mix.tuning.results_lib.read", lambda folder: found)
-    page = tmp_path / "RESULTS.md"
-    page.write_text("# The live mix\n")
-    for _ in range(2):
-        main(["results", "--page", str(page)])
-        text = page.read_text()
-        assert text.startswith("# The live mix\n") and text.count("## Settings of the mixing methods") == 1
-        assert "| odm | decay 0.7 | 1.0000 | chosen |" in text and "Tried on seeds 0, 1 by" in text
-    assert f"written: {page}" in capsys.readouterr().out
