@@ -14,9 +14,9 @@ over domains, rows and values, put together from all processes), and the ledger 
 were drawn.
 
 ``python -m experiments.faults text`` trains a language model on a live mix by ``mixjax run
-configs/live_mix/text_quick.toml``, and kills the command at random moments. Given again, it goes on from the last
-checkpoint of the run that it was in. It survives if metrics and ledgers equal those of an undisturbed command bit by
-bit.
+configs/live_mix/text_quick.toml`` with one seed and 60 steps, and kills the command at random moments. Given again, it
+goes on from the last checkpoint of the run that it was in. It survives if metrics and ledgers equal those of an
+undisturbed command bit by bit.
 
 Each writes its part of the page ``RESULTS.md`` beside this file.
 """
@@ -101,8 +101,8 @@ def text_faults(kills: int) -> list[Row]:
     from experiments.faults.text import TextJudge
 
     with tempfile.TemporaryDirectory() as folder:
-        # Two training runs, one by each method, are enough for kills between and in the middle of them.
-        return [TextJudge(Path(folder), ["sweep.seeds=1"]).kill(kills)]
+        # Two short training runs, one by each method, so that most of the time goes into what is killed.
+        return [TextJudge(Path(folder), ["sweep.seeds=1", "num_steps=60", "save_every=10"]).kill(kills)]
 
 
 def write(part: str, rows: list[Row]) -> None:
