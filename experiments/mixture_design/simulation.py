@@ -1,6 +1,7 @@
 """Checks the promises of ``mixjax.design`` on swarms whose law is known: intervals and regions.
 
-``python -m experiments.mixture_design.simulation`` prints a table. Each row is a kind of swarm, drawn many times:
+``python -m experiments.mixture_design.simulation`` draws swarms of each kind and writes what it counts into the results
+page. A kind whose row is in the folder of the results is not drawn again. Each row of the table is a kind of swarm:
 
 - coverage: how often the 90 % interval of the mean loss holds the true one, at mixtures that no run had;
 - runs: how often the 90 % interval of a new run holds a new run;
@@ -12,16 +13,26 @@
 from __future__ import annotations
 
 import argparse
+import json
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from experiments.shared.sections import replace_section
 from mixjax import design
-from mixjax.design.laws import LAWS
+from mixjax.design.laws import LAWS, TOKEN_LAWS
 from mixjax.design.minimise import minimise
 from mixjax.design.simplex import as_bounds
 
-__all__ = ["KINDS", "Kind", "checked", "main", "planted"]
+__all__ = ["KINDS", "Kind", "checked", "main", "planted", "table"]
+
+PAGE = Path(__file__).parent / "RESULTS.md"
+COLUMNS = ("coverage", "runs", "optimum", "value")
+# A draw takes seconds of these, and fewer are enough to see whether an interval is honest.
+FEW = {"gaussian_process": 3, "lightgbm": 6}
+TOKENS = (1.0, 3.0, 10.0)  # budgets of the runs, in units of the smallest; proposals are made for the next in the row
+BIG = 30.0
 
 
 class Kind(NamedTuple):
@@ -33,6 +44,8 @@ class Kind(NamedTuple):
         num_mixtures: number of different mixtures of a swarm.
         repeats: runs of each mixture.
         noise: standard deviation of a run's losses; they range over about 2.
+        fitted: the law that is fitted; the true one where it is empty.
+        in_tokens: whether the runs have one of three budgets each, and a bigger one is predicted.
     """
 
     law: str
@@ -40,6 +53,8 @@ class Kind(NamedTuple):
     num_mixtures: int
     repeats: int
     noise: float
+    fitted: str = ""
+    in_tokens: bool = False
 
 
 KINDS = (
@@ -52,6 +67,13 @@ KINDS = (
     Kind("power", 7, 64, 1, 0.02),
     Kind("quadratic", 3, 24, 1, 0.02),
     Kind("quadratic", 7, 64, 1, 0.02),
+    Kind("log_linear", 3, 24, 3, 0.02, in_tokens=True),
+    Kind("log_linear", 7, 32, 3, 0.02, in_tokens=True),
+    Kind("power", 3, 24, 3, 0.02, in_tokens=True),
+    Kind("power", 7, 32, 3, 0.02, in_tokens=True),
+    Kind("log_linear", 3, 48, 1, 0.02, "gaussian_process"),
+    Kind("power", 7, 96, 1, 0.02, "gaussian_process"),
+    Kind("log_linear", 3, 128, 1, 0.02, "lightgbm"),
 )
 
 
@@ -65,6 +87,15 @@ def planted(kind: Kind, rng: np.random.Generator) -> np.ndarray:
     Returns:
         ``[D, P]``, the parameters of each metric's law.
     """
+    params = _planted(kind, rng)
+    if kind.in_tokens:
+        speeds = rng.uniform(0.1, 0.4, kind.num_domains)
+        # Where the law in tokens has the exponent: the log-linear law takes it as one more coefficient.
+        params = np.insert(params, 2, speeds, axis=1) if kind.law == "power" else np.c_[params, -speeds]
+    return params
+
+
+def _planted(kind, rng):
     size = kind.num_domains
     own = np.eye(size, dtype=bool)
     if kind.law == "log_linear":
@@ -80,47 +111,55 @@ def planted(kind: Kind, rng: np.random.Generator) -> np.ndarray:
     return np.concatenate([linear, np.full((size, size * (size - 1) // 2), -2.0)], axis=1)
 
 
-def checked(kind: Kind, num_swarms: int, *, law: str | None = None, resamples: int = 300) -> dict[str, float]:
+def checked(kind: Kind, num_swarms: int, *, resamples: int = 300) -> dict[str, float]:
     """Draws swarms, fits the law and proposes, and compares with the truth.
 
     Args:
         kind: the kind of swarms.
         num_swarms: number of swarms.
-        law: the law to fit; by default the true one.
         resamples: number of resamples of each fit.
 
     Returns:
         The columns of the table, see the module.
     """
-    true, size = LAWS[kind.law], kind.num_domains
+    size = kind.num_domains
     rows = []
     for seed in range(num_swarms):
         rng = np.random.default_rng([seed, size, kind.num_mixtures])
         params = planted(kind, rng)
         mixtures = rng.dirichlet(np.full(size, 0.7), kind.num_mixtures).repeat(kind.repeats, axis=0)
-        losses = true.predict(params, mixtures).T
+        losses, budgets, budget = _losses(kind, params, mixtures, rng)
         noisy = losses + kind.noise * rng.normal(size=losses.shape)
-        fitted = design.fit(mixtures, noisy, law=law or kind.law, resamples=resamples)
+        fitted = design.fit(mixtures, noisy, law=kind.fitted or kind.law, resamples=resamples, budgets=budgets)
+        found = design.propose(fitted, budget=budget)
         fresh = rng.dirichlet(np.full(size, 0.7), 20)
+        if budget is not None:
+            # The first budget is the reference of what was planted, and the mean of their logarithms that of the fit.
+            params = TOKEN_LAWS[kind.law].at(params, np.log(budget))
+        true = LAWS[kind.law]
+        params = params[:, : true.num_parameters(size)]
         expected = true.predict(params, fresh).T
         runs = expected + kind.noise * rng.normal(size=expected.shape)
-        found = design.propose(fitted)
-
-        def truth(points, params=params):
-            return true.predict(params, points).mean(axis=0)
-
         best = best_mixture(kind.law, params)
-        at = truth(np.stack([found.weights, best]))
+        at = true.predict(params, np.stack([found.weights, best])).mean(axis=0)
         rows.append(
             {
-                "coverage": inside(expected, *fitted.predict(fresh)[1:]),
-                "runs": inside(runs, *fitted.predict(fresh, "run")[1:]),
+                "coverage": inside(expected, *fitted.predict(fresh, budget=budget)[1:]),
+                "runs": inside(runs, *fitted.predict(fresh, "run", budget=budget)[1:]),
                 "optimum": float(found.contains(best)[0]),
                 "value": float(found.low <= at[0] <= found.high),
                 "regret": at[0] - at[1],
             }
         )
     return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+
+def _losses(kind, params, mixtures, rng):
+    """Returns the true losses, the runs' budgets and the proposal's budget; None for these where budgets are equal."""
+    if not kind.in_tokens:
+        return LAWS[kind.law].predict(params, mixtures).T, None, None
+    budgets = np.resize(TOKENS, len(mixtures))
+    return TOKEN_LAWS[kind.law].predict(params, np.column_stack([mixtures, np.log(budgets)])).T, budgets, BIG
 
 
 def inside(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> float:
@@ -142,15 +181,42 @@ def best_mixture(law: str, params: np.ndarray) -> np.ndarray:
     return found[np.argmin(values)]
 
 
+def table(rows: dict[Kind, dict[str, float]]) -> str:
+    """Writes the table of the results page.
+
+    Args:
+        rows: what :func:`checked` has counted, with the number of swarms as "swarms".
+
+    Returns:
+        Markdown.
+    """
+    head = ["true law", "fitted", "domains", "mixtures", "runs of each", "noise", "swarms", *COLUMNS, "regret"]
+    lines = [f"| {' | '.join(head)} |", f"| {' | '.join('---' for _ in head)} |"]
+    for kind, row in rows.items():
+        law = f"{kind.law}, in tokens" if kind.in_tokens else kind.law
+        cells = [law, kind.fitted or "the same", kind.num_domains, kind.num_mixtures, kind.repeats, kind.noise]
+        shares = [f"{row[name]:.1%}".replace("%", " %") for name in COLUMNS]
+        lines.append(f"| {' | '.join(map(str, [*cells, int(row['swarms']), *shares]))} | {row['regret']:.4f} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
-    """Prints the table."""
+    """Draws the swarms of each kind and writes the table into the results page."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--swarms", type=int, default=100)
-    num_swarms = parser.parse_args().swarms
-    print("law domains mixtures repeats noise | coverage runs optimum value regret", flush=True)
-    for kind in KINDS:
-        row = checked(kind, num_swarms)
-        print(*kind, "|", *(f"{value:.4f}" for value in row.values()), flush=True)
+    parser.add_argument("--swarms", type=int, default=100, help="swarms of a kind; fewer where a fit takes seconds")
+    parser.add_argument("--kinds", type=int, nargs="*", default=range(len(KINDS)), help="numbers of kinds to draw")
+    parser.add_argument("--out", type=Path, default=Path("results/mixture_design_simulation"))
+    settings = parser.parse_args()
+    settings.out.mkdir(parents=True, exist_ok=True)
+    for i in settings.kinds:
+        kind, file = KINDS[i], settings.out / f"{i}.json"
+        num = settings.swarms // FEW.get(kind.fitted, 1)
+        if not file.exists():
+            file.write_text(json.dumps(checked(kind, num) | {"swarms": num, "kind": kind}))
+        print(file.read_text(), flush=True)
+    found = {i: settings.out / f"{i}.json" for i in range(len(KINDS))}
+    rows = {KINDS[i]: json.loads(file.read_text()) for i, file in found.items() if file.exists()}
+    PAGE.write_text(replace_section(PAGE.read_text(), "simulation", table(rows)))
 
 
 if __name__ == "__main__":

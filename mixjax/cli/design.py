@@ -110,6 +110,9 @@ def fit(
     ] = 0.0,
     resamples: Annotated[int, typer.Option(metavar="N", help="Resamples of the runs, for the intervals.")] = 1000,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the resamples.")] = 0,
+    drop: Annotated[
+        bool, typer.Option("--drop", help="Leave out runs without a mixture or a loss, and domains that are always 0.")
+    ] = False,
 ) -> None:
     """Fit a law to the losses of a swarm of runs and propose a mixture, with 90 % intervals.
 
@@ -129,7 +132,7 @@ def fit(
         from mixjax.files import local_path
 
         folder = local_path("--out", out)
-        swarm = design.read_tables(ratios, metrics)
+        swarm = design.read_tables(ratios, metrics, drop=drop)
         sizes = None if prior is None else _sizes(prior, swarm.domains)
         bounds = {"min_share": _shares("--min-share", min_share), "max_share": _shares("--max-share", max_share)}
         wanted = objective[0] if objective and len(objective) == 1 else objective

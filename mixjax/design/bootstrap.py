@@ -7,8 +7,11 @@ from typing import NamedTuple
 import numpy as np
 
 from mixjax.design.laws.law import Law
+from mixjax.design.laws.surface import Estimate
+from mixjax.design.laws.tokens import TokenLaw
+from mixjax.design.laws.units import tamed
 
-__all__ = ["Point", "fit_point", "redrawn_losses"]
+__all__ = ["Point", "fit_point", "redrawn_losses", "wild_bootstrap"]
 
 # In standard deviations; Huber's estimate then has 95 % of the efficiency of least squares for normal noise.
 _HUBER = 1.345
@@ -38,7 +41,7 @@ class Point(NamedTuple):
     delta: np.ndarray
 
 
-def fit_point(law: Law, mixtures: np.ndarray, losses: np.ndarray, groups: np.ndarray) -> Point:
+def fit_point(law: Law | TokenLaw, mixtures: np.ndarray, losses: np.ndarray, groups: np.ndarray) -> Point:
     r"""Fits a law to the losses, and corrects the residuals for what the fit has made of them.
 
     Huber's threshold is 1.345 times the noise, which is measured by the median of the absolute residuals of the
@@ -51,19 +54,19 @@ def fit_point(law: Law, mixtures: np.ndarray, losses: np.ndarray, groups: np.nda
 
     Args:
         law: the law.
-        mixtures: ``[n, D]``.
+        mixtures: ``[n, D]``; for a law in tokens with the logarithm of the budget as one more column.
         losses: ``[n, M]``.
         groups: ``[n]``, equal for runs of one mixture.
 
     Returns:
         The fit.
     """
-    targets = _tamed(losses.T, _FENCE)
+    targets = tamed(losses.T, _FENCE)
     num_runs, num_params = len(mixtures), law.num_parameters(mixtures.shape[1])
     # The first fit decides into which valley the others go: outliers must not.
     spread = np.median(np.abs(targets - np.median(targets, axis=1, keepdims=True)), axis=1)
     delta = np.where(spread > 0, _HUBER * _MAD * spread, np.inf)
-    params = law.fit(mixtures, _tamed(losses.T, _FIRST_FENCE), delta, None)
+    params = law.fit(mixtures, tamed(losses.T, _FIRST_FENCE), delta, None)
     for _ in range(5):
         residuals = targets - law.predict(params, mixtures)
         scale = _MAD * np.median(np.abs(residuals), axis=1) * np.sqrt(num_runs / (num_runs - num_params))
@@ -83,17 +86,6 @@ def fit_point(law: Law, mixtures: np.ndarray, losses: np.ndarray, groups: np.nda
     spare = max(len(left[0]) - num_params, 1)
     jackknife = jackknife * (1.0 + (_NORMAL**2 + 1.0) / (4.0 * spare))
     return Point(params=params, fitted=fitted, noise=noise, jackknife=jackknife, delta=delta)
-
-
-def _tamed(losses, fence):
-    """Cuts losses that are far from all others, such as those of a run that diverged.
-
-    Huber's loss pulls as little at the fence as far beyond it. But the range of the losses is the unit of the fits'
-    starts and bounds, and one run of 1e6 would make all others equal.
-    """
-    low, high = np.quantile(losses, [0.25, 0.75], axis=1, keepdims=True)
-    margin = np.where(high > low, fence * (high - low), np.inf)
-    return np.clip(losses, low - margin, high + margin)
 
 
 def redrawn_losses(point: Point, groups: np.ndarray, num: int, rng: np.random.Generator) -> np.ndarray:
@@ -122,3 +114,32 @@ def redrawn_losses(point: Point, groups: np.ndarray, num: int, rng: np.random.Ge
     """
     signs = rng.choice([-1.0, 1.0], (num, groups.max() + 1))[:, groups]
     return point.fitted + signs[:, None, :] * point.jackknife
+
+
+def wild_bootstrap(
+    law: Law | TokenLaw,
+    mixtures: np.ndarray,
+    losses: np.ndarray,
+    groups: np.ndarray,
+    num: int,
+    rng: np.random.Generator,
+) -> Estimate:
+    """Fits a law to the losses, and again to losses as other seeds could have given them.
+
+    Args:
+        law: the law.
+        mixtures: ``[n, D]``; for a law in tokens with the logarithm of the budget as one more column.
+        losses: ``[n, M]``.
+        groups: ``[n]``, equal for runs of one mixture.
+        num: number of resamples.
+        rng: the generator that draws them.
+
+    Returns:
+        The fits.
+    """
+    point = fit_point(law, mixtures, losses, groups)
+    drawn = redrawn_losses(point, groups, num, rng)
+    # Each resample starts where the fit ended.
+    starts = np.broadcast_to(point.params, (num, *point.params.shape)).reshape(-1, point.params.shape[1])
+    resampled = law.fit(mixtures, drawn.reshape(-1, drawn.shape[2]), np.tile(point.delta, num), starts)
+    return Estimate(point.params, resampled.reshape(num, *point.params.shape), point.noise)

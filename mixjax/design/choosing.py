@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mixjax.checks import check_choice, check_integer
-from mixjax.design.fitted import fit_law
-from mixjax.design.laws import LAWS
+from mixjax.design.fitted import fit_law, law_names, law_of
+from mixjax.design.laws import LAWS, TOKEN_LAWS
 from mixjax.design.runs import Swarm
 
 __all__ = ["Scores", "cross_validate", "verdict"]
@@ -46,7 +46,8 @@ def cross_validate(
 
     Args:
         swarm: the runs, from :func:`mixjax.design.as_swarm` or :func:`mixjax.design.read_tables`.
-        laws: names of :data:`mixjax.design.laws.LAWS`; by default all for which the swarm has enough mixtures.
+        laws: names as :func:`mixjax.design.fit` takes them; by default all of :data:`mixjax.design.laws.LAWS`, or of
+            :data:`mixjax.design.laws.TOKEN_LAWS` for runs of several budgets, for which the swarm has enough mixtures.
         folds: number of parts into which the mixtures are split at random, at least 2.
         seed: seed of the parts and of the resamples.
         resamples: number of resamples of each fit, for the intervals.
@@ -67,18 +68,21 @@ def cross_validate(
     """
     check_integer("folds", folds, 2)
     for name in laws or ():
-        check_choice("laws", name, tuple(LAWS))
-    groups = swarm.groups()
+        check_choice("laws", name, law_names(swarm))
+    # A mixture at another budget is a repeat too.
+    groups = swarm.groups(across_budgets=True)
     num_mixtures = groups.max() + 1
     folds = min(folds, num_mixtures)
     left = num_mixtures - -(-num_mixtures // folds)
-    size = len(swarm.domains)
-    names = tuple(laws or [name for name, law in LAWS.items() if law.num_parameters(size) < left])
+    size = swarm.inputs().shape[1]
+    known = LAWS if swarm.budgets is None else TOKEN_LAWS
+    numbers = {name: law_of(name, swarm).num_parameters(size) for name in known}
+    names = tuple(laws or [name for name, number in numbers.items() if number < left])
     if not names:
-        need = min(law.num_parameters(size) for law in LAWS.values()) + 1
+        need = min(numbers.values()) + 1
         raise ValueError(
-            f"to compare laws for {size} domains, {need} mixtures must be left when one of {folds} parts is left out, "
-            f"got {num_mixtures} mixtures in all; add runs, or name a law."
+            f"to compare laws for {len(swarm.domains)} domains, {need} mixtures must be left when one of {folds} parts "
+            f"is left out, got {num_mixtures} mixtures in all; add runs, or name a law."
         )
     parts = np.random.default_rng([seed, 2]).permutation(num_mixtures)[groups] % folds
     scored = [_score(name, swarm, parts, seed, resamples) for name in names]
@@ -89,9 +93,9 @@ def _score(name, swarm, parts, seed, resamples):
     predicted, inside = np.empty_like(swarm.losses), np.empty(swarm.losses.shape, bool)
     for part in range(parts.max() + 1):
         out = parts == part
-        rest = Swarm(swarm.mixtures[~out], swarm.losses[~out], swarm.domains, swarm.metrics)
-        fitted = fit_law(name, rest, resamples=resamples, seed=seed)
-        mean, low, high = fitted.predict(swarm.mixtures[out], "run")
+        fitted = fit_law(name, swarm.part(~out), resamples=resamples, seed=seed)
+        budgets = None if swarm.budgets is None else swarm.budgets[out]
+        mean, low, high = fitted.predict(swarm.mixtures[out], "run", budget=budgets)
         predicted[out], inside[out] = mean, (low <= swarm.losses[out]) & (swarm.losses[out] <= high)
     relative = np.square(swarm.losses - predicted) / swarm.losses.var(axis=0)
     spearman = [np.corrcoef(_ranks(p), _ranks(y))[0, 1] for p, y in zip(predicted.T, swarm.losses.T, strict=True)]
@@ -119,7 +123,7 @@ def verdict(scores: Sequence[Scores], swarm: Swarm) -> str:
     text = f"{best.law} predicts left-out runs best: R² {_short(best.r2.mean())}"
     if len(scores) == 1:
         return f"{best.law} alone was tried: R² {_short(best.r2.mean())} on left-out runs"
-    groups = swarm.groups()
+    groups = swarm.groups(across_budgets=True)
     gaps = np.bincount(groups, scores[1].errors - best.errors) / np.bincount(groups)
     mean, stderr = gaps.mean(), gaps.std(ddof=1) / np.sqrt(len(gaps))
     text += f"; {scores[1].law} {_short(scores[1].r2.mean())}, {mean:.2g} ± {stderr:.1g} less"

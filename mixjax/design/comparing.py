@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 
 from mixjax.design.fitted import Fitted
-from mixjax.design.laws import LAWS
 from mixjax.design.objectives import Objective
 from mixjax.design.runs import Swarm
 
@@ -61,20 +60,20 @@ def compared(
     Returns:
         A comparison with each of the other mixtures.
     """
-    swarm, law = fitted.swarm, LAWS[fitted.law]
+    swarm, surface = fitted.swarm, fitted.surface()
     others = {"the uniform mixture": np.full(len(weights), 1.0 / len(weights))}
     if prior is not None:
         others["the proportional mixture"] = prior
     others["the swarm's best run"] = best_of_swarm(swarm, objective)
 
     def plain(mixtures):
-        return objective.value(law.predict(fitted.params, mixtures).T)
+        return objective.value(surface.predict(surface.params, mixtures).T)
 
-    at_optima = plain(optima) - objective.value(law.slopes(fitted.resampled, optima)[0])
+    at_optima = plain(optima) - objective.value(surface.slopes(surface.resampled, optima)[0])
     found = []
     for name, mixture in others.items():
         gain = plain(mixture[None])[0] - plain(weights[None])[0]
-        resampled = objective.value(law.predict(fitted.resampled, mixture[None])[..., 0])
+        resampled = objective.value(surface.predict(surface.resampled, mixture[None])[..., 0])
         errors = plain(mixture[None])[0] - resampled - at_optima
         low, high = gain + np.quantile(errors, [0.05, 0.95])
         # The quantiles may leave out the gain itself where the noise is rounding.
@@ -85,6 +84,9 @@ def compared(
 
 def best_of_swarm(swarm: Swarm, objective: Objective) -> np.ndarray:
     """Returns the mixture of the swarm whose runs had the least objective on average, ``[D]``."""
+    if swarm.budgets is not None:
+        # Runs of different budgets cannot be compared by their losses.
+        swarm = swarm.part(swarm.budgets == swarm.budgets.max())
     groups = swarm.groups()
     means = np.bincount(groups, objective.value(swarm.losses)) / np.bincount(groups)
     return swarm.mixtures[np.flatnonzero(groups == np.argmin(means))[0]]

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mixjax.checks import requires
-from mixjax.design.laws import LAWS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -84,7 +83,7 @@ def _draw_shares(axis, proposal):
 def _draw_slices(axis, proposal):
     """Moves one share at a time, the others in their proportions, over the shares that the swarm has tried."""
     fitted, weights = proposal.fitted, proposal.weights
-    mixtures, law = fitted.swarm.mixtures, LAWS[fitted.law]
+    mixtures, surface = fitted.swarm.mixtures, fitted.surface()
     shown = np.argsort(-weights, kind="stable")[:_MOST]
     for number, d in enumerate(shown):
         shares = np.linspace(mixtures[:, d].min(), mixtures[:, d].max(), _POINTS)
@@ -94,8 +93,8 @@ def _draw_slices(axis, proposal):
         line = (1.0 - shares[:, None]) * rest / rest.sum()
         line[:, d] = shares
         colour = f"C{number}"
-        value = proposal.objective.value(law.predict(fitted.params, line).T)
-        resampled = proposal.objective.value(np.moveaxis(law.predict(fitted.resampled, line), 1, -1))
+        value = proposal.objective.value(surface.predict(surface.params, line).T)
+        resampled = proposal.objective.value(np.moveaxis(surface.predict(surface.resampled, line), 1, -1))
         low, high = np.quantile(resampled, [0.05, 0.95], axis=0)
         axis.plot(shares, value, color=colour, label=_short(fitted.swarm.domains[d]))
         axis.fill_between(shares, low, high, color=colour, alpha=0.2, linewidth=0)

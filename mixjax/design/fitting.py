@@ -7,8 +7,7 @@ from typing import Any
 
 from mixjax.checks import check_choice, check_integer
 from mixjax.design.choosing import cross_validate
-from mixjax.design.fitted import Fitted, fit_law
-from mixjax.design.laws import LAWS
+from mixjax.design.fitted import Fitted, fit_law, law_names
 from mixjax.design.runs import as_swarm
 
 __all__ = ["fit"]
@@ -17,9 +16,10 @@ __all__ = ["fit"]
 def fit(
     mixtures: Any,
     losses: Any,
-    law: str = "auto",
+    law: str | Sequence[str] = "auto",
     seed: int = 0,
     *,
+    budgets: Any = None,
     resamples: int = 1000,
     domains: Sequence[str] | None = None,
     metrics: Sequence[str] | None = None,
@@ -29,14 +29,26 @@ def fit(
     The fit minimises Huber's loss, from several starts. The resamples are those of a wild bootstrap: all runs of a
     mixture keep their residuals from the fit or change their sign, together.
 
+    ======================== ============================================================ ==========================
+    law                      losses as a function of the mixture                          compared by "auto"
+    ======================== ============================================================ ==========================
+    ``"log_linear"``         :func:`mixjax.design.laws.log_linear`, exponential           yes, also with budgets
+    ``"power"``              :func:`mixjax.design.laws.power`, of effective data          yes, also with budgets
+    ``"quadratic"``          :func:`mixjax.design.laws.quadratic`, pairs of domains       yes, without budgets
+    ``"gaussian_process"``   :func:`mixjax.design.laws.gaussian_process`, smooth          no: takes minutes
+    ``"lightgbm"``           :func:`mixjax.design.laws.boosted_trees`, of any shape       no: minutes, extra package
+    ======================== ============================================================ ==========================
+
     Args:
         mixtures: ``[n, D]``, the share of each domain in each run; an array or a data frame. Runs with equal shares are
             repeats with other seeds.
         losses: ``[n, M]``, what is to be low: held-out losses of domains, bits per byte, errors.
-        law: a name of :data:`mixjax.design.laws.LAWS`, or "auto" for the law that predicts left-out runs best, see
-            :func:`mixjax.design.cross_validate`.
+        law: a name, several names for the one of them that predicts left-out runs best, or "auto" for the best of those
+            that the table says; see :func:`mixjax.design.cross_validate`.
         seed: seed of the bootstrap and of the parts of the cross-validation.
-        resamples: number of resamples, at least 20.
+        budgets: ``[n]``, the tokens that each run was trained on, where they differ. The law is then one in tokens and
+            mixture, which predicts and proposes at any ``budget``, also beyond those of the runs.
+        resamples: number of resamples, at least 20; of LightGBM at most 100 are made.
         domains: names of the domains; by default the columns of a data frame, or "domain_0" and so on.
         metrics: names of the metrics; by default the columns of a data frame, or "loss_0" and so on.
 
@@ -45,7 +57,9 @@ def fit(
 
     Raises:
         TypeError: entries that are no numbers.
-        ValueError: an unknown law, fewer mixtures than the law has parameters, or runs that :func:`as_swarm` refuses.
+        ValueError: an unknown law, a law without a form in tokens for runs of several budgets, fewer mixtures than the
+            law has parameters, or runs that :func:`as_swarm` refuses.
+        ImportError: a package of a named law is missing; the error names the extra.
 
     Example:
         >>> import numpy as np
@@ -57,11 +71,14 @@ def fit(
         >>> bool((low <= mean).all() and (mean <= high).all())
         True
     """
-    check_choice("law", law, ("auto", *LAWS))
     check_integer("resamples", resamples, 20)
-    swarm = as_swarm(mixtures, losses, domains=domains, metrics=metrics)
-    scores = ()
-    if law == "auto":
-        scores = cross_validate(swarm, seed=seed)
-        law = scores[0].law
-    return fit_law(law, swarm, resamples=resamples, seed=seed, scores=scores)
+    swarm = as_swarm(mixtures, losses, domains=domains, metrics=metrics, budgets=budgets)
+    names = [law] if isinstance(law, str) else list(law)
+    for name in names:
+        check_choice("law", name, ("auto", *law_names(swarm)))
+    if names == ["auto"] or len(names) != 1:
+        if "auto" in names[1:] or not names:
+            raise ValueError(f"law must be 'auto', a name, or several names without 'auto', got {law!r}.")
+        scores = cross_validate(swarm, None if names == ["auto"] else names, seed=seed)
+        return fit_law(scores[0].law, swarm, resamples=resamples, seed=seed, scores=scores)
+    return fit_law(names[0], swarm, resamples=resamples, seed=seed)

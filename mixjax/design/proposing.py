@@ -10,10 +10,10 @@ import numpy as np
 from mixjax.checks import as_simplex, check_non_negative
 from mixjax.design.comparing import Comparison, compared
 from mixjax.design.fitted import Fitted
-from mixjax.design.laws import LAWS
 from mixjax.design.minimise import minimise
 from mixjax.design.objectives import Objective, as_objective
 from mixjax.design.runs import as_mixtures
+from mixjax.design.searching import mean_of_best, random_mixtures
 from mixjax.design.simplex import Bounds, as_bounds, project
 
 __all__ = ["Proposal", "propose"]
@@ -85,6 +85,7 @@ def propose(
     min_share: Any = None,
     prior: Any = None,
     penalty: float = 0.0,
+    budget: float | None = None,
     seed: int = 0,
 ) -> Proposal:
     r"""Finds the mixture with the least predicted objective, within bounds of the shares.
@@ -107,6 +108,7 @@ def propose(
         min_share: the least share, in the same forms.
         prior: ``[D]``, the domains' natural shares, such as their sizes; the proposal is compared with them.
         penalty: :math:`\lambda`, in the unit of the objective; the prior is then uniform unless it is given.
+        budget: the tokens that the mixture is for, if the law was fitted to runs of several budgets.
         seed: seed of the random starts of the search.
 
     Returns:
@@ -114,8 +116,8 @@ def propose(
 
     Raises:
         TypeError: an objective that is none.
-        ValueError: unknown names, bounds without a mixture, a prior that is not ``[D]`` on the simplex, or a negative
-            penalty.
+        ValueError: unknown names, bounds without a mixture, a prior that is not ``[D]`` on the simplex, a negative
+            penalty, or a budget that is missing, not positive, or not needed.
 
     Example:
         >>> import mixjax, numpy as np
@@ -128,6 +130,8 @@ def propose(
         >>> propose(fitted, "loss_2", max_share=0.8).weights.round(1)[2].item()
         0.8
     """
+    if budget is not None:
+        fitted = fitted.at(budget)
     swarm = fitted.swarm
     wanted = as_objective(objective, swarm.metrics)
     bounds = as_bounds(swarm.domains, min_share, max_share)
@@ -168,8 +172,8 @@ class _Problem:
     """Computes and minimises the objective as a function of the mixture, by the fit and by each resample of it."""
 
     def __init__(self, fitted, objective, penalty, prior):
-        self.law, self.objective, self.penalty = LAWS[fitted.law], objective, penalty
-        self.params, self.resampled, self.swarm = fitted.params, fitted.resampled, fitted.swarm
+        self.law, self.objective, self.penalty = fitted.surface(), objective, penalty
+        self.params, self.resampled, self.swarm = self.law.params, self.law.resampled, fitted.swarm
         size = len(fitted.swarm.domains)
         self.log_prior = np.log(np.maximum(np.full(size, 1.0 / size) if prior is None else prior, 1e-12))
         self.range = max(np.ptp(objective.value(fitted.swarm.losses)), 1e-12)
@@ -221,6 +225,9 @@ class _Problem:
 
     def best(self, bounds, seed):
         """Returns the mixture ``[D]`` of the least objective by the fit."""
+        if not self.law.is_smooth:
+            tried = random_mixtures(self.swarm.mixtures, bounds, seed)
+            return mean_of_best(tried, self.values(tried))
         starts = self.starts(bounds, seed)
         params = np.broadcast_to(self.params, (len(starts), *self.params.shape))
         found, values = self.minimise(params, starts, bounds)
@@ -228,6 +235,16 @@ class _Problem:
 
     def best_of_resamples(self, weights, bounds, seed):
         """Returns the best mixture of each resample, ``[B, D]``, and its objective, ``[B]``."""
+        if not self.law.is_smooth:
+            tried = random_mixtures(self.swarm.mixtures, bounds, seed)
+            penalty = self.divergence(tried)
+            found = np.stack(
+                [
+                    mean_of_best(tried, self.objective.value(self.law.predict(params, tried).T) + penalty)
+                    for params in self.resampled
+                ]
+            )
+            return found, self.plain_resampled(found) + self.divergence(found)
         is_convex = self.law.is_convex and bool((self.objective.weights >= 0).all())
         starts = [weights] if is_convex else [weights, *self.starts(bounds, seed)[:3]]
         tries = [

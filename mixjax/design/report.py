@@ -11,7 +11,7 @@ import numpy as np
 from mixjax.checks import requires
 from mixjax.design.candidates import candidates
 from mixjax.design.choosing import verdict
-from mixjax.design.laws import LAWS
+from mixjax.design.fitted import law_of
 from mixjax.design.tables import write_mixtures
 from mixjax.files import write_whole
 
@@ -51,7 +51,7 @@ def write_design(folder: Path, proposal: Proposal, *, source: str = "") -> None:
     weights = dict(zip(swarm.domains, map(float, proposal.weights), strict=True))
     mixture = {"weights": weights, "value": proposal.value, "low": proposal.low, "high": proposal.high}
     write_whole(folder / "mixture.json", json.dumps(mixture, indent=2) + "\n")
-    predicted = fitted.predict(swarm.mixtures, "run")
+    predicted = fitted.predict(swarm.mixtures, "run", budget=swarm.budgets)
     columns = {"run": np.repeat(np.arange(len(swarm.losses)), len(swarm.metrics))}
     columns["metric"] = np.tile(swarm.metrics, len(swarm.losses))
     columns["measured"] = swarm.losses.ravel()
@@ -111,7 +111,7 @@ def report_text(proposal: Proposal, *, source: str = "") -> str:
         "",
         "## The law",
         "",
-        f"`{fitted.law}`: {LAWS[fitted.law].equation}.",
+        f"`{fitted.law}`: {law_of(fitted.law, swarm).equation}.",
         "",
         *(_scores(proposal) if fitted.scores else ["It was named, and not compared with others."]),
         "",

@@ -23,21 +23,49 @@ class Swarm:
         losses: ``[n, M]``; lower is better.
         domains: the names of the D domains.
         metrics: the names of the M metrics.
+        budgets: ``[n]``, the tokens that each run was trained on; None where they are the same.
     """
 
     mixtures: np.ndarray
     losses: np.ndarray
     domains: tuple[str, ...]
     metrics: tuple[str, ...]
+    budgets: np.ndarray | None = None
 
-    def groups(self) -> np.ndarray:
-        """Numbers the mixtures: runs that repeat a mixture have the same number.
+    def groups(self, across_budgets: bool = False) -> np.ndarray:
+        """Numbers the mixtures: runs that repeat a mixture at the same budget have the same number.
+
+        Args:
+            across_budgets: whether runs of a mixture have the same number at all budgets.
 
         Returns:
             ``[n]``, integers from 0.
         """
         # Shares that were rounded when they were written are the same shares.
-        return np.unique(self.mixtures.round(9), axis=0, return_inverse=True)[1].reshape(-1)
+        inputs = self.mixtures.round(9)
+        if self.budgets is not None and not across_budgets:
+            inputs = np.column_stack([inputs, self.budgets])
+        return np.unique(inputs, axis=0, return_inverse=True)[1].reshape(-1)
+
+    def log_tokens(self, budgets: np.ndarray) -> np.ndarray:
+        """Computes the logarithms of budgets over the reference, the geometric mean of the runs' own."""
+        assert self.budgets is not None
+        return np.log(budgets) - np.log(self.budgets).mean()
+
+    def inputs(self) -> np.ndarray:
+        """Returns what a law takes: the mixtures, and the logarithm of the tokens as one more column if they differ."""
+        if self.budgets is None:
+            return self.mixtures
+        return np.column_stack([self.mixtures, self.log_tokens(self.budgets)])
+
+    def part(self, chosen: np.ndarray) -> Swarm:
+        """Returns the swarm of some of the runs.
+
+        Args:
+            chosen: ``[n]``, booleans.
+        """
+        budgets = None if self.budgets is None else self.budgets[chosen]
+        return dataclasses.replace(self, mixtures=self.mixtures[chosen], losses=self.losses[chosen], budgets=budgets)
 
 
 def as_swarm(
@@ -46,6 +74,7 @@ def as_swarm(
     *,
     domains: Sequence[str] | None = None,
     metrics: Sequence[str] | None = None,
+    budgets: Any = None,
     mixture_row: Callable[[int], str] | None = None,
     loss_row: Callable[[int], str] | None = None,
 ) -> Swarm:
@@ -56,6 +85,7 @@ def as_swarm(
         losses: ``[n, M]``, the same rows.
         domains: names of the domains; by default the columns of a data frame, or "domain_0" and so on.
         metrics: names of the metrics; by default the columns of a data frame, or "loss_0" and so on.
+        budgets: ``[n]``, the tokens that each run was trained on, where they differ.
         mixture_row: how an error calls a row of the mixtures; by default "mixtures, row 3".
         loss_row: how an error calls a row of the losses.
 
@@ -66,7 +96,7 @@ def as_swarm(
         TypeError: entries that are no numbers.
         ValueError: no two axes, other numbers of rows or names, a single run, a share that is negative or missing, a
             row that does not sum to one, a loss that is missing or infinite, a domain or a metric that never varies,
-            domains that only vary together, or names that stand twice.
+            domains that only vary together, names that stand twice, or budgets that are not positive or all the same.
 
     Example:
         >>> import mixjax
@@ -97,7 +127,7 @@ def as_swarm(
     if len(shares) < 2:
         raise ValueError(f"a law needs several runs of different mixtures, got {len(shares)}.")
     _check_variation(shares, values, domains, metrics)
-    return Swarm(shares, values, domains, metrics)
+    return Swarm(shares, values, domains, metrics, _checked_budgets(budgets, len(shares), mixture_row))
 
 
 def as_mixtures(name: str, mixtures: Any, domains: Sequence[str]) -> np.ndarray:
@@ -124,6 +154,25 @@ def as_mixtures(name: str, mixtures: Any, domains: Sequence[str]) -> np.ndarray:
     if shares.shape[1] != len(domains):
         raise ValueError(f"{name} must be [m, {len(domains)}], a share per domain, got shape {shares.shape}.")
     return _checked_shares(shares, domains, lambda i: f"{name}, row {i}")
+
+
+def _checked_budgets(budgets, num, row):
+    if budgets is None:
+        return None
+    try:
+        budgets = np.asarray(budgets, np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"budgets must be numbers of tokens, got {type(budgets).__name__}.") from None
+    if budgets.shape != (num,):
+        raise ValueError(f"budgets must be [{num}], a number of tokens per run, got shape {budgets.shape}.")
+    bad = np.flatnonzero(~((budgets > 0) & np.isfinite(budgets)))
+    if len(bad):
+        raise ValueError(
+            f"{row(int(bad[0]))}: the budget must be a positive number of tokens, got {budgets[bad[0]]:g}."
+        )
+    if np.ptp(budgets) == 0:
+        raise ValueError(f"budgets must differ between runs, got {budgets[0]:g} for all of them; leave them out.")
+    return budgets
 
 
 def _names(kind, table, names):

@@ -1,9 +1,10 @@
-"""Reads and writes tables of mixtures and losses, as Olmix and RegMix keep them."""
+"""Reads and writes tables of mixtures and losses, CSV or Parquet, as Olmix and RegMix keep them."""
 
 from __future__ import annotations
 
 import csv
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -31,7 +32,12 @@ class Table(NamedTuple):
     def row(self, i: int, key: str | None = None) -> str:
         """Names a row as errors call it."""
         run = f" (run {self.frame[key].iloc[i]})" if key else ""
-        return f"{self.path}, line {self.lines[i]}{run}"
+        return f"{self.path}, {self.unit} {self.lines[i]}{run}"
+
+    @property
+    def unit(self) -> str:
+        """Names what rows are counted by: lines of a text, or rows of a Parquet file."""
+        return "row" if _is_parquet(self.path) else "line"
 
     def number(self, i: int, column: str, key: str | None = None) -> float:
         """Reads a number; an empty cell is NaN."""
@@ -42,8 +48,8 @@ class Table(NamedTuple):
             raise ValueError(f"{self.row(i, key)}: {column!r} must be a number, got {text!r}.") from None
 
 
-def read_tables(ratios: str | os.PathLike, metrics: str | os.PathLike) -> Swarm:
-    """Reads the mixtures and the losses of a swarm from two CSV files.
+def read_tables(ratios: str | os.PathLike, metrics: str | os.PathLike, *, drop: bool = False) -> Swarm:
+    """Reads the mixtures and the losses of a swarm from two files, CSV or, if their names end so, Parquet.
 
     Rows belong together by the first of the columns "run", "run_id", "index" and "name" that both files have, and else
     by their order. These columns and those without a name are left out; all others are domains, or metrics.
@@ -59,6 +65,8 @@ def read_tables(ratios: str | os.PathLike, metrics: str | os.PathLike) -> Swarm:
     Args:
         ratios: the file of the mixtures, a row for each run; shares sum to one within 0.01.
         metrics: the file of the losses; lower is better.
+        drop: whether what says nothing of the mixture is left out with a warning, as Olmix does: runs that stand in one
+            of the files only or lack a loss, and domains that are 0 in every run. By default it is an error.
 
     Returns:
         The swarm, in the order of the mixtures.
@@ -67,7 +75,7 @@ def read_tables(ratios: str | os.PathLike, metrics: str | os.PathLike) -> Swarm:
         OSError: a file that cannot be read.
         ValueError: no table, a run that only one file has or that stands twice, a column that stands twice, a cell that
             is no number, and what :func:`mixjax.design.as_swarm` refuses; the error names the line or the column.
-        ImportError: pandas is missing (extra ``experiments``).
+        ImportError: pandas is missing (extra ``experiments``), or pyarrow for Parquet (extra ``parquet``).
 
     Example:
         >>> import tempfile
@@ -89,16 +97,24 @@ def read_tables(ratios: str | os.PathLike, metrics: str | os.PathLike) -> Swarm:
                 f"{shares.path} and {losses.path} share no column {' or '.join(map(repr, _KEYS))} and have "
                 f"{len(shares.frame)} and {len(losses.frame)} rows; they cannot be matched."
             )
-        order = np.arange(len(shares.frame))
+        rows = order = np.arange(len(shares.frame))
     else:
-        order = _matched(shares, losses, key)
-    values = _numbers(losses, key)[order]
+        rows, order = _matched(shares, losses, key, drop)
+    mixtures, values = _numbers(shares, key)[rows], _numbers(losses, key)[order]
+    domains = list(shares.columns)
+    if drop:
+        complete = ~np.isnan(values).any(axis=1)
+        rows, order, mixtures, values = rows[complete], order[complete], mixtures[complete], values[complete]
+        used = np.flatnonzero((mixtures != 0).any(axis=0))
+        kept = [domains[d] for d in used]
+        _warn_of_dropped(shares, losses, len(rows), [name for name in domains if name not in kept])
+        mixtures, domains = mixtures[:, used], kept
     return as_swarm(
-        _numbers(shares, key),
+        mixtures,
         values,
-        domains=shares.columns,
+        domains=domains,
         metrics=losses.columns,
-        mixture_row=lambda i: shares.row(i, key),
+        mixture_row=lambda i: shares.row(int(rows[i]), key),
         loss_row=lambda i: losses.row(int(order[i]), key),
     )
 
@@ -111,7 +127,7 @@ def write_tables(
     layout: Literal["olmix", "regmix"] = "olmix",
     runs: Sequence[str] | None = None,
 ) -> None:
-    """Writes the mixtures and the losses of a swarm to two CSV files.
+    """Writes the mixtures and the losses of a swarm to two files, CSV or, if their names end so, Parquet.
 
     Args:
         swarm: what to write.
@@ -123,7 +139,7 @@ def write_tables(
     Raises:
         ValueError: another layout, or another number of names.
         OSError: a file that cannot be written.
-        ImportError: pandas is missing (extra ``experiments``).
+        ImportError: pandas is missing (extra ``experiments``), or pyarrow for Parquet (extra ``parquet``).
 
     Example:
         >>> import mixjax, tempfile
@@ -146,13 +162,13 @@ def write_tables(
         head = {"run": names, "name": names, "index": np.arange(num)}
     for path, array, columns in ((ratios, swarm.mixtures, swarm.domains), (metrics, swarm.losses, swarm.metrics)):
         frame = pd.concat([pd.DataFrame(head), pd.DataFrame(array, columns=list(columns))], axis=1)
-        write_whole(local_path("path", path), frame.to_csv(index=False))
+        _write(frame, local_path("path", path))
 
 
 def write_mixtures(
     mixtures: Any, path: str | os.PathLike, domains: Sequence[str], *, runs: Sequence[str] | None = None
 ) -> None:
-    """Writes mixtures to a CSV file, which :func:`read_tables` reads beside the losses of their runs.
+    """Writes mixtures to a file, CSV or Parquet, which :func:`read_tables` reads beside the losses of their runs.
 
     Args:
         mixtures: ``[n, D]``.
@@ -181,7 +197,16 @@ def write_mixtures(
     names = _run_names(runs, len(shares))
     head = pd.DataFrame({"run": names, "name": names, "index": np.arange(len(shares))})
     frame = pd.concat([head, pd.DataFrame(shares, columns=list(domains))], axis=1)
-    write_whole(local_path("path", path), frame.to_csv(index=False))
+    _write(frame, local_path("path", path))
+
+
+def _write(frame, path):
+    if not _is_parquet(path):
+        write_whole(path, frame.to_csv(index=False))
+        return
+    with requires("parquet", "Parquet"):
+        import pyarrow  # noqa: F401
+    write_whole(path, frame.to_parquet(index=False))
 
 
 def _run_names(runs, num):
@@ -192,7 +217,7 @@ def _run_names(runs, num):
 
 
 def read_table(path: Path) -> Table:
-    """Reads a CSV file; all cells stay texts.
+    """Reads a file, CSV or Parquet; all cells are texts.
 
     Args:
         path: the file.
@@ -208,6 +233,8 @@ def read_table(path: Path) -> Table:
     with requires("experiments", "mixjax.design.read_table"):
         import pandas as pd
 
+    if _is_parquet(path):
+        return _read_parquet(path)
     try:
         # pandas would rename a column that stands twice, and leaves out empty lines without saying which.
         with open(path, newline="", encoding="utf-8-sig") as file:
@@ -224,30 +251,77 @@ def read_table(path: Path) -> Table:
     for line, row in rows[1:]:
         if len(row) != len(header):
             raise ValueError(f"{path}, line {line}: must have {len(header)} cells like the header, got {len(row)}.")
-    frame = pd.DataFrame([row for _, row in rows[1:]], columns=header, dtype=str)
+    return _table(path, pd.DataFrame([row for _, row in rows[1:]], columns=header, dtype=str), rows[1:])
+
+
+def _is_parquet(path):
+    return path.suffix.lower() in (".parquet", ".pq")
+
+
+def _read_parquet(path: Path) -> Table:
+    with requires("parquet", "Parquet"):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+    try:
+        frame = pq.read_table(path).to_pandas()
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise ValueError(f"{path}: is no Parquet table ({str(error).splitlines()[0]}).") from None
+    # An index with a name, such as RegMix's, is a column; one without is the number of the row.
+    frame = frame.reset_index(drop=frame.index.name is None)
+    if frame.empty:
+        raise ValueError(f"{path}: must have a row for each run, got none.")
+    frame.columns = frame.columns.map(str)
+    # A missing cell is empty text, as it is in CSV; numbers keep all digits.
+    text = frame.astype(object).where(frame.notna(), "").map(str)
+    return _table(path, text, [(i, None) for i in range(len(text))])
+
+
+def _table(path, frame, rows):
+    header = list(frame.columns)
     # The first column of a frame that pandas has written has no name.
     columns = tuple(name for name in header if name and not name.startswith("Unnamed:") and name not in _KEYS)
     if not columns:
         raise ValueError(f"{path}: has no column besides {', '.join(filter(None, header)) or 'one without a name'}.")
-    return Table(path, frame, columns, np.array([line for line, _ in rows[1:]]))
+    return Table(path, frame, columns, np.array([line for line, _ in rows]))
 
 
-def _matched(shares: Table, losses: Table, key: str) -> np.ndarray:
-    """Returns the row of the losses for each row of the mixtures."""
+def _warn_of_dropped(shares, losses, num_runs, domains):
+    """Tells what was left out of two tables."""
+    for table in (shares, losses):
+        if len(table.frame) > num_runs:
+            gone = len(table.frame) - num_runs
+            warnings.warn(f"{table.path}: {gone} runs without a mixture or a loss are left out.", stacklevel=3)
+    if domains:
+        warnings.warn(
+            f"{shares.path}: domains of share 0 in every run are left out: {', '.join(domains)}.", stacklevel=3
+        )
+
+
+def _matched(shares: Table, losses: Table, key: str, drop: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the rows of both tables that are of the same run, in the order of the mixtures."""
     places = []
     for table in (shares, losses):
         found: dict[str, int] = {}
         for i, run in enumerate(table.frame[key]):
             if run in found:
                 first = table.lines[found[run]]
-                raise ValueError(f"{table.path}, line {table.lines[i]}: the {key} {run!r} stands on line {first} too.")
+                where = f"{table.path}, {table.unit} {table.lines[i]}"
+                raise ValueError(f"{where}: the {key} {run!r} stands on {table.unit} {first} too.")
             found[run] = i
         places.append(found)
+    both = [run for run in places[0] if run in places[1]]
+    if drop and not both:
+        raise ValueError(f"{shares.path} and {losses.path} have no {key} in common.")
     for table, other, mine, theirs in ((shares, losses, *places), (losses, shares, *places[::-1])):
+        if drop:
+            break
         for run, i in mine.items():
             if run not in theirs:
-                raise ValueError(f"{table.path}, line {table.lines[i]}: {other.path} has no row of the {key} {run!r}.")
-    return np.array([places[1][run] for run in places[0]])
+                raise ValueError(
+                    f"{table.path}, {table.unit} {table.lines[i]}: {other.path} has no row of the {key} {run!r}."
+                )
+    return np.array([places[0][run] for run in both]), np.array([places[1][run] for run in both])
 
 
 def _numbers(table: Table, key: str | None) -> np.ndarray:

@@ -56,7 +56,7 @@ def test_the_verdict_says_by_how_much(runs, scores):
 
 
 def test_laws_and_folds_are_checked(runs):
-    with pytest.raises(ValueError, match="laws must be one of 'log_linear', 'power', 'quadratic', got 'cubic'"):
+    with pytest.raises(ValueError, match=r"laws must be one of 'log_linear', 'power', .*, got 'cubic'"):
         design.cross_validate(runs, ["cubic"])
     with pytest.raises(ValueError, match="folds must be an integer of at least 2, got 1"):
         design.cross_validate(runs, folds=1)

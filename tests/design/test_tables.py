@@ -1,6 +1,9 @@
 """Tests tables: those of Olmix and RegMix are read and written, and bad ones are named by line or column."""
 
+import sys
+
 import numpy as np
+import pandas as pd
 import pytest
 
 from mixjax import design
@@ -117,3 +120,69 @@ def test_what_is_no_text_and_no_file_is_named(tmp_path):
         design.write_tables(good, tmp_path / "r", tmp_path / "m", layout="csv")
     with pytest.raises(ValueError, match="runs must have a name for each of 2 runs, got 1"):
         design.write_tables(good, tmp_path / "r", tmp_path / "m", runs=["a"])
+
+
+@pytest.mark.parametrize("layout", ["olmix", "regmix"])
+def test_parquet_is_written_and_read_back_to_the_bit(tmp_path, layout):
+    _, mixtures, losses = swarm(3, 2, 10, 0.01, seed=0)
+    before = design.as_swarm(mixtures, losses, domains=["a", "b,c", 'd"e'], metrics=["x", "y"])
+    files = tmp_path / "r.parquet", tmp_path / "m.PQ"
+    design.write_tables(before, *files, layout=layout)
+    after = design.read_tables(*files)
+    assert after.domains == before.domains and after.metrics == before.metrics
+    np.testing.assert_allclose(after.mixtures, before.mixtures, rtol=1e-15)
+    np.testing.assert_array_equal(after.losses, before.losses)
+    # One of each: the kind goes by the name of each file.
+    design.write_tables(before, files[0], tmp_path / "m.csv", layout=layout)
+    np.testing.assert_allclose(design.read_tables(files[0], tmp_path / "m.csv").losses, before.losses, rtol=1e-12)
+
+
+def test_parquet_of_data_frames_is_read_and_bad_rows_are_named(tmp_path):
+    shares = pd.DataFrame({"web": [0.5, 0.2, 0.7], "code": [0.5, 0.8, 0.3]}, index=pd.Index([1, 2, 3], name="index"))
+    losses = pd.DataFrame({"index": [3, 1, 2], "loss": [3.0, 1.0, 2.0]})
+    shares.to_parquet(tmp_path / "r.parquet")
+    losses.to_parquet(tmp_path / "m.parquet")
+    np.testing.assert_array_equal(
+        design.read_tables(tmp_path / "r.parquet", tmp_path / "m.parquet").losses, [[1.0], [2.0], [3.0]]
+    )
+    losses.assign(loss=[3.0, None, 2.0]).to_parquet(tmp_path / "m.parquet")
+    with pytest.raises(ValueError, match=r"m.parquet, row 1 \(run 1\): the loss 'loss' is missing"):
+        design.read_tables(tmp_path / "r.parquet", tmp_path / "m.parquet")
+    losses.assign(index=[3, 1, 1]).to_parquet(tmp_path / "m.parquet")
+    with pytest.raises(ValueError, match=r"m.parquet, row 2: the index '1' stands on row 1 too"):
+        design.read_tables(tmp_path / "r.parquet", tmp_path / "m.parquet")
+    (tmp_path / "m.parquet").write_bytes(b"no table")
+    with pytest.raises(ValueError, match=r"m.parquet: is no Parquet table") as error:
+        design.read_tables(tmp_path / "r.parquet", tmp_path / "m.parquet")
+    assert "\n" not in str(error.value)
+
+
+def test_parquet_without_its_package_is_named_with_the_extra(tmp_path, monkeypatch):
+    good = design.as_swarm([[0.5, 0.5], [0.2, 0.8]], [[1.0], [2.0]])
+    design.write_tables(good, tmp_path / "r.parquet", tmp_path / "m.parquet")
+    # None in the place of a module makes its import fail.
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    message = r"Parquet needs pyarrow: pip install 'mixjax\[parquet\]'"
+    with pytest.raises(ImportError, match=message):
+        design.write_tables(good, tmp_path / "r.parquet", tmp_path / "m.parquet")
+    with pytest.raises(ImportError, match=message):
+        design.read_tables(tmp_path / "r.parquet", tmp_path / "m.parquet")
+
+
+def test_what_says_nothing_is_left_out_where_that_is_asked_for(tmp_path):
+    """Olmix joins both tables by run, and one of its published swarms has domains of share 0 throughout."""
+    (tmp_path / "r.csv").write_text(
+        ",run,name,index,a:x,a:y,b\n0,r,n,0,0.0,0.5,0.5\n1,s,n,1,0,0.2,0.8\n2,t,n,2,0,0.3,0.7\n"
+    )
+    (tmp_path / "m.csv").write_text(",run,name,index,l\n0,s,n,0,2\n1,r,n,1,1\n2,t,n,2,\n3,u,n,3,9\n")
+    with pytest.raises(ValueError, match=r"m.csv, line 5: .*r.csv has no row of the run 'u'"):
+        design.read_tables(tmp_path / "r.csv", tmp_path / "m.csv")
+    with pytest.warns(UserWarning) as told:
+        found = design.read_tables(tmp_path / "r.csv", tmp_path / "m.csv", drop=True)
+    assert found.domains == ("a:y", "b") and found.losses.tolist() == [[1.0], [2.0]]
+    texts = [str(warning.message) for warning in told]
+    assert "r.csv: 1 runs without a mixture or a loss are left out" in texts[0]
+    assert "m.csv: 2 runs" in texts[1] and "domains of share 0 in every run are left out: a:x." in texts[2]
+    (tmp_path / "m.csv").write_text("run,l\nv,1\nw,2\n")
+    with pytest.raises(ValueError, match="have no run in common"):
+        design.read_tables(tmp_path / "r.csv", tmp_path / "m.csv", drop=True)

@@ -8,12 +8,14 @@ from mixjax.design.laws.law import Law
 from mixjax.design.laws.units import best_of, units_of
 from mixjax.design.solver import Link, least_squares
 
-__all__ = ["power"]
+__all__ = ["power", "start_power"]
 
 # In units of the range of a metric's losses, above the least of them: how far the constant is below.
 _FLOORS = (0.05, 1.0)
 _EXPONENTS = (0.15, 0.4, 1.0)
-_FREEDOM = 1.8  # the factor by which an exponent may leave its start
+_FREEDOM = 1.8  # the factor by which an exponent may leave its start, so that each start searches a part of its own
+# The same where the start is a fit. A bound that stops some resamples would make the intervals too narrow.
+_WIDE_FREEDOM = 5.0
 _CONSTANTS = (-10.0, 1.0)
 # The largest loss of a domain alone. A power of a share of zero is infinite, and no run has told how high it really is.
 _HIGHEST = 2.0
@@ -55,14 +57,25 @@ def _fit(mixtures, losses, delta, start):
         first = start.copy()
         first[:, :1] = (start[:, :1] - least) / scale
         first[:, 2:] *= scale ** (1.0 / start[:, 1:2])
-        found, _ = least_squares(_link, mixtures, targets, first, _bounds(first), limits, tolerance=1e-4, damping=1e-8)
+        found, _ = least_squares(
+            _link, mixtures, targets, first, _bounds(first, _WIDE_FREEDOM), limits, tolerance=1e-4, damping=1e-8
+        )
     else:
         tries = []
         for floor in _FLOORS:
             for exponent in _EXPONENTS:
-                first = _start(mixtures, targets, floor, exponent)
+                first = start_power(mixtures, targets, floor, exponent)
                 tries.append(
-                    least_squares(_link, mixtures, targets, first, _bounds(first), limits, tolerance=1e-6, max_steps=40)
+                    least_squares(
+                        _link,
+                        mixtures,
+                        targets,
+                        first,
+                        _bounds(first, _FREEDOM),
+                        limits,
+                        tolerance=1e-6,
+                        max_steps=40,
+                    )
                 )
         found = best_of(tries)
     found = found.copy()
@@ -71,16 +84,16 @@ def _fit(mixtures, losses, delta, start):
     return found
 
 
-def _bounds(start):
+def _bounds(start, freedom):
     """Returns bounds around a start: its exponent is near, and no domain alone has a loss that is far too high."""
     low, high = np.empty_like(start), np.full_like(start, np.inf)
     low[:, 0], high[:, 0] = _CONSTANTS
-    low[:, 1], high[:, 1] = start[:, 1] / _FREEDOM, start[:, 1] * _FREEDOM
+    low[:, 1], high[:, 1] = start[:, 1] / freedom, start[:, 1] * freedom
     low[:, 2:] = (_HIGHEST - start[:, :1]) ** (-1.0 / start[:, 1:2])
     return low, high
 
 
-def _start(mixtures, targets, floor, exponent):
+def start_power(mixtures, targets, floor, exponent):
     """Fits the effective share, a power of the losses above a constant, each row weighted by its derivative."""
     above = targets + floor
     share = above ** (-1.0 / exponent)

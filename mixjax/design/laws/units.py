@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Units", "best_of", "units_of"]
+__all__ = ["Units", "best_of", "tamed", "units_of"]
 
 
 class Units(NamedTuple):
@@ -49,3 +49,21 @@ def best_of(tries: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     """
     best = np.argmin([loss for _, loss in tries], axis=0)
     return np.stack([params for params, _ in tries])[best, np.arange(len(best))]
+
+
+def tamed(losses: np.ndarray, fence: float) -> np.ndarray:
+    """Cuts losses that are far from all others, such as those of a run that diverged.
+
+    Huber's loss pulls as little at the fence as far beyond it. But the range of the losses is the unit of the fits'
+    starts and bounds, and one run of 1e6 would make all others equal.
+
+    Args:
+        losses: ``[K, n]``.
+        fence: how far beyond the middle half of the losses, in ranges of this half.
+
+    Returns:
+        ``[K, n]``.
+    """
+    low, high = np.quantile(losses, [0.25, 0.75], axis=1, keepdims=True)
+    margin = np.where(high > low, fence * (high - low), np.inf)
+    return np.clip(losses, low - margin, high + margin)
