@@ -27,8 +27,9 @@ def swarm(
     num: Annotated[int, typer.Option(metavar="N", help="Number of different mixtures.")] = 128,
     out: Annotated[Path, typer.Option(metavar="FILE", help="CSV of the mixtures.")] = Path("ratios.csv"),
     kind: Annotated[
-        str, typer.Option(metavar="NAME", help="dirichlet (around the sizes) or sobol (even over all mixtures).")
+        str, typer.Option(metavar="NAME", help="dirichlet (around the sizes), sobol (even) or d_optimal (for a law).")
     ] = "dirichlet",
+    law: Annotated[str, typer.Option(metavar="NAME", help="The law that d_optimal is for.")] = "log_linear",
     temperature: Annotated[
         float, typer.Option(metavar="NUMBER", help="1 draws around the sizes, 0 around uniform shares.")
     ] = 0.5,
@@ -62,6 +63,7 @@ def swarm(
             list(numbers.values()),
             num,
             kind=kind,  # pyright: ignore[reportArgumentType]
+            law=law,
             temperature=temperature,
             floor=floor,
             max_share=_shares("--max-share", max_share),

@@ -7,7 +7,8 @@
    :func:`cross_validate` tells how well each of the :data:`mixjax.design.laws.LAWS` predicts runs that it has not seen.
 4. :func:`propose` finds the mixture of the least predicted loss, within bounds of the shares, with the region of
    mixtures that may be the best as well, and says whether it is better than mixtures that need no design.
-5. :func:`candidates` lists the mixtures to train on fresh seeds, and :func:`validate` judges the proposal by their
+5. :func:`next_round` chooses the mixtures of further runs, or says that no more are needed.
+6. :func:`candidates` lists the mixtures to train on fresh seeds, and :func:`validate` judges the proposal by their
    losses.
 
 Files need pandas and matplotlib (extra ``experiments``).
@@ -24,6 +25,7 @@ from mixjax.design.fitted import Fitted
 from mixjax.design.fitting import fit
 from mixjax.design.measured import Losses, read_losses
 from mixjax.design.proposing import Proposal, propose
+from mixjax.design.rounds import Round, next_round
 from mixjax.design.runs import Swarm, as_swarm
 from mixjax.design.swarms import swarm
 from mixjax.design.tables import read_tables, write_mixtures, write_tables
@@ -34,6 +36,7 @@ __all__ = [
     "Fitted",
     "Losses",
     "Proposal",
+    "Round",
     "Scores",
     "Swarm",
     "Validation",
@@ -43,6 +46,7 @@ __all__ = [
     "cross_validate",
     "fit",
     "laws",
+    "next_round",
     "propose",
     "proxy_sizes",
     "read_losses",

@@ -33,6 +33,7 @@ class Proposal:
     Attributes:
         weights: ``[D]``, the proposed share of each domain.
         region: ``[k, D]``, mixtures that may be the best as well, the proposal first.
+        optima: ``[B, D]``, the best mixture by each resample of the law.
         value: the predicted objective.
         low: lower end of the 90 % interval of ``value``, for the mean over seeds.
         high: upper end of this interval.
@@ -47,6 +48,7 @@ class Proposal:
 
     weights: np.ndarray
     region: np.ndarray
+    optima: np.ndarray
     value: float
     low: float
     high: float
@@ -155,6 +157,7 @@ def propose(
     return Proposal(
         weights=weights,
         region=region,
+        optima=optima,
         value=value,
         low=low,
         high=high,

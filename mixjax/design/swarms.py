@@ -1,4 +1,4 @@
-"""Chooses the mixtures of a swarm: random ones around a prior, or ones that fill the simplex evenly."""
+"""Chooses the mixtures of a swarm: around a prior, evenly over the simplex, or such that they tell most about a law."""
 
 from __future__ import annotations
 
@@ -8,19 +8,25 @@ from typing import Any, Literal
 import numpy as np
 
 from mixjax.checks import as_simplex, check_choice, check_integer, check_range, requires
-from mixjax.design.simplex import as_bounds
+from mixjax.design.laws import LAWS
+from mixjax.design.optimal import d_optimal, nominal_jacobian
+from mixjax.design.simplex import as_bounds, project
+from mixjax.design.solver import one_blas_thread
 
 __all__ = ["swarm", "tempered"]
 
 _STRENGTHS = (0.1, 5.0)  # RegMix's: from nearly one domain alone to near the prior
 _TRIES = 2000  # candidates for each mixture that is wanted, before the bounds are called too narrow
+# Mixtures from which "d_optimal" chooses, for each that is wanted, and at least.
+_POOL, _LEAST_POOL = 10, 1000
 
 
 def swarm(
     prior: Any,
     num: int,
     *,
-    kind: Literal["dirichlet", "sobol"] = "dirichlet",
+    kind: Literal["dirichlet", "sobol", "d_optimal"] = "dirichlet",
+    law: str = "log_linear",
     temperature: float = 0.5,
     floor: float = 0.0,
     min_share: Any = None,
@@ -39,6 +45,13 @@ def swarm(
     "sobol" spreads the mixtures evenly over the simplex, whatever the prior: a scrambled Sobol sequence u in D - 1
     dimensions, whose sorted entries cut the unit interval into D shares.
 
+    "d_optimal" takes of many mixtures drawn as above, and the corners of what the bounds allow, those from which the
+    parameters of a law are known best: the determinant of their information is largest
+    (:func:`mixjax.design.optimal.d_optimal`). For a law that is not linear it is that at nominal parameters, by which
+    the loss of each domain is :math:`\exp(-3\, r_d)`. Intervals are then narrow if the law holds. If it does not, they
+    are far too narrow: the mixtures are at the edges of the simplex, and do not show how a law fails between them. Take
+    it for a law that other runs have confirmed.
+
     Mixtures outside the bounds are drawn again. Shares below the floor become 0, so that no domain is seen too rarely
     to tell anything, and the others are scaled up.
 
@@ -46,6 +59,7 @@ def swarm(
         prior: ``[D]``, the domains' natural shares, such as their sizes.
         num: number of different mixtures, at least 1.
         kind: how the mixtures are chosen.
+        law: the name of the law that "d_optimal" is for, one of :data:`mixjax.design.laws.LAWS`.
         temperature: :math:`\tau`, in [0, 1]: 1 keeps the prior and 0 makes it uniform.
         floor: the least share that is not 0, in [0, 1 / D].
         min_share: the least share, a number, ``[D]``, or a mapping of domains to numbers.
@@ -58,7 +72,8 @@ def swarm(
         float64 ``[num * repeats, D]``. As ``points={"mixture": swarm(...)}`` they are the points of a sweep.
 
     Raises:
-        ValueError: a prior that is none, arguments out of range, or bounds that next to no mixture meets.
+        ValueError: a prior that is none, arguments out of range, bounds that next to no mixture meets, or too few
+            mixtures for the law of "d_optimal".
         ImportError: scipy is missing (extra ``experiments``) for "sobol".
 
     Example:
@@ -69,6 +84,7 @@ def swarm(
         Liu et al., "RegMix: data mixture as regression for language model pre-training", 2024, and its
         ``mixture_config/synthesize_mixture.py``. The authors multiply the tempered prior by the strength alone; times
         D, a strength of 1 is the uniform distribution on the simplex if the prior is uniform, for any D.
+        Atkinson, Donev and Tobias, "Optimum experimental designs, with SAS", 2007, for designs at nominal parameters.
     """
     prior = np.asarray(as_simplex("prior", prior), np.float64)
     size = len(prior)
@@ -77,19 +93,39 @@ def swarm(
         raise ValueError(f"domains must have a name for each of {size} shares of the prior, got {len(names)}.")
     check_integer("num", num, 1)
     check_integer("repeats", repeats, 1)
-    check_choice("kind", kind, ("dirichlet", "sobol"))
+    check_choice("kind", kind, ("dirichlet", "sobol", "d_optimal"))
     check_range("temperature", temperature, 0.0, 1.0)
     check_range("floor", floor, 0.0, 1.0 / size)
     bounds = as_bounds(names, min_share, max_share)
-    draw = _dirichlet(prior, temperature, seed) if kind == "dirichlet" else _sobol(size, seed)
-    kept = np.empty((0, size))
+    draw = _sobol(size, seed) if kind == "sobol" else _dirichlet(prior, temperature, seed)
+    if kind != "d_optimal":
+        return _within(draw, num, floor, bounds).repeat(repeats, axis=0)
+    check_choice("law", law, tuple(LAWS))
+    num_parameters = LAWS[law].num_parameters(size)
+    if num <= num_parameters:
+        raise ValueError(f"num must be above the {num_parameters} parameters of the law {law!r}, got {num}.")
+    if not prior.all():
+        raise ValueError(f"prior must be positive for 'd_optimal', got 0 for {names[int(np.argmin(prior))]!r}.")
+    corners = project(2.0 * np.eye(size), bounds)
+    drawn = _within(draw, max(_POOL * num, _LEAST_POOL), floor, bounds)
+    pool = np.concatenate([corners[((corners == 0) | (corners >= floor)).all(axis=1)], drawn])
+    # Draws at low strengths are corners, up to rounding.
+    pool = pool[np.sort(np.unique(pool.round(6), axis=0, return_index=True)[1])]
+    with one_blas_thread():
+        chosen = d_optimal(nominal_jacobian(LAWS[law], pool), num)
+    return pool[chosen].repeat(repeats, axis=0)
+
+
+def _within(draw, num, floor, bounds):
+    """Draws mixtures until there are enough within the bounds; shares below the floor become 0."""
+    kept = np.empty((0, len(bounds.low)))
     for _ in range(_TRIES):
         drawn = draw(max(num, 16))
         drawn = np.where(drawn < floor, 0.0, drawn)
         drawn = drawn / drawn.sum(axis=1, keepdims=True)
         kept = np.concatenate([kept, drawn[bounds.allow(drawn)]])
         if len(kept) >= num:
-            return kept[:num].repeat(repeats, axis=0)
+            return kept[:num]
     raise ValueError(
         f"the bounds leave too little room: of {_TRIES * max(num, 16)} mixtures {len(kept)} were within; widen them."
     )

@@ -9,7 +9,7 @@ from mixjax import design
 PRIOR = np.array([0.7, 0.2, 0.1])
 
 
-@pytest.mark.parametrize("kind", ["dirichlet", "sobol"])
+@pytest.mark.parametrize("kind", ["dirichlet", "sobol", "d_optimal"])
 def test_mixtures_are_within_bounds_repeated_and_the_same_again(kind):
     found = design.swarm(PRIOR, 30, kind=kind, floor=0.02, min_share=[0.05, 0, 0], max_share=0.8, repeats=2)
     assert found.shape == (60, 3) and found.dtype == np.float64
@@ -58,7 +58,7 @@ def test_the_mixtures_are_points_of_a_sweep():
         ({"prior": [0.5, -0.5]}, "prior must be finite, non-negative"),
         ({"num": 0}, "num must be an integer of at least 1, got 0"),
         ({"repeats": 0}, "repeats must be an integer of at least 1, got 0"),
-        ({"kind": "grid"}, "kind must be one of 'dirichlet', 'sobol', got 'grid'"),
+        ({"kind": "grid"}, "kind must be one of 'dirichlet', 'sobol', 'd_optimal', got 'grid'"),
         ({"temperature": 2.0}, r"temperature must be in \[0, 1\], got 2.0"),
         ({"floor": 0.5}, r"floor must be in \[0, 0.333333\], got 0.5"),
         ({"max_share": 0.2}, "max_share must leave room"),
