@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 import xarray
+from scipy.stats import spearmanr
 
 from experiments.mixture_design.text_analysis import (
     Analysis,
@@ -36,7 +37,7 @@ def claims(results: Mapping[str, xarray.Dataset]) -> list[Claim]:
     data = data.isel(seed=0, drop=True)
     found = analysed(data)
     return [
-        *_predictions(found),
+        *_predictions(data, found),
         *_validated(found.validation, "", "at the size of the proxies"),
         *_grid(data),
         *_sizes(found),
@@ -51,7 +52,7 @@ def claims(results: Mapping[str, xarray.Dataset]) -> list[Claim]:
     ]
 
 
-def _predictions(found: Analysis) -> list[Claim]:
+def _predictions(data: xarray.Dataset, found: Analysis) -> list[Claim]:
     """Judges how the laws predict runs that they have not seen."""
     fitted = found.proposal.fitted
     best, groups = fitted.scores[0], fitted.swarm.groups()
@@ -70,7 +71,7 @@ def _predictions(found: Analysis) -> list[Claim]:
             statement="ours: the law ranks mixtures that it has not seen, by the mean of the domains' losses",
             source=_DESIGN,
             note=f"Spearman's correlation with the means over the repeats; {best.law}; least of a domain, a single run "
-            f"each: {best.spearman.min():.3f}",
+            f"each: {best.spearman.min():.3f}; {_ceiling(objective(data.loss.values[..., : data.sizes['domain']]))}",
         )
     ]
     if "log_linear" in by_law:
@@ -272,6 +273,19 @@ def _judged(
 
 def _undecided(name: str, statement: str, source: str, note: str) -> Claim:
     return Claim(name, statement, source, None, None, None, 0, None, note)
+
+
+def _ceiling(repeats: np.ndarray) -> str:
+    """Says how well a law without any error could rank means over repeats ``[mixtures, repeats]``, by their noise."""
+    num = repeats.shape[1]
+    if num < 2:
+        return "the noise is not known"
+    single = float(spearmanr(repeats[:, 0], repeats[:, 1]).statistic)
+    # Spearman and Brown's formula for the reliability of a mean; a law without error has the root of it.
+    reliability = num * single / (1.0 + (num - 1) * single)
+    return (
+        f"two runs of a mixture have {single:.3f}, so that a law without error would have about {reliability**0.5:.3f}"
+    )
 
 
 def _by_mixture(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
