@@ -55,7 +55,7 @@ def section(results: Mapping[str, xarray.Dataset], config: Mapping[str, Any]) ->
     judged = rows(claims(results))
     # The table of a report leaves the notes out; here they belong to the numbers.
     table = [
-        [text.statement, row["source"], text.value, text.holds, row["note"]]
+        [row["statement"], row["source"], text.value, text.holds, row["note"]]
         for text, row in zip(claim_texts(judged), judged, strict=True)
     ]
     return "\n".join(

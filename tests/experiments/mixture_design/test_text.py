@@ -11,6 +11,7 @@ from experiments.mixture_design import text_analysis
 from experiments.mixture_design.text import Text, designed, text
 from experiments.mixture_design.text_analysis import CANDIDATES, LARGE_CANDIDATES, resampled_spearman
 from experiments.mixture_design.text_corpus import Corpus, rows_of
+from experiments.mixture_design.text_page import section
 from experiments.mixture_design.text_results import claims
 from experiments.shared.token_training import Proxy
 from mixjax import design
@@ -204,6 +205,10 @@ def test_draws_and_tabulates(judged):
     assert len([axis for axis in figure.axes if axis.get_title()]) == 8
     lines = experiment.summary(results).splitlines()
     assert any(line.startswith("| proposal |") for line in lines)
+    page = section(results, {"length": 8, "sweep": {}, "domains": ["a"]}).splitlines()
+    assert "Settings: length 8." in page[2]
+    judged_rows = [line for line in page if line.startswith("| ours: ") and line.count("|") == 6]
+    assert len(judged_rows) >= 8
     assert "| domain | size | proposal | region | without simulated epochs |" in lines
 
 
