@@ -136,7 +136,7 @@ def fit(
         folder = local_path("--out", out)
         swarm = design.read_tables(ratios, metrics, drop=drop)
         sizes = None if prior is None else _sizes(prior, swarm.domains)
-        bounds = {"min_share": _shares("--min-share", min_share), "max_share": _shares("--max-share", max_share)}
+        least, largest = _shares("--min-share", min_share), _shares("--max-share", max_share)
         wanted = objective[0] if objective and len(objective) == 1 else objective
         fitted = design.fit(
             swarm.mixtures,
@@ -147,7 +147,7 @@ def fit(
             domains=swarm.domains,
             metrics=swarm.metrics,
         )
-        found = design.propose(fitted, wanted, prior=sizes, penalty=penalty, seed=seed, **bounds)
+        found = design.propose(fitted, wanted, largest, min_share=least, prior=sizes, penalty=penalty, seed=seed)
         write_design(folder, found, source=f"`{ratios}` and `{metrics}`")
         for domain, share in zip(swarm.domains, found.weights, strict=True):
             typer.echo(f"{domain}  {share:.4f}")
