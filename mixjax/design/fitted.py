@@ -115,6 +115,7 @@ class Fitted:
             return (self if budget is None else self.at(budget))._predict(mixtures, interval)
         if np.shape(budget) != (len(mixtures),):
             raise ValueError(f"budget must be one number or [{len(mixtures)}], got shape {np.shape(budget)}.")
+        budget = np.asarray(budget, np.float64)
         found = np.empty((3, len(mixtures), len(self.swarm.metrics)))
         for one in np.unique(budget):
             found[:, budget == one] = self.at(one)._predict(mixtures[budget == one], interval)

@@ -134,3 +134,13 @@ def test_says_when_it_is_not_better(fitted):
 def test_what_cannot_be_proposed_is_named(fitted, changes, error, message):
     with pytest.raises(error, match=message):
         design.propose(fitted, **changes)
+
+
+def test_runs_that_diverged_do_not_move_the_proposal():
+    _, mixtures, losses = swarm(3, 3, 40, 0.01, seed=2)
+    plain = design.propose(design.fit(mixtures, losses, law="log_linear", resamples=40))
+    # The runs nearest to the proposal, where they would do most.
+    losses[np.argsort(np.abs(mixtures - plain.weights).sum(axis=1))[:2]] += 30.0
+    moved = design.propose(design.fit(mixtures, losses, law="log_linear", resamples=40))
+    assert np.abs(moved.weights - plain.weights).max() < 0.05
+    assert moved.contains(plain.weights)[0] and moved.value == pytest.approx(plain.value, abs=0.05)

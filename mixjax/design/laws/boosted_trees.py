@@ -13,7 +13,8 @@ from mixjax.design.laws.units import tamed
 
 __all__ = ["boosted_trees"]
 
-_TREES = {"num_iterations": 300, "learning_rate": 0.03, "num_leaves": 31, "min_data_in_leaf": 10}
+_LEAST_RUNS = 10  # in a leaf
+_TREES = {"num_iterations": 300, "learning_rate": 0.03, "num_leaves": 31, "min_data_in_leaf": _LEAST_RUNS}
 _PARTS = 10  # into which the mixtures are split, for the errors on left-out runs
 _MOST_RESAMPLES = 100  # each takes new trees for all metrics
 _FENCE = 2.0  # in ranges of the middle half of the losses, for the first fit
@@ -45,7 +46,7 @@ def boosted_trees() -> Smoother:
     return Smoother(
         name="lightgbm",
         equation="loss = sum of boosted trees",
-        num_parameters=lambda num_domains: 2 * _TREES["min_data_in_leaf"],
+        num_parameters=lambda num_domains: 2 * _LEAST_RUNS,
         estimate=_estimate,
         surface=_surface,
     )

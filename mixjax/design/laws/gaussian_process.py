@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -112,7 +112,7 @@ def _learnt(points, losses, rng):
         The kernel; the losses, those of outliers moved towards the others; and the factor of the intervals.
     """
     values = tamed(losses[None], _FENCE)[0]
-    kernel = None
+    kernel: Any = None
     for _ in range(2):
         kernel = _most_likely(points, values, kernel, rng)
         for _ in range(3):
@@ -167,10 +167,10 @@ def _most_likely(points, values, start, rng):
     with warnings.catch_warnings():
         # A domain that does not matter has an infinite length, which is at its bound.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        found = GaussianProcessRegressor(kernel).fit(points, (values - mean) / scale).kernel_
-    height, noise = found.k1.k1.constant_value, found.k2.noise_level
-    lengths = np.broadcast_to(found.k1.k2.length_scale, points.shape[1:])
-    return _Kernel(mean, scale * float(np.sqrt(height)), np.array(lengths, float), scale**2 * float(noise))
+        found: Any = GaussianProcessRegressor(kernel).fit(points, (values - mean) / scale).kernel_
+    # In the order of the kernel's expression, as logarithms.
+    height, *lengths, noise = np.exp(found.theta)
+    return _Kernel(mean, scale * float(np.sqrt(height)), np.array(lengths), scale**2 * float(noise))
 
 
 def _waves(num_domains):
