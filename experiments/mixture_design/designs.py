@@ -150,7 +150,8 @@ def main() -> None:
     given.folder.mkdir(parents=True, exist_ok=True)
     rows = {}
     for kind, law in CASES:
-        path = given.folder / f"{'_'.join(map(str, kind))}_{law}_{given.swarms}.json"
+        named = kind.law, kind.num_domains, kind.num_mixtures, kind.repeats, kind.noise, law, given.swarms
+        path = given.folder / f"{'_'.join(map(str, named))}.json"
         if not path.exists():
             write_whole(path, json.dumps(compared(kind, law, given.swarms)))
         rows[kind, law] = json.loads(path.read_text())
