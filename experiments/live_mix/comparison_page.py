@@ -96,8 +96,11 @@ def joined(rounds: Sequence[Mapping[str, xarray.Dataset]]) -> dict[str, xarray.D
     """
     found: dict[str, xarray.Dataset] = {}
     for number, results in enumerate(rounds, start=1):
-        later = {name for each in rounds[number:] for name in each}
-        found |= {f"{name} (round {number})" if name in later else name: data for name, data in results.items()}
+        for name, data in results.items():
+            later = [each[name] for each in rounds[number:] if name in each]
+            # A round may take over the runs of an earlier one.
+            if not any(data.equals(other) for other in later):
+                found[f"{name} (round {number})" if later else name] = data
     return found
 
 
@@ -138,7 +141,7 @@ def section(
         _in_words(results, tables),
         f"![The comparison: mean against worst domain, held-out domain, each domain, weights over time]({NAME}.png)",
         _papers([*sentences(results), *overheads(ratios)]),
-        _limits(results),
+        _limits(results, tried),
         _how_to(),
     ]
     if tried:
@@ -151,12 +154,13 @@ def advice(results: Mapping[str, xarray.Dataset]) -> str:
     table = compared(results, REFERENCE)
     first = results[REFERENCE]
     lines = [
-        f"On {first.sizes['domain']} domains of text with a small decoder, {first.sizes['seed']} paired seeds, against "
-        "equal shares at equal processor time ([numbers](../live_mix/RESULTS.md)):",
+        f"Measured on {first.sizes['domain']} domains of text with a small decoder and {first.sizes['seed']} paired "
+        "seeds, against equal shares at equal processor time ([numbers](../live_mix/RESULTS.md)):",
         "",
     ]
     for measure, words in MEASURES.items():
         lines.append(f"- {words}: {_outcome(table[(table.cost == 'time') & (table.measure == measure)])}")
+    lines += ["", _conclusion(table)]
     return "\n".join(lines)
 
 
@@ -170,13 +174,9 @@ def _setting(results, config, tried) -> str:
     tuned = ""
     if tried:
         other = next(iter(tried.values()))["seed"].values
-        tries: dict[str, int] = {}
-        for name, data in tried.items():
-            method = name.partition(" (round ")[0]
-            tries[method] = tries.get(method, 0) + data.sizes.get("point", 1)
         tuned = (
             f" Settings were chosen by the mean validation loss of {other.size} other seeds ({other.min()} to "
-            f"{other.max()}), from {max(tries.values())} a method at most; no test loss was looked at "
+            f"{other.max()}), from {_number_tried(tried)} a method; no test loss was looked at "
             "([below](#what-was-tried))."
         )
     return (
@@ -187,6 +187,16 @@ def _setting(results, config, tried) -> str:
         "together, as a far larger run would; what is drawn more often than its size is repeated, and what is drawn "
         f"less is not all seen. Settings that all share: {settings}."
     )
+
+
+def _number_tried(tried) -> str:
+    """Says how many settings were tried of a method that has settings, in all rounds."""
+    tries: dict[str, int] = {}
+    for name, data in tried.items():
+        method = name.partition(" (round ")[0]
+        tries[method] = tries.get(method, 0) + data.sizes.get("point", 1)
+    numbers = sorted({number for method, number in tries.items() if method in READ and number > 1} or {1})
+    return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
 
 
 def _methods(results, config, ratios) -> str:
@@ -293,14 +303,7 @@ def _in_words(results, tables) -> str:
                     losses = {n: final(d, measure) for n, d in at_equal(results, cost).items() if n in STATIC}
                     against = f"the best static mix ({NAMES[best_of(losses).name]})"
                 lines.append(f"- {words}, equal {COSTS[cost]}, against {against}: {_outcome(rows_)}")
-    both = tables[REFERENCE]
-    wins = [
-        name
-        for name in dict.fromkeys(both.method)
-        if (both[(both.method == name) & (both.measure == "mean")].verdict == "better").all()
-        and not (both[both.method == name].verdict == "worse").any()
-    ]
-    lines += ["", _conclusion(wins)]
+    lines += ["", _conclusion(tables[REFERENCE])]
     return "\n".join(lines)
 
 
@@ -317,7 +320,14 @@ def _outcome(table: pd.DataFrame) -> str:
     return "; ".join(parts) + (f"; {left} undecided." if left else ".")
 
 
-def _conclusion(wins: Sequence[str]) -> str:
+def _conclusion(table: pd.DataFrame) -> str:
+    """Names the methods that are better by the mean loss and worse in nothing, against the uniform mix."""
+    wins = [
+        name
+        for name in dict.fromkeys(table.method)
+        if (table[(table.method == name) & (table.measure == "mean")].verdict == "better").all()
+        and not (table[table.method == name].verdict == "worse").any()
+    ]
     if not wins:
         return (
             "No method has a lower mean loss than the uniform mix at equal steps and at equal processor time without "
@@ -342,7 +352,14 @@ def _papers(judged: Sequence[Claim]) -> str:
     return "\n".join([*lines, "", *(f"- {claim.name}: {claim.note}." for claim in judged)])
 
 
-def _limits(results) -> str:
+def _limits(results, tried) -> str:
+    rounds = any(" (round " in name for name in tried)
+    budget = "Every method got about as many settings to choose from."
+    if rounds:
+        budget = (
+            f"Methods got {_number_tried(tried)} settings to choose from, in rounds: the grids of a later round were "
+            "drawn up after a look at the validation losses of an earlier one, which started from another mix."
+        )
     first = next(iter(results.values()))
     domains = first.sizes["domain"]
     return "\n".join(
@@ -352,8 +369,7 @@ def _limits(results) -> str:
             f"- One corpus of {domains} domains, one small decoder, one budget. Methods that pay at a thousand times "
             "as many tokens, where proxies are a small part of the cost, may lose here.",
             "- Paired seeds vary the first parameters and the order of the rows, not the corpus.",
-            "- Every method got the same number of settings to choose from. One with more settings may have been left "
-            "farther from its best.",
+            f"- {budget} One with more settings may have been left farther from its best.",
             "- Speed-ups are read off losses under a learning rate that falls to the end, which brings all of them "
             "closer to 1 than a constant rate would.",
             "- Losses are nats per token of one vocabulary, and say nothing of downstream tasks.",
