@@ -163,7 +163,9 @@ def _most_likely(points, values, start, rng):
         points, values = points[chosen], values[chosen]
     mean, scale = float(values.mean()), float(values.std())
     lengths = np.ones(points.shape[1]) if start is None else np.clip(start.lengths, 0.02, 90.0)
-    kernel = ConstantKernel(1.0, (1e-2, 1e4)) * RBF(lengths, (1e-2, 1e2)) + WhiteKernel(1e-2, (1e-7, 1.0))
+    # Any: a length for each dimension is allowed, and pyright takes the default, a number, for the type.
+    by_domain: Any = lengths
+    kernel = ConstantKernel(1.0, (1e-2, 1e4)) * RBF(by_domain, (1e-2, 1e2)) + WhiteKernel(1e-2, (1e-7, 1.0))
     with warnings.catch_warnings():
         # A domain that does not matter has an infinite length, which is at its bound.
         warnings.simplefilter("ignore", ConvergenceWarning)
