@@ -90,8 +90,8 @@ def section(short: Mapping[str, xarray.Dataset], long: Mapping[str, xarray.Datas
         [
             "## Mixing methods in longer runs",
             f"The same methods with the same settings in {steps[1]:,} steps on {steps[1] / steps[0]:g} times the rows. "
-            f"The uniform mix's mean loss is {base[0]} after {steps[0]:,} steps, and {base[1]} here. Settings were chosen "
-            f"for {steps[0]:,} steps. Differences to the uniform mix in nats per token:",
+            f"The uniform mix's mean loss is {base[0]} after {steps[0]:,} steps, and {base[1]} here. Settings were "
+            f"chosen for {steps[0]:,} steps. Differences to the uniform mix in nats per token:",
             "\n".join(markdown_table(header, rows)),
             "Bold: better or worse after Holm's correction over all tests of its length, as above.",
             "Spearman's correlation of the methods' losses at both lengths, with 90 % intervals by resampled seeds:",
