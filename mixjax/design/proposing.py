@@ -139,7 +139,9 @@ def propose(
     bounds = as_bounds(swarm.domains, min_share, max_share)
     check_non_negative("penalty", penalty)
     if prior is not None:
+        # float32 sums to one up to its own rounding only.
         prior = np.asarray(as_simplex("prior", prior), np.float64)
+        prior = prior / prior.sum()
         if len(prior) != len(swarm.domains):
             raise ValueError(f"prior must be [{len(swarm.domains)}], a share per domain, got [{len(prior)}].")
     problem = _Problem(fitted, wanted, penalty, prior)

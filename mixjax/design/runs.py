@@ -93,10 +93,11 @@ def as_swarm(
         The swarm.
 
     Raises:
-        TypeError: entries that are no numbers.
-        ValueError: no two axes, other numbers of rows or names, a single run, a share that is negative or missing, a
-            row that does not sum to one, a loss that is missing or infinite, a domain or a metric that never varies,
-            domains that only vary together, names that stand twice, or budgets that are not positive or all the same.
+        TypeError: entries that are no numbers, or rows of different lengths.
+        ValueError: no two axes, other numbers of rows or names, data frames of different indices, a single run, a share
+            that is negative or missing, a row that does not sum to one, a loss that is missing or infinite, a domain or
+            a metric that never varies, domains that only vary together, names that stand twice, or budgets that are not
+            positive or all the same.
 
     Example:
         >>> import mixjax
@@ -105,9 +106,10 @@ def as_swarm(
         >>> swarm.domains, swarm.metrics, swarm.groups().max().item() + 1
         (('web', 'code'), ('loss_0',), 3)
     """
+    _check_index(mixtures, losses)
+    shares, values = _numbers("mixtures", mixtures), _numbers("losses", losses)
     domains = _names("domain", mixtures, domains)
     metrics = _names("loss", losses, metrics)
-    shares, values = _numbers("mixtures", mixtures), _numbers("losses", losses)
     mixture_row = mixture_row or (lambda i: f"mixtures, row {i}")
     loss_row = loss_row or (lambda i: f"losses, row {i}")
     if len(shares) != len(values):
@@ -150,7 +152,7 @@ def as_mixtures(name: str, mixtures: Any, domains: Sequence[str]) -> np.ndarray:
         if absent:
             raise ValueError(f"{name}: the column {absent[0]!r} is missing.")
         mixtures = mixtures[list(domains)]
-    shares = _numbers(name, np.atleast_2d(np.asarray(mixtures)))
+    shares = _numbers(name, mixtures, least_dims=2)
     if shares.shape[1] != len(domains):
         raise ValueError(f"{name} must be [m, {len(domains)}], a share per domain, got shape {shares.shape}.")
     return _checked_shares(shares, domains, lambda i: f"{name}, row {i}")
@@ -183,11 +185,27 @@ def _names(kind, table, names):
     return tuple(f"{kind}_{i}" for i in range(np.shape(table)[-1] if np.ndim(table) else 0))
 
 
-def _numbers(name, table):
+def _check_index(mixtures, losses):
+    """Refuses two data frames whose rows have other names: by their order they could be those of different runs."""
+    if not (hasattr(mixtures, "columns") and hasattr(losses, "columns")):
+        return
+    # Data frames of other packages may have no index.
+    own, others = getattr(mixtures, "index", None), getattr(losses, "index", None)
+    if own is not None and others is not None and len(own) == len(others) and list(own) != list(others):
+        raise ValueError(
+            "mixtures and losses must have the same index; sort both by it, or take reset_index(drop=True) of both if "
+            "their rows are in the same order."
+        )
+
+
+def _numbers(name, table, least_dims=0):
     try:
-        array = np.asarray(table, np.float64)
+        array = np.array(table, np.float64, ndmin=least_dims)
     except (TypeError, ValueError):
-        raise TypeError(f"{name} must be numbers, got {type(table).__name__} with entries that are none.") from None
+        raise TypeError(
+            f"{name} must be a table of numbers, got {type(table).__name__} with other entries or rows of different "
+            "lengths."
+        ) from None
     if array.ndim != 2 or 0 in array.shape:
         raise ValueError(f"{name} must be a table with a row for each run, got shape {array.shape}.")
     return array

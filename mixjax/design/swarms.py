@@ -166,8 +166,9 @@ def _sobol(size, seed):
     sequence = qmc.Sobol(size - 1, rng=seed)
 
     def draw(num):
-        # A power of two keeps the sequence balanced, and scipy warns of other numbers.
-        cuts = np.sort(sequence.random_base2(int(np.ceil(np.log2(num)))), axis=1)
+        # A power of two keeps the sequence balanced, and scipy warns of other numbers. random_base2 would also refuse a
+        # third draw, whose sum with the two before is no power of two.
+        cuts = np.sort(sequence.random(2 ** int(np.ceil(np.log2(num)))), axis=1)
         return np.diff(cuts, axis=1, prepend=0.0, append=1.0)
 
     return draw

@@ -51,8 +51,9 @@ class Table(NamedTuple):
 def read_tables(ratios: str | os.PathLike, metrics: str | os.PathLike, *, drop: bool = False) -> Swarm:
     """Reads the mixtures and the losses of a swarm from two files, CSV or, if their names end so, Parquet.
 
-    Rows belong together by the first of the columns "run", "run_id", "index" and "name" that both files have, and else
-    by their order. These columns and those without a name are left out; all others are domains, or metrics.
+    Rows belong together by the first of the columns "run", "run_id", "index" and "name" that both files have, or by
+    their order if a file has none of them. A first column without a name, as pandas writes it, is an index. These
+    columns and others without a name are left out; all others are domains, or metrics.
 
     ================ ======================================= =======================================
     written by       mixtures                                losses
@@ -73,8 +74,9 @@ def read_tables(ratios: str | os.PathLike, metrics: str | os.PathLike, *, drop: 
 
     Raises:
         OSError: a file that cannot be read.
-        ValueError: no table, a run that only one file has or that stands twice, a column that stands twice, a cell that
-            is no number, and what :func:`mixjax.design.as_swarm` refuses; the error names the line or the column.
+        ValueError: no table, the same file twice, files that name their runs by different columns, a run that only one
+            file has or that stands twice, a column that stands twice, a cell that is no number, and what
+            :func:`mixjax.design.as_swarm` refuses; the error names the line or the column.
         ImportError: pandas is missing (extra ``experiments``), or pyarrow for Parquet (extra ``parquet``).
 
     Example:
@@ -90,7 +92,15 @@ def read_tables(ratios: str | os.PathLike, metrics: str | os.PathLike, *, drop: 
         https://github.com/allenai/olmix, ``olmix/fit/loaders.py``; https://github.com/sail-sg/regmix, ``data/``.
     """
     shares, losses = read_table(local_path("ratios", ratios)), read_table(local_path("metrics", metrics))
-    key = next((name for name in _KEYS if name in shares.frame and name in losses.frame), None)
+    if os.path.samefile(shares.path, losses.path):
+        raise ValueError(f"metrics must be the file of the losses, got {losses.path}, the file of the mixtures.")
+    own, others = ([name for name in _KEYS if name in table.frame] for table in (shares, losses))
+    key = next((name for name in own if name in others), None)
+    if key is None and own and others:
+        # By their order, rows of different runs could come together unseen.
+        raise ValueError(
+            f"{shares.path} names its runs by {own[0]!r} and {losses.path} by {others[0]!r}; they need the same column."
+        )
     if key is None:
         if len(shares.frame) != len(losses.frame):
             raise ValueError(
@@ -248,6 +258,9 @@ def read_table(path: Path) -> Table:
     twice = next((name for i, name in enumerate(header) if name and name in header[:i]), None)
     if twice is not None:
         raise ValueError(f"{path}: the column {twice!r} stands twice.")
+    other = next((mark for mark in ";\t|" if len(header) == 1 and mark in header[0]), None)
+    if other is not None:
+        raise ValueError(f"{path}: must have a header with commas between the names, got {other!r} in {header[0]!r}.")
     for line, row in rows[1:]:
         if len(row) != len(header):
             raise ValueError(f"{path}, line {line}: must have {len(header)} cells like the header, got {len(row)}.")
@@ -278,12 +291,18 @@ def _read_parquet(path: Path) -> Table:
 
 
 def _table(path, frame, rows):
+    # The first column of a frame that pandas has written is its index, and has no name.
+    if _is_nameless(frame.columns[0]) and "index" not in frame.columns:
+        frame = frame.rename(columns={frame.columns[0]: "index"})
     header = list(frame.columns)
-    # The first column of a frame that pandas has written has no name.
-    columns = tuple(name for name in header if name and not name.startswith("Unnamed:") and name not in _KEYS)
+    columns = tuple(name for name in header if not _is_nameless(name) and name not in _KEYS)
     if not columns:
         raise ValueError(f"{path}: has no column besides {', '.join(filter(None, header)) or 'one without a name'}.")
     return Table(path, frame, columns, np.array([line for line, _ in rows]))
+
+
+def _is_nameless(column):
+    return not column or column.startswith("Unnamed:")
 
 
 def _warn_of_dropped(shares, losses, num_runs, domains):
@@ -291,7 +310,7 @@ def _warn_of_dropped(shares, losses, num_runs, domains):
     for table in (shares, losses):
         if len(table.frame) > num_runs:
             gone = len(table.frame) - num_runs
-            warnings.warn(f"{table.path}: {gone} runs without a mixture or a loss are left out.", stacklevel=3)
+            warnings.warn(f"{table.path}: runs without a mixture or a loss are left out: {gone}.", stacklevel=3)
     if domains:
         warnings.warn(
             f"{shares.path}: domains of share 0 in every run are left out: {', '.join(domains)}.", stacklevel=3
@@ -303,7 +322,7 @@ def _matched(shares: Table, losses: Table, key: str, drop: bool) -> tuple[np.nda
     places = []
     for table in (shares, losses):
         found: dict[str, int] = {}
-        for i, run in enumerate(table.frame[key]):
+        for i, run in enumerate(table.frame[key].str.strip()):
             if run in found:
                 first = table.lines[found[run]]
                 where = f"{table.path}, {table.unit} {table.lines[i]}"

@@ -90,6 +90,28 @@ def test_names_come_from_data_frames_and_columns_may_be_in_another_order():
         fitted.predict(frame[["web", "books"]])
 
 
+def test_data_frames_of_different_indices_are_refused():
+    mixtures = pd.DataFrame(np.random.default_rng(0).dirichlet(np.ones(2), 12), columns=["a", "b"])
+    losses = pd.DataFrame({"x": mixtures["a"] ** 2})
+    shuffled = losses.sample(frac=1.0, random_state=0)
+    with pytest.raises(ValueError, match="mixtures and losses must have the same index; sort both by it"):
+        design.as_swarm(mixtures, shuffled)
+    found = design.as_swarm(mixtures, shuffled.sort_index())
+    np.testing.assert_array_equal(found.losses, losses)
+    # An array has the order of the rows alone.
+    np.testing.assert_array_equal(design.as_swarm(mixtures, shuffled.to_numpy()).losses, shuffled)
+
+
+@pytest.mark.parametrize("rows", [[[0.5, 0.5], [1.0]], [["a", "b"], ["c", "d"]]])
+def test_rows_that_are_no_table_of_numbers_are_named(rows):
+    with pytest.raises(TypeError, match="mixtures must be a table of numbers, got list with other entries or rows of"):
+        design.as_swarm(rows, [[1.0], [2.0]])
+    with pytest.raises(TypeError, match="losses must be a table of numbers, got list with other entries or rows of"):
+        design.as_swarm([[0.5, 0.5], [0.2, 0.8]], rows)
+    with pytest.raises(TypeError, match="mixtures must be a table of numbers"):
+        design.runs.as_mixtures("mixtures", rows, ("a", "b"))
+
+
 def test_losses_without_noise_are_fitted_exactly():
     _, mixtures, losses = swarm(3, 2, 20, 0.0, seed=0)
     mean, low, high = design.fit(mixtures, losses, law="log_linear", resamples=20).predict(mixtures)
@@ -135,7 +157,7 @@ def test_arguments_are_checked():
         design.fit(GOOD, LOSS, law="linear")
     with pytest.raises(ValueError, match="resamples must be an integer of at least 20, got 3"):
         design.fit(GOOD, LOSS, resamples=3)
-    with pytest.raises(TypeError, match="mixtures must be numbers"):
+    with pytest.raises(TypeError, match="mixtures must be a table of numbers"):
         design.fit([["a", "b"]], LOSS)
     with pytest.raises(ValueError, match="domains must have a name each, got 'a' twice"):
         design.fit(GOOD, LOSS, domains=["a", "a", "b"])

@@ -43,6 +43,13 @@ def test_sobol_fills_the_simplex_more_evenly_than_chance():
     np.testing.assert_allclose(even.mean(axis=0), 1 / 3, atol=0.01)
 
 
+@pytest.mark.parametrize(("size", "num", "max_share"), [(4, 20, 0.4), (5, 40, 0.3)])
+@pytest.mark.parametrize("kind", ["dirichlet", "sobol"])
+def test_bounds_that_few_mixtures_meet_take_many_draws(kind, size, num, max_share):
+    found = design.swarm(np.ones(size), num, kind=kind, max_share=max_share)
+    assert len(np.unique(found, axis=0)) == num and (found <= max_share + 1e-9).all()
+
+
 def test_the_mixtures_are_points_of_a_sweep():
     def train(key, hparams, data):
         return {"loss": (hparams["mixture"] ** 2).sum()}

@@ -43,6 +43,12 @@ def test_rows_are_matched_by_run(read):
         # No key: by their order, and by the one column that both have.
         ("web,code\n0.7,0.3\n0.2,0.8\n", "l\n1\n2\n"),
         ("run,name,web,code\n7,x,0.7,0.3\n8,y,0.2,0.8\n", "name,l\ny,2\nx,1\n"),
+        # A key in one file alone; names with spaces around them.
+        ("run,web,code\nx,0.7,0.3\ny,0.2,0.8\n", "l\n1\n2\n"),
+        ("run,web,code\n x,0.7,0.3\ny ,0.2,0.8\n", "run,l\ny,2\nx,1\n"),
+        # The index of a pandas frame that was sorted by its losses.
+        (",web,code\n3,0.7,0.3\n5,0.2,0.8\n", ",l\n5,2\n3,1\n"),
+        ("index,web,code\n3,0.7,0.3\n5,0.2,0.8\n", ",l\n5,2\n3,1\n"),
     ],
 )
 def test_reads_what_others_write(read, ratios, metrics):
@@ -101,6 +107,11 @@ def test_what_is_written_is_read_back(tmp_path, layout):
         ("", METRICS, "got 0 lines"),
         ("run,name\na,b\nc,d\n", METRICS, "ratios.csv: has no column besides run, name"),
         ("web,code\n0.7,0.3\n0.2,0.8\n", METRICS, "share no column .* have 2 and 3 rows; they cannot be matched"),
+        # By their order, these would be read as losses of other runs.
+        (RATIOS.replace("run,name,index", "run,x,y"), "name,l\nc,3\na,1\nb,2\n", "its runs by 'run' and .* by 'name'"),
+        (",web,code\n0,0.7,0.3\n1,0.2,0.8\n", ",l\n2,1\n0,2\n", "ratios.csv, line 3: .* no row of the index '1'"),
+        (RATIOS.replace(",", ";"), METRICS, "ratios.csv: must have a header with commas .* got ';' in 'run;name;index"),
+        (RATIOS, METRICS.replace(",", "\t"), r"metrics.csv: must have a header with commas .* got '\\t' in"),
     ],
 )
 def test_a_bad_table_is_named_by_line_or_column(read, ratios, metrics, message):
@@ -113,6 +124,9 @@ def test_what_is_no_text_and_no_file_is_named(tmp_path):
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00\x01")
     with pytest.raises(ValueError, match="binary: is no table of comma-separated values"):
         design.read_tables(tmp_path / "binary", tmp_path / "binary")
+    (tmp_path / "r.csv").write_text(RATIOS)
+    with pytest.raises(ValueError, match=r"metrics must be the file of the losses, got .*, the file of the mix"):
+        design.read_tables(tmp_path / "r.csv", tmp_path / ".." / tmp_path.name / "r.csv")
     with pytest.raises(FileNotFoundError, match="none"):
         design.read_tables(tmp_path / "none", tmp_path / "none")
     good = design.as_swarm([[0.5, 0.5], [0.2, 0.8]], [[1.0], [2.0]])
@@ -181,8 +195,11 @@ def test_what_says_nothing_is_left_out_where_that_is_asked_for(tmp_path):
         found = design.read_tables(tmp_path / "r.csv", tmp_path / "m.csv", drop=True)
     assert found.domains == ("a:y", "b") and found.losses.tolist() == [[1.0], [2.0]]
     texts = [str(warning.message) for warning in told]
-    assert "r.csv: 1 runs without a mixture or a loss are left out" in texts[0]
-    assert "m.csv: 2 runs" in texts[1] and "domains of share 0 in every run are left out: a:x." in texts[2]
+    assert "r.csv: runs without a mixture or a loss are left out: 1." in texts[0]
+    assert (
+        "m.csv: runs without a mixture or a loss are left out: 2." in texts[1]
+        and "domains of share 0 in every run are left out: a:x." in texts[2]
+    )
     (tmp_path / "m.csv").write_text("run,l\nv,1\nw,2\n")
     with pytest.raises(ValueError, match="have no run in common"):
         design.read_tables(tmp_path / "r.csv", tmp_path / "m.csv", drop=True)
