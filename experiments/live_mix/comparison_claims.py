@@ -35,7 +35,7 @@ DOGE = "Fan et al. 2024, DoGE (arXiv:2310.15393)"
 ODM = "Albalak et al. 2023, ODM (arXiv:2312.02406)"
 UNIMAX = "Chung et al. 2023, UniMax (arXiv:2304.09151)"
 GROUP_DRO = "Sagawa et al. 2020, group DRO (arXiv:1911.08731)"
-PAPER = "paper 000"
+PAPER = "Salmani et al., Sampling and loss weights in multi-domain training"
 
 SENTENCES = {
     "aioli_none_beats_stratified": (

@@ -145,7 +145,10 @@ def section(
         _how_to(),
     ]
     if tried:
-        parts.append(f"### What was tried\n\n{summary(tried)}")
+        parts.append(
+            "### What was tried\n\nThe chosen settings of each method, as tables of a config, and then every setting "
+            f"that was tried:\n\n{summary(tried)}"
+        )
     return "\n\n".join(parts)
 
 
@@ -242,9 +245,11 @@ def _methods(results, config, ratios) -> str:
             *markdown_table(header, table),
             "",
             "Cost is the processor time of a whole training, proxies and probes included, over that of the uniform mix "
-            "in the same turn (median, least and most). A method of higher cost gets fewer steps at equal processor "
-            "time. Epochs are passes over the domain that was seen least and most. The least effective number of "
-            "domains during a run, mean over seeds, is below 2 where the weights came near a single one.",
+            "in the same turn (median, least and most); it was not measured where a dash stands, for mixes that never "
+            "move. A method of higher cost gets fewer steps at equal processor time. Epochs are passes over the domain "
+            "that was seen least and over the one that was seen most. The least effective number of domains is the "
+            "lowest that the weights came to during a run, mean over seeds: 8 are equal weights of 8 domains, and near "
+            "1 a single domain has all. [Choosing a mix](../guides/choosing_a_mix.md) names the rule of each method.",
         ]
     )
 
@@ -265,7 +270,12 @@ def _differences(results, table) -> str:
     ]
     uniform = [f"({mean_text(*map(float, base[measure]))})" for measure in MEASURES]
     at = [name for name in order if table[(table.method == name) & table.reused].empty]
-    same = "" if not at else f" Of {_listed(at)}, the runs at equal time are others; the rest repeats its own."
+    same = ""
+    if at:
+        same = (
+            f" For equal processor time {_listed(at)} were trained again with fewer steps; the other methods cost "
+            "about as much as the uniform mix, and their numbers are given twice."
+        )
     return "\n".join(
         [
             *markdown_table(header, [[NAMES[REFERENCE], *uniform, *uniform, "1"], *rows_]),
@@ -275,9 +285,9 @@ def _differences(results, table) -> str:
             f"{MEASURES['target']}. Bold: better or worse by the paired t-test after Holm's correction over all "
             f"{int((~table.reused).sum())} tests of this table (p at most 0.05); the others are undecided.{same}",
             "",
-            "Speed-up: in how many times fewer steps the method came to "
-            "the uniform mix's final mean loss; below 1, the share of the steps in which the uniform mix came to the "
-            "method's.",
+            "Speed-up: the steps of the uniform mix over those in which the method came to the uniform mix's final "
+            "mean loss. Where the method never did, it is below 1: the share of all steps in which the uniform mix "
+            "came to the method's final mean loss.",
         ]
     )
 
@@ -345,11 +355,12 @@ def _papers(judged: Sequence[Claim]) -> str:
     lines = ["### What the papers say", ""]
     texts = claim_texts(rows(judged))
     table = [
-        [claim.statement, claim.source, text.value or "-", text.threshold or "-", text.holds]
-        for claim, text in zip(judged, texts, strict=True)
+        [str(number), claim.statement, claim.source, text.value or "-", text.threshold or "-", text.holds]
+        for number, (claim, text) in enumerate(zip(judged, texts, strict=True), start=1)
     ]
-    lines += markdown_table(["sentence", "source", "here", "compared with", "holds"], table)
-    return "\n".join([*lines, "", *(f"- {claim.name}: {claim.note}." for claim in judged)])
+    lines += markdown_table(["", "sentence", "source", "here", "compared with", "holds"], table)
+    lines += ["", "The numbers in the column *here* are:", ""]
+    return "\n".join([*lines, *(f"{number}. {claim.note}." for number, claim in enumerate(judged, start=1))])
 
 
 def _limits(results, tried) -> str:

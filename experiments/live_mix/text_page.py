@@ -85,9 +85,11 @@ def _setting(methods, config) -> str:
     settings = ", ".join(f"{key} {config[key]}" for key in (*model, *weights) if key in config)
     seeds = first.seed.values
     return (
-        f"A decoder trains on {first.sizes['domain']} domains by {_listed(methods)}, with {seeds.size} paired seeds, "
-        f"{seeds.min()} to {seeds.max()}, each a run with a live plan, a ledger and checkpoints. The settings were not "
-        f"tuned: {settings}."
+        f"A decoder is trained on {first.sizes['domain']} domains of [text](../guides/text_data.md) by "
+        f"{_listed(methods)}, with {seeds.size} paired seeds, {seeds.min()} to {seeds.max()}. Every run draws from a "
+        "[live plan](../guides/live_mix.md) and writes a ledger and checkpoints. Static keeps the first weights, by "
+        "default the domains' sizes to the power `temperature`. A moving method starts from them and learns from "
+        f"validation rows. The settings were not tuned: {settings}."
     )
 
 
@@ -113,8 +115,8 @@ def _table(methods) -> str:
         [
             *markdown_table(header, table),
             "",
-            "Losses of test rows after the last step, in nats per token, means ± standard error over seeds; c is the "
-            "loss weight and q the sampling weight after the last step."
+            "Losses of test rows after the last step, in nats per token, means ± standard error over seeds. Share is "
+            "the static mix's weight, c the loss weight and q the sampling weight after the last step."
             + (" Losses are means over the cells of a domain, weights are sums." if has_cells else ""),
         ]
     )

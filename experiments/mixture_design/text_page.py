@@ -51,7 +51,11 @@ def section(results: Mapping[str, xarray.Dataset], config: Mapping[str, Any]) ->
         results: run name -> metrics.
         config: the resolved config.
     """
-    settings = ", ".join(f"{key} {value}" for key, value in config.items() if not isinstance(value, (dict, list)))
+    settings = ", ".join(
+        f"{key} {value}"
+        for key, value in config.items()
+        if key != "experiment" and value != "" and not isinstance(value, (dict, list))
+    )
     judged = rows(claims(results))
     # The table of a report leaves the notes out; here they belong to the numbers.
     table = [
@@ -64,6 +68,7 @@ def section(results: Mapping[str, xarray.Dataset], config: Mapping[str, Any]) ->
             "",
             f"`mixjax run configs/mixture_design/text.toml`. Settings: {settings}.",
             "",
+            *_in_words(judged),
             summary(results),
             "",
             f"![Predictions, proposal, region, validation, grid, swarm sizes, transfer]({NAME}.png)",
@@ -71,6 +76,22 @@ def section(results: Mapping[str, xarray.Dataset], config: Mapping[str, Any]) ->
             *markdown_table(["claim", "source", "value", "holds", "note"], table),
         ]
     )
+
+
+def _in_words(judged: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Says at both sizes which mixtures are worse than the proposal and which are better, from the claims."""
+    words = {True: "lower than that of {}", False: "higher than that of {}", None: "not clearly apart from that of {}"}
+    lines = []
+    for suffix, where in (("", "At the size of the proxies"), ("_large", "At the large size")):
+        outcomes: dict[bool | None, list[str]] = {holds: [] for holds in words}
+        for row in judged:
+            name = row["name"].removeprefix("better_than_")
+            if name != row["name"] and name.endswith("_large") == bool(suffix):
+                outcomes[row["holds"]].append(name.removesuffix("_large"))
+        parts = [words[holds].format(", ".join(names)) for holds, names in outcomes.items() if names]
+        if parts:
+            lines.append(f"- {where} the proposal's mean loss on fresh seeds is {'; '.join(parts)}.")
+    return ["In words:", "", *lines, ""] if lines else []
 
 
 def summary(results: Mapping[str, xarray.Dataset]) -> str:
@@ -114,9 +135,13 @@ def _proposal(data: xarray.Dataset, found: Analysis) -> list[str]:
         "",
         *markdown_table(["domain", "size", "proposal", "region", "without simulated epochs"], table),
         "",
-        "Half the sum of absolute differences of the shares: the proposals of resampled swarms are "
-        f"{own[0]:.3f} to {own[1]:.3f} from the proposal, and {other[0]:.3f} to {other[1]:.3f} from that without "
-        "simulated epochs (90 % intervals).",
+        "Size is the domain's share of all rows. The region has the mixtures that the runs cannot tell from the best "
+        "one. The last column is the proposal of proxies that draw from all rows, where the others repeat a few rows "
+        "as often as the big run will (simulated epochs).",
+        "",
+        "How far apart proposals are, by half the sum of the absolute differences of their shares (90 % intervals): "
+        f"those of resampled swarms are {own[0]:.3f} to {own[1]:.3f} from the proposal, and {other[0]:.3f} to "
+        f"{other[1]:.3f} from the one without simulated epochs.",
     ]
 
 
@@ -156,7 +181,14 @@ def _validation(data: xarray.Dataset) -> list[str]:
         table.append(row)
     seeds = f"{data.sizes['fresh_seed']} fresh paired seeds"
     seeds += f", {data.sizes['large_seed']} at the large size" if "large_loss" in data else ""
-    return [*markdown_table(header, table), "", f"Means over {seeds} ± standard errors; unpaired errors are larger."]
+    return [
+        *markdown_table(header, table),
+        "",
+        f"Means over {seeds} ± standard errors of the means. Mixtures are compared by their differences within a "
+        "seed, whose errors are smaller; the claims have them. `swarm_best` is the mixture of the swarm whose runs "
+        "were best, `temperature` the sizes to the power 0.5, `unimax` equal shares with a limit of epochs, and "
+        "`all_rows` the proposal without simulated epochs.",
+    ]
 
 
 def _sizes(found: Analysis) -> list[str]:
@@ -172,7 +204,14 @@ def _sizes(found: Analysis) -> list[str]:
         ]
 
     table = lines(found.three_sizes, 3) + lines(found.sizes, len(found.proposal.weights))
-    return markdown_table(["domains", "mixtures", "Spearman on the others", "regret by the law of all runs"], table)
+    header = ["domains", "mixtures", "Spearman on the others", "regret by the law of all runs"]
+    return [
+        "Smaller swarms: random parts of the swarm are fitted alone. Spearman's correlation is that of "
+        "predicted and measured mean losses of the mixtures that were left out, and the regret is what the part's "
+        "proposal loses to the best mixture, by the law of all runs:",
+        "",
+        *markdown_table(header, table),
+    ]
 
 
 def _finalists(data: xarray.Dataset) -> list[str]:

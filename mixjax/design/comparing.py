@@ -10,7 +10,7 @@ from mixjax.design.fitted import Fitted
 from mixjax.design.objectives import Objective
 from mixjax.design.runs import Swarm
 
-__all__ = ["Comparison", "best_of_swarm", "compared"]
+__all__ = ["Comparison", "best_of_swarm", "compared", "difference_text"]
 
 
 class Comparison(NamedTuple):
@@ -38,7 +38,24 @@ class Comparison(NamedTuple):
     def __str__(self) -> str:
         """Says in words which of the two is better, and whether the interval allows to say so."""
         verdict = "better than" if self.is_better else "not better than"
-        return f"{verdict} {self.name} by the interval: {self.gain:.4g} lower ({self.low:.4g} to {self.high:.4g})"
+        return f"{verdict} {self.name} by the interval: {difference_text(self.gain, self.low, self.high)}"
+
+
+def difference_text(gain: float, low: float, high: float) -> str:
+    """Says how much lower or higher a proposal's objective is, with the interval in the same direction.
+
+    Args:
+        gain: how much lower the objective is; negative where it is higher.
+        low: lower end of the gain's interval.
+        high: upper end of this interval.
+
+    Example:
+        >>> print(difference_text(0.2, 0.1, 0.3), "|", difference_text(-0.2, -0.3, 0.1))
+        0.2 lower (0.1 to 0.3) | 0.2 higher (-0.1 to 0.3)
+    """
+    if gain < 0:
+        return f"{-gain:.4g} higher ({-high:.4g} to {-low:.4g})"
+    return f"{gain:.4g} lower ({low:.4g} to {high:.4g})"
 
 
 def compared(

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from mixjax.checks import nearest
+from mixjax.design.comparing import difference_text
 from mixjax.design.measured import as_losses
 from mixjax.design.objectives import Objective, as_objective
 from mixjax.statistics import MIN_SEEDS, PairedDifference, holm, mean_stderr, paired_difference
@@ -57,7 +58,7 @@ class Verdict(NamedTuple):
         if self.num_seeds < MIN_SEEDS:
             text += f"{self.num_seeds} finite seeds, and {MIN_SEEDS} are needed"
         else:
-            text += f"{self.gain:.4g} lower ({self.low:.4g} to {self.high:.4g})"
+            text += difference_text(self.gain, self.low, self.high)
             if math.isnan(self.p_value):
                 text += f", the same in all of {self.num_seeds} seeds"
             else:

@@ -205,8 +205,13 @@ def test_draws_and_tabulates(judged):
     assert len([axis for axis in figure.axes if axis.get_title()]) == 8
     lines = experiment.summary(results).splitlines()
     assert any(line.startswith("| proposal |") for line in lines)
-    page = section(results, {"length": 8, "sweep": {}, "domains": ["a"]}).splitlines()
+    page = section(
+        results, {"experiment": "a:b", "folder": "", "length": 8, "sweep": {}, "domains": ["a"]}
+    ).splitlines()
     assert "Settings: length 8." in page[2]
+    (said,) = [line for line in page if line.startswith("- At the size of the proxies the proposal's mean loss")]
+    names = [row.name.removeprefix("better_than_") for row in claims(results) if row.name.startswith("better_than_")]
+    assert all(name.removesuffix("_large") in said for name in names) and "uniform" in names
     judged_rows = [line for line in page if line.startswith("| ours: ") and line.count("|") == 6]
     assert len(judged_rows) >= 8
     assert "| domain | size | proposal | region | without simulated epochs |" in lines
