@@ -9,6 +9,7 @@ import numpy as np
 
 from mixjax.checks import as_simplex, check_non_negative
 from mixjax.design.comparing import Comparison, compared
+from mixjax.design.divergence import entropy, within_prior
 from mixjax.design.fitted import Fitted
 from mixjax.design.minimise import minimise
 from mixjax.design.objectives import Objective, as_objective
@@ -109,7 +110,8 @@ def propose(
             tokens and see no domain more than ``max_epochs`` times, take ``sizes * max_epochs / budget``, cut at 1.
         min_share: the least share, in the same forms.
         prior: ``[D]``, the domains' natural shares, such as their sizes; the proposal is compared with them.
-        penalty: :math:`\lambda`, in the unit of the objective; the prior is then uniform unless it is given.
+        penalty: :math:`\lambda`, in the unit of the objective; the prior is then uniform unless it is given, and
+            domains of prior 0 get no share.
         budget: the tokens that the mixture is for, if the law was fitted to runs of several budgets.
         seed: seed of the random starts of the search.
 
@@ -144,6 +146,8 @@ def propose(
         prior = prior / prior.sum()
         if len(prior) != len(swarm.domains):
             raise ValueError(f"prior must be [{len(swarm.domains)}], a share per domain, got [{len(prior)}].")
+        if penalty:
+            bounds = within_prior(bounds, prior, swarm.domains)
     problem = _Problem(fitted, wanted, penalty, prior)
     weights = problem.best(bounds, seed)
     optima, optimum_values = problem.best_of_resamples(weights, bounds, seed)
@@ -185,8 +189,7 @@ class _Problem:
 
     def divergence(self, mixtures):
         """Returns the penalty for the distance from the prior, ``[m]``."""
-        shares = np.maximum(mixtures, 1e-12)
-        return self.penalty * (mixtures * (np.log(shares) - self.log_prior)).sum(axis=-1)
+        return self.penalty * (entropy(mixtures)[0] - mixtures * self.log_prior).sum(axis=-1)
 
     def plain(self, mixtures):
         """Returns the predicted objective ``[m]``, without the penalty."""
@@ -214,7 +217,7 @@ class _Problem:
                 value, gradient = self.objective.smooth(losses, slopes, sharpness / self.range)
                 if not self.penalty:
                     return value, gradient
-                gradient = gradient + self.penalty * (np.log(np.maximum(mixtures, 1e-12)) - self.log_prior + 1.0)
+                gradient = gradient + self.penalty * (entropy(mixtures)[1] - self.log_prior)
                 return value + self.divergence(mixtures), gradient
 
             start, _ = minimise(function, start, bounds)

@@ -59,6 +59,26 @@ def test_a_penalty_pulls_to_the_prior(fitted):
     assert 0.02 < np.abs(pulled - prior).sum() < np.abs(plain - prior).sum()
 
 
+@pytest.mark.parametrize("small", [0.0, 1e-12, 1e-9, 1e-6])
+def test_a_penalty_does_not_hold_the_search_where_a_share_is_near_zero(fitted, small):
+    """A domain of next to no prior leaves the others, and their region, as if it was left out."""
+    found = design.propose(fitted, penalty=3.0, prior=[0.4, small, 0.3, 0.3])
+    without = design.propose(fitted, penalty=3.0, prior=[0.4, 0.1, 0.3, 0.3], max_share={"code": 0.0})
+    np.testing.assert_allclose(found.weights, without.weights, atol=2e-5)
+    np.testing.assert_allclose(found.slack, without.slack, rtol=0.2)
+    np.testing.assert_allclose(found.optima.std(axis=0), without.optima.std(axis=0), rtol=0.2, atol=1e-5)
+
+
+def test_a_domain_without_prior_has_no_share_under_a_penalty(fitted):
+    with pytest.raises(ValueError, match="prior must be positive for 'web', which has a min_share, if there is a pen"):
+        design.propose(fitted, penalty=0.1, prior=[0, 1, 1, 1], min_share={"web": 0.1})
+    capped = [1.0, 0.3, 0.3, 0.3]
+    with pytest.raises(ValueError, match="max_share must leave room for shares of domains with a prior, got a sum of"):
+        design.propose(fitted, penalty=0.1, prior=[0, 1, 1, 1], max_share=capped)
+    # Without a penalty the prior is only compared with.
+    assert design.propose(fitted, prior=[0, 1, 1, 1], max_share=capped).weights[0] > 0.09
+
+
 def test_the_region_holds_the_proposal_and_only_mixtures_as_good(fitted):
     found = design.propose(fitted, max_share=0.6)
     np.testing.assert_array_equal(found.region[0], found.weights)
