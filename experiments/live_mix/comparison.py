@@ -16,9 +16,10 @@ import numpy as np
 
 from experiments.live_mix.comparison_claims import claims
 from experiments.live_mix.comparison_figure import figure
-from experiments.live_mix.methods import METHODS, Settings, prior_of, rules_of
+from experiments.live_mix.methods import METHODS, Settings, check_domains, check_run, prior_of, rules_of
 from experiments.live_mix.stages import NUM_EVALUATIONS, Corpus, Model, Moving, Trained, train_stage
 from mixjax import data, design, live, rules
+from mixjax.checks import check_integer, check_positive, check_range
 from mixjax.runner import configs
 from mixjax.runner.experiment import Experiment
 
@@ -75,13 +76,36 @@ class Comparison(Settings):
     eval_size: int = 64
 
     def __post_init__(self):
-        """Raises a ValueError for an unknown method, a target that is trained on, or steps that do not divide."""
+        """Raises a ValueError for settings out of their range, or that do not go together."""
+        super().__post_init__()
         if self.method not in METHODS:
             raise ValueError(f"method must be one of {', '.join(METHODS)}, got {self.method!r}.")
+        method = METHODS[self.method]
+        check_domains(self.domains)
         if self.target in self.domains:
             raise ValueError(f"target must not be among the domains, got {self.target!r}.")
         if self.num_steps <= 0 or self.num_steps % NUM_EVALUATIONS:
             raise ValueError(f"num_steps must be a positive multiple of {NUM_EVALUATIONS}, got {self.num_steps}.")
+        for name in ("length", "batch_size", "width", "proxy_width", "heads", "eval_size", "law_size"):
+            check_integer(name, getattr(self, name), 1)
+        for name in ("full_steps", "layers"):
+            check_integer(name, getattr(self, name), 0)
+        # One row has no variance.
+        check_integer("probe_size", self.probe_size, 2)
+        for name in ("repetition", "learning_rate", "clip"):
+            check_positive(name, getattr(self, name))
+        check_range("warmup", self.warmup, 0.0, 1.0)
+        if not 2 <= self.vocabulary <= _MAX_VOCABULARY:
+            raise ValueError(f"vocabulary must be from 2 to {_MAX_VOCABULARY}, got {self.vocabulary}.")
+        for name in ("width", "proxy_width"):
+            if getattr(self, name) % self.heads:
+                raise ValueError(f"{name} must be a multiple of heads = {self.heads}, got {getattr(self, name)}.")
+        if method.reads == "alignments" and self.batch_size % len(self.domains):
+            raise ValueError(
+                f"batch_size must be a multiple of the {len(self.domains)} domains for {method.title}, "
+                f"got {self.batch_size}."
+            )
+        check_run(method, self, self.num_steps, len(self.domains))
 
     @property
     def steps(self) -> list[int]:
@@ -95,6 +119,8 @@ class Comparison(Settings):
         return (self.full_steps or self.num_steps) * self.batch_size
 
 
+# Rows are kept as uint16.
+_MAX_VOCABULARY = 2**16
 # Rows of each domain that test and validation rows are drawn from.
 _POOL = 2048
 
@@ -146,13 +172,13 @@ def train(key: jax.Array, config: Comparison, corpus: Corpus) -> dict[str, jax.A
     prior = prior_of(method, config, sizes, config.budget)
     validation_key, proxy_key, reference_key, key = jax.random.split(key, 4)
     if method.stages == 1:
-        trained = _stage(key, config, corpus, _moving(config, prior))
+        trained = _stage(key, config, corpus, _moving(config, prior), config.eval_size)
         least = trained.least_domains
     else:
         proxy = _proxy(proxy_key, reference_key, config, corpus, prior)
-        trained = _stage(key, config, corpus, _static(proxy.mean_weights))
+        trained = _stage(key, config, corpus, _static(proxy.mean_weights), config.eval_size)
         least = jnp.minimum(proxy.least_domains, trained.least_domains)
-    which = jax.random.randint(validation_key, (len(sizes), max(config.eval_size, 1)), 0, _POOL)
+    which = jax.random.randint(validation_key, (len(sizes), config.eval_size), 0, _POOL)
     validation = jnp.take_along_axis(jnp.asarray(corpus.validation), which[..., None], axis=1)
     return {
         **trained.history,
@@ -164,12 +190,12 @@ def train(key: jax.Array, config: Comparison, corpus: Corpus) -> dict[str, jax.A
 
 def _proxy(key: jax.Array, reference_key: jax.Array, config: Comparison, corpus: Corpus, prior: np.ndarray) -> Trained:
     """Trains the models that choose the weights of the last one; nothing is evaluated."""
-    small = dataclasses.replace(config, width=config.proxy_width, eval_size=0)
+    small = dataclasses.replace(config, width=config.proxy_width)
     moving = _moving(config, prior)
     if moving.reads == "reference losses":
-        reference = _stage(reference_key, small, corpus, _static(prior))
+        reference = _stage(reference_key, small, corpus, _static(prior), eval_size=0)
         moving = moving._replace(reference=reference.row_losses)
-    return _stage(key, small, corpus, moving)
+    return _stage(key, small, corpus, moving, eval_size=0)
 
 
 def _moving(config: Comparison, prior: np.ndarray) -> Moving:
@@ -191,7 +217,7 @@ def _static(weights: np.ndarray | jax.Array) -> Moving:
     return Moving(None, rules.fixed(), weights)
 
 
-def _stage(key: jax.Array, config: Comparison, corpus: Corpus, moving: Moving) -> Trained:
+def _stage(key: jax.Array, config: Comparison, corpus: Corpus, moving: Moving, eval_size: int) -> Trained:
     model = Model(
         config.layers,
         config.width,
@@ -208,7 +234,7 @@ def _stage(key: jax.Array, config: Comparison, corpus: Corpus, moving: Moving) -
         corpus,
         num_steps=config.num_steps,
         batch_size=config.batch_size,
-        eval_size=config.eval_size,
+        eval_size=eval_size,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mixjax import WeightRule, rules
+from mixjax.checks import check_integer, check_positive, check_range
+from mixjax.numbers import is_concrete
 from mixjax.rules.states import CountingState
 
-__all__ = ["METHODS", "Method", "Settings", "prior_of", "rules_of"]
+__all__ = ["METHODS", "Method", "Settings", "check_domains", "check_run", "prior_of", "rules_of"]
 
 Prior = Literal["uniform", "proportional", "temperature", "unimax"]
 Reads = Literal[
@@ -65,6 +67,16 @@ class Settings:
     rounds: int = 2
     hold: int = 4
     waiting: float = 0.1
+
+    def __post_init__(self):
+        """Raises a ValueError for a number out of its range, also where the chosen method does not read it."""
+        for name in ("temperature", "floor", "decay", "pace", "waiting"):
+            check_range(name, getattr(self, name), 0.0, 1.0)
+        for name in ("step_size", "gamma1", "gamma2", "credit"):
+            check_range(name, getattr(self, name), 0.0)
+        check_positive("max_epochs", self.max_epochs)
+        for name in ("probe_every", "window", "rounds", "hold"):
+            check_integer(name, getattr(self, name), 1)
 
 
 Factory = Callable[[Settings, int], WeightRule]
@@ -209,6 +221,40 @@ METHODS: Mapping[str, Method] = MappingProxyType(
 """The methods by the names that configs use."""
 
 
+def check_domains(domains: Sequence[str]) -> None:
+    """Raises a ValueError if there is no domain, or if one is named twice.
+
+    Args:
+        domains: names of domains.
+    """
+    if not domains or len(set(domains)) < len(domains):
+        raise ValueError(f"domains must be one or more different names, got {', '.join(domains) or 'none'}.")
+
+
+def check_run(method: Method, settings: Settings, num_steps: int, num_domains: int) -> None:
+    """Raises a ValueError if a run is too short for a method's weights to move even once.
+
+    Args:
+        method: the method.
+        settings: the settings.
+        num_steps: optimizer steps of the run.
+        num_domains: number of domains.
+    """
+    if method.every is None:
+        return
+    interval = method.interval(settings)
+    if interval > num_steps:
+        raise ValueError(f"{method.every} must be at most num_steps = {num_steps}, got {interval}.")
+    if method.every == "window" and is_concrete(settings.rounds):
+        # Aioli's first window is one of the mixture, and then each domain has its probes.
+        needed = interval * (1 + settings.rounds * num_domains)
+        if needed > num_steps:
+            raise ValueError(
+                f"num_steps must be at least window * (1 + rounds * {num_domains} domains) = {needed} for "
+                f"{method.title} to estimate its law once, got {num_steps}."
+            )
+
+
 def prior_of(method: Method, settings: Settings, sizes: ArrayLike, budget: float) -> np.ndarray:
     """Computes the mix that a method starts from; for a static method, the mix that it keeps.
 
@@ -222,13 +268,20 @@ def prior_of(method: Method, settings: Settings, sizes: ArrayLike, budget: float
         float64 ``[D]`` on the simplex.
 
     Raises:
-        ValueError: a domain without rows.
+        ValueError: a domain without rows, or limits of UniMax that leave a part of the budget without rows.
     """
     sizes = np.asarray(sizes, np.float64)
     if not (sizes > 0).all():
         raise ValueError(f"sizes must be positive, got {sizes.tolist()}.")
     name = method.prior or settings.prior
     if name == "unimax":
+        needed = budget / sizes.sum()
+        # A run that is as long as its rows has limits that add up to 1 but for rounding.
+        if settings.max_epochs < needed * (1.0 - 1e-6):
+            raise ValueError(
+                f"max_epochs must be at least the {needed:.4g} passes of the run over all domains together, "
+                f"got {settings.max_epochs:g}."
+            )
         limited = rules.cap(rules.fixed(), sizes * settings.max_epochs / budget)
         # A number also where a compiled training asks for it, since sizes and budget are numbers.
         with jax.ensure_compile_time_eval():

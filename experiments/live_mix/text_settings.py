@@ -3,8 +3,9 @@
 import dataclasses
 from typing import Literal
 
-from experiments.live_mix.methods import METHODS, Method, Prior, Settings
+from experiments.live_mix.methods import METHODS, Method, Prior, Settings, check_domains, check_run
 from mixjax import rules
+from mixjax.checks import check_integer, check_positive, check_range
 
 __all__ = ["Text"]
 
@@ -74,13 +75,30 @@ class Text(Settings):
     save_every: int = 100
 
     def __post_init__(self):
-        """Raises a ValueError for settings that do not go together."""
+        """Raises a ValueError for settings out of their range, or that do not go together."""
         if self.method != "static" and self.method not in METHODS:
             raise ValueError(f"method must be one of static, {', '.join(METHODS)}, got {self.method!r}.")
         if self.rule_method.reads == "reference losses":
             raise ValueError(f"method {self.method!r} reads a model that is trained before, and a live run has none.")
         if self.tokens == "bytes" and (self.cells or self.rows == "packed"):
             raise ValueError("cells and rows = 'packed' need tokens = 'bpe': files of bytes do not mark documents.")
+        positive = ("length", "batch_size", "microbatches", "num_steps", "width", "heads")
+        for name in (*positive, "eval_size", "lag", "save_every"):
+            check_integer(name, getattr(self, name), 1)
+        for name in ("layers", "probe_domains", "workers"):
+            check_integer(name, getattr(self, name), 0)
+        # One row has no variance, and one piece of a word nothing to learn.
+        for name in ("probe_size", "vocabulary"):
+            check_integer(name, getattr(self, name), 2)
+        for name in ("learning_rate", "clip"):
+            check_positive(name, getattr(self, name))
+        check_range("warmup", self.warmup, 0.0, 1.0)
+        if self.width % self.heads:
+            raise ValueError(f"width must be a multiple of heads = {self.heads}, got {self.width}.")
+        if not self.cells and self.probe_domains > len(self.domains):
+            raise ValueError(
+                f"probe_domains must be at most the {len(self.domains)} domains, got {self.probe_domains}."
+            )
         for name in ("eval_every", "probe_every"):
             if not 1 <= getattr(self, name) <= self.num_steps:
                 raise ValueError(f"{name} must be from 1 to num_steps = {self.num_steps}, got {getattr(self, name)}.")
@@ -88,6 +106,10 @@ class Text(Settings):
             raise ValueError(
                 f"microbatches must divide batch_size = {self.batch_size}, got microbatches = {self.microbatches}."
             )
+        check_domains(self.domains)
+        super().__post_init__()
+        # How many cells the domains have is in the token files, which need not be there yet.
+        check_run(self.rule_method, self, self.num_steps, 1 if self.cells else len(self.domains))
 
     @property
     def rule_method(self) -> Method:

@@ -1,5 +1,6 @@
 """Tests the comparison of mixing methods: its settings, its data, and that weights which cannot move change nothing."""
 
+import contextlib
 import dataclasses
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import xarray
 
 from experiments.live_mix.comparison import Comparison, load, train
-from experiments.live_mix.methods import METHODS
+from experiments.live_mix.methods import METHODS, Settings, check_run, rules_of
 from experiments.live_mix.stages import Corpus
 from experiments.live_mix.tuning import GRIDS, chosen, summary
 from mixjax.runner import configs
@@ -121,6 +122,17 @@ def test_weights_that_move_stay_on_the_simplex_and_change_the_outcome(corpus, un
         ({"method": "umiform"}, "method must be one of uniform, .* got 'umiform'"),
         ({"target": "help"}, "target must not be among the domains, got 'help'"),
         ({"num_steps": 25}, "num_steps must be a positive multiple of 10, got 25"),
+        ({"domains": ()}, "domains must be one or more different names, got none"),
+        ({"domains": ("help", "help")}, "domains must be one or more different names, got help, help"),
+        # Rows are uint16, and a larger vocabulary would wrap.
+        ({"vocabulary": 2**16 + 1}, "vocabulary must be from 2 to 65536, got 65537"),
+        ({"batch_size": 12, "method": "doge"}, "batch_size must be a multiple of the 8 domains for DoGE, got 12"),
+        ({"heads": 3}, "width must be a multiple of heads = 3, got 32"),
+        ({"heads": 32}, "proxy_width must be a multiple of heads = 32, got 16"),
+        ({"probe_size": 1}, "probe_size must be an integer of at least 2, got 1"),
+        # Weights that never move would be compared under the name of a method that moves them.
+        ({"method": "va", "num_steps": 10}, "probe_every must be at most num_steps = 10, got 20"),
+        ({"method": "aioli", "num_steps": 160}, r"window \* \(1 \+ rounds \* 8 domains\) = 170 for Aioli .* got 160"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(settings, message):
@@ -128,11 +140,25 @@ def test_settings_that_do_not_fit_are_refused(settings, message):
         Comparison(**settings)
 
 
-def test_doge_needs_as_many_rows_of_each_domain(corpus):
-    with pytest.raises(ValueError, match="batch_size must be a multiple of the 4 domains, got 6"):
-        jax.eval_shape(
-            lambda key: train(key, dataclasses.replace(TINY, method="doge", batch_size=6), corpus), jax.random.key(0)
-        )
+@pytest.mark.parametrize(
+    "name", [field.name for field in dataclasses.fields(Comparison) if type(field.default) in (int, float)]
+)
+def test_no_number_may_be_negative(name):
+    with pytest.raises(ValueError, match=f"^{name} must be "):
+        dataclasses.replace(TINY, **{name: type(getattr(TINY, name))(-1)})
+
+
+@pytest.mark.parametrize("num_steps", [49, 50])
+def test_a_run_too_short_for_one_estimate_of_aioli_is_refused(num_steps):
+    settings = Settings(window=10, rounds=1)
+    rule = rules_of(METHODS["aioli"], settings, num_steps)[1]
+    state = rule.init(jnp.ones(4))
+    for number in range(num_steps // settings.window):
+        state = rule.update(state, counts=jnp.ones(4), losses=4.0 - 0.1 * number * jnp.arange(1.0, 5.0))
+    is_long_enough = bool(state.measured.any())
+    with contextlib.nullcontext() if is_long_enough else pytest.raises(ValueError, match="num_steps must be at least"):
+        check_run(METHODS["aioli"], settings, num_steps, 4)
+    assert is_long_enough == (num_steps == 50)
 
 
 def test_domains_are_cut_to_one_pass_of_the_longest_run():

@@ -68,6 +68,13 @@ def test_a_domain_without_rows_is_refused():
         prior_of(METHODS["uniform"], Settings(), [3, 0], budget=3.0)
 
 
+def test_limits_of_epochs_that_cannot_fill_the_run_are_refused():
+    with pytest.raises(ValueError, match=r"max_epochs must be at least the 3 passes of the run .*, got 2.9"):
+        prior_of(METHODS["unimax"], Settings(max_epochs=2.9), [10, 20, 30], budget=180.0)
+    exact = prior_of(METHODS["unimax"], Settings(max_epochs=3.0), [10, 20, 30], budget=180.0)
+    np.testing.assert_allclose(exact, [1 / 6, 2 / 6, 3 / 6], rtol=1e-5)
+
+
 def test_odm_learns_while_its_weights_wait():
     settings = Settings(waiting=0.5, decay=0.5)
     _, rule = rules_of(METHODS["odm"], settings, num_steps=60)

@@ -218,11 +218,27 @@ def test_of_many_domains_the_worst_tenth_counts():
         ({"eval_every": 13}, "eval_every must be from 1 to num_steps = 12, got 13."),
         ({"probe_every": 0}, "probe_every must be from 1 to num_steps = 12, got 0."),
         ({"microbatches": 3}, "microbatches must divide batch_size = 4, got microbatches = 3."),
+        ({"microbatches": 0}, "microbatches must be an integer of at least 1, got 0."),
+        ({"lag": 0}, "lag must be an integer of at least 1, got 0."),
+        ({"probe_size": 1}, "probe_size must be an integer of at least 2, got 1."),
+        ({"probe_domains": 99}, " domains, got 99."),
+        ({"domains": ()}, "domains must be one or more different names, got none."),
+        ({"domains": ("c", "c")}, "domains must be one or more different names, got c, c."),
+        ({"heads": 3}, "width must be a multiple of heads = 3, got "),
+        ({"method": "aioli", "window": 12}, " for Aioli to estimate its law once, got 12."),
     ],
 )
 def test_settings_that_do_not_go_together_are_named(changes, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         dataclasses.replace(TINY, **changes)
+
+
+@pytest.mark.parametrize(
+    "name", [field.name for field in dataclasses.fields(Text) if type(field.default) in (int, float)]
+)
+def test_no_number_may_be_negative(name):
+    with pytest.raises(ValueError, match=f"^{name} must be "):
+        dataclasses.replace(TINY, **{name: type(getattr(TINY, name))(-1)})
 
 
 def test_claims_compare_each_method_with_the_static_mix():
