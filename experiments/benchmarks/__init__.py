@@ -10,6 +10,7 @@
 | ``norms`` | What do all examples' gradient norms cost? |
 | ``hypergradients`` | What do hypergradients cost? |
 | ``live_mix`` | What does a mix that moves cost a row, beside grain's own, other loaders and a plain loop? |
+| ``swarm`` | How many small language models does a minute train, beside loops, processes and PyTorch? |
 | ``throughput`` | How many run-steps a second, and how much of what the machine can do? |
 
 The module of each name has ``run(quick) -> timing.Report``, and ``results/NAME/`` holds what it measured last. Absolute

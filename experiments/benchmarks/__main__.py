@@ -20,11 +20,12 @@ from experiments.benchmarks import (
     overhead,
     samplers,
     seeds,
+    swarm,
     throughput,
     timing,
 )
 
-__all__ = ["BENCHMARKS", "RESULTS", "VERDICTS", "Session", "main", "write"]
+__all__ = ["BENCHMARKS", "RESULTS", "UNMEASURED", "VERDICTS", "Session", "main", "write"]
 
 BENCHMARKS = {
     "figure_1": figure_1.run,
@@ -38,9 +39,12 @@ BENCHMARKS = {
     "live_mix": live_mix.run,
     "mixing_methods": mixing_methods.run,
     "throughput": throughput.run,
+    "swarm": swarm.run,
     "live_scale": live_scale.run,
 }
 RESULTS = Path(__file__).parent / "results"
+# no idle machine has run these at full size so far: a test asks for a name to go once its results are there
+UNMEASURED = ("swarm",)
 VERDICTS = {True: "met", False: "**missed**", None: "undecided"}
 
 

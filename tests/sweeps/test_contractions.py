@@ -7,6 +7,8 @@ import pytest
 
 from mixjax.sweeps.contractions import with_merged_contractions
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 X, Y = (np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32) for _ in range(2))
 
 

@@ -12,6 +12,8 @@ from mixjax.sweeps import Segments, Sweep, dry_run, tuning
 from mixjax.sweeps.prepared import Prepared
 from mixjax.sweeps.tuning import choose_lanes
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 DEVICES = tuple(jax.devices()[:2])
 
 
