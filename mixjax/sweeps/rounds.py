@@ -47,6 +47,7 @@ def in_rounds(
         run: what a :class:`HostLoop` hands to its ``train``.
         start: ``start() -> state``, a pytree of arrays and random keys: the state before the first round.
         advance: ``advance(state, number) -> (state, metrics)``, round ``number`` from 0 on; metrics are name -> array.
+            The state keeps its structure, types and shapes, and metrics their names and shapes.
         num: number of rounds, at least 1.
         name: tells several loops of one run apart, such as one for each method; the name of a file.
         at_least: least number of seconds between two saves.
@@ -55,7 +56,9 @@ def in_rounds(
         The state after the last round, and metrics ``[num, ...]``.
 
     Raises:
-        ValueError: ``num`` is not positive, ``at_least`` is negative, or what was saved does not fit ``start()``.
+        ValueError: ``num`` is not positive, ``at_least`` is negative, what was saved does not fit ``start()``, or a
+            round returns a state unlike that of ``start()`` or metrics unlike those of the first round.
+        TypeError: ``start()`` holds something that is neither an array nor a random key, such as a Python number.
 
     Example:
         >>> import mixjax, jax.numpy as jnp
@@ -71,12 +74,17 @@ def in_rounds(
     check_integer("num", num, 1)
     check_non_negative("at_least", at_least)
     path = run.scratch / f"{name}.npz"
-    state, rounds = _restored(path, start())
+    state = start()
+    kinds = _kinds(state)
+    state, rounds = _restored(path, state)
     saved, cost = time.monotonic(), 0.0
     for number in range(len(rounds), num):
         state, metrics = advance(state, number)
+        # Found now, and not when the run was killed and what it saved does not fit.
+        _check_same("state", kinds, _kinds(state), number)
         # Copied, since the next round may donate the buffers of this one.
         rounds.append({metric: np.array(value) for metric, value in metrics.items()})
+        _check_same("metrics", _shapes(rounds[0]), _shapes(rounds[-1]), number)
         now = time.monotonic()
         if number + 1 == num or now - saved >= max(at_least, cost / _SHARE):
             _save(path, state, rounds)
@@ -84,6 +92,28 @@ def in_rounds(
             cost = saved - now
         run.report((number + 1) / num)
     return state, _stacked(rounds)
+
+
+def _kinds(state):
+    """Returns the type and shape of each leaf of a state by its place."""
+    found = {}
+    for place, leaf in jax.tree.leaves_with_path(state):
+        name = jax.tree_util.keystr(place)
+        if not isinstance(leaf, (jax.Array, np.ndarray, np.generic)):
+            raise TypeError(f"state{name} must be an array or a random key, got {type(leaf).__name__} {leaf!r}.")
+        found[name] = _described(bits(leaf) if isinstance(leaf, jax.Array) else leaf)
+    return found
+
+
+def _shapes(metrics):
+    return {name: str(list(values.shape)) for name, values in metrics.items()}
+
+
+def _check_same(what, wanted, got, number):
+    """Raises a ValueError if what a round returned is not of the names, types and shapes that the first one had."""
+    if wanted != got:
+        texts = [", ".join(f"{name} {kind}" for name, kind in each.items()) or "none" for each in (wanted, got)]
+        raise ValueError(f"advance must return {what} {texts[0]} in each round, got {texts[1]} in round {number}.")
 
 
 def _save(path, state, rounds):

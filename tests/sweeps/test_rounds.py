@@ -107,6 +107,32 @@ def test_bad_arguments_are_refused(run, wrong):
         in_rounds(run, start, advance, **wrong)
 
 
+@pytest.mark.parametrize("leaf", [1, 2.5, True, "text"])
+def test_a_state_that_cannot_be_saved_is_refused_before_the_first_round(run, leaf):
+    with pytest.raises(TypeError, match=r"^state\['n'\] must be an array or a random key, got "):
+        in_rounds(run, lambda: {"n": leaf}, lambda *_: pytest.fail("trained"), 2)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda x: {"x": x["x"].astype(jnp.int32)},
+        lambda x: {"x": x["x"][:1]},
+        lambda x: {"y": x["x"]},
+        lambda x: {"x": x["x"], "y": x["x"]},
+    ],
+)
+def test_a_state_that_could_not_be_read_back_is_refused_in_its_round(run, changed):
+    with pytest.raises(ValueError, match=r"^advance must return state \['x'\] float32\[2\] in each round, got .+ 1\.$"):
+        in_rounds(run, lambda: {"x": jnp.zeros(2)}, lambda x, i: (changed(x) if i == 1 else x, {}), 3)
+
+
+@pytest.mark.parametrize("metrics", [{}, {"b": 1.0}, {"a": 1.0, "b": 1.0}, {"a": [1.0]}])
+def test_metrics_unlike_those_of_the_first_round_are_refused(run, metrics):
+    with pytest.raises(ValueError, match=r"^advance must return metrics a \[\] in each round, got .+ in round 1\.$"):
+        in_rounds(run, lambda: jnp.zeros(2), lambda x, i: (x, metrics if i == 1 else {"a": 1.0}), 3)
+
+
 def test_saving_takes_a_hundredth_of_the_time(run, monkeypatch):
     clock, saves = [0.0], []
     monkeypatch.setattr(rounds.time, "monotonic", lambda: clock[0])
