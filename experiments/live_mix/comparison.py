@@ -189,7 +189,11 @@ def train(key: jax.Array, config: Comparison, corpus: Corpus) -> dict[str, jax.A
 
 
 def _proxy(key: jax.Array, reference_key: jax.Array, config: Comparison, corpus: Corpus, prior: np.ndarray) -> Trained:
-    """Trains the models that choose the weights of the last one; nothing is evaluated."""
+    """Trains the models that choose the weights of the last one; nothing is evaluated.
+
+    A step of a proxy uses the weights from before its update, as everywhere in this comparison. The mean over the run,
+    which the last model takes, is shifted by one step where a paper's algorithm uses the new weights at once.
+    """
     small = dataclasses.replace(config, width=config.proxy_width)
     moving = _moving(config, prior)
     if moving.reads == "reference losses":

@@ -47,6 +47,10 @@ FOLDER = Path(__file__).parent
 GUIDE = FOLDER.parent / "guides" / "choosing_a_mix.md"
 BENCHMARK = Path("experiments/benchmarks/results/mixing_methods/results.json")
 NAME = "comparison"
+READS = (
+    "Every method uses, in a step, the weights from before that step's update. Aioli reads the losses of four held-out "
+    "rows of a domain after each window, which makes its law noisy; more rows would cost it more steps."
+)
 # method -> the settings that it reads, of those that the runs of a config may differ in
 READ = {
     "temperature": ("temperature",),
@@ -383,6 +387,7 @@ def _limits(results, tried) -> str:
             f"- {budget} One with more settings may have been left farther from its best.",
             "- Speed-ups are read off losses under a learning rate that falls to the end, which brings all of them "
             "closer to 1 than a constant rate would.",
+            f"- {READS}",
             "- Losses are nats per token of one vocabulary, and say nothing of downstream tasks.",
         ]
     )
