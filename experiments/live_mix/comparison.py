@@ -13,6 +13,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from experiments.live_mix.comparison_claims import claims
 from experiments.live_mix.comparison_figure import figure
@@ -155,8 +156,14 @@ def load(config: Comparison) -> Corpus:
     )
 
 
-def train(key: jax.Array, config: Comparison, corpus: Corpus) -> dict[str, jax.Array]:
+def train(key: jax.Array, config: Comparison, corpus: Corpus, prior: ArrayLike | None = None) -> dict[str, jax.Array]:
     """Trains one seed of one method, with all its stages.
+
+    Args:
+        key: a random key.
+        config: the settings.
+        corpus: the rows, from :func:`load`.
+        prior: ``[D]``, the mix that the weights start from, and that a static method keeps; None for the method's own.
 
     Returns:
         A dict of:
@@ -169,7 +176,8 @@ def train(key: jax.Array, config: Comparison, corpus: Corpus) -> dict[str, jax.A
     """
     method = METHODS[config.method]
     sizes = [len(rows) for rows in corpus.train]
-    prior = prior_of(method, config, sizes, config.budget)
+    if prior is None:
+        prior = prior_of(method, config, sizes, config.budget)
     validation_key, proxy_key, reference_key, key = jax.random.split(key, 4)
     if method.stages == 1:
         trained = _stage(key, config, corpus, _moving(config, prior), config.eval_size)
@@ -188,7 +196,7 @@ def train(key: jax.Array, config: Comparison, corpus: Corpus) -> dict[str, jax.A
     }
 
 
-def _proxy(key: jax.Array, reference_key: jax.Array, config: Comparison, corpus: Corpus, prior: np.ndarray) -> Trained:
+def _proxy(key: jax.Array, reference_key: jax.Array, config: Comparison, corpus: Corpus, prior: ArrayLike) -> Trained:
     """Trains the models that choose the weights of the last one; nothing is evaluated.
 
     A step of a proxy uses the weights from before its update, as everywhere in this comparison. The mean over the run,
@@ -202,7 +210,7 @@ def _proxy(key: jax.Array, reference_key: jax.Array, config: Comparison, corpus:
     return _stage(key, small, corpus, moving, eval_size=0)
 
 
-def _moving(config: Comparison, prior: np.ndarray) -> Moving:
+def _moving(config: Comparison, prior: ArrayLike) -> Moving:
     method = METHODS[config.method]
     loss_rule, sampling_rule = rules_of(method, config, config.num_steps)
     is_law = method.reads == "same held-out losses"
@@ -217,7 +225,7 @@ def _moving(config: Comparison, prior: np.ndarray) -> Moving:
     )
 
 
-def _static(weights: np.ndarray | jax.Array) -> Moving:
+def _static(weights: ArrayLike) -> Moving:
     return Moving(None, rules.fixed(), weights)
 
 

@@ -43,12 +43,6 @@ def claims(results: Mapping[str, xarray.Dataset]) -> list[Claim]:
         *_sizes(found),
         *_epochs(data, found),
         *_large(data, found),
-        _undecided(
-            "dynamic_mixes",
-            "ours: the designed mixture is not worse than the best mix that moves, the swarm's cost included",
-            "configs/live_mix/comparison.toml",
-            "undecided until both have been trained at equal cost",
-        ),
     ]
 
 

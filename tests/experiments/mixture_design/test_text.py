@@ -176,7 +176,6 @@ def test_judges_a_design_whose_losses_are_known(judged):
         "better_than_proportional_large": True,
         "runs_for_three_domains": True,
         "proposal_without_simulated_epochs_is_far": False,
-        "dynamic_mixes": None,
     }
     assert {name: found[name].holds for name in expected} == expected
     assert "all_rows" not in {name.removeprefix("better_than_") for name in found}
