@@ -1,6 +1,6 @@
 """Compares mixing methods on a language model of real text, at equal steps or at equal processor time.
 
-Each run is one compiled program. It draws as a live plan of lag 1 does (:mod:`experiments.live_mix.device_plan`), and
+Each run is one compiled program. It draws as a live plan of lag 1 does (:mod:`experiments.shared.device_plan`), and
 trains all models that a method asks for: DoReMi's reference and proxy, DoGE's proxy. Domains are cut so that a run
 passes ``repetition`` times over all of them together. A method that draws small domains often repeats them, as it would
 in a run a thousand times as large.

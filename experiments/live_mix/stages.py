@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from experiments.live_mix.device_plan import Drawn, DrawState, draw, shuffled_rows, start_draws
 from experiments.live_mix.step_gradients import gradient, gradients_by_domain
 from experiments.shared.decoder import Decoder
+from experiments.shared.device_plan import Drawn, DrawState, draw, shuffled_rows, start_draws
 from mixjax import WeightRule, rules, signals
 
 __all__ = ["NUM_EVALUATIONS", "Corpus", "Model", "Moving", "Trained", "train_stage"]

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments.live_mix.device_plan import Drawn
+from experiments.shared.device_plan import Drawn
 from mixjax import signals
 
 __all__ = ["gradient", "gradients_by_domain"]

@@ -13,7 +13,7 @@ import optax
 from flax import nnx
 
 from experiments.shared.decoder import Decoder
-from mixjax import samplers
+from experiments.shared.device_plan import draw, shuffled_rows, start_draws
 
 __all__ = ["Proxy", "Rows", "drawn_rows", "train"]
 
@@ -78,25 +78,14 @@ def drawn_rows(key: jax.Array, weights: jax.Array, sizes: Sequence[int], batch_s
     Returns:
         int32 ``[num_steps, batch_size]``, numbers of rows in the domains' rows one after the other.
     """
-    num_rows, num_domains = batch_size * num_steps, len(sizes)
-    # Each domain's k-th draw is of epoch k // size. Sorted at random within the epochs, the draws of one epoch are a
-    # permutation of its numbers; the table is long enough for the last epoch to be whole. One sort for all domains
-    # compiles ten times faster than a permutation for each.
-    draws = jnp.arange(num_rows + max(sizes))
-    epochs = draws // jnp.asarray(sizes)[:, None]
-    order = jnp.lexsort((jax.random.bits(key, epochs.shape), epochs), axis=-1)[:, :num_rows]
     starts = np.cumsum([0, *sizes[:-1]])
-    orders = order % jnp.asarray(sizes)[:, None] + starts[:, None]
+    orders = shuffled_rows(key, sizes, batch_size * num_steps) + starts[:, None]
 
     def step(state, _):
-        owed, position = state
-        counts, owed = samplers.carry(owed, weights, batch_size)
-        ids = jnp.repeat(jnp.arange(num_domains), counts, total_repeat_length=batch_size)
-        within = jnp.arange(batch_size) - (jnp.cumsum(counts) - counts)[ids]
-        return (owed, position + counts), orders[ids, position[ids] + within]
+        drawn, state = draw(state, weights, None, batch_size)
+        return state, orders[drawn.domain_ids, drawn.row_numbers]
 
-    start = samplers.start_carry(num_domains), jnp.zeros(num_domains, jnp.int32)
-    return jax.lax.scan(step, start, length=num_steps)[1]
+    return jax.lax.scan(step, start_draws(len(sizes)), length=num_steps)[1]
 
 
 def train(

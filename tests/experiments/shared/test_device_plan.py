@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.live_mix.device_plan import draw, shuffled_rows, start_draws
+from experiments.shared.device_plan import draw, shuffled_rows, start_draws
 from mixjax import live
 
 
