@@ -138,7 +138,7 @@ def _draw_grid(axis: Axes, data: xarray.Dataset, unit: str) -> None:
         axis.text(x[0], y[0] + (0.04 if vertical == "bottom" else -0.04), name, ha="center", va=vertical)
     axis.set(xlim=(-0.15, 1.15), ylim=(-0.15, 1.1), aspect="equal", title=f"{len(loss)} trained mixtures")
     axis.set_axis_off()
-    axis.legend(fontsize=8, loc="lower left", bbox_to_anchor=(-0.1, 0.9))
+    axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 0.02), ncols=2)
 
 
 def _in_triangle(mixtures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
