@@ -19,6 +19,7 @@ import xarray
 
 from experiments.live_mix.comparison import Comparison, load, train
 from experiments.live_mix.comparison_tables import MEASURES, NAMES, STATIC, at_equal, final, methods
+from experiments.live_mix.methods import METHODS
 from experiments.shared.sections import replace_section
 from experiments.shared.statistics import mean_stderr
 from mixjax import design, sweeps
@@ -186,8 +187,9 @@ def _in_words(verdicts: Mapping[str, Any]) -> str:
 def _at_equal_cost(found: Designed, results, long) -> str:
     """Says what the cost of the swarm would have bought, by the longer runs."""
     times = _steps(long) / _steps(results)
-    moving = [name for name in methods(long) if name not in STATIC]
-    best = min(moving, key=lambda name: float(final(long[name], "mean").mean()))
+    # A method of several stages costs more than its last model's steps.
+    single = [name for name in methods(long) if name not in STATIC and METHODS[name].stages == 1]
+    best = min(single, key=lambda name: float(final(long[name], "mean").mean()))
     ahead = mean_stderr(final(found.data, "mean") - final(long[best], "mean"))
     cost = found.num_runs + 1
     text = (
