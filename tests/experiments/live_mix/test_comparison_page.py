@@ -110,3 +110,10 @@ def test_rounds_of_tuning_keep_all_that_was_tried_once():
     assert list(found) == ["erma (round 1)", "erma", "odm"]
     assert found["erma"].validation_loss.values.min() == 5.0
     assert comparison_page.joined([]) == {}
+
+
+def test_steps_that_another_measurement_has_set_are_told():
+    found = results(noise=0.02)  # runs at equal time have half of the steps
+    assert "set by an earlier" not in comparison_page.section(found, CONFIG, {"erma": [2.0, 1.9, 2.1]})
+    text = comparison_page.section(found, CONFIG, {"erma": [1.6, 1.5, 1.7], "doge": [2.2], "ado": [0.9]})
+    assert "they are between 25% fewer and 9% more than these costs allow." in text
