@@ -12,7 +12,7 @@ import xarray
 from scipy.stats import spearmanr
 
 from experiments.live_mix.comparison_page import FOLDER
-from experiments.live_mix.comparison_tables import MEASURES, NAMES, REFERENCE, compared, final, methods
+from experiments.live_mix.comparison_tables import MEASURES, NAMES, REFERENCE, compared, final, last_step, methods
 from experiments.shared.sections import replace_section
 from experiments.shared.statistics import mean_stderr
 from mixjax.runner import results as results_lib
@@ -71,7 +71,7 @@ def section(short: Mapping[str, xarray.Dataset], long: Mapping[str, xarray.Datas
         short: run name -> metrics of ``comparison.toml``.
         long: those of ``comparison_long.toml``.
     """
-    steps = [int(results[REFERENCE]["step"].values[-1]) for results in (short, long)]
+    steps = [last_step(results[REFERENCE]) for results in (short, long)]
     tables = [compared(results, REFERENCE) for results in (short, long)]
     tables = [table[table.cost == "steps"].set_index(["measure", "method"]) for table in tables]
     names = [name for name in methods(short) if name in long and name != REFERENCE]

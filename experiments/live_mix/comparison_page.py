@@ -31,6 +31,7 @@ from experiments.live_mix.comparison_tables import (
     best_of,
     compared,
     final,
+    last_step,
     methods,
     speed_up,
 )
@@ -214,7 +215,7 @@ def _methods(results, config, ratios) -> str:
     for name in methods(results):
         values = {**config, **chosen.get(name, {})}
         own = [f"{key} {values[key]}" for key in READ.get(name, ()) if key in values]
-        steps, timed = (int(at_equal(results, cost)[name]["step"].values[-1]) for cost in COSTS)
+        steps, timed = (last_step(at_equal(results, cost)[name]) for cost in COSTS)
         cost = "-"
         if name in ratios:
             ordered = sorted(ratios[name])
@@ -266,7 +267,7 @@ def _steps_missed(results, ratios) -> str:
     missed = []
     for name in methods(results):
         if name in ratios:
-            steps, timed = (int(at_equal(results, cost)[name]["step"].values[-1]) for cost in COSTS)
+            steps, timed = (last_step(at_equal(results, cost)[name]) for cost in COSTS)
             # A method whose cost is that of the uniform mix has the same steps, which its cost may not quite allow.
             missed.append(steps / max(float(np.median(ratios[name])), 1.0) / timed - 1.0)
     if not missed or max(map(abs, missed)) < 0.01:

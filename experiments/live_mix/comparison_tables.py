@@ -32,6 +32,7 @@ __all__ = [
     "compared",
     "final",
     "is_comparison",
+    "last_step",
     "methods",
     "moving",
     "speed_up",
@@ -105,6 +106,11 @@ def final(data: xarray.Dataset, measure: str) -> xarray.DataArray:
     # A domain that diverged must not be left out of the others' mean, nor of their largest loss.
     loss = data["loss"].isel(step=-1)
     return loss.mean("domain", skipna=False) if measure == "mean" else loss.max("domain", skipna=False)
+
+
+def last_step(data: xarray.Dataset) -> int:
+    """Returns the number of optimizer steps after which a method's last losses were measured."""
+    return int(data["step"].values[-1])
 
 
 class BestStatic(NamedTuple):

@@ -12,7 +12,7 @@ from flax import nnx
 
 from experiments.live_mix.methods import rules_of
 from experiments.live_mix.text_settings import Text
-from experiments.shared.decoder import Decoder
+from experiments.shared.decoder import Decoder, adamw
 from mixjax import signals
 
 __all__ = ["METRICS", "State", "Trainer", "trainer_of"]
@@ -49,10 +49,7 @@ class Trainer:
     def __init__(self, config: Text, num_domains: int, vocabulary: int = 256):
         """Builds the model's graph for so many different tokens, the optimizer and the rules."""
         self.config, self.vocabulary = config, vocabulary
-        schedule = optax.warmup_cosine_decay_schedule(
-            0.0, config.learning_rate, max(int(config.warmup * config.num_steps), 1), config.num_steps
-        )
-        self.optimizer = optax.chain(optax.clip_by_global_norm(config.clip), optax.adamw(schedule))
+        self.optimizer = adamw(config.num_steps, config.learning_rate, config.warmup, config.clip)
         self.method = config.rule_method
         self.loss_rule, self.sampling_rule = rules_of(self.method, config, config.num_steps)
         self.history_shape = config.num_steps // config.eval_every, num_domains

@@ -18,7 +18,16 @@ import numpy as np
 import xarray
 
 from experiments.live_mix.comparison import Comparison, load, train
-from experiments.live_mix.comparison_tables import MEASURES, NAMES, STATIC, at_equal, final, methods
+from experiments.live_mix.comparison_tables import (
+    MEASURES,
+    NAMES,
+    REFERENCE,
+    STATIC,
+    at_equal,
+    final,
+    last_step,
+    methods,
+)
 from experiments.live_mix.methods import METHODS
 from experiments.shared.sections import replace_section
 from experiments.shared.statistics import mean_stderr
@@ -186,7 +195,7 @@ def _in_words(verdicts: Mapping[str, Any]) -> str:
 
 def _at_equal_cost(found: Designed, results, long) -> str:
     """Says what the cost of the swarm would have bought, by the longer runs."""
-    times = _steps(long) / _steps(results)
+    times = last_step(long[REFERENCE]) / last_step(results[REFERENCE])
     # A method of several stages costs more than its last model's steps.
     single = [name for name in methods(long) if name not in STATIC and METHODS[name].stages == 1]
     best = min(single, key=lambda name: float(final(long[name], "mean").mean()))
@@ -203,10 +212,6 @@ def _at_equal_cost(found: Designed, results, long) -> str:
             "pays where its runs are small beside the run that they serve, or where its mixture serves many runs."
         )
     return text + "So what is better at equal cost, the swarm included, is undecided."
-
-
-def _steps(results) -> int:
-    return int(next(iter(results.values()))["step"].values[-1])
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Defines a small decoder of tokens."""
+"""Defines a small decoder of tokens, and the optimizer that trains it."""
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import nnx
 
-__all__ = ["Decoder"]
+__all__ = ["Decoder", "adamw"]
 
 
 class Block(nnx.Module):
@@ -55,3 +56,16 @@ class Decoder(nnx.Module):
         for block in self.blocks:
             x = block(x, segments)
         return self.out(self.norm(x))
+
+
+def adamw(num_steps: int, learning_rate: float, warmup: float, clip: float) -> optax.GradientTransformation:
+    """Makes AdamW whose gradients are clipped, with a rate that rises and then falls along a cosine.
+
+    Args:
+        num_steps: optimizer steps.
+        learning_rate: the highest rate.
+        warmup: share of the steps in which the rate rises.
+        clip: largest norm of a gradient.
+    """
+    schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, max(int(warmup * num_steps), 1), num_steps)
+    return optax.chain(optax.clip_by_global_norm(clip), optax.adamw(schedule))

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from experiments.shared.decoder import Decoder
+from experiments.shared.decoder import Decoder, adamw
 from experiments.shared.device_plan import draw, shuffled_rows, start_draws
 
 __all__ = ["Proxy", "Rows", "drawn_rows", "train"]
@@ -109,10 +109,7 @@ def train(
     rngs = nnx.Rngs(init_key)
     model = Decoder(proxy.layers, proxy.width, proxy.heads, length, vocabulary=vocabulary, rngs=rngs)
     graph, params = nnx.split(model, nnx.Param)
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, proxy.learning_rate, max(int(proxy.warmup * proxy.num_steps), 1), proxy.num_steps
-    )
-    optimizer = optax.chain(optax.clip_by_global_norm(proxy.clip), optax.adamw(schedule))
+    optimizer = adamw(proxy.num_steps, proxy.learning_rate, proxy.warmup, proxy.clip)
 
     def mean_loss(params, batch):
         logits = nnx.merge(graph, params)(batch[:, :-1])

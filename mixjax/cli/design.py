@@ -9,6 +9,15 @@ from mixjax.cli.terminal import Mistake, reported
 
 __all__ = ["make_design"]
 
+_MaxShareOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="SHARE|DOMAIN=SHARE", help="The largest share of every domain, or of one."),
+]
+_MinShareOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="SHARE|DOMAIN=SHARE", help="The least share of every domain, or of one."),
+]
+
 
 def make_design() -> typer.Typer:
     """Makes the group of commands about mixtures that are chosen before training."""
@@ -34,14 +43,8 @@ def swarm(
         float, typer.Option(metavar="NUMBER", help="1 draws around the sizes, 0 around uniform shares.")
     ] = 0.5,
     floor: Annotated[float, typer.Option(metavar="SHARE", help="Smaller shares become 0.")] = 0.0,
-    max_share: Annotated[
-        list[str] | None,
-        typer.Option(metavar="SHARE|DOMAIN=SHARE", help="The largest share of every domain, or of one."),
-    ] = None,
-    min_share: Annotated[
-        list[str] | None,
-        typer.Option(metavar="SHARE|DOMAIN=SHARE", help="The least share of every domain, or of one."),
-    ] = None,
+    max_share: _MaxShareOption = None,
+    min_share: _MinShareOption = None,
     repeats: Annotated[int, typer.Option(metavar="N", help="Runs of each mixture.")] = 1,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the draws.")] = 0,
 ) -> None:
@@ -96,14 +99,8 @@ def fit(
             "[default: mean]",
         ),
     ] = None,
-    max_share: Annotated[
-        list[str] | None,
-        typer.Option(metavar="SHARE|DOMAIN=SHARE", help="The largest share of every domain, or of one."),
-    ] = None,
-    min_share: Annotated[
-        list[str] | None,
-        typer.Option(metavar="SHARE|DOMAIN=SHARE", help="The least share of every domain, or of one."),
-    ] = None,
+    max_share: _MaxShareOption = None,
+    min_share: _MinShareOption = None,
     prior: Annotated[
         Path | None, typer.Option(metavar="FILE", help="JSON of the domains' sizes, to compare with: {domain: size}.")
     ] = None,
