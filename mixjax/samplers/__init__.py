@@ -6,7 +6,8 @@
 - Examples of the domains: :func:`with_replacement` or :func:`without_replacement`.
 
 Where every example has a weight of its own, :func:`hardness` and :func:`proportional` draw examples at once, in
-O(log n), by a signal that is refreshed for the batch only. :class:`HostSampler` does so outside JAX, for data loaders.
+O(log n), by a signal that is refreshed for the batch only. :class:`HostSampler` does so outside JAX, and
+:class:`HostBatchSampler` offers its batches to data loaders such as PyTorch's.
 
 Each function is imported when it is first named: :class:`HostSampler` can be used in a process that never loads JAX.
 """
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from mixjax.samplers.scored.hardness import hardness, proportional
     from mixjax.samplers.scored.history import AgedState, effective_sample_size, hardest, with_ages
     from mixjax.samplers.scored.host import HostSampler
+    from mixjax.samplers.scored.loaders import HostBatch, HostBatchSampler, HostIndexSampler
     from mixjax.samplers.scored.switch import SwitchState, when_it_pays
     from mixjax.samplers.scored.types import ExampleSampler, SamplerState
 
@@ -40,6 +42,9 @@ __all__ = [
     "CarryState",
     "EpochState",
     "ExampleSampler",
+    "HostBatch",
+    "HostBatchSampler",
+    "HostIndexSampler",
     "HostSampler",
     "Partition",
     "SamplerState",
@@ -70,6 +75,9 @@ _HOMES = {
     "CarryState": "carried",
     "EpochState": "examples",
     "ExampleSampler": "scored.types",
+    "HostBatch": "scored.loaders",
+    "HostBatchSampler": "scored.loaders",
+    "HostIndexSampler": "scored.loaders",
     "HostSampler": "scored.host",
     "Partition": "examples",
     "SamplerState": "scored.types",

@@ -3,10 +3,13 @@
 import pickle
 import re
 import sys
+import textwrap
 import types
 from pathlib import Path
 
 import numpy as np
+
+from mixjax.samplers import HostBatchSampler, HostSampler
 
 PAGE = Path(__file__).parents[3] / "experiments" / "guides" / "pytorch_loader.md"
 
@@ -38,18 +41,39 @@ def test_the_script_draws_hard_examples_and_resumes_to_the_bit(tmp_path, monkeyp
     exec(compile(definitions, str(PAGE), "exec"), script.__dict__)
     exec(compile(f"if True:\n{main}", str(PAGE), "exec"), script.__dict__)
 
-    resumed, dataset = script.state, script.dataset
-    sampler = resumed["sampler"]
+    dataset, sampler = script.dataset, script.sampler
     hard = dataset.x[:, 0] > 2
     probs = np.exp(sampler.log_probs())
     assert probs[hard].mean() > 2 * probs[~hard].mean()
 
     with open("state.pkl", "rb") as file:
-        half = pickle.load(file)
-    assert half["step"] == 100
+        assert pickle.load(file)[2]["step"] == 100
     undisturbed = script.mixjax.samplers.HostSampler(len(dataset), 2.0, beta=1.0, replacement=False)
+    batches = script.mixjax.samplers.HostBatchSampler(undisturbed, batch_size=16)
     params = script.jnp.zeros(3)
-    state = {"sampler": undisturbed, "params": params, "opt_state": script.optimizer.init(params), "step": 0}
-    state = script.train(dataset, state, 200)
-    np.testing.assert_array_equal(state["params"], resumed["params"])
-    np.testing.assert_array_equal(state["sampler"].log_probs(), sampler.log_probs())
+    params, _ = script.train(dataset, params, script.optimizer.init(params), batches, 200)
+    np.testing.assert_array_equal(params, script.params)
+    np.testing.assert_array_equal(undisturbed.log_probs(), sampler.log_probs())
+
+
+def test_the_lines_for_several_processes_give_every_rank_the_losses_of_all():
+    block = re.search(r"<!-- ranks -->\n  ```python\n(.*?)  ```", PAGE.read_text(), re.DOTALL).group(1)
+    lines = compile(textwrap.dedent(block), str(PAGE), "exec")
+    ranks = [HostBatchSampler(HostSampler(50, 1.0, beta=1.0), 4, rank=r, num_replicas=2) for r in range(2)]
+    drawn = [next(iter(rank)) and rank.batch() for rank in ranks]
+    losses = [batch.indices.astype(np.float32) for batch in drawn]
+
+    def all_gather(gathered, mine):
+        for place, own in zip(gathered, losses, strict=True):
+            place[:] = own
+
+    def stack(arrays):
+        return types.SimpleNamespace(cpu=lambda: np.stack(arrays))
+
+    distributed = types.SimpleNamespace(all_gather=all_gather)
+    torch = types.SimpleNamespace(empty_like=np.empty_like, stack=stack, distributed=distributed)
+    for rank, batch, own in zip(ranks, drawn, losses, strict=True):
+        exec(lines, {"torch": torch, "batches": rank, "batch": batch, "losses": own})
+        assert next(iter(rank))  # the next draw, which stores them
+        both = np.unique(np.concatenate([batch.indices for batch in drawn]))
+        np.testing.assert_array_equal(rank.sampler.values[both], both)

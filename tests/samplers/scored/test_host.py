@@ -197,7 +197,7 @@ def test_a_loader_in_another_process_sees_updates(monkeypatch):
 def test_a_process_that_uses_the_host_sampler_only_does_not_load_jax():
     code = """if True:
         import pickle, sys
-        from mixjax.samplers import HostSampler
+        from mixjax.samplers import HostBatchSampler, HostIndexSampler, HostSampler
         for beta, replacement in ((1.0, True), (None, False)):
             host = HostSampler(3000, 2.0, beta, prior=range(3000), floor=0.1, replacement=replacement)
             indices, _ = host.sample(7, 4)
@@ -211,6 +211,10 @@ def test_a_process_that_uses_the_host_sampler_only_does_not_load_jax():
                 host.sample(0, 0)
             except ValueError:
                 pass
+            batches = HostBatchSampler(host, 4, num_batches=2)
+            for _ in HostIndexSampler(batches):
+                batches.keep(batches.batch().step) if batches._taken < batches._next else None
+            batches.load_state_dict(batches.state_dict())
         loaded = [name for name in ("jax", "jaxlib", "chex", "optax", "flax") if name in sys.modules]
         print(loaded)
     """
