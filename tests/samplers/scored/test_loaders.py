@@ -261,7 +261,9 @@ def test_pytorchs_own_loader_gives_the_same_batches_with_and_without_workers():
     workers = {"num_workers": 2, "prefetch_factor": 2, "multiprocessing_context": "spawn", "persistent_workers": True}
     for one_by_one, settings in ((False, {}), (True, {}), (False, workers)):
         batches, got = HostBatchSampler(history(), BATCH, 7, seed=5, lag=4), []
-        shape = {"sampler": HostIndexSampler(batches), "batch_size": BATCH} if one_by_one else {"batch_sampler": batches}
+        shape = {"batch_sampler": batches}
+        if one_by_one:
+            shape = {"sampler": HostIndexSampler(batches), "batch_size": BATCH}
         loader = data.DataLoader(range(N), **shape, **settings)
         while len(got) < 20:
             for examples in loader:
