@@ -194,10 +194,14 @@ def as_simplex(name: str, values: ArrayLike, dtype: DTypeLike = jnp.float32) -> 
         float32 ``[D]`` on the simplex.
 
     Raises:
+        TypeError: something else than numbers.
         ValueError: a shape other than ``[D]`` with ``D >= 1``; or, where the values are concrete, a negative or
             non-finite entry or a sum of zero.
     """
-    array = jnp.asarray(values, dtype)
+    try:
+        array = jnp.asarray(values, dtype)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be [D] numbers, one entry per domain, got {values!r}.") from None
     check_shape(name, array, ("D",), "one entry per domain")
     if array.size == 0:
         raise ValueError(f"{name} must have at least one entry, one per domain, got shape {array.shape}.")

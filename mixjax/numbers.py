@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from jax.typing import ArrayLike
 
 __all__ = [
+    "as_reals",
     "as_size",
     "check_choice",
     "check_integer",
@@ -73,13 +74,39 @@ def as_size(name: str, value: Any) -> int:
         raise TypeError(f"{name} must be an integer that is known outside jit, got {what}.") from None
 
 
+def as_reals(name: str, value: Any) -> np.ndarray:
+    """Turns numbers into float64; text that looks like a number is none.
+
+    Args:
+        name: the argument as the error calls it.
+        value: a real number or an array of them, concrete.
+
+    Returns:
+        float64, of the same shape.
+
+    Raises:
+        TypeError: text, None, complex numbers, or other things that are no real numbers.
+
+    Example:
+        >>> as_reals("max_share", "0.5")
+        Traceback (most recent call last):
+            ...
+        TypeError: max_share must be a real number or an array of them, got '0.5'.
+    """
+    return _as_real(name, value).astype(np.float64)
+
+
 def _as_real(name: str, value: Any) -> np.ndarray:
     """Returns a concrete hyperparameter as an array that can be compared with numbers.
 
     Raises:
         TypeError: text, None, complex numbers, or other things that are no real numbers.
     """
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        # Rows of different lengths are no array.
+        array = np.empty(1, "U1")
     if array.dtype.kind in "biuf":
         return array
     # Text would pass through float() where it looks like a number, and None would become NaN.

@@ -107,6 +107,13 @@ def fit(
     penalty: Annotated[
         float, typer.Option(metavar="NUMBER", help="Factor of the divergence from the prior, or from uniform.")
     ] = 0.0,
+    budget: Annotated[
+        float | None,
+        typer.Option(metavar="TOKENS", help="Tokens to propose for, where runs differ in them."),
+    ] = None,
+    budget_column: Annotated[
+        str, typer.Option(metavar="NAME", help="The column with the tokens of each run, in either file.")
+    ] = "budget",
     resamples: Annotated[int, typer.Option(metavar="N", help="Resamples of the runs, for the intervals.")] = 1000,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the resamples.")] = 0,
     drop: Annotated[
@@ -120,6 +127,7 @@ def fit(
       mixjax design fit ratios.csv metrics.csv --out results/design
       mixjax design fit ratios.csv metrics.csv --objective worst --max-share 0.5
       mixjax design fit ratios.csv metrics.csv --objective code_loss --max-share web=0.6 --prior sizes.json
+      mixjax design fit ratios.csv metrics.csv --budget 1e9
 
     The rows of both files belong together by a column run, run_id, index or name. Tables of Olmix and of RegMix are
     read as they are. DIR gets mixture.json, report.md, figure.png and tables; candidates.csv has the mixtures to train
@@ -131,7 +139,11 @@ def fit(
         from mixjax.files import local_path
 
         folder = local_path("--out", out)
-        swarm = design.read_tables(ratios, metrics, drop=drop)
+        swarm = design.read_tables(ratios, metrics, drop=drop, budget=budget_column)
+        if budget is None and swarm.budgets is not None:
+            raise Mistake(f"the runs differ in {budget_column!r}: give --budget, the tokens to propose for")
+        if budget is not None and swarm.budgets is None:
+            raise Mistake(f"--budget {budget:g}: needs a column {budget_column!r} with the tokens of runs that differ")
         sizes = None if prior is None else _sizes(prior, swarm.domains)
         least, largest = _shares("--min-share", min_share), _shares("--max-share", max_share)
         wanted = objective[0] if objective and len(objective) == 1 else objective
@@ -140,11 +152,14 @@ def fit(
             swarm.losses,
             law,
             seed,
+            budgets=swarm.budgets,
             resamples=resamples,
             domains=swarm.domains,
             metrics=swarm.metrics,
         )
-        found = design.propose(fitted, wanted, largest, min_share=least, prior=sizes, penalty=penalty, seed=seed)
+        found = design.propose(
+            fitted, wanted, largest, min_share=least, prior=sizes, penalty=penalty, budget=budget, seed=seed
+        )
         write_design(folder, found, source=f"`{ratios}` and `{metrics}`")
         for domain, share in zip(swarm.domains, found.weights, strict=True):
             typer.echo(f"{domain}  {share:.4f}")

@@ -28,8 +28,9 @@ from mixjax.design.proposing import Proposal, propose
 from mixjax.design.rounds import Round, next_round
 from mixjax.design.runs import Swarm, as_swarm
 from mixjax.design.swarms import swarm
-from mixjax.design.tables import read_tables, write_mixtures, write_tables
+from mixjax.design.tables import read_tables
 from mixjax.design.validating import Validation, Verdict, validate
+from mixjax.design.writing import write_mixtures, write_tables
 
 __all__ = [
     "Comparison",

@@ -38,7 +38,7 @@ class Scores(NamedTuple):
 
 
 def cross_validate(
-    swarm: Swarm, laws: Sequence[str] | None = None, *, folds: int = 5, seed: int = 0, resamples: int = 50
+    swarm: Swarm, laws: str | Sequence[str] | None = None, *, folds: int = 5, seed: int = 0, resamples: int = 50
 ) -> tuple[Scores, ...]:
     """Fits each law without a part of the mixtures and predicts that part, for each part in turn.
 
@@ -46,8 +46,9 @@ def cross_validate(
 
     Args:
         swarm: the runs, from :func:`mixjax.design.as_swarm` or :func:`mixjax.design.read_tables`.
-        laws: names as :func:`mixjax.design.fit` takes them; by default all of :data:`mixjax.design.laws.LAWS`, or of
-            :data:`mixjax.design.laws.TOKEN_LAWS` for runs of several budgets, for which the swarm has enough mixtures.
+        laws: a name, or several, as :func:`mixjax.design.fit` takes them; by default all of
+            :data:`mixjax.design.laws.LAWS`, or of :data:`mixjax.design.laws.TOKEN_LAWS` for runs of several budgets,
+            for which the swarm has enough mixtures.
         folds: number of parts into which the mixtures are split at random, at least 2.
         seed: seed of the parts and of the resamples.
         resamples: number of resamples of each fit, for the intervals.
@@ -67,6 +68,8 @@ def cross_validate(
         ['log_linear', 'power', 'quadratic']
     """
     check_integer("folds", folds, 2)
+    check_integer("seed", seed, 0)
+    laws = [laws] if isinstance(laws, str) else laws
     for name in laws or ():
         check_choice("laws", name, law_names(swarm))
     # A mixture at another budget is a repeat too.

@@ -70,6 +70,7 @@ def subset(size: int, num: int, seed: int = 0) -> np.ndarray:
     """
     check_integer("size", size, 0)
     check_integer("num", num, 0)
+    check_integer("seed", seed, 0)
     if num > size:
         raise ValueError(f"num must be at most the size of the domain, {size}, got {num}.")
     return np.sort(np.random.default_rng(seed).permutation(size)[:num])

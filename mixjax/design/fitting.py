@@ -72,6 +72,7 @@ def fit(
         True
     """
     check_integer("resamples", resamples, 20)
+    check_integer("seed", seed, 0)
     swarm = as_swarm(mixtures, losses, domains=domains, metrics=metrics, budgets=budgets)
     names = [law] if isinstance(law, str) else list(law)
     for name in names:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from mixjax.checks import check_integer
 from mixjax.design.tables import read_table
 from mixjax.files import local_path
 from mixjax.sweeps.arrays import as_computable
 
-__all__ = ["Losses", "as_losses", "read_losses"]
+__all__ = ["Losses", "as_losses", "as_seeds", "read_losses"]
 
 
 class Losses(NamedTuple):
@@ -75,11 +76,30 @@ def as_losses(losses: Any, seeds: Sequence[int] | None = None, metrics: Sequence
     return _checked(
         Losses(
             names=tuple(arrays),
-            seeds=tuple(range(num_seeds) if seeds is None else map(int, seeds)),
+            seeds=as_seeds("seeds", range(num_seeds) if seeds is None else seeds),
             metrics=tuple([f"loss_{m}" for m in range(num_metrics)] if metrics is None else map(str, metrics)),
             values=np.stack(list(arrays.values())) if arrays else np.empty((0, 0, 0)),
         )
     )
+
+
+def as_seeds(name: str, seeds: Iterable[int]) -> tuple[int, ...]:
+    """Checks seeds, which a cast to integers would change if they were fractions.
+
+    Args:
+        name: the argument as the error calls it.
+        seeds: integers of at least 0.
+
+    Returns:
+        The seeds.
+
+    Raises:
+        ValueError: other numbers.
+    """
+    found = list(seeds)
+    for seed in found:
+        check_integer(name, seed, 0)
+    return tuple(map(int, found))
 
 
 def read_losses(path: str | os.PathLike) -> Losses:

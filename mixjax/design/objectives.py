@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mixjax.checks import nearest
+from mixjax.numbers import as_reals
 
 __all__ = ["Objective", "as_objective"]
 
@@ -87,7 +88,7 @@ def as_objective(objective: Any, metrics: Sequence[str]) -> Objective:
     if isinstance(objective, Mapping):
         weights = np.zeros(size)
         for name, weight in objective.items():
-            weights[_place(name, metrics)] = weight
+            weights[_place(name, metrics)] = as_reals(f"objective of {name!r}", weight)
         name = " + ".join(f"{weight:g} {metric}" for metric, weight in objective.items())
     elif isinstance(objective, Sequence) and all(isinstance(name, str) for name in objective):
         places = [_place(name, metrics) for name in objective]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mixjax.checks import as_simplex, check_non_negative
+from mixjax.checks import as_simplex, check_integer, check_non_negative
 from mixjax.design.comparing import Comparison, compared
 from mixjax.design.divergence import entropy, within_prior
 from mixjax.design.fitted import Fitted
@@ -140,6 +140,7 @@ def propose(
     wanted = as_objective(objective, swarm.metrics)
     bounds = as_bounds(swarm.domains, min_share, max_share)
     check_non_negative("penalty", penalty)
+    check_integer("seed", seed, 0)
     if prior is not None:
         # float32 sums to one up to its own rounding only.
         prior = np.asarray(as_simplex("prior", prior), np.float64)

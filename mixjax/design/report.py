@@ -12,7 +12,7 @@ from mixjax.checks import requires
 from mixjax.design.candidates import candidates
 from mixjax.design.choosing import verdict
 from mixjax.design.fitted import law_of
-from mixjax.design.tables import write_mixtures
+from mixjax.design.writing import write_mixtures
 from mixjax.files import write_whole
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ def write_design(folder: Path, proposal: Proposal, *, source: str = "") -> None:
     folder.mkdir(parents=True, exist_ok=True)
     weights = dict(zip(swarm.domains, map(float, proposal.weights), strict=True))
     mixture = {"weights": weights, "value": proposal.value, "low": proposal.low, "high": proposal.high}
+    if fitted.budget is not None:
+        mixture["budget"] = fitted.budget
     write_whole(folder / "mixture.json", json.dumps(mixture, indent=2) + "\n")
     predicted = fitted.predict(swarm.mixtures, "run", budget=swarm.budgets)
     columns = {"run": np.repeat(np.arange(len(swarm.losses)), len(swarm.metrics))}
@@ -87,7 +89,7 @@ def report_text(proposal: Proposal, *, source: str = "") -> str:
         Markdown.
     """
     fitted, swarm = proposal.fitted, proposal.fitted.swarm
-    num_mixtures = int(swarm.groups().max()) + 1
+    num_mixtures = int(swarm.groups(across_budgets=True).max()) + 1
     lines = [
         "# A mixture from a swarm of runs",
         "",
@@ -96,6 +98,7 @@ def report_text(proposal: Proposal, *, source: str = "") -> str:
         "",
         "## The proposal",
         "",
+        *_for_budget(proposal),
         f"Objective: {proposal.objective.name}. Predicted: {proposal.value:.5g}, 90 % interval {proposal.low:.5g} to "
         f"{proposal.high:.5g}, for the mean over seeds if the law holds.",
         "",
@@ -118,6 +121,18 @@ def report_text(proposal: Proposal, *, source: str = "") -> str:
         "![Predicted and measured losses, and the proposal](figure.png)",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _for_budget(proposal):
+    """Tells how many tokens the mixture is for, and how far that is from the runs."""
+    fitted = proposal.fitted
+    if fitted.budget is None:
+        return []
+    largest = fitted.swarm.budgets.max()
+    beyond = ""
+    if fitted.budget > largest:
+        beyond = f", {fitted.budget / largest:.3g} times the largest of the runs: the law extrapolates"
+    return [f"For a run of {fitted.budget:.6g} tokens{beyond}.", ""]
 
 
 def _shares(proposal):

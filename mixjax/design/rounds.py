@@ -106,6 +106,7 @@ def next_round(
         data selection and test point rejection", 2000, with bootstrap covariances in place of a Gaussian process.
     """
     check_integer("num", num, 0)
+    check_integer("seed", seed, 0)
     check_choice("kind", kind, ("informative", "thompson"))
     check_non_negative("slack", slack)
     check_non_negative("diameter", diameter)

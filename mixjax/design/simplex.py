@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mixjax.checks import nearest
+from mixjax.numbers import as_reals
 
 __all__ = ["Bounds", "as_bounds", "project"]
 
@@ -40,6 +41,7 @@ def as_bounds(domains: Sequence[str], min_share: Any = None, max_share: Any = No
         The bounds.
 
     Raises:
+        TypeError: shares that are no numbers.
         ValueError: an unknown domain, a share outside [0, 1], a least share above the largest, or no mixture within.
 
     Example:
@@ -65,9 +67,9 @@ def _by_domain(name, domains, given, default):
         for domain, share in given.items():
             if domain not in domains:
                 raise ValueError(f"{name} names {domain!r}, which is no domain; {nearest(str(domain), domains)}")
-            shares[list(domains).index(domain)] = share
+            shares[list(domains).index(domain)] = as_reals(f"{name} of {domain!r}", share)
     else:
-        shares = np.asarray(default if given is None else given, np.float64)
+        shares = as_reals(name, default if given is None else given)
         if shares.shape not in ((), (len(domains),)):
             raise ValueError(f"{name} must be a number or one per domain, [{len(domains)}], got shape {shares.shape}.")
         shares = np.broadcast_to(shares, len(domains)).copy()

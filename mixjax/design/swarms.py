@@ -93,6 +93,7 @@ def swarm(
         raise ValueError(f"domains must have a name for each of {size} shares of the prior, got {len(names)}.")
     check_integer("num", num, 1)
     check_integer("repeats", repeats, 1)
+    check_integer("seed", seed, 0)
     check_choice("kind", kind, ("dirichlet", "sobol", "d_optimal"))
     check_range("temperature", temperature, 0.0, 1.0)
     check_range("floor", floor, 0.0, 1.0 / size)

@@ -1,21 +1,20 @@
-"""Reads and writes tables of mixtures and losses, CSV or Parquet, as Olmix and RegMix keep them."""
+"""Reads tables of mixtures and losses, CSV or Parquet, as Olmix and RegMix keep them."""
 
 from __future__ import annotations
 
 import csv
 import os
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from mixjax.checks import check_choice, requires
-from mixjax.design.runs import Swarm, as_mixtures, as_swarm
-from mixjax.files import local_path, write_whole
+from mixjax.checks import requires
+from mixjax.design.runs import Swarm, as_swarm
+from mixjax.files import local_path
 
-__all__ = ["Table", "read_table", "read_tables", "write_mixtures", "write_tables"]
+__all__ = ["Table", "is_parquet", "read_table", "read_tables"]
 
 # Columns that say which run a row is, the most telling first. All of them are no domains and no metrics.
 _KEYS = ("run", "run_id", "index", "name")
@@ -37,7 +36,7 @@ class Table(NamedTuple):
     @property
     def unit(self) -> str:
         """Names what rows are counted by: lines of a text, or rows of a Parquet file."""
-        return "row" if _is_parquet(self.path) else "line"
+        return "row" if is_parquet(self.path) else "line"
 
     def number(self, i: int, column: str, key: str | None = None) -> float:
         """Reads a number; an empty cell is NaN."""
@@ -48,7 +47,9 @@ class Table(NamedTuple):
             raise ValueError(f"{self.row(i, key)}: {column!r} must be a number, got {text!r}.") from None
 
 
-def read_tables(ratios: str | os.PathLike, metrics: str | os.PathLike, *, drop: bool = False) -> Swarm:
+def read_tables(
+    ratios: str | os.PathLike, metrics: str | os.PathLike, *, drop: bool = False, budget: str = "budget"
+) -> Swarm:
     """Reads the mixtures and the losses of a swarm from two files, CSV or, if their names end so, Parquet.
 
     Rows belong together by the first of the columns "run", "run_id", "index" and "name" that both files have, or by
@@ -68,6 +69,8 @@ def read_tables(ratios: str | os.PathLike, metrics: str | os.PathLike, *, drop: 
         metrics: the file of the losses; lower is better.
         drop: whether what says nothing of the mixture is left out with a warning, as Olmix does: runs that stand in one
             of the files only or lack a loss, and domains that are 0 in every run. By default it is an error.
+        budget: the column with the tokens that each run was trained on, if one of the files has it. Where it is the
+            same in all runs it is left out.
 
     Returns:
         The swarm, in the order of the mixtures.
@@ -75,7 +78,8 @@ def read_tables(ratios: str | os.PathLike, metrics: str | os.PathLike, *, drop: 
     Raises:
         OSError: a file that cannot be read.
         ValueError: no table, the same file twice, files that name their runs by different columns, a run that only one
-            file has or that stands twice, a column that stands twice, a cell that is no number, and what
+            file has or that stands twice, a column that stands twice, a cell that is no number, a budget column that
+            both files have, or neither though another name than "budget" was given, and what
             :func:`mixjax.design.as_swarm` refuses; the error names the line or the column.
         ImportError: pandas is missing (extra ``experiments``), or pyarrow for Parquet (extra ``parquet``).
 
@@ -94,6 +98,7 @@ def read_tables(ratios: str | os.PathLike, metrics: str | os.PathLike, *, drop: 
     shares, losses = read_table(local_path("ratios", ratios)), read_table(local_path("metrics", metrics))
     if os.path.samefile(shares.path, losses.path):
         raise ValueError(f"metrics must be the file of the losses, got {losses.path}, the file of the mixtures.")
+    paid, shares, losses = _without_budget(shares, losses, budget)
     own, others = ([name for name in _KEYS if name in table.frame] for table in (shares, losses))
     key = next((name for name in own if name in others), None)
     if key is None and own and others:
@@ -112,8 +117,14 @@ def read_tables(ratios: str | os.PathLike, metrics: str | os.PathLike, *, drop: 
         rows, order = _matched(shares, losses, key, drop)
     mixtures, values = _numbers(shares, key)[rows], _numbers(losses, key)[order]
     domains = list(shares.columns)
+    tokens = None
+    if paid is not None:
+        at = rows if paid is shares else order
+        tokens = np.array([paid.number(int(i), budget, key) for i in at])
+        tokens = None if np.ptp(tokens) == 0 else tokens
     if drop:
         complete = ~np.isnan(values).any(axis=1)
+        tokens = None if tokens is None else tokens[complete]
         rows, order, mixtures, values = rows[complete], order[complete], mixtures[complete], values[complete]
         used = np.flatnonzero((mixtures != 0).any(axis=0))
         kept = [domains[d] for d in used]
@@ -124,106 +135,10 @@ def read_tables(ratios: str | os.PathLike, metrics: str | os.PathLike, *, drop: 
         values,
         domains=domains,
         metrics=losses.columns,
+        budgets=tokens,
         mixture_row=lambda i: shares.row(int(rows[i]), key),
         loss_row=lambda i: losses.row(int(order[i]), key),
     )
-
-
-def write_tables(
-    swarm: Swarm,
-    ratios: str | os.PathLike,
-    metrics: str | os.PathLike,
-    *,
-    layout: Literal["olmix", "regmix"] = "olmix",
-    runs: Sequence[str] | None = None,
-) -> None:
-    """Writes the mixtures and the losses of a swarm to two files, CSV or, if their names end so, Parquet.
-
-    Args:
-        swarm: what to write.
-        ratios: the file of the mixtures.
-        metrics: the file of the losses.
-        layout: ``"olmix"`` writes the columns run, name and index, ``"regmix"`` an index from 1.
-        runs: names of the runs; by default "run_0" and so on. Tables of RegMix have none.
-
-    Raises:
-        ValueError: another layout, or another number of names.
-        OSError: a file that cannot be written.
-        ImportError: pandas is missing (extra ``experiments``), or pyarrow for Parquet (extra ``parquet``).
-
-    Example:
-        >>> import mixjax, tempfile
-        >>> swarm = mixjax.design.as_swarm([[0.75, 0.25], [0.5, 0.5]], [[1.0], [2.0]], domains=["web", "code"])
-        >>> ratios, metrics = (f"{tempfile.mkdtemp()}/{name}.csv" for name in ("ratios", "metrics"))
-        >>> write_tables(swarm, ratios, metrics, layout="regmix")
-        >>> print(open(ratios).read())
-        index,web,code
-        1,0.75,0.25
-        2,0.5,0.5
-    """
-    with requires("experiments", "mixjax.design.write_tables"):
-        import pandas as pd
-
-    check_choice("layout", layout, ("olmix", "regmix"))
-    num = len(swarm.mixtures)
-    names = _run_names(runs, num)
-    head = {"index": np.arange(1, num + 1)}
-    if layout == "olmix":
-        head = {"run": names, "name": names, "index": np.arange(num)}
-    for path, array, columns in ((ratios, swarm.mixtures, swarm.domains), (metrics, swarm.losses, swarm.metrics)):
-        frame = pd.concat([pd.DataFrame(head), pd.DataFrame(array, columns=list(columns))], axis=1)
-        _write(frame, local_path("path", path))
-
-
-def write_mixtures(
-    mixtures: Any, path: str | os.PathLike, domains: Sequence[str], *, runs: Sequence[str] | None = None
-) -> None:
-    """Writes mixtures to a file, CSV or Parquet, which :func:`read_tables` reads beside the losses of their runs.
-
-    Args:
-        mixtures: ``[n, D]``.
-        path: the file.
-        domains: ``[D]``, the names of the domains.
-        runs: ``[n]``, the names of the runs; by default "run_0" and so on.
-
-    Raises:
-        TypeError: entries that are no numbers.
-        ValueError: rows that are no mixtures, or another number of names.
-        OSError: the file cannot be written.
-        ImportError: pandas is missing (extra ``experiments``).
-
-    Example:
-        >>> import tempfile
-        >>> path = f"{tempfile.mkdtemp()}/ratios.csv"
-        >>> write_mixtures([[0.75, 0.25]], path, ["web", "code"])
-        >>> print(open(path).read())
-        run,name,index,web,code
-        run_0,run_0,0,0.75,0.25
-    """
-    with requires("experiments", "mixjax.design.write_mixtures"):
-        import pandas as pd
-
-    shares = as_mixtures("mixtures", mixtures, list(domains))
-    names = _run_names(runs, len(shares))
-    head = pd.DataFrame({"run": names, "name": names, "index": np.arange(len(shares))})
-    frame = pd.concat([head, pd.DataFrame(shares, columns=list(domains))], axis=1)
-    _write(frame, local_path("path", path))
-
-
-def _write(frame, path):
-    if not _is_parquet(path):
-        write_whole(path, frame.to_csv(index=False))
-        return
-    with requires("parquet", "Parquet"):
-        import pyarrow  # noqa: F401
-    write_whole(path, frame.to_parquet(index=False))
-
-
-def _run_names(runs, num):
-    names = [f"run_{i}" for i in range(num)] if runs is None else list(runs)
-    if len(names) != num:
-        raise ValueError(f"runs must have a name for each of {num} runs, got {len(names)}.")
-    return names
 
 
 def read_table(path: Path) -> Table:
@@ -243,7 +158,7 @@ def read_table(path: Path) -> Table:
     with requires("experiments", "mixjax.design.read_table"):
         import pandas as pd
 
-    if _is_parquet(path):
+    if is_parquet(path):
         return _read_parquet(path)
     try:
         # pandas would rename a column that stands twice, and leaves out empty lines without saying which.
@@ -267,7 +182,8 @@ def read_table(path: Path) -> Table:
     return _table(path, pd.DataFrame([row for _, row in rows[1:]], columns=header, dtype=str), rows[1:])
 
 
-def _is_parquet(path):
+def is_parquet(path: Path) -> bool:
+    """Tells whether a file is Parquet, by its name."""
     return path.suffix.lower() in (".parquet", ".pq")
 
 
@@ -303,6 +219,21 @@ def _table(path, frame, rows):
 
 def _is_nameless(column):
     return not column or column.startswith("Unnamed:")
+
+
+def _without_budget(shares: Table, losses: Table, name: str) -> tuple[Table | None, Table, Table]:
+    """Finds the file that has the column of budgets, if one has; returns it, and both files without the column."""
+    having = [table for table in (shares, losses) if name in table.columns]
+    if not having and name == "budget":
+        return None, shares, losses
+    if len(having) != 1:
+        have = "both have" if having else "neither has"
+        raise ValueError(f"{shares.path} and {losses.path}: {have} the column {name!r}; one of them must have it.")
+    kept = [table._replace(columns=tuple(c for c in table.columns if c != name)) for table in (shares, losses)]
+    for table in kept:
+        if not table.columns:
+            raise ValueError(f"{table.path}: has no column besides {name!r}.")
+    return kept[0] if having[0] is shares else kept[1], kept[0], kept[1]
 
 
 def _warn_of_dropped(shares, losses, num_runs, domains):

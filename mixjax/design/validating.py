@@ -11,7 +11,7 @@ import numpy as np
 
 from mixjax.checks import nearest
 from mixjax.design.comparing import difference_text
-from mixjax.design.measured import as_losses
+from mixjax.design.measured import as_losses, as_seeds
 from mixjax.design.objectives import Objective, as_objective
 from mixjax.statistics import MIN_SEEDS, PairedDifference, holm, mean_stderr, paired_difference
 
@@ -154,7 +154,7 @@ def validate(
     wanted = as_objective(objective, measured.metrics)
     if proposal not in measured.names:
         raise ValueError(f"proposal must be one of the mixtures, got {proposal!r}; {nearest(proposal, measured.names)}")
-    used = sorted(set(map(int, used_seeds)) & set(measured.seeds))
+    used = sorted(set(as_seeds("used_seeds", used_seeds)) & set(measured.seeds))
     if used:
         raise ValueError(f"seeds must be fresh, but the swarm has used {', '.join(map(str, used[:10]))}.")
     # A metric that does not count may be missing: 0 times NaN would be NaN.

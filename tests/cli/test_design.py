@@ -45,6 +45,19 @@ def test_a_named_law_and_objective(command, tables):
     assert code == 0 and "by quadratic" in out and out.splitlines()[3].startswith("z: ")
 
 
+def test_proposes_for_a_budget_beyond_those_of_the_runs(command, tables, tmp_path):
+    text = (tmp_path / "metrics.csv").read_text().splitlines()
+    rows = [line + f",{tokens}" for line, tokens in zip(text, ["tokens", *[1e6, 4e6] * 15], strict=True)]
+    (tmp_path / "metrics.csv").write_text("\n".join(rows))
+    options = ("--law", "log_linear", "--resamples", "20", "--budget-column", "tokens", "--out", "found")
+    code, _, err = command("design", "fit", *tables, *options)
+    assert code == 2 and "the runs differ in 'tokens': give --budget" in err
+    code, _, err = command("design", "fit", *tables, *options, "--budget", "1e7")
+    assert code == 0, err
+    assert json.loads((tmp_path / "found/mixture.json").read_text())["budget"] == 1e7
+    assert "For a run of 1e+07 tokens, 2.5 times the largest of the runs" in (tmp_path / "found/report.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -57,6 +70,8 @@ def test_a_named_law_and_objective(command, tables):
         (("--prior", "sizes.json"), "sizes.json: has no size of the domain 'a=b'"),
         (("--prior", "list.json"), "list.json: must be JSON of the form {domain: size}"),
         (("--prior", "none.json"), "none.json"),
+        (("--budget", "1e9"), "--budget 1e+09: needs a column 'budget' with the tokens of runs that differ"),
+        (("--budget-column", "tokens"), "neither has the column 'tokens'; one of them must have it"),
         (("--resamples", "2"), "resamples must be an integer of at least 20, got 2"),
         (("--out", "gs://bucket"), "--out: takes a path of the local file system"),
     ],

@@ -180,3 +180,39 @@ def test_one_run_that_diverged_does_not_decide_into_which_valley_the_fit_goes(bi
         losses[4] = big
         mean, _, _ = design.fit(mixtures, losses, law="log_linear", resamples=20).predict(mixtures)
         assert np.abs(mean - truth).max() < 0.01
+
+
+def _fitted():
+    _, mixtures, losses = swarm(3, 2, 12, 0.01, seed=0)
+    return design.fit(mixtures, losses, law="log_linear", resamples=20)
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: design.propose(_fitted(), max_share="0.5"), "max_share"),
+        (lambda: design.propose(_fitted(), max_share={"domain_0": "x"}), "max_share of 'domain_0'"),
+        (lambda: design.propose(_fitted(), min_share=[[0.1], [0.1, 0.2]]), "min_share"),
+        (lambda: design.propose(_fitted(), {"loss_0": "x"}), "objective of 'loss_0'"),
+        (lambda: design.propose(_fitted(), prior=["a", "b", "c"]), "prior"),
+        (lambda: design.propose(_fitted(), seed=0.5), "seed"),
+        (lambda: design.swarm(["a", "b"], 3), "prior"),
+        (lambda: design.swarm([1, 2], 3, seed=-1), "seed"),
+        (lambda: design.fit(np.eye(2), np.eye(2), seed="x"), "seed"),
+        (lambda: design.subset(3, 2, seed=0.5), "seed"),
+        (lambda: design.next_round(design.propose(_fitted()), 2, seed=0.5), "seed"),
+        (lambda: design.validate({"proposal": [1, 2, 3], "u": [2, 3, 4]}, seeds=[0, 0.5, 1]), "seeds"),
+        (lambda: design.validate({"proposal": [1, 2, 3], "u": [2, 3, 4]}, used_seeds=["a"]), "used_seeds"),
+    ],
+)
+def test_what_is_no_number_is_named_by_its_argument(call, name):
+    with pytest.raises((TypeError, ValueError), match=rf"^{name} must be .*, got "):
+        call()
+
+
+def test_a_law_may_be_named_alone_in_a_cross_validation():
+    _, mixtures, losses = swarm(3, 2, 12, 0.01, seed=0)
+    found = design.as_swarm(mixtures, losses)
+    (alone,) = design.cross_validate(found, "log_linear", resamples=20)
+    (listed,) = design.cross_validate(found, ["log_linear"], resamples=20)
+    np.testing.assert_array_equal(alone.predicted, listed.predicted)

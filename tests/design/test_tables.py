@@ -203,3 +203,65 @@ def test_what_says_nothing_is_left_out_where_that_is_asked_for(tmp_path):
     (tmp_path / "m.csv").write_text("run,l\nv,1\nw,2\n")
     with pytest.raises(ValueError, match="have no run in common"):
         design.read_tables(tmp_path / "r.csv", tmp_path / "m.csv", drop=True)
+
+
+@pytest.fixture
+def budgets():
+    """Returns a swarm whose runs differ in budget."""
+    _, mixtures, losses = swarm(3, 2, 6, 0.01, seed=0)
+    return design.as_swarm(
+        np.repeat(mixtures, 2, axis=0), np.repeat(losses, 2, axis=0) + [[0.0], [0.1]] * 6, budgets=[1e6, 4e6] * 6
+    )
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_budgets_are_written_and_read_back(tmp_path, budgets, suffix):
+    files = tmp_path / f"r{suffix}", tmp_path / f"m{suffix}"
+    design.write_tables(budgets, *files)
+    found = design.read_tables(*files)
+    np.testing.assert_array_equal(found.budgets, budgets.budgets)
+    np.testing.assert_array_equal(found.losses, budgets.losses)
+    assert found.metrics == budgets.metrics
+
+
+def test_budgets_stand_in_either_file_under_any_name_and_follow_their_runs(tmp_path):
+    ratios, metrics = tmp_path / "r.csv", tmp_path / "m.csv"
+    ratios.write_text("run,tokens,web,code\na,10,0.7,0.3\nb,20,0.2,0.8\nc,30,0.5,0.5\n")
+    metrics.write_text("run,l\nc,3\na,1\nb,\n")
+    with pytest.warns(UserWarning, match="left out: 1"):
+        found = design.read_tables(ratios, metrics, budget="tokens", drop=True)
+    assert found.budgets.tolist() == [10.0, 30.0] and found.domains == ("web", "code")
+    ratios.write_text("run,web,code\na,0.7,0.3\nb,0.2,0.8\n")
+    metrics.write_text("run,tokens,l\nb,20,2\na,10,1\n")
+    found = design.read_tables(ratios, metrics, budget="tokens")
+    assert found.budgets.tolist() == [10.0, 20.0] and found.metrics == ("l",)
+    # Where all runs have the same, the law needs none.
+    metrics.write_text("run,budget,l\nb,20,2\na,20,1\n")
+    assert design.read_tables(ratios, metrics).budgets is None
+
+
+@pytest.mark.parametrize(
+    ("ratios", "metrics", "budget", "message"),
+    [
+        ("run,web,code\na,0.7,0.3\nb,0.2,0.8\n", "run,l\na,1\nb,2\n", "tokens", "neither has the column 'tokens'"),
+        (
+            "run,budget,web,code\na,1,0.7,0.3\nb,2,0.2,0.8\n",
+            "run,budget,l\na,1,1\nb,2,2\n",
+            "budget",
+            "both have the column 'budget'; one of them must",
+        ),
+        ("run,web,code\na,0.7,0.3\nb,0.2,0.8\n", "run,budget\na,1\nb,2\n", "budget", "no column besides 'budget'"),
+        (
+            "run,web,code\na,0.7,0.3\nb,0.2,0.8\n",
+            "run,budget,l\na,1,1\nb,x,2\n",
+            "budget",
+            "line 3 .*'budget' must be",
+        ),
+        ("run,web,code\na,0.7,0.3\nb,0.2,0.8\n", "run,budget,l\na,1,1\nb,-1,2\n", "budget", "line 3 .*got -1"),
+    ],
+)
+def test_bad_budgets_are_named(tmp_path, ratios, metrics, budget, message):
+    (tmp_path / "r.csv").write_text(ratios)
+    (tmp_path / "m.csv").write_text(metrics)
+    with pytest.raises(ValueError, match=message):
+        design.read_tables(tmp_path / "r.csv", tmp_path / "m.csv", budget=budget)
