@@ -14,7 +14,6 @@ import numpy as np
 from mixjax.sweeps import costs
 from mixjax.sweeps.devices import outside_meshes
 from mixjax.sweeps.executor import Executor
-from mixjax.sweeps.metrics import time_axes
 from mixjax.sweeps.prepared import Prepared
 from mixjax.sweeps.programs import Program
 from mixjax.sweeps.progress import Progress
@@ -51,7 +50,7 @@ class DryRun:
         compile_seconds: time that tracing and compiling took, with the measurements of ``vectorize="auto"``.
         run_seconds: estimated time of the whole sweep, without saving, which takes 1 % of the time. Where a chunk takes
             half a second at most, a few are computed and timed; else one call, which with "map" computes one run a
-            device, with :class:`mixjax.sweeps.Segments` one segment.
+            device, with :class:`mixjax.sweeps.Segments` one segment and what comes after the last one.
     """
 
     num_runs: int
@@ -124,12 +123,24 @@ def _run_seconds(prepared: Prepared, program: Program, chunks: Sequence[tuple[in
     few = min(program.num_devices * program.lanes, most)
     # Only one round is computed, and of that one segment, where a whole chunk would take long.
     per_round, per_chunk = num_segments(prepared.train) * part_seconds(prepared, program, few), 0.0
+    per_round += _finish_seconds(prepared, program, few)
     if per_round * num_rounds(most) < _AFFORDABLE_SECONDS:
         per_round = _chunk_seconds(prepared, program, few)
         if num_rounds(most) > 1:
             more = max(_chunk_seconds(prepared, program, most) - per_round, 0.0) / (num_rounds(most) - 1)
             per_round, per_chunk = more, max(per_round - more, 0.0)
     return sum(per_chunk + per_round * num_rounds(stop - first) for first, stop in chunks)
+
+
+def _finish_seconds(prepared: Prepared, program: Program, num: int) -> float:
+    """Times what ``num`` runs do after their last segment."""
+    if not isinstance(prepared.train, Segments) or prepared.train.finish is None:
+        return 0.0
+    inputs = program.inputs(prepared.runs.part(0, num), program.place_data(prepared.data))
+    ready = inputs._replace(state=program.start(inputs))
+    start = time.perf_counter()
+    program.finish(ready, np.ones(num, bool))
+    return time.perf_counter() - start
 
 
 def _chunk_seconds(prepared: Prepared, program: Program, num: int) -> float:
@@ -140,7 +151,7 @@ def _chunk_seconds(prepared: Prepared, program: Program, num: int) -> float:
         total=num,
         kept={},
         segments=num_segments(prepared.train),
-        time_axes=time_axes(prepared.train, prepared.dims),
+        time_axes=prepared.time_axes,
     )
     executor = Executor(prepared, program, may_halve=False, saver=Saver(None), progress=progress)
 
@@ -163,4 +174,6 @@ def _flops(prepared: Prepared) -> float:
     if not isinstance(train, Segments):
         return costs.flops(train, key, hparams, data)
     carry = jax.eval_shape(train.init, key, hparams, data)
-    return costs.flops(train.init, key, hparams, data) + train.num * costs.flops(train.advance, carry, hparams, data)
+    ends = 0.0 if train.finish is None else costs.flops(train.finish, carry, hparams, data)
+    segments = train.num * costs.flops(train.advance, carry, hparams, data)
+    return costs.flops(train.init, key, hparams, data) + segments + ends

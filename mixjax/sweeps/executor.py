@@ -107,7 +107,9 @@ class Executor:
         carry = program.start(inputs) if kept is None else program.place_carry(kept.arrays)
         while not history.is_complete:
             carry, metrics = program.run(inputs._replace(state=carry))
-            history.add(program.take(metrics, num))
+            ended = history.add(program.take(metrics, num))
+            if train.finish is not None and ended.any():
+                history.end(ended, program.take(program.finish(inputs._replace(state=carry), ended), num))
             # The caller reports and saves the whole chunk: after its last segment there is nothing to keep.
             if history.is_complete:
                 break

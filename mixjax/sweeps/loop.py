@@ -17,7 +17,6 @@ from mixjax.sweeps.executor import Executor
 from mixjax.sweeps.host_loops import HostLoop
 from mixjax.sweeps.hosts import Hosts
 from mixjax.sweeps.identity import identity_of
-from mixjax.sweeps.metrics import time_axes
 from mixjax.sweeps.on_host import run_on_host
 from mixjax.sweeps.prepared import Prepared
 from mixjax.sweeps.progress import Callback, Progress, Tracker
@@ -190,7 +189,7 @@ def run(
         total=runs.num,
         kept=kept,
         segments=num_segments(spec.train),
-        time_axes=time_axes(spec.train, prepared.dims),
+        time_axes=prepared.time_axes,
     )
     attrs = {
         "num_runs": runs.num,

@@ -120,8 +120,8 @@ class Lowered(NamedTuple):
     """Holds the traced programs of a chunk.
 
     Args:
-        programs: one program where the training run is a plain function. Two for :class:`Segments`: the first makes
-            the carry, the second runs a segment.
+        programs: one program where the training run is a plain function. Two or three for :class:`Segments`: the first
+            makes the carry, the second runs a segment, and the third, where there is ``finish``, measures the end.
         carry: the pytree structure of the carry; None for a plain function.
     """
 
@@ -143,12 +143,15 @@ def lower(signature: Signature) -> Lowered:
     train = signature.train
     seed = jax.ShapeDtypeStruct((), jnp.uint32)
     if isinstance(train, Segments):
-        init, advance = _on_words(train)
+        init, advance, finish = _on_words(train)
         carry = jax.eval_shape(init, seed, signature.hparams.tree, signature.labels.tree, signature.data.tree)
         # The old carry is donated, so that the new one takes over its memory: with large models the
         # carry is most of what a program holds.
-        programs = (_lower_one(init, seed, signature), _lower_one(advance, carry, signature, donate=True))
-        return Lowered(programs, jax.tree.structure(carry))
+        programs = [_lower_one(init, seed, signature), _lower_one(advance, carry, signature, donate=True)]
+        if train.finish is not None:
+            # Not donated: other runs of the chunk may go on from this carry.
+            programs.append(_lower_one(finish, carry, signature))
+        return Lowered(tuple(programs), jax.tree.structure(carry))
 
     # The key is made inside the program: seeds are plain integers, which can be dealt out to devices and kept on disk.
     def run(seed, hparams, labels, data):
@@ -158,7 +161,7 @@ def lower(signature: Signature) -> Lowered:
 
 
 def _on_words(segments: Segments):
-    """Returns ``init`` and ``advance`` for a carry that can be written to disk: its random keys become their words."""
+    """Returns ``init``, ``advance`` and ``finish`` for a carry that can be written: its random keys become words."""
 
     def init(seed, hparams, labels, data):
         return with_words(segments.init(jax.random.key(seed), hparams | labels, data))
@@ -167,7 +170,10 @@ def _on_words(segments: Segments):
         carry, metrics = segments.advance(with_keys(carry), hparams | labels, data)
         return with_words(carry), metrics
 
-    return init, advance
+    def finish(carry, hparams, labels, data):
+        return segments.finish(with_keys(carry), hparams | labels, data)
+
+    return init, advance, finish
 
 
 def _lower_one(function: Callable, state: Any, signature: Signature, donate: bool = False):

@@ -22,11 +22,13 @@ class SegmentShapes(NamedTuple):
         before: the carry that the segment takes.
         after: the carry that the segment returns.
         metrics: the segment's metrics, time first.
+        ends: the metrics of a run's end; empty without ``finish``.
     """
 
     before: Any
     after: Any
     metrics: Any
+    ends: Any
 
 
 def segment_shapes(segments: Segments, hparams: Any, data: Any) -> SegmentShapes:
@@ -42,7 +44,8 @@ def segment_shapes(segments: Segments, hparams: Any, data: Any) -> SegmentShapes
     """
     before = jax.eval_shape(segments.init, jax.random.key(0), hparams, data)
     after, metrics = jax.eval_shape(segments.advance, before, hparams, data)
-    return SegmentShapes(before, after, metrics)
+    ends = {} if segments.finish is None else jax.eval_shape(segments.finish, after, hparams, data)
+    return SegmentShapes(before, after, metrics, ends)
 
 
 def metric_dims(
@@ -90,22 +93,28 @@ def metric_dims(
     return named
 
 
-def time_axes(train: Train | Segments, dims: Mapping[str, tuple[str, ...]]) -> dict[str, int | None]:
+def time_axes(
+    train: Train | Segments, dims: Mapping[str, tuple[str, ...]], hparams: Any = None, data: Any = None
+) -> dict[str, int | None]:
     """Finds the dimension of time of each metric.
 
     Args:
         train: the training run.
         dims: metric -> names of its dimensions.
+        hparams: hyperparameter -> ``jax.ShapeDtypeStruct``; needed where ``train`` has a ``finish``.
+        data: pytree of arrays, or of their shapes; needed there too.
 
     Returns:
         Metric -> the place of time among the metric's own dimensions, or None where it has no time. With
-        :class:`Segments` the first dimension is time, else the first dimension called "step" or "time" is.
+        :class:`Segments` the first dimension is time in what segments return. Else, and at a run's end, the first
+        dimension called "step" or "time" is.
     """
+    whole = dims
     if isinstance(train, Segments):
-        return dict.fromkeys(dims, 0)
-    places = {}
-    for name, own in dims.items():
-        places[name] = next((place for place, dim in enumerate(own) if dim in ("step", "time")), None)
+        whole = () if train.finish is None else segment_shapes(train, hparams, data).ends
+    places: dict[str, int | None] = dict.fromkeys(dims, 0)
+    for name in whole:
+        places[name] = next((place for place, dim in enumerate(dims[name]) if dim in ("step", "time")), None)
     return places
 
 
@@ -124,15 +133,20 @@ def _sizes(shapes, named, coords):
 
 def _metric_shapes(train, hparams, data) -> dict[str, jax.ShapeDtypeStruct]:
     """Returns the shapes of one run's metrics, with all segments of :class:`Segments` joined along time."""
+    ends = {}
     if isinstance(train, Segments):
-        one = _checked_segment(train, hparams, data).metrics
+        _, _, one, ends = _checked_segment(train, hparams, data)
     else:
         one = jax.eval_shape(train, jax.random.key(0), hparams, data)
     if not one:
         raise ValueError("train returned no metric.")
     if not isinstance(train, Segments):
         return one
-    return {name: jax.ShapeDtypeStruct((train.num * x.shape[0], *x.shape[1:]), x.dtype) for name, x in one.items()}
+    joined = {name: jax.ShapeDtypeStruct((train.num * x.shape[0], *x.shape[1:]), x.dtype) for name, x in one.items()}
+    twice = sorted(joined.keys() & ends.keys())
+    if twice:
+        raise ValueError(f"metrics of finish need other names than those of advance, got {twice} from both.")
+    return joined | ends
 
 
 def _checked_segment(segments, hparams, data) -> SegmentShapes:

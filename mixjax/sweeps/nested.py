@@ -84,7 +84,9 @@ def with_flat_metrics(train: Train | Segments, hparams: Any, data: Any) -> Any:
         if any(isinstance(metric, Mapping) for metric in metrics.values()):
             names, structure = jax.tree.flatten(_names(metrics))
             stop = _NestedStop(stop, tuple(names), structure)
-    return train._replace(advance=_FlatAdvance(train.advance), stop=stop)
+    # A function of other arguments than a whole run, of which `_Flat` flattens the metrics all the same.
+    finish = None if train.finish is None else _Flat(train.finish)
+    return train._replace(advance=_FlatAdvance(train.advance), stop=stop, finish=finish)
 
 
 # Classes, not closures: the compiled programs are found again by equality, which a new closure would not have.
@@ -92,8 +94,8 @@ def with_flat_metrics(train: Train | Segments, hparams: Any, data: Any) -> Any:
 class _Flat:
     train: Callable
 
-    def __call__(self, key, hparams, data):
-        return flat_metrics(self.train(key, hparams, data))
+    def __call__(self, state, hparams, data):
+        return flat_metrics(self.train(state, hparams, data))
 
 
 @dataclasses.dataclass(frozen=True)

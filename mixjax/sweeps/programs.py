@@ -34,6 +34,7 @@ class Program:
 
     Args:
         train: the training run. :class:`Segments` make two compiled programs: one makes the carry, one runs a segment.
+            With ``finish`` there is a third one.
         slots: number of runs in a call, rounded up to a multiple of the devices.
         vectorize: "vmap", "map", or how many runs a device computes at once, see :class:`mixjax.sweeps.Sweep`.
         devices: where to run; no more of them are used than there are slots.
@@ -101,7 +102,7 @@ class Program:
     def bytes_per_device(self) -> int:
         """Returns the memory that a call needs on each device, by the compiler's analysis.
 
-        Arguments and results are counted. For :class:`Segments`, the larger of the two programs counts. The number is 0
+        Arguments and results are counted. For :class:`Segments`, the largest of the programs counts. The number is 0
         where the backend has no analysis: every chunk then seems to fit, and is halved where it does not.
         """
         self.compile()
@@ -159,7 +160,23 @@ class Program:
         Returns:
             The metrics of a chunk, or the carry and the metrics of a segment: ``[slots, ...]``, on the devices.
         """
-        return self._call(self._lowered.programs[-1], inputs)
+        # The first program of a run cut in time makes the carry.
+        return self._call(self._lowered.programs[0 if self._lowered.carry is None else 1], inputs)
+
+    def finish(self, inputs: Inputs, ended: np.ndarray) -> Any:
+        """Computes the metrics of the end of some runs of :class:`Segments`.
+
+        Args:
+            inputs: as :meth:`run` takes them for a segment; the carry is not donated.
+            ended: bool, at most ``[slots]``, for which of the first runs.
+
+        Returns:
+            Metrics ``[slots, ...]``, on the devices. Rows of other runs mean nothing.
+        """
+        valid = np.zeros(self.slots, bool)
+        valid[: len(ended)] = ended
+        # Runs that go on are skipped as padding is, where runs are computed one by one.
+        return self._call(self._lowered.programs[2], inputs._replace(valid=self._deal(valid)))
 
     def take(self, tree: Any, num: int) -> Any:
         """Copies the entries of the first ``num`` runs from the devices, in the runs' order, as NumPy arrays."""

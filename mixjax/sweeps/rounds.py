@@ -30,6 +30,7 @@ def in_rounds(
     advance: Callable[[Any, int], tuple[Any, dict[str, Any]]],
     num: int,
     *,
+    finish: Callable[[Any], dict[str, Any]] | None = None,
     name: str = "rounds",
     at_least: float = 60.0,
 ) -> tuple[Any, dict[str, np.ndarray]]:
@@ -49,15 +50,18 @@ def in_rounds(
         advance: ``advance(state, number) -> (state, metrics)``, round ``number`` from 0 on; metrics are name -> array.
             The state keeps its structure, types and shapes, and metrics their names and shapes.
         num: number of rounds, at least 1.
+        finish: ``finish(state) -> metrics``, what the run is worth at its end, such as its test accuracy: called with
+            the state after the last round. A run that is killed afterwards does not call it again.
         name: tells several loops of one run apart, such as one for each method; the name of a file.
         at_least: least number of seconds between two saves.
 
     Returns:
-        The state after the last round, and metrics ``[num, ...]``.
+        The state after the last round, and metrics: those of the rounds ``[num, ...]``, and those of ``finish``.
 
     Raises:
-        ValueError: ``num`` is not positive, ``at_least`` is negative, what was saved does not fit ``start()``, or a
-            round returns a state unlike that of ``start()`` or metrics unlike those of the first round.
+        ValueError: ``num`` is not positive, ``at_least`` is negative, what was saved does not fit ``start()``, a
+            round returns a state unlike that of ``start()`` or metrics unlike those of the first round, or a metric of
+            ``finish`` has the name of a round's.
         TypeError: ``start()`` holds something that is neither an array nor a random key, such as a Python number.
 
     Example:
@@ -65,8 +69,9 @@ def in_rounds(
         >>> def train(run):
         ...     def advance(x, number):
         ...         return x * run.hparams["rate"], {"x": x}
-        ...     x, metrics = mixjax.sweeps.in_rounds(run, lambda: jnp.float32(1.0), advance, num=3)
-        ...     return metrics | {"last": x}
+        ...     def finish(x):
+        ...         return {"last": x}
+        ...     return mixjax.sweeps.in_rounds(run, lambda: jnp.float32(1.0), advance, num=3, finish=finish)[1]
         >>> found = mixjax.sweep(mixjax.sweeps.HostLoop(train), seeds=1, axes={"rate": [0.5]}, dims={"x": ("round",)})
         >>> found.x.values.tolist(), found["last"].values.tolist()
         ([[[1.0, 0.5, 0.25]]], [[0.125]])
@@ -76,7 +81,7 @@ def in_rounds(
     path = run.scratch / f"{name}.npz"
     state = start()
     kinds = _kinds(state)
-    state, rounds = _restored(path, state)
+    state, rounds, ends = _restored(path, state)
     saved, cost = time.monotonic(), 0.0
     for number in range(len(rounds), num):
         state, metrics = advance(state, number)
@@ -91,7 +96,13 @@ def in_rounds(
             saved = time.monotonic()
             cost = saved - now
         run.report((number + 1) / num)
-    return state, _stacked(rounds)
+    if finish is not None and not ends:
+        ends = {metric: np.array(value) for metric, value in finish(state).items()}
+        twice = sorted(ends.keys() & rounds[0].keys())
+        if twice:
+            raise ValueError(f"metrics of finish need other names than those of advance, got {twice} from both.")
+        _save(path, state, rounds, ends)
+    return state, _stacked(rounds) | ends
 
 
 def _kinds(state):
@@ -116,9 +127,10 @@ def _check_same(what, wanted, got, number):
         raise ValueError(f"advance must return {what} {texts[0]} in each round, got {texts[1]} in round {number}.")
 
 
-def _save(path, state, rounds):
+def _save(path, state, rounds, ends=None):
     arrays = {f"state {i}": np.asarray(bits(leaf)) for i, leaf in enumerate(jax.tree.leaves(state))}
     arrays |= {f"metric {metric}": values for metric, values in _stacked(rounds).items()}
+    arrays |= {f"end {metric}": value for metric, value in (ends or {}).items()}
     write_block(path, arrays | {"num_rounds": np.asarray(len(rounds))})
 
 
@@ -127,14 +139,14 @@ def _stacked(rounds):
 
 
 def _restored(path, fresh):
-    """Returns the state and the metrics of each round that were saved, or the fresh state and no rounds."""
+    """Returns the state, the metrics of each round and those of the end that were saved, or the fresh state alone."""
     if not path.exists():
-        return fresh, []
+        return fresh, [], {}
     try:
         arrays = read_block(path)
     except Exception as error:  # whatever a damaged file makes its readers raise
         _LOG.warning("%s is damaged, and its rounds are trained again: %s", path, error)
-        return fresh, []
+        return fresh, [], {}
     leaves, structure = jax.tree.flatten(fresh)
     saved = [array for name, array in arrays.items() if name.startswith("state ")]
     wanted, got = [_described(np.asarray(bits(leaf))) for leaf in leaves], [_described(array) for array in saved]
@@ -143,8 +155,9 @@ def _restored(path, fresh):
             f"{path} was saved by another training: its state is {', '.join(got)}, now it is {', '.join(wanted)}."
         )
     metrics = {name.removeprefix("metric "): array for name, array in arrays.items() if name.startswith("metric ")}
+    ends = {name.removeprefix("end "): array for name, array in arrays.items() if name.startswith("end ")}
     rounds = [{name: array[i] for name, array in metrics.items()} for i in range(int(arrays["num_rounds"]))]
-    return structure.unflatten(map(_like, leaves, saved)), rounds
+    return structure.unflatten(map(_like, leaves, saved)), rounds, ends
 
 
 def _described(array):

@@ -13,8 +13,9 @@ from mixjax.sweeps.arrays import num_runs
 
 __all__ = ["History", "Kept", "Segments", "diverged", "num_segments"]
 
-_METRIC = "metric "
-"""Begins the name of each metric on disk, so that no metric is taken for "done" or for a part of the carry."""
+_METRIC, _END = "metric ", "end "
+"""Begin the names of metrics on disk, so that none is taken for "done" or for a part of the carry: those that segments
+return, and those of the end of a run."""
 
 
 class Segments(NamedTuple):
@@ -32,6 +33,9 @@ class Segments(NamedTuple):
             Once it returns True, the run counts as done: in all later segments its metrics repeat their last entry in
             time. A chunk ends when all its runs are done. A run's result does not depend on the other runs of its
             chunk.
+        finish: ``finish(carry, hparams, data) -> metrics``, what a run is worth at its end, such as its test accuracy:
+            called once, with the carry after the run's last segment, which is the one at which ``stop`` returned True
+            where it did. These metrics have no time, and none has the name of a metric of ``advance``.
 
     Example:
         >>> import jax, jax.numpy as jnp, mixjax
@@ -40,15 +44,19 @@ class Segments(NamedTuple):
         >>> def advance(x, hparams, data):
         ...     xs = x * hparams["rate"] ** jnp.arange(1.0, 3.0)      # two steps
         ...     return xs[-1], {"x": xs}
-        >>> train = mixjax.sweeps.Segments(init, advance, num=2)
-        >>> mixjax.sweep(train, seeds=1, axes={"rate": [0.5]}, dims={"x": ("step",)}).x.values.tolist()
-        [[[0.5, 0.25, 0.125, 0.0625]]]
+        >>> def finish(x, hparams, data):
+        ...     return {"distance": 1.0 - x}
+        >>> train = mixjax.sweeps.Segments(init, advance, num=2, finish=finish)
+        >>> found = mixjax.sweep(train, seeds=1, axes={"rate": [0.5]}, dims={"x": ("step",)})
+        >>> found.x.values.tolist(), found.distance.values.tolist()
+        ([[[0.5, 0.25, 0.125, 0.0625]]], [[0.9375]])
     """
 
     init: Callable
     advance: Callable
     num: int
     stop: Callable | None = None
+    finish: Callable | None = None
 
 
 def num_segments(train: Any) -> int:
@@ -106,10 +114,12 @@ class History:
         # Becomes an array [runs] with the first segment, which tells how many runs there are.
         self._done: Any = np.False_
         self._parts: list[dict[str, np.ndarray]] = []
+        # Metrics of the runs' ends; the rows of runs that have not ended are zeros.
+        self._ends: dict[str, np.ndarray] = {}
         if kept is not None:
             self.num_done, self._done = kept.num_done, kept.arrays["done"]
-            names = [name for name in kept.arrays if name.startswith(_METRIC)]
-            self._parts.append({name.removeprefix(_METRIC): kept.arrays[name] for name in names})
+            self._parts.append(_with_prefix(_METRIC, kept.arrays))
+            self._ends = _with_prefix(_END, kept.arrays)
 
     @property
     def is_complete(self) -> bool:
@@ -121,7 +131,7 @@ class History:
         """Returns the last segment's metrics, ``[runs, time, ...]``."""
         return self._parts[-1]
 
-    def add(self, metrics: dict[str, np.ndarray]) -> None:
+    def add(self, metrics: dict[str, np.ndarray]) -> np.ndarray:
         """Appends a segment.
 
         Runs that were done before this segment repeat their last entry in time. Once all runs are done, the segments
@@ -129,6 +139,9 @@ class History:
 
         Args:
             metrics: name -> ``[runs, time, ...]``.
+
+        Returns:
+            bool ``[runs]``: which runs have ended with this segment, and not before.
         """
         # The program computes all runs of the chunk, the done ones too: what it returns for those is thrown away.
         if np.any(self._done):
@@ -136,22 +149,43 @@ class History:
         self._parts.append(metrics)
         self.num_done += 1
         stopped = np.zeros(num_runs(metrics), bool) if self._stop is None else np.asarray(self._stop(metrics))
-        self._done = self._done | stopped
+        before, self._done = self._done, self._done | stopped | (self.num_done == self._num)
         if np.all(self._done):
             # A view: one entry in memory, however many segments are left.
             repeated = {name: np.broadcast_to(x[:, -1:], x.shape) for name, x in metrics.items()}
             self._parts += [repeated] * (self._num - self.num_done)
             self.num_done = self._num
+        return self._done & ~before
+
+    def end(self, ended: np.ndarray, metrics: dict[str, np.ndarray]) -> None:
+        """Takes the metrics of runs that have ended.
+
+        Args:
+            ended: bool ``[runs]``, which runs they are.
+            metrics: name -> ``[runs, ...]``; only the rows of those runs count.
+        """
+        for name, x in metrics.items():
+            before = self._ends.get(name, np.zeros_like(x))
+            self._ends[name] = np.where(ended.reshape(-1, *[1] * (x.ndim - 1)), x, before)
 
     def metrics(self) -> dict[str, np.ndarray]:
-        """Returns all segments' metrics, joined along time."""
-        return {name: np.concatenate([part[name] for part in self._parts], 1) for name in self._parts[0]}
+        """Returns all segments' metrics, joined along time, and those of the runs' ends."""
+        return self._joined() | self._ends
 
     def arrays(self) -> dict[str, Any]:
         """Returns the arrays that must be kept beside the carry to continue the chunk."""
-        return {"done": self._done} | {f"{_METRIC}{name}": x for name, x in self.metrics().items()}
+        parts = {f"{_METRIC}{name}": x for name, x in self._joined().items()}
+        return {"done": self._done} | parts | {f"{_END}{name}": x for name, x in self._ends.items()}
+
+    def _joined(self):
+        return {name: np.concatenate([part[name] for part in self._parts], 1) for name in self._parts[0]}
 
     def _frozen(self, name, x):
         """Returns a metric in which the runs that are done repeat their last entry in time."""
         done = self._done.reshape(-1, *[1] * (x.ndim - 1))
         return np.where(done, self.last[name][:, -1:], x)
+
+
+def _with_prefix(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the arrays whose names begin with a prefix, by the rest of their names."""
+    return {name.removeprefix(prefix): x for name, x in arrays.items() if name.startswith(prefix)}

@@ -73,6 +73,36 @@ def test_a_finished_loop_is_not_trained_again(run):
     assert words(first[0]) == words(again[0])
 
 
+def test_the_end_is_measured_once_and_kept(run):
+    calls = []
+
+    def finish(state):
+        calls.append(state["n"])
+        return {"last": state["x"], "count": len(calls)}
+
+    whole = in_rounds(run, start, advance, 2, finish=finish)[1]
+    assert calls == [2] and sorted(whole) == ["count", "last", "number", "x"]
+    np.testing.assert_array_equal(whole["last"], whole["x"][-1])
+    again = in_rounds(run, start, lambda state, number: pytest.fail("trained again"), 2, finish=finish)[1]
+    assert calls == [2]
+    jax.tree.map(np.testing.assert_array_equal, again, whole)
+
+
+def test_a_run_killed_before_its_end_was_measured_measures_it(run):
+    first = in_rounds(run, start, advance, 2)[1]
+    with pytest.raises(KeyboardInterrupt):
+        in_rounds(run, start, advance, 2, finish=_killed)
+    ended = in_rounds(run, start, advance, 2, finish=lambda state: {"n": state["n"]})[1]
+    assert ended.pop("n") == 2
+    jax.tree.map(np.testing.assert_array_equal, ended, first)
+    with pytest.raises(ValueError, match=r"finish need other names than those of advance, got \['x'\]"):
+        in_rounds(run, start, advance, 2, name="twice", finish=lambda state: {"x": state["x"]})
+
+
+def _killed(state):
+    raise KeyboardInterrupt
+
+
 def test_two_loops_of_a_run_are_kept_apart(run):
     one, _ = in_rounds(run, start, advance, 2, name="one")
     other, _ = in_rounds(run, start, advance, 3, name="other")

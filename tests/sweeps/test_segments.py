@@ -1,12 +1,14 @@
 """Runs cut in time: equal to whole ones, resumed from their carry, stopped early without touching their neighbours."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import mixjax
-from mixjax.sweeps import Segments, diverged
+from mixjax.sweeps import Segments, Sweep, diverged, dry_run
 from mixjax.sweeps.checkpoints import ChangedError
 from mixjax.sweeps.lowering import Shapes
 from mixjax.sweeps.programs import OutOfMemoryError, Program
@@ -40,6 +42,13 @@ def whole(key, hparams, data):
 
 TRAIN = Segments(init, advance, STEPS // 2)
 STOPPING = Segments(init, advance, STEPS // 2, stop=diverged)
+
+
+def finish(carry, hparams, data):
+    return {"last": carry["x"], "end": {"step": carry["step"], "both": carry["step"] * jnp.ones(2) * data}}
+
+
+FINISHING = Segments(init, advance, STEPS // 2, stop=diverged, finish=finish)
 
 
 @pytest.fixture(scope="module", name="dims")
@@ -167,6 +176,46 @@ def test_runs_that_are_done_repeat_their_last_row_and_others_go_on(dims, vectori
         np.testing.assert_allclose(alone.x, mixed.x, rtol=1e-6)
 
 
+@pytest.mark.parametrize("vectorize", ["map", "vmap"])
+def test_the_end_of_a_run_is_measured_where_it_ended_and_not_where_its_chunk_did(dims, vectorize):
+    arguments = {"seeds": 2, "data": jnp.float32(0.5), "dims": dims, "vectorize": vectorize}
+    axes = {"rate": [0.5], "breaks": [99, 3, 0]}
+    mixed = mixjax.sweep(FINISHING, axes=axes, chunk=6, **arguments)
+    assert mixed["end.step"][0].values.tolist() == [[6, 6], [4, 4], [2, 2]]
+    assert mixed["end.both"].shape == (1, 3, 2, 2) and mixed["end.both"].sel(breaks=3).values.max() == 2.0
+    np.testing.assert_array_equal(mixed["last"], mixed.x[..., -1])
+    alone = mixjax.sweep(FINISHING, axes=axes, chunk=1, **arguments)  # whoever shares the chunk
+    np.testing.assert_array_equal(alone["end.step"], mixed["end.step"])
+    np.testing.assert_allclose(alone["last"], mixed["last"], rtol=1e-6)
+
+
+def test_a_chunk_some_of_whose_runs_have_ended_goes_on_from_its_carry(dims, tmp_path, save_always):
+    arguments = {"seeds": 3, "axes": {"rate": [0.9], "breaks": [99, 3, 0]}, "data": jnp.float32(0.1), "dims": dims}
+    undisturbed, records = mixjax.sweep(FINISHING, chunk=9, **arguments), []
+
+    def stop(done, total):
+        if list(tmp_path.glob("carry_*")):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        mixjax.sweep(FINISHING, chunk=9, checkpoint=tmp_path, callback=stop, **arguments)
+    # By then the three runs that break at once have ended, and what they ended with is in the carry.
+    result = mixjax.sweep(FINISHING, chunk=9, checkpoint=tmp_path, tracker=records.append, **arguments)
+    assert records[0]["segment"] == 2
+    for name in undisturbed:
+        np.testing.assert_array_equal(result[name], undisturbed[name])
+    np.testing.assert_allclose(records[-1]["metrics"]["end.both"], 0.6, rtol=1e-6)  # of runs that have not diverged
+
+
+def test_a_dry_run_counts_the_end():
+    def costly(carry, hparams, data):
+        return {"y": jnp.ones((8, 8)) @ jnp.full((8, 8), carry["x"])}
+
+    spec = Sweep(TRAIN._replace(finish=costly), seeds=2, axes={"rate": [0.9], "breaks": [9]}, data=jnp.float32(0.1))
+    cheap = dry_run(dataclasses.replace(spec, train=TRAIN)).flops
+    assert dry_run(spec).flops == cheap + 2 * 8**3
+
+
 def test_a_chunk_ends_when_all_its_runs_are_done(dims, monkeypatch):
     calls, call = [], Program.run
     monkeypatch.setattr(Program, "run", lambda *args: calls.append(1) or call(*args))
@@ -222,6 +271,8 @@ def test_errors_name_what_is_wrong():
         (Segments(init, advance, 2.5), ValueError, "num must be an integer, at least 1 segment, got 2.5"),
         (Segments(init, lambda carry, hparams, data: (carry, [jnp.ones(1)]), 1), TypeError, "dict of arrays, got list"),
         (Segments(init, advance, 3, stop=lambda metrics: metrics["x"] > 1), TypeError, "stop must return one bool"),
+        (Segments(init, advance, 3, finish=lambda *_: {"x": jnp.ones(1)}), ValueError, r"finish need.*\['x'\] from both"),
+        (Segments(init, advance, 3, finish=lambda *_: [1.0]), TypeError, "dict of arrays, got list"),
     ]:
         with pytest.raises(error, match=match):
             mixjax.sweep(train, **arguments)
