@@ -18,7 +18,7 @@ from mixjax.sweeps.prepared import Prepared
 from mixjax.sweeps.programs import Program
 from mixjax.sweeps.progress import Progress
 from mixjax.sweeps.saving import Saver
-from mixjax.sweeps.segments import Segments, num_segments
+from mixjax.sweeps.segments import Segments, num_calls, num_segments
 from mixjax.sweeps.spec import Sweep
 from mixjax.sweeps.tuning import part_seconds, settled
 
@@ -122,7 +122,10 @@ def _run_seconds(prepared: Prepared, program: Program, chunks: Sequence[tuple[in
     most = max(stop - first for first, stop in chunks)
     few = min(program.num_devices * program.lanes, most)
     # Only one round is computed, and of that one segment, where a whole chunk would take long.
-    per_round, per_chunk = num_segments(prepared.train) * part_seconds(prepared, program, few), 0.0
+    num = num_segments(prepared.train)
+    if isinstance(prepared.train, Segments):
+        num *= num_calls(prepared.train)
+    per_round, per_chunk = num * part_seconds(prepared, program, few), 0.0
     per_round += _finish_seconds(prepared, program, few)
     if per_round * num_rounds(most) < _AFFORDABLE_SECONDS:
         per_round = _chunk_seconds(prepared, program, few)
@@ -175,5 +178,5 @@ def _flops(prepared: Prepared) -> float:
         return costs.flops(train, key, hparams, data)
     carry = jax.eval_shape(train.init, key, hparams, data)
     ends = 0.0 if train.finish is None else costs.flops(train.finish, carry, hparams, data)
-    segments = train.num * costs.flops(train.advance, carry, hparams, data)
+    segments = train.num * num_calls(train) * costs.flops(train.advance, carry, hparams, data)
     return costs.flops(train.init, key, hparams, data) + segments + ends

@@ -12,7 +12,7 @@ from mixjax.sweeps.prepared import Prepared
 from mixjax.sweeps.programs import Inputs, OutOfMemoryError, Program
 from mixjax.sweeps.progress import Progress
 from mixjax.sweeps.saving import Saver
-from mixjax.sweeps.segments import History, Segments
+from mixjax.sweeps.segments import History, Segments, num_calls
 
 __all__ = ["Executor", "Finished"]
 
@@ -106,8 +106,11 @@ class Executor:
         history = History(train, kept)
         carry = program.start(inputs) if kept is None else program.place_carry(kept.arrays)
         while not history.is_complete:
-            carry, metrics = program.run(inputs._replace(state=carry))
-            ended = history.add(program.take(metrics, num))
+            parts = []
+            for _ in range(num_calls(train)):
+                carry, metrics = program.run(inputs._replace(state=carry))
+                parts.append(program.take(metrics, num))
+            ended = history.add({name: np.concatenate([part[name] for part in parts], 1) for name in parts[0]})
             if train.finish is not None and ended.any():
                 history.end(ended, program.take(program.finish(inputs._replace(state=carry), ended), num))
             # The caller reports and saves the whole chunk: after its last segment there is nothing to keep.

@@ -45,6 +45,8 @@ def identity_of(prepared: Prepared, chunk: int | str, own: Mapping[str, Any]) ->
     }
     if isinstance(train, Segments):
         described |= {"segments": train.num, "stop": _stop_fingerprint(train, prepared)}
+        # Folders of sweeps without calls from the host, which know no other, stay usable.
+        described |= {} if train.calls is None else {"calls": train.calls}
     # Another version or another device may round differently: one result should not mix chunks of both.
     described |= {
         "jax": jax.__version__,

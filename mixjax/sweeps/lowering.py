@@ -197,7 +197,10 @@ def _lower_one(function: Callable, state: Any, signature: Signature, donate: boo
     )
     # The names of the inner functions, `batch` and `loop`, are part of the program's text: to rename one is to change
     # the fingerprint of every sweep, and old checkpoints would be refused.
-    if signature.vectorize == "vmap":
+    is_called = isinstance(signature.train, Segments) and signature.train.calls is not None
+    if signature.vectorize == "map" and is_called:
+        repeated = _alone(function)
+    elif signature.vectorize == "vmap":
         repeated = _as_batch(function)
     elif signature.vectorize == "map":
         repeated = _one_by_one(function)
@@ -224,6 +227,18 @@ def _as_batch(function):
         return jax.vmap(function, in_axes=(0, 0, None, None))(state, hparams, labels, data)
 
     return batch
+
+
+def _alone(function):
+    """Turns one run's function into a function of one slot a device, which computes it outside of any loop."""
+
+    def single(valid, state, hparams, labels, data):
+        # Padding is computed too: a `cond` would keep XLA from its fast convolutions as a loop does.
+        del valid
+        state, hparams = jax.tree.map(lambda x: x[0], (state, hparams))
+        return jax.tree.map(lambda x: x[None], function(state, hparams, labels, data))
+
+    return single
 
 
 def _one_by_one(function):

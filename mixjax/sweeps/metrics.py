@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from mixjax.sweeps.lowering import Shapes
-from mixjax.sweeps.segments import Segments
+from mixjax.sweeps.segments import Segments, num_calls
 from mixjax.sweeps.spec import Train
 
 __all__ = ["SegmentShapes", "metric_dims", "segment_shapes", "time_axes"]
@@ -142,7 +142,8 @@ def _metric_shapes(train, hparams, data) -> dict[str, jax.ShapeDtypeStruct]:
         raise ValueError("train returned no metric.")
     if not isinstance(train, Segments):
         return one
-    joined = {name: jax.ShapeDtypeStruct((train.num * x.shape[0], *x.shape[1:]), x.dtype) for name, x in one.items()}
+    num = train.num * num_calls(train)
+    joined = {name: jax.ShapeDtypeStruct((num * x.shape[0], *x.shape[1:]), x.dtype) for name, x in one.items()}
     twice = sorted(joined.keys() & ends.keys())
     if twice:
         raise ValueError(f"metrics of finish need other names than those of advance, got {twice} from both.")
@@ -152,6 +153,8 @@ def _metric_shapes(train, hparams, data) -> dict[str, jax.ShapeDtypeStruct]:
 def _checked_segment(segments, hparams, data) -> SegmentShapes:
     if not isinstance(segments.num, int | np.integer) or segments.num < 1:
         raise ValueError(f"num must be an integer, at least 1 segment, got {segments.num}.")
+    if not isinstance(num_calls(segments), int | np.integer) or num_calls(segments) < 1:
+        raise ValueError(f"calls must be None or an integer, at least 1 call a segment, got {segments.calls}.")
     shapes = segment_shapes(segments, hparams, data)
     # One program runs all segments: a carry of another type would need a second one.
     if Shapes(shapes.before) != Shapes(shapes.after):

@@ -124,10 +124,20 @@ class Prepared:
     @property
     def map_slots(self) -> int:
         """Returns the number of slots of a chunk whose runs go one after the other."""
-        return _MAP_SLOTS * len(self.devices)
+        return (1 if self.is_called_from_host else _MAP_SLOTS) * len(self.devices)
+
+    @property
+    def is_called_from_host(self) -> bool:
+        """Tells whether runs go one by one in calls from the host; see ``calls`` of :class:`Segments`."""
+        return isinstance(self.train, Segments) and self.train.calls is not None and self.vectorize == "map"
 
     def build(self, slots: int) -> Program:
-        """Traces the program of a chunk of ``slots`` runs; with "auto", the one that computes one run at once."""
+        """Traces the program of a chunk of ``slots`` runs; with "auto", the one that computes one run at once.
+
+        Where runs are called from the host a chunk has one run a device, however many ``slots`` are asked for.
+        """
+        if self.is_called_from_host:
+            slots = min(slots, len(self.devices))
         return Program(
             self.train,
             slots,
@@ -168,6 +178,10 @@ def _vectorize(spec: Sweep, devices: tuple[Device, ...]) -> Vectorize:
     if not isinstance(vectorize, (str, type(None))):
         # Not one of NumPy's numbers, which no JSON file takes.
         vectorize = int(vectorize)
+    if isinstance(spec.train, Segments) and spec.train.calls is not None and vectorize not in ("map", "vmap", None):
+        if vectorize != "auto":
+            raise ValueError(f"vectorize must be 'map' or 'vmap' for Segments with calls, got {vectorize!r}.")
+        vectorize = None
     if generator in _BATCH_DEPENDENT:
         if vectorize == "vmap" or (isinstance(vectorize, int) and vectorize > 1):
             raise ValueError(

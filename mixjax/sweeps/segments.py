@@ -11,7 +11,7 @@ import numpy as np
 
 from mixjax.sweeps.arrays import num_runs
 
-__all__ = ["History", "Kept", "Segments", "diverged", "num_segments"]
+__all__ = ["History", "Kept", "Segments", "diverged", "num_calls", "num_segments"]
 
 _METRIC, _END = "metric ", "end "
 """Begin the names of metrics on disk, so that none is taken for "done" or for a part of the carry: those that segments
@@ -36,6 +36,11 @@ class Segments(NamedTuple):
         finish: ``finish(carry, hparams, data) -> metrics``, what a run is worth at its end, such as its test accuracy:
             called once, with the carry after the run's last segment, which is the one at which ``stop`` returned True
             where it did. These metrics have no time, and none has the name of a metric of ``advance``.
+        calls: None computes a segment by one call of ``advance``, and, where runs go one by one, loops over them inside
+            the compiled program. A number is that of calls of ``advance`` in a segment, each from the host and for one
+            run a device, outside of any compiled loop. Inside such a loop XLA's convolutions and their gradients are
+            10 to 20 times slower on a CPU. So let ``advance`` take one step of a network with convolutions, and
+            ``calls`` be the number of steps from one report to the next.
 
     Example:
         >>> import jax, jax.numpy as jnp, mixjax
@@ -57,11 +62,17 @@ class Segments(NamedTuple):
     num: int
     stop: Callable | None = None
     finish: Callable | None = None
+    calls: int | None = None
 
 
 def num_segments(train: Any) -> int:
     """Counts the segments of a training run; a plain function is one."""
     return train.num if isinstance(train, Segments) else 1
+
+
+def num_calls(train: Segments) -> int:
+    """Counts the calls of ``advance`` in a segment."""
+    return 1 if train.calls is None else train.calls
 
 
 def diverged(metrics: dict[str, jax.Array]) -> jax.Array:

@@ -11,6 +11,7 @@ import mixjax
 from mixjax.sweeps import Segments, Sweep, diverged, dry_run
 from mixjax.sweeps.checkpoints import ChangedError
 from mixjax.sweeps.lowering import Shapes
+from mixjax.sweeps.prepared import Prepared
 from mixjax.sweeps.programs import OutOfMemoryError, Program
 from mixjax.sweeps.runs import Part
 
@@ -207,6 +208,37 @@ def test_a_chunk_some_of_whose_runs_have_ended_goes_on_from_its_carry(dims, tmp_
     np.testing.assert_allclose(records[-1]["metrics"]["end.both"], 0.6, rtol=1e-6)  # of runs that have not diverged
 
 
+def test_calls_from_the_host_join_to_the_same_run_outside_of_any_loop(dims, tmp_path):
+    def step(carry, hparams, data):
+        key, own = jax.random.split(carry["key"])
+        x = carry["x"] * hparams["rate"] + data * jax.random.normal(own)
+        carry = {"key": key, "x": x, "step": carry["step"] + 1}
+        return carry, {"x": x[None], "step": carry["step"][None]}
+
+    arguments = {"seeds": 3, "axes": {"rate": [0.5, 0.9]}, "data": jnp.float32(0.1), "dims": dims}
+    arguments |= {"devices": jax.devices()[:2]}
+    called = Segments(init, step, 3, finish=finish, calls=2)
+    chunks = []
+    found = mixjax.sweep(called, tracker=chunks.append, checkpoint=tmp_path, vectorize="auto", **arguments)
+    assert found.attrs["chunk"] == 2 and [record["segment"] for record in chunks] == [1, 2, 3] * 3
+    arguments["axes"] |= {"breaks": [99]}
+    looped = mixjax.sweep(FINISHING, **arguments).squeeze("breaks", drop=True)
+    for name in looped:
+        np.testing.assert_allclose(found[name], looped[name], rtol=1e-6)
+    del arguments["axes"]["breaks"]
+    batch = mixjax.sweep(called, vectorize="vmap", **arguments)
+    np.testing.assert_allclose(batch.x, found.x, rtol=1e-6)
+    spec = Sweep(called, **arguments, vectorize="map", chunk=32)
+    program = Prepared.of(spec).build(32)
+    # Drawing normal numbers takes a loop of its own in the program of a step.
+    assert program.slots == 2 and "while" not in program._lowered.programs[2].as_text()
+    assert dry_run(spec).num_chunks == 3
+    with pytest.raises(ChangedError, match="calls: 2, now 3"):
+        mixjax.sweep(called._replace(num=2, calls=3), checkpoint=tmp_path, vectorize="auto", **arguments)
+    with pytest.raises(ValueError, match="vectorize must be 'map' or 'vmap' for Segments with calls, got 4"):
+        mixjax.sweep(called, vectorize=4, **arguments)
+
+
 def test_a_dry_run_counts_the_end():
     def costly(carry, hparams, data):
         return {"y": jnp.ones((8, 8)) @ jnp.full((8, 8), carry["x"])}
@@ -268,10 +300,11 @@ def test_errors_name_what_is_wrong():
         (Segments(init, grows, 2), TypeError, "a carry like the one it got"),
         (Segments(init, scalar, 2), ValueError, "'x' of a segment needs time as its first dimension"),
         (Segments(init, advance, 0), ValueError, "num must be an integer, at least 1 segment, got 0"),
+        (Segments(init, advance, 2, calls=0), ValueError, "calls must be None or an integer, at least 1 call .* got 0"),
         (Segments(init, advance, 2.5), ValueError, "num must be an integer, at least 1 segment, got 2.5"),
         (Segments(init, lambda carry, hparams, data: (carry, [jnp.ones(1)]), 1), TypeError, "dict of arrays, got list"),
         (Segments(init, advance, 3, stop=lambda metrics: metrics["x"] > 1), TypeError, "stop must return one bool"),
-        (Segments(init, advance, 3, finish=lambda *_: {"x": jnp.ones(1)}), ValueError, r"finish need.*\['x'\] from both"),
+        (Segments(init, advance, 3, finish=lambda *_: {"x": jnp.ones(1)}), ValueError, "finish need other names"),
         (Segments(init, advance, 3, finish=lambda *_: [1.0]), TypeError, "dict of arrays, got list"),
     ]:
         with pytest.raises(error, match=match):
