@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
+from mixjax.extras import install_command
 from mixjax.numbers import (
     as_size,
     check_choice,
@@ -220,7 +221,7 @@ def as_simplex(name: str, values: ArrayLike, dtype: DTypeLike = jnp.float32) -> 
 
 @contextlib.contextmanager
 def requires(extra: str, user: str) -> Iterator[None]:
-    """Turns a missing optional package into an ImportError that names the extra to install.
+    """Turns a missing optional package into an ImportError with the command that installs it.
 
     Args:
         extra: the extra of ``pyproject.toml`` that installs the package.
@@ -237,12 +238,12 @@ def requires(extra: str, user: str) -> Iterator[None]:
         ...     import not_installed
         Traceback (most recent call last):
             ...
-        ImportError: mixjax.sweep needs not_installed: pip install 'mixjax[experiments]'
+        ImportError: mixjax.sweep needs not_installed: pip install not-installed
     """
     try:
         yield
     except ModuleNotFoundError as error:
-        raise ImportError(f"{user} needs {error.name}: pip install 'mixjax[{extra}]'") from error
+        raise ImportError(f"{user} needs {error.name}: {install_command(extra, str(error.name))}") from error
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -14,6 +14,7 @@ import os
 import numpy as np
 
 from experiments.loss_and_sampling_weights.linear import Linear
+from mixjax.checks import requires
 
 __all__ = ["allocate", "generate", "load", "train", "uniforms"]
 
@@ -24,14 +25,12 @@ def load():
     By default they spin, and where another process has one of the cores, two threads then take 1 ms an operation.
 
     Raises:
-        ImportError: it is not installed; names the extra.
+        ImportError: it is not installed; the message has the command that installs it.
     """
     # OpenMP reads this when torch is first imported, and never again
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    try:
+    with requires("bench", "the comparison with PyTorch"):
         import torch
-    except ImportError as error:
-        raise ImportError("this benchmark compares with PyTorch: pip install 'mixjax[bench]'") from error
     return torch
 
 

@@ -10,6 +10,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from mixjax.extras import install_command
+
 __all__ = ["main"]
 
 _PACKAGES = ("matplotlib", "pydantic", "scipy", "sklearn", "tomli_w", "tqdm", "typer", "xarray")
@@ -32,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # One message names all packages that are missing. Without it, each import would fail in its turn.
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
-        sys.exit(f"mixjax: the command needs {', '.join(missing)}: pip install 'mixjax[{extra}]'")
+        sys.exit(f"mixjax: the command needs {', '.join(missing)}: {install_command(extra, *missing)}")
     os.environ.setdefault("MPLBACKEND", "Agg")  # figures go to files: no display needed
     # A path may hold bytes that are no UTF-8, and a terminal may lack a letter: neither is worth a traceback.
     for stream in (sys.stdout, sys.stderr):

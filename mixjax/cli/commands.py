@@ -56,9 +56,9 @@ def _top(
     \b
     Examples:
       mixjax list                                  what can be run
-      mixjax run configs/quickstart.toml           run it; results/quickstart/ holds the result
-      mixjax run --help                            how to change a config from the command line
-      mixjax sweep configs/quickstart.toml --vary gamma1=log:1e-3:1:5 --seeds 20
+      mixjax run quickstart                       run it; results/quickstart/ holds the result
+      mixjax run --help                           how to change a config from the command line
+      mixjax sweep quickstart --vary gamma1=log:1e-3:1:5 --seeds 20
       mixjax show results/quickstart               what a result holds
       mixjax compare results/quickstart --metric accuracy --better higher
       mixjax data mnist                            fetch a data set that some experiments need

@@ -18,16 +18,23 @@ __all__ = ["hanging", "list_"]
 def list_() -> None:
     """List experiments, weight rules and samplers, with a line each.
 
-    Experiments are the configs under ./configs. The first comment of a config describes it.
+    Experiments are the configs under ./configs, and those that come with mixjax. The first comment of a config
+    describes it.
 
     \b
     Example:
       mixjax list
     """
     from mixjax import rules, samplers
+    from mixjax.runner.configs.locating import shipped_folder, shipped_name
 
-    configs = list(_configs(Path("configs")))
-    _show("Experiments: mixjax run FILE", configs, otherwise="none: no *.toml under ./configs")
+    own, shipped = Path("configs"), shipped_folder() / "configs"
+    rows = [(path.as_posix(), text) for path, text in _configs(own)]
+    _show("Experiments: mixjax run FILE", rows, otherwise="none: no *.toml under ./configs")
+    # In a checkout of mixjax they are the same.
+    if own.resolve() != shipped:
+        rows = [(shipped_name(path) or "", text) for path, text in _configs(shipped)]
+        _show("Experiments that come with mixjax: mixjax run NAME", rows)
     _show("Rules: mixjax.rules.NAME", [(name, _first_line(rule)) for name, rule in rules.RULES.items()])
     # Of the classes one is a sampler, and the others are the types that the functions return.
     public = [(name, getattr(samplers, name)) for name in samplers.__all__]
@@ -35,7 +42,7 @@ def list_() -> None:
     _show("Samplers: mixjax.samplers.NAME", shown)
 
 
-def _configs(folder: Path) -> Iterator[tuple[str, str]]:
+def _configs(folder: Path) -> Iterator[tuple[Path, str]]:
     """Yields the path of each config under a folder, and its first comment with the name of its experiment."""
     for path in sorted(folder.rglob("*.toml")):
         comment = ""
@@ -49,7 +56,7 @@ def _configs(folder: Path) -> Iterator[tuple[str, str]]:
         # No TOML, no UTF-8, or an integer or a nesting beyond Python's limits.
         except (ValueError, RecursionError) as error:
             experiment = f"not valid TOML: {error}"
-        yield path.as_posix(), " ".join(f"{comment} ({experiment})".split())
+        yield path, " ".join(f"{comment} ({experiment})".split())
 
 
 def _first_line(thing: Any) -> str:

@@ -8,7 +8,7 @@ import typer
 __all__ = ["ConfigArgument", "DryRunOption", "ProfileOption", "SetOption", "TrackOption"]
 
 ConfigArgument = Annotated[
-    Path, typer.Argument(metavar="CONFIG", help="A TOML file; `mixjax list` shows those under ./configs.")
+    Path, typer.Argument(metavar="CONFIG", help="A TOML file, or the name of a config; `mixjax list` shows both.")
 ]
 SetOption = Annotated[
     list[str] | None,

@@ -22,6 +22,7 @@ The package loads no JAX. It loads grain when :func:`mix` or :class:`PackedMix` 
 
 from typing import TYPE_CHECKING, Any
 
+from mixjax.extras import install_command
 from mixjax.live.batch import Batch
 from mixjax.live.batch_sampler import BatchSampler
 from mixjax.live.datasets import sizes_of
@@ -65,7 +66,8 @@ def __getattr__(name: str) -> Any:
     try:
         from mixjax.live import mixed, packed_mix
     except ModuleNotFoundError as error:
-        raise ImportError(f"mixjax.live.{name} needs {error.name}: pip install 'mixjax[live]'") from error
+        command = install_command("live", str(error.name))
+        raise ImportError(f"mixjax.live.{name} needs {error.name}: {command}") from error
     return getattr(packed_mix if name == "PackedMix" else mixed, name)
 
 

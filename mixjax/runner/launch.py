@@ -51,8 +51,8 @@ def launch(
     """Submits :func:`mixjax.runner.experiment.run` of a config as one job of several hosts.
 
     Args:
-        path: the config. It is read at once, so that its mistakes are found before the job waits in a queue, and again
-            on each host.
+        path: the config, as :func:`mixjax.runner.configs.load` takes it. It is read at once, so that its mistakes are
+            found before the job waits in a queue, and again on each host.
         overrides: "key=value" strings, as :func:`mixjax.runner.configs.load` takes them.
         out: the folder to write. All hosts must see it, and the chunks in ``<out>.chunks`` beside it.
         hosts: number of nodes, at least 1. Each node runs one process, which has all devices of its node.
@@ -71,20 +71,20 @@ def launch(
     Raises:
         ValueError: ``hosts`` below 1, or ``out`` is a URL.
         ConfigError: a mistake in the config, as in :func:`mixjax.runner.configs.load`.
-        FileNotFoundError: no such config file.
+        FileNotFoundError: no such config.
         ImportError: submitit is missing (extra ``slurm``); raised by the import of this module.
     """
     if hosts < 1:
         raise ValueError(f"hosts must be at least 1, got {hosts}.")
-    # The result is not used: a mistake in the config is to raise its error here.
-    configs.load(path, overrides)
+    # A mistake in the config is to raise its error here.
+    config = configs.load(path, overrides)
     out = local_path("out", out).absolute()
     if executor is None:
         executor = submitit.AutoExecutor(out.with_name(f"{out.name}.jobs"))
     # submitit's local executor has a single node, and all hosts are tasks of that node.
     nodes = 1 if executor.cluster == "local" else hosts
     executor.update_parameters(nodes=nodes, tasks_per_node=hosts // nodes, **parameters)
-    return executor.submit(_Host(), str(Path(path).absolute()), tuple(overrides), str(out))
+    return executor.submit(_Host(), str(config.path.absolute()), tuple(overrides), str(out))
 
 
 class _Host(submitit.helpers.Checkpointable):

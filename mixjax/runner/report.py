@@ -11,6 +11,7 @@ import numpy as np
 
 from mixjax.checks import requires
 from mixjax.runner.configs import Config
+from mixjax.runner.configs.locating import project_root, shipped_name
 from mixjax.runner.frames import finite_values, holds_text
 from mixjax.runner.texts import claim_texts, markdown_table
 
@@ -58,7 +59,7 @@ class Report:
         config = self.config
         # All paths are from the current folder, which the report names: modules, data and other fields of the config
         # may be looked for there.
-        command = ["mixjax", config.command, _from_here(config.path.resolve())]
+        command = ["mixjax", config.command, _config_from_here(config)]
         for override in config.overrides:
             command += ["--set", override]
         # The default of --out need not be said.
@@ -149,6 +150,13 @@ def _from_here(path: Path) -> str:
     return f"./{shown}" if shown.startswith("-") else shown
 
 
+def _config_from_here(config: Config) -> str:
+    """Returns the argument that names the config on the command line."""
+    path = config.path.resolve()
+    name = None if path.is_relative_to(Path.cwd()) else shipped_name(path)
+    return _from_here(path) if name is None else name
+
+
 def path_in_project(config: Config) -> str:
     """Returns the path of a config's file as a reader can use it: relative to the root of its project.
 
@@ -156,8 +164,7 @@ def path_in_project(config: Config) -> str:
         config: a loaded config.
 
     Returns:
-        The path below the nearest folder with a ``pyproject.toml``, or else the file's name.
+        The path below the project's root, see :func:`mixjax.runner.configs.locating.project_root`.
     """
     path = config.path.resolve()
-    root = next((parent for parent in path.parents if (parent / "pyproject.toml").is_file()), path.parent)
-    return path.relative_to(root).as_posix()
+    return path.relative_to(project_root(path)).as_posix()

@@ -7,6 +7,7 @@ import pytest
 import mixjax
 import mixjax.data
 from mixjax.cli.listing import hanging
+from mixjax.runner.configs import locating
 from tests.cli.toy import TOY
 
 
@@ -57,3 +58,12 @@ def test_a_long_description_goes_on_below_itself():
     assert max(map(len, lines)) <= 48 and lines[-2:] == ["a_name_that_is_much_longer_than_half", " " * 25 + "short"]
     assert " ".join(" ".join(lines).split()).count("word") == 30
     assert len(hanging(rows, None)) == 2
+
+
+def test_configs_that_come_with_mixjax_are_listed_by_their_names(mixjax_command, tmp_path, monkeypatch):
+    titles = ("Experiments: mixjax run FILE", "Experiments that come with mixjax: mixjax run NAME")
+    out = mixjax_command("list")[1]
+    assert all(title in out for title in titles) and "  quickstart  " in out and "configs/quickstart.toml" not in out
+    monkeypatch.chdir(locating.shipped_folder())
+    out = mixjax_command("list")[1]
+    assert titles[0] in out and titles[1] not in out and "  configs/quickstart.toml  " in out

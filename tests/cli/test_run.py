@@ -43,11 +43,14 @@ def test_out_is_the_exact_folder_and_the_resolved_config_runs(mixjax_command, pr
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["run", "absent.toml"], "mixjax: absent.toml: no such config file; `mixjax list` shows those under ./configs"),
+        (
+            ["run", "absent.toml"],
+            "mixjax: absent.toml: no such config file, nor a config of this name; `mixjax list` shows all",
+        ),
         (["run", TOY, "--set", "shfit=1"], "mixjax: --set shfit=1: unknown key 'shfit'; did you mean 'shift'?"),
         (["run", TOY, "--out", "."], "no part of a result"),
         (["run", TOY, "--set", "fail=data"], "mixjax: MNIST is not cached; fetch it with `mixjax data mnist`"),
-        (["run", TOY, "--set", "fail=extra"], "need nibabel: pip install 'mixjax[segmentation]'"),
+        (["run", TOY, "--set", "fail=extra"], "need nibabel: pip install nibabel"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_2(mixjax_command, argv, message):

@@ -21,7 +21,7 @@ def toy(config: Toy) -> Experiment:
     if config.fail == "data":
         raise FileNotFoundError("MNIST is not cached; fetch it with `mixjax data mnist`")
     if config.fail == "extra":
-        raise ImportError("segmentation data need nibabel: pip install 'mixjax[segmentation]'")
+        raise ImportError("segmentation data need nibabel: pip install nibabel")
     if config.fail == "bug":
         raise ZeroDivisionError("a bug")
     if config.fail == "ctrl-c":

@@ -128,10 +128,10 @@ def test_names_must_be_known():
         data.anatomies.load(["mni125"])
 
 
-def test_a_missing_package_names_the_extra(cache, made, monkeypatch):
+def test_a_missing_package_is_named(cache, made, monkeypatch):
     write(cache / "colin27", made["colin27"])
     monkeypatch.setitem(sys.modules, "nibabel", None)
-    with pytest.raises(ImportError, match=r"anatomies.load needs nibabel: pip install 'mixjax\[segmentation\]'"):
+    with pytest.raises(ImportError, match=r"anatomies.load needs nibabel: pip install nibabel"):
         data.anatomies.load(["colin27"])
 
 

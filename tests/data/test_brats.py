@@ -244,7 +244,7 @@ def test_load_reads_one_case_at_a_time(folder, monkeypatch):
         brats.load(folder, grid=8)
 
 
-def test_a_missing_package_names_the_extra(folder, monkeypatch):
+def test_a_missing_package_is_named(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "nibabel", None)
-    with pytest.raises(ImportError, match=r"brats.load_case needs nibabel: pip install 'mixjax\[segmentation\]'"):
+    with pytest.raises(ImportError, match=r"brats.load_case needs nibabel: pip install nibabel"):
         brats.load(folder, grid=8)

@@ -42,7 +42,7 @@ def test_digits_split_is_always_the_same():
 
 def test_digits_without_scikit_learn_name_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(ImportError, match=r"mixjax\[experiments\]"):
+    with pytest.raises(ImportError, match="pip install scikit-learn"):
         data.load("digits")
 
 

@@ -176,7 +176,7 @@ def test_parquet_without_its_package_is_named_with_the_extra(tmp_path, monkeypat
     design.write_tables(good, tmp_path / "r.parquet", tmp_path / "m.parquet")
     # None in the place of a module makes its import fail.
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    message = r"Parquet needs pyarrow: pip install 'mixjax\[parquet\]'"
+    message = r"Parquet needs pyarrow: pip install pyarrow"
     with pytest.raises(ImportError, match=message):
         design.write_tables(good, tmp_path / "r.parquet", tmp_path / "m.parquet")
     with pytest.raises(ImportError, match=message):

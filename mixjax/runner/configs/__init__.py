@@ -30,7 +30,7 @@ A config names an experiment, gives values for the fields of its frozen dataclas
 scale "linear", "log" or "integer", or a list to choose from.
 
 The module is looked for in the config's project root (the nearest folder above it with a ``pyproject.toml``, else its
-own folder), then in the current folder, then among the installed packages.
+own folder), then in the current folder, then among the installed packages, and last among mixjax's own experiments.
 """
 
 from mixjax.runner.configs.fields import ConfigError, as_json, replace

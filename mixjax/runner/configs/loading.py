@@ -9,6 +9,7 @@ from typing import Any
 from mixjax.checks import requires
 from mixjax.files import can_name_arrays, local_path
 from mixjax.runner.configs.fields import ConfigError, as_json, check_keys, validate
+from mixjax.runner.configs.locating import config_path
 from mixjax.runner.configs.overrides import RESERVED, assign, check_takes_effect, drop_replaced, parse
 from mixjax.runner.configs.resolving import resolve
 from mixjax.runner.configs.sweep import POINTS, SWEEP_KEYS, Draws, Sweep, check_swept, choices_of, sweep_of
@@ -95,7 +96,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Reads, overrides and validates a config file, and imports the experiment that it names.
 
     Args:
-        path: a TOML file.
+        path: a TOML file, or the name of a config that comes with mixjax, such as "quickstart".
         overrides: "key=value" strings, as ``mixjax run --set`` takes them: dotted keys (``sweep.seeds=100``,
             ``run.0.steps=5``) and TOML values; a value that is no TOML is a string.
 
@@ -103,7 +104,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         The Config, with every value checked against the type of its field.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError: neither such a file nor such a name.
         ConfigError: any mistake in the file or in an override; an unknown key is named with the nearest known one.
         ImportError: the experiment's module imports one that is missing; other errors of its import pass through.
 
@@ -126,7 +127,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         mixjax.runner.configs.fields.ConfigError: --set stesp=20: unknown key 'stesp'; did you mean 'steps'?
     """
     try:
-        path = local_path("config", path)
+        path = config_path(local_path("config", path))
     except ValueError as exc:
         raise ConfigError(str(exc)) from exc
     raw = _read(path)
@@ -166,8 +167,6 @@ def _hashable(value: Any) -> Any:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such config file; `mixjax list` shows those under ./configs")
     # The result names the config, and its files are text.
     try:
         str(path.absolute()).encode()

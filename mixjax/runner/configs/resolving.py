@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from mixjax.checks import nearest
 from mixjax.runner.configs.fields import ConfigError
+from mixjax.runner.configs.locating import project_root, shipped_folder
 from mixjax.runner.configs.overrides import RESERVED
 
 __all__ = ["Resolved", "resolve"]
@@ -33,9 +34,10 @@ class Resolved(NamedTuple):
 def resolve(experiment: Any, path: Path) -> Resolved:
     """Imports the function that a config names as "module:function".
 
-    The module is looked for in the config's project root, the nearest folder above it with a ``pyproject.toml``, or
-    else its own folder; then in the current folder; then among the installed packages. The first two are put in front
-    of ``sys.path``.
+    The module is looked for in the config's project root (:func:`mixjax.runner.configs.locating.project_root`), then in
+    the current folder, then among the installed packages, and last among the experiments that come with mixjax. The
+    first two are put in front of ``sys.path``. So a user's package ``experiments`` serves the user's configs, and
+    mixjax's package serves those that mixjax ships.
 
     Args:
         experiment: the value of the config's key, whatever its type; None where there is none.
@@ -53,7 +55,7 @@ def resolve(experiment: Any, path: Path) -> Resolved:
     module_name, _, name = experiment.partition(":") if isinstance(experiment, str) else ("", "", "")
     if not all(module_name.split(".")) or not name:
         raise ConfigError(f'{where}: must be a string "module:function"')
-    module = _import(module_name, _folders(path), where)
+    module = _import(module_name, _folders(module_name, path), where)
     function = getattr(module, name, None)
     if not callable(function):
         functions = [n for n, v in vars(module).items() if isinstance(v, types.FunctionType) and n[0] != "_"]
@@ -63,12 +65,21 @@ def resolve(experiment: Any, path: Path) -> Resolved:
     return Resolved(experiment, function, _dataclass_of(function, name, where))
 
 
-def _folders(path: Path) -> list[Path]:
-    """Returns the folders in which a config's module is looked for first."""
-    own = path.resolve()
-    root = next((parent for parent in own.parents if (parent / "pyproject.toml").is_file()), own.parent)
-    here = Path.cwd()
-    return [root] if here == root else [root, here]
+def _folders(module_name: str, path: Path) -> list[Path]:
+    """Returns the folders in which a config's module is looked for before the installed packages."""
+    folders = list(dict.fromkeys([project_root(path), Path.cwd()]))
+    # A result that was moved, or written in another project, still finds mixjax's experiment. Their folder goes to the
+    # front: a package of the same name that lacks the module would hide it.
+    shipped = shipped_folder()
+    others = [folder for folder in (*folders, *sys.path) if Path(folder).resolve() != shipped]
+    if _holds(shipped, module_name) and not any(_holds(folder, module_name) for folder in others):
+        folders = [shipped, *(folder for folder in folders if folder != shipped)]
+    return folders
+
+
+def _holds(folder: str | Path, module_name: str) -> bool:
+    path = Path(folder, *module_name.split("."))
+    return path.with_name(f"{path.name}.py").is_file() or path.is_dir()
 
 
 def _import(module_name: str, folders: Sequence[Path], where: str) -> types.ModuleType:

@@ -103,19 +103,19 @@ def test_few_mixtures_are_an_error(name):
 
 
 @pytest.mark.parametrize(
-    ("law", "package", "extra"),
-    [("gaussian_process", "sklearn", "experiments"), ("lightgbm", "lightgbm", "lightgbm")],
+    ("law", "module", "package"),
+    [("gaussian_process", "sklearn", "scikit-learn"), ("lightgbm", "lightgbm", "lightgbm")],
 )
-def test_a_missing_package_is_named_with_its_extra(monkeypatch, runs, law, package, extra):
+def test_a_missing_package_is_named_as_pip_knows_it(monkeypatch, runs, law, module, package):
     plain = builtins.__import__
 
     def missing(name, *args, **kwargs):
-        if name.split(".")[0] == package:
-            raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+        if name.split(".")[0] == module:
+            raise ModuleNotFoundError(f"No module named {module!r}", name=module)
         return plain(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", missing)
-    with pytest.raises(ImportError, match=rf"the law '{law}' needs {package}: pip install 'mixjax\[{extra}\]'"):
+    with pytest.raises(ImportError, match=rf"the law '{law}' needs {module}: pip install {package}"):
         design.fit(runs[1], runs[2], law=law, resamples=20)
 
 

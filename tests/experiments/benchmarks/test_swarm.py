@@ -91,5 +91,5 @@ def test_the_report_names_the_best_rival(monkeypatch):
 
 def test_without_pytorch_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
-    with pytest.raises(ImportError, match=r"mixjax\[bench\]"):
+    with pytest.raises(ImportError, match=r"needs torch: pip install .*torch"):
         swarm.run(quick=True)
