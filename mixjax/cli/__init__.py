@@ -14,7 +14,7 @@ from mixjax.extras import install_command
 
 __all__ = ["main"]
 
-_PACKAGES = ("matplotlib", "pydantic", "scipy", "sklearn", "tomli_w", "tqdm", "typer", "xarray")
+_PACKAGES = ("markdown_it", "matplotlib", "pydantic", "rich", "scipy", "sklearn", "tomli_w", "tqdm", "typer", "xarray")
 _PACKAGES_OF_LIVE = ("matplotlib", "typer", "xarray")
 
 

@@ -46,8 +46,10 @@ def compare(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw the differences, with 95 % intervals: .png, .pdf or .svg.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw the differences, with 95 % intervals: .png, .pdf, .svg or .html."),
     ] = None,
+    html: Annotated[bool, typer.Option("--html", help="Write comparison.html, as --out FILE.html does.")] = False,
 ) -> None:
     """Compare with a baseline over paired seeds: a table, a figure.
 
@@ -87,4 +89,5 @@ def compare(
             mean=mean or (),
             best=best,
             out=out,
+            html=html,
         )

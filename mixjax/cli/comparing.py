@@ -10,13 +10,15 @@ import pandas as pd
 import typer
 
 from mixjax.cli.choosing import at_best_settings, setting_columns
+from mixjax.cli.html import output_file
 from mixjax.cli.select import along_dim, as_number, known_label, metric_arrays, select_labels, settle, unit_text
 from mixjax.cli.terminal import Mistake
-from mixjax.files import local_path, make_folder
+from mixjax.files import write_whole
 from mixjax.runner import results
 from mixjax.runner.comparison import paired_table
 from mixjax.runner.configs.tables import dotted
 from mixjax.runner.frames import with_vector_texts
+from mixjax.runner.pages.comparison import comparison_page
 from mixjax.runner.results import Results
 from mixjax.runner.texts import aligned, mean_text
 
@@ -37,6 +39,7 @@ def compare_results(
     mean: Sequence[str],
     best: str | None,
     out: Path | None,
+    html: bool = False,
 ) -> None:
     """Prints the table, and draws the figure where ``out`` says so.
 
@@ -51,14 +54,16 @@ def compare_results(
         select: texts "DIM=LABEL".
         mean: dimensions to average over.
         best: the metric by which each label's setting is chosen.
-        out: the figure's file.
+        out: the file of the figure or the page.
+        html: also write ``comparison.html``.
 
     Raises:
         Mistake: an option that does not fit the results.
         OSError: a folder that holds no result.
     """
-    if out is not None:
-        out = _figure_path(out)
+    outputs = [] if out is None else [output_file("--out", out, (*_FORMATS, ".html"))]
+    if html:
+        outputs.append(output_file("--html", Path("comparison.html"), (".html",)))
     names = _names(paths)
     folders = {}
     for name, path in zip(names, paths, strict=True):
@@ -89,7 +94,8 @@ def compare_results(
         raise Mistake(error) from error
 
     where = "; ".join([", ".join(names), *settled])
-    typer.echo(f"{metric}{unit}: {along} compared with {baseline}, {better} is better")
+    title = f"{metric}{unit}: {along} compared with {baseline}, {better} is better"
+    typer.echo(title)
     typer.echo("\n".join(textwrap.wrap(where, _WIDTH)) + "\n")
     if chosen is not None:
         typer.echo("\n".join([*textwrap.wrap(chosen.head, _WIDTH), *(f"  {line}" for line in chosen.settings)]) + "\n")
@@ -99,10 +105,15 @@ def compare_results(
     without = [run for runs in folders.values() for run, dataset in runs.items() if metric not in dataset]
     if without:
         typer.echo(f"without {metric}: {', '.join(without)}")
-    if out is not None:
-        figure = _forest(table, f"{metric} minus that of {baseline}{unit}, {better} is better", where)
-        figure.savefig(out, dpi=150)
-        typer.echo(out)
+    for path in outputs:
+        if path.suffix == ".html":
+            settings = [] if chosen is None else [chosen.head, *chosen.settings]
+            page = comparison_page(title, where, table, _cells(table), notes=notes, settings=settings)
+            write_whole(path, page)
+        else:
+            figure = _forest(table, f"{metric} minus that of {baseline}{unit}, {better} is better", where)
+            figure.savefig(path, dpi=150)
+        typer.echo(path)
 
 
 def _judges(
@@ -123,23 +134,6 @@ def _judges(
     own = [text for text in select if text.partition("=")[0] in known]
     arrays, _ = select_labels(arrays, own, along, baseline)
     return settle(arrays, [dim for dim in mean if dim in known], along, keep=keep)[0]
-
-
-def _figure_path(out: Path) -> Path:
-    """Returns the figure's path, in a folder that can be written to; checked before anything is computed."""
-    try:
-        out = local_path("--out", out)
-    except ValueError as error:
-        raise Mistake(error) from error
-    if out.suffix not in _FORMATS:
-        raise Mistake(f"--out {out}: must end in {', '.join(_FORMATS)}")
-    if out.is_dir():
-        raise Mistake(f"--out {out}: is a folder")
-    try:
-        make_folder("--out", out.parent)
-    except OSError as error:
-        raise Mistake(error) from error
-    return out
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

@@ -35,7 +35,8 @@ def run(
 
     \b
     The folder that is written holds
-      report.md       read this first: claims with value, standard error and verdict; figure; timing
+      report.html     read this first: claims with intervals and verdicts, figure, weights over time, settings, timing
+      report.md       the same as text, without curves
       figure.png      the figure
       claims.json     the claims as data
       metrics.npz     the arrays, described by metrics.json; in Python: mixjax.runner.results.read("results/quickstart")

@@ -12,6 +12,9 @@ __all__ = ["show"]
 
 def show(
     path: Annotated[Path, typer.Argument(metavar="RESULT", help="A folder that `mixjax run` or `sweep` wrote.")],
+    html: Annotated[
+        bool, typer.Option("--html", help="Print the path of the result's page, report.html, in place of a summary.")
+    ] = False,
 ) -> None:
     """Show what a result holds: runs, claims, time, final metrics.
 
@@ -23,10 +26,17 @@ def show(
     Examples:
       mixjax show results/quickstart
       mixjax show results/grid
+      mixjax show results/quickstart --html
 
-    What is left of a run whose figure failed is in results/NAME.partial, and can be shown as well.
+    --html makes the page where an older result lacks it: claims, figure, weights over time, settings, in one file for
+    any browser. What is left of a run whose figure failed is in results/NAME.partial, and can be shown as well.
     """
     with reported(OSError, ImportError):
+        if html:
+            from mixjax.cli.html import report_page
+
+            typer.echo(report_page(path))
+            return
         from mixjax.cli.summary import summary
 
         for line in summary(path):

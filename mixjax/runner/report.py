@@ -1,4 +1,4 @@
-"""The report of a result, ``report.md``: claims, figure, runs that diverged and times, for a reader."""
+"""The report of a result, ``report.md`` and ``report.html``: claims, figure, runs that diverged and times."""
 
 import dataclasses
 import math
@@ -13,6 +13,7 @@ from mixjax.checks import requires
 from mixjax.runner.configs import Config
 from mixjax.runner.configs.locating import project_root, shipped_name
 from mixjax.runner.frames import finite_values, holds_text
+from mixjax.runner.pages.result import ResultPage
 from mixjax.runner.texts import claim_texts, markdown_table
 
 with requires("experiments", "mixjax.runner.report"):
@@ -55,7 +56,32 @@ class Report:
         sections += [self._not_finite(), self._time()]
         return "\n".join(line for section in sections for line in section) + "\n"
 
-    def _head(self) -> list[str]:
+    def page(self, figure: bytes | None) -> str:
+        """Writes the report as a page.
+
+        Args:
+            figure: the PNG, or None.
+
+        Returns:
+            HTML, one file that loads nothing.
+        """
+        config = self.config
+        commands = [self._command(), ["mixjax", config.command, _from_here(self.out / "config.toml")]]
+        return ResultPage(
+            config.name,
+            config.experiment,
+            commands,
+            str(Path.cwd()),
+            config.to_toml(),
+            self.results,
+            self.claims,
+            self.meta,
+            self.summary,
+            figure,
+            self.failures,
+        ).text()
+
+    def _command(self) -> list[str]:
         config = self.config
         # All paths are from the current folder, which the report names: modules, data and other fields of the config
         # may be looked for there.
@@ -65,13 +91,17 @@ class Report:
         # The default of --out need not be said.
         if self.out != Path("results", config.name).resolve():
             command += ["--out", _from_here(self.out)]
+        return command
+
+    def _head(self) -> list[str]:
+        config = self.config
         return [
             f"# {config.name}",
             "",
             f"`{config.experiment}`; to reproduce, in `{Path.cwd()}`:",
             "",
             "```sh",
-            shlex.join(command),
+            shlex.join(self._command()),
             "```",
             "",
             f"or `mixjax {config.command} config.toml`, the resolved config beside this file.",

@@ -5,7 +5,8 @@ A result is a folder:
 - ``config.toml``: the resolved config; ``mixjax run`` on it gives the same numbers again;
 - ``metrics.npz``: the arrays, keyed "run/metric"; ``metrics.json``: their dims, coords and units, versions, device and
   times;
-- ``figure.png``, ``claims.json`` (a list of rows) and ``report.md`` (the above as text);
+- ``figure.png``, ``claims.json`` (a list of rows), ``report.md`` (the above as text) and ``report.html`` (the same as a
+  page for a browser, with weights over time);
 - ``progress.jsonl``: the sweeps' records, a line after each chunk and each segment (see :mod:`mixjax.runner.tracking`);
 - ``files``: a folder for each run of a :class:`mixjax.sweeps.HostLoop` with the files that it kept, such as a ledger.
 
@@ -22,6 +23,7 @@ import json
 import os
 import shutil
 import tomllib
+import traceback
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -48,7 +50,10 @@ __all__ = ["FILES", "Results", "check_out", "read", "read_claims", "read_config"
 Results = dict[str, xr.Dataset]
 """Run name -> its metrics, in config order."""
 
-FILES = ("config.toml", "metrics.npz", "metrics.json", "figure.png", "claims.json", "report.md", "progress.jsonl")
+FILES = (
+    "config.toml", "metrics.npz", "metrics.json", "figure.png", "claims.json", "report.md", "report.html",
+    "progress.jsonl",
+)  # fmt: skip
 """The files of a result."""
 
 
@@ -226,6 +231,7 @@ def write(
         report = Report(
             config, out, results, claims, meta, summary, has_figure=figure is not None, failures=failures or {}
         )
+        report = _with_page(report, new / "report.html", figure)
         (new / "report.md").write_text(report.text(), encoding="utf-8")
         # A folder cannot be renamed onto one that holds files: the earlier result steps aside for a moment.
         if out.exists():
@@ -245,6 +251,17 @@ def write(
         for left in out.parent.glob(f".{glob.escape(out.name)}.{'[0-9a-f]' * 32}.{kind}"):
             shutil.rmtree(left, ignore_errors=True)
     return out
+
+
+def _with_page(report: Report, path: Path, figure: bytes | None) -> Report:
+    """Writes the page of a report; one that cannot be made is named in the report, since the runs are too dear."""
+    try:
+        path.write_text(report.page(figure), encoding="utf-8")
+    except OSError:
+        raise
+    except Exception:
+        return dataclasses.replace(report, failures={**report.failures, "page": traceback.format_exc()})
+    return report
 
 
 def _write_config(path: Path, config: Config, version: str | None) -> None:

@@ -1,6 +1,8 @@
 """``mixjax compare``: the table, the notes and the figure."""
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 
@@ -94,3 +96,20 @@ def test_the_figures_words(compared, write, monkeypatch):
         "toy; step = 20 (last); 4 paired seeds, 95 % interval of each"
     )
     assert axis.get_ylim()[0] > axis.get_ylim()[1] and axis.get_legend() is None  # the first row on top
+
+
+def test_a_page_draws_each_difference_with_its_interval(command, write):
+    hostile = "<script>alert(1)</script>"
+    table = {hostile if name == "erma" else name: values for name, values in METHODS.items()}
+    write("toy", dataset(loss=loss(table, gammas=(0.1,))))
+    code, text, _ = command("compare", "toy", *LOWER, "--html")
+    assert code == 0 and text.splitlines()[-1] == "comparison.html"
+    page = Path("comparison.html").read_text()
+    assert "&lt;script&gt;alert" in page and hostile not in page and page.count('class="bar"') == 2
+    # All numbers of the table, in its order.
+    rows = re.findall(r"<tr>(.*?)</tr>", page)[1:]
+    cells = [re.sub("<title>.*?</title>|<[^>]*>", "|", row) for row in rows]
+    for row, line in zip(cells, text.split("\n\n")[1].splitlines()[1:], strict=True):
+        assert all(cell in row for cell in re.split("  +", line)[1:])
+    assert command("compare", "toy", *LOWER, "--out", "deep/d.html")[0] == 0
+    assert Path("deep/d.html").read_text() == page
