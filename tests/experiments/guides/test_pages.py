@@ -218,10 +218,28 @@ def test_the_code_of_a_page_runs_and_does_what_the_page_says(page, tmp_path, mon
     CHECKS[page](run(page, tmp_path, monkeypatch))
 
 
+PRINTING = [page for page in PAGES if page.parent.name in ("rules", "why", "how") and blocks(page, "python")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PRINTING, ids=relative)
+def test_the_code_of_a_page_prints_what_the_page_shows_below_it(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    printed, names = [], {"__name__": "__main__"}
+    names["print"] = lambda *values: printed.append(" ".join(str(value) for value in values))
+    shown = re.findall(r"^```python\n(.*?)^```(?:\n\n```text\n(.*?)^```)?", page.read_text(), re.DOTALL | re.MULTILINE)
+    # The pages choose how arrays are printed, which must not reach other tests.
+    with np.printoptions():
+        for block, output in shown:
+            printed.clear()
+            exec(compile(block, str(page), "exec"), names)
+            assert "".join(f"{line}\n" for line in printed) == output
+
+
 def test_no_page_has_code_that_is_not_run():
     tests = [path.read_text() for path in (ROOT / "tests").rglob("test_*.py") if path != Path(__file__)]
     for page in PAGES:
-        if blocks(page, "python") and page not in CHECKS:
+        if blocks(page, "python") and page not in CHECKS and page not in PRINTING:
             # The code of some pages is run by a test of their own, which names the page.
             assert any(page.name in test for test in tests), page
 
