@@ -13,13 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.hardness_sampling import dice, lesions, segmentation_figure, segmentation_report
-from experiments.hardness_sampling.segmentation_training import NUM_CLASSES, Segmentation, fit
+from experiments.hardness_sampling.segmentation_training import NUM_CLASSES, Segmentation, epoch, scores_of, start
 from mixjax.data import anatomies, brats
 from mixjax.data.segmentation import CHANNELS, REGIONS, Cases
 from mixjax.runner import configs
 from mixjax.runner.experiment import Experiment
+from mixjax.sweeps import Segments
 
-__all__ = ["Split", "load", "segmentation", "split", "train"]
+__all__ = ["Pool", "Split", "load", "pool", "segmentation", "split", "train"]
 
 
 class Split(NamedTuple):
@@ -29,31 +30,74 @@ class Split(NamedTuple):
     test: jax.Array
 
 
-def load(config: Segmentation) -> tuple[Cases, list[str], list[int]]:
-    """Loads or simulates the cases.
+class Pool(NamedTuple):
+    """Says how many cases there are, before any is read or simulated.
 
-    Returns:
-        The pool of cases, the names of its centres, and the number of test cases of each centre.
+    Attributes:
+        names: the names of the centres.
+        counts: the number of cases of each centre.
+        num_test: the number of them that are test cases.
+    """
+
+    names: list[str]
+    counts: list[int]
+    num_test: list[int]
+
+
+def pool(config: Segmentation) -> Pool:
+    """Counts the cases, and checks that every seed's split has the cases that training, claims and figure need.
 
     Raises:
-        ValueError: there is not one number of cases for each centre, or BraTS is asked for without a folder.
+        FileNotFoundError: the folder of the BraTS cases does not exist, or holds no case.
+        ValueError: there is not one number of cases for each centre; BraTS is asked for without a folder;
+            ``test_share`` is not between 0 and 1; ``centre`` is unknown; it, or all others together, have no test
+            case; or there are fewer training cases than a batch has.
     """
     if config.source == "brats":
         if not config.folder:
             raise ValueError('source "brats" needs folder, where the cases lie: --set folder=...')
-        names = brats.centre_names(brats.list_cases(config.folder))
-        cases = brats.load(config.folder, grid=config.grid)
-        return cases, names, [round(config.test_share * (cases.centres == c).sum()) for c in range(len(names))]
-    names = list(lesions.CENTRES)
-    if not len(config.train_cases) == len(config.test_cases) == len(names):
+        if not 0 < config.test_share < 1:
+            raise ValueError(f"test_share must be between 0 and 1, got {config.test_share}")
+        listed = brats.list_cases(config.folder)
+        names = brats.centre_names(listed)
+        counts = [sum(case.centre == name for case in listed) for name in names]
+        found = Pool(names, counts, [round(config.test_share * count) for count in counts])
+        setting = f"test_share = {config.test_share}"
+    else:
+        names = list(lesions.CENTRES)
+        if not len(config.train_cases) == len(config.test_cases) == len(names):
+            raise ValueError(
+                f"train_cases and test_cases need one number for each of {names}, got {config.train_cases} and "
+                f"{config.test_cases}"
+            )
+        counts = np.add(config.train_cases, config.test_cases).tolist()
+        found = Pool(names, counts, list(config.test_cases))
+        setting = f"test_cases = {config.test_cases}"
+    if config.centre not in names:
+        raise ValueError(f"centre must be one of {names}, got {config.centre!r}")
+    number = names.index(config.centre)
+    if not found.num_test[number]:
         raise ValueError(
-            f"train_cases and test_cases need one number for each of {names}, got {config.train_cases} and "
-            f"{config.test_cases}"
+            f"centre {config.centre!r} needs a test case for the figure: {setting} leaves none of its {counts[number]} "
+            "cases to test"
         )
-    counts = np.add(config.train_cases, config.test_cases)
+    if sum(found.num_test) == found.num_test[number]:
+        raise ValueError(
+            f"centre {config.centre!r} is compared with the others, but {setting} leaves none of their "
+            f"{sum(counts) - counts[number]} cases to test"
+        )
+    num_train = sum(counts) - sum(found.num_test)
+    if num_train < config.batch_size:
+        raise ValueError(f"batch_size must be at most {num_train}, the training cases, got {config.batch_size}")
+    return found
+
+
+def load(config: Segmentation, pool: Pool) -> Cases:
+    """Reads or simulates the cases of :func:`pool`."""
+    if config.source == "brats":
+        return brats.load(config.folder, grid=config.grid)
     brains = anatomies.load(config.anatomies, grid=config.grid)
-    cases = lesions.simulate(brains, config.data_seed, int(counts.sum()), counts, config.grid)
-    return cases, names, list(config.test_cases)
+    return lesions.simulate(brains, config.data_seed, sum(pool.counts), np.array(pool.counts), config.grid)
 
 
 def split(key: jax.Array, members: list[jax.Array], num_test: list[int]) -> Split:
@@ -66,47 +110,73 @@ def split(key: jax.Array, members: list[jax.Array], num_test: list[int]) -> Spli
     )
 
 
-def train(key: jax.Array, config: Segmentation, data, num_test: list[int], centre: int) -> dict[str, jax.Array]:
+def train(config: Segmentation, num_test: list[int], centre: int) -> Segments:
     """Trains and tests every method on one seed's split, from the same parameters with the same random numbers.
 
+    A segment is an epoch of each method.
+
+    Args:
+        config: the settings.
+        num_test: the number of test cases of each centre.
+        centre: the number of the centre that figure 3 compares.
+
     Returns:
-        A dict of the Dice scores (%) ``[method, case, region]``, the curves of training ``[method, epoch]``, and one
-        plane of a test case with its truth and predictions, for the figure.
+        A training run. Its metrics are the curves of training ``[epoch, method]``, and at the end the Dice scores (%)
+        ``[method, case, region]``, and one plane of a test case with its truth and predictions, for the figure.
     """
-    cases, members = data
-    split_key, fit_key = jax.random.split(key)
-    chosen = split(split_key, members, num_test)
-    # Test cases are ordered by centre: this is the first one of the centre that figure 3 compares.
-    shown = chosen.test[sum(num_test[:centre])]
-    truth = cases.labels[shown]
-    # The plane with most of the enhancing tumour, which has the highest label.
-    plane = jnp.argmax((truth == NUM_CLASSES - 1).sum(axis=(0, 1)))
-    in_centre = cases.centres[chosen.train] == centre
+    methods = np.array(config.betas, np.float32), np.array(config.importance_sampling)
 
-    def one(method):
-        beta, importance = method
-        apply, params, records = fit(fit_key, config, cases, chosen.train, beta, importance)
+    def init(key, hparams, data):
+        _, members = data
+        used = configs.replace(config, hparams)
+        split_key, fit_key = jax.random.split(key)
+        chosen = split(split_key, members, num_test)
+        carries = jax.lax.map(lambda beta: start(fit_key, used, len(chosen.train), beta), methods[0])
+        return chosen, carries
 
-        def predict(index):
-            return dice.predict(lambda patch: apply(params, patch[None])[0][0], cases.images[index], config.patch)
+    def advance(carry, hparams, data):
+        (chosen, carries), (cases, _) = carry, data
+        used = configs.replace(config, hparams)
 
-        share = (records.pop("draws") * in_centre).sum(axis=1) / (config.batches * config.batch_size)
-        scores = jax.lax.map(lambda index: 100 * dice.dice(predict(index), cases.labels[index]), chosen.test)
-        return {**records, "centre_share": share, "dice": scores, "shown": predict(shown)[:, :, plane].astype(jnp.int8)}
+        def one(method):
+            carry, beta, importance = method
+            return epoch(carry, used, cases, chosen.train, beta, importance)
 
-    methods = jnp.array(config.betas), jnp.array(config.importance_sampling)
-    return jax.lax.map(one, methods) | {
-        "shown_image": cases.images[shown][:, :, plane],
-        "shown_truth": truth[:, :, plane],
-    }
+        carries, records = jax.lax.map(one, (carries, *methods))
+        in_centre = cases.centres[chosen.train] == centre
+        records["centre_share"] = (records.pop("draws") * in_centre).sum(axis=1) / (used.batches * used.batch_size)
+        return (chosen, carries), jax.tree.map(lambda x: x[None], records)
+
+    def finish(carry, hparams, data):
+        (chosen, carries), (cases, _) = carry, data
+        used = configs.replace(config, hparams)
+        apply = scores_of(used)
+        # Test cases are ordered by centre: this is the first one of the centre that figure 3 compares.
+        shown = chosen.test[sum(num_test[:centre])]
+        truth = cases.labels[shown]
+        # The plane with most of the enhancing tumour, which has the highest label.
+        plane = jnp.argmax((truth == NUM_CLASSES - 1).sum(axis=(0, 1)))
+
+        def one(params):
+            def predict(index):
+                return dice.predict(lambda patch: apply(params, patch[None])[0][0], cases.images[index], used.patch)
+
+            scores = jax.lax.map(lambda index: 100 * dice.dice(predict(index), cases.labels[index]), chosen.test)
+            return {"dice": scores, "shown": predict(shown)[:, :, plane].astype(jnp.int8)}
+
+        return jax.lax.map(one, carries.params) | {
+            "shown_image": cases.images[shown][:, :, plane],
+            "shown_truth": truth[:, :, plane],
+        }
+
+    return Segments(init, advance, config.num_epochs, finish=finish)
 
 
 def segmentation(config: Segmentation) -> Experiment:
     """Builds the experiment that shows tables 1 and 2 and figures 2 and 3.
 
     Raises:
-        ValueError: ``betas`` and ``importance_sampling`` differ in length, ``patch`` does not fit, or ``centre`` is
-            unknown.
+        ValueError: ``betas`` and ``importance_sampling`` differ in length, ``patch`` does not fit, or as :func:`pool`.
     """
     if len(config.betas) != len(config.importance_sampling):
         raise ValueError(
@@ -118,23 +188,22 @@ def segmentation(config: Segmentation) -> Experiment:
             f"patch must be at most grid = {config.grid} and a multiple of {2 ** (config.num_levels - 1)}, "
             f"got {config.patch}"
         )
-    cases, names, num_test = load(config)
-    if config.centre not in names:
-        raise ValueError(f"centre must be one of {names}, got {config.centre!r}")
-    centre = names.index(config.centre)
+    found = pool(config)
+    names, _, num_test = found
+    cases, centre = load(config, found), names.index(config.centre)
     members = [np.flatnonzero(cases.centres == number) for number in range(len(names))]
     methods = [
         segmentation_report.name(beta, importance)
         for beta, importance in zip(config.betas, config.importance_sampling, strict=True)
     ]
     return Experiment(
-        train=lambda key, hparams, data: train(key, configs.replace(config, hparams), data, num_test, centre),
+        train=train(config, num_test, centre),
         data=(cases, members),
         dims={
             "dice": ("method", "case", "region"),
-            "loss": ("method", "epoch"),
-            "centre_share": ("method", "epoch"),
-            "effective_sample_size": ("method", "epoch"),
+            "loss": ("epoch", "method"),
+            "centre_share": ("epoch", "method"),
+            "effective_sample_size": ("epoch", "method"),
             "shown": ("method", "x", "y"),
             "shown_truth": ("x", "y"),
             "shown_image": ("x", "y", "contrast"),

@@ -1,7 +1,8 @@
 """Trains a U-Net on patches of brain tumours with hardness weighted sampling: paper 004, algorithm 1, section 4.2."""
 
 import dataclasses
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,17 @@ from experiments.hardness_sampling import augmentation, dice, unet
 from mixjax import samplers
 from mixjax.data.segmentation import CHANNELS, REGIONS, Cases
 
-__all__ = ["NUM_CLASSES", "Segmentation", "fit", "make_net", "make_optimizer", "patches"]
+__all__ = [
+    "NUM_CLASSES",
+    "Carry",
+    "Segmentation",
+    "epoch",
+    "make_net",
+    "make_optimizer",
+    "patches",
+    "scores_of",
+    "start",
+]
 
 # The regions and the background.
 NUM_CLASSES = 1 + len(REGIONS)
@@ -79,6 +90,12 @@ def make_net(config: Segmentation, key: jax.Array) -> tuple[nnx.GraphDef, nnx.St
     return nnx.split(unet.UNet(len(CHANNELS), NUM_CLASSES, features, config.num_heads, key))
 
 
+def scores_of(config: Segmentation) -> Callable:
+    """Returns the function of parameters and images that computes the U-Net's scores."""
+    graph = nnx.graphdef(nnx.eval_shape(lambda key: nnx.merge(*make_net(config, key)), jax.random.key(0)))
+    return lambda params, images: nnx.merge(graph, params)(images)
+
+
 def make_optimizer(config: Segmentation) -> optax.GradientTransformation:
     """Builds SGD with Nesterov's momentum and ``learning_rate * (1 - t / t_max)^0.9`` in epoch t."""
     decay = optax.polynomial_schedule(config.learning_rate, 0.0, 0.9, config.num_epochs)
@@ -101,13 +118,49 @@ def patches(key: jax.Array, cases: Cases, indices: jax.Array, patch: int) -> tup
     return jax.lax.map(one, (jax.random.split(key, indices.shape[0]), indices))
 
 
-def fit(key, config: Segmentation, cases: Cases, train: jax.Array, beta, importance):
-    """Trains the U-Net on patches by algorithm 1.
+class Carry(NamedTuple):
+    """Holds the state of training.
+
+    Attributes:
+        params: the U-Net's parameters.
+        opt_state: the optimizer's state.
+        history: the sampler's state, with the stale loss of each training case.
+        key: makes the keys of all epochs.
+        epoch: the number of epochs that are done.
+    """
+
+    params: Any
+    opt_state: Any
+    history: Any
+    key: jax.Array
+    epoch: jax.Array
+
+
+def start(key: jax.Array, config: Segmentation, num_cases: int, beta: jax.typing.ArrayLike) -> Carry:
+    """Draws the state before the first epoch.
+
+    Args:
+        key: a typed key, for everything random.
+        config: the settings.
+        num_cases: the number of training cases.
+        beta: the inverse temperature, as :func:`epoch` takes it.
+
+    Returns:
+        The state; at equal keys the same for every ``beta``.
+    """
+    init_key, noise_key, loop_key = jax.random.split(key, 3)
+    _, params = make_net(config, init_key)
+    history = _sampler(num_cases, beta).init(config.initial_loss, noise_key)
+    return Carry(params, make_optimizer(config).init(params), history, loop_key, jnp.int32(0))
+
+
+def epoch(carry: Carry, config: Segmentation, cases: Cases, train: jax.Array, beta, importance) -> tuple[Carry, dict]:
+    """Trains the U-Net on patches for an epoch of algorithm 1.
 
     The stale loss of a case is the loss of its last patch, whatever the patch's augmentation was.
 
     Args:
-        key: a typed key, for everything random.
+        carry: from :func:`start`, or the epoch before.
         config: the settings.
         cases: the pool of cases.
         train: the indices of the training cases, ``[n]``.
@@ -115,20 +168,10 @@ def fit(key, config: Segmentation, cases: Cases, train: jax.Array, beta, importa
         importance: a scalar bool: whether losses are weighted by clipped importance weights.
 
     Returns:
-        A triple:
-
-        - the function of parameters and images that returns the net's scores;
-        - the parameters after training;
-        - for each epoch the mean loss of its batches, how often each training case was drawn, and the effective sample
-          size at its end.
+        The new state, and a dict of the mean ``loss`` of the batches, the ``draws`` of each training case ``[n]``, and
+        the ``effective_sample_size`` at the epoch's end.
     """
-    init_key, noise_key, loop_key = jax.random.split(key, 3)
-    graph, params = make_net(config, init_key)
-    optimizer = make_optimizer(config)
-    sampler = samplers.hardness(train.shape[0], beta, replacement=False)
-
-    def apply(params, images):
-        return nnx.merge(graph, params)(images)
+    optimizer, sampler, apply = make_optimizer(config), _sampler(train.shape[0], beta), scores_of(config)
 
     def step(carry, step_key):
         params, opt_state, history = carry
@@ -147,11 +190,12 @@ def fit(key, config: Segmentation, cases: Cases, train: jax.Array, beta, importa
         carry = optax.apply_updates(params, updates), opt_state, sampler.update(history, drawn, losses)
         return carry, (losses.mean(), jax.nn.one_hot(drawn, train.shape[0]).sum(axis=0))
 
-    def epoch(carry, epoch_key):
-        carry, (losses, draws) = jax.lax.scan(step, carry, jax.random.split(epoch_key, config.batches))
-        size = samplers.effective_sample_size(sampler.log_probs(carry[2]))
-        return carry, {"loss": losses.mean(), "draws": draws.sum(axis=0), "effective_sample_size": size}
+    key = jax.random.split(carry.key, config.num_epochs)[carry.epoch]
+    trained, (losses, draws) = jax.lax.scan(step, carry[:3], jax.random.split(key, config.batches))
+    size = samplers.effective_sample_size(sampler.log_probs(trained[2]))
+    record = {"loss": losses.mean(), "draws": draws.sum(axis=0), "effective_sample_size": size}
+    return Carry(*trained, carry.key, carry.epoch + 1), record
 
-    carry = params, optimizer.init(params), sampler.init(config.initial_loss, noise_key)
-    carry, records = jax.lax.scan(epoch, carry, jax.random.split(loop_key, config.num_epochs))
-    return apply, carry[0], records
+
+def _sampler(num_cases, beta):
+    return samplers.hardness(num_cases, beta, replacement=False)

@@ -148,7 +148,7 @@ def lower(signature: Signature) -> Lowered:
         # The old carry is donated, so that the new one takes over its memory: with large models the
         # carry is most of what a program holds.
         programs = [_lower_one(init, seed, signature), _lower_one(advance, carry, signature, donate=True)]
-        if train.finish is not None:
+        if finish is not None:
             # Not donated: other runs of the chunk may go on from this carry.
             programs.append(_lower_one(finish, carry, signature))
         return Lowered(tuple(programs), jax.tree.structure(carry))
@@ -170,8 +170,12 @@ def _on_words(segments: Segments):
         carry, metrics = segments.advance(with_keys(carry), hparams | labels, data)
         return with_words(carry), metrics
 
+    measure = segments.finish
+    if measure is None:
+        return init, advance, None
+
     def finish(carry, hparams, labels, data):
-        return segments.finish(with_keys(carry), hparams | labels, data)
+        return measure(with_keys(carry), hparams | labels, data)
 
     return init, advance, finish
 

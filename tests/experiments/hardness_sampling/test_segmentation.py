@@ -84,6 +84,17 @@ def test_brats_end_to_end(first_run_only, tmp_path):
     assert {"iqr_enhancing_nesterov", "fewer_poor_cases_in_one_centre"} <= set(rows)
 
 
+def test_a_split_without_a_test_case_of_the_centre_is_told_before_a_volume_is_read(tmp_path, monkeypatch):
+    for name in ("TCIA01_1", "CBICA_A", "CBICA_B"):
+        folder = tmp_path / f"BraTS19_{name}_1"
+        folder.mkdir()
+        (folder / f"{folder.name}_t1.nii.gz").write_bytes(b"")
+    monkeypatch.setattr(segmentation.brats, "load", lambda *_: pytest.fail("read"))
+    config = Segmentation(source="brats", folder=str(tmp_path), centre="TCIA", test_share=0.4)
+    with pytest.raises(ValueError, match=r"'TCIA' needs a test case .* test_share = 0.4 leaves none of its 1 cases"):
+        segmentation.segmentation(config)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -93,10 +104,20 @@ def test_brats_end_to_end(first_run_only, tmp_path):
         ({"train_cases": (1, 2)}, "train_cases and test_cases need one number for each of"),
         ({"centre": "TCIA"}, "centre must be one of"),
         ({"source": "brats"}, 'source "brats" needs folder'),
+        ({"source": "brats", "folder": "/nowhere"}, "/nowhere is not a folder"),
+        ({"source": "brats", "folder": "x", "test_share": 1.0}, "test_share must be between 0 and 1, got 1.0"),
+        (
+            {"test_cases": (2, 1, 1, 0)},
+            "'low field' needs a test case for the figure: test_cases = .* leaves",
+        ),
+        ({}, "'low field' is compared with the others, but .* leaves none of their 3 cases to test"),
+        ({"test_cases": (1, 0, 0, 1), "batch_size": 5}, "batch_size must be at most 4, the training cases, got 5"),
     ],
 )
 def test_errors_name_what_is_wrong(change, message, monkeypatch):
     monkeypatch.setattr(anatomies, "load", lambda names, grid: [ball(grid)])
     few = {"train_cases": (1, 1, 1, 1), "test_cases": (0, 0, 0, 1)}
-    with pytest.raises(ValueError, match=message):
+    # Before a volume is read or made.
+    monkeypatch.setattr(segmentation, "load", lambda *_: pytest.fail("loaded"))
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
         segmentation.segmentation(Segmentation(**{**few, **change}))

@@ -38,6 +38,16 @@ def test_nesterov_momentum_and_gradient_clipping():
     np.testing.assert_allclose(updates(config, jnp.float32(600.0), 1), [-0.1 * 12 * 1.99], rtol=1e-5)
 
 
+def fit(key, config, cases, train, beta, importance):
+    """Trains all epochs in one program; returns the function of scores, the parameters and the records by epoch."""
+    carry, records = jax.lax.scan(
+        lambda carry, _: segmentation_training.epoch(carry, config, cases, train, beta, importance),
+        segmentation_training.start(key, config, len(train), beta),
+        length=config.num_epochs,
+    )
+    return segmentation_training.scores_of(config), carry.params, records
+
+
 TINY = Segmentation(grid=8, patch=8, num_levels=2, width=4, num_heads=1, num_epochs=1, batches=1, momentum=0.0)
 
 
@@ -70,7 +80,7 @@ def change(cases):
         config = dataclasses.replace(TINY, initial_loss=initial_loss, max_gradient=1e9)
         key, two = jax.random.key(3), jnp.arange(2)
         _, before = segmentation_training.make_net(config, jax.random.split(key, 3)[0])
-        _, after, _ = segmentation_training.fit(key, config, cases, two, beta, importance)
+        _, after, _ = fit(key, config, cases, two, beta, importance)
         return jax.tree.map(lambda a, b: b - a, before, after)
 
     return moved
@@ -93,15 +103,12 @@ def test_beta_zero_ignores_importance_sampling(change):
 def compiled_fit(config, cases, importance):
     """Returns a compiled function of beta that trains on all cases and returns the records."""
     key, train = jax.random.key(0), jnp.arange(6)
-    return jax.jit(lambda beta: segmentation_training.fit(key, config, cases, train, beta, importance)[2])
+    return jax.jit(lambda beta: fit(key, config, cases, train, beta, importance)[2])
 
 
 def test_hard_sampling_sees_every_case_once_before_any_twice(cases):
     config = dataclasses.replace(TINY, initial_loss=20.0, batches=3)
-    fit = jax.jit(
-        lambda beta: segmentation_training.fit(jax.random.key(0), config, cases, jnp.arange(6), beta, True)[2]
-    )
-    records = fit(100.0)
+    records = compiled_fit(config, cases, importance=True)(100.0)
     assert records["draws"].tolist() == [[1.0] * 6]
 
 
@@ -114,10 +121,10 @@ def test_hard_sampling_prefers_the_case_that_cannot_be_learned(cases, monkeypatc
 
     monkeypatch.setattr(segmentation_training, "patches", patches)
     config = dataclasses.replace(TINY, learning_rate=0.1, momentum=0.9, num_epochs=3, batches=30)
-    fit = compiled_fit(config, cases, importance=False)
+    trained = compiled_fit(config, cases, importance=False)
     share, size = {}, {}
     for beta in (0.0, 10.0):
-        found = fit(beta)
+        found = trained(beta)
         share[beta], size[beta] = found["draws"][-1, 0] / 60, found["effective_sample_size"][-1]
     assert share[0.0] < 0.3 and share[10.0] > 0.4  # 1/6, and at most 1/2, without replacement
     np.testing.assert_allclose(size[0.0], 6, rtol=1e-4)
@@ -130,7 +137,7 @@ def test_the_loss_falls_and_the_tumour_is_found(cases):
     @jax.jit
     def run(beta):
         key, image = jax.random.key(0), cases.images[5]
-        apply, params, records = segmentation_training.fit(key, config, cases, jnp.arange(4), beta, False)
+        apply, params, records = fit(key, config, cases, jnp.arange(4), beta, False)
         found = dice.predict(lambda x: apply(params, x[None])[0][0], image, 8)
         return records["loss"], dice.dice(found, cases.labels[5])
 
