@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,16 @@ __all__ = ["HostHistory", "finite_or_zero", "log_simplex", "quiet"]
 quiet = np.errstate(divide="ignore", invalid="ignore", over="ignore")
 """Silences NumPy where logs of zero and differences of infinities are meant; decorates whole methods."""
 
+_ZERO = np.float32(0)
+
 
 class HostHistory:
     """Keeps what changes while a :class:`HostSampler` is in use, and computes masses from it.
 
     The methods mirror those of :class:`mixjax.samplers.scored.sampler.ScoredSampler`, operation by operation, so that
     the same key gives the same draws. Levels are stored as rows of siblings, see
-    :mod:`mixjax.samplers.scored.host_tree`.
+    :mod:`mixjax.samplers.scored.host_tree`. All levels lie in one array ``[rows, 2, fanout]``, from the lowest up, so
+    that a row's tops and logs share a line of the processor's cache, and compiled code takes one array.
     """
 
     def __init__(
@@ -47,7 +51,7 @@ class HostHistory:
         self._sizes = sizes(n, fanout)
         # NaN marks the places past the end of the last row, which get a mass of zero.
         self._values = host_tree.as_rows(np.broadcast_to(values, (n,)), fanout, np.nan)
-        self._sums: tuple[Nodes, ...] = ()
+        self._set_sums(())
         self._log_prior: Any = -np.log(np.float32(n))
         self._prior_sums: tuple[Nodes, ...] = ()
         if prior is not None:
@@ -57,7 +61,12 @@ class HostHistory:
             self._log_prior = log_prior - host_tree.root(Nodes(flat, log_prior), self._heat)[1]
             if self._mixes:
                 self._prior_sums = self._build(Nodes(flat, self._log_prior))
+        self._pack_prior()
         self.rebuild()
+
+    def _pack_prior(self):
+        self._no_prior = np.empty((0, self.fanout), np.float32)
+        self._prior_rows = np.concatenate([self._no_prior, *(nodes.log for nodes in self._prior_sums)])
 
     @quiet
     def extend(self, values: ArrayLike, prior: ArrayLike | None = None) -> None:
@@ -105,7 +114,34 @@ class HostHistory:
     @quiet
     def rebuild(self) -> None:
         """Computes the sums anew, in O(n): after a change of ``beta``."""
-        self._sums = self._build(self._leaves(slice(None)))
+        self._set_sums(self._build(self._leaves(slice(None))))
+
+    def _set_sums(self, sums: tuple[Nodes, ...]) -> None:
+        """Copies levels of rows into one array, and keeps a view of each."""
+        blocks = [np.stack(nodes, 1) for nodes in sums]
+        self._rows = np.concatenate([np.empty((0, 2, self.fanout), np.float32), *blocks])
+        # Where each level starts in the array, and where the last one ends.
+        self._starts = np.cumsum([0, *(len(block) for block in blocks)])
+        self._view_sums()
+
+    def _view_sums(self):
+        levels = [self._rows[start:end] for start, end in itertools.pairwise(self._starts)]
+        self._sums = tuple(Nodes(rows[:, 0], rows[:, 1]) for rows in levels)
+
+    def _arrays(self):
+        """Returns what the compiled functions read; see :mod:`mixjax.samplers.scored.compiled`."""
+        if self._log_prior.ndim:
+            return self._starts, self._values, self._rows, self._log_prior, self._prior_rows, _ZERO
+        return self._starts, self._values, self._rows, self._no_prior, self._no_prior, self._log_prior
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns what a pickle keeps: not the views, which would be pickled as copies."""
+        return {name: value for name, value in self.__dict__.items() if name != "_sums"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Takes what a pickle kept, and views the levels again."""
+        self.__dict__.update(state)
+        self._view_sums()
 
     @property
     def values(self) -> np.ndarray:
@@ -142,10 +178,11 @@ class HostHistory:
         if _mapped(np.shape, state) != shapes:
             raise ValueError(f"state must have the shapes {shapes}, got {_mapped(np.shape, state)}.")
         self._values = host_tree.as_rows(state.values, self.fanout, np.nan)
-        self._sums = tuple(host_tree.nodes_as_rows(nodes, self.fanout) for nodes in state.sums)
+        self._set_sums(tuple(host_tree.nodes_as_rows(nodes, self.fanout) for nodes in state.sums))
         prior = state.log_prior
         self._log_prior = host_tree.as_rows(prior, self.fanout, -np.inf) if prior.ndim else np.float32(prior)
         self._prior_sums = tuple(host_tree.nodes_as_rows(nodes, self.fanout) for nodes in state.prior_sums)
+        self._pack_prior()
 
     @property
     def _mixes(self):
@@ -165,7 +202,7 @@ class HostHistory:
     def _score(self, values):
         # Scores are masses themselves, so their logs count. A loss is a mass only after the heat multiplies it.
         if self.beta is None:
-            return Nodes(np.zeros_like(values), np.log(np.maximum(values, np.float32(0))))
+            return Nodes(np.zeros_like(values), host_tree.log(np.maximum(values, np.float32(0))))
         return Nodes(values, np.zeros_like(values))
 
     def _leaves(self, rows):
@@ -198,7 +235,7 @@ class HostHistory:
         width = self.fanout**level
         starts = (parents[:, None] * self.fanout + np.arange(self.fanout)) * width
         below = (self.n - starts).clip(0, width).astype(np.float32)
-        return self._log_prior + np.log(below)
+        return self._log_prior + host_tree.log(below)
 
     def _mix(self, log_probs, log_prior, total):
         if total.log == -np.inf:
@@ -206,7 +243,7 @@ class HostHistory:
         if self.floor is None:
             return log_probs
         floor = np.float32(self.floor)
-        return np.logaddexp(np.log1p(-floor) + log_probs, np.log(floor) + log_prior)
+        return host_tree.log_add_exp(host_tree.log1p(-floor) + log_probs, host_tree.log(floor) + log_prior)
 
     def _prior_of(self, indices):
         return self._log_prior.reshape(-1)[indices] if self._log_prior.ndim else self._log_prior

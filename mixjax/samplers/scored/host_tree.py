@@ -3,6 +3,11 @@
 Siblings are stored as a row: a level is ``[ceil(nodes / fanout), fanout]``, filled up with masses of zero. Where the
 functions of ``tree`` look up the children of nodes one by one, the functions here take whole rows. The root's children
 are all rows of their level. Callers silence NumPy's warnings on infinities.
+
+:mod:`mixjax.samplers.scored.compiled` holds the same functions for numba, with the same results to the bit. So sums
+are sequential here, by ``cumsum``. Every ``log`` is computed in float64 and rounded: NumPy's and the C library's own
+float32 functions differ in the last bit, and their float64 functions do not once they are rounded. The most frequent
+function, ``exp``, is written out below, since the C library's takes most of the time of compiled code.
 """
 
 from __future__ import annotations
@@ -27,6 +32,11 @@ __all__ = [
     "combine",
     "draw",
     "draw_distinct",
+    "exp",
+    "expm1",
+    "log",
+    "log1p",
+    "log_add_exp",
     "nodes_as_rows",
     "refresh",
     "relative",
@@ -39,6 +49,18 @@ Masses = Callable[[int, np.ndarray], np.ndarray]
 """Called with a level and the ids ``[B]`` of nodes one level above; returns their children's log-masses [B, fanout]."""
 
 _NO_MASS = np.float32(-np.inf)
+
+PIECES = 1024
+"""Number of pieces of an octave in the table that ``exp`` reads."""
+
+POWERS = np.exp2(np.arange(PIECES) / PIECES)
+"""The powers of two of one octave, float64 ``[PIECES]``."""
+
+PIECE = math.log(2) / PIECES
+"""The length of a piece, in units of the argument of ``exp``."""
+
+FARTHEST = 200.0
+"""Largest magnitude of an argument of ``exp``: beyond it, all float32 results are 0 or infinite anyway."""
 
 
 def as_rows(flat: jax.Array | np.ndarray, fanout: int, fill: float) -> np.ndarray:
@@ -59,7 +81,7 @@ def combine(nodes: Nodes, heat: np.float32) -> Nodes:
     top = np.where(top > _NO_MASS, top, np.float32(0))
     logs = relative(nodes, top[:, None], np.float32(0), heat)
     largest = _largest(logs)
-    return Nodes(top, np.log(np.exp(logs - largest).sum(-1)) + largest[:, 0])
+    return Nodes(top, log(_sums_of(exp(logs - largest))) + largest[:, 0])
 
 
 def relative(nodes: Nodes, top: ArrayLike, log: ArrayLike, heat: np.float32) -> np.ndarray:
@@ -84,7 +106,7 @@ def root(rows: Nodes, heat: np.float32) -> Nodes:
 
 def refresh(
     sums: tuple[Nodes, ...], leaves: Callable[[np.ndarray | slice], Nodes], ids: np.ndarray, heat: np.float32
-) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+) -> list[tuple[np.ndarray, tuple[np.ndarray, np.ndarray], np.ndarray]]:
     """Recomputes in place the sums above some leaves.
 
     Args:
@@ -105,13 +127,15 @@ def refresh(
     return undo
 
 
-def write(rows: np.ndarray, ids: np.ndarray, new: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def write(
+    rows: np.ndarray, ids: np.ndarray, new: np.ndarray
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray], np.ndarray]:
     """Writes ``rows.flat[ids] = new`` in place; returns ``(array, positions, old)``, with which to undo it."""
-    # A reshape of contiguous rows is a view, so this writes through; the index copies what was there.
-    flat = rows.reshape(-1)
-    old = flat[ids]
-    flat[ids] = new
-    return flat, ids, old
+    # Rows and columns, not a reshape: rows may be a view of a larger array, and their reshape a copy.
+    positions = np.divmod(ids, rows.shape[1])
+    old = rows[positions]
+    rows[positions] = new
+    return rows, positions, old
 
 
 def draw(
@@ -124,7 +148,7 @@ def draw(
     logs = _root_children(masses, sizes, fanout)
     side = math.isqrt(width - 1) + 1
     shares = as_rows(_shares(logs), side, 0.0)
-    row = _choose(uniforms[-1], _ends_of(shares.sum(-1)))
+    row = _choose(uniforms[-1], _ends_of(np.float32(_sums_of(shares))))
     nodes = row * side + _choose(uniforms[-2], _ends_of(shares)[row])
     logs = logs[nodes]
     for level in reversed(range(len(below))):
@@ -200,8 +224,47 @@ def _rows_of(nodes, ids):
     return Nodes(nodes.top.take(ids, 0), nodes.log.take(ids, 0))
 
 
+def exp(x: ArrayLike) -> np.ndarray:
+    """Computes the exponential within 2^-36, in float64 and rounded to float32."""
+    x = np.clip(x, -FARTHEST, FARTHEST, dtype=np.float64)
+    # exp(x) = 2^(pieces / 1024) exp(rest), where the rest is so small that three terms of its series are enough.
+    pieces = np.rint(x * (1 / PIECE))
+    rest = x - pieces * PIECE
+    pieces = pieces.astype(np.int64)
+    within = POWERS.take(pieces & (PIECES - 1)) * (1.0 + rest * (1.0 + 0.5 * rest))
+    return np.ldexp(within, pieces // PIECES).astype(np.float32)
+
+
+def log(x: ArrayLike) -> np.ndarray:
+    """Computes the logarithm, in float64 and rounded to float32."""
+    return np.log(x, dtype=np.float64).astype(np.float32)
+
+
+def expm1(x: ArrayLike) -> np.ndarray:
+    """Computes ``exp(x) - 1``, in float64 and rounded to float32."""
+    return np.expm1(x, dtype=np.float64).astype(np.float32)
+
+
+def log1p(x: ArrayLike) -> np.ndarray:
+    """Computes ``log(1 + x)``, in float64 and rounded to float32."""
+    return np.log1p(x, dtype=np.float64).astype(np.float32)
+
+
+def log_add_exp(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Computes ``log(exp(x) + exp(y))`` of numbers below infinity."""
+    larger, smaller = np.maximum(x, y), np.minimum(x, y)
+    # Where both are -inf their difference would be NaN.
+    gap = np.where(larger > _NO_MASS, smaller - larger, np.float32(0))
+    return larger + log1p(exp(gap))
+
+
+def _sums_of(rows):
+    # The last of the sequential sums: NumPy's sum adds up in an order of its own.
+    return np.cumsum(rows, -1, dtype=np.float64)[..., -1]
+
+
 def _shares(logs):
-    return np.exp(logs - _largest(logs))
+    return exp(logs - _largest(logs))
 
 
 # The next two functions do what ends_of and choose of mixjax.samplers.inverse_cdf do in JAX.
@@ -217,9 +280,9 @@ def _choose(uniforms, ends):
 
 def _condition(perturbed, maximum):
     # As in tree: a numerically safe form of -log(exp(-maximum) - exp(-largest) + exp(-perturbed)).
-    gap = np.log(-np.expm1(perturbed - perturbed.max(-1, keepdims=True)))
+    gap = log(-expm1(perturbed - perturbed.max(-1, keepdims=True)))
     excess = maximum - perturbed + gap
-    return maximum - np.maximum(excess, np.float32(0)) - np.log1p(np.exp(-np.abs(excess)))
+    return maximum - np.maximum(excess, np.float32(0)) - log1p(exp(-np.abs(excess)))
 
 
 def _largest(logs):

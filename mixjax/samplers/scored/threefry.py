@@ -103,7 +103,10 @@ def to_uniform(bits: np.ndarray) -> np.ndarray:
 def to_gumbel(bits: np.ndarray) -> np.ndarray:
     """Turns random bits into standard Gumbel variables, float32."""
     # A uniform number of zero would give -inf.
-    return -np.log(-np.log(np.maximum(to_uniform(bits), np.finfo(np.float32).tiny)))
+    uniforms = np.maximum(to_uniform(bits), np.finfo(np.float32).tiny)
+    # Each logarithm is computed in float64 and rounded to float32, as scored.host_tree explains.
+    inner = -np.log(uniforms, dtype=np.float64).astype(np.float32)
+    return -np.log(inner, dtype=np.float64).astype(np.float32)
 
 
 def uniform(key: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -13,9 +13,9 @@ PRIOR = np.where(np.arange(N) % 7 == 0, 0.0, RANDOM.uniform(0.5, 1.5, N)).astype
 ROUNDING = 4 * 2.0**-19
 
 
-def twins(n, beta, losses, **kwargs):
+def twins(n, beta, losses, compiled=None, **kwargs):
     sampler = proportional(n, **kwargs) if beta is None else hardness(n, beta, **kwargs)
-    return sampler, jax.jit(sampler.init)(losses), HostSampler(n, losses, beta, **kwargs)
+    return sampler, jax.jit(sampler.init)(losses), HostSampler(n, losses, beta, compiled=compiled, **kwargs)
 
 
 def assert_states_agree(ours, theirs):
