@@ -2,9 +2,9 @@
 
 The functions do what the NumPy code of :mod:`mixjax.samplers.scored.host` and its tree do, number by number, and give
 the same bits: sums are sequential, and each ``exp`` and ``log`` is computed in float64, in the same way, and rounded.
-Without numba this module can be imported, but not used. The first call compiles, and numba keeps the machine code beside
-this file or in the user's cache. All functions are in one file, because that cache does not notice when a function of
-another file changes.
+Without numba this module can be imported, but not used. The first call compiles, and numba keeps the machine code
+beside this file or in the user's cache. All functions are in one file, because that cache does not notice when a
+function of another file changes.
 
 Numbers are float32 throughout. A float32 times a Python float would be a float64 here, so constants are float32 too.
 Each step of a draw or an update is a loop over the whole batch, and rows of siblings lie one after the other in flat

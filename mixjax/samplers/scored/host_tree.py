@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -224,7 +224,7 @@ def _rows_of(nodes, ids):
     return Nodes(nodes.top.take(ids, 0), nodes.log.take(ids, 0))
 
 
-def exp(x: ArrayLike) -> np.ndarray:
+def exp(x: Any) -> np.ndarray:
     """Computes the exponential within 2^-36, in float64 and rounded to float32."""
     x = np.clip(x, -FARTHEST, FARTHEST, dtype=np.float64)
     # exp(x) = 2^(pieces / 1024) exp(rest), where the rest is so small that three terms of its series are enough.
@@ -235,17 +235,17 @@ def exp(x: ArrayLike) -> np.ndarray:
     return np.ldexp(within, pieces // PIECES).astype(np.float32)
 
 
-def log(x: ArrayLike) -> np.ndarray:
+def log(x: Any) -> np.ndarray:
     """Computes the logarithm, in float64 and rounded to float32."""
     return np.log(x, dtype=np.float64).astype(np.float32)
 
 
-def expm1(x: ArrayLike) -> np.ndarray:
+def expm1(x: Any) -> np.ndarray:
     """Computes ``exp(x) - 1``, in float64 and rounded to float32."""
     return np.expm1(x, dtype=np.float64).astype(np.float32)
 
 
-def log1p(x: ArrayLike) -> np.ndarray:
+def log1p(x: Any) -> np.ndarray:
     """Computes ``log(1 + x)``, in float64 and rounded to float32."""
     return np.log1p(x, dtype=np.float64).astype(np.float32)
 
