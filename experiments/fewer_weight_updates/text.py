@@ -29,6 +29,7 @@ from experiments.fewer_weight_updates.text_model import Decoder, byte_losses, de
 from mixjax import WeightRule, data, mixing, rules
 from mixjax.runner import configs
 from mixjax.runner.experiment import Experiment
+from mixjax.sweeps import Segments
 
 DOMAINS = ("python", "c", "shakespeare", "european", "cyrillic", "indic")
 # Inside Adam's root, whose derivative at 0 is infinite: a byte that was not yet seen has gradient 0.
@@ -208,51 +209,68 @@ def fit_of(
     return functools.partial(fit, signals=measured[config.method]) if config.method in measured else fit
 
 
-def train(key: jax.Array, config: Text, parts: Mapping[str, Texts]) -> dict[str, jax.Array]:
-    """Trains one seed while the weights move, then anew with their mean."""
-    init_key, fit_key, test_key, target_key, train_key = jax.random.split(key, 5)
-    graphdef, params, optimizer = start(config, init_key)
-    prior, rule, losses = jnp.ones(len(config.domains)), rule_of(config), losses_of(graphdef)
-    fit = fit_of(config, graphdef, optimizer, parts, fit_key)
-    test = draw(test_key, parts["test"].domains, config.length, config.test_windows)
-    seen = draw(train_key, parts["train"].domains, config.length, config.test_windows)
-    target = data.windows(target_key, parts["test"].target, config.length + 1, config.test_windows)
+def train(config: Text) -> Segments:
+    """Trains one seed while the weights move, then anew with their mean.
 
-    def interval(state, _):
-        steps = config.num_steps // config.num_records
-        state = fit(
-            rule,
+    A segment of training ends where the target's loss is measured. Training anew comes after the last one, in one
+    piece.
+    """
+
+    def keys_of(key):
+        return dict(zip(("init", "fit", "test", "target", "train"), jax.random.split(key, 5), strict=True))
+
+    def target_windows(key, used, parts):
+        return data.windows(key, parts["test"].target, used.length + 1, used.test_windows)
+
+    def init(key, hparams, parts):
+        used = configs.replace(config, hparams)
+        _, params, optimizer = start(used, keys_of(key)["init"])
+        return key, mixing.init_state(params, optimizer, jnp.ones(len(used.domains)), rule_of(used))
+
+    def advance(carry, hparams, parts):
+        (key, state), used = carry, configs.replace(config, hparams)
+        keys = keys_of(key)
+        graphdef, _, optimizer = start(used, keys["init"])
+        state = fit_of(used, graphdef, optimizer, parts, keys["fit"])(
+            rule_of(used),
             state,
-            num_steps=steps,
-            T=config.T,
-            rounds_per_update=config.rounds_per_update,
-            mode=mode_of(config),
+            num_steps=used.num_steps // used.num_records,
+            T=used.T,
+            rounds_per_update=used.rounds_per_update,
+            mode=mode_of(used),
         )
-        return state, {"target_loss": losses(state.params, target).mean(), "weights": state.rule_state.weights}
+        loss = losses_of(graphdef)(state.params, target_windows(keys["target"], used, parts)).mean()
+        return (key, state), {"target_loss": loss[None], "weights": state.rule_state.weights[None]}
 
-    state = mixing.init_state(params, optimizer, prior, rule)
-    state, records = jax.lax.scan(interval, state, length=config.num_records)
+    def finish(carry, hparams, parts):
+        (key, state), used = carry, configs.replace(config, hparams)
+        keys = keys_of(key)
+        graphdef, params, optimizer = start(used, keys["init"])
+        losses, fixed = losses_of(graphdef), rules.fixed(state.mean_weights)
+        again = mixing.init_state(params, optimizer, jnp.ones(len(used.domains)), fixed)
+        fit = fit_of(used, graphdef, optimizer, parts, keys["fit"])
+        again = fit(fixed, again, num_steps=used.num_steps, T=used.num_steps, mode=None)
 
-    fixed = rules.fixed(state.mean_weights)
-    again = mixing.init_state(params, optimizer, prior, fixed)
-    again = fit(fixed, again, num_steps=config.num_steps, T=config.num_steps, mode=None)
+        test = draw(keys["test"], parts["test"].domains, used.length, used.test_windows)
+        seen = draw(keys["train"], parts["train"].domains, used.length, used.test_windows)
+        measured = jax.lax.map(lambda windows: losses(state.params, windows), jnp.concatenate([test, seen]))
+        tested, trained = jnp.split(measured, 2)
+        return {
+            "mean_weights": state.mean_weights,
+            "retrained_loss": losses(again.params, target_windows(keys["target"], used, parts)).mean(),
+            "test_losses": tested.mean(axis=(1, 2)),
+            "train_losses": trained.mean(axis=(1, 2)),
+            "design_effects": design_effects(tested, used.blocks),
+        }
 
-    measured = jax.lax.map(lambda windows: losses(state.params, windows), jnp.concatenate([test, seen]))
-    tested, trained = jnp.split(measured, 2)
-    return records | {
-        "mean_weights": state.mean_weights,
-        "retrained_loss": losses(again.params, target).mean(),
-        "test_losses": tested.mean(axis=(1, 2)),
-        "train_losses": trained.mean(axis=(1, 2)),
-        "design_effects": design_effects(tested, config.blocks),
-    }
+    return Segments(init, advance, config.num_records, finish=finish)
 
 
 def text(config: Text) -> Experiment:
     """Builds the experiment of one method on one model."""
     losses = ("target_loss", "retrained_loss", "test_losses", "train_losses")
     return Experiment(
-        train=lambda key, hparams, parts: train(key, configs.replace(config, hparams), parts),
+        train=train(config),
         data=load(config),
         dims={
             "target_loss": ("step",),

@@ -4,13 +4,15 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from experiments.hardness_sampling import imbalanced, mnist_claims, mnist_figure, rare_class, schemes
-from experiments.hardness_sampling.rare_class import Images, Problem
+from experiments.hardness_sampling.rare_class import Problem
 from experiments.hardness_sampling.schemes import Scheme
 from mixjax import samplers
 from mixjax.runner import configs
 from mixjax.runner.experiment import Experiment
+from mixjax.sweeps import Segments
 
 __all__ = ["ESTIMATES", "METHODS", "Mnist", "freshness", "mnist", "scheme", "train"]
 
@@ -112,44 +114,71 @@ def freshness(key: jax.Array, beta: jax.Array, stale: jax.Array, fresh: jax.Arra
     }
 
 
-def train(key: jax.Array, config: Mnist, images: Images) -> dict[str, jax.Array]:
+def train(config: Mnist) -> Segments:
     """Trains every method on one seed's split, from one initialisation.
 
+    A segment of training ends at a checkpoint.
+
     Returns:
-        The metrics of ``imbalanced.UNITS``, ``[method, step]``, and those of :func:`freshness`, ``[method, checkpoint,
-        ...]``.
+        A training run. Its metrics are those of ``imbalanced.UNITS``, ``[step, method]``, and those of
+        :func:`freshness`, ``[checkpoint, method, ...]``.
     """
-    n = rare_class.num_kept(config, images)
-
-    def run(kind, beta):
-        drawn = scheme(config, n, kind, beta)
-        parts, carry = imbalanced.start(key, config, images, drawn)
-
-        def advance(carry, _):
-            carry, seen = jax.lax.scan(
-                lambda carry, _: imbalanced.step(carry, config, images, parts, drawn), carry, length=config.record_every
-            )
-            return carry, jax.tree.map(jnp.mean, seen) | imbalanced.evaluate(carry, config, images, parts, drawn)
-
-        def stage(carry, _):
-            rounds = config.num_steps // config.record_every // config.checkpoints
-            carry, records = jax.lax.scan(advance, carry, length=rounds)
-            fresh = imbalanced.train_losses(config, images, parts, carry.params, carry.stats, jnp.arange(n))
-            # A folded key leaves training's own key as it was, so that checkpoints do not change the run.
-            stale, test_key = drawn.history(carry.state), jax.random.fold_in(carry.key, 1)
-            return carry, (records, freshness(test_key, beta, stale, fresh, config.batch_size))
-
-        records, checkpoints = jax.lax.scan(stage, carry, length=config.checkpoints)[1]
-        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), records) | checkpoints
-
     # Methods that differ in beta only are mapped over beta, so that each kind is compiled once.
-    found = {}
-    for kind in dict.fromkeys(METHODS[name][0] for name in config.methods):
-        names = [name for name in config.methods if METHODS[name][0] == kind]
-        betas = jnp.array([METHODS[name][1] for name in names])
-        records = jax.lax.map(lambda beta, kind=kind: run(kind, beta), betas)
-        found |= {name: jax.tree.map(lambda x, row=row: x[row], records) for row, name in enumerate(names)}
-    return jax.tree.map(lambda *records: jnp.stack(records), *(found[name] for name in config.methods))
+    kinds: dict[str, list[str]] = {}
+    for name in config.methods:
+        kinds.setdefault(METHODS[name][0], []).append(name)
+    betas = {kind: np.array([METHODS[name][1] for name in names], np.float32) for kind, names in kinds.items()}
+    # The methods kind by kind -> in the order of the config.
+    mapped = [name for names in kinds.values() for name in names]
+    order = np.array([mapped.index(name) for name in config.methods])
+
+    def init(key, hparams, images):
+        used = configs.replace(config, hparams)
+        n = rare_class.num_kept(used, images)
+
+        def start(beta, kind):
+            return imbalanced.start(key, used, images, scheme(used, n, kind, beta))
+
+        parts, _ = start(0.0, "erm")
+        carries = {
+            kind: jax.lax.map(lambda beta, kind=kind: start(beta, kind)[1], values) for kind, values in betas.items()
+        }
+        return parts, carries
+
+    def advance(carry, hparams, images):
+        parts, carries = carry
+        used = configs.replace(config, hparams)
+        found = {
+            kind: jax.lax.map(lambda x, kind=kind: _stage(*x, used, images, parts, kind), (carries[kind], values))
+            for kind, values in betas.items()
+        }
+        # Time first: [method, time, ...] of each kind -> [time, method, ...] of all.
+        metrics = jax.tree.map(
+            lambda *kinds: jnp.concatenate(kinds)[order].swapaxes(0, 1), *(metrics for _, metrics in found.values())
+        )
+        return (parts, {kind: carry for kind, (carry, _) in found.items()}), metrics
+
+    return Segments(init, advance, config.checkpoints)
+
+
+def _stage(carry, beta, config, images, parts, kind):
+    """Trains a method from one checkpoint to the next; its metrics are ``[step, ...]`` and ``[1, ...]``."""
+    n = rare_class.num_kept(config, images)
+    drawn = scheme(config, n, kind, beta)
+
+    def advance(carry, _):
+        carry, seen = jax.lax.scan(
+            lambda carry, _: imbalanced.step(carry, config, images, parts, drawn), carry, length=config.record_every
+        )
+        return carry, jax.tree.map(jnp.mean, seen) | imbalanced.evaluate(carry, config, images, parts, drawn)
+
+    rounds = config.num_steps // config.record_every // config.checkpoints
+    carry, records = jax.lax.scan(advance, carry, length=rounds)
+    fresh = imbalanced.train_losses(config, images, parts, carry.params, carry.stats, jnp.arange(n))
+    # A folded key leaves training's own key as it was, so that checkpoints do not change the run.
+    stale, test_key = drawn.history(carry.state), jax.random.fold_in(carry.key, 1)
+    measured = freshness(test_key, beta, stale, fresh, config.batch_size)
+    return carry, records | jax.tree.map(lambda x: x[None], measured)
 
 
 def mnist(config: Mnist) -> Experiment:
@@ -165,11 +194,11 @@ def mnist(config: Mnist) -> Experiment:
     if steps % stage:
         raise ValueError(f"num_steps must be a multiple of record_every x checkpoints = {stage}, got {steps}.")
     units = {**imbalanced.UNITS, "tv_stale": "1", "tv_clipped": "1", "bias": "share", "error": "share"}
-    dims = dict.fromkeys(imbalanced.UNITS, ("method", "step"))
-    dims |= dict.fromkeys(("tv_stale", "tv_clipped"), ("method", "checkpoint"))
-    dims |= dict.fromkeys(("bias", "error"), ("method", "checkpoint", "estimate"))
+    dims = dict.fromkeys(imbalanced.UNITS, ("step", "method"))
+    dims |= dict.fromkeys(("tv_stale", "tv_clipped"), ("checkpoint", "method"))
+    dims |= dict.fromkeys(("bias", "error"), ("checkpoint", "method", "estimate"))
     return Experiment(
-        train=lambda key, hparams, data: train(key, configs.replace(config, hparams), data),
+        train=train(config),
         data=rare_class.load(config.rare_class),
         dims=dims,
         coords={

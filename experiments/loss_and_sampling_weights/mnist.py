@@ -16,6 +16,7 @@ from mixjax import samplers, training
 from mixjax.runner import configs
 from mixjax.runner.claims import near, paired, versus
 from mixjax.runner.experiment import Experiment
+from mixjax.sweeps import Segments
 
 __all__ = ["Mnist", "block", "mnist", "train"]
 
@@ -48,55 +49,78 @@ def block(split: Split, images: jax.Array, number: jax.typing.ArrayLike, size: i
     return Batch(images[indices], labels)
 
 
-def train(key: jax.Array, config: Mnist, data: dict[str, Batch]) -> dict[str, jax.Array]:
+def train(config: Mnist) -> Segments:
     """Trains the four methods on one seed's split.
 
     Each step reads a block of ``B`` examples of each domain that no step has seen, measures every signal on it at the
     current parameters, moves ``c`` and then ``q``, and trains on the block's first ``n_d`` examples of each domain,
     ``n = allocate(q, B)``; the rest are never used. Signals come from at least two points a domain that way, and the
     weights are moved before they are used, as section 5.3 says.
+
+    Returns:
+        A training run, a segment of which takes ``record_every`` steps. Its metrics are ``[step, method]``.
     """
-    train_key, test_key, init_key = jax.random.split(key, 3)
-    training_split = noisy_images.split(train_key, data["train"], config.flip)
-    test_split = noisy_images.split(test_key, data["test"], config.flip)
-    params = noisy_images.init(init_key, data["train"].images.shape[1], config.hidden)
-    optimizer, size = optax.sgd(config.learning_rate), config.batch_size
-    step = training.make_step(noisy_images.losses, optimizer)
 
-    def run(loss_rule, sampling_rule):
-        def one_step(state, t):
-            points = block(training_split, data["train"].images, t, size)
-            found = noisy_images.measure(state.params, points)
-            gap = jnp.dot(state.loss_state.prior - state.loss_state.weights, found["losses"])
-            loss_state = loss_rule.update(state.loss_state, **found)
-            sampling_state = sampling_rule.update(state.sampling_state, loss_weights=loss_state.weights, **found)
-            state = state.replace(loss_state=loss_state, sampling_state=sampling_state)
+    def init(key, hparams, data):
+        used = configs.replace(config, hparams)
+        train_key, test_key, init_key = jax.random.split(key, 3)
+        splits = [
+            noisy_images.split(k, data[part], used.flip) for k, part in ((train_key, "train"), (test_key, "test"))
+        ]
+        params = noisy_images.init(init_key, data["train"].images.shape[1], used.hidden)
+        optimizer = optax.sgd(used.learning_rate)
 
-            counts = samplers.allocate(sampling_state.weights, size)
-            used = jnp.arange(size) < counts[:, None]
-            # -1 marks the examples that the step must not see; the batch's shape stays the same that way
-            domain_ids = jnp.where(used, jnp.arange(2)[:, None], -1)
-            flat = jax.tree.map(lambda x: x.reshape(2 * size, *x.shape[2:]), (points, domain_ids))
-            state, _ = step(state, *flat)
-            return state, {
-                "loss_weight": loss_state.weights[0],
-                "sampling_weight": sampling_state.weights[0],
-                "grad_std_clean": found["grad_stds"][0],
-                "grad_std_noisy": found["grad_stds"][1],
-                "gap": gap,
-            }
+        def start(loss_rule, sampling_rule):
+            return training.init_state(params, optimizer, PRIOR, loss_rule, sampling_rule)
 
-        def some_steps(state, start):
-            state, records = jax.lax.scan(one_step, state, start + jnp.arange(config.record_every))
-            right = noisy_images.predict(state.params, data["test"].images)[test_split.indices] == test_split.labels
-            clean, noisy = 100.0 * right.mean(axis=1)
-            means = jax.tree.map(jnp.mean, records)
-            return state, {**means, "clean_accuracy": clean, "noisy_accuracy": noisy}
+        return splits, noisy_images.for_methods(used, start), jnp.int32(0)
 
-        state = training.init_state(params, optimizer, PRIOR, loss_rule, sampling_rule)
-        return jax.lax.scan(some_steps, state, jnp.arange(0, config.num_steps, config.record_every))[1]
+    def advance(carry, hparams, data):
+        splits, states, step = carry
+        used = configs.replace(config, hparams)
+        states, metrics = noisy_images.for_methods(used, _interval(used, splits, data, step), states)
+        return (splits, states, step + used.record_every), jax.tree.map(lambda x: x[None], metrics)
 
-    return noisy_images.for_methods(config, run)
+    return Segments(init, advance, config.num_steps // config.record_every)
+
+
+def _interval(config, splits, data, start):
+    """Returns ``interval(loss_rule, sampling_rule, state)``: the ``record_every`` steps from step ``start`` on."""
+    (training_split, test_split), size = splits, config.batch_size
+    step = training.make_step(noisy_images.losses, optax.sgd(config.learning_rate))
+
+    def one_step(loss_rule, sampling_rule, state, t):
+        points = block(training_split, data["train"].images, t, size)
+        found = noisy_images.measure(state.params, points)
+        gap = jnp.dot(state.loss_state.prior - state.loss_state.weights, found["losses"])
+        loss_state = loss_rule.update(state.loss_state, **found)
+        sampling_state = sampling_rule.update(state.sampling_state, loss_weights=loss_state.weights, **found)
+        state = state.replace(loss_state=loss_state, sampling_state=sampling_state)
+
+        counts = samplers.allocate(sampling_state.weights, size)
+        used = jnp.arange(size) < counts[:, None]
+        # -1 marks the examples that the step must not see; the batch's shape stays the same that way
+        domain_ids = jnp.where(used, jnp.arange(2)[:, None], -1)
+        flat = jax.tree.map(lambda x: x.reshape(2 * size, *x.shape[2:]), (points, domain_ids))
+        state, _ = step(state, *flat)
+        return state, {
+            "loss_weight": loss_state.weights[0],
+            "sampling_weight": sampling_state.weights[0],
+            "grad_std_clean": found["grad_stds"][0],
+            "grad_std_noisy": found["grad_stds"][1],
+            "gap": gap,
+        }
+
+    def interval(loss_rule, sampling_rule, state):
+        # Numbers of steps that all methods share: a state's own would make one gather of the methods' equal slices.
+        numbers = start + jnp.arange(config.record_every)
+        state, records = jax.lax.scan(functools.partial(one_step, loss_rule, sampling_rule), state, numbers)
+        right = noisy_images.predict(state.params, data["test"].images)[test_split.indices] == test_split.labels
+        clean, noisy = 100.0 * right.mean(axis=1)
+        means = jax.tree.map(jnp.mean, records)
+        return state, {**means, "clean_accuracy": clean, "noisy_accuracy": noisy}
+
+    return interval
 
 
 def mnist(config: Mnist) -> Experiment:
@@ -121,9 +145,9 @@ def mnist(config: Mnist) -> Experiment:
         "gap": "nats",
     }
     return Experiment(
-        train=lambda key, hparams, data: train(key, configs.replace(config, hparams), data),
+        train=train(config),
         data=data,
-        dims=dict.fromkeys(units, ("method", "step")),
+        dims=dict.fromkeys(units, ("step", "method")),
         coords={"method": list(METHODS), "step": range(config.record_every, steps + 1, config.record_every)},
         units=units,
         figure=figure,

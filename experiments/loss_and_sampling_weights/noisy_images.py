@@ -7,7 +7,7 @@ random numbers.
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -203,15 +203,18 @@ def measure(params: Network, batch: Batch) -> dict[str, jax.Array]:
     }
 
 
-def for_methods(problem: ImageProblem, run: Callable) -> dict[str, jax.Array]:
-    """Calls ``run(loss_rule, sampling_rule)`` for every method, in the order of ``METHODS``, as one batch."""
+def for_methods(problem: ImageProblem, run: Callable, *states: Any) -> Any:
+    """Calls ``run(loss_rule, sampling_rule, *states)`` for every method, in the order of ``METHODS``, as one batch.
+
+    The states are pytrees whose leaves have a row for each method.
+    """
     uniform, va = rules.fixed(), rules.variance_aware()
     erma = rules.erma(problem.gamma1, problem.gamma2, normalised=problem.normalised)
 
-    def one(uses_erma, uses_va):
-        return run(rules.select([uniform, erma], uses_erma), rules.select([uniform, va], uses_va))
+    def one(uses_erma, uses_va, *states):
+        return run(rules.select([uniform, erma], uses_erma), rules.select([uniform, va], uses_va), *states)
 
-    return jax.vmap(one)(jnp.array([0, 0, 1, 1]), jnp.array([0, 1, 0, 1]))
+    return jax.vmap(one)(jnp.array([0, 0, 1, 1]), jnp.array([0, 1, 0, 1]), *states)
 
 
 def limits(datasets: Iterable, metric: str, skip: float = 0.1) -> tuple[float, float]:

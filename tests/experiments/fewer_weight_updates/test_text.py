@@ -14,6 +14,7 @@ from mixjax import mixing
 from mixjax.data import load_text
 from mixjax.runner import configs
 from tests.experiments.fewer_weight_updates.made_up_text import CONFIG, TINY, made_up, replace_texts
+from tests.whole import whole
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -42,7 +43,7 @@ def test_uniform_mixing_is_trained_anew_on_the_same_batches(monkeypatch):
         mixjax.data, "load_text", lambda name, **how: made_up(b"de f") if name == "python" else load_text(name, **how)
     )
     data = jax.tree.map(jnp.asarray, text.load(TINY))
-    found = jax.jit(lambda key, data: text.train(key, TINY, data))(jax.random.key(0), data)
+    found = jax.jit(whole(text.train(TINY)))(jax.random.key(0), {}, data)
     np.testing.assert_allclose(found["weights"], np.full((2, 2), 0.5))
     np.testing.assert_allclose(found["retrained_loss"], found["target_loss"][-1], rtol=1e-4)
     assert found["target_loss"][1] < found["target_loss"][0] < 6 and found["design_effects"].shape == (2, 4)
@@ -106,5 +107,5 @@ def test_every_method_of_the_config_traces():
     assert [run.values.T for run in config.runs if run.values.method == "hypergradient"][:4] == [1, 4, 16, 64]
     for method, values in {run.values.method: run.values for run in config.runs}.items():
         experiment = config.function(dataclasses.replace(values, layers=0))
-        shapes = jax.eval_shape(experiment.train, jax.random.key(0), {}, experiment.data)
+        shapes = jax.eval_shape(whole(experiment.train), jax.random.key(0), {}, experiment.data)
         assert set(shapes) == set(experiment.dims) == set(experiment.units), method

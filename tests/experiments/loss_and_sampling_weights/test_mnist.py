@@ -13,6 +13,7 @@ from experiments.loss_and_sampling_weights.noisy_images import Batch
 from mixjax import data, rules, samplers
 from mixjax.runner import experiment, results
 from mixjax.runner.configs import load
+from tests.whole import whole
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -54,8 +55,10 @@ def test_mnist_trains_on_an_example_at_most_once(batches, monkeypatch):
         return spied
 
     monkeypatch.setattr(mnist.training, "make_step", spy)
-    monkeypatch.setattr(noisy_images, "for_methods", lambda _, run: run(rules.fixed(), rules.variance_aware()))
-    jax.block_until_ready(mnist.train(jax.random.key(3), config, numbered))
+    monkeypatch.setattr(
+        noisy_images, "for_methods", lambda _, run, *states: run(rules.fixed(), rules.variance_aware(), *states)
+    )
+    jax.block_until_ready(whole(mnist.train(config))(jax.random.key(3), {}, numbered))
     jax.effects_barrier()
     halves = split(jax.random.split(jax.random.key(3), 3)[0], numbered["train"], config.flip)
     assert [int((ids >= 0).sum()) for _, ids in used] == [5] * 6
@@ -68,7 +71,7 @@ def test_mnist_trains_on_an_example_at_most_once(batches, monkeypatch):
 
 def test_mnist_moves_the_weights_before_it_uses_them(batches):
     config = mnist.Mnist(batch_size=5, num_steps=1, record_every=1, hidden=4, learning_rate=0.1, gamma2=0.5)
-    found = jax.jit(mnist.train, static_argnums=1)(jax.random.key(0), config, batches)
+    found = jax.jit(whole(mnist.train(config)))(jax.random.key(0), {}, batches)
     train_key, _, init_key = jax.random.split(jax.random.key(0), 3)
     halves = split(train_key, batches["train"], config.flip)
     params = init(init_key, 12, 4)
@@ -77,9 +80,9 @@ def test_mnist_moves_the_weights_before_it_uses_them(batches):
     c = erma.update(erma.init([0.5, 0.5]), **measured).weights
     q = va.update(va.init([0.5, 0.5]), loss_weights=c, **measured).weights
     assert float(c[0]) != 0.5
-    np.testing.assert_allclose(found["loss_weight"][:, 0], [0.5, 0.5, c[0], c[0]], rtol=1e-5)
-    np.testing.assert_allclose(found["sampling_weight"][[0, 2, 3], 0], [0.5, 0.5, q[0]], rtol=1e-5)
-    np.testing.assert_allclose(found["grad_std_noisy"][:, 0], measured["grad_stds"][1], rtol=1e-4)
+    np.testing.assert_allclose(found["loss_weight"][0], [0.5, 0.5, c[0], c[0]], rtol=1e-5)
+    np.testing.assert_allclose(found["sampling_weight"][0, [0, 2, 3]], [0.5, 0.5, q[0]], rtol=1e-5)
+    np.testing.assert_allclose(found["grad_std_noisy"][0], measured["grad_stds"][1], rtol=1e-4)
     np.testing.assert_allclose(found["gap"], 0.0, atol=1e-6)  # w = 1 before the first update
     assert samplers.allocate(q, 5).sum() == 5
 

@@ -19,6 +19,7 @@ from experiments.shared import sentences as shared_sentences
 from mixjax.data import anatomies
 from mixjax.runner import configs
 from mixjax.runner.claims import Claim
+from tests.whole import whole
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 FEW_SEEDS = {  # where a run is long; every other config has at least 100
@@ -114,7 +115,9 @@ def made_up_results(config):
                 name: tuple(len(experiment.coords[dim]) for dim in dims) for name, dims in experiment.dims.items()
             }
         else:
-            traced = jax.eval_shape(experiment.train, jax.random.key(0), hparams, experiment.data)
+            train = experiment.train
+            train = whole(train) if isinstance(train, mixjax.sweeps.Segments) else train
+            traced = jax.eval_shape(train, jax.random.key(0), hparams, experiment.data)
             shapes = {name: metric.shape for name, metric in traced.items()}
         sizes = (*map(len, axes.values()), 3)
         variables = {
