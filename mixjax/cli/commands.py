@@ -12,6 +12,7 @@ from mixjax.cli.listing import list_
 from mixjax.cli.live import make_live
 from mixjax.cli.run import run
 from mixjax.cli.show import show
+from mixjax.cli.sites import sites
 from mixjax.cli.sweep import sweep
 
 __all__ = ["make_app"]
@@ -32,6 +33,7 @@ def make_app() -> typer.Typer:
     app.command("data")(data)
     app.command("compare")(compare)
     app.command("show")(show)
+    app.command("sites")(sites)
     app.add_typer(make_live(), name="live")
     app.add_typer(make_design(), name="design")
     return app

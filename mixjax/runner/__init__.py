@@ -19,6 +19,8 @@ if TYPE_CHECKING:
         metadata,
         report,
         results,
+        site_page,
+        sites,
         texts,
         tracking,
     )
@@ -34,6 +36,8 @@ __all__ = [
     "metadata",
     "report",
     "results",
+    "site_page",
+    "sites",
     "sweep_figure",
     "texts",
     "tracking",

@@ -1,0 +1,59 @@
+"""Defines the command ``mixjax sites``. Packages that are slow to import are imported when the command runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mixjax.cli.terminal import reported
+
+__all__ = ["sites"]
+
+
+def sites(
+    scores: Annotated[
+        Path,
+        typer.Argument(metavar="SCORES", help="CSV with columns site, case, method, score; label and seed if any."),
+    ],
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(metavar="METHOD", help="A weighting to compare with; may be given several times."),
+    ] = None,
+    better: Annotated[str, typer.Option(metavar="higher|lower", help="Which scores are good.")] = "higher",
+    worst: Annotated[int, typer.Option(metavar="N", help="How many of the worst cases are named.")] = 3,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the report.")] = Path("results/sites"),
+) -> None:
+    """Show each site its scores, and what they would be under other weightings.
+
+    \b
+    Examples:
+      mixjax sites scores.csv
+      mixjax sites scores.csv --baseline volume --baseline uniform --out results/sites
+      mixjax sites distances.csv --baseline volume --better lower
+
+    SCORES has a row for each score: the site (centre, scanner, hospital), the case (patient), the method, and the score;
+    optional columns are label (the structure that was segmented) and seed. A baseline is a method too, trained with
+    another weighting, such as each site the same, or each case the same. An empty score is a missing one.
+
+    DIR gets report.md, figure.png, levels.csv (support, mean, quartiles, worst cases) and differences.csv (difference
+    from each baseline over the same cases, its 95 % interval by bootstrap, a verdict).
+
+    In Python: mixjax.runner.sites.site_report.
+    """
+    with reported(ValueError, TypeError, OSError, ImportError):
+        from mixjax.files import local_path, make_folder, write_whole
+        from mixjax.runner.site_page import site_figure, site_markdown
+        from mixjax.runner.sites import read_scores, site_report
+
+        folder = local_path("--out", out)
+        # Not narrowed to the two choices here: site_report refuses another one.
+        report = site_report(read_scores(scores), baseline or (), better=better, num_worst=worst)  # pyright: ignore
+        make_folder("--out", folder)
+        page = [*site_markdown(report), "", "![Scores by site](figure.png)"]
+        write_whole(folder / "report.md", "\n".join(page) + "\n")
+        write_whole(folder / "levels.csv", report.levels.to_csv(index=False))
+        write_whole(folder / "differences.csv", report.differences.to_csv(index=False))
+        site_figure(report).savefig(folder / "figure.png", dpi=150)
+        for line in site_markdown(report):
+            typer.echo(line)
+        typer.echo(f"report: {folder / 'report.md'}")

@@ -1,0 +1,161 @@
+"""Writes the report of :mod:`mixjax.runner.sites` as a page, and draws it, for readers who know their site best."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mixjax.checks import requires
+from mixjax.runner.sites import MIN_CASES, SiteReport, decimals_of
+from mixjax.runner.texts import markdown_table
+
+with requires("experiments", "mixjax.runner.site_page"):
+    import pandas as pd
+
+__all__ = ["site_figure", "site_markdown"]
+
+_HOW_TO_READ = """\
+- **cases**: patients with a score. Where some have none, their number follows.
+- **median (quartiles)**: half of the cases score between the two quartiles; their distance is the IQR.
+- **difference**: how much higher the mean score is under the method than under the other, over the same cases. In
+  brackets: the 95 % interval, by resampling the cases of the site. Which scores are good: {better} ones.
+- **verdict**: *better* or *worse* where the interval does not hold 0; else *no difference seen*, which does not say
+  that there is none. A site with fewer than {min_cases} cases has *too few cases* for an interval.
+- Of 20 comparisons without any true difference, about one is called better or worse by chance. This page has {num}."""
+
+
+def site_markdown(report: SiteReport, title: str = "Scores by site") -> list[str]:
+    """Writes a page of Markdown: how to read it, then for each label the scores and the comparisons of each site.
+
+    Args:
+        report: from :func:`mixjax.runner.sites.site_report`.
+        title: the heading.
+
+    Returns:
+        The lines.
+    """
+    num = int(report.differences["low"].notna().sum()) if len(report.differences) else 0
+    told = _HOW_TO_READ.format(better=report.better, min_cases=MIN_CASES, num=num)
+    decimals = decimals_of(report.scores["score"])
+    lines = [f"# {title}", "", *told.splitlines()]
+    for label in dict.fromkeys(report.levels["label"]):
+        lines += ["", f"## {label or 'Scores'}", ""]
+        levels = report.levels[report.levels["label"] == label]
+        head = ["site", "method", "cases", "mean", "median (quartiles)", "IQR", "worst cases"]
+        lines += markdown_table(head, [_level_cells(row, decimals) for _, row in levels.iterrows()])
+        if len(report.differences):
+            rows = report.differences[report.differences["label"] == label]
+            head = ["site", "under", "in place of", "cases", "difference (95 % interval)", "verdict"]
+            lines += ["", *markdown_table(head, [_difference_cells(row, decimals) for _, row in rows.iterrows()])]
+    return lines
+
+
+def site_figure(report: SiteReport, title: str = "Scores by site") -> Any:
+    """Draws every case's score by site and method and, below, the differences with their intervals.
+
+    Each label has a column. Above, a dot is a case, the thick bar reaches from quartile to quartile, and the white line
+    is the median. Below, a site that has too few cases for an interval has a hollow dot.
+
+    Args:
+        report: from :func:`mixjax.runner.sites.site_report`.
+        title: the heading.
+
+    Returns:
+        A matplotlib Figure.
+    """
+    from matplotlib.figure import Figure
+
+    labels, methods = (list(dict.fromkeys(report.levels[name])) for name in ("label", "method"))
+    pairs = [tuple(pair) for pair in _pairs(report)]
+    sites = list(dict.fromkeys(report.levels["site"]))
+    heights = [0.6 + len(sites) * (0.1 + 0.18 * num) for num in (len(methods), len(pairs))]
+    num_rows = 2 if pairs else 1
+    # Not by pyplot, which would keep every figure in memory.
+    figure = Figure(figsize=(2.5 + 4 * len(labels), sum(heights[:num_rows]) + 1.2), layout="constrained")
+    axes = figure.subplots(num_rows, len(labels), squeeze=False, sharey="row", height_ratios=heights[:num_rows])
+    for column, label in enumerate(labels):
+        _draw_levels(axes[0, column], report, label, sites, methods)
+        axes[0, column].set_title(label or "score")
+        if pairs:
+            _draw_differences(axes[1, column], report, label, sites, pairs)
+    for row in axes:
+        handles, names = row[0].get_legend_handles_labels()
+        row[-1].legend(handles, names, loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=9)
+    figure.suptitle(title)
+    return figure
+
+
+def _draw_levels(axis, report, label, sites, methods):
+    """Draws the cases of each site, with one row for each method."""
+    rows = report.levels[report.levels["label"] == label]
+    scores = report.scores[report.scores["label"] == label]
+    for number, method in enumerate(methods):
+        own = rows[rows["method"] == method].set_index("site")
+        place = _places(sites, number, len(methods))
+        where = pd.Series(place, sites).reindex(own.index)
+        cases = scores[(scores["method"] == method) & scores["score"].notna()]
+        axis.plot(cases["score"], cases["site"].map(dict(zip(sites, place, strict=True))), ".", color="0.45", ms=4)
+        axis.hlines(where, own["low_quartile"], own["high_quartile"], color=f"C{number}", lw=7, alpha=0.6, label=method)
+        axis.plot(own["median"], where, "|", color="white", ms=7, mew=2)
+    counts = rows.groupby("site", sort=False)["cases"].max()
+    _name_sites(axis, [f"{site} ({counts.get(site, 0)})" for site in sites])
+    axis.set_xlabel(f"score of each case, {report.better} is better")
+
+
+def _draw_differences(axis, report, label, sites, pairs):
+    """Draws the differences of each site, with one row for each pair of methods."""
+    rows = report.differences[report.differences["label"] == label]
+    axis.axvline(0.0, color="0.4", lw=1)
+    for number, (method, baseline) in enumerate(pairs):
+        own = rows[(rows["method"] == method) & (rows["baseline"] == baseline)].set_index("site")
+        where = pd.Series(_places(sites, number, len(pairs)), sites).reindex(own.index)
+        # Other colours than those of the methods above.
+        colour, sure = f"C{number + 5}", own["low"].notna()
+        axis.hlines(where, own["low"], own["high"], color=colour, lw=2)
+        axis.plot(own["difference"][sure], where[sure], "o", color=colour, ms=5, label=f"{method} - {baseline}")
+        axis.plot(own["difference"][~sure], where[~sure], "o", color=colour, ms=5, mfc="white")
+    _name_sites(axis, sites)
+    good = "right" if report.better == "higher" else "left"
+    axis.set_xlabel(f"difference, 95 % interval; {good} is better")
+
+
+def _places(sites, number, num):
+    """Returns the height of each site's row of one of ``num`` methods; the first site stands on top."""
+    return -np.arange(len(sites)) + 0.3 - 0.6 * (number + 0.5) / num
+
+
+def _name_sites(axis, names):
+    axis.set(yticks=-np.arange(len(names)), yticklabels=names, ylim=(-len(names) + 0.5, 0.5))
+    # The last one is all sites together.
+    axis.axhline(1.5 - len(names), color="0.6", lw=0.8, ls=":")
+    axis.spines[["top", "right", "left"]].set_visible(False)
+    axis.tick_params(axis="y", length=0)
+    axis.grid(axis="x", alpha=0.3, lw=0.5)
+
+
+def _pairs(report: SiteReport) -> list[list[str]]:
+    if not len(report.differences):
+        return []
+    return report.differences[["method", "baseline"]].drop_duplicates().to_numpy().tolist()
+
+
+def _number(value: float, decimals: int, sign: str = "") -> str:
+    return "-" if np.isnan(value) else f"{value:{sign}.{decimals}f}"
+
+
+def _level_cells(row: pd.Series, decimals: int) -> list[str]:
+    cases = str(row["cases"])
+    if row["without_score"]:
+        cases += f", {row['without_score']} without a score"
+    mean, middle, low, high, iqr = (
+        _number(row[name], decimals) for name in ("mean", "median", "low_quartile", "high_quartile", "iqr")
+    )
+    spread = middle if low == "-" else f"{middle} ({low} to {high})"
+    return [row["site"], row["method"], cases, mean, spread, iqr, row["worst"] or "-"]
+
+
+def _difference_cells(row: pd.Series, decimals: int) -> list[str]:
+    mean, low, high = (_number(row[name], decimals, "+") for name in ("difference", "low", "high"))
+    difference = mean if low == "-" else f"{mean} ({low} to {high})"
+    return [row["site"], row["method"], row["baseline"], str(row["cases"]), difference, row["verdict"]]
