@@ -44,6 +44,8 @@ PACKAGES = (
     "mixjax.runner.metadata",
     "mixjax.runner.report",
     "mixjax.runner.results",
+    "mixjax.runner.site_page",
+    "mixjax.runner.sites",
     "mixjax.runner.texts",
     "mixjax.runner.tracking",
     "mixjax.samplers",

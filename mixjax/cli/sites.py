@@ -31,9 +31,9 @@ def sites(
       mixjax sites scores.csv --baseline volume --baseline uniform --out results/sites
       mixjax sites distances.csv --baseline volume --better lower
 
-    SCORES has a row for each score: the site (centre, scanner, hospital), the case (patient), the method, and the score;
-    optional columns are label (the structure that was segmented) and seed. A baseline is a method too, trained with
-    another weighting, such as each site the same, or each case the same. An empty score is a missing one.
+    SCORES has a row for each score: the site (centre, scanner, hospital), the case (patient), the method, and the
+    score; optional columns are label (the structure that was segmented) and seed. A baseline is a method too, trained
+    with another weighting, such as each site the same, or each case the same. An empty score is a missing one.
 
     DIR gets report.md, figure.png, levels.csv (support, mean, quartiles, worst cases) and differences.csv (difference
     from each baseline over the same cases, its 95 % interval by bootstrap, a verdict).

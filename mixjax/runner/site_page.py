@@ -35,7 +35,8 @@ def site_markdown(report: SiteReport, title: str = "Scores by site") -> list[str
     Returns:
         The lines.
     """
-    num = int(report.differences["low"].notna().sum()) if len(report.differences) else 0
+    # pandas: a table without rows has no columns.
+    num = np.isfinite(report.differences["low"].to_numpy(float)).sum() if len(report.differences) else 0
     told = _HOW_TO_READ.format(better=report.better, min_cases=MIN_CASES, num=num)
     decimals = decimals_of(report.scores["score"])
     lines = [f"# {title}", "", *told.splitlines()]
@@ -144,7 +145,7 @@ def _number(value: float, decimals: int, sign: str = "") -> str:
     return "-" if np.isnan(value) else f"{value:{sign}.{decimals}f}"
 
 
-def _level_cells(row: pd.Series, decimals: int) -> list[str]:
+def _level_cells(row: Any, decimals: int) -> list[str]:
     cases = str(row["cases"])
     if row["without_score"]:
         cases += f", {row['without_score']} without a score"
@@ -155,7 +156,7 @@ def _level_cells(row: pd.Series, decimals: int) -> list[str]:
     return [row["site"], row["method"], cases, mean, spread, iqr, row["worst"] or "-"]
 
 
-def _difference_cells(row: pd.Series, decimals: int) -> list[str]:
+def _difference_cells(row: Any, decimals: int) -> list[str]:
     mean, low, high = (_number(row[name], decimals, "+") for name in ("difference", "low", "high"))
     difference = mean if low == "-" else f"{mean} ({low} to {high})"
     return [row["site"], row["method"], row["baseline"], str(row["cases"]), difference, row["verdict"]]

