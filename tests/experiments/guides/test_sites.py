@@ -1,4 +1,4 @@
-"""Runs the guide to scores by site, and holds its table to what its code gives."""
+"""Runs the guide to scores by site, sites.md, and holds its table to what its code gives."""
 
 import re
 
