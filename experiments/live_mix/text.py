@@ -60,7 +60,7 @@ def train(run: HostRun, config: Text) -> dict[str, np.ndarray]:
                 if moves and trainer.reads_probes:
                     state = trainer.probe(state, *_probe_of(domains.validation, config, run.seed, step))
                 if (step + 1) % config.probe_every == 0:
-                    ledger.write(batch, losses=_by_domain(losses, batch, len(sizes)))
+                    ledger.write(batch, _by_domain(losses, batch, len(sizes)), state.weights[1])
                     run.report((step + 1) / config.num_steps)
                 else:
                     ledger.write(batch)

@@ -15,7 +15,7 @@ from mixjax.extras import install_command
 __all__ = ["main"]
 
 _PACKAGES = ("markdown_it", "matplotlib", "pydantic", "rich", "scipy", "sklearn", "tomli_w", "tqdm", "typer", "xarray")
-_PACKAGES_OF_LIVE = ("matplotlib", "typer", "xarray")
+_PACKAGES_OF_LIVE = ("matplotlib", "rich", "typer", "xarray")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     # Who trains with a live mix needs none of what the experiments need, and still wants to see what was drawn.
-    is_live = arguments[:1] == ["live"]
+    is_live = arguments[:1] in (["live"], ["watch"])
     extra, packages = ("live", _PACKAGES_OF_LIVE) if is_live else ("experiments", _PACKAGES)
     # One message names all packages that are missing. Without it, each import would fail in its turn.
     missing = [name for name in packages if importlib.util.find_spec(name) is None]

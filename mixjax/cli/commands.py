@@ -14,6 +14,7 @@ from mixjax.cli.run import run
 from mixjax.cli.show import show
 from mixjax.cli.sites import sites
 from mixjax.cli.sweep import sweep
+from mixjax.cli.watch import watch
 
 __all__ = ["make_app"]
 
@@ -34,6 +35,7 @@ def make_app() -> typer.Typer:
     app.command("compare")(compare)
     app.command("show")(show)
     app.command("sites")(sites)
+    app.command("watch")(watch)
     app.add_typer(make_live(), name="live")
     app.add_typer(make_design(), name="design")
     return app

@@ -10,9 +10,8 @@ import pandas as pd
 import typer
 
 from mixjax.cli.choosing import at_best_settings, setting_columns
-from mixjax.cli.html import output_file
 from mixjax.cli.select import along_dim, as_number, known_label, metric_arrays, select_labels, settle, unit_text
-from mixjax.cli.terminal import Mistake
+from mixjax.cli.terminal import Mistake, output_file
 from mixjax.files import write_whole
 from mixjax.runner import results
 from mixjax.runner.comparison import paired_table

@@ -1,45 +1,15 @@
-"""Writes the pages that commands show: the report of a result, and where a page goes."""
+"""Finds the page of a result, or makes it."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from mixjax.cli.terminal import Mistake
-from mixjax.files import local_path, make_folder, write_whole
+from mixjax.files import local_path, write_whole
 from mixjax.runner import results
-from mixjax.runner.pages import ResultPage
+from mixjax.runner.pages.result import ResultPage
 
-__all__ = ["output_file", "report_page"]
-
-
-def output_file(option: str, path: Path, suffixes: tuple[str, ...]) -> Path:
-    """Checks a file that a command will write, before anything is computed, and makes its folder.
-
-    Args:
-        option: the option that names the file, for messages.
-        path: the file.
-        suffixes: those that it may have.
-
-    Returns:
-        The path.
-
-    Raises:
-        Mistake: another suffix, a folder, or a file that cannot be written.
-    """
-    try:
-        path = local_path(option, path)
-    except ValueError as error:
-        raise Mistake(error) from error
-    if path.suffix not in suffixes:
-        raise Mistake(f"{option} {path}: must end in {', '.join(suffixes)}")
-    if path.is_dir():
-        raise Mistake(f"{option} {path}: is a folder")
-    try:
-        make_folder(option, path.parent)
-    except OSError as error:
-        raise Mistake(error) from error
-    return path
+__all__ = ["report_page"]
 
 
 def report_page(path: Path) -> Path:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from mixjax.cli.terminal import reported
+from mixjax.cli.watch import watch
 
 __all__ = ["make_live", "make_live_only"]
 
@@ -24,9 +25,10 @@ def make_live() -> typer.Typer:
 
 
 def make_live_only() -> typer.Typer:
-    """Makes ``mixjax`` with this group alone, which runs without the packages that the other commands need."""
+    """Makes ``mixjax`` with this group and ``mixjax watch`` alone, which need fewer packages than other commands."""
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.callback()(_top)
+    app.command("watch")(watch)
     app.add_typer(make_live(), name="live")
     return app
 

@@ -1,13 +1,16 @@
-"""Reports mistakes and Ctrl-C by one line and an exit code, for all commands."""
+"""Reports mistakes and Ctrl-C by one line and an exit code, and checks files to be written, for all commands."""
 
 import contextlib
 import os
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 
 import typer
 
-__all__ = ["Mistake", "refusals_placed", "reported"]
+from mixjax.files import local_path, make_folder
+
+__all__ = ["Mistake", "output_file", "refusals_placed", "reported"]
 
 # What a library or an experiment raises where a value of the config does not fit. Other errors are bugs.
 _REFUSALS = (ValueError, TypeError, OverflowError, LookupError, AssertionError)
@@ -43,6 +46,35 @@ def reported(*mistakes: type[Exception], interrupted: str = "nothing was written
         text = " ".join(line.strip() for line in str(error).splitlines()) or type(error).__name__
         typer.echo(f"mixjax: {text}", err=True)
         raise typer.Exit(2) from None
+
+
+def output_file(option: str, path: Path, suffixes: tuple[str, ...]) -> Path:
+    """Checks a file that a command will write, before anything is computed, and makes its folder.
+
+    Args:
+        option: the option that names the file, for messages.
+        path: the file.
+        suffixes: those that it may have.
+
+    Returns:
+        The path.
+
+    Raises:
+        Mistake: another suffix, a folder, or a file that cannot be written.
+    """
+    try:
+        path = local_path(option, path)
+    except ValueError as error:
+        raise Mistake(error) from error
+    if path.suffix not in suffixes:
+        raise Mistake(f"{option} {path}: must end in {', '.join(suffixes)}")
+    if path.is_dir():
+        raise Mistake(f"{option} {path}: is a folder")
+    try:
+        make_folder(option, path.parent)
+    except OSError as error:
+        raise Mistake(error) from error
+    return path
 
 
 @contextlib.contextmanager

@@ -19,13 +19,17 @@ from mixjax.live.plan import Plan
 
 __all__ = ["Ledger"]
 
+# What was drawn so far is written again after so many bytes, for who reads the end of the file only.
+_RESTATED = 2**18
+
 
 class Ledger:
     """Appends a line of JSON for each step, or for every few steps.
 
     A line holds the steps it covers, the rows drawn of each domain (and the tokens, if the plan counts those), the
-    weights in force in the last of them and those that were asked for where they differ, losses if they are given, and
-    events. The first line after each start names the domains. The last line of a plan that has ended says why.
+    weights in force in the last of them and those that were asked for where they differ, losses and loss weights if
+    they are given, and events. The first line after each start names the domains, and says what was drawn before. The
+    last line of a plan that has ended says why.
 
     A run that was restored from step 1000 goes on from there, although its ledger may have run on to 1007. So a ledger
     that is opened again is cut to the steps before the plan's, and says so in an event. Steps that it lacks, because a
@@ -63,8 +67,10 @@ class Ledger:
         check_plan(plan)
         self._plan, self._num_domains = plan, len(plan.sizes)
         self._waiting: list[Batch] = []
-        self._losses = None
+        self._losses = self._loss_weights = None
         self._next = plan.step
+        self._drawn = np.asarray(plan.get_state()["drawn"], np.int64)
+        self._unstated = 0
         if plan.host[0]:
             # Hosts often share their disk, where two of them would cut and append to one file.
             self._file: BinaryIO = open(os.devnull, "ab", buffering=0)  # noqa: SIM115 (closed by close)
@@ -76,7 +82,7 @@ class Ledger:
         # Written anew and renamed, so that a process killed here loses no line.
         partial = self._path.with_name(f".{self._path.name}.partial")
         with open(partial, "w", encoding="utf-8") as file:
-            file.writelines(json.dumps(line) + "\n" for line in [*lines, start_line(plan, event)])
+            file.writelines(json.dumps(line) + "\n" for line in [*lines, self._start(event)])
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, self._path)
@@ -91,16 +97,26 @@ class Ledger:
         """Closes the file."""
         self.close()
 
-    def write(self, batch: Batch | Mapping[str, Any], losses: ArrayLike | None = None) -> None:
+    def _start(self, event: dict[str, Any] | None) -> dict[str, Any]:
+        return start_line(self._plan, event, self._next, self._drawn)
+
+    def write(
+        self,
+        batch: Batch | Mapping[str, Any],
+        losses: ArrayLike | None = None,
+        loss_weights: ArrayLike | None = None,
+    ) -> None:
         """Notes a step.
 
         Args:
             batch: the plan's batch, or an element of :func:`mixjax.live.mix`; of the step after the last one noted.
             losses: mean loss of each domain, ``[D]``; NaN where the step had none. Of several steps in a line the last
                 ones given are written.
+            loss_weights: the loss weights c, ``[D]``, where they are not the sampling weights. Of several steps in a
+                line the last ones given are written.
 
         Raises:
-            ValueError: another step, a batch without what a line tells, or losses that are not ``[D]``.
+            ValueError: another step, a batch without what a line tells, or losses or loss weights that are not ``[D]``.
             TypeError: ``batch`` is no batch.
         """
         batch = self._as_batch(batch)
@@ -110,15 +126,20 @@ class Ledger:
                 "ledger anew."
             )
         if losses is not None:
-            losses = np.asarray(losses, np.float64)
-            if losses.shape != (self._num_domains,):
-                raise ValueError(f"losses must be [{self._num_domains}], one per domain, got shape {losses.shape}.")
-            self._losses = losses
+            self._losses = self._by_domain("losses", losses)
+        if loss_weights is not None:
+            self._loss_weights = self._by_domain("loss_weights", loss_weights)
         self._next += 1
         self._waiting.append(batch)
         # More steps than these wait where the disk was full.
         if len(self._waiting) >= self._every:
             self.flush()
+
+    def _by_domain(self, name: str, values: ArrayLike) -> np.ndarray:
+        values = np.asarray(values, np.float64)
+        if values.shape != (self._num_domains,):
+            raise ValueError(f"{name} must be [{self._num_domains}], one per domain, got shape {values.shape}.")
+        return values
 
     def _as_batch(self, batch: Any) -> Batch:
         """Returns a batch of what a line tells; the rest is None where an element has been stripped of it."""
@@ -149,12 +170,22 @@ class Ledger:
         shares: dict[str, Any] = {"weights": weights}
         if not np.array_equal(asked, weights):
             shares = {"asked": asked, "weights": weights}
-        if self._losses is not None:
-            shares["losses"] = self._losses
+        for name, values in (("loss_weights", self._loss_weights), ("losses", self._losses)):
+            if values is not None:
+                shares[name] = values
         events = [event for each in self._waiting for event in each.events]
         tokens = None if first.tokens is None else self._sum("tokens")
-        self._append(steps_line((first.step, last.step), self._sum("counts"), tokens, shares, events))
-        self._waiting, self._losses = [], None
+        counts = self._sum("counts")
+        line = steps_line((first.step, last.step), counts, tokens, shares, events)
+        self._append(line)
+        self._waiting, self._losses, self._loss_weights = [], None, None
+        self._drawn = self._drawn + counts
+        self._unstated += len(line)
+        if self._unstated > _RESTATED:
+            start = json.dumps(self._start(None)) + "\n"
+            self._append(start)
+            # With thousands of domains a start is long itself.
+            self._unstated = -4 * len(start)
 
     def close(self) -> None:
         """Writes what waits, and the plan's ending if all its steps were noted; closes the file."""

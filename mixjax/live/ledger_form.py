@@ -1,7 +1,8 @@
 """Defines the lines of a ledger: how they are written, read and checked.
 
-There are three kinds. A start names the domains of the lines after it, a line of steps has counts, and the end of a
-plan has neither.
+There are three kinds. A start names the domains of the lines after it and says what was drawn before; there is one
+every few hundred kilobytes, so that the end of a long file tells all. A line of steps has counts, and the end of a plan
+has neither.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ __all__ = ["FORM", "has_steps", "is_start", "read_lines", "start_line", "steps_l
 FORM = 1
 """Version of the file's form; a file of a newer form is refused."""
 
+# Vectors of a line whose numbers may be of any size, or unknown.
+_SHARES = ("asked", "weights", "loss_weights", "losses")
+
 # Larger numbers do not fit into arrays.
 _MOST = 2**62
 
@@ -35,12 +39,20 @@ def has_steps(line: dict[str, Any]) -> bool:
     return "counts" in line
 
 
-def start_line(plan: Plan, event: dict[str, Any] | None) -> dict[str, Any]:
-    """Returns the line that begins the part of a ledger which a plan goes on to write."""
+def start_line(plan: Plan, event: dict[str, Any] | None, step: int, drawn: ArrayLike) -> dict[str, Any]:
+    """Returns the line that begins the part of a ledger which a plan goes on to write.
+
+    Args:
+        plan: the plan.
+        event: what happened before, or None.
+        step: the next step.
+        drawn: ``[D]``, rows drawn of each domain before that step, so that the lines from here on tell all.
+    """
     line: dict[str, Any] = {
         "ledger": FORM,
-        "step": plan.step,
+        "step": step,
         "domains": dict(plan.sizes),
+        "drawn": np.asarray(drawn).tolist(),
         "batch_size": plan.batch_size,
         "seed": plan.seed,
         "unit": "rows" if plan.token_totals is None else "tokens",
@@ -125,9 +137,14 @@ def _is_whole_start(line) -> bool:
         and isinstance(line.get("domains"), dict)
         and bool(line["domains"])
         and all(_is_count(size, 1) for size in line["domains"].values())
+        and _are_drawn(line.get("drawn", [0] * len(line["domains"])), len(line["domains"]))
         and _are_limits(line.get("max_epochs"), len(line["domains"]))
         and _are_events([line["event"]] if "event" in line else [])
     )
+
+
+def _are_drawn(drawn, num_domains) -> bool:
+    return isinstance(drawn, list) and len(drawn) == num_domains and all(_is_count(each, 0) for each in drawn)
 
 
 def _are_limits(limits, num_domains) -> bool:
@@ -145,7 +162,7 @@ def _is_whole_line(line, num_domains) -> bool:
     """Tells whether a line covers steps of so many domains, or ends them, and is whole."""
     if not isinstance(line, dict) or not has_steps(line):
         return isinstance(line, dict) and _is_count(line.get("step"), 0) and _are_events([line.get("event")])
-    vectors = [line[name] for name in ("asked", "weights", "losses") if name in line]
+    vectors = [line[name] for name in _SHARES if name in line]
     numbers = [line[name] for name in ("counts", "tokens") if name in line]
     return (
         _is_count(line.get("from"), 0)

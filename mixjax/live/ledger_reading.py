@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["read_ledger"]
 
+_VECTORS = ("tokens", "asked", "weights", "loss_weights", "losses")
+
 
 def read_ledger(path: str | os.PathLike) -> xarray.Dataset:
     """Reads a ledger, also one that a run is writing.
@@ -25,10 +27,10 @@ def read_ledger(path: str | os.PathLike) -> xarray.Dataset:
     Returns:
         A Dataset over ``step``, the last one of each line, and ``domain``, by name: ``counts``, the rows drawn in the
         line's steps; ``tokens``, those drawn, NaN where the plan counted rows; ``epochs``, how often each domain had
-        been seen by then; ``asked`` and ``weights`` in its last step; ``losses``, NaN where there are none;
-        ``num_steps`` of the line. Domains that were not there yet, or any more, have counts of 0 and weights of NaN.
-        Attributes are the plan's last ones (``max_epochs`` by domain unless it is one number), and ``events``, a list
-        of dictionaries, of which the last one says why the plan ended.
+        been seen by then; ``asked`` and ``weights`` in its last step; ``losses`` and ``loss_weights``, NaN where there
+        are none; ``num_steps`` of the line. Domains that were not there yet, or any more, have counts of 0 and weights
+        of NaN. Attributes are the plan's last ones (``max_epochs`` by domain unless it is one number), and ``events``,
+        a list of dictionaries, of which the last one says why the plan ended.
 
     Raises:
         ValueError: the file is no ledger, or a line is damaged; the error has its number.
@@ -54,7 +56,7 @@ def read_ledger(path: str | os.PathLike) -> xarray.Dataset:
 
     steps = [line for line in lines if has_steps(line)]
     shape = len(steps), len(sizes)
-    arrays = {name: np.full(shape, np.nan) for name in ("tokens", "asked", "weights", "losses")}
+    arrays = {name: np.full(shape, np.nan) for name in _VECTORS}
     counts = np.zeros(shape, np.int64)
     events: list[dict[str, Any]] = []
     # The places of a line's domains among those of all lines.

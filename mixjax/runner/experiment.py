@@ -38,6 +38,7 @@ from mixjax.runner.configs import Config, ConfigError, as_json
 from mixjax.runner.labels import Part, joined, parts_of
 from mixjax.runner.results import Results
 from mixjax.runner.tracking import json_lines
+from mixjax.runner.watching import write_runs
 from mixjax.sweeps import DryRun, HostLoop, Record, Segments, Sweep, loop, on_host
 from mixjax.sweeps.checkpoints import remove_chunks
 from mixjax.sweeps.prepared import Prepared
@@ -244,6 +245,8 @@ def _run_sweeps(
             continue
         with axes_are_numbers(config, experiment, part):
             Prepared.of(spec)
+    if jax.process_index() == 0:
+        tracker = _names_first(chunks, [part.title for _, parts in all_parts for part in parts], tracker)
     results: Results = {}
     files: dict[Path, str] = {}
     ran_first = None
@@ -305,6 +308,20 @@ def _report(
     if callback is None:
         return None
     return lambda done, total: callback(name, done_before + done, max(total, in_all))
+
+
+def _names_first(chunks: Path, names: list[str], tracker: Tracker) -> Tracker:
+    """Writes the names of all parts, for who watches, before the first record: a run that never began leaves none."""
+    is_written = False
+
+    def tracked(record: Record) -> None:
+        nonlocal is_written
+        if not is_written:
+            write_runs(chunks, names)
+            is_written = True
+        tracker(record)
+
+    return tracked
 
 
 def _named(name: str, tracker: Tracker) -> Tracker:

@@ -1,11 +1,21 @@
 """Writes texts for readers: numbers with their errors, verdicts on claims, tables for Markdown and for a terminal."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["ClaimText", "aligned", "claim_texts", "markdown_table", "mean_text", "verdict"]
+__all__ = [
+    "ClaimText",
+    "aligned",
+    "claim_texts",
+    "markdown_table",
+    "mean_text",
+    "seconds_text",
+    "verdict",
+    "weight_kind",
+]
 
 
 class ClaimText(NamedTuple):
@@ -136,3 +146,43 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def seconds_text(seconds: float) -> str:
+    """Writes a time in the unit that a reader would choose.
+
+    Args:
+        seconds: at least 0.
+
+    Returns:
+        The text.
+
+    Example:
+        >>> seconds_text(7.0), seconds_text(301.0), seconds_text(9000.0), seconds_text(260_000.0)
+        ('7 s', '5.02 min', '2.5 h', '3.01 d')
+    """
+    for unit, size, most in (("s", 1, 120), ("min", 60, 120), ("h", 3600, 48)):
+        if seconds < most * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds / 86400:.3g} d"
+
+
+def weight_kind(metric: str, *, by_domain: bool) -> str:
+    """Tells by its name whether a metric holds loss weights or sampling weights.
+
+    Args:
+        metric: its name, such as "loss_weights" or "run.sampling_weight".
+        by_domain: whether it has a dimension of domains; the short names "c", "q" and "weights" mean nothing without.
+
+    Returns:
+        "c" for loss weights, "q" for sampling weights, or "".
+
+    Example:
+        >>> [weight_kind(name, by_domain=True) for name in ("loss_weights", "q", "losses")]
+        ['c', 'q', '']
+    """
+    if re.search(r"loss_?weight", metric) or (by_domain and metric in ("c", "weight", "weights")):
+        return "c"
+    if re.search(r"sampling_?weight", metric) or (by_domain and metric == "q"):
+        return "q"
+    return ""

@@ -139,5 +139,7 @@ def _scalars(record: Record) -> dict[str, Any]:
     """Returns a record's numbers in one flat dict. Where the record names a run, so do the keys: "run/loss"."""
     # A dashboard shows one chart for each name, so the runs of one config must not share names.
     prefix = f"{record['run']}/" if "run" in record else ""
-    numbers = {name: value for name, value in record.items() if name not in ("run", "metrics")} | record["metrics"]
+    numbers = {name: value for name, value in record.items() if name not in ("run", "metrics", "by_domain")} | record[
+        "metrics"
+    ]
     return {prefix + name: value for name, value in numbers.items() if value is not None}

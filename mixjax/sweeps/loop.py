@@ -19,7 +19,7 @@ from mixjax.sweeps.hosts import Hosts
 from mixjax.sweeps.identity import identity_of
 from mixjax.sweeps.on_host import run_on_host
 from mixjax.sweeps.prepared import Prepared
-from mixjax.sweeps.progress import Callback, Progress, Tracker
+from mixjax.sweeps.progress import Callback, Progress, Tracker, domains_of
 from mixjax.sweeps.saving import Saver
 from mixjax.sweeps.segments import Segments, num_segments
 from mixjax.sweeps.spec import Sweep, Train, Vectorize
@@ -190,6 +190,7 @@ def run(
         kept=kept,
         segments=num_segments(spec.train),
         time_axes=prepared.time_axes,
+        domains=domains_of(prepared.dims, spec.coords or {}),
     )
     attrs = {
         "num_runs": runs.num,

@@ -20,7 +20,7 @@ from mixjax.sweeps.identity import described_runs
 from mixjax.sweeps.keys import bits
 from mixjax.sweeps.metrics import metric_dims, time_axes
 from mixjax.sweeps.nested import flat_metrics
-from mixjax.sweeps.progress import Callback, Progress, Tracker
+from mixjax.sweeps.progress import Callback, Domains, Progress, Tracker, domains_of
 from mixjax.sweeps.runs import Runs
 from mixjax.sweeps.spec import Sweep
 
@@ -89,15 +89,17 @@ def _run_all(spec, runs, folder, callback, tracker, identity):
     kept = store.read()
     dims: dict[str, tuple[str, ...]] = {}
     times: dict[str, int | None] = {}
+    domains: dict[str, Domains] = {}
 
     def learn_dims(metrics):
         # Metrics and their shapes are known when one run is done.
         dims.update(_dims_of(metrics, spec, runs))
         times.update(time_axes(_shapes_of(metrics), dims))
+        domains.update(domains_of(dims, spec.coords or {}))
 
     if kept:
         learn_dims(next(iter(kept.values())))
-    progress = Progress(callback, tracker, total=runs.num, kept=kept, segments=1, time_axes=times)
+    progress = Progress(callback, tracker, total=runs.num, kept=kept, segments=1, time_axes=times, domains=domains)
     start, todo = time.perf_counter(), [number for number in range(runs.num) if number not in kept]
     for number in todo:
         title = _title(runs, number)
@@ -107,7 +109,7 @@ def _run_all(spec, runs, folder, callback, tracker, identity):
             data=spec.data,
             scratch=_made(folder / "scratch" / title),
             files=_made(folder / FILES / title),
-            report=_report_to(callback, len(kept), runs.num),
+            report=progress.part,
         )
         metrics = {name: np.asarray(value)[None] for name, value in flat_metrics(spec.train.train(run)).items()}
         if not dims:
@@ -155,14 +157,6 @@ def _title(runs, number):
 def _made(folder):
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def _report_to(callback, done, total):
-    def report(part: float) -> None:
-        if callback is not None:
-            callback(done + min(max(float(part), 0.0), 1.0), total)
-
-    return report
 
 
 def _shapes_of(metrics):

@@ -22,6 +22,7 @@ COMMANDS = (
     ("run",),
     ("sweep",),
     ("show",),
+    ("watch",),
     ("compare",),
     ("sites",),
     ("list",),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from mixjax.runner import experiment, results
+from mixjax.runner import experiment, results, watching
 from mixjax.runner.claims import paired, versus
 from mixjax.runner.configs import ConfigError, load
 from mixjax.runner.experiment import ReportError
@@ -210,6 +210,10 @@ def test_a_changed_config_does_not_go_on_and_says_what_changed(make):
 
     with pytest.raises(KeyboardInterrupt):
         experiment.run(make(TEXT), callback=stop)
+    # Who watches reads what is done and what is to come.
+    seen = watching.view("results/toy")
+    first, second = seen.parts
+    assert (first.name, first.total, first.done) == ("flat", 6, 6) and second.name == "steep"
     with pytest.raises(
         checkpoints.ChangedError,
         match=r"toy\.chunks/run_000 holds .* config\.steps: 4, now 5; seeds: 3, now 4; .*program",

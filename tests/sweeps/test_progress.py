@@ -51,3 +51,28 @@ def test_a_tracker_that_raises_is_not_called_again(caplog):
     tracker("first")
     tracker("second")
     assert seen == ["broken", "first", "second"] and "full" in caplog.text
+
+
+def test_records_tell_of_domains_where_a_metric_has_them():
+    def train(key, hparams, data):
+        return {"loss": hparams["x"] * jnp.array([[9.0, 9.0], [1.0, 3.0]]), "weights": jnp.array([0.25, 0.75])}
+
+    records = []
+    arguments = {"dims": {"loss": ("step", "domain"), "weights": ("domain",)}, "tracker": records.append, "seeds": 1}
+    mixjax.sweep(train, axes={"x": [1.0, 2.0, jnp.inf]}, coords={"domain": ["web", "code"]}, **arguments)
+    assert records[0]["by_domain"] == {"loss": {"web": 1.5, "code": 4.5}, "weights": {"web": 0.25, "code": 0.75}}
+    # Without names of domains, as without domains, nothing is added.
+    mixjax.sweep(train, axes={"x": [1.0]}, **arguments)
+    assert "by_domain" not in records[-1]
+
+
+def test_a_run_that_reports_itself_makes_few_records(monkeypatch):
+    now, calls, records = [0.0], [], []
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    progress = Progress(lambda *args: calls.append(args), records.append, total=2, kept={}, segments=1, time_axes={})
+    for _ in range(10_000):
+        now[0] += 1.0
+        progress.part(now[0] / 10_000)
+    assert len(calls) == 10_000 and 300 < len(records) < 700
+    assert records[0]["done"] == 2e-4 and records[0]["metrics"] == {} and records[-1]["done"] > 0.98
+    assert [record["seconds"] for record in records[:3]] == [2.0, 4.0, 6.0]

@@ -17,6 +17,7 @@ import numpy as np
 from mixjax.checks import requires
 from mixjax.runner.frames import column_names, finite_values, holds_numbers, holds_text, label_texts
 from mixjax.runner.pages.charts import Chart, Series
+from mixjax.runner.texts import weight_kind
 from mixjax.statistics import critical_value
 from mixjax.sweeps.arrays import as_computable
 
@@ -129,11 +130,7 @@ def _has_texts(values: xr.DataArray, dim: str) -> bool:
 def _kind(name: str, values: xr.DataArray) -> str:
     by_domain = domain_dim(values) is not None
     # The share of one of two domains is a weight too.
-    if re.search(r"loss_?weight", name) or (by_domain and re.fullmatch(r"c|weights?", name)):
-        return "c"
-    if re.search(r"sampling_?weight", name) or (by_domain and name == "q"):
-        return "q"
-    return "domain" if by_domain else ""
+    return weight_kind(name, by_domain=by_domain) or ("domain" if by_domain else "")
 
 
 class _Panels(NamedTuple):

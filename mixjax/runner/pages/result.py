@@ -19,7 +19,7 @@ from mixjax.runner.pages.embedding import embedded
 from mixjax.runner.pages.finals import final_tables
 from mixjax.runner.pages.markdown import markdown
 from mixjax.runner.pages.tables import Cell, facts, sections, table
-from mixjax.runner.texts import claim_texts, verdict
+from mixjax.runner.texts import claim_texts, seconds_text, verdict
 from mixjax.statistics import critical_value
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class ResultPage:
         ):
             found += [(counts[word], one if counts[word] == 1 else several)] if counts[word] else []
         found += [(f"{num_lost:,}", "diverged")] if num_lost else []
-        return facts(*found, (_seconds(self.meta["run_seconds"]), "of computing"))
+        return facts(*found, (seconds_text(self.meta["run_seconds"]), "of computing"))
 
     def _failures(self) -> list[Html]:
         return [
@@ -173,12 +173,6 @@ def _claim(row, texts, with_notes) -> list[Any]:
         Cell(row["num_seeds"], row["num_seeds"], "number"),
         *([Cell(row["note"], style="note")] if with_notes else []),
     ]
-
-
-def _seconds(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.3g} s"
-    return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"
 
 
 def _has_runs(dataset) -> bool:

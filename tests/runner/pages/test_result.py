@@ -11,7 +11,8 @@ import pytest
 import xarray as xr
 
 from mixjax.runner import results
-from mixjax.runner.pages import ResultPage, curves, embedding
+from mixjax.runner.pages import curves, embedding
+from mixjax.runner.pages.result import ResultPage
 from tests.runner.written import ROW, write
 
 ATTRS = {"num_runs": 4, "num_computed": 4, "compile_seconds": 1.0, "run_seconds": 2.0}
