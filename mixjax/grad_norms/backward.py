@@ -47,7 +47,7 @@ def measure(
 
     Args:
         forward: ``forward(zeros) -> losses, (factors, aux)``, for a model with ``zeros`` added to the outputs of its
-            operations. The factors are :attr:`RecordingTape.factors` with a leading axis of examples.
+            operations. The factors are ``RecordingTape.factors`` with a leading axis of examples.
         zeros: an array for each operation, with a leading axis of examples.
         record: what a tape noted when the model ran before.
         leaves: the parameters.

@@ -37,9 +37,9 @@ __all__ = [
     "quadratic",
 ]
 
-#: Every law by its name, as ``law=`` of :func:`mixjax.design.fit` takes it. The first has the fewest parameters.
 LAWS = MappingProxyType({law.name: law for law in (log_linear(), power(), quadratic())})
-#: The laws that runs of several budgets are fitted with, by the name of the law that each is at one budget.
+"""Every law by its name, as ``law=`` of :func:`mixjax.design.fit` takes it. The first has the fewest parameters."""
 TOKEN_LAWS = MappingProxyType({law.name: law for law in (log_linear_in_tokens(), power_in_tokens())})
-#: The regressions without a formula by their names, as ``law=`` takes them too.
+"""The laws that runs of several budgets are fitted with, by the name of the law that each is at one budget."""
 SMOOTHERS = MappingProxyType({law.name: law for law in (gaussian_process(), boosted_trees())})
+"""The regressions without a formula by their names, as ``law=`` takes them too."""

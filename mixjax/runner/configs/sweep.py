@@ -114,7 +114,12 @@ class _Range:
 
 @dataclasses.dataclass(frozen=True)
 class Draws:
-    """Holds how many random points there are, and the seed of their draws."""
+    """Holds how many random points there are, and the seed of their draws.
+
+    Args:
+        num: number of points, at least 1.
+        seed: of the draws, at least 0. The same seed draws the same points.
+    """
 
     num: _Num
     seed: Annotated[int, pydantic.Field(ge=0)] = 0

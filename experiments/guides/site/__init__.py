@@ -1,0 +1,1 @@
+"""Makes the site of the guides: its pages, its reference, its equations."""
