@@ -46,6 +46,8 @@ MODULES = (
     "mixjax.runner.comparison",
     "mixjax.runner.tracking",
     "mixjax.runner.metadata",
+    "mixjax.runner.site_page",
+    "mixjax.runner.sites",
     "mixjax.runner.launch",
     "mixjax.data",
     "mixjax.checks",
