@@ -2,11 +2,13 @@
 
 ``python -m experiments.guides.gallery results/linear results/piecewise`` copies the figures, made smaller, and the
 claims of these results to ``experiments/guides/papers/figures/``, and writes the last section of each paper's page anew
-from all that lies there.
+from all that lies there. ``captions.toml`` says in words what the paper's figure shows, which is not ours to copy.
 """
 
 import argparse
 import json
+import textwrap
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from experiments.shared.sections import replace_section
 from mixjax.runner import results
 from mixjax.runner.texts import claim_texts, markdown_table
 
-__all__ = ["PAGES", "keep", "main", "section"]
+__all__ = ["CAPTIONS", "PAGES", "keep", "main", "section"]
 
 FOLDER = Path(__file__).parent / "papers"
 ROOT = FOLDER.parents[2]
@@ -30,6 +32,9 @@ PAGES = {
     "experiments.live_mix": "unimax.md",
 }
 """The page of each folder of experiments."""
+
+CAPTIONS: dict[str, dict[str, str]] = tomllib.loads((FOLDER / "captions.toml").read_text())
+"""What the paper and what our figure shows, by the config's name with its folder: ``paper`` and ``ours``."""
 
 # Twice the width at which GitHub shows a page, and enough colours for lines with bands.
 _WIDTH, _COLOURS = 1600, 128
@@ -95,13 +100,27 @@ def section(page: str, folder: Path) -> str:
         kept = json.loads(path.read_text())
         versions = ", ".join(f"{name} {version}" for name, version in kept["versions"].items())
         picture = path.with_suffix(".png").relative_to(folder)
-        lines += ["", f"### {path.stem}", "", f"![{path.stem}]({picture})", ""]
-        lines += [f"`mixjax run {kept['config']}`, with {versions}.", "", *_table(kept["claims"])]
+        lines += ["", f"### {path.stem}", ""]
+        caption = CAPTIONS.get(kept["config"].removeprefix("configs/").removesuffix(".toml"))
+        if caption:
+            lines += [_wrapped(f"*In the paper.* {caption['paper']}"), "", _wrapped(f"*Here.* {caption['ours']}"), ""]
+        lines += [f"![{path.stem}]({picture})", "", f"`mixjax run {kept['config']}`, with {versions}.", ""]
+        lines += [_verdicts(kept["claims"]), "", *_table(kept["claims"])]
     return "\n".join(lines)
 
 
 def _figures(page: str, folder: Path) -> Path:
     return folder / "figures" / page.removesuffix(".md")
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
+
+
+def _verdicts(claims: Sequence[dict[str, Any]]) -> str:
+    """Counts the claims that hold, that do not, and that are undecided."""
+    holds, fails, undecided = (sum(claim["holds"] is verdict for claim in claims) for verdict in (True, False, None))
+    return f"Of {len(claims)} claims {holds} hold, {fails} do not, and {undecided} are undecided."
 
 
 def _table(claims: Sequence[dict[str, Any]]) -> list[str]:

@@ -75,6 +75,25 @@ def test_a_long_note_is_cut_between_clauses(tmp_path, pages):
     assert "| share of runs; 959 of 1000 ... |" in (pages / "resampling_and_reweighting.md").read_text()
 
 
+def test_a_caption_says_what_the_paper_shows_and_the_verdicts_are_counted(tmp_path, pages):
+    package = "experiments.resampling_reweighting"
+    result = written(tmp_path, "piecewise", f"{package}.piecewise:piecewise", CLAIM | {"holds": False})
+    gallery.main([str(result), "--folder", str(pages)])
+    text = (pages / "resampling_and_reweighting.md").read_text()
+    section = text[text.index("### piecewise") :]
+    assert section.index("*In the paper.* Figures 1 and 5") < section.index("*Here.* ") < section.index("![piecewise]")
+    assert "Of 1 claims 0 hold, 1 do not, and 0 are undecided." in section
+
+
+def test_every_result_in_the_gallery_has_a_caption_and_every_caption_a_config():
+    kept = [json.loads(path.read_text())["config"] for path in (gallery.FOLDER / "figures").rglob("*.json")]
+    assert len(kept) >= 15
+    configs = {str(path.relative_to(gallery.ROOT)) for path in (gallery.ROOT / "configs").rglob("*.toml")}
+    captions = {f"configs/{name}.toml" for name in gallery.CAPTIONS}
+    assert set(kept) <= captions <= configs
+    assert all(set(caption) == {"paper", "ours"} for caption in gallery.CAPTIONS.values())
+
+
 def test_a_result_that_no_page_is_about_is_refused(tmp_path, pages):
     result = written(tmp_path, "toy", "experiments.toys.toy:toy", CLAIM)
     with pytest.raises(ValueError, match=r"no page is about experiments\.toys\.toy:toy; pages are about experiments\."):
