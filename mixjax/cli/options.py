@@ -12,20 +12,17 @@ ConfigArgument = Annotated[
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the config; may be given several times."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the config; repeatable."),
 ]
 DryRunOption = Annotated[
     bool,
-    typer.Option("--dry-run", help="Say what would be run: runs, chunks, memory, operations, time; write nothing."),
+    typer.Option("--dry-run", help="Only say what would be run: size and time."),
 ]
-ProfileOption = Annotated[
-    bool, typer.Option("--profile", help="Trace the run into DIR.profile, for TensorBoard's or Perfetto's viewer.")
-]
+ProfileOption = Annotated[bool, typer.Option("--profile", help="Trace the run into DIR.profile, for Perfetto.")]
 TrackOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="TRACKER",
-        help="Also send records of the progress to tensorboard (into DIR.tensorboard), wandb or trackio; may be given "
-        "several times.",
+        help="Send progress to tensorboard, wandb or trackio too.",
     ),
 ]

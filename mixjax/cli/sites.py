@@ -23,12 +23,12 @@ def sites(
     worst: Annotated[int, typer.Option(metavar="N", help="How many of the worst cases are named.")] = 3,
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the report.")] = Path("results/sites"),
 ) -> None:
-    """Show each site its scores, and what they would be under other weightings.
+    """Show each site its scores, also under other weightings.
 
     \b
     Examples:
       mixjax sites scores.csv
-      mixjax sites scores.csv --baseline volume --baseline uniform --out results/sites
+      mixjax sites scores.csv --baseline volume --baseline uniform --out sites
       mixjax sites distances.csv --baseline volume --better lower
 
     SCORES has a row for each score: the site (centre, scanner, hospital), the case (patient), the method, and the

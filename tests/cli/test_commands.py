@@ -12,9 +12,9 @@ from mixjax.cli.commands import make_app
 
 APP = typer.main.get_command(make_app())
 HELPS = {"mixjax": APP.help, **{name: command.help for name, command in APP.commands.items()}}
-EXAMPLES = sorted(
-    {re.split(r" {3,}", line.strip())[0] for text in HELPS.values() for line in re.findall("  mixjax .*", text)}
-)
+# A long line goes on after a backslash, as in a shell.
+LINES = [line for text in HELPS.values() for line in re.findall("  mixjax .*", re.sub(r"\\\n +", "", text))]
+EXAMPLES = sorted({re.split(r" {2,}", line.strip())[0] for line in LINES})
 
 
 def test_every_command_shows_what_it_does_in_one_line(command):

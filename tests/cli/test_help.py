@@ -38,8 +38,19 @@ SMALL = {"num_steps": "100", "hidden": "4", "batch_size": "8", "probe_size": "8"
 
 def examples(text):
     """Returns the command lines in a help text; what follows after two spaces describes them."""
-    lines = re.findall(r"^ +(mixjax .*)$", text, flags=re.MULTILINE)
+    # A long line goes on after a backslash, as in a shell.
+    lines = re.findall(r"^ +(mixjax .*)$", re.sub(r"\\\n +", "", text), flags=re.MULTILINE)
     return [re.split(r" {2,}", line.strip())[0] for line in lines]
+
+
+@pytest.mark.parametrize("names", [*COMMANDS, ("live",), ("design",)], ids=" ".join)
+def test_every_help_fits_on_a_screen(names, command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, text, _ = command(*names, "--help")
+    lines = text.splitlines()
+    assert code == 0 and len(lines) <= 40 and max(map(len, lines)) < 80, text
+    # The groups of commands list these, which have the examples.
+    assert examples(text) or "Commands:" in text
 
 
 @pytest.fixture
