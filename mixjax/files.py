@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
 import os
 import re
+import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["can_name_arrays", "local_path", "lock", "make_folder", "remove_partial", "write_whole"]
+__all__ = [
+    "can_name_arrays",
+    "claimed",
+    "local_path",
+    "lock",
+    "make_folder",
+    "remove_partial",
+    "write_whole",
+    "writing",
+]
 
 _LOG = logging.getLogger(__name__)
 _PARTIAL = ".partial"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_CLAIMED: set[Path] = set()
+_GUARD = threading.Lock()
 
 
 def local_path(name: str, value: str | os.PathLike) -> Path:
@@ -109,6 +124,40 @@ def can_name_arrays(name: str) -> bool:
     return "\0" not in name
 
 
+@contextlib.contextmanager
+def writing(path: str | os.PathLike) -> Iterator[None]:
+    """Names the file, and says what to do, in the system's error that writing it raises.
+
+    The system's own error names no file where the disk is full.
+
+    Args:
+        path: the file or folder that is written in the ``with`` block.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        OSError: the system's error in one line. Its class and its ``errno`` are those of the system's.
+
+    Example:
+        >>> with writing("runs/rows.json"):
+        ...     raise OSError(errno.ENOSPC, "No space left on device")
+        Traceback (most recent call last):
+            ...
+        OSError: runs/rows.json cannot be written: No space left on device. Make room, then the same call goes on.
+    """
+    try:
+        yield
+    except OSError as error:
+        # An error that tells where it comes from already, of a block inside this one or of another check here.
+        if error.strerror is None:
+            raise
+        advice = ". Make room, then the same call goes on." if error.errno in _FULL else ""
+        told = type(error)(f"{os.fspath(path)} cannot be written: {error.strerror}{advice}")
+        told.errno = error.errno
+        raise told from error
+
+
 def write_whole(path: Path, content: str | bytes | Callable[[IO[bytes]], None]) -> None:
     """Writes a file so that a process killed at any point leaves the old content or the new one.
 
@@ -120,7 +169,7 @@ def write_whole(path: Path, content: str | bytes | Callable[[IO[bytes]], None]) 
             gets.
 
     Raises:
-        OSError: the disk is full, or the folder cannot be written.
+        OSError: the disk is full, or the folder cannot be written; names the file, see :func:`writing`.
 
     Example:
         >>> import tempfile
@@ -132,18 +181,21 @@ def write_whole(path: Path, content: str | bytes | Callable[[IO[bytes]], None]) 
     # Two processes may write the same file at once, so each writes under a name of its own. The number of a process is
     # none: in containers it is the same in each, and a file left by a killed process would be in the way.
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_PARTIAL}")
-    try:
-        with open(partial, "xb") as file:
-            if callable(content):
-                content(file)
-            else:
-                file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            # The rename below must not reach the disk before the content does.
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with writing(path):
+        try:
+            with open(partial, "xb") as file:
+                if callable(content):
+                    content(file)
+                else:
+                    file.write(content.encode() if isinstance(content, str) else content)
+                file.flush()
+                # The rename below must not reach the disk before the content does.
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        finally:
+            # On a file system that has become read-only, this would hide the error that tells so.
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
 
 
 def remove_partial(folder: Path) -> None:
@@ -184,3 +236,37 @@ def lock(path: Path) -> Any:
         # Some network file systems have no locks: better unprotected than not at all.
         _LOG.debug("%s cannot be locked", path)
     return held
+
+
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Keeps other threads of this process out of a folder for a ``with`` block; :func:`lock` keeps processes out.
+
+    Args:
+        folder: the folder; it need not exist.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        BlockingIOError: a block of this process holds it already.
+
+    Example:
+        >>> with claimed(Path("runs")), claimed(Path("runs")):
+        ...     pass
+        Traceback (most recent call last):
+            ...
+        BlockingIOError: runs is in use by another call in this process; wait for it, or give another folder.
+    """
+    place = folder.absolute()
+    with _GUARD:
+        if place in _CLAIMED:
+            raise BlockingIOError(
+                f"{folder} is in use by another call in this process; wait for it, or give another folder."
+            )
+        _CLAIMED.add(place)
+    try:
+        yield
+    finally:
+        with _GUARD:
+            _CLAIMED.discard(place)

@@ -1,15 +1,17 @@
 """The command ``mixjax``: it runs configs, sweeps over them, shows and compares results, and fetches data.
 
-Progress and errors go to stderr, results to stdout. Exit codes: 0 done; 1 the experiment's code failed; 2 a mistake in
-the command, the config or the data at hand; 130 Ctrl-C.
+Progress and errors go to stderr, results to stdout. Exit codes: 0 done; 1 the experiment's code failed, or stdout
+cannot be written; 2 a mistake in the command, the config or the data at hand; 130 Ctrl-C; 143 SIGTERM and 138 SIGUSR1,
+after which the same command goes on.
 """
 
+import contextlib
 import importlib.util
-import io
 import os
 import sys
 from collections.abc import Sequence
 
+from mixjax.cli.streams import OutputError, guarded_streams
 from mixjax.extras import install_command
 
 __all__ = ["main"]
@@ -36,21 +38,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     if missing:
         sys.exit(f"mixjax: the command needs {', '.join(missing)}: {install_command(extra, *missing)}")
     os.environ.setdefault("MPLBACKEND", "Agg")  # figures go to files: no display needed
-    # A path may hold bytes that are no UTF-8, and a terminal may lack a letter: neither is worth a traceback.
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    if is_live:
-        from mixjax.cli.live import make_live_only as make_app
-    else:
-        from mixjax.cli.commands import make_app
-
     try:
-        make_app()(args=arguments, prog_name="mixjax")
-    except SystemExit as exit_:
-        # After Ctrl-C, JAX's threads may still be at work, and an orderly end of the process could crash.
-        if argv is None and exit_.code == 130:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(130)
-        raise
+        with guarded_streams():
+            if is_live:
+                from mixjax.cli.live import make_live_only as make_app
+            else:
+                from mixjax.cli.commands import make_app
+
+            try:
+                make_app()(args=arguments, prog_name="mixjax")
+            except SystemExit as exit_:
+                # After a signal, JAX's threads may still be at work, and an orderly end of the process could crash.
+                if argv is None and isinstance(exit_.code, int) and exit_.code > 128:
+                    sys.stdout.flush()
+                    sys.stderr.flush()
+                    os._exit(exit_.code)
+                # Not when Python ends, which would tell of a full disk by a traceback.
+                sys.stdout.flush()
+                raise
+    except OutputError as error:
+        if argv is None and sys.stdout is not None:
+            # What waits would be written when Python ends, and fail again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with contextlib.suppress(OSError):
+            print(f"mixjax: {error}", file=sys.stderr)
+        sys.exit(1)

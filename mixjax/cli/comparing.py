@@ -12,7 +12,7 @@ import typer
 from mixjax.cli.choosing import at_best_settings, setting_columns
 from mixjax.cli.select import along_dim, as_number, known_label, metric_arrays, select_labels, settle, unit_text
 from mixjax.cli.terminal import Mistake, output_file
-from mixjax.files import write_whole
+from mixjax.files import write_whole, writing
 from mixjax.runner import results
 from mixjax.runner.comparison import paired_table
 from mixjax.runner.configs.tables import dotted
@@ -111,7 +111,8 @@ def compare_results(
             write_whole(path, page)
         else:
             figure = _forest(table, f"{metric} minus that of {baseline}{unit}, {better} is better", where)
-            figure.savefig(path, dpi=150)
+            with writing(path):
+                figure.savefig(path, dpi=150)
         typer.echo(path)
 
 

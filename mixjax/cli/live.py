@@ -52,6 +52,7 @@ def show(
       mixjax live show run/ledger.jsonl --figure ledger.png
     """
     with reported(ValueError, OSError, ImportError):
+        from mixjax.files import writing
         from mixjax.live import read_ledger
         from mixjax.live.figures import ledger_figure
         from mixjax.live.ledger_table import ledger_lines
@@ -60,5 +61,6 @@ def show(
         for line in ledger_lines(ledger):
             typer.echo(line)
         if figure is not None:
-            ledger_figure(ledger).savefig(figure, dpi=150)
+            with writing(figure):
+                ledger_figure(ledger).savefig(figure, dpi=150)
             typer.echo(f"figure: {figure}")

@@ -12,6 +12,7 @@ import typer
 from mixjax.cli.terminal import Mistake, refusals_placed, reported
 from mixjax.runner import configs
 from mixjax.runner.texts import aligned, claim_texts
+from mixjax.stopping import preemptible
 from mixjax.sweeps import DryRun, checkpoints
 
 __all__ = ["run_config", "run_mistakes_reported"]
@@ -25,7 +26,7 @@ def run_mistakes_reported() -> Iterator[None]:
     mistakes = (configs.ConfigError, checkpoints.ChangedError, Mistake, MemoryError, OSError, ImportError)
     with reported(*mistakes, interrupted="the same command goes on where this one stopped"):
         try:
-            with refusals_placed():
+            with preemptible(), refusals_placed():
                 yield
         except jax.errors.JaxRuntimeError as error:
             # The compiler and the devices say so where arrays are too large.

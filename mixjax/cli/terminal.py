@@ -1,4 +1,4 @@
-"""Reports mistakes and Ctrl-C by one line and an exit code, and checks files to be written, for all commands."""
+"""Reports mistakes, Ctrl-C and signals by a line and an exit code, and checks files to be written."""
 
 import contextlib
 import os
@@ -9,6 +9,7 @@ from pathlib import Path
 import typer
 
 from mixjax.files import local_path, make_folder
+from mixjax.stopping import Preempted
 
 __all__ = ["Mistake", "output_file", "refusals_placed", "reported"]
 
@@ -23,6 +24,8 @@ class Mistake(ValueError):
 @contextlib.contextmanager
 def reported(*mistakes: type[Exception], interrupted: str = "nothing was written") -> Iterator[None]:
     """Turns the user's mistakes into a message and exit code 2, and Ctrl-C into a message and exit code 130.
+
+    Where a scheduler's signal has stopped a run, the code is 128 plus the signal's number.
 
     Args:
         *mistakes: exceptions that a mistake of the user raises; others pass through, with their traceback.
@@ -39,6 +42,9 @@ def reported(*mistakes: type[Exception], interrupted: str = "nothing was written
     except KeyboardInterrupt:
         typer.echo(f"mixjax: interrupted; {interrupted}", err=True)
         raise typer.Exit(130) from None
+    except Preempted as stop:
+        typer.echo(f"mixjax: {stop.number.name}; {interrupted}", err=True)
+        raise typer.Exit(128 + stop.number) from None
     except BrokenPipeError:
         # This is an OSError, but not a mistake: a reader such as `| head` has seen enough.
         raise

@@ -13,7 +13,7 @@ from mixjax.design.candidates import candidates
 from mixjax.design.choosing import verdict
 from mixjax.design.fitted import law_of
 from mixjax.design.writing import write_mixtures
-from mixjax.files import write_whole
+from mixjax.files import make_folder, write_whole, writing
 
 if TYPE_CHECKING:
     from mixjax.design.proposing import Proposal
@@ -47,7 +47,7 @@ def write_design(folder: Path, proposal: Proposal, *, source: str = "") -> None:
     from mixjax.design.figures import design_figure
 
     fitted, swarm = proposal.fitted, proposal.fitted.swarm
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder("--out", folder)
     weights = dict(zip(swarm.domains, map(float, proposal.weights), strict=True))
     mixture = {"weights": weights, "value": proposal.value, "low": proposal.low, "high": proposal.high}
     if fitted.budget is not None:
@@ -72,7 +72,8 @@ def write_design(folder: Path, proposal: Proposal, *, source: str = "") -> None:
         ]
         write_whole(folder / "scores.csv", pd.DataFrame(rows).to_csv(index=False))
     figure = design_figure(proposal)
-    figure.savefig(folder / "figure.png", dpi=130)
+    with writing(folder / "figure.png"):
+        figure.savefig(folder / "figure.png", dpi=130)
     # A figure of pyplot stays in memory until it is closed.
     plt.close(figure)
     write_whole(folder / "report.md", report_text(proposal, source=source))

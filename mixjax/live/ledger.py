@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mixjax.files import local_path, make_folder
+from mixjax.files import local_path, make_folder, writing
 from mixjax.live.arguments import check_integer, check_plan
 from mixjax.live.batch import Batch
 from mixjax.live.ledger_form import FORM, has_steps, is_start, read_lines, start_line, steps_line
@@ -81,11 +81,12 @@ class Ledger:
         lines, event = _cut(self._path, plan)
         # Written anew and renamed, so that a process killed here loses no line.
         partial = self._path.with_name(f".{self._path.name}.partial")
-        with open(partial, "w", encoding="utf-8") as file:
-            file.writelines(json.dumps(line) + "\n" for line in [*lines, self._start(event)])
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, self._path)
+        with writing(self._path):
+            with open(partial, "w", encoding="utf-8") as file:
+                file.writelines(json.dumps(line) + "\n" for line in [*lines, self._start(event)])
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, self._path)
         # Unbuffered, since a buffer would write a second time what a full disk refused.
         self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115 (closed by close)
 
@@ -200,13 +201,14 @@ class Ledger:
     def _append(self, line: str) -> None:
         """Hands a whole line to the operating system, which keeps it if this process is killed, or nothing of it."""
         end, left = self._file.seek(0, os.SEEK_END), line.encode()
-        try:
-            # A disk that is almost full takes a part of the line.
-            while left:
-                left = left[self._file.write(left) :]
-        except BaseException:
-            self._file.truncate(end)
-            raise
+        with writing(self._path):
+            try:
+                # A disk that is almost full takes a part of the line.
+                while left:
+                    left = left[self._file.write(left) :]
+            except BaseException:
+                self._file.truncate(end)
+                raise
 
     def _sum(self, field):
         """Adds up what the steps that wait have drawn."""

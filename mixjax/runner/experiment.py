@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from mixjax import sweeps
+from mixjax.files import claimed
 from mixjax.runner import results as results_lib
 from mixjax.runner.axes import axes_are_numbers
 from mixjax.runner.claims import Claim, rows
@@ -179,12 +180,26 @@ def run(
             ``<out>.partial``, and an earlier result in ``out`` is untouched.
         ValueError, TypeError: the experiment's function or ``train`` refused a value. All runs are traced before the
             first one starts.
+        OSError: a disk is full, for instance; or (a BlockingIOError) another process or thread is at work on ``out``.
     """
     out = results_lib.check_out(Path("results", config.name) if out is None else out)
+    chunks = out.with_name(f"{out.name}.chunks")
+    # Two threads would take each other's chunks and records away.
+    with claimed(chunks):
+        return _run(config, out, chunks, callback, tracker)
+
+
+def _run(
+    config: Config,
+    out: Path,
+    chunks: Path,
+    callback: Callable[[str, float, int], None] | None,
+    tracker: Tracker | None,
+) -> Path:
+    """Runs a config in folders that are this call's alone."""
     partial = results_lib.check_out(out.with_name(f"{out.name}.partial"))
     # Called for its errors only: a config that cannot be written should fail now, not after the runs.
     config.to_toml()
-    chunks = out.with_name(f"{out.name}.chunks")
     progress = chunks / "progress.jsonl"
     is_first_host = jax.process_index() == 0
     trackers = [] if tracker is None else [tracker]

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from mixjax.checks import requires
-from mixjax.files import local_path
+from mixjax.files import local_path, make_folder, writing
 from mixjax.runner.claims import Claim
 from mixjax.runner.configs import Config, ConfigError
 from mixjax.runner.configs.fields import from_json
@@ -208,44 +208,46 @@ def write(
 
     Raises:
         ConfigError: ``out`` cannot be written, see :func:`check_out`.
+        OSError: the disk is full, for instance; names the folder.
     """
     out = check_out(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder("--out", out.parent)
     # Beside the target, so that a rename never crosses file systems; of a random name, so that two writers do not mix,
     # and what a killed one left is in nobody's way.
     new, old = (out.with_name(f".{out.name}.{uuid.uuid4().hex}.{kind}") for kind in ("new", "old"))
-    try:
-        new.mkdir()
-        meta = metadata(results)
-        _write_config(new / "config.toml", config, meta["versions"]["mixjax"])
-        _write_arrays(new / "metrics.npz", results)
-        _write_json(new / "metrics.json", meta)
-        _write_json(new / "claims.json", claims)
-        if figure is not None:
-            (new / "figure.png").write_bytes(figure)
-        if progress is not None and progress.exists():
-            shutil.copyfile(progress, new / "progress.jsonl")
-        for folder, name in (files or {}).items():
-            if any(path.is_file() for path in folder.rglob("*")):
-                shutil.copytree(folder, new / KEPT / name, dirs_exist_ok=True)
-        report = Report(
-            config, out, results, claims, meta, summary, has_figure=figure is not None, failures=failures or {}
-        )
-        report = _with_page(report, new / "report.html", figure)
-        (new / "report.md").write_text(report.text(), encoding="utf-8")
-        # A folder cannot be renamed onto one that holds files: the earlier result steps aside for a moment.
-        if out.exists():
-            out.rename(old)
-        new.rename(out)
-    except BaseException:
-        # Ctrl-C too: between the two renames there is no result at the target.
-        if old.exists() and not out.exists():
-            old.rename(out)
-        raise
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-        if out.exists():
-            shutil.rmtree(old, ignore_errors=True)
+    with writing(out):
+        try:
+            new.mkdir()
+            meta = metadata(results)
+            _write_config(new / "config.toml", config, meta["versions"]["mixjax"])
+            _write_arrays(new / "metrics.npz", results)
+            _write_json(new / "metrics.json", meta)
+            _write_json(new / "claims.json", claims)
+            if figure is not None:
+                (new / "figure.png").write_bytes(figure)
+            if progress is not None and progress.exists():
+                shutil.copyfile(progress, new / "progress.jsonl")
+            for folder, name in (files or {}).items():
+                if any(path.is_file() for path in folder.rglob("*")):
+                    shutil.copytree(folder, new / KEPT / name, dirs_exist_ok=True)
+            report = Report(
+                config, out, results, claims, meta, summary, has_figure=figure is not None, failures=failures or {}
+            )
+            report = _with_page(report, new / "report.html", figure)
+            (new / "report.md").write_text(report.text(), encoding="utf-8")
+            # A folder cannot be renamed onto one that holds files: the earlier result steps aside for a moment.
+            if out.exists():
+                out.rename(old)
+            new.rename(out)
+        except BaseException:
+            # Ctrl-C too: between the two renames there is no result at the target.
+            if old.exists() and not out.exists():
+                old.rename(out)
+            raise
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+            if out.exists():
+                shutil.rmtree(old, ignore_errors=True)
     # A killed writer has left these. What it moved aside is worth nothing any more: a later result is complete.
     for kind in ("new", "old"):
         for left in out.parent.glob(f".{glob.escape(out.name)}.{'[0-9a-f]' * 32}.{kind}"):

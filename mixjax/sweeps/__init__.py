@@ -19,6 +19,7 @@ back, ``lowering`` traces and compiles. ``saving``, ``checkpoints`` and ``blocks
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from mixjax.stopping import Preempted, preemptible
 from mixjax.sweeps.dry_run import DryRun, dry_run
 from mixjax.sweeps.host_loops import HostLoop, HostRun
 from mixjax.sweeps.loop import run, sweep
@@ -36,12 +37,14 @@ __all__ = [
     "HostLoop",
     "HostRun",
     "Labels",
+    "Preempted",
     "Record",
     "Segments",
     "Sweep",
     "diverged",
     "dry_run",
     "in_rounds",
+    "preemptible",
     "random_points",
     "run",
     "search",

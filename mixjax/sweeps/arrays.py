@@ -5,12 +5,42 @@ that has to know it.
 """
 
 import hashlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["as_computable", "can_be_nan", "digest", "finite_runs", "is_foreign_float", "num_runs"]
+__all__ = [
+    "Pieces",
+    "as_computable",
+    "can_be_nan",
+    "digest",
+    "finite_runs",
+    "heading",
+    "is_foreign_float",
+    "num_runs",
+    "raw_pieces",
+]
+
+
+class Pieces(NamedTuple):
+    """Stands for a large array that is read piece by piece, so that no second copy of it is in memory.
+
+    Args:
+        shape: the shape of the whole array.
+        dtype: its type.
+        parts: returns arrays that are its entries along the first dimension, in order.
+
+    Example:
+        >>> rows = np.arange(6.0).reshape(3, 2)
+        >>> pieces = Pieces(rows.shape, rows.dtype, lambda: iter([rows[:2], rows[2:]]))
+        >>> digest({"x": pieces}) == digest({"x": rows})
+        True
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    parts: Callable[[], Iterator[np.ndarray]]
 
 
 def is_foreign_float(array: np.ndarray) -> bool:
@@ -85,7 +115,7 @@ def digest(arrays: Mapping[str, Any]) -> str:
     """Computes one SHA-256 of some arrays, with their names, dtypes and shapes.
 
     Args:
-        arrays: name to array; the order of the names does not count.
+        arrays: name to array, or to :class:`Pieces`; the order of the names does not count.
 
     Returns:
         64 hexadecimal digits.
@@ -96,7 +126,35 @@ def digest(arrays: Mapping[str, Any]) -> str:
     """
     sha = hashlib.sha256()
     for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        sha.update(f"{name} {array.dtype} {array.shape} ".encode())
-        sha.update(array.tobytes())
+        sha.update(heading(name, arrays[name]))
+        for piece in raw_pieces(arrays[name]):
+            sha.update(piece)
     return sha.hexdigest()
+
+
+def heading(name: str, array: Any) -> bytes:
+    """Returns what a digest takes of an array before its numbers.
+
+    Args:
+        name: of the array.
+        array: an array, or :class:`Pieces`.
+
+    Returns:
+        Name, type and shape.
+    """
+    array = array if isinstance(array, Pieces) else np.asarray(array)
+    return f"{name} {array.dtype} {array.shape} ".encode()
+
+
+def raw_pieces(array: Any) -> Iterator[memoryview]:
+    """Yields the bytes of an array in C order, without a copy where the array lies in memory in this order.
+
+    Args:
+        array: an array, or :class:`Pieces`.
+
+    Yields:
+        Bytes, which together are the array's.
+    """
+    for part in array.parts() if isinstance(array, Pieces) else [array]:
+        # As bytes, since a memoryview of bfloat16 and its like can be neither hashed nor written.
+        yield np.ascontiguousarray(part).reshape(-1).view(np.uint8).data

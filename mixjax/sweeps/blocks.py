@@ -5,16 +5,18 @@ A block is one ``.npz`` file, which holds a digest of its arrays beside them.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from mixjax.files import write_whole
-from mixjax.sweeps.arrays import digest, is_foreign_float
+from mixjax.sweeps.arrays import Pieces, digest, heading, is_foreign_float, raw_pieces
 
 __all__ = ["read_block", "write_block"]
 
@@ -22,10 +24,11 @@ _ABOUT = "about"
 """Names the entry with the arrays' names and types and their digest."""
 
 
-def write_block(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def write_block(path: Path, arrays: Mapping[str, np.ndarray | Pieces]) -> None:
     """Writes arrays as one file, in place of an earlier one.
 
-    A process killed at any point leaves either the old file or the new one.
+    A process killed at any point leaves either the old file or the new one. The numbers go to the file and into the
+    digest as they lie in memory: saving takes next to no memory of its own.
 
     Args:
         path: the file, in a folder that exists.
@@ -34,15 +37,24 @@ def write_block(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     Raises:
         OSError: the disk is full, or cannot be written.
     """
-    types = [[name, str(array.dtype)] for name, array in arrays.items()]
-    about = json.dumps({"types": types, "digest": digest(arrays)}).encode()
-    # Numbered, since a name may hold anything, and an entry of a .npz file is named as a file.
-    entries = {f"array_{i}": _plain(array) for i, array in enumerate(arrays.values())}
-    entries[_ABOUT] = np.frombuffer(about, np.uint8)
 
     def write(file: IO[bytes]) -> None:
-        # pyright takes an array for savez's own keyword allow_pickle, which no entry is called.
-        np.savez(file, **entries)  # pyright: ignore[reportArgumentType]
+        # An archive of NumPy's, which `np.load` reads; `np.savez` would need each array whole.
+        with zipfile.ZipFile(file, "w") as archive:
+            types, sha = [], hashlib.sha256()
+            # In the order of `digest`.
+            for number, name in enumerate(sorted(arrays)):
+                array = arrays[name] if isinstance(arrays[name], Pieces) else np.asarray(arrays[name])
+                types.append([name, str(array.dtype)])
+                sha.update(heading(name, array))
+                # Numbered, since a name may hold anything, and an entry of a .npz file is named as a file.
+                with _entry(archive, f"array_{number}", array) as entry:
+                    for piece in raw_pieces(array):
+                        sha.update(piece)
+                        entry.write(piece)
+            about = np.frombuffer(json.dumps({"types": types, "digest": sha.hexdigest()}).encode(), np.uint8)
+            with _entry(archive, _ABOUT, about) as entry:
+                entry.write(about.data)
 
     write_whole(path, write)
 
@@ -68,6 +80,12 @@ def read_block(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _plain(array):
-    """Views bfloat16 and its like as unsigned integers: a .npy file has no place for them."""
-    return array.view(f"u{array.itemsize}") if is_foreign_float(array) else array
+def _entry(archive: zipfile.ZipFile, name: str, array: Any) -> IO[bytes]:
+    """Opens an entry of an archive for an array, and writes its header."""
+    # bfloat16 and its like become unsigned integers: a .npy file has no place for them.
+    dtype = np.dtype(f"u{array.dtype.itemsize}") if is_foreign_float(array) else array.dtype
+    # The size of an entry is not known before it is written, and may be above 2 GB.
+    entry = archive.open(f"{name}.npy", "w", force_zip64=True)
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": array.shape}
+    np.lib.format.write_array_header_1_0(entry, header)
+    return entry

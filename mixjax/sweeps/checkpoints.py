@@ -16,6 +16,8 @@ import jax
 import numpy as np
 
 from mixjax.files import local_path, lock, make_folder, remove_partial, write_whole
+from mixjax.sweeps.arrays import Pieces
+from mixjax.sweeps.attempts import Attempts
 from mixjax.sweeps.blocks import read_block, write_block
 from mixjax.sweeps.segments import Kept
 
@@ -48,6 +50,9 @@ class Chunks:
         folder: made if it does not exist.
         identity: all that the results depend on, by name, as JSON values.
 
+    Attributes:
+        attempts: tells how the last attempt ended, see :class:`mixjax.sweeps.attempts.Attempts`.
+
     Raises:
         ChangedError: the folder holds chunks of another identity, or of none.
         OSError: the folder cannot be written, or (a BlockingIOError) another process is writing there.
@@ -76,6 +81,7 @@ class Chunks:
         # Locked before anything is compared or deleted: another process may be at work here.
         self._lock = lock(self.folder / f"lock_{jax.process_index()}")
         self._check_identity(identity)
+        self.attempts = Attempts(self.folder)
         # The first host opens the folder while the others wait.
         if jax.process_index() == 0:
             remove_partial(self.folder)
@@ -150,7 +156,7 @@ class Chunks:
                 return Kept(segments, arrays)
         return None
 
-    def write_carry(self, number: int, segments: int, arrays: Mapping[str, np.ndarray]) -> None:
+    def write_carry(self, number: int, segments: int, arrays: Mapping[str, np.ndarray | Pieces]) -> None:
         """Writes the carry of an unfinished chunk, and drops its older carries.
 
         Args:
@@ -174,6 +180,12 @@ class Chunks:
     @chunk_size.setter
     def chunk_size(self, value: int) -> None:
         write_whole(self.folder / _CHUNK_SIZE, json.dumps(value))
+
+    def shrink(self, value: int) -> int:
+        """Writes down a number of runs in a chunk that fits, and returns the smallest that any host has written."""
+        value = min(self.chunk_size or value, value)
+        self.chunk_size = value
+        return value
 
     @property
     def lanes(self) -> int | None:
@@ -224,7 +236,7 @@ def _write(path: Path, numbered: Mapping[int, Mapping[str, Any]]) -> None:
     arrays = {}
     for number, metrics in numbered.items():
         for metric, array in metrics.items():
-            arrays[f"{number}/{metric}"] = np.asarray(array)
+            arrays[f"{number}/{metric}"] = array
     write_block(path, arrays)
 
 

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-__all__ = ["Device", "free_bytes", "outside_meshes", "use_all_cores"]
+__all__ = ["Device", "free_bytes", "memory_kills", "outside_meshes", "use_all_cores"]
 
 if TYPE_CHECKING:
     # jaxlib comes without type stubs: to a type checker jax.Device is no type.
@@ -28,19 +28,21 @@ class _Files(NamedTuple):
         limit: the file with the group's limit.
         usage: the file with the bytes that the group uses.
         cached: the entry that counts cached bytes, which the kernel drops when memory is short.
+        kills: the file whose entry "oom_kill" counts the group's processes that were killed for memory.
     """
 
     limit: str
     usage: str
     cached: str
+    kills: str
 
 
 _UNKNOWN_BYTES = 4e9
 """The free memory of a host that does not tell: what nearly every machine has. A chunk that still fails is halved."""
 
 # Linux has two versions of control groups, and machines with either are in use.
-_FIRST_VERSION = _Files("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-_SECOND_VERSION = _Files("memory.max", "memory.current", "inactive_file")
+_FIRST_VERSION = _Files("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", "memory.oom_control")
+_SECOND_VERSION = _Files("memory.max", "memory.current", "inactive_file", "memory.events")
 
 
 def use_all_cores() -> None:
@@ -91,7 +93,7 @@ def free_bytes(devices: Sequence[Device], *, root: Path = Path("/")) -> float:
     stats = [_stats(device) for device in devices]
     if all("bytes_limit" in one for one in stats):
         return float(min(one["bytes_limit"] - one.get("bytes_in_use", 0) for one in stats))
-    return min([_host_bytes(), *_left_by_groups(root)]) / len(devices)
+    return min([_host_bytes(root), *_left_by_groups(root)]) / len(devices)
 
 
 def _stats(device: Device) -> dict[str, int]:
@@ -102,8 +104,14 @@ def _stats(device: Device) -> dict[str, int]:
         return {}
 
 
-def _host_bytes() -> float:
+def _host_bytes(root: Path) -> float:
     """Returns the free memory of the host; half of all its memory where only that is known."""
+    # What Linux has free, with the files in memory that it would drop; pages that hold nothing are few on a machine
+    # that has been up for a day.
+    with contextlib.suppress(OSError):
+        for line in (root / "proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return 1024.0 * int(line.split()[1])
     # Windows has no sysconf. macOS has no entry for free pages, and raises a ValueError. An entry that the system knows
     # but cannot tell is -1.
     for name, share in (("SC_AVPHYS_PAGES", 1.0), ("SC_PHYS_PAGES", 0.5)):
@@ -116,6 +124,36 @@ def _host_bytes() -> float:
 
 def _left_by_groups(root: Path) -> Iterator[float]:
     """Yields what each control group with a limit leaves, from the process's own group up."""
+    for group, files in _groups(root):
+        with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
+            yield _left_by(group, files)
+
+
+def memory_kills(root: Path = Path("/")) -> dict[str, int]:
+    """Counts the processes that the kernel has killed for memory.
+
+    Args:
+        root: the folder that holds ``proc`` and ``sys``.
+
+    Returns:
+        Name of a counter -> its count: that of the process's control group first, then that of the machine. Those that
+        cannot be read are left out. A counter that begins anew has another name.
+    """
+    found = {}
+    for group, files in _groups(root):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            place = group / files.kills
+            # A group that is made again has its path, but not its number.
+            found[f"{place} {place.stat().st_ino}"] = _entries(place)["oom_kill"]
+            break
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        boot = (root / "proc/sys/kernel/random/boot_id").read_text().strip()
+        found[f"machine {boot}"] = _entries(root / "proc/vmstat")["oom_kill"]
+    return found
+
+
+def _groups(root: Path) -> Iterator[tuple[Path, _Files]]:
+    """Yields the folders of the control groups of memory, from the process's own group up, and their files' names."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:  # no Linux
@@ -129,12 +167,15 @@ def _left_by_groups(root: Path) -> Iterator[float]:
         # In a container the path may be the host's name for the group: then no folder but the top one exists here.
         own = top / path.lstrip("/")
         for group in (own, *(parent for parent in own.parents if parent.is_relative_to(top))):
-            with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
-                yield _left_by(group, _FIRST_VERSION if kinds else _SECOND_VERSION)
+            yield group, _FIRST_VERSION if kinds else _SECOND_VERSION
+
+
+def _entries(file: Path) -> dict[str, int]:
+    """Reads the lines "name number" of a file."""
+    return {name: int(number) for name, number in (line.split() for line in file.read_text().splitlines())}
 
 
 def _left_by(group: Path, files: _Files) -> float:
     """Returns limit - usage + cached bytes, at least 0."""
     left = int((group / files.limit).read_text()) - int((group / files.usage).read_text())
-    stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-    return max(left + int(stat.get(files.cached, 0)), 0)
+    return max(left + _entries(group / "memory.stat").get(files.cached, 0), 0)

@@ -43,9 +43,10 @@ class DryRun:
         chunk: number of runs in a call of the compiled program.
         num_chunks: number of chunks. A chunk takes one call, or with :class:`mixjax.sweeps.Segments` one a segment.
         num_devices: number of devices that a chunk is split over.
-        bytes_per_device: memory that a call needs on each device; 0 where the backend has no analysis.
+        bytes_per_device: memory that the sweep needs on each device at its peak, see
+            :meth:`mixjax.sweeps.prepared.Prepared.bytes_per_device`; 0 where the backend has no analysis.
         free_bytes: memory that each device has free, of which a chunk of "auto" takes 0.8 at most. Simulated CPU
-            devices share the host's memory.
+            devices share the host's memory in equal parts, and what an idle one leaves is the others'.
         flops: floating-point operations of one run, see :func:`mixjax.sweeps.costs.flops`.
         compile_seconds: time that tracing and compiling took, with the measurements of ``vectorize="auto"``.
         run_seconds: estimated time of the whole sweep, without saving, which takes 1 % of the time. Where a chunk takes
@@ -100,7 +101,7 @@ def dry_run(sweep: Sweep) -> DryRun:
         chunk=program.slots,
         num_chunks=len(chunks),
         num_devices=program.num_devices,
-        bytes_per_device=program.bytes_per_device(),
+        bytes_per_device=int(prepared.bytes_per_device(program)),
         free_bytes=prepared.free_bytes,
         flops=_flops(prepared),
         compile_seconds=compile_seconds,

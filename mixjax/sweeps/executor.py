@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from mixjax.stopping import check_preempted
 from mixjax.sweeps.prepared import Prepared
 from mixjax.sweeps.programs import Inputs, OutOfMemoryError, Program
 from mixjax.sweeps.progress import Progress
@@ -66,9 +67,12 @@ class Executor:
 
         Raises:
             MemoryError: a chunk does not fit, and may not become smaller.
+            Preempted: a signal has asked for the end, see :func:`mixjax.stopping.preemptible`.
         """
         for first, stop in chunks:
             while first < stop:
+                # Chunks that are done have been handed over by now.
+                check_preempted()
                 end = min(first + self.slots, stop)
                 try:
                     metrics = self._compute(first, end)
@@ -80,10 +84,10 @@ class Executor:
 
     def _halve(self, error):
         """Replaces the program by one of half the slots, or raises if the chunks may not become smaller."""
-        if not self._may_halve or self.slots <= self._program.num_devices:
+        if not self._may_halve or self.slots <= self._prepared.least_slots:
             raise MemoryError(f"no memory for a chunk of {self.slots} runs: {error}") from error
         # The list of chunks is not cut anew: `results` computes each chunk in pieces of at most `slots` runs.
-        half = self.slots // 2
+        half = self._prepared.halved(self.slots)
         _LOG.warning("no memory for a chunk of %d runs: going on with %d", self.slots, half)
         self._program = self._prepared.build(half)
         self._saver.shrink(self.slots)
@@ -117,10 +121,11 @@ class Executor:
             if history.is_complete:
                 break
             self._progress.segment(history.last, history.num_done)
-            self._saver.add_carry(first, history.num_done, _copier(history, program, carry, num))
+            self._saver.add_carry(first, history.num_done, _kept(history, program, carry, num))
+            check_preempted()
         return history.metrics()
 
 
-def _copier(history: History, program: Program, carry, num: int) -> Callable[[], dict[str, np.ndarray]]:
-    """Returns a function that copies an unfinished chunk from the devices; the saver calls it only if it saves."""
-    return lambda: history.arrays() | program.take_carry(carry, num)
+def _kept(history: History, program: Program, carry, num: int) -> Callable[[], dict[str, Any]]:
+    """Returns a function that names the arrays of an unfinished chunk; the saver calls it only if it saves."""
+    return lambda: history.arrays() | program.carry_pieces(carry, num)

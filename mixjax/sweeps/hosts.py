@@ -11,6 +11,8 @@ from typing import TypeVar
 import jax
 import numpy as np
 
+from mixjax.stopping import Preempted
+
 __all__ = ["Hosts"]
 
 _LOG = logging.getLogger(__name__)
@@ -90,8 +92,8 @@ class Hosts:
         failure = None
         try:
             yield
-        except Exception as error:
-            _LOG.error("host %d failed; it waits for the others to finish their chunks", self.index, exc_info=error)
+        except (Exception, Preempted) as error:
+            _LOG.error("host %d ended; it waits for the others to finish their chunks", self.index, exc_info=error)
             failure = error
         failed = np.flatnonzero(multihost_utils.process_allgather(np.int32(failure is not None)))
         if failure is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from mixjax.files import local_path
+from mixjax.files import claimed, local_path
 from mixjax.sweeps.checkpoints import Chunks
 from mixjax.sweeps.devices import Device, outside_meshes
 from mixjax.sweeps.executor import Executor
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     import xarray
 
 __all__ = ["run", "sweep"]
+
+_LOG = logging.getLogger(__name__)
 
 
 def sweep(
@@ -106,6 +110,7 @@ def sweep(
         RuntimeError: another host failed; its own error is in its log.
         mixjax.sweeps.checkpoints.ChangedError: ``checkpoint`` holds chunks of another sweep; says what changed.
         MemoryError: a chunk of the size asked for, or with "auto" of one run a device, does not fit.
+        OSError: the folder cannot be written; or (a BlockingIOError) another process or thread is at work there.
 
     Example:
         >>> import jax, jax.numpy as jnp, mixjax
@@ -163,6 +168,13 @@ def run(
     """
     # A folder that cannot be used should show before the runs.
     folder = None if checkpoint is None else local_path("checkpoint", checkpoint)
+    # Two threads would delete each other's unfinished files.
+    with contextlib.nullcontext() if folder is None else claimed(folder):
+        return _run(spec, callback, tracker, folder, identity)
+
+
+def _run(spec, callback, tracker, folder, identity):
+    """Runs a sweep in a folder that is this call's alone."""
     hosts = Hosts.here()
     if hosts.several and folder is None:
         raise ValueError("several hosts share their chunks through a folder: give a checkpoint folder that all see.")
@@ -175,6 +187,7 @@ def run(
     store, kept = None, {}
     if folder is not None:
         store, kept = _open_store(folder, identity_of(prepared, spec.chunk, identity or {}), hosts)
+        _learn_from_last(spec, prepared, store, hosts)
     # One host may have found a chunk damaged that another could read: all hosts go by what the first one found.
     done = hosts.from_first(runs.covered(kept))
     kept = {first: metrics for first, metrics in kept.items() if done[first]}
@@ -206,7 +219,7 @@ def run(
         attrs["compile_seconds"] = tuning_seconds + time.perf_counter() - start
 
         start = time.perf_counter()
-        with hosts.together():
+        with hosts.together(), _noted(store, program):
             executor = Executor(prepared, program, may_halve=spec.chunk == "auto", saver=saver, progress=progress)
             with saver.flushed():
                 for chunk in executor.results(hosts.share(runs.chunks(done, executor.slots))):
@@ -233,6 +246,28 @@ def _open_store(folder, identity, hosts):
         if store is None:
             store = Chunks(folder, identity)
         return store, store.read()
+
+
+def _learn_from_last(spec, prepared, store, hosts):
+    """Goes on with smaller chunks where the kernel killed the last attempt for memory, and says so."""
+    # The first host reads the size when all have written theirs.
+    with hosts.together():
+        died_at = store.attempts.died_at
+        if died_at is None:
+            return
+        said = f"{store.folder}: the last attempt was killed for memory at a chunk of {died_at} runs"
+        smaller = prepared.halved(died_at)
+        if spec.chunk == "auto" and smaller < died_at:
+            smaller = store.shrink(smaller)
+            _LOG.warning("%s; going on with %d", said, smaller)
+        else:
+            advice = "no chunk is smaller" if spec.chunk == "auto" else "give a smaller chunk"
+            _LOG.warning("%s; %s, or the process more memory", said, advice)
+
+
+def _noted(store, program):
+    """Notes the attempt in the folder while it is under way."""
+    return contextlib.nullcontext() if store is None else store.attempts.noted(program.slots)
 
 
 def _settle(spec, prepared, num_runs, store, hosts):

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from mixjax.files import make_folder
+from mixjax.stopping import check_preempted
 from mixjax.sweeps.arrays import digest
 from mixjax.sweeps.checkpoints import Chunks
 from mixjax.sweeps.host_loops import HostRun
@@ -102,6 +104,7 @@ def _run_all(spec, runs, folder, callback, tracker, identity):
     progress = Progress(callback, tracker, total=runs.num, kept=kept, segments=1, time_axes=times, domains=domains)
     start, todo = time.perf_counter(), [number for number in range(runs.num) if number not in kept]
     for number in todo:
+        check_preempted()
         title = _title(runs, number)
         run = HostRun(
             seed=int(runs.seeds[number]),
@@ -109,7 +112,7 @@ def _run_all(spec, runs, folder, callback, tracker, identity):
             data=spec.data,
             scratch=_made(folder / "scratch" / title),
             files=_made(folder / FILES / title),
-            report=progress.part,
+            report=_stopping(progress.part),
         )
         metrics = {name: np.asarray(value)[None] for name, value in flat_metrics(spec.train.train(run)).items()}
         if not dims:
@@ -155,8 +158,17 @@ def _title(runs, number):
 
 
 def _made(folder):
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return make_folder("checkpoint", folder)
+
+
+def _stopping(report):
+    """Makes a report of a run also the place at which a signal of a scheduler ends it."""
+
+    def report_and_stop(*arguments, **named):
+        report(*arguments, **named)
+        check_preempted()
+
+    return report_and_stop
 
 
 def _shapes_of(metrics):

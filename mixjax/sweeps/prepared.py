@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -22,18 +21,18 @@ from mixjax.sweeps.runs import Runs
 from mixjax.sweeps.segments import Segments
 from mixjax.sweeps.spec import Sweep, Train, Vectorize
 
-__all__ = ["Prepared", "fitting"]
+__all__ = ["Prepared"]
 
 _LOG = logging.getLogger(__name__)
 
 _MAP_SLOTS = 16
-"""Slots a device where runs go one after the other ("map"): a larger chunk would need no more memory, nor be faster."""
+"""Most slots a device where runs go one after the other ("map"): a larger chunk would not be faster."""
 
 _BATCH_DEPENDENT = ("rbg", "unsafe_rbg")
 """Generators whose keys draw other numbers in a batch than alone."""
 
 _USABLE = 0.8
-"""The part of the free memory that a program may need: the compiler's analysis does not see everything."""
+"""The part of the free memory that a sweep may need: the analysis does not see everything."""
 
 _SHRINK = 0.9
 """The next size to try is at most this part of the last one, so that the search ends whatever the analysis says."""
@@ -89,7 +88,9 @@ class Prepared:
         # The compiler's analysis counts the data among the program's arguments. Data that are on the device already
         # take no more memory there, so that their bytes are added to what is free.
         resident = [x for x in jax.tree.leaves(spec.data) if isinstance(x, jax.Array) and devices[0] in x.devices()]
-        free = devices_lib.free_bytes(devices) + sum(x.nbytes for x in resident)
+        copies = len(devices) if devices[0].platform == "cpu" else 1
+        # Of a CPU's devices, which share its memory, one has the data.
+        free = devices_lib.free_bytes(devices) + sum(x.nbytes for x in resident) / copies
         # Converted before the tracing: the program is compiled for the types of JAX's arrays, not for Python's numbers
         # or NumPy's 64 bits.
         data = jax.tree.map(jnp.asarray, spec.data)
@@ -148,26 +149,117 @@ class Prepared:
             data=Shapes(self.data),
         )
 
+    @property
+    def least_slots(self) -> int:
+        """Returns the number of slots below which a chunk needs no less memory on a device."""
+        # A CPU's devices share its memory: a chunk that leaves some of them idle leaves the others more.
+        return 1 if self._on_cpu else len(self.devices)
+
+    def halved(self, slots: int) -> int:
+        """Returns half of a number of slots, with as many on each device, or the least number."""
+        half = max(slots // 2, self.least_slots)
+        return half - half % len(self.devices) if half > len(self.devices) else half
+
+    def bytes_per_device(self, program: Program) -> float:
+        """Returns the memory that the sweep takes on each device at its peak.
+
+        On accelerators that is what a call of the program takes. A CPU's memory also holds the metrics of all runs that
+        are done; the carries of :class:`mixjax.sweeps.Segments` are saved without a copy.
+
+        Args:
+            program: the program of a chunk.
+
+        Returns:
+            Bytes; 0 where the backend has no analysis of its programs.
+
+        Raises:
+            OutOfMemoryError: the compiler says that the chunk does not fit.
+        """
+        needed = program.bytes_per_device()
+        if not self._on_cpu or not needed:
+            return needed
+        metrics = program.metric_bytes
+        chunk = min(program.slots, self.runs.num)
+        kept = self.runs.num
+        if isinstance(self.train, Segments):
+            # At the end of the last chunk its segments are joined into an array of their own.
+            kept += chunk
+        elif program.num_devices == 1:
+            # A single device's results are kept as they are, and so are counted in the program's analysis already.
+            kept -= chunk
+        computing = needed + kept * metrics / program.num_devices
+        # When all runs are done their metrics are joined, chunk by chunk.
+        return max(computing, (self.runs.num + chunk) * metrics / program.num_devices)
+
     def fits(self, program: Program) -> bool:
-        """Tells whether a program needs no more than the memory that is free, by the compiler's analysis."""
-        try:
-            return program.bytes_per_device() <= _USABLE * self.free_bytes
-        except OutOfMemoryError:
-            return False
+        """Tells whether a sweep by a program needs no more than the memory that is free."""
+        return self._load(program) <= 1
 
     def build_fitting(self) -> Program:
-        """Builds the program of the largest chunk that fits the memory; with "map", of :attr:`map_slots`.
+        """Builds the program of the largest chunk that fits the memory, and at most of about :attr:`map_slots` runs.
 
-        With a number of runs at once, the chunk has about as many slots as with "map", or one batch a device.
+        With "vmap" the limit is the number of runs that may share a chunk. With a number of runs at once, it is about
+        as many slots as with "map", or one batch a device.
+
+        Returns:
+            The program, compiled where the memory is limited. A program of one run is returned whether it fits or not,
+            with a warning: nothing smaller is left to try. On accelerators that is a program of one run a device.
         """
         if self.vectorize in ("map", "auto"):
-            return self.build(self.map_slots)
-        if isinstance(self.vectorize, int):
+            slots = self.map_slots
+        elif isinstance(self.vectorize, int):
             # All batches of the runs get about as many: otherwise the last one could be mostly padding.
             per_device = math.ceil(self.runs.largest_group / len(self.devices))
             lanes = math.ceil(per_device / math.ceil(per_device / self.vectorize))
-            return self.build(max(_MAP_SLOTS // lanes, 1) * lanes * len(self.devices))
-        return fitting(self.build, self.runs.largest_group, self.free_bytes)
+            slots = max(_MAP_SLOTS // lanes, 1) * lanes * len(self.devices)
+        else:
+            slots = self.runs.largest_group
+        while True:
+            program = self.build(slots)
+            load = self._load(program)
+            if load <= 1:
+                return program
+            if program.slots <= self.least_slots:
+                _LOG.warning(
+                    "one run a device needs %.2g times the memory that it may take, %.3g GB: the process may be "
+                    "stopped for it; give each run less to hold, or the process more memory",
+                    load,
+                    self._usable(program) / 1e9,
+                )
+                return program
+            slots = self._smaller(program, load)
+            _LOG.info("a chunk of %d runs needs %.3g times the free memory: trying %d", program.slots, load, slots)
+
+    @property
+    def _on_cpu(self) -> bool:
+        return self.devices[0].platform == "cpu"
+
+    def _usable(self, program):
+        """Returns the bytes that a program may take on each device."""
+        shared = len(self.devices) / program.num_devices if self._on_cpu else 1
+        return _USABLE * self.free_bytes * shared
+
+    def _load(self, program):
+        """Returns how much a program takes of the memory that it may take; above 1 it does not fit."""
+        usable = self._usable(program)
+        try:
+            needed = self.bytes_per_device(program)
+        except OutOfMemoryError:
+            # The error does not say how much was needed: half the size is the next to try.
+            return 2.0
+        return needed / usable if usable > 0 else math.inf
+
+    def _smaller(self, program, load):
+        """Returns the next number of slots to try, below the program's."""
+        num_devices = len(self.devices)
+        size = max(int(program.slots * min(1 / load, _SHRINK)), self.least_slots)
+        if self.vectorize == "vmap":
+            size -= size % num_devices if size > num_devices else 0
+            # All calls get about the same number of runs: otherwise the last call could be mostly padding.
+            return math.ceil(self.runs.largest_group / math.ceil(self.runs.largest_group / size))
+        # Whole batches on every device, or a smaller batch, or fewer devices.
+        unit = next(unit for unit in (num_devices * program.lanes, num_devices, 1) if unit <= size)
+        return size - size % unit
 
 
 def _vectorize(spec: Sweep, devices: tuple[Device, ...]) -> Vectorize:
@@ -194,34 +286,3 @@ def _vectorize(spec: Sweep, devices: tuple[Device, ...]) -> Vectorize:
     if vectorize is None or (vectorize == "auto" and not on_cpu):
         return "map" if on_cpu else "vmap"
     return vectorize
-
-
-def fitting(build: Callable[[int], Program], num_runs: int, free: float) -> Program:
-    """Builds the program of the largest chunk that fits the memory.
-
-    The compiler's analysis of one size gives the next size to try. That size is then lowered so far that all calls of
-    the program get about the same number of runs: otherwise the last call could be mostly padding.
-
-    Args:
-        build: number of slots -> Program.
-        num_runs: the most runs that are to share a chunk, at least 1.
-        free: free bytes of a device.
-
-    Returns:
-        The program, compiled. A program of one run a device is returned whether it fits or not: nothing smaller is
-        left to try.
-    """
-    slots, usable = num_runs, _USABLE * free
-    while True:
-        program = build(slots)
-        try:
-            needed = program.bytes_per_device()
-        except OutOfMemoryError:
-            # The error does not say how much was needed: twice the usable bytes make half the size the next to try.
-            needed = 2 * usable
-        if needed <= usable or program.slots <= program.num_devices:
-            return program
-        per_device = int(program.slots // program.num_devices * min(usable / needed, _SHRINK))
-        calls = math.ceil(num_runs / (max(per_device, 1) * program.num_devices))
-        slots = math.ceil(num_runs / calls)
-        _LOG.info("a chunk of %d runs needs %.3g GB a device of %.3g: trying %d", program.slots, needed, usable, slots)

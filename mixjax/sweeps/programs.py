@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
+from mixjax.sweeps.arrays import Pieces
 from mixjax.sweeps.devices import Device
 from mixjax.sweeps.lowering import SPLIT, WHOLE, Inputs, Shapes, Signature, compiled, lower
 from mixjax.sweeps.runs import Part
@@ -23,6 +24,9 @@ from mixjax.sweeps.segments import Segments
 from mixjax.sweeps.spec import Train, Vectorize
 
 __all__ = ["OutOfMemoryError", "Program", "memory_errors"]
+
+_PIECE_BYTES = 2**20
+"""The bytes that each device gives to a piece of a carry, at most, while the carry is written to a file."""
 
 
 class OutOfMemoryError(MemoryError):
@@ -115,6 +119,15 @@ class Program:
         ]
         return max(sizes, default=0)
 
+    @property
+    def metric_bytes(self) -> int:
+        """Returns the memory of the metrics of one run."""
+        first, *others = (program.out_info for program in self._lowered.programs)
+        if self._lowered.carry is None:
+            return _row_bytes(first)
+        (_, of_segment), *at_the_end = others
+        return self.signature.train.num * _row_bytes(of_segment) + _row_bytes(at_the_end)
+
     def place_data(self, data: Any) -> Any:
         """Copies the data, or anything that all runs share, to every device.
 
@@ -179,24 +192,54 @@ class Program:
         return self._call(self._lowered.programs[2], inputs._replace(valid=self._deal(valid)))
 
     def take(self, tree: Any, num: int) -> Any:
-        """Copies the entries of the first ``num`` runs from the devices, in the runs' order, as NumPy arrays."""
+        """Copies the entries of the first ``num`` runs from the devices, in the runs' order, as NumPy arrays.
+
+        With a single CPU device the arrays are views of the device's memory.
+        """
 
         def take(x):
-            # Undoes `_deal`.
-            x = np.asarray(x)
-            grouped = x.reshape(self.num_devices, len(x) // self.num_devices, *x.shape[1:])
-            return grouped.swapaxes(0, 1).reshape(x.shape)[:num]
+            shards = _shards(x)
+            if len(shards) == 1:
+                return shards[0][:num]
+            # Undoes `_deal`, shard by shard: JAX would put the shards together first, in a copy that it keeps.
+            taken = np.empty((num, *x.shape[1:]), x.dtype)
+            for i, shard in enumerate(shards):
+                taken[i :: len(shards)] = shard[: len(range(i, num, len(shards)))]
+            return taken
 
         return jax.tree.map(take, tree)
 
-    def take_carry(self, carry: Any, num: int) -> dict[str, np.ndarray]:
-        """Copies the carry of the first ``num`` runs from the devices, as arrays that can be written to a file."""
-        return {f"carry {i}": leaf for i, leaf in enumerate(jax.tree.leaves(self.take(carry, num)))}
+    def carry_pieces(self, carry: Any, num: int) -> dict[str, Pieces]:
+        """Names the arrays of the carry of the first ``num`` runs, to be written to a file before the next call.
+
+        On a CPU the pieces are views of the carry. The next call of the program takes the carry's memory over.
+        """
+
+        def pieces(x):
+            return Pieces((num, *x.shape[1:]), np.dtype(x.dtype), lambda: _in_runs_order(_shards(x), num))
+
+        return {f"carry {i}": pieces(leaf) for i, leaf in enumerate(jax.tree.leaves(carry))}
 
     def place_carry(self, arrays: dict[str, np.ndarray]) -> Any:
-        """Puts a carry on the devices, from the arrays that :meth:`take_carry` returned."""
+        """Puts a carry on the devices.
+
+        Args:
+            arrays: those of :meth:`carry_pieces`, ``[runs, ...]``. They are taken out of the dict one by one, so that
+                the memory of each can be freed when it is on the devices.
+
+        Returns:
+            The carry, in whose padding the last run is repeated.
+        """
         structure = self._lowered.carry
-        return self._place_runs(structure.unflatten([arrays[f"carry {i}"] for i in range(structure.num_leaves)]))
+        return structure.unflatten([self._place_leaf(arrays.pop(f"carry {i}")) for i in range(structure.num_leaves)])
+
+    def _place_leaf(self, x):
+        """Copies ``[runs, ...]`` to the slots, one device after the other, so that no second copy is made of all."""
+        runs, devices = np.minimum(np.arange(self.slots), len(x) - 1), self.signature.mesh.devices.flat
+        with memory_errors():
+            shards = [jax.device_put(x[runs[i :: self.num_devices]], device) for i, device in enumerate(devices)]
+            shape = (self.slots, *x.shape[1:])
+            return jax.block_until_ready(jax.make_array_from_single_device_arrays(shape, self._split, shards))
 
     def _place_runs(self, tree):
         """Puts each run's entry into the run's slot. The padding repeats the last run."""
@@ -215,6 +258,34 @@ class Program:
         with memory_errors():
             # Without the wait, an error on a device would be raised later and elsewhere.
             return jax.block_until_ready(compiled(program)(*inputs))
+
+
+def _row_bytes(tree: Any) -> int:
+    """Returns the bytes of one slot's entries in a pytree of ``[slots, ...]``."""
+    return sum(math.prod(x.shape[1:]) * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def _shards(x: jax.Array) -> list[np.ndarray]:
+    """Returns what each device holds of an array ``[slots, ...]``; views where the devices are a CPU's."""
+    shards = sorted(x.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+    return [np.asarray(shard.data) for shard in shards]
+
+
+def _in_runs_order(shards: Sequence[np.ndarray], num: int) -> Iterator[np.ndarray]:
+    """Yields the entries of the first ``num`` runs, of which run ``i`` is on device ``i % devices``, in order."""
+    num_devices, row_bytes = len(shards), shards[0][:1].nbytes
+    if num_devices == 1:
+        yield shards[0][:num]
+    elif row_bytes >= _PIECE_BYTES:
+        for run in range(num):
+            yield shards[run % num_devices][run // num_devices][None]
+    else:
+        # Small entries are put together, since each piece costs a call or two.
+        step = max(_PIECE_BYTES // max(row_bytes, 1), 1)
+        for start in range(0, math.ceil(num / num_devices), step):
+            dealt = np.stack([shard[start : start + step] for shard in shards], axis=1)
+            # The size is written out: of an array without entries, one that is left open could not be found.
+            yield dealt.reshape(len(dealt) * num_devices, *dealt.shape[2:])[: num - start * num_devices]
 
 
 def _largest_divisor(number: int, limit: int) -> int:

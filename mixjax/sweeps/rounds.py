@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mixjax.checks import check_integer, check_non_negative
+from mixjax.stopping import is_preempted
 from mixjax.sweeps.blocks import read_block, write_block
 from mixjax.sweeps.host_loops import HostRun
 from mixjax.sweeps.keys import bits
@@ -91,7 +92,7 @@ def in_rounds(
         rounds.append({metric: np.array(value) for metric, value in metrics.items()})
         _check_same("metrics", _shapes(rounds[0]), _shapes(rounds[-1]), number)
         now = time.monotonic()
-        if number + 1 == num or now - saved >= max(at_least, cost / _SHARE):
+        if number + 1 == num or is_preempted() or now - saved >= max(at_least, cost / _SHARE):
             _save(path, state, rounds)
             saved = time.monotonic()
             cost = saved - now

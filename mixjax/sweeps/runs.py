@@ -244,8 +244,8 @@ class Runs:
             done[first : first + num_runs(metrics)] = True
         return done
 
-    def joined(self, name: str, chunks: Mapping[int, Mapping[str, np.ndarray]]) -> np.ndarray:
-        """Joins a metric of all runs, in the order of the result.
+    def joined(self, name: str, chunks: Mapping[int, dict[str, np.ndarray]]) -> np.ndarray:
+        """Joins a metric of all runs, in the order of the result, and takes it out of the chunks.
 
         Args:
             name: the metric.
@@ -256,9 +256,12 @@ class Runs:
         """
         one = next(iter(chunks.values()))[name]
         values = np.empty((self.num, *one.shape[1:]), one.dtype)
+        # Each chunk's memory is to be freed while that of the result fills: else all would be there twice.
+        del one
         for first, metrics in chunks.items():
-            values[self._order[first : first + len(metrics[name])]] = metrics[name]
-        return values.reshape(*self.shape, *one.shape[1:])
+            array = metrics.pop(name)
+            values[self._order[first : first + len(array)]] = array
+        return values.reshape(*self.shape, *values.shape[1:])
 
 
 def pieces(first: int, stop: int, size: int) -> list[tuple[int, int]]:

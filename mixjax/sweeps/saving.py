@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mixjax.stopping import is_preempted
+from mixjax.sweeps.arrays import Pieces
 from mixjax.sweeps.checkpoints import Chunks
 from mixjax.sweeps.segments import Kept
 
@@ -127,7 +129,7 @@ class Saver:
             raise
         self.flush()
 
-    def add_carry(self, first: int, segments: int, arrays: Callable[[], Mapping[str, np.ndarray]]) -> None:
+    def add_carry(self, first: int, segments: int, arrays: Callable[[], Mapping[str, np.ndarray | Pieces]]) -> None:
         """Writes an unfinished chunk, if a save is due.
 
         Args:
@@ -157,9 +159,12 @@ class Saver:
             slots: the number of runs. The smallest number that any host has written down counts.
         """
         if self._store is not None:
-            self._store.chunk_size = min(self._store.chunk_size or slots, slots)
+            self._store.shrink(slots)
 
     def _is_due(self):
+        # After a scheduler's signal there is no later occasion.
+        if is_preempted():
+            return True
         # Saving takes last_seconds of every pause: a part of the time that is at most the share.
         pause = min(self._last_seconds / self._waits.share, self._waits.longest)
         return self._clock() - self._last_end >= pause

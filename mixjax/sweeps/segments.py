@@ -185,7 +185,9 @@ class History:
 
     def arrays(self) -> dict[str, Any]:
         """Returns the arrays that must be kept beside the carry to continue the chunk."""
-        parts = {f"{_METRIC}{name}": x for name, x in self._joined().items()}
+        # Joined here once: else each save would join all segments again, and hold them twice.
+        self._parts = [self._joined()]
+        parts = {f"{_METRIC}{name}": x for name, x in self._parts[0].items()}
         return {"done": self._done} | parts | {f"{_END}{name}": x for name, x in self._ends.items()}
 
     def _joined(self):

@@ -1,7 +1,5 @@
 """A sweep that is ready to run, and the largest chunk that fits the memory."""
 
-import types
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +7,7 @@ import pytest
 
 import mixjax
 from mixjax.sweeps import Segments, Sweep, devices
-from mixjax.sweeps.prepared import Prepared, fitting
+from mixjax.sweeps.prepared import Prepared
 from mixjax.sweeps.programs import OutOfMemoryError, Program
 
 
@@ -22,7 +20,7 @@ def test_free_memory_counts_the_data_once(monkeypatch):
     found = []
     for data in (np.ones(1000, np.float32), jnp.ones(1000), None):
         found.append(Prepared.of(Sweep(train, seeds=2, data=data)).free_bytes)
-    assert found == [1e9, 1e9 + 4000, 1e9]
+    assert found == [1e9, 1e9 + 4000 / len(jax.local_devices()), 1e9]
 
 
 def test_defaults_are_those_of_the_devices():
@@ -69,20 +67,63 @@ def test_auto_takes_the_largest_chunk_that_fits(monkeypatch):
     assert measure(Prepared.of(Sweep(train, **arguments)).build(sizes[-1])) <= 3e6
 
 
-@pytest.mark.parametrize("compiles", [True, False])
-def test_sizes_are_tried_until_one_fits(compiles):
-    tried = []
+def keeps(key, hparams, data):
+    """Returns 1 MB, and needs no more than that."""
+    return {"x": jnp.ones(250_000) * hparams["scale"]}
 
-    def build(slots):
-        def bytes_per_device():
-            if slots > 12 and not compiles:
-                raise OutOfMemoryError("too large")
-            return 100 * slots // 2 + 50
 
-        tried.append(slots)
-        return types.SimpleNamespace(slots=slots, num_devices=2, bytes_per_device=bytes_per_device)
+def carries(num_segments):
+    """Carries 1 MB from segment to segment."""
 
-    largest = 15 if compiles else 12
-    assert 0.8 * largest <= fitting(build, 100, free=1000.0).slots == tried[-1] <= largest
-    assert tried[0] == 100 and sorted(tried, reverse=True) == tried
-    assert fitting(build, 100, free=1.0).slots <= 2  # nothing smaller is left
+    def advance(carry, hparams, data):
+        return carry * hparams["scale"], {"x": carry[:1]}
+
+    return Segments(lambda key, hparams, data: jnp.ones(250_000), advance, num_segments)
+
+
+@pytest.mark.parametrize("vectorize", ["map", "vmap", 1, 3, 16])
+@pytest.mark.parametrize("train", [keeps, carries(2)], ids=["plain", "segments"])
+@pytest.mark.parametrize("free", [0.0, 3e6, 20e6, 1e12])
+def test_every_way_of_batching_fits_its_chunk_to_the_memory(vectorize, train, free, monkeypatch, caplog):
+    monkeypatch.setattr(devices, "free_bytes", lambda devices: free / len(devices))
+    local = jax.devices()[:2]
+    prepared = Prepared.of(Sweep(train, seeds=40, axes={"scale": [1.0]}, vectorize=vectorize, devices=local))
+    # Without XLA, which takes the most time here: a run needs 3 MB beside what the devices have in common.
+    monkeypatch.setattr(Program, "bytes_per_device", lambda self: 3e6 * self.slots / self.num_devices + 1e5)
+    program = prepared.build_fitting()
+    needed = prepared.bytes_per_device(program) * program.num_devices
+    if free == 1e12:
+        slots_and_lanes = {"map": (32, 1), "vmap": (40, 20), 1: (32, 1), 3: (30, 3), 16: (20, 10)}
+        assert (program.slots, program.lanes) == slots_and_lanes[vectorize]
+    elif needed > free:
+        # Nothing smaller is left, which is said.
+        assert program.slots == 1 and "one run" in caplog.text
+    else:
+        assert not caplog.text and program.slots < 32
+
+
+def test_a_batch_that_does_not_compile_is_halved_until_it_does(monkeypatch):
+    def bytes_per_device(self):
+        if self.slots > 12:
+            raise OutOfMemoryError("too large")
+        return 100.0
+
+    monkeypatch.setattr(Program, "bytes_per_device", bytes_per_device)
+    spec = Sweep(train, seeds=100, vectorize="vmap", devices=jax.devices()[:2])
+    assert 6 <= Prepared.of(spec).build_fitting().slots <= 12
+
+
+@pytest.mark.parametrize("num_devices", [1, 2, 3, 8])
+def test_half_a_chunk_is_smaller_and_even(num_devices):
+    prepared = Prepared.of(Sweep(train, seeds=4, devices=jax.devices()[:num_devices]))
+    for slots in range(2, 70):
+        half = prepared.halved(slots)
+        assert 1 <= half < slots and (half < num_devices or half % num_devices == 0)
+
+
+def test_what_a_cpu_needs_counts_the_metrics_of_all_runs():
+    def needed(seeds, num_devices=2):
+        prepared = Prepared.of(Sweep(keeps, seeds=seeds, axes={"scale": [1.0]}, devices=jax.devices()[:num_devices]))
+        return prepared.bytes_per_device(prepared.build(4)) * num_devices
+
+    assert needed(100) - needed(20) == 80e6 == needed(100, 1) - needed(20, 1)

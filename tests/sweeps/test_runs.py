@@ -26,8 +26,8 @@ def test_chunks_end_at_labels_and_at_runs_that_are_done():
 def test_the_result_is_in_the_order_of_the_arguments():
     runs = Runs({}, {"rule": ["b", "a", "b"]}, seeds=1, first_seed=0)
     chunks = {0: {"x": np.array([10, 11])}, 2: {"x": np.array([12])}}
-    assert runs.joined("x", chunks).tolist() == [[10], [12], [11]]
     assert runs.covered({2: chunks[2]}).tolist() == [False, False, True]
+    assert runs.joined("x", chunks).tolist() == [[10], [12], [11]]
 
 
 def test_pieces_cover_a_range():

@@ -1,0 +1,121 @@
+"""Lets a scheduler stop a long run: the first SIGTERM or SIGUSR1 saves at the next occasion, and ends."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator
+
+__all__ = ["Preempted", "check_preempted", "is_preempted", "preemptible"]
+
+_LOG = logging.getLogger(__name__)
+
+# Windows has no SIGUSR1.
+_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+
+_received: signal.Signals | None = None
+
+
+class Preempted(SystemExit):
+    """Says that a signal has ended a run, after it was saved. A script that does not catch it ends with its code.
+
+    Args:
+        number: the signal.
+
+    Attributes:
+        number: the signal.
+        code: 128 + its number, as shells have it: 143 for SIGTERM, 138 for SIGUSR1 on Linux.
+
+    Example:
+        >>> Preempted(signal.SIGTERM).code
+        143
+    """
+
+    def __init__(self, number: signal.Signals):
+        """Makes the exit code of the signal."""
+        super().__init__(128 + number)
+        self.number = number
+
+
+@contextlib.contextmanager
+def preemptible() -> Iterator[None]:
+    """Lets signals of a scheduler stop the sweeps inside a ``with`` block when they have saved.
+
+    The first SIGTERM or SIGUSR1 is noted. A sweep notices it between two calls of its program: it saves the finished
+    chunks, and of :class:`mixjax.sweeps.Segments` the unfinished one, and raises :class:`Preempted`. A
+    :class:`mixjax.sweeps.HostLoop` notices it in :func:`mixjax.sweeps.in_rounds`, or when it reports. A second SIGTERM
+    ends the process at once, without saving. The command ``mixjax run`` does this itself.
+
+    In another thread than the main one nothing changes: Python handles signals in the main thread only. A signal that
+    the process ignores stays ignored.
+
+    Yields:
+        Nothing.
+
+    Example:
+        >>> import mixjax
+        >>> with preemptible():
+        ...     result = mixjax.sweep(lambda key, hparams, data: {"x": 1.0}, seeds=2)
+    """
+    global _received
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    # None is a handler that is not Python's, which could not be put back.
+    ours = [number for number, handler in before.items() if handler not in (signal.SIG_IGN, None)]
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    # Python calls a handler between two of its own instructions, and a call of a compiled program may take minutes. The
+    # number of a signal is in the pipe at once, and a thread reads it meanwhile.
+    for number in ours:
+        signal.signal(number, lambda *_: None)
+    wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    watcher = threading.Thread(target=_watch, args=(reader, ours), daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        for number in ours:
+            signal.signal(number, before[number])
+        # The end of the pipe ends the thread.
+        os.close(writer)
+        watcher.join()
+        os.close(reader)
+        _received = None
+
+
+def _watch(reader: int, ours: list[signal.Signals]) -> None:
+    """Notes the first signal of those that come through a pipe, and ends the process at the second SIGTERM."""
+    global _received
+    num_terms = 0
+    while byte := os.read(reader, 1):
+        # The pipe has all signals that Python handles, such as Ctrl-C.
+        if byte[0] not in ours:
+            continue
+        number = signal.Signals(byte[0])
+        num_terms += number == signal.SIGTERM
+        if num_terms > 1:
+            os._exit(128 + number)
+        if _received is None:
+            _received = number
+            _LOG.warning("%s: saving as soon as the call under way returns; a second SIGTERM ends at once", number.name)
+
+
+def is_preempted() -> bool:
+    """Tells whether a signal has asked for the end inside a :func:`preemptible` block."""
+    return _received is not None
+
+
+def check_preempted() -> None:
+    """Ends the run if a signal has asked for it; call it where everything is saved.
+
+    Raises:
+        Preempted: a signal has asked for it.
+    """
+    if _received is not None:
+        raise Preempted(_received)
