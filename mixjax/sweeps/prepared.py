@@ -156,9 +156,8 @@ class Prepared:
         return 1 if self._on_cpu else len(self.devices)
 
     def halved(self, slots: int) -> int:
-        """Returns half of a number of slots, with as many on each device, or the least number."""
-        half = max(slots // 2, self.least_slots)
-        return half - half % len(self.devices) if half > len(self.devices) else half
+        """Returns half of a number of slots, or the least number; a program rounds it to as many on each device."""
+        return max(slots // 2, self.least_slots)
 
     def bytes_per_device(self, program: Program) -> float:
         """Returns the memory that the sweep takes on each device at its peak.

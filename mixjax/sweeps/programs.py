@@ -20,7 +20,7 @@ from mixjax.sweeps.arrays import Pieces
 from mixjax.sweeps.devices import Device
 from mixjax.sweeps.lowering import SPLIT, WHOLE, Inputs, Shapes, Signature, compiled, lower
 from mixjax.sweeps.runs import Part
-from mixjax.sweeps.segments import Segments
+from mixjax.sweeps.segments import Segments, num_segments
 from mixjax.sweeps.spec import Train, Vectorize
 
 __all__ = ["OutOfMemoryError", "Program", "memory_errors"]
@@ -126,7 +126,7 @@ class Program:
         if self._lowered.carry is None:
             return _row_bytes(first)
         (_, of_segment), *at_the_end = others
-        return self.signature.train.num * _row_bytes(of_segment) + _row_bytes(at_the_end)
+        return num_segments(self.signature.train) * _row_bytes(of_segment) + _row_bytes(at_the_end)
 
     def place_data(self, data: Any) -> Any:
         """Copies the data, or anything that all runs share, to every device.

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mixjax.checks import check_integer, check_non_negative
-from mixjax.stopping import is_preempted
+from mixjax.stopping import Preempted
 from mixjax.sweeps.blocks import read_block, write_block
 from mixjax.sweeps.host_loops import HostRun
 from mixjax.sweeps.keys import bits
@@ -38,7 +38,8 @@ def in_rounds(
     """Trains round after round, and goes on from the last saved one where the run was killed.
 
     The state and the metrics are saved in ``run.scratch`` after the last round, and after any other one that ends
-    ``at_least`` seconds after the last save. Where saving is slow it is done less often: it takes at most 1 % of the
+    ``at_least`` seconds after the last save; and when a signal of a scheduler asks for the end, see
+    :func:`mixjax.sweeps.preemptible`. Where saving is slow it is done less often: it takes at most 1 % of the
     time. A process that is killed while it saves leaves the save before. A damaged file is reported as a warning, and
     its rounds are trained again.
 
@@ -92,11 +93,16 @@ def in_rounds(
         rounds.append({metric: np.array(value) for metric, value in metrics.items()})
         _check_same("metrics", _shapes(rounds[0]), _shapes(rounds[-1]), number)
         now = time.monotonic()
-        if number + 1 == num or is_preempted() or now - saved >= max(at_least, cost / _SHARE):
+        if number + 1 == num or now - saved >= max(at_least, cost / _SHARE):
             _save(path, state, rounds)
             saved = time.monotonic()
             cost = saved - now
-        run.report((number + 1) / num)
+        try:
+            run.report((number + 1) / num)
+        except Preempted:
+            # Only there is the signal noticed, so that no moment is left at which it would cost a round.
+            _save(path, state, rounds)
+            raise
     if finish is not None and not ends:
         ends = {metric: np.array(value) for metric, value in finish(state).items()}
         twice = sorted(ends.keys() & rounds[0].keys())

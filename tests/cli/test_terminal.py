@@ -1,11 +1,14 @@
 """Mistakes and Ctrl-C: a line on stderr and an exit code."""
 
+import signal
+
 import jax.numpy as jnp
 import pytest
 import typer
 
 from mixjax import rules
 from mixjax.cli.terminal import Mistake, refusals_placed, reported
+from mixjax.stopping import Preempted
 
 
 @pytest.mark.parametrize(
@@ -16,6 +19,8 @@ from mixjax.cli.terminal import Mistake, refusals_placed, reported
         (OSError("two\n  lines"), 2, "mixjax: two lines\n"),
         (OSError(), 2, "mixjax: OSError\n"),
         (KeyboardInterrupt(), 130, "mixjax: interrupted; nothing was written\n"),
+        (Preempted(signal.SIGTERM), 143, "mixjax: SIGTERM; nothing was written\n"),
+        (Preempted(signal.SIGUSR1), 138, "mixjax: SIGUSR1; nothing was written\n"),
     ],
 )
 def test_mistakes_are_a_line_and_a_code(capsys, error, code, message):

@@ -114,11 +114,14 @@ def test_a_batch_that_does_not_compile_is_halved_until_it_does(monkeypatch):
 
 
 @pytest.mark.parametrize("num_devices", [1, 2, 3, 8])
-def test_half_a_chunk_is_smaller_and_even(num_devices):
+def test_halving_a_chunk_ends_at_a_single_run(num_devices):
     prepared = Prepared.of(Sweep(train, seeds=4, devices=jax.devices()[:num_devices]))
-    for slots in range(2, 70):
-        half = prepared.halved(slots)
-        assert 1 <= half < slots and (half < num_devices or half % num_devices == 0)
+    slots = 8 * num_devices
+    while slots > 1:
+        program = prepared.build(prepared.halved(slots))
+        assert program.slots < slots and program.num_devices == min(num_devices, program.slots)
+        slots = program.slots
+    assert prepared.halved(1) == 1
 
 
 def test_what_a_cpu_needs_counts_the_metrics_of_all_runs():
