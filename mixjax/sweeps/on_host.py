@@ -164,8 +164,8 @@ def _made(folder):
 def _stopping(report):
     """Makes a report of a run also the place at which a signal of a scheduler ends it."""
 
-    def report_and_stop(*arguments, **named):
-        report(*arguments, **named)
+    def report_and_stop(part: float) -> None:
+        report(part)
         check_preempted()
 
     return report_and_stop
