@@ -10,6 +10,7 @@ from mixjax.cli.data import data
 from mixjax.cli.design import make_design
 from mixjax.cli.listing import list_
 from mixjax.cli.live import make_live
+from mixjax.cli.new import new
 from mixjax.cli.run import run
 from mixjax.cli.show import show
 from mixjax.cli.sites import sites
@@ -31,6 +32,7 @@ def make_app() -> typer.Typer:
     app.command("run")(run)
     app.command("sweep")(sweep)
     app.command("list")(list_)
+    app.command("new")(new)
     app.command("data")(data)
     app.command("compare")(compare)
     app.command("show")(show)
@@ -66,5 +68,6 @@ def _top(
       mixjax watch results/quickstart --once
       mixjax show results/quickstart  what a result holds
       mixjax compare results/quickstart --metric accuracy --better higher
+      mixjax new my_project           a small project of your own
       mixjax data mnist               fetch a data set of some experiments
     """

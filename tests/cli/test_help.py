@@ -14,6 +14,7 @@ from mixjax import design
 from mixjax.cli.commands import make_app
 from mixjax.data.catalogue import FETCHED
 from mixjax.live import Ledger, Plan
+from mixjax.runner.configs import locating
 
 ROOT = Path(__file__).parents[2]
 # In the order in which a reader comes by them: what one example writes, the next ones read.
@@ -26,6 +27,7 @@ COMMANDS = (
     ("compare",),
     ("sites",),
     ("list",),
+    ("new",),
     ("data",),
     ("live", "show"),
     ("design", "swarm"),
@@ -57,6 +59,7 @@ def test_every_help_fits_on_a_screen(names, command, monkeypatch):
 def quickstart(tmp_path, monkeypatch):
     """Makes a project with a small quickstart the current folder."""
     monkeypatch.setattr(sys, "path", [str(ROOT), *sys.path])
+    monkeypatch.setattr(locating, "shipped_folder", lambda: tmp_path)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").mkdir()
     text = (ROOT / "configs" / "quickstart.toml").read_text()
