@@ -36,8 +36,8 @@ def new(
       my_domains.py              an experiment: settings, training, a claim
       configs/my_domains.toml    what to run; `mixjax list` shows it
       test_my_domains.py         its tests, for pytest
-      README.md                  the commands to try, and what to change first
-      pyproject.toml             marks the project's root, where modules are looked for
+      README.md                  commands to try, and what to change first
+      pyproject.toml             marks the project's root
 
     Nothing that is there is replaced.
     """
