@@ -40,7 +40,8 @@ def run(
     can be run again, and metrics.npz; in Python:
       mixjax.runner.results.read("results/quickstart")
 
-    A run that is stopped leaves the folder DIR.chunks, from which the same command goes on. With MIXJAX_TRACEBACK=1 in
+    Before the first run, figure and claims are tried on made-up results, so that what would fail at the end is told. A
+    run that is stopped leaves the folder DIR.chunks, from which the same command goes on. With MIXJAX_TRACEBACK=1 in
     the environment, a value that is refused shows the whole traceback.
     """
     from mixjax.cli.running import run_config, run_mistakes_reported

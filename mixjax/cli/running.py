@@ -11,6 +11,7 @@ import typer
 
 from mixjax.cli.terminal import Mistake, refusals_placed, reported
 from mixjax.runner import configs
+from mixjax.runner.rehearsal import RehearsalError
 from mixjax.runner.texts import aligned, claim_texts
 from mixjax.stopping import preemptible
 from mixjax.sweeps import DryRun, checkpoints
@@ -23,7 +24,15 @@ _TRACKERS = ("tensorboard", "wandb", "trackio")
 @contextlib.contextmanager
 def run_mistakes_reported() -> Iterator[None]:
     """Reports mistakes in a config, or in the data or packages that it needs, in one line."""
-    mistakes = (configs.ConfigError, checkpoints.ChangedError, Mistake, MemoryError, OSError, ImportError)
+    mistakes = (
+        configs.ConfigError,
+        checkpoints.ChangedError,
+        RehearsalError,
+        Mistake,
+        MemoryError,
+        OSError,
+        ImportError,
+    )
     with reported(*mistakes, interrupted="the same command goes on where this one stopped"):
         try:
             with preemptible(), refusals_placed():

@@ -57,7 +57,7 @@ def _fields_needed(experiment: Experiment, part: Part) -> list[str]:
     swept = {}
     for name, values in (part.axes | part.points).items():
         swept[name] = values.positions[0] if isinstance(values, Labels) else values[0]
-    train: Callable = experiment.train.init if isinstance(experiment.train, Segments) else experiment.train
+    train: Callable = _once(experiment.train) if isinstance(experiment.train, Segments) else experiment.train
 
     # One field at a time is unknown, the others have a value: so the error can say which one it is.
     def traces(unknown: dict[str, Any]) -> bool:
@@ -75,3 +75,13 @@ def _fields_needed(experiment: Experiment, part: Part) -> list[str]:
     if not traces({}):
         return []
     return [name for name, value in swept.items() if not traces({name: value})]
+
+
+def _once(segments: Segments) -> Callable:
+    """Returns a function of a run's arguments that calls each function of a run that is cut in time, once."""
+
+    def once(key, hparams, data):
+        carry, metrics = segments.advance(segments.init(key, hparams, data), hparams, data)
+        return metrics, None if segments.finish is None else segments.finish(carry, hparams, data)
+
+    return once

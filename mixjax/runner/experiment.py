@@ -35,8 +35,9 @@ from mixjax.files import claimed
 from mixjax.runner import results as results_lib
 from mixjax.runner.axes import axes_are_numbers
 from mixjax.runner.claims import Claim, rows
-from mixjax.runner.configs import Config, ConfigError, as_json
+from mixjax.runner.configs import Config, ConfigError, Run, as_json
 from mixjax.runner.labels import Part, joined, parts_of
+from mixjax.runner.rehearsal import made_up, outline, rehearse
 from mixjax.runner.results import Results
 from mixjax.runner.tracking import json_lines
 from mixjax.runner.watching import write_runs
@@ -44,6 +45,7 @@ from mixjax.sweeps import DryRun, HostLoop, Record, Segments, Sweep, loop, on_ho
 from mixjax.sweeps.checkpoints import remove_chunks
 from mixjax.sweeps.prepared import Prepared
 from mixjax.sweeps.progress import Tracker, together
+from mixjax.sweeps.space import check_space, checkpoint_bytes
 from mixjax.sweeps.spec import Train
 
 if TYPE_CHECKING:
@@ -90,6 +92,9 @@ class Experiment:
         points: the experiment's own points, in product with the config's axes, see :class:`mixjax.sweeps.Sweep`. For
             instance one point for each method and each value of its grid, with a column of the methods' names.
         summary: results -> Markdown for the head of the report, for instance a table of all results.
+        is_rehearsed: whether figure, claims and summary are tried on made-up results before the first run. What fails
+            whatever the numbers are is told then. False is for functions that cannot do with made-up numbers, or that
+            take long or write files.
 
     Example:
         >>> def train(key, hparams, data):
@@ -108,6 +113,7 @@ class Experiment:
     claims: Callable[[Results], list[Claim]] = _no_claims
     points: Mapping[str, Sequence] | None = None
     summary: Callable[[Results], str] | None = None
+    is_rehearsed: bool = True
 
 
 class ReportError(RuntimeError):
@@ -135,8 +141,10 @@ def dry_run(config: Config) -> dict[str, DryRun]:
 
     Raises:
         ConfigError: as :func:`run`, apart from ``out``.
+        RehearsalError: as :func:`run`.
         TypeError: the function that the config names does not return an :class:`Experiment`.
     """
+    _rehearse(config, [(item, parts_of(config, item)) for item in config.runs])
     found = {}
     for item in config.runs:
         for part in parts_of(config, item):
@@ -180,7 +188,10 @@ def run(
             ``<out>.partial``, and an earlier result in ``out`` is untouched.
         ValueError, TypeError: the experiment's function or ``train`` refused a value. All runs are traced before the
             first one starts.
-        OSError: a disk is full, for instance; or (a BlockingIOError) another process or thread is at work on ``out``.
+        RehearsalError: the figure, the claims or the summary would fail after the runs: they are tried on made-up
+            results of the same shapes before the first one starts.
+        OSError: a disk is full, for instance, or has too little room for the checkpoints; or (a BlockingIOError)
+            another process or thread is at work on ``out``.
     """
     out = results_lib.check_out(Path("results", config.name) if out is None else out)
     chunks = out.with_name(f"{out.name}.chunks")
@@ -253,13 +264,9 @@ def _run_sweeps(
 ) -> tuple[Results, Experiment, dict[Path, str]]:
     """Runs the sweep of each run. Returns all metrics, the first experiment without its data, and the kept files."""
     all_parts = [(item, parts_of(config, item)) for item in config.runs]
-    # A mistake in a later run must not cost the time of the earlier ones. The first one is checked when it is run.
-    for part in [part for _, parts in all_parts for part in parts][1:]:
-        experiment, spec = _sweep_of(config, part)
-        if isinstance(spec.train, HostLoop):
-            continue
-        with axes_are_numbers(config, experiment, part):
-            Prepared.of(spec)
+    # A mistake in a later run, or after the last one, must not cost the time of all runs.
+    made, needed = _rehearse(config, all_parts)
+    check_space(chunks, needed)
     if jax.process_index() == 0:
         tracker = _names_first(chunks, [part.title for _, parts in all_parts for part in parts], tracker)
     results: Results = {}
@@ -270,7 +277,9 @@ def _run_sweeps(
         datasets: list[Any] = []
         for part in parts:
             done_before = sum(one.attrs["num_runs"] for one in datasets)
-            experiment, spec = _sweep_of(config, part, done_before)
+            # The first one is made already: its data may have taken long to read.
+            experiment, spec = made or _sweep_of(config, part, done_before)
+            made = None
             report = _report(callback, item.name, done_before, config.sweep.num_runs)
             if not datasets and report is not None:
                 report(0, spec.num_runs)
@@ -294,6 +303,37 @@ def _run_sweeps(
     if ran_first is None:
         raise ConfigError(f"{config.path}: no runs")
     return results, ran_first, files
+
+
+def _rehearse(
+    config: Config, all_parts: Sequence[tuple[Run, Sequence[Part]]]
+) -> tuple[tuple[Experiment, Sweep] | None, dict[str, int]]:
+    """Traces every part of every run, and tries what comes after the runs on made-up results of their shapes.
+
+    Returns:
+        The first part's experiment and its sweep, and the bytes on disk that the parts need, by their titles.
+    """
+    first, needed, outlines = None, {}, {}
+    # The first part comes last, so that its data are the only ones that stay in memory.
+    for part in reversed([part for _, parts in all_parts for part in parts]):
+        first = None
+        experiment, spec = first = _sweep_of(config, part)
+        prepared = None
+        if not isinstance(spec.train, HostLoop):
+            with axes_are_numbers(config, experiment, part):
+                prepared = Prepared.of(spec)
+            needed[part.title] = checkpoint_bytes(prepared, spec.chunk)
+        outlines[part.title] = outline(experiment, spec, prepared)
+
+    def make(fill: str) -> Results:
+        return {
+            item.name: joined(parts, [made_up(outlines[part.title], fill) for part in parts])
+            for item, parts in all_parts
+        }
+
+    if first is not None and first[0].is_rehearsed and all(one.shapes is not None for one in outlines.values()):
+        rehearse(first[0], make)
+    return first, needed
 
 
 def _folder_name(run: str, number: int) -> str:

@@ -22,6 +22,7 @@ from mixjax.sweeps.identity import identity_of
 from mixjax.sweeps.on_host import run_on_host
 from mixjax.sweeps.prepared import Prepared
 from mixjax.sweeps.progress import Callback, Progress, Tracker, domains_of
+from mixjax.sweeps.runs import Runs
 from mixjax.sweeps.saving import Saver
 from mixjax.sweeps.segments import Segments, num_segments
 from mixjax.sweeps.spec import Sweep, Train, Vectorize
@@ -31,7 +32,7 @@ from mixjax.sweeps.vectors import indexed
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["run", "sweep"]
+__all__ = ["dataset", "run", "sweep"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -180,7 +181,7 @@ def _run(spec, callback, tracker, folder, identity):
         raise ValueError("several hosts share their chunks through a folder: give a checkpoint folder that all see.")
     if isinstance(spec.train, HostLoop):
         done = run_on_host(spec, callback=callback, tracker=tracker, checkpoint=folder, identity=identity)
-        return _dataset(spec, done.runs, done.dims, done.metrics, done.attrs)
+        return dataset(spec, done.runs, done.dims, done.metrics, done.attrs)
     prepared = Prepared.of(spec)
     runs = prepared.runs
 
@@ -231,7 +232,7 @@ def _run(spec, callback, tracker, folder, identity):
         attrs["run_seconds"] = time.perf_counter() - start
     if hosts.several:
         kept = _read_all_hosts(store, prepared, hosts)
-    return _dataset(spec, runs, prepared.dims, kept, attrs)
+    return dataset(spec, runs, prepared.dims, kept, attrs)
 
 
 def _open_store(folder, identity, hosts):
@@ -324,8 +325,25 @@ def _read_all_hosts(store, prepared, hosts):
     return kept
 
 
-def _dataset(spec, runs, dims, kept, attrs):
-    """Joins the chunks into the dataset that the user gets."""
+def dataset(
+    spec: Sweep,
+    runs: Runs,
+    dims: Mapping[str, tuple[str, ...]],
+    kept: Mapping[int, Mapping[str, np.ndarray]],
+    attrs: Mapping[str, Any],
+) -> xarray.Dataset:
+    """Joins the chunks of a sweep into the dataset that the user gets.
+
+    Args:
+        spec: the sweep.
+        runs: its runs.
+        dims: metric -> names of its own dimensions.
+        kept: number of a chunk's first run -> metrics ``[runs, ...]``; together the chunks cover all runs.
+        attrs: the attributes.
+
+    Returns:
+        The dataset, as :func:`sweep` describes it.
+    """
     # Not at the top: who looks at a spec or a dry run only should not wait for it.
     import xarray
 

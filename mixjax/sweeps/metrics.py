@@ -12,7 +12,7 @@ from mixjax.sweeps.lowering import Shapes
 from mixjax.sweeps.segments import Segments, num_calls
 from mixjax.sweeps.spec import Train
 
-__all__ = ["SegmentShapes", "metric_dims", "segment_shapes", "time_axes"]
+__all__ = ["SegmentShapes", "metric_dims", "metric_shapes", "segment_shapes", "time_axes"]
 
 
 class SegmentShapes(NamedTuple):
@@ -74,7 +74,7 @@ def metric_dims(
         TypeError: the carry of :class:`Segments` changes its shapes, or their ``stop`` returns no bool.
         ValueError: ``dims`` or ``coords`` do not fit the metrics, or a name has two meanings.
     """
-    shapes = _metric_shapes(train, hparams, data)
+    shapes = metric_shapes(train, hparams, data)
     unknown = sorted(set(dims) - set(shapes))
     if unknown:
         raise ValueError(f"dims name metrics that train does not return: {unknown}; it returns {sorted(shapes)}.")
@@ -131,8 +131,20 @@ def _sizes(shapes, named, coords):
     return sizes
 
 
-def _metric_shapes(train, hparams, data) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns the shapes of one run's metrics, with all segments of :class:`Segments` joined along time."""
+def metric_shapes(train, hparams, data) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the shapes of one run's metrics, with all segments of :class:`Segments` joined along time.
+
+    Args:
+        train: the training run, with flat metrics; traced, not run.
+        hparams: hyperparameter -> ``jax.ShapeDtypeStruct``.
+        data: pytree of arrays, or of their shapes.
+
+    Returns:
+        Metric -> shape and dtype.
+
+    Raises:
+        TypeError, ValueError: as :func:`metric_dims`.
+    """
     ends = {}
     if isinstance(train, Segments):
         _, _, one, ends = _checked_segment(train, hparams, data)

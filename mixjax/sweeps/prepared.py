@@ -14,7 +14,7 @@ from mixjax.sweeps import devices as devices_lib
 from mixjax.sweeps.devices import Device
 from mixjax.sweeps.host_loops import HostLoop
 from mixjax.sweeps.lowering import Shapes
-from mixjax.sweeps.metrics import metric_dims, time_axes
+from mixjax.sweeps.metrics import metric_dims, metric_shapes, time_axes
 from mixjax.sweeps.nested import with_flat_metrics
 from mixjax.sweeps.programs import OutOfMemoryError, Program
 from mixjax.sweeps.runs import Runs
@@ -121,6 +121,11 @@ class Prepared:
     def time_axes(self) -> dict[str, int | None]:
         """Returns the place of time among each metric's own dimensions, or None; see :func:`metrics.time_axes`."""
         return time_axes(self.train, self.dims, self.hparams, self.data_shapes)
+
+    @property
+    def metric_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Describes one run's metrics by shape and dtype."""
+        return metric_shapes(self.train, self.hparams, self.data_shapes)
 
     @property
     def map_slots(self) -> int:

@@ -46,5 +46,5 @@ def toy(config: Toy) -> Experiment:
         return [versus("above", value, ">=", -9.0, **args), versus("below", value, "<=", -9.0, **args),
                 versus("middle", value, "<=", float(value.mean()), **args)]
 
-    return Experiment(train, None, {}, {}, {"value": "1"}, figure, claims)
+    return Experiment(train, None, {}, {}, {"value": "1"}, figure, claims, is_rehearsed=config.fail != "figure")
 """

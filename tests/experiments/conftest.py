@@ -6,6 +6,12 @@ import pytest
 from mixjax.runner import experiment
 
 
+@pytest.fixture(autouse=True)
+def unrehearsed(monkeypatch):
+    """Figures and claims are made once, at the end; `runner.test_rehearsal` is about those before the first run."""
+    monkeypatch.setattr(experiment, "rehearse", lambda *_: None)
+
+
 @pytest.fixture
 def first_run_only(monkeypatch):
     """A config's first run is swept; the others take its numbers in their own coords, for figure, claims and report.

@@ -66,7 +66,7 @@ def toy(config: Toy) -> Experiment:
 
     return Experiment(train, jnp.float32(2.0), {"error": ("method", "step"), "last": ("method",)},
                       {"method": ["a", "b"], "step": range(config.steps)}, {"error": "nats"}, figure, claims,
-                      summary=summary)
+                      summary=summary, is_rehearsed=not config.fail)
 
 def loop(config: Toy) -> Experiment:
     def train(run):

@@ -54,6 +54,18 @@ def test_time_of_a_function_has_its_name():
     assert time_axes(train, dims) == {"a": 1, "b": 0, "c": None, "d": None}
 
 
+def test_the_end_of_a_run_has_no_time_but_by_name():
+    cut = Segments(
+        lambda key, hparams, data: jnp.int32(0),
+        lambda carry, hparams, data: (carry, {"x": jnp.zeros((2, 3))}),
+        4,
+        finish=lambda carry, hparams, data: {"y": carry, "z": jnp.zeros((5, 6))},
+    )
+    dims = dims_of(cut, dims={"z": ("a", "step")})
+    assert dims == {"x": ("x_0", "x_1"), "y": (), "z": ("a", "step")}
+    assert time_axes(cut, dims, {}, None) == {"x": 0, "y": None, "z": 1}
+
+
 def test_no_metrics_are_an_error():
     with pytest.raises(ValueError, match="no metric"):
         dims_of(lambda key, hparams, data: {})
