@@ -54,7 +54,7 @@ def place_of(path: str) -> str:
     short = path.removeprefix(GUIDES).removeprefix(".github/").removeprefix("experiments/")
     stem, suffix = posixpath.splitext(short)
     if suffix == ".md":
-        return f"{stem.removesuffix('/RESULTS').lower()}/index.html"
+        return f"{stem.removesuffix('/RESULTS').removesuffix('/README').lower()}/index.html"
     return short if suffix in (".png", ".svg", ".css", ".html") else f"{short}.txt"
 
 

@@ -20,6 +20,7 @@ GUIDES = hooks.GUIDES
     [
         ("README.md", "index.html"),
         (f"{GUIDES}README.md", "guides/index.html"),
+        (f"{GUIDES}rules/README.md", "rules/index.html"),
         (f"{GUIDES}start.md", "start/index.html"),
         (f"{GUIDES}papers/unimax.md", "papers/unimax/index.html"),
         (f"{GUIDES}papers/figures/unimax/unimax.png", "papers/figures/unimax/unimax.png"),
