@@ -25,7 +25,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.benchmarks import proxies, pytorch, throughput, timing, torch_proxies
+from experiments.benchmarks import proxies, pytorch, timing, torch_proxies, workers
 from experiments.benchmarks.proxies import Proxy
 
 __all__ = ["check_equal", "crew", "run"]
@@ -117,7 +117,7 @@ def check_equal(proxy: Proxy) -> dict[str, float]:
 
 def measure(proxy: Proxy, quick: bool) -> dict[str, Any]:
     """Times all sides of one proxy, in turns."""
-    cores = throughput.cores()
+    cores = workers.cores()
     with contextlib.ExitStack() as stack:
         one = {name: stack.enter_context(crew([-1], n, quick)) for name, n in (("sweep", len(cores)), ("loop", 1))}
         each = {name: stack.enter_context(crew(cores, 1, quick)) for name in RIVALS[1:]}

@@ -4,14 +4,12 @@ Numbers that depend on the number of simulated CPU devices are measured in proce
 number when it starts.
 """
 
-import concurrent.futures
 import contextlib
 import functools
-import multiprocessing
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -19,6 +17,7 @@ import numpy as np
 
 from experiments.benchmarks import eager_runs, pytorch, roofline, short_runs, throughput_report, timing
 from experiments.benchmarks.throughput_report import CHECKED, MODES
+from experiments.benchmarks.workers import cores, worker
 
 __all__ = ["check_equal", "measure", "run"]
 
@@ -26,37 +25,6 @@ TOLERANCE = 2e-3
 CHUNKS = {"linear, all examples": (16, 64, 256, 1024, 4096), "linear, batches": (16, 64, 256, 1024, 4096)}
 # numbers of runs; (1, 16, 256, 4096) for the other problems, whose steps are short
 RUNS = {"MLP 784-100-10": (1, 16, 256)}
-
-
-@contextlib.contextmanager
-def worker(devices: int, quick: bool, cores: Sequence[int] = ()) -> Iterator[Callable[..., Any]]:
-    """Opens a process of so many simulated devices and gives ``call(function, *arguments)``, which runs in it.
-
-    On an accelerator, whose memory one process takes, the call is made here.
-
-    Args:
-        devices: how many simulated devices.
-        quick: whether programs are optimised less, to be compiled sooner.
-        cores: the only cores that the process may use; all where none are named.
-    """
-    if jax.default_backend() != "cpu":
-        yield lambda function, *arguments: function(*arguments)
-        return
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, context, _start, (devices, quick, tuple(cores))) as pool:
-        yield lambda function, *arguments: pool.submit(function, *arguments).result()
-
-
-def _start(devices, quick, cores):
-    if cores:
-        os.sched_setaffinity(0, cores)
-    jax.config.update("jax_num_cpu_devices", devices)
-    jax.config.update("jax_disable_most_optimizations", quick)
-
-
-def cores() -> list[int]:
-    """Returns the cores this process may use."""
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
 def per_second(problem: short_runs.Problem, runs: int, seconds: Sequence[float]) -> timing.Summary:

@@ -21,7 +21,7 @@ from mixjax.sweeps.attempts import Attempts
 from mixjax.sweeps.blocks import read_block, write_block
 from mixjax.sweeps.segments import Kept
 
-__all__ = ["ChangedError", "Chunks", "remove_chunks"]
+__all__ = ["ChangedError", "Chunks", "kept_identity", "remove_chunks"]
 
 _LOG = logging.getLogger(__name__)
 _IDENTITY, _CHUNK_SIZE, _LANES, _SUFFIX = "identity.json", "size.json", "lanes.json", ".npz"
@@ -188,12 +188,17 @@ class Chunks:
         return value
 
     @property
-    def lanes(self) -> int | None:
-        """Returns how many runs a device computes at once where the sweep chose that itself, or None."""
+    def vectorize(self) -> Any:
+        """Returns "map", or how many runs a device computes at once, where the sweep chose that itself, or None."""
+        try:
+            if json.loads((self.folder / _LANES).read_text()) == "map":
+                return "map"
+        except (FileNotFoundError, ValueError):
+            return None
         return self._count(_LANES)
 
-    @lanes.setter
-    def lanes(self, value: int) -> None:
+    @vectorize.setter
+    def vectorize(self, value: str | int) -> None:
         write_whole(self.folder / _LANES, json.dumps(value))
 
     def _count(self, name):
@@ -207,6 +212,22 @@ class Chunks:
     def _carries(self, number):
         """Lists the carries of a chunk, the oldest first."""
         return _numbered(self.folder, f"carry_{number:09d}_")
+
+
+def kept_identity(folder: str | os.PathLike) -> dict[str, Any]:
+    """Reads the identity of the sweep whose chunks a folder holds.
+
+    Args:
+        folder: the folder; it need not exist.
+
+    Returns:
+        The identity; empty where there is none that can be read.
+    """
+    try:
+        identity = json.loads((Path(folder) / _IDENTITY).read_text())
+    except (OSError, ValueError):
+        return {}
+    return identity if isinstance(identity, dict) else {}
 
 
 def remove_chunks(folder: Path) -> None:

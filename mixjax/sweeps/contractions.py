@@ -10,7 +10,7 @@ import jax
 from jax import lax
 from jax.extend import core
 
-__all__ = ["with_merged_contractions"]
+__all__ = ["merges", "with_merged_contractions"]
 
 # Of other primitives that hold functions, such as kernels or a shard_map, nothing is known: they stay as they are.
 _ENTERED = frozenset({"jit", "pjit", "closed_call", "core_call", "scan", "while", "cond", "checkpoint", "remat2"})
@@ -46,6 +46,39 @@ def with_merged_contractions(function: Callable) -> Callable:
         return jax.tree.unflatten(jax.tree.structure(result), leaves)
 
     return rewritten
+
+
+def merges(function: Callable, *args: Any) -> bool:
+    """Tells whether :func:`with_merged_contractions` changes a function.
+
+    Args:
+        function: pure and traceable.
+        *args: its arguments, arrays or ``jax.ShapeDtypeStruct``.
+
+    Returns:
+        True where a product would be merged.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> x = jnp.ones((2, 3, 4))
+        >>> merges(lambda x: jnp.einsum("ijm,ijn->mn", x, x), x), merges(lambda x: x @ x.mT, x)
+        (True, False)
+    """
+    return _merges(jax.make_jaxpr(function)(*args).jaxpr)
+
+
+def _merges(jaxpr: core.Jaxpr) -> bool:
+    return any(_is_merged(equation) for equation in jaxpr.eqns)
+
+
+def _is_merged(equation: core.JaxprEqn) -> bool:
+    if equation.primitive.name == "dot_general":
+        return _merged(equation) is not equation
+    if equation.primitive.name not in _ENTERED:
+        return False
+    leaves = jax.tree.leaves(list(equation.params.values()))
+    inner = [value.jaxpr if isinstance(value, core.ClosedJaxpr) else value for value in leaves]
+    return any(_merges(value) for value in inner if isinstance(value, core.Jaxpr))
 
 
 def _in_closed(closed: core.ClosedJaxpr) -> core.ClosedJaxpr:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from mixjax.files import claimed, local_path
-from mixjax.sweeps.checkpoints import Chunks
+from mixjax.sweeps.checkpoints import Chunks, kept_identity
 from mixjax.sweeps.devices import Device, outside_meshes
 from mixjax.sweeps.executor import Executor
 from mixjax.sweeps.host_loops import HostLoop
@@ -26,7 +26,7 @@ from mixjax.sweeps.runs import Runs
 from mixjax.sweeps.saving import Saver
 from mixjax.sweeps.segments import Segments, num_segments
 from mixjax.sweeps.spec import Sweep, Train, Vectorize
-from mixjax.sweeps.tuning import choose_lanes
+from mixjax.sweeps.tuning import choose_vectorize
 from mixjax.sweeps.vectors import indexed
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def sweep(
         paired: whether all points have the same seeds; with False every run has a seed of its own.
         chunk: number of runs in one call of the compiled program; "auto" takes as many as fit the memory.
         vectorize: how a device computes its runs of a chunk: ``"vmap"``, ``"map"``, a number of runs at once, or
-            ``"auto"``, which measures what is fastest; None chooses by the device.
+            ``"auto"``, which measures what is fastest; None is "auto" on a CPU, and "vmap" elsewhere.
         devices: the devices to split the runs over; None takes all of this host.
         callback: ``callback(done, total)``, called with numbers of runs after each chunk and each segment. After a
             segment ``done`` counts the parts of the runs at work, and need not be whole.
@@ -97,11 +97,11 @@ def sweep(
         ``points``, whose columns are coordinates along it. Vectors are coordinates twice: ``mixture`` has their
         numbers, ``[axis or point, mixture_0, ...]``, and ``mixture_label`` their texts, by which
         ``.sel(mixture_label="[0.5, 0.5]")`` selects along an axis. A run equals the same run of any other
-        sweep within 1e-4, and bitwise at equal ``chunk``. The attributes are about this call:
+        sweep within 1e-4, and bitwise at equal ``chunk`` and ``vectorize``. The attributes are about this call:
 
         - ``num_runs``, and ``num_computed``, the number of runs that this host computed now;
         - ``compile_seconds``, with the measurements of ``vectorize="auto"``, and ``run_seconds``;
-        - ``vectorize``; where it was "auto", the number that was chosen;
+        - ``vectorize``; where it was "auto", what was chosen;
         - ``chunk``, the number of runs in a chunk: after halving if memory ran out, 0 if nothing was left to compute.
 
     Raises:
@@ -187,6 +187,7 @@ def _run(spec, callback, tracker, folder, identity):
 
     store, kept = None, {}
     if folder is not None:
+        prepared = _as_begun(spec, prepared, folder)
         store, kept = _open_store(folder, identity_of(prepared, spec.chunk, identity or {}), hosts)
         _learn_from_last(spec, prepared, store, hosts)
     # One host may have found a chunk damaged that another could read: all hosts go by what the first one found.
@@ -271,20 +272,29 @@ def _noted(store, program):
     return contextlib.nullcontext() if store is None else store.attempts.noted(program.slots)
 
 
+def _as_begun(spec, prepared, folder):
+    """Returns the sweep as it was begun in a folder: one run after the other was the default on a CPU once."""
+    if spec.vectorize is None and prepared.vectorize == "auto" and kept_identity(folder).get("vectorize") == "map":
+        return dataclasses.replace(prepared, vectorize="map")
+    return prepared
+
+
 def _settle(spec, prepared, num_runs, store, hosts):
-    """Replaces the ``vectorize`` "auto" by a number, the same on all hosts and in all calls with one folder."""
+    """Replaces the ``vectorize`` "auto" by what is chosen, the same on all hosts and in all calls with one folder."""
     if prepared.vectorize != "auto":
         return prepared
-    lanes = 0
+    chosen = None
     with hosts.together():
         if hosts.is_first:
-            lanes = None if store is None else store.lanes
-            if lanes is None and num_runs:
-                lanes = choose_lanes(prepared, None if spec.chunk == "auto" else int(spec.chunk), num_runs)
+            chosen = None if store is None else store.vectorize
+            if chosen is None and num_runs:
+                chosen = choose_vectorize(prepared, None if spec.chunk == "auto" else int(spec.chunk), num_runs)
                 if store is not None:
-                    store.lanes = lanes
-    # Nothing is left to compute, and nothing to choose, where it is 0 after all.
-    return dataclasses.replace(prepared, vectorize=int(hosts.from_first(np.int32(lanes or 0))) or "auto")
+                    store.vectorize = chosen
+    # Hosts exchange numbers: 0 stands for "map", and -1 for no choice where nothing is left to compute.
+    code = {None: -1, "map": 0}.get(chosen, chosen)
+    code = int(hosts.from_first(np.asarray(code, np.int32)))
+    return dataclasses.replace(prepared, vectorize={-1: "auto", 0: "map"}.get(code, code))
 
 
 def _compile(spec, prepared, store, hosts):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from mixjax.sweeps.keys import with_keys, with_words
 from mixjax.sweeps.segments import Segments
 from mixjax.sweeps.spec import Train, Vectorize
 
-__all__ = ["SPLIT", "WHOLE", "Inputs", "Lowered", "Shapes", "Signature", "compiled", "lower"]
+__all__ = ["SPLIT", "WHOLE", "Inputs", "Lowered", "Shapes", "Signature", "compile_seconds", "compiled", "lower"]
 
 SPLIT = PartitionSpec("runs")
 """Splits an array's first dimension, the slots, over the devices."""
@@ -287,6 +288,11 @@ def _unless_padding(valid, compute):
 # A cache of its own, apart from that of `lower`: some programs are lowered for their code only, to compare it with a
 # checkpoint, and compiling them would be slow. Lowered programs are compared by identity.
 @functools.lru_cache(maxsize=16)
+def _compiled(lowered: Any) -> tuple[Any, float]:
+    start = time.perf_counter()
+    return lowered.compile(), time.perf_counter() - start
+
+
 def compiled(lowered: Any) -> Any:
     """Compiles a lowered program, once.
 
@@ -296,4 +302,9 @@ def compiled(lowered: Any) -> Any:
     Returns:
         The compiled program; call it with the fields of :class:`Inputs`.
     """
-    return lowered.compile()
+    return _compiled(lowered)[0]
+
+
+def compile_seconds(lowered: Any) -> float:
+    """Returns how long a lowered program took to compile when it was compiled; compiles it if it was not."""
+    return _compiled(lowered)[1]

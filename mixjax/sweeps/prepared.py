@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from mixjax.sweeps import devices as devices_lib
+from mixjax.sweeps.contractions import merges
 from mixjax.sweeps.devices import Device
 from mixjax.sweeps.host_loops import HostLoop
 from mixjax.sweeps.lowering import Shapes
@@ -137,8 +138,17 @@ class Prepared:
         """Tells whether runs go one by one in calls from the host; see ``calls`` of :class:`Segments`."""
         return isinstance(self.train, Segments) and self.train.calls is not None and self.vectorize == "map"
 
+    @property
+    def merges(self) -> bool:
+        """Tells whether a number of runs at once, be it 1, changes products; see :mod:`mixjax.sweeps.contractions`."""
+        key, hparams, data = jax.eval_shape(lambda: jax.random.key(0)), self.hparams, self.data_shapes
+        if not isinstance(self.train, Segments):
+            return merges(self.train, key, hparams, data)
+        carry = jax.eval_shape(self.train.init, key, hparams, data)
+        return merges(self.train.advance, carry, hparams, data)
+
     def build(self, slots: int) -> Program:
-        """Traces the program of a chunk of ``slots`` runs; with "auto", the one that computes one run at once.
+        """Traces the program of a chunk of ``slots`` runs; with "auto", the one of "map".
 
         Where runs are called from the host a chunk has one run a device, however many ``slots`` are asked for.
         """
@@ -147,7 +157,7 @@ class Prepared:
         return Program(
             self.train,
             slots,
-            vectorize=1 if self.vectorize == "auto" else self.vectorize,
+            vectorize="map" if self.vectorize == "auto" else self.vectorize,
             devices=self.devices,
             hparams=Shapes(self.runs.batched_spec),
             labels=Shapes(self.runs.label_spec),
@@ -274,10 +284,8 @@ def _vectorize(spec: Sweep, devices: tuple[Device, ...]) -> Vectorize:
     if not isinstance(vectorize, (str, type(None))):
         # Not one of NumPy's numbers, which no JSON file takes.
         vectorize = int(vectorize)
-    if isinstance(spec.train, Segments) and spec.train.calls is not None and vectorize not in ("map", "vmap", None):
-        if vectorize != "auto":
-            raise ValueError(f"vectorize must be 'map' or 'vmap' for Segments with calls, got {vectorize!r}.")
-        vectorize = None
+    if isinstance(spec.train, Segments) and spec.train.calls is not None and isinstance(vectorize, int):
+        raise ValueError(f"vectorize must be 'map' or 'vmap' for Segments with calls, got {vectorize!r}.")
     if generator in _BATCH_DEPENDENT:
         if vectorize == "vmap" or (isinstance(vectorize, int) and vectorize > 1):
             raise ValueError(
@@ -285,8 +293,11 @@ def _vectorize(spec: Sweep, devices: tuple[Device, ...]) -> Vectorize:
                 "numbers than each key alone, so that a seed's run would depend on its chunk; take 'map', or "
                 "'threefry2x32' keys."
             )
-        return {None: "map", "auto": 1}.get(vectorize, vectorize)
+        return "map" if vectorize in (None, "auto") else vectorize
+    if vectorize not in (None, "auto"):
+        return vectorize
     # On accelerators a batch of all runs that fit is the fastest, and there is nothing to measure.
-    if vectorize is None or (vectorize == "auto" and not on_cpu):
-        return "map" if on_cpu else "vmap"
-    return vectorize
+    if not on_cpu:
+        return "vmap"
+    # On a CPU the default is measured, except where a number of runs at once would not do.
+    return "map" if isinstance(spec.train, Segments) and spec.train.calls is not None else "auto"

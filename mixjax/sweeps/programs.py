@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from mixjax.sweeps.arrays import Pieces
 from mixjax.sweeps.devices import Device
-from mixjax.sweeps.lowering import SPLIT, WHOLE, Inputs, Shapes, Signature, compiled, lower
+from mixjax.sweeps.lowering import SPLIT, WHOLE, Inputs, Shapes, Signature, compile_seconds, compiled, lower
 from mixjax.sweeps.runs import Part
 from mixjax.sweeps.segments import Segments, num_segments
 from mixjax.sweeps.spec import Train, Vectorize
@@ -102,6 +102,11 @@ class Program:
         with memory_errors():
             for program in self._lowered.programs:
                 compiled(program)
+
+    @property
+    def compile_seconds(self) -> float:
+        """Returns how long the programs took to compile, now or when they were compiled before."""
+        return sum(compile_seconds(program) for program in self._lowered.programs)
 
     def bytes_per_device(self) -> int:
         """Returns the memory that a call needs on each device, by the compiler's analysis.

@@ -81,16 +81,16 @@ class Sweep:
             would gain nothing), and halves the chunk where memory runs out all the same. Progress is reported between
             chunks.
         vectorize: ``"vmap"`` runs a chunk as one batch on each device, ``"map"`` one run after the other inside the
-            program. The default is ``"vmap"`` on accelerators and ``"map"`` on a CPU, where a batch of larger runs no
-            longer fits the cache. With "rbg" keys (``jax_default_prng_impl``) it is ``"map"``, and ``"vmap"`` is
-            refused, since such a key draws other numbers in a batch than alone. On a CPU the faster of the two depends
-            on the model, and what is between them may be faster yet. A number computes so many runs at once on each
-            device, or a few less so that a chunk is divided evenly, one such batch after the other; it also merges the
-            dimensions that matrix products sum over (:mod:`mixjax.sweeps.contractions`), which speeds up networks
-            whose activations have more than two dimensions. ``"auto"`` measures short calls with several numbers, takes
-            the fastest that fits the memory, and spends at most a twentieth of the sweep's time on it; on accelerators
-            it is the default. The choice is an attribute of the result, ``vectorize``: give that number to get bitwise
-            the same result again. A checkpoint keeps the choice.
+            program. A number computes so many runs at once on each device, or a few less so that a chunk is divided
+            evenly, one such batch after the other; it also merges the dimensions that matrix products sum over
+            (:mod:`mixjax.sweeps.contractions`), which speeds up networks whose activations have more than two
+            dimensions. The default is ``"vmap"`` on accelerators and ``"auto"`` on a CPU, where the fastest way depends
+            on the model: ``"auto"`` measures short calls of ``"map"`` and of several numbers, and takes the fastest
+            that fits the memory. It spends at most a twentieth of the sweep's time on that, or up to three seconds of a
+            shorter sweep. What takes less than ten seconds, or has fewer than 20 rounds of runs, is not measured: its
+            runs go by ``"map"``. The choice is an attribute of the result, ``vectorize``: give it to get bitwise the
+            same result again. A checkpoint keeps the choice. With "rbg" keys (``jax_default_prng_impl``) it is
+            ``"map"``, and batches are refused, since such a key draws other numbers in a batch than alone.
         devices: the devices to split the runs over; the default is all of this host. A CPU counts as one device unless
             ``jax.config.update("jax_num_cpu_devices", n)`` was called before JAX's first use; ``mixjax run`` takes as
             many as there are cores.

@@ -7,37 +7,44 @@ import functools
 import logging
 import math
 import time
+from collections.abc import Sequence
+from typing import Any
 
 from mixjax.sweeps.prepared import Prepared
 from mixjax.sweeps.programs import OutOfMemoryError, Program
-from mixjax.sweeps.segments import Segments, num_segments
+from mixjax.sweeps.segments import Segments, num_calls, num_segments
+from mixjax.sweeps.spec import Vectorize
 
-__all__ = ["choose_lanes", "part_seconds", "settled"]
+__all__ = ["choose_vectorize", "part_seconds", "settled"]
 
 _LOG = logging.getLogger(__name__)
 
-SHARE = 0.05
-"""The part of a sweep's time that may be spent on measuring."""
+SHARE, LEAST_SECONDS, MOST_SHARE = 0.05, 3.0, 0.2
+"""The part of a sweep's time that may be spent on measuring; of short sweeps up to so many seconds, or such a part."""
 
-_LADDER = (16, 64, 256)
-"""The numbers of runs that are tried after 1, as long as each is faster than the one before."""
+SHORT_SECONDS = 10.0
+"""A shorter sweep is not measured: its result should not depend on how busy the machine is."""
 
-_BETWEEN = 4
-"""The number that is tried where the first of these is not faster than 1."""
+_LADDER = (4, 16, 64, 256, 1024)
+"""The numbers of runs that are tried beside "map"."""
 
 _FASTER = 0.95
 """A number is better if a run takes at most this part of the time: less could be noise."""
+
+_DEARER = 2.0
+"""The program of a batch took up to so many times as long to compile as that of one run."""
 
 _TIMED_SECONDS, _NUM_CALLS = 0.3, 10
 """What is short is computed again for so long, and at most so many times."""
 
 
-def choose_lanes(prepared: Prepared, chunk: int | None, num_runs: int) -> int:
+def choose_vectorize(prepared: Prepared, chunk: int | None, num_runs: int) -> Vectorize:
     """Measures how many runs a device should compute at once.
 
-    One run at once is measured first. Others follow only while compiling and calling one more program is not expected
-    to take the measurements above a twentieth of the whole sweep's time. What was measured for a program is remembered
-    with it, so that a later sweep in this process goes on from there.
+    One run after the other is measured first. The time of a run by the number at once may fall, rise, or rise and then
+    fall: 4 walks at once took three times as long each as one, and 600 a third. So the largest number follows, and then
+    the neighbours of the best one, while compiling and calling one more program fits into the time allowed. What was
+    measured for a program is remembered with it, so that a later sweep in this process goes on from there.
 
     Args:
         prepared: the sweep.
@@ -45,64 +52,89 @@ def choose_lanes(prepared: Prepared, chunk: int | None, num_runs: int) -> int:
         num_runs: the number of runs that are to be computed.
 
     Returns:
-        The number with which a run takes the least time.
+        "map", or the number with which a run takes the least time. It is "map" for a sweep of less than ten seconds,
+        and for one of so few rounds that a single round is more than may be spent.
     """
     return _Search(prepared, chunk, num_runs).best()
 
 
 def settled(prepared: Prepared, chunk: int | None, num_runs: int) -> Prepared:
-    """Returns a sweep whose ``vectorize`` is measured where it was "auto"; see :func:`choose_lanes`."""
+    """Returns a sweep whose ``vectorize`` is measured where it was "auto"; see :func:`choose_vectorize`."""
     if prepared.vectorize != "auto":
         return prepared
-    return dataclasses.replace(prepared, vectorize=choose_lanes(prepared, chunk, num_runs))
+    return dataclasses.replace(prepared, vectorize=choose_vectorize(prepared, chunk, num_runs))
 
 
 class _Search:
-    """Tries numbers of lanes while there is time; holds what one search knows."""
+    """Tries numbers of runs at once while there is time; holds what one search knows."""
 
     def __init__(self, prepared: Prepared, chunk: int | None, num_runs: int):
         self._prepared, self._chunk = prepared, chunk
         devices = len(prepared.devices)
         self._most = math.ceil(min(prepared.runs.largest_group, chunk or math.inf) / devices)
-        self._spent, self._dearest_build = 0.0, 0.0
-        start = time.perf_counter()
-        program = self._build(1)
-        program.compile()
-        self._dearest_build = time.perf_counter() - start
-        signature = dataclasses.replace(program.signature, slots=0, vectorize="auto")
-        # lanes -> seconds of a run on a device; one dict for all sweeps of equal programs.
-        self._seconds = _measured(signature)
-        if 1 not in self._seconds:
-            self._seconds[1] = self._time(program)
-        self._allowed = SHARE * self._seconds[1] * num_segments(prepared.train) * num_runs / devices
+        # One call measures a round, or a part of one: so many of them are the whole sweep.
+        self._parts = math.ceil(num_runs / devices) * num_segments(prepared.train)
+        if isinstance(prepared.train, Segments):
+            self._parts *= num_calls(prepared.train)
 
-    def best(self) -> int:
-        """Climbs from 1 in large steps; where the first step is none upwards, tries a smaller one."""
-        best = 1
-        for lanes in _LADDER:
-            if best == self._most or not self._is_better(min(lanes, self._most), best):
+    def best(self) -> Vectorize:
+        """Measures "map" and the largest number, then the neighbours of the best one until those are measured."""
+        if self._parts * SHARE < 1 or self._most == 1:
+            return "map"
+        program = self._build("map")
+        program.compile()
+        self._compile_seconds = program.compile_seconds
+        # One dict for all sweeps of equal programs, by the number at once: seconds of a run on a device.
+        self._seconds = _measured(dataclasses.replace(program.signature, slots=0, vectorize="auto"))
+        if "map" not in self._seconds:
+            self._seconds["map"] = self._time(program)
+        whole = self._seconds["map"] * self._parts
+        if whole < SHORT_SECONDS:
+            return "map"
+        self._allowed, self._spent = min(max(SHARE * whole, LEAST_SECONDS), MOST_SHARE * whole), 0.0
+
+        best: Vectorize = "map"
+        # One at once differs from "map" in its products alone.
+        if self._prepared.merges:
+            best = self._fastest([1], best)
+        # Numbers above what a device gets would all be the same program.
+        ladder: list[Vectorize] = [
+            best,
+            *(lanes for lanes in _LADDER if lanes < self._most),
+            min(self._most, _LADDER[-1]),
+        ]
+        # The largest that there is time for.
+        for lanes in reversed(ladder[1:]):
+            if self._is_measured(lanes, best):
+                best = self._fastest([lanes], best)
                 break
-            best = min(lanes, self._most)
-        if best == 1 and self._most > _BETWEEN and self._is_better(_BETWEEN, best):
-            best = _BETWEEN
-        _LOG.info("seconds of a run by the number at once: %s; going on with %d", self._seconds, best)
+        while True:
+            place = ladder.index(best)
+            faster = self._fastest(ladder[max(place - 1, 0) : place + 2], best)
+            if faster == best:
+                break
+            best = faster
+        _LOG.info("seconds of a run by the number at once: %s; going on with %s", self._seconds, best)
         return best
 
-    def _is_better(self, lanes, best):
-        """Tells whether a number was measured, or can be measured now, and is faster than the best one so far."""
-        if lanes not in self._seconds and not self._measure(lanes, self._seconds[best]):
-            return False
-        return self._seconds[lanes] < _FASTER * self._seconds[best]
+    def _fastest(self, others: Sequence[Vectorize], best: Vectorize) -> Vectorize:
+        """Returns the fastest of some numbers that can be measured; the best one so far if it could be noise."""
+        fastest = best
+        for lanes in others:
+            if self._is_measured(lanes, best) and self._seconds[lanes] < self._seconds[fastest]:
+                fastest = lanes
+        return fastest if self._seconds[fastest] < _FASTER * self._seconds[best] else best
 
-    def _measure(self, lanes, expected):
-        """Compiles and times the program of a number of lanes; returns False where there is no time for it."""
+    def _is_measured(self, lanes: Any, best: Vectorize) -> bool:
+        """Tells whether a number was measured; measures it where it was not and there is time for it."""
+        if lanes in self._seconds:
+            return True
         # One call computes `lanes` runs on each device.
-        if self._spent + self._dearest_build + lanes * expected > self._allowed:
+        if self._spent + _DEARER * self._compile_seconds + lanes * self._seconds[best] > self._allowed:
             return False
         start = time.perf_counter()
         program = self._build(lanes)
         fits = self._prepared.fits(program)
-        self._dearest_build = max(self._dearest_build, time.perf_counter() - start)
         try:
             self._seconds[lanes] = self._time(program) if fits else math.inf
         except OutOfMemoryError:
@@ -110,8 +142,8 @@ class _Search:
         self._spent += time.perf_counter() - start
         return True
 
-    def _build(self, lanes) -> Program:
-        prepared = dataclasses.replace(self._prepared, vectorize=lanes)
+    def _build(self, vectorize) -> Program:
+        prepared = dataclasses.replace(self._prepared, vectorize=vectorize)
         return prepared.build_fitting() if self._chunk is None else prepared.build(self._chunk)
 
     def _time(self, program):
@@ -122,7 +154,7 @@ class _Search:
 
 # The key holds the training function: few are kept, as with compiled programs.
 @functools.lru_cache(maxsize=16)
-def _measured(signature) -> dict[int, float]:
+def _measured(signature) -> dict[Vectorize, float]:
     """Returns the dict of what was measured for programs that differ in their lanes only."""
     del signature
     return {}

@@ -25,7 +25,7 @@ def test_free_memory_counts_the_data_once(monkeypatch):
 
 def test_defaults_are_those_of_the_devices():
     prepared = Prepared.of(Sweep(train, seeds=2))
-    assert prepared.devices == tuple(jax.local_devices()) and prepared.vectorize == "map"
+    assert prepared.devices == tuple(jax.local_devices()) and prepared.vectorize == "auto"
     assert prepared.build_fitting().slots == prepared.map_slots == 16 * len(jax.local_devices())
     with pytest.raises(ValueError, match="devices must be some of"):
         Prepared.of(Sweep(train, seeds=2, devices=[]))

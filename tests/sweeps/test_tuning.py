@@ -10,7 +10,7 @@ import pytest
 import mixjax
 from mixjax.sweeps import Segments, Sweep, dry_run, tuning
 from mixjax.sweeps.prepared import Prepared
-from mixjax.sweeps.tuning import choose_lanes
+from mixjax.sweeps.tuning import choose_vectorize
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -55,43 +55,75 @@ def prepared(num_runs):
 @pytest.mark.parametrize(
     ("times", "best", "tried"),
     [
-        ({}, 1, [1, 16, 4]),
-        ({16: 0.97}, 1, [1, 16, 4]),  # within the noise
-        ({4: 0.5}, 4, [1, 16, 4]),
-        ({16: 0.5}, 16, [1, 16, 64]),
-        ({16: 0.5, 64: 0.4}, 64, [1, 16, 64, 256]),
-        ({16: 0.5, 64: 0.4, 256: 0.1}, 256, [1, 16, 64, 256]),
+        ({}, "map", [1, 512, 4]),
+        ({4: 0.97}, "map", [1, 512, 4]),  # within the noise
+        ({4: 0.5}, 4, [1, 512, 4, 16]),
+        ({4: 0.5, 16: 0.4}, 16, [1, 512, 4, 16, 64]),
+        ({4: 3.0, 16: 2.0, 512: 0.5}, 512, [1, 512, 256]),  # rises before it falls
+        ({256: 0.4, 512: 0.5}, 256, [1, 512, 256, 64]),
     ],
 )
-def test_the_search_climbs_while_it_gets_faster(clock, times, best, tried):
+def test_the_search_finds_the_fastest_at_either_end(clock, times, best, tried):
     seconds, measured = clock
     seconds.update(times)
-    assert choose_lanes(prepared(1024), None, 10**9) == best and measured == tried
+    assert choose_vectorize(prepared(1024), None, 10**9) == best and measured == tried
     # A second sweep finds the measurements.
-    assert choose_lanes(prepared(1024), None, 10**9) == best and measured == tried
+    assert choose_vectorize(prepared(1024), None, 10**9) == best and measured == tried
 
 
-def test_a_short_sweep_is_not_measured_for_long(clock):
+@pytest.mark.parametrize(
+    ("num_runs", "one", "best", "tried"),
+    [
+        (38, 100.0, "map", []),  # a single one of 19 rounds would be more than a twentieth
+        (1000, 0.01, "map", [1]),  # five seconds are over before it pays
+        (100, 1.0, "map", [1]),  # of 50 seconds 3 may be spent: one call of 4 takes more
+        (1000, 1.0, 16, [1, 16, 4]),  # of 500 seconds 25
+    ],
+)
+def test_short_sweeps_are_not_measured_for_long(clock, num_runs, one, best, tried):
     seconds, measured = clock
-    seconds[16] = 0.5
-    # 100 runs on 2 devices take 50 seconds, of which 2.5 may be spent: one call of 4 or 16 runs takes more.
-    assert choose_lanes(prepared(1024), None, 100) == 1 and measured == [1]
-    # Of a day, an hour: enough to compile and to call twice.
-    assert choose_lanes(prepared(1024), None, 200_000) == 16 and measured == [1, 16, 64]
+    seconds.update({1: one, 16: one / 2})
+    assert choose_vectorize(prepared(1024), None, num_runs) == best and measured == tried
+
+
+def test_compiling_counts_as_time_spent(clock, monkeypatch):
+    seconds, measured = clock
+    seconds[4] = 0.5
+    monkeypatch.setattr(tuning.Program, "compile_seconds", property(lambda self: 50.0))
+    assert choose_vectorize(prepared(1024), None, 3000) == "map" and measured == [1]
+    assert choose_vectorize(prepared(1024), None, 10_000) == 4 and measured[0] == 1
 
 
 def test_there_are_no_more_at_once_than_runs_in_a_chunk(clock):
     seconds, measured = clock
-    seconds.update({16: 0.5, 10: 0.4, 3: 0.3})
-    assert choose_lanes(prepared(1024), 20, 10**9) == 10 and measured == [1, 10]
-    assert choose_lanes(prepared(5), None, 10**9) == 3 and measured == [1, 10, 3]
+    seconds.update({10: 0.4, 3: 0.3})
+    # Of 10 runs a device, 4 at once would leave two over: 2 do not.
+    assert choose_vectorize(prepared(1024), 20, 10**9) == 10 and measured == [1, 10, 2]
+    assert choose_vectorize(prepared(5), None, 10**9) == 3 and measured == [1, 10, 2, 3]
+
+
+@pytest.mark.parametrize("function", [train, constant])
+def test_merged_products_are_measured_where_there_are_any(clock, monkeypatch, function):
+    modes = []
+    part_seconds = tuning.part_seconds
+
+    def recorded(prepared, program, num):
+        modes.append(program.signature.vectorize)
+        seconds = part_seconds(prepared, program, num)
+        return seconds if program.signature.vectorize == "map" else seconds / 2
+
+    monkeypatch.setattr(tuning, "part_seconds", recorded)
+    spec = Sweep(function, seeds=4, axes={"scale": [1.0]}, devices=DEVICES, vectorize="auto")
+    # Two runs a device: one after the other, with merged products or not, or both at once.
+    chosen = choose_vectorize(Prepared.of(spec), None, 10**9)
+    assert (chosen, modes) == ((1, ["map", 1, 2]) if function is train else (2, ["map", 2]))
 
 
 def test_what_does_not_fit_is_not_taken(clock, monkeypatch):
     seconds, measured = clock
-    seconds.update({16: 0.5, 4: 0.5})
+    seconds.update({32: 0.5, 4: 0.5})
     tight = dataclasses.replace(prepared(64), free_bytes=0.0)
-    assert choose_lanes(tight, None, 10**9) == 1 and measured == [1]
+    assert choose_vectorize(tight, None, 10**9) == "map" and measured == [1]
 
 
 @pytest.mark.parametrize("chunk", ["auto", 10])
@@ -105,14 +137,14 @@ def test_a_number_at_once_gives_the_same_results(chunk):
 
 
 def test_the_choice_is_in_the_result_and_repeats_it_bitwise(clock, monkeypatch):
-    monkeypatch.setattr(tuning, "SHARE", 1e9)
+    monkeypatch.setattr(tuning, "MOST_SHARE", 1e9)
+    monkeypatch.setattr(tuning, "LEAST_SECONDS", 1e9)
     seconds, _ = clock
-    # 21 runs a device make batches of 11 where 16 are asked for.
-    for faster, chosen in ((11, 16), (1, 1)):
+    for faster, chosen in ((21, 21), (4, 4), (1, "map")):
         seconds.clear()
         seconds[faster] = 0.5
         tuning._measured.cache_clear()
-        result = sweep(vectorize="auto")
+        result = sweep()
         assert result.attrs["vectorize"] == chosen
         np.testing.assert_array_equal(sweep(vectorize=chosen).product, result.product)
 
@@ -127,7 +159,8 @@ def stops(calls):
 
 
 def test_a_checkpoint_keeps_the_choice(clock, monkeypatch, tmp_path, save_always):
-    monkeypatch.setattr(tuning, "SHARE", 1e9)
+    monkeypatch.setattr(tuning, "MOST_SHARE", 1e9)
+    monkeypatch.setattr(tuning, "LEAST_SECONDS", 1e9)
     seconds, measured = clock
     seconds[4] = 0.5
     options = {"vectorize": "auto", "chunk": 8}
@@ -144,6 +177,15 @@ def test_a_checkpoint_keeps_the_choice(clock, monkeypatch, tmp_path, save_always
     assert again.attrs["vectorize"] == 4 and again.attrs["num_computed"] == 0
     with pytest.raises(ValueError, match="vectorize"):
         sweep(checkpoint=tmp_path, vectorize=4, chunk=8)
+
+
+def test_a_folder_begun_one_run_after_the_other_goes_on_so(clock, tmp_path, save_always):
+    options = {"chunk": 8, "checkpoint": tmp_path}
+    with pytest.raises(KeyboardInterrupt):
+        sweep(vectorize="map", callback=stops([]), **options)
+    result = sweep(**options)
+    assert result.attrs["vectorize"] == "map" and 0 < result.attrs["num_computed"] < 42
+    assert sweep(**options).attrs["num_computed"] == 0
 
 
 def start(key, hparams, data):
@@ -166,7 +208,7 @@ def test_segments_are_measured_by_one_segment():
 
 def test_keys_that_depend_on_the_batch_are_computed_one_by_one():
     with jax.default_prng_impl("rbg"):
-        assert sweep(vectorize="auto").attrs["vectorize"] == 1
+        assert sweep(vectorize="auto").attrs["vectorize"] == sweep().attrs["vectorize"] == "map"
         with pytest.raises(ValueError, match=r"vectorize=4 with jax_default_prng_impl='rbg'"):
             sweep(vectorize=4)
 

@@ -15,7 +15,7 @@ A config names an experiment, gives values for the fields of its frozen dataclas
     first_seed = 1000                         # default 0
     paired = true                             # default; false: every run has a seed of its own, as a swarm needs it
     chunk = 4                                 # runs in one call of the program; default "auto", the sweep chooses
-    vectorize = "vmap"                        # or "map", "auto", 16; default: mixjax.sweep chooses for the devices
+    vectorize = "map"                         # or "vmap", "auto", 16; default: mixjax.sweep measures or chooses
     gamma1 = [0.01, 0.1]                      # any other key: an axis over a numeric field of the dataclass
     beta = {start = 0.1, stop = 10.0, num = 5, scale = "log"}
     mixture = [[0.5, 0.5], [0.9, 0.1]]        # an axis over a field that is a list of numbers
