@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.benchmarks import (
+    device,
     figure_1,
     floor,
     hypergradients,
@@ -23,9 +24,10 @@ from experiments.benchmarks import (
     swarm,
     throughput,
     timing,
+    tuning,
 )
 
-__all__ = ["BENCHMARKS", "RESULTS", "VERDICTS", "Session", "main", "write"]
+__all__ = ["BENCHMARKS", "PENDING", "RESULTS", "VERDICTS", "Session", "main", "write"]
 
 BENCHMARKS = {
     "figure_1": figure_1.run,
@@ -39,9 +41,14 @@ BENCHMARKS = {
     "live_mix": live_mix.run,
     "mixing_methods": mixing_methods.run,
     "throughput": throughput.run,
+    "tuning": tuning.run,
+    "device": device.run,
     "swarm": swarm.run,
     "live_scale": live_scale.run,
 }
+PENDING = ("tuning",)
+"""The benchmarks whose results are still to be measured, on a machine that does nothing else."""
+
 RESULTS = Path(__file__).parent / "results"
 VERDICTS = {True: "met", False: "**missed**", None: "undecided"}
 
