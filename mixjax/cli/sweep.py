@@ -46,9 +46,9 @@ def sweep(
     \b
     Examples:
       mixjax sweep configs/quickstart.toml --vary gamma1=log:1e-3:1:7 --seeds 20
-      mixjax sweep configs/quickstart.toml --vary gamma1=.1,1 --vary gamma2=.1,.5
+      mixjax sweep configs/quickstart.toml --vary gamma1=0.1,1 --vary gamma2=1,2
       mixjax sweep configs/quickstart.toml --random 9 --vary gamma1=log:1e-3:1
-      mixjax sweep configs/quickstart.toml --vary gamma1=.1,1 --dry-run
+      mixjax sweep configs/quickstart.toml --vary gamma1=0.1,1 --dry-run
 
     KEY is a field of the experiment: a number, a text, which is compiled by itself, or a vector; a nested one is dotted
     (rule.gamma1). A number that sets a shape or a number of steps cannot be varied. Axes of the config stay, unless

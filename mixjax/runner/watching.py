@@ -89,7 +89,7 @@ def write_runs(chunks: Path, names: list[str]) -> None:
     # A run is worth more than who watches it: what is wrong with the folder, the sweep itself says better.
     with contextlib.suppress(OSError):
         chunks.mkdir(parents=True, exist_ok=True)
-        (chunks / RUNS).write_text(json.dumps({"runs": names, "started": time.time()}) + "\n", encoding="utf-8")
+        (chunks / RUNS).write_text(json.dumps({"runs": names}) + "\n", encoding="utf-8")
 
 
 def view(path: str | os.PathLike, before: View | None = None) -> View:

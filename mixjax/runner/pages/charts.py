@@ -59,16 +59,16 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
     Args:
         low: the lower end.
         high: the upper end, above it.
-        most: how many numbers at the most.
+        most: how many steps between them at the most.
 
     Returns:
-        At most ``most`` numbers in ascending order.
+        Numbers in ascending order, mostly at least half as many as the steps.
 
     Example:
-        >>> ticks(0.0, 1.0), ticks(-3.0, 95.0, 4)
-        ([0.0, 0.5, 1.0], [0.0, 50.0])
+        >>> ticks(0.0, 1.0, 2), ticks(20.0, 800.0, 4)
+        ([0.0, 0.5, 1.0], [200.0, 400.0, 600.0, 800.0])
     """
-    rough = (high - low) / max(most - 1, 1)
+    rough = (high - low) / most
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * (1 - 1e-9))
     first = math.ceil(low / step - 1e-9)

@@ -27,7 +27,7 @@ with requires("experiments", "mixjax.runner.pages.curves"):
 __all__ = ["Curves", "all_curves", "domain_dim"]
 
 # A page of so many curves and points stays below three megabytes.
-_MAX_CURVES, _MAX_POINTS, _MAX_PLACES = 1200, 40_000, 200
+_MAX_CURVES, _MAX_POINTS, _MAX_PLACES = 1000, 25_000, 200
 _MAX_CHARTS, _MAX_SERIES = 24, 20
 
 _WORDS = {"c": "Loss weights c", "q": "Sampling weights q"}

@@ -9,12 +9,12 @@ from mixjax.runner.pages.elements import Html, element
 
 __all__ = ["embedded"]
 
-# In base 64 these are 1.2 MB, which leaves room for the rest of a page of three.
-_MAX_BYTES = 900_000
+# In base 64 these are 0.8 MB, which leaves room for the rest of a page of three.
+_MAX_BYTES = 600_000
 
 
 def embedded(png: bytes, text: str) -> list[Html]:
-    """Makes an image of a PNG, with fewer colours and then fewer pixels where it has more than 0.9 MB.
+    """Makes an image of a PNG, with fewer colours and then fewer pixels where it has more than 0.6 MB.
 
     Args:
         png: the file.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["final_tables"]
 
-_MAX_ROWS, _MAX_TABLES = 60, 16
+_MAX_ROWS, _MAX_TABLES = 40, 12
 
 
 class _Row(NamedTuple):

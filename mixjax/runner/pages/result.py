@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ResultPage"]
 
-_MAX_SETTINGS, _MAX_LOST, _MAX_CLAIMS = 40_000, 200, 1000
+_MAX_SETTINGS, _MAX_LOST, _MAX_CLAIMS = 40_000, 200, 400
 # Charts of one metric beyond these unfold on demand.
 _MAX_OPEN = 9
 _ALL = "the resolved config beside this page"
