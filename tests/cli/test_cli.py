@@ -46,6 +46,8 @@ def test_the_ledger_of_a_live_mix_is_shown_without_what_experiments_need(tmp_pat
     done = subprocess.run([*command, "--figure", str(tmp_path / "it.png")], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("2 rows in the steps 0 to 0\n") and (tmp_path / "it.png").stat().st_size
+    done = subprocess.run([*command[:3], "watch", str(tmp_path), "--once"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "") and "step 0, 2 rows" in done.stdout
     done = subprocess.run([*command[:-1], "missing"], capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.startswith("mixjax: ") and done.stderr.count("\n") == 1
 
