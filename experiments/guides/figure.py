@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 import xarray
 from matplotlib.figure import Figure
 
+from experiments.guides.pictures import PAGES, colours_of
 from experiments.shared import figures
 from experiments.shared.statistics import error_bars
 from mixjax.runner import results
@@ -48,7 +49,6 @@ _COLOURS = {
     "light": {"vanilla": "#6e7781", "va": "#bc4c00", "erma": "#0969da", "erma_va": "#1a7f37"},
     "dark": {"vanilla": "#9198a1", "va": "#f0883e", "erma": "#58a6ff", "erma_va": "#3fb950"},
 }
-_PAGES = {"light": ("#ffffff", "#1f2328"), "dark": ("#0d1117", "#e6edf3")}
 
 _PANELS = (
     _Panel(
@@ -96,18 +96,7 @@ def draw(data: xarray.Dataset, page: str) -> Figure:
     Returns:
         The figure, 8 inches wide.
     """
-    background, ink = _PAGES[page]
-    settings = {
-        "axes.edgecolor": ink,
-        "axes.facecolor": background,
-        "axes.labelcolor": ink,
-        "figure.facecolor": background,
-        "font.size": 9.5,
-        "text.color": ink,
-        "xtick.color": ink,
-        "ytick.color": ink,
-    }
-    with plt.rc_context(settings):
+    with colours_of(page):
         figure, axes = plt.subplots(1, len(_PANELS), figsize=(8, 2.7), layout="constrained")
         for axis, panel in zip(axes, _PANELS, strict=True):
             for one in panel.lines:
@@ -118,7 +107,6 @@ def draw(data: xarray.Dataset, page: str) -> Figure:
             axis.set_title(panel.title, fontweight="bold", fontsize=10.5)
             axis.set(xlabel="training steps", ylabel=panel.label, ylim=panel.limits, xlim=(0, float(data.step[-1])))
             axis.set_xticks([0, 500, 1000])
-            axis.spines[["top", "right"]].set_visible(False)
     return figure
 
 
@@ -147,7 +135,7 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     (data,) = results.read(chosen.result).values()
     chosen.out.mkdir(parents=True, exist_ok=True)
-    for page in _PAGES:
+    for page in PAGES:
         figure = draw(data, page)
         figure.savefig(chosen.out / f"quickstart_{page}.png", dpi=200, pil_kwargs={"optimize": True})
         plt.close(figure)

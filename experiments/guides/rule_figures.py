@@ -1,59 +1,26 @@
 """Draws how each rule moves the weights of the toy's domains, once for light pages and once for dark ones."""
 
 import itertools
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
 
+from experiments.guides.pictures import colours_of
 from experiments.guides.toy import DOMAINS, PRIOR
 
-__all__ = ["PAGES", "draw", "paper_of", "save", "sheet"]
+__all__ = ["draw", "sheet"]
 
 # One colour a domain. All are told apart by colour-blind readers, and are legible on white and on black.
 _COLOURS = {
     "light": ("#0969da", "#bc4c00", "#1a7f37", "#8250df"),
     "dark": ("#58a6ff", "#f0883e", "#3fb950", "#bc8cff"),
 }
-PAGES = {"light": ("#ffffff", "#1f2328"), "dark": ("#0d1117", "#e6edf3")}
-"""The background and the ink of light and of dark pages."""
-
 Kept = Mapping[str, Any]
 """What is kept of a rule's runs: ``steps``, ``weights``, ``low``, ``high`` and ``losses``, a row for each probe."""
-
-
-@contextmanager
-def paper_of(page: str) -> Iterator[None]:
-    """Gives figures the colours of a page.
-
-    Args:
-        page: "light" or "dark".
-    """
-    background, ink = PAGES[page]
-    colours = dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "text.color", "xtick.color", "ytick.color"), ink)
-    faces = {"axes.facecolor": background, "figure.facecolor": background}
-    plain = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 9.5}
-    with plt.rc_context(colours | faces | plain):
-        yield
-
-
-def save(figure: Figure, path: Path, num_colours: int = 64) -> None:
-    """Writes a figure as a small PNG, at twice the width at which GitHub shows it, and closes it.
-
-    Args:
-        figure: 8 inches wide, or less.
-        path: the file.
-        num_colours: of its palette.
-    """
-    figure.savefig(path, dpi=200)
-    plt.close(figure)
-    Image.open(path).convert("RGB").quantize(num_colours).save(path, optimize=True)
 
 
 def draw(kept: Kept, plain: Kept, page: str, title: str) -> Figure:
@@ -68,7 +35,7 @@ def draw(kept: Kept, plain: Kept, page: str, title: str) -> Figure:
     Returns:
         The figure, 8 inches wide.
     """
-    with paper_of(page):
+    with colours_of(page):
         figure, (left, right) = plt.subplots(1, 2, figsize=(8, 2.9), layout="constrained", width_ratios=(1.25, 1))
         _weights(left, kept, page)
         ends = np.asarray(kept["weights"])[-1]
@@ -97,7 +64,7 @@ def sheet(kept: Mapping[str, Kept], page: str, columns: int = 4) -> Figure:
         The figure, 8 inches wide.
     """
     rows = -(-len(kept) // columns)
-    with paper_of(page):
+    with colours_of(page):
         figure, axes = plt.subplots(
             rows, columns, figsize=(8, 1.55 * rows + 0.35), sharex=True, sharey=True, layout="constrained"
         )

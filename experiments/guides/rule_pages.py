@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.guides import rule_figures, toy
+from experiments.guides import pictures, rule_figures, toy
 from experiments.shared.sections import replace_section
 from mixjax import rules
 from mixjax.runner.texts import markdown_table
@@ -208,14 +208,14 @@ def _write_text(kept: dict[str, Any], folder: Path) -> None:
 
 def _draw(kept: dict[str, Any], folder: Path) -> None:
     """Draws a picture for each rule, one of all of them, and one of the wrappers."""
-    for page in rule_figures.PAGES:
+    for page in pictures.PAGES:
         for name in rules.RULES:
             figure = rule_figures.draw(kept[name], kept["plain"], page, kept[name]["text"])
-            rule_figures.save(figure, folder / f"{name}_{page}.png")
+            pictures.save(figure, folder / f"{name}_{page}.png")
         every = {name: kept[name] for name in rules.RULES}
-        rule_figures.save(rule_figures.sheet(every, page), folder / f"all_{page}.png")
+        pictures.save(rule_figures.sheet(every, page), folder / f"all_{page}.png")
         wrapped = {kept[name]["text"]: kept[name] for name in toy.WRAPPED}
-        rule_figures.save(rule_figures.sheet(wrapped, page, columns=2), folder / f"wrappers_{page}.png")
+        pictures.save(rule_figures.sheet(wrapped, page, columns=2), folder / f"wrappers_{page}.png")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.guides import rule_figures
+from experiments.guides import pictures
 
 __all__ = ["FIGURES", "FOLDER", "draw_c_and_q", "draw_judging", "draw_probes", "main"]
 
@@ -25,7 +25,7 @@ def draw_c_and_q(page: str) -> Figure:
     Args:
         page: "light" or "dark", the background.
     """
-    with rule_figures.paper_of(page):
+    with pictures.colours_of(page):
         figure, (left, right) = plt.subplots(1, 2, figsize=(8, 2.9), sharey=True, layout="constrained")
         for c, colour, label in ((0.5, _BLUE, "c = (0.5, 0.5)"), (0.2, _ORANGE, "c = (0.2, 0.8)")):
             _band(left, _descend(c=c, q=0.5), colour[page], label, 1.05 if c == 0.2 else 0.3)
@@ -70,7 +70,7 @@ def draw_probes(page: str) -> Figure:
         for name, seen in (("same", batch), ("apart", probe)):
             weights = np.exp(seen) / np.exp(seen).sum(axis=1, keepdims=True)
             biases[name].append((weights * batch).sum(axis=1).mean() - 1)
-    with rule_figures.paper_of(page):
+    with pictures.colours_of(page):
         figure, axis = plt.subplots(figsize=(8, 2.9), layout="constrained")
         axis.plot(rows, biases["same"], "o-", color=_ORANGE[page], lw=1.8)
         axis.plot(rows, biases["apart"], "o-", color=_BLUE[page], lw=1.8)
@@ -95,7 +95,7 @@ def draw_judging(page: str) -> Figure:
     difference = ours - plain
     paired = difference.std(ddof=1) / np.sqrt(12)
     apart = np.sqrt((plain.var(ddof=1) + ours.var(ddof=1)) / 12)
-    with rule_figures.paper_of(page):
+    with pictures.colours_of(page):
         figure, (left, right) = plt.subplots(1, 2, figsize=(8, 2.9), layout="constrained", width_ratios=(1, 1.3))
         for a, b in zip(plain, ours, strict=True):
             left.plot([0, 1], [a, b], "o-", color=_BLUE[page], lw=1, ms=4)
@@ -103,7 +103,7 @@ def draw_judging(page: str) -> Figure:
         left.set_xticks([0, 1], ["plain", "ours"])
         for height, error, colour in ((1, apart, _ORANGE), (0, paired, _BLUE)):
             right.errorbar(difference.mean(), height, xerr=2 * error, fmt="o", color=colour[page], capsize=4, lw=1.8)
-        right.axvline(0, color=rule_figures.PAGES[page][1], lw=1, ls=":")
+        right.axvline(0, color=pictures.PAGES[page][1], lw=1, ls=":")
         right.set_yticks([0, 1], ["paired", "apart"])
         right.set(title="difference, two standard errors", ylim=(-0.6, 1.6), xlabel="loss of ours minus plain")
     return figure
@@ -124,8 +124,8 @@ def main(arguments: list[str] | None = None) -> None:
     folder = parser.parse_args(arguments).out
     folder.mkdir(parents=True, exist_ok=True)
     for name, draw in FIGURES.items():
-        for page in rule_figures.PAGES:
-            rule_figures.save(draw(page), folder / f"{name}_{page}.png")
+        for page in pictures.PAGES:
+            pictures.save(draw(page), folder / f"{name}_{page}.png")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.guides import rule_figures, rule_pages, toy, why_figures
+from experiments.guides import pictures, rule_figures, rule_pages, toy, why_figures
 from experiments.shared.sections import replace_section
 from mixjax import rules
 
@@ -86,7 +86,7 @@ def test_pictures_exist_for_light_and_dark_pages_and_are_small():
     names = {rule_pages.FOLDER / "figures": (*rules.RULES, "all", "wrappers"), why_figures.FOLDER: why_figures.FIGURES}
     for folder, stems in names.items():
         for stem in stems:
-            for page in rule_figures.PAGES:
+            for page in pictures.PAGES:
                 assert 5_000 < (folder / f"{stem}_{page}.png").stat().st_size < 150_000, stem
 
 
