@@ -22,13 +22,15 @@ from typing import Any
 __all__ = ["Browser", "check", "find_browser"]
 
 _PHONE, _DESK = (390, 844), (1280, 900)
+_CLEAR = """
+const input = document.querySelector("[data-md-component=search-query]");
+input.focus();
+input.select();
+"""
 _SEARCH = """
 new Promise(done => {
-  document.querySelector("[data-md-toggle=search]").checked = true;
   const input = document.querySelector("[data-md-component=search-query]");
-  input.focus();
-  input.value = "%s";
-  input.dispatchEvent(new Event("keyup"));
+  input.dispatchEvent(new KeyboardEvent("keyup"));
   const started = Date.now();
   const poll = setInterval(() => {
     const found = document.querySelectorAll(".md-search-result__item a").length;
@@ -75,7 +77,9 @@ def check(site: Path, *, pages: Sequence[str] = (), pictures: Path | None = None
             faults.append("index.html: light in dark mode")
         _picture(browser, pictures, "index.html", "dark")
         for word in ("hypergradient", "weighted_loss", "resume"):
-            if not browser.evaluate(_SEARCH % word):
+            browser.evaluate(f"{{{_CLEAR}}}")
+            browser.type(word)
+            if not browser.evaluate(_SEARCH):
                 faults.append(f"index.html: the search for {word!r} found nothing")
         browser.evaluate("new Promise(done => setTimeout(done, 500))")  # the list unfolds slowly
         _picture(browser, pictures, "index.html", "search")
@@ -210,6 +214,14 @@ class Browser:
         """
         result = self._call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         return result["result"].get("value")
+
+    def type(self, text: str) -> None:
+        """Types a text where the cursor is.
+
+        Args:
+            text: the text.
+        """
+        self._call("Input.insertText", text=text)
 
     def picture(self) -> bytes:
         """Returns a picture of the window, as PNG."""

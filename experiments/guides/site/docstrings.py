@@ -71,10 +71,7 @@ def _equations(lines: list[str]) -> Iterator[str]:
         margin = " " * _indent(line)
         # Blank lines separate equations.
         for equation in re.split(r"\n\s*\n", formula.strip()):
-            one_line = " ".join(equation.split())
-            if "\\\\" in one_line:
-                one_line = f"\\begin{{aligned}} {one_line} \\end{{aligned}}"
-            yield from ("", f"{margin}$$", f"{margin}{one_line}", f"{margin}$$", "")
+            yield from ("", f"{margin}$$", f"{margin}{' '.join(equation.split())}", f"{margin}$$", "")
         i = end
 
 

@@ -49,12 +49,14 @@ def place_of(path: str) -> str:
         The path below the site. Pages become folders with an ``index.html``. Sources become plain text, which browsers
         show and do not save.
     """
-    if path in ("README.md", INDEX):
-        return "index.html" if path == "README.md" else "guides/index.html"
+    if path == INDEX:
+        return "guides/index.html"
+    if posixpath.basename(path) == "README.md":
+        return posixpath.join(posixpath.dirname(path).removeprefix(GUIDES), "index.html")
     short = path.removeprefix(GUIDES).removeprefix(".github/").removeprefix("experiments/")
     stem, suffix = posixpath.splitext(short)
     if suffix == ".md":
-        return f"{stem.removesuffix('/RESULTS').removesuffix('/README').lower()}/index.html"
+        return f"{stem.removesuffix('/RESULTS').lower()}/index.html"
     return short if suffix in (".png", ".svg", ".css", ".html") else f"{short}.txt"
 
 
@@ -178,8 +180,12 @@ def equations(content: str) -> str:
 
     def mathml(found: re.Match[str]) -> str:
         element, bracket, formula = found.groups()
-        display = "inline" if bracket == "(" else "block"
-        text = latex2mathml.converter.convert(html.unescape(formula).strip(), display=display)
+        formula = html.unescape(formula).strip()
+        # GitHub breaks lines of an equation, and the converter does so in environments that it knows.
+        formula = formula.replace("{aligned}", "{align}")
+        if "\\\\" in formula and "\\begin" not in formula:
+            formula = f"\\begin{{array}}{{l}}{formula}\\end{{array}}"
+        text = latex2mathml.converter.convert(formula, display="inline" if bracket == "(" else "block")
         return f'<{element} class="equation">{text}</{element}>'
 
     return _FORMULA.sub(mathml, content)

@@ -23,8 +23,8 @@ from mixjax.runner.texts import markdown_table
 
 __all__ = ["command_page", "config_page", "module_page", "pages"]
 
-# Letters of a line of help, as a wide terminal has them.
-_WIDTH = 100
+# Letters of a line of help, as many terminals have them and as fit into the site's column.
+_WIDTH = 80
 
 
 def pages() -> dict[str, str]:

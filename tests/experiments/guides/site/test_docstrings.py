@@ -23,7 +23,7 @@ def nowhere(kind, name):
     [
         ("The weights :math:`c_d` move.", r"The weights \(c_d\) move."),
         (".. math:: a = b,\n          c = d\n\nNext.", "\n$$\na = b, c = d\n$$\n\n\nNext."),
-        (".. math:: a = b \\\\\n          c = d", "\n$$\n\\begin{aligned} a = b \\\\ c = d \\end{aligned}\n$$\n"),
+        (".. math:: a = b \\\\\n          c = d", "\n$$\na = b \\\\ c = d\n$$\n"),
         ("  .. math::\n\n     a\n\n     b", "\n  $$\n  a\n  $$\n\n\n  $$\n  b\n  $$\n"),
         ("Made by::\n\n    x = 1\n\n    y = 2\n\nNext.", "Made by:\n\n```python\nx = 1\n\ny = 2\n```\n\n\nNext."),
         ("Thus::\n\n    [sweep]\n    seeds = 2", "Thus:\n\n```toml\n[sweep]\nseeds = 2\n```\n"),

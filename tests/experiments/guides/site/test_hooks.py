@@ -105,4 +105,7 @@ def test_equations_become_mathml():
     content = r'<p><span class="arithmatex">\(a &lt; b\)</span></p><div class="arithmatex">\[\frac{1}{2}\]</div>'
     text = hooks.equations(content)
     assert text.count("<math") == 2 and 'display="inline"' in text and 'display="block"' in text
+    for formula in (r"a = b, \\ c = d", r"\begin{aligned}a &amp;= b, \\ c &amp;= d\end{aligned}"):
+        lines = hooks.equations(rf'<div class="arithmatex">\[{formula}\]</div>')
+        assert lines.count("<mtr>") == 2, formula
     assert "<mfrac>" in text and "&#x0003C;" in text and "arithmatex" not in text
