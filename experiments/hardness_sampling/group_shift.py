@@ -95,8 +95,8 @@ def train(key: jax.Array, config: GroupShift, rows: Rows, group_sizes: np.ndarra
     each batch by their weights and half evenly. Hardness sampling draws its own batches.
 
     Returns:
-        A dict of accuracies (%) and losses (nats) on test rows, ``[method]``, with the worst group's accuracy on
-        validation rows, ``group_accuracy`` ``[method, group]``, and ``test_rows`` ``[group]``.
+        A dict of accuracies (%) and losses (nats) on test rows, ``[method]``, with the average and the worst group's
+        accuracy on validation rows, ``group_accuracy`` ``[method, group]``, and ``test_rows`` ``[group]``.
     """
     split_key, init_key, step_key = jax.random.split(key, 3)
     size, steps, num_groups = config.batch_size, config.num_steps, len(group_sizes)
@@ -135,6 +135,7 @@ def train(key: jax.Array, config: GroupShift, rows: Rows, group_sizes: np.ndarra
         "group_mean_accuracy": tested["accuracy"].mean(axis=1),
         "worst_accuracy": tested["accuracy"].min(axis=1),
         "worst_loss": tested["loss"].max(axis=1),
+        "validation_accuracy": validated["accuracy"] @ prior,
         "validation_worst_accuracy": validated["accuracy"].min(axis=1),
         "group_accuracy": tested["accuracy"],
         "test_rows": jnp.asarray(sizes[2], jnp.float32),
@@ -152,7 +153,14 @@ def group_shift(config: GroupShift) -> Experiment:
     num_groups, num_rows = len(group_sizes), part_sizes(group_sizes)[0].sum()
     if not num_groups <= config.batch_size <= num_rows:
         raise ValueError(f"batch_size must be in [{num_groups} groups, {num_rows} rows], got {config.batch_size}.")
-    percent = ("accuracy", "group_mean_accuracy", "worst_accuracy", "validation_worst_accuracy", "group_accuracy")
+    percent = (
+        "accuracy",
+        "group_mean_accuracy",
+        "worst_accuracy",
+        "validation_accuracy",
+        "validation_worst_accuracy",
+        "group_accuracy",
+    )
     units = dict.fromkeys(percent, "%") | {"worst_loss": "nats", "test_rows": "rows"}
     by_group = {"group_accuracy": ("method", "group"), "test_rows": ("group",)}
     return Experiment(
