@@ -19,7 +19,8 @@ _HOW_TO_READ = """\
 - **cases**: patients with a score. Where some have none, their number follows.
 - **median (quartiles)**: half of the cases score between the two quartiles; their distance is the IQR.
 - **difference**: how much higher the mean score is under the method than under the other, over the same cases. In
-  brackets: the 95 % interval, by resampling the cases of the site. Which scores are good: {better} ones.
+  brackets: the 95 % interval, by resampling the cases of the site; the trained models are taken as they are. Which
+  scores are good: {better} ones.
 - **verdict**: *better* or *worse* where the interval does not hold 0; else *no difference seen*, which does not say
   that there is none. A site with fewer than {min_cases} cases has *too few cases* for an interval.
 - Of 20 comparisons without any true difference, about one is called better or worse by chance. This page has {num}."""
@@ -142,7 +143,7 @@ def _pairs(report: SiteReport) -> list[list[str]]:
 
 
 def _number(value: float, decimals: int, sign: str = "") -> str:
-    return "-" if np.isnan(value) else f"{value:{sign}.{decimals}f}"
+    return "-" if np.isnan(value) else f"{value:{sign}z.{decimals}f}"
 
 
 def _level_cells(row: Any, decimals: int) -> list[str]:

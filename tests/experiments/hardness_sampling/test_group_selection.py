@@ -7,7 +7,7 @@ import pytest
 import xarray
 
 import mixjax.data
-from experiments.hardness_sampling import group_selection, group_selection_report
+from experiments.hardness_sampling import group_selection, group_selection_page, group_selection_report
 from experiments.hardness_sampling.group_selection import GroupSelection
 from experiments.hardness_sampling.group_selection_report import METHODS, RULES, chosen
 from mixjax.runner import configs, experiment, results
@@ -115,5 +115,15 @@ def test_the_experiment_end_to_end(tmp_path, monkeypatch):
     data = results.read(out)["run"]
     assert dict(data["worst_accuracy"].sizes) == {"seed": 3, "point": 2, "method": 9}
     assert "chosen by oracle" in (out / "report.md").read_text()
+    group_selection_page.main([str(out)], target=tmp_path / "RESULTS.md")
+    page = (tmp_path / "RESULTS.md").read_text()
+    assert group_selection_report.summary({"run": data}) in page and page.count("| plain ERM with good selection") == 3
+    assert (tmp_path / "groups.png").stat().st_size > 10_000
     oracle, others = (chosen(data, rule) for rule in ("oracle", "average"))
     assert (oracle >= others).all()
+
+
+def test_the_committed_page_has_the_verdicts_of_all_runs():
+    page = group_selection_page.PAGE.read_text()
+    assert page.startswith(group_selection_page.HEAD)
+    assert page.count("| plain ERM with good selection") == 9 and page.count("| ERM, equal group weights |") == 3

@@ -1,0 +1,72 @@
+"""Writes the page of the choice of settings under group shift from a result, so that text and numbers cannot part.
+
+python -m experiments.hardness_sampling.group_selection_page results/group_selection
+"""
+
+import argparse
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.hardness_sampling import group_selection_report
+from mixjax.files import write_whole
+from mixjax.runner import results as results_lib
+from mixjax.runner.texts import claim_texts, markdown_table
+
+__all__ = ["PAGE", "main", "page"]
+
+PAGE = Path(__file__).with_name("RESULTS.md")
+
+HEAD = """\
+# Choosing settings under group shift
+
+Nine methods on three tables, each with the same trials of learning rate and strength. In every split, a rule chooses a
+method's trial: by the **worst group** on validation rows, by the **average** on validation rows, or by the test rows
+themselves (**oracle**, which nobody can use: it bounds the others). This is the protocol of WILDS and SubpopBench, on
+tables that package registries have; their images and texts are not here. The model is logistic regression. Splits of
+one table share rows, so errors say how sure a difference is on this table. No setting was chosen on these splits.
+
+`mixjax run configs/hardness_sampling/group_selection.toml` makes it again."""
+
+
+def page(results: results_lib.Results, claims: Sequence[Mapping[str, Any]], versions: Mapping[str, str]) -> str:
+    """Writes the page.
+
+    Args:
+        results: run name to data set.
+        claims: the rows of ``claims.json``.
+        versions: package to version, of the run.
+
+    Returns:
+        Markdown, with the figure beside it.
+    """
+    rows = [
+        (claim["statement"], text.value, text.threshold, text.holds, claim["note"])
+        for claim, text in zip(claims, claim_texts(claims), strict=True)
+    ]
+    told = ", ".join(f"{name} {versions[name]}" for name in ("mixjax", "jax") if name in versions)
+    parts = [
+        HEAD + f" It ran with {told}.",
+        "![Gain over ERM in the worst group](groups.png)",
+        group_selection_report.summary(results),
+        "## Claims",
+        "\n".join(markdown_table(["statement", "measured", "threshold", "holds", "note"], rows)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None, target: Path = PAGE) -> None:
+    """Reads a result's folder and writes the page and its figure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("result", type=Path, help="folder that mixjax run has written")
+    folder = parser.parse_args(arguments).result
+    claims = json.loads((folder / "claims.json").read_text())
+    versions = json.loads((folder / "metrics.json").read_text())["versions"]
+    write_whole(target, page(results_lib.read(folder), claims, versions))
+    shutil.copyfile(folder / "figure.png", target.with_name("groups.png"))
+
+
+if __name__ == "__main__":
+    main()
