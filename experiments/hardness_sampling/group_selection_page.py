@@ -8,10 +8,10 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from experiments.hardness_sampling import group_selection_report
 from mixjax.files import write_whole
+from mixjax.runner import claims as claims_lib
 from mixjax.runner import results as results_lib
 from mixjax.runner.texts import claim_texts, markdown_table
 
@@ -31,17 +31,17 @@ one table share rows, so errors say how sure a difference is on this table. No s
 `mixjax run configs/hardness_sampling/group_selection.toml` makes it again."""
 
 
-def page(results: results_lib.Results, claims: Sequence[Mapping[str, Any]], versions: Mapping[str, str]) -> str:
+def page(results: results_lib.Results, versions: Mapping[str, str]) -> str:
     """Writes the page.
 
     Args:
         results: run name to data set.
-        claims: the rows of ``claims.json``.
         versions: package to version, of the run.
 
     Returns:
         Markdown, with the figure beside it.
     """
+    claims = claims_lib.rows(group_selection_report.claims(results))
     rows = [
         (claim["statement"], text.value, text.threshold, text.holds, claim["note"])
         for claim, text in zip(claims, claim_texts(claims), strict=True)
@@ -62,9 +62,8 @@ def main(arguments: Sequence[str] | None = None, target: Path = PAGE) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("result", type=Path, help="folder that mixjax run has written")
     folder = parser.parse_args(arguments).result
-    claims = json.loads((folder / "claims.json").read_text())
     versions = json.loads((folder / "metrics.json").read_text())["versions"]
-    write_whole(target, page(results_lib.read(folder), claims, versions))
+    write_whole(target, page(results_lib.read(folder), versions))
     shutil.copyfile(folder / "figure.png", target.with_name("groups.png"))
 
 
