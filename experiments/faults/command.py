@@ -9,7 +9,10 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMAND = ["run", str(ROOT / "configs/quickstart.toml"), "--set", "sweep.chunk=4", "--set", "num_steps=2000"]
+# With "map" two results can be compared to the bit: what "auto" chooses may differ from one process to the next.
+COMMAND = ["run", str(ROOT / "configs/quickstart.toml")]
+for setting in ("sweep.chunk=4", "sweep.vectorize=map", "num_steps=2000"):
+    COMMAND += ["--set", setting]
 CHILD = """
 from mixjax import cli
 cli.main()
