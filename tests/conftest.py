@@ -6,6 +6,7 @@ XLA's plainer code generator compiles the tests' many small programs in half the
 import collections
 import gc
 import os
+import sys
 from pathlib import Path
 
 import jax
@@ -41,6 +42,14 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(autouse=True)
+def _no_tuning(monkeypatch):
+    """Lets no sweep measure how many runs to compute at once: on a busy machine a short one may seem to be long."""
+    # Nothing is imported for tests that use no sweep.
+    if "mixjax.sweeps.tuning" in sys.modules:
+        monkeypatch.setattr("mixjax.sweeps.tuning.SHORT_SECONDS", float("inf"))
 
 
 # Linux gives a process 65,530 memory maps unless told otherwise, and every compiled program takes a few.

@@ -25,6 +25,9 @@ SHARE, LEAST_SECONDS, MOST_SHARE = 0.05, 3.0, 0.2
 SHORT_SECONDS = 10.0
 """A shorter sweep is not measured: its result should not depend on how busy the machine is."""
 
+_LONG_SECONDS = 60.0
+"""A sweep that seems to take less than this is measured twice before it counts as long."""
+
 _LADDER = (4, 16, 64, 256, 1024)
 """The numbers of runs that are tried beside "map"."""
 
@@ -89,6 +92,10 @@ class _Search:
         if "map" not in self._seconds:
             self._seconds["map"] = self._time(program)
         whole = self._seconds["map"] * self._parts
+        if SHORT_SECONDS <= whole < _LONG_SECONDS:
+            # A single call may have waited for a core: no short sweep should be taken for a long one.
+            self._seconds["map"] = min(self._seconds["map"], self._time(program))
+            whole = self._seconds["map"] * self._parts
         if whole < SHORT_SECONDS:
             return "map"
         self._allowed, self._spent = min(max(SHARE * whole, LEAST_SECONDS), MOST_SHARE * whole), 0.0

@@ -37,6 +37,7 @@ def clock(monkeypatch):
         return seconds.get(program.lanes, 1.0) * num / program.num_devices
 
     monkeypatch.setattr(tuning, "part_seconds", part_seconds)
+    monkeypatch.setattr(tuning, "SHORT_SECONDS", 10.0)
     tuning._measured.cache_clear()
     yield seconds, measured
     # Made-up times must not be found by other tests.
@@ -76,7 +77,7 @@ def test_the_search_finds_the_fastest_at_either_end(clock, times, best, tried):
     [
         (38, 100.0, "map", []),  # a single one of 19 rounds would be more than a twentieth
         (1000, 0.01, "map", [1]),  # five seconds are over before it pays
-        (100, 1.0, "map", [1]),  # of 50 seconds 3 may be spent: one call of 4 takes more
+        (100, 1.0, "map", [1, 1]),  # of 50 seconds 3 may be spent: one call of 4 takes more
         (1000, 1.0, 16, [1, 16, 4]),  # of 500 seconds 25
     ],
 )
@@ -84,6 +85,12 @@ def test_short_sweeps_are_not_measured_for_long(clock, num_runs, one, best, trie
     seconds, measured = clock
     seconds.update({1: one, 16: one / 2})
     assert choose_vectorize(prepared(1024), None, num_runs) == best and measured == tried
+
+
+def test_one_slow_call_makes_no_sweep_a_long_one(monkeypatch, clock):
+    calls = iter([1.0, 0.01])
+    monkeypatch.setattr(tuning, "part_seconds", lambda prepared, program, num: next(calls))
+    assert choose_vectorize(prepared(1024), None, 100) == "map" and next(calls, None) is None
 
 
 def test_compiling_counts_as_time_spent(clock, monkeypatch):
