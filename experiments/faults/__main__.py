@@ -1,4 +1,4 @@
-"""Does faults to a sweep, to training on a live mix, and to a language model on one.
+"""Does faults to a sweep, to training on a live mix, to a language model on one, and to runs that are cut in time.
 
 ``python -m experiments.faults sweep`` runs the quickstart's sweep under each fault, by the command ``mixjax run`` in a
 process of its own: kills, Ctrl-C, two at once, bad disks, damaged files, lost hosts, NaN, no memory. A sweep survives a
@@ -18,6 +18,10 @@ configs/live_mix/text_quick.toml`` with one seed and 60 steps, and kills the com
 goes on from the last checkpoint of the run that it was in. It survives if metrics and ledgers equal those of an
 undisturbed command bit by bit.
 
+``python -m experiments.faults cut`` kills commands whose runs are cut in time at random moments: the experiment on
+noisy images, and the segmentation of brain tumours on tiny volumes. They save after every segment, and go on from the
+last one. They survive if the metrics equal those of an undisturbed command bit by bit.
+
 Each writes its part of the page ``RESULTS.md`` beside this file.
 """
 
@@ -36,7 +40,12 @@ from experiments.faults.command import Row
 TABLE = Path(__file__).with_name("RESULTS.md")
 # Processes that start and wait most of the time leave a core to others.
 _JUDGES = 3
-PARTS = {"sweep": "A sweep", "live": "A live mix", "text": "A language model on a live mix"}
+PARTS = {
+    "sweep": "A sweep",
+    "live": "A live mix",
+    "text": "A language model on a live mix",
+    "cut": "Runs that are cut in time",
+}
 
 
 def main() -> None:
@@ -45,9 +54,16 @@ def main() -> None:
         prog="python -m experiments.faults", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("part", choices=PARTS, help="what faults are done to")
-    parser.add_argument("--kills", type=int, metavar="N", help="how many kills [sweep: 40, live: 100, text: 30]")
+    parser.add_argument(
+        "--kills", type=int, metavar="N", help="how many kills [sweep: 40, live: 100, text: 30, cut: 30]"
+    )
     given = parser.parse_args()
-    faults, kills = {"sweep": (sweep_faults, 40), "live": (live_faults, 100), "text": (text_faults, 30)}[given.part]
+    faults, kills = {
+        "sweep": (sweep_faults, 40),
+        "live": (live_faults, 100),
+        "text": (text_faults, 30),
+        "cut": (cut_faults, 30),
+    }[given.part]
     rows = faults(given.kills or kills)
     write(given.part, rows)
     if any(row.lost != "nothing" for row in rows):
@@ -103,6 +119,14 @@ def text_faults(kills: int) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         # Two short training runs, one by each method, so that most of the time goes into what is killed.
         return [TextJudge(Path(folder), ["sweep.seeds=1", "num_steps=60", "save_every=10"]).kill(kills)]
+
+
+def cut_faults(kills: int) -> list[Row]:
+    """Kills two commands whose runs are cut in time, each so many times."""
+    from experiments.faults.cut import MnistJudge, SegmentationJudge
+
+    with tempfile.TemporaryDirectory() as folder:
+        return [judge(Path(folder) / judge.__name__).row(kills) for judge in (MnistJudge, SegmentationJudge)]
 
 
 def write(part: str, rows: list[Row]) -> None:
