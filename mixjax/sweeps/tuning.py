@@ -25,9 +25,6 @@ SHARE, LEAST_SECONDS, MOST_SHARE = 0.05, 3.0, 0.2
 SHORT_SECONDS = 10.0
 """A shorter sweep is not measured: its result should not depend on how busy the machine is."""
 
-_LONG_SECONDS = 60.0
-"""A sweep that seems to take less than this is measured twice before it counts as long."""
-
 _LADDER = (4, 16, 64, 256, 1024)
 """The numbers of runs that are tried beside "map"."""
 
@@ -37,8 +34,8 @@ _FASTER = 0.95
 _DEARER = 2.0
 """The program of a batch took up to so many times as long to compile as that of one run."""
 
-_TIMED_SECONDS, _NUM_CALLS = 0.3, 10
-"""What is short is computed again for so long, and at most so many times."""
+_TIMED_SECONDS = 0.3
+"""What is short is computed again and again for so long."""
 
 
 def choose_vectorize(prepared: Prepared, chunk: int | None, num_runs: int) -> Vectorize:
@@ -90,12 +87,11 @@ class _Search:
         # One dict for all sweeps of equal programs, by the number at once: seconds of a run on a device.
         self._seconds = _measured(dataclasses.replace(program.signature, slots=0, vectorize="auto"))
         if "map" not in self._seconds:
+            # One call tells a short sweep, whose time should not go into measuring.
+            if self._time(program, limit=0.0) * self._parts < SHORT_SECONDS:
+                return "map"
             self._seconds["map"] = self._time(program)
         whole = self._seconds["map"] * self._parts
-        if SHORT_SECONDS <= whole < _LONG_SECONDS:
-            # A single call may have waited for a core: no short sweep should be taken for a long one.
-            self._seconds["map"] = min(self._seconds["map"], self._time(program))
-            whole = self._seconds["map"] * self._parts
         if whole < SHORT_SECONDS:
             return "map"
         self._allowed, self._spent = min(max(SHARE * whole, LEAST_SECONDS), MOST_SHARE * whole), 0.0
@@ -153,10 +149,10 @@ class _Search:
         prepared = dataclasses.replace(self._prepared, vectorize=vectorize)
         return prepared.build_fitting() if self._chunk is None else prepared.build(self._chunk)
 
-    def _time(self, program):
+    def _time(self, program, **limit):
         """Times one batch on each device, and divides by its runs."""
         num = min(program.lanes * program.num_devices, self._prepared.runs.largest_group)
-        return part_seconds(self._prepared, program, num) * program.num_devices / num
+        return part_seconds(self._prepared, program, num, **limit) * program.num_devices / num
 
 
 # The key holds the training function: few are kept, as with compiled programs.
@@ -167,25 +163,27 @@ def _measured(signature) -> dict[Vectorize, float]:
     return {}
 
 
-def part_seconds(prepared: Prepared, program: Program, num: int) -> float:
+def part_seconds(prepared: Prepared, program: Program, num: int, limit: float = _TIMED_SECONDS) -> float:
     """Times one call of a program: the whole of ``num`` runs, or one segment of them.
 
     Args:
         prepared: the sweep; its first ``num`` runs are computed.
         program: its program, compiled.
         num: number of runs, which share their labels.
+        limit: seconds for which what is short is computed again and again; with 0 it is computed once.
 
     Returns:
-        The seconds of the quickest of several calls where a call is short.
+        The mean seconds of a call.
     """
     inputs = program.inputs(prepared.runs.part(0, num), program.place_data(prepared.data))
     seconds = []
-    # The quickest of several: a single short call may have waited for a core much longer than it computed.
-    while len(seconds) < _NUM_CALLS and sum(seconds) < _TIMED_SECONDS:
+    # The mean, not the quickest: on a busy machine a short call now and then has its core to itself, and a long one
+    # never has, so that by the quickest calls one run at once would always win.
+    while not seconds or sum(seconds) < limit:
         # A segment's carry is donated, and makes a new one necessary.
         ready = inputs._replace(state=program.start(inputs)) if isinstance(prepared.train, Segments) else inputs
         # The program is compiled by now, and `run` waits for the devices: the clock measures the computation alone.
         start = time.perf_counter()
         program.run(ready)
         seconds.append(time.perf_counter() - start)
-    return min(seconds)
+    return sum(seconds) / len(seconds)
