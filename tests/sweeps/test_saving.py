@@ -117,7 +117,7 @@ def test_short_chunks_are_saved_together_and_saving_takes_its_share_of_the_time_
     saver = saver_of(10.0)
     writes.clear()
     for first in range(20):  # a slow disk: 1 % would be every 1000 s
-        now[0] += 31.0
+        now[0] += 310.0
         saver.add(first, {})
     assert [len(chunks) for _, chunks in writes] == [1] + [2] * 9
 
@@ -144,6 +144,22 @@ def test_pauses_hold_inside_their_block_only():
     with pauses(share=0.5):
         assert num_saves() == 5
     assert num_saves() == 1
+
+
+@pytest.mark.parametrize(("seconds", "pause"), [(0.01, 1.0), (5.0, 500.0), (60.0, 600.0)])
+def test_slow_saves_keep_to_a_hundredth_of_the_time_up_to_ten_minutes(seconds, pause):
+    saves, now = [], [1.0]
+
+    def write(*_):
+        saves.append(now[0])
+        now[0] += seconds
+
+    saver = Saver(types.SimpleNamespace(write_carry=write), clock=lambda: now[0])
+    saver.add_carry(0, 1, dict)
+    for after, count in ((0.9 * pause, 1), (0.2 * pause, 2)):
+        now[0] += after
+        saver.add_carry(0, 2, dict)
+        assert len(saves) == count
 
 
 def test_without_a_store_nothing_is_kept():
