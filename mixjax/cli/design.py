@@ -119,7 +119,7 @@ def fit(
       mixjax design fit ratios.csv metrics.csv --objective worst --max-share 0.5
       mixjax design fit ratios.csv metrics.csv --objective code_loss \\
           --max-share web=0.6 --prior sizes.json
-      mixjax design fit ratios.csv metrics.csv --budget 1e9
+      mixjax design fit ratios.csv metrics_of_budgets.csv --budget 1e9
 
     Rows belong together by a column run, run_id, index or name; tables of Olmix and RegMix are read as they are. DIR
     gets mixture.json, report.md, figure.png and tables with 90 % intervals; mixtures of candidates.csv are to be

@@ -1,5 +1,6 @@
 """Every example of every ``--help`` runs as it stands, one after the other, as a reader would try them."""
 
+import itertools
 import re
 import shlex
 import sys
@@ -57,7 +58,8 @@ def test_every_help_fits_on_a_screen(names, command, monkeypatch):
 
 @pytest.fixture
 def quickstart(tmp_path, monkeypatch):
-    """Makes a project with a small quickstart the current folder."""
+    """Makes a project with a small quickstart the current folder; the name "quickstart" means it too."""
+    monkeypatch.setattr("mixjax.runner.configs.locating.shipped_folder", lambda: tmp_path)
     monkeypatch.setattr(sys, "path", [str(ROOT), *sys.path])
     monkeypatch.setattr(locating, "shipped_folder", lambda: tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -86,6 +88,9 @@ def tables(quickstart):
     mixtures = np.random.default_rng(0).dirichlet(np.ones(2), 20)
     runs = design.as_swarm(mixtures, np.exp(-mixtures), domains=["web", "code"], metrics=["web_loss", "code_loss"])
     design.write_tables(runs, "ratios.csv", "metrics.csv")
+    head, *lines = Path("metrics.csv").read_text().splitlines()
+    lines = [f"{line},{budget}" for line, budget in zip(lines, itertools.cycle([1e6, 1e7]))]
+    Path("metrics_of_budgets.csv").write_text("\n".join([f"{head},budget", *lines]) + "\n")
     Path("sizes.json").write_text('{"web": 9, "code": 1}')
     rows = [f"{name},{seed},{seed}.5,2.0\n" for name in ("proposal", "uniform") for seed in range(7, 10)]
     Path("losses.csv").write_text("mixture,seed,code_loss,web_loss\n" + "".join(rows))
