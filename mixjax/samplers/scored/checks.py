@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from mixjax.numbers import check_choice, check_positive, check_range, is_concrete
+from mixjax.numbers import check_choice, check_non_negative, check_positive, check_range, is_concrete
 from mixjax.samplers.scored.types import ImportanceKind
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ __all__ = [
     "check_batch",
     "check_batch_size",
     "check_extension",
+    "check_fixed",
+    "check_growing",
+    "check_insertion",
     "check_kind",
     "check_removal",
     "check_settings",
@@ -66,8 +69,16 @@ def check_settings(
         raise ValueError(f"prior must have shape {(n,)}, got {np.shape(prior)}.")
 
 
-def check_values(n: int, values: Any) -> None:
-    """Raises a ValueError where initial values have another shape, or are concrete and none of them is finite."""
+def check_values(n: int, values: Any, growing: bool = False) -> None:
+    """Raises a ValueError where initial values have another shape, or are concrete and none of them is finite.
+
+    Args:
+        n: number of examples.
+        values: a scalar, or ``[n]``.
+        growing: whether there may be fewer of them, or none.
+    """
+    if growing and np.ndim(values) == 1 and np.size(values) <= n:
+        return
     if np.shape(values) not in ((), (n,)):
         raise ValueError(f"initial values must be a scalar or have shape {(n,)}, got {np.shape(values)}.")
     # One finite value is enough: the others count as the largest finite one.
@@ -137,6 +148,30 @@ def check_extension(n: int, before: int, values: Any, axis_name: str | None = No
     if np.shape(values) not in ((), (n - before,)):
         raise ValueError(f"values must be a scalar or have shape {(n - before,)}, got {np.shape(values)}.")
     return n - before
+
+
+def check_growing(growing: bool, prior: Any) -> None:
+    """Raises a ValueError where a sampler of changing examples is given a prior of its own."""
+    if growing and prior is not None:
+        raise ValueError("a growing sampler takes no prior: give insert each example's.")
+
+
+def check_fixed(name: str, growing: bool) -> None:
+    """Raises a ValueError where a sampler of changing examples is to be made longer or shorter."""
+    if growing:
+        raise ValueError(f"{name} is for samplers of fixed examples: a growing one has insert.")
+
+
+def check_insertion(growing: bool, indices: Any, values: Any, prior: Any) -> None:
+    """Raises a ValueError where examples cannot be inserted: another kind of sampler, or arguments of other shapes."""
+    if not growing:
+        raise ValueError("insert needs a sampler that was made with growing=True.")
+    if np.ndim(indices) != 1:
+        raise ValueError(f"indices must be a vector, got shape {np.shape(indices)}.")
+    for name, array in (("values", values), ("prior", prior)):
+        if np.shape(array) not in ((), np.shape(indices)):
+            raise ValueError(f"{name} must be a scalar or have shape {np.shape(indices)}, got {np.shape(array)}.")
+    check_non_negative("prior", prior)
 
 
 def check_removal(n: int, before: int, indices: Any, axis_name: str | None = None) -> np.ndarray:

@@ -16,7 +16,8 @@ Arguments that several functions share:
 - ``values``: float32 ``[leaf rows, fanout]``, NaN past the end.
 - ``rows``: float32 ``[rows, 2, fanout]``, the tops and the logs of all levels above the leaves.
 - ``log_prior``, ``prior_rows``: the same of the prior, logs only; without rows where the prior is uniform.
-- ``log_uniform``: the log of a uniform prior's share.
+- ``log_uniform``: the log of a uniform prior's share; where there are rows, the log of what their shares are taken of,
+  negated.
 - ``scores``: whether values are scores, and not losses.
 - ``floor``: the share of the prior in every draw; negative where nothing is mixed in.
 """
@@ -231,6 +232,7 @@ def _mix(level, parents, count, logs, all_zero, floor, n, starts, fanout, log_pr
         for j in range(fanout):
             if log_prior.shape[0]:
                 prior = prior_rows[starts[level - 1] + parents[b], j] if level else log_prior[parents[b], j]
+                prior += log_uniform
             else:
                 below = min(max(n - (parents[b] * fanout + j) * width, 0), width)
                 prior = log_uniform + _log(np.float32(below))
@@ -260,7 +262,7 @@ def _root(n, starts, values, rows, log_prior, prior_rows, log_uniform, heat, sco
 @_compile
 def _prior_of(example, log_prior, log_uniform):
     fanout = log_prior.shape[1]
-    return log_prior[example // fanout, example % fanout] if log_prior.shape[0] else log_uniform
+    return log_uniform + (log_prior[example // fanout, example % fanout] if log_prior.shape[0] else _ZERO)
 
 
 @_compile

@@ -27,6 +27,7 @@ def hardness(
     clip: tuple[ArrayLike, ArrayLike] = (0.1, 10.0),
     fanout: int = 8,
     axis_name: str | None = None,
+    growing: bool = False,
 ) -> ExampleSampler:
     r"""Draws examples in proportion to the exponential of their stale loss: hardness weighted sampling.
 
@@ -70,6 +71,9 @@ def hardness(
             Every device holds the state of its ``n`` examples, and its own part of ``prior`` and of the initial losses.
             ``indices`` are global and, like ``key`` and the batch's losses, the same on every device. Sampling needs
             one all-gather of O(B) numbers, and one more of two scalars with a floor.
+        growing: a Python bool: whether examples come and go, as in a stream or in the ring of a replay buffer. ``n`` is
+            then the number of slots, and ``insert`` fills them. A slot that is empty is never drawn. Where all slots
+            are, indices have no meaning. It takes no ``prior``, and about ``2.6 n`` floats.
 
     Returns:
         An :class:`ExampleSampler` whose functions run under ``jit``, ``scan`` and ``vmap``; ``values`` are losses here:
@@ -102,6 +106,11 @@ def hardness(
           sampler's: ``hardness(n + 2, beta).extend(state, 1.0)`` adds two examples.
         - ``remove(state, indices)``: takes over the state of a sampler of more examples, without those at ``indices``,
           outside ``jit``. The others keep their losses and their order, and count from 0 without a gap.
+        - ``insert(state, indices, values, prior=1.0)``: of a ``growing`` sampler, in O(B log n). It puts examples into
+          the slots at ``indices``, whatever these held, with a loss and a weight in the prior for each. A prior of 0
+          empties the slot. Losses that are not finite count as the largest finite one of the batch. There,
+          ``init(losses)`` fills the first slots and ``init([])`` none. A ring of ``n`` slots overwrites its oldest
+          examples by ``insert(state, (start + jnp.arange(B)) % n, losses)``.
 
     Raises:
         ValueError: hyperparameters out of range; ``n`` below 1, or 2^31 and more; a prior or losses of another shape;
@@ -118,6 +127,13 @@ def hardness(
         >>> state = sampler.update(state, jnp.array([3]), jnp.array([0.0]))
         >>> jnp.exp(sampler.log_probs(state)).round(3).tolist()
         [0.2, 0.2, 0.4, 0.2]
+
+        A stream in three slots:
+
+        >>> sampler = mixjax.samplers.hardness(3, beta=1.0, growing=True)
+        >>> state = sampler.insert(sampler.init([]), jnp.array([0, 1]), jnp.log(jnp.array([1.0, 3.0])))
+        >>> jnp.exp(sampler.log_probs(state)).round(3).tolist()
+        [0.25, 0.75, 0.0]
 
     References:
         Paper 004, algorithm 1 and appendix 9. Deviations:
@@ -146,6 +162,7 @@ def hardness(
         clip=clip,
         fanout=fanout,
         axis_name=axis_name,
+        growing=growing,
     )
     return functions(sampler)
 
@@ -160,6 +177,7 @@ def proportional(
     clip: tuple[ArrayLike, ArrayLike] = (0.1, 10.0),
     fanout: int = 8,
     axis_name: str | None = None,
+    growing: bool = False,
 ) -> ExampleSampler:
     r"""Draws examples in proportion to the prior times a stale positive score, such as a gradient norm.
 
@@ -178,6 +196,7 @@ def proportional(
         clip: see there.
         fanout: see there.
         axis_name: see there.
+        growing: see there.
 
     Returns:
         An :class:`ExampleSampler`, whose functions take scores in place of losses, finite and non-negative; negative
@@ -209,6 +228,7 @@ def proportional(
         clip=clip,
         fanout=fanout,
         axis_name=axis_name,
+        growing=growing,
         fallback=True,
     )
     return functions(sampler)

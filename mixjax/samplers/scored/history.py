@@ -105,6 +105,14 @@ def with_ages(sampler: ExampleSampler) -> ExampleSampler:
         kept = check_removal(inner.values.size, state.visits.size, indices)
         return AgedState(inner, state.step, state.last_update[kept], state.visits[kept])
 
+    def insert(state, indices, values, prior=1.0):
+        inner = sampler.insert(state.inner, indices, values, prior)
+        rows = as_ids("indices", indices)
+        # A negative index would count from the end.
+        rows = jnp.where(rows >= 0, rows, state.visits.size)
+        last_update = state.last_update.at[rows].set(-1, mode="drop")
+        return AgedState(inner, state.step, last_update, state.visits.at[rows].set(0, mode="drop"))
+
     return ExampleSampler(
         init=init,
         sample=sample,
@@ -114,6 +122,7 @@ def with_ages(sampler: ExampleSampler) -> ExampleSampler:
         rebuild=rebuild,
         extend=extend,
         remove=remove,
+        insert=insert,
     )
 
 

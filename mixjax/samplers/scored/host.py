@@ -18,11 +18,13 @@ from mixjax.samplers.scored.checks import (
     as_indices,
     check_batch,
     check_batch_size,
+    check_growing,
+    check_insertion,
     check_kind,
     check_settings,
     check_values,
 )
-from mixjax.samplers.scored.host_history import HostHistory, finite_or_zero, quiet
+from mixjax.samplers.scored.host_history import HostHistory, finite_or_zero, known, quiet
 from mixjax.samplers.scored.levels import Nodes
 from mixjax.samplers.scored.types import ImportanceKind
 
@@ -84,6 +86,7 @@ class HostSampler(HostHistory):
         floor: see there.
         clip: see there.
         fanout: see there.
+        growing: see there; :meth:`insert` fills the slots.
         compiled: whether numba compiles draws and updates; None, the default, where it is installed.
 
     Raises:
@@ -119,6 +122,7 @@ class HostSampler(HostHistory):
         floor: float | None = None,
         clip: tuple[float, float] = (0.1, 10.0),
         fanout: int = 8,
+        growing: bool = False,
         compiled: bool | None = None,
     ):
         """Takes the arguments that the class describes."""
@@ -128,11 +132,12 @@ class HostSampler(HostHistory):
         _kernels(compiled)
         n = as_size("n", n)
         check_settings(n, prior=prior, decay=decay, floor=floor, clip=clip, fanout=fanout)
-        check_values(n, values)
+        check_growing(growing, prior)
+        check_values(n, values, growing)
         if beta is not None:
             check_non_negative("beta", beta)
         self.replacement, self.clip = replacement, clip
-        super().__init__(n, values, beta, prior=prior, decay=decay, floor=floor, fanout=fanout)
+        super().__init__(n, values, beta, prior=prior, decay=decay, floor=floor, fanout=fanout, growing=growing)
 
     @quiet
     def sample(self, key: ArrayLike | int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -164,12 +169,12 @@ class HostSampler(HostHistory):
             # The JAX sampler draws by the first half of its key, the second is for devices of a mesh.
             ids, logs = host_tree.draw(threefry.split(key)[0], masses, self._sizes, self.fanout, batch_size)
             log_probs = logs if self._mixes else logs - total.log
-            return ids.astype(np.int32), host_tree.exp(self._prior_of(ids) - log_probs)
+            return ids.astype(np.int32), host_tree.exp(self._share_of(ids) - log_probs)
         # One example more than needed: its perturbed log-mass is the threshold that those of the batch exceed.
         ids, logs, perturbed = host_tree.draw_distinct(key, masses, self._sizes, self.fanout, batch_size + 1)
         drawn, threshold = perturbed[:-1] > -np.inf, perturbed[-1]
         inclusion = np.where(drawn, -host_tree.expm1(-host_tree.exp(logs[:-1] - threshold)), np.float32(1))
-        weights = np.float32(batch_size) * host_tree.exp(self._prior_of(ids[:-1])) / inclusion
+        weights = np.float32(batch_size) * host_tree.exp(self._share_of(ids[:-1])) / inclusion
         return np.where(drawn, ids[:-1], ids[0]).astype(np.int32), np.where(drawn, weights, np.float32(0))
 
     @quiet
@@ -179,13 +184,34 @@ class HostSampler(HostHistory):
         Raises:
             ValueError: ``indices`` and ``values`` are not vectors of one length.
         """
+        self._write(indices, values, self.decay)
+
+    @quiet
+    def insert(self, indices: ArrayLike, values: ArrayLike, prior: ArrayLike = 1.0) -> None:
+        """Puts examples into slots of a ``growing`` sampler, whatever these held, in O(B log n); see ``hardness``.
+
+        Args:
+            indices: the slots, ``[B]``.
+            values: their examples' losses (or scores), a scalar or ``[B]``.
+            prior: their weights in the prior, a scalar or ``[B]``; 0 empties a slot.
+
+        Raises:
+            ValueError: a sampler that was made without ``growing=True``, or arguments of other shapes.
+        """
+        check_insertion(self.growing, indices, values, prior)
+        indices = as_indices(indices)
+        self._insert_prior(indices, np.broadcast_to(np.asarray(prior, np.float32), indices.shape))
+        self._write(indices, known(np.broadcast_to(values, indices.shape), values), 0.0)
+
+    def _write(self, indices, values, decay):
+        """Stores values, smoothed by a decay, by whichever code there is."""
         kernels = _kernels(self.compiled)
         if kernels is None:
-            self._store(*self._smoothed(indices, values))
+            self._store(*self._smoothed(indices, values, decay))
             return
         check_batch(indices, values)
         starts, stored, rows, log_prior, _, log_uniform = self._arrays()
-        indices, fresh, decay = as_indices(indices), np.asarray(values, np.float32), np.float32(self.decay)
+        indices, fresh, decay = as_indices(indices), np.asarray(values, np.float32), np.float32(decay)
         kernels.store(
             indices, fresh, self.n, decay, starts, stored, rows, log_prior, log_uniform, self._heat, self.beta is None
         )
@@ -198,7 +224,7 @@ class HostSampler(HostHistory):
             ValueError: an unknown ``kind``, or vectors of two lengths.
         """
         check_kind(kind)
-        indices, new, finite = self._smoothed(indices, values)
+        indices, new, finite = self._smoothed(indices, values, self.decay)
         if kind == "tree":
             before, after = self._log_probs_around_update(indices, new, finite)
             ratio = np.exp(np.minimum(after - before, np.float32(LARGEST_LOG_WEIGHT)))
@@ -217,8 +243,9 @@ class HostSampler(HostHistory):
         indices = np.arange(self.n) if indices is None else as_indices(indices)
         nodes, log_prior = self._score(self._values_of(indices)), self._prior_of(indices)
         total = self._root()
+        # The masses hold the prior as it is stored, which need not be normalised.
         log_probs = self._relative(Nodes(nodes.top, nodes.log + log_prior), total)
-        return self._mix(log_probs, log_prior, total) if self._mixes else log_probs
+        return self._mix(log_probs, log_prior + self._log_scale, total) if self._mixes else log_probs
 
     def hardest(self, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Finds the ``k`` examples of largest value, descending, in O(n).

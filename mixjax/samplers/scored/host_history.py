@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mixjax.samplers.scored import host_tree
-from mixjax.samplers.scored.checks import LARGEST, as_indices, check_batch, check_removal
+from mixjax.samplers.scored.checks import LARGEST, as_indices, check_batch, check_fixed, check_removal
 from mixjax.samplers.scored.levels import Nodes, sizes
 from mixjax.samplers.scored.types import SamplerState
 
-__all__ = ["HostHistory", "finite_or_zero", "log_simplex", "quiet"]
+__all__ = ["HostHistory", "finite_or_zero", "known", "log_simplex", "quiet"]
 
 quiet = np.errstate(divide="ignore", invalid="ignore", over="ignore")
 """Silences NumPy where logs of zero and differences of infinities are meant; decorates whole methods."""
@@ -40,10 +40,15 @@ class HostHistory:
         decay: float,
         floor: float | None,
         fanout: int,
+        growing: bool,
     ):
         """Takes arguments of :class:`HostSampler` that have been checked."""
-        self.beta, self.decay, self.floor, self.fanout = beta, decay, floor, fanout
-        self._start(n, _known(values, values), prior)
+        self.beta, self.decay, self.floor, self.fanout, self.growing = beta, decay, floor, fanout, growing
+        filled = np.shape(values)[0] if np.ndim(values) else n
+        values = np.broadcast_to(known(values, values), (filled,))
+        if growing:
+            prior = np.arange(n) < filled
+        self._start(n, np.pad(values, (0, n - filled)), prior)
 
     def _start(self, n, values, prior):
         """Begins with ``n`` examples of known values and a prior, which is None where it is uniform."""
@@ -54,7 +59,12 @@ class HostHistory:
         self._set_sums(())
         self._log_prior: Any = -np.log(np.float32(n))
         self._prior_sums: tuple[Nodes, ...] = ()
-        if prior is not None:
+        self._log_scale = _ZERO
+        if self.growing:
+            # Weights as they are given, not normalised: the number of examples changes.
+            self._log_prior = host_tree.as_rows(host_tree.log(np.asarray(prior, np.float32)), fanout, -np.inf)
+            self._prior_sums = self._build(Nodes(np.zeros_like(self._log_prior), self._log_prior))
+        elif prior is not None:
             log_prior = host_tree.as_rows(log_simplex(prior), fanout, -np.inf)
             # With tops of 0, the tree adds up the prior as it adds up scores; this one normalises the prior.
             flat = np.zeros_like(log_prior)
@@ -67,6 +77,35 @@ class HostHistory:
     def _pack_prior(self):
         self._no_prior = np.empty((0, self.fanout), np.float32)
         self._prior_rows = np.concatenate([self._no_prior, *(nodes.log for nodes in self._prior_sums)])
+        if self.growing:
+            self._view_prior()
+            self._scale_prior()
+
+    def _view_prior(self):
+        # Views, so that compiled code sees what an insertion writes.
+        levels = [self._prior_rows[start:end] for start, end in itertools.pairwise(self._level_starts())]
+        self._prior_sums = tuple(Nodes(np.zeros_like(rows), rows) for rows in levels)
+
+    def _level_starts(self):
+        return np.cumsum([0, *(-(-size // self.fanout) for size in self._sizes[1:])])
+
+    def _scale_prior(self):
+        """Looks up by what the prior's weights are divided to be shares: the sum of a growing sampler's weights."""
+        logs = self._prior_sums[-1].log if self._prior_sums else self._log_prior
+        total = host_tree.root(Nodes(np.zeros_like(logs), logs), self._heat).log
+        # Without any example there are no shares.
+        self._log_scale = -finite_or_zero(total)[()]
+
+    def _insert_prior(self, indices, prior):
+        inside = (indices >= 0) & (indices < self.n)
+        ids = indices[inside]
+        host_tree.write(self._log_prior, ids, host_tree.log(prior[inside]))
+
+        def leaves(rows):
+            return Nodes(np.zeros_like(self._log_prior[rows]), self._log_prior[rows])
+
+        host_tree.refresh(self._prior_sums, leaves, ids, self._heat)
+        self._scale_prior()
 
     @quiet
     def extend(self, values: ArrayLike, prior: ArrayLike | None = None) -> None:
@@ -80,9 +119,10 @@ class HostHistory:
         Raises:
             ValueError: values that are not a vector, or a prior that does not fit.
         """
+        check_fixed("extend", self.growing)
         if np.ndim(values) != 1:
             raise ValueError(f"values must be a vector, one entry per new example, got shape {np.shape(values)}.")
-        new = _known(values, np.append(values, self.values))
+        new = known(values, np.append(values, self.values))
         self._check_prior(self.n + new.size, prior)
         self._start(self.n + new.size, np.append(self.values, new), prior)
 
@@ -98,6 +138,7 @@ class HostHistory:
             TypeError: indices that are not integers.
             ValueError: indices out of range, no example left, or a prior that does not fit.
         """
+        check_fixed("remove", self.growing)
         n = self.n - np.unique(as_indices(indices)).size
         kept = check_removal(n, self.n, indices)
         if n < 1:
@@ -131,17 +172,20 @@ class HostHistory:
     def _arrays(self):
         """Returns what the compiled functions read; see :mod:`mixjax.samplers.scored.compiled`."""
         if self._log_prior.ndim:
-            return self._starts, self._values, self._rows, self._log_prior, self._prior_rows, _ZERO
+            return self._starts, self._values, self._rows, self._log_prior, self._prior_rows, self._log_scale
         return self._starts, self._values, self._rows, self._no_prior, self._no_prior, self._log_prior
 
     def __getstate__(self) -> dict[str, Any]:
         """Returns what a pickle keeps: not the views, which would be pickled as copies."""
-        return {name: value for name, value in self.__dict__.items() if name != "_sums"}
+        views = {"_sums", "_prior_sums"} if self.growing else {"_sums"}
+        return {name: value for name, value in self.__dict__.items() if name not in views}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Takes what a pickle kept, and views the levels again."""
         self.__dict__.update(state)
         self._view_sums()
+        if self.growing:
+            self._view_prior()
 
     @property
     def values(self) -> np.ndarray:
@@ -230,7 +274,8 @@ class HostHistory:
 
     def _prior_masses(self, level: int, parents):
         if self._log_prior.ndim:
-            return self._prior_sums[level - 1].log[parents] if level else self._log_prior[parents]
+            rows = self._prior_sums[level - 1].log[parents] if level else self._log_prior[parents]
+            return rows + self._log_scale
         # A uniform prior has no sums: count the examples below each node. The last node of a level may have fewer.
         width = self.fanout**level
         starts = (parents[:, None] * self.fanout + np.arange(self.fanout)) * width
@@ -248,16 +293,19 @@ class HostHistory:
     def _prior_of(self, indices):
         return self._log_prior.reshape(-1)[indices] if self._log_prior.ndim else self._log_prior
 
+    def _share_of(self, indices):
+        return self._prior_of(indices) + self._log_scale
+
     def _values_of(self, indices):
         # Indices outside [0, n) read as 0, as in the JAX sampler, and nothing is stored for them.
         inside = (indices >= 0) & (indices < self.n)
         return np.where(inside, self._values.reshape(-1)[np.where(inside, indices, 0)], np.float32(0))
 
-    def _smoothed(self, indices, values):
+    def _smoothed(self, indices, values, decay):
         """Returns indices, what the store would hold by each occurrence, and which values are finite."""
         check_batch(indices, values)
         indices, new = as_indices(indices), np.asarray(values, np.float32)
-        finite, decay = np.isfinite(new), np.float32(self.decay)
+        finite, decay = np.isfinite(new), np.float32(decay)
         new = np.where(finite, new, np.float32(0)).clip(-LARGEST, LARGEST)
         return indices, decay * self._values_of(indices) + (1 - decay) * new, finite
 
@@ -271,10 +319,13 @@ class HostHistory:
         return undo + host_tree.refresh(self._sums, self._leaves, ids, self._heat)
 
 
-def _known(values: ArrayLike, others: ArrayLike) -> np.ndarray:
+def known(values: ArrayLike, others: ArrayLike) -> np.ndarray:
     """Prepares values to be stored: where one is not finite, the largest finite one of ``others`` takes its place."""
     values, others = np.atleast_1d(np.asarray(values, np.float32)), np.atleast_1d(np.asarray(others, np.float32))
-    return np.where(np.isfinite(values), values, others[np.isfinite(others)].max()).clip(-LARGEST, LARGEST)
+    # Where none is finite, all become 0.
+    largest = others[np.isfinite(others)].max(initial=-np.inf)
+    largest = largest if largest > -np.inf else np.float32(0)
+    return np.where(np.isfinite(values), values, largest).clip(-LARGEST, LARGEST)
 
 
 def _mapped(function, state) -> SamplerState:

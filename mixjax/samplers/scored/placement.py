@@ -63,6 +63,9 @@ def functions(sampler: ScoredSampler) -> ExampleSampler:
     def remove(state: SamplerState, indices: ArrayLike) -> SamplerState:
         return call(_WHOLE, lambda sampler, state: sampler.remove(state, indices), state)
 
+    def insert(state: SamplerState, indices: ArrayLike, values: ArrayLike, prior: ArrayLike = 1.0) -> SamplerState:
+        return call(jax.tree.map(spec_of, state), ScoredSampler.insert, state, indices, values, prior)
+
     return ExampleSampler(
         init=init,
         sample=sample,
@@ -72,4 +75,5 @@ def functions(sampler: ScoredSampler) -> ExampleSampler:
         rebuild=rebuild,
         extend=extend,
         remove=remove,
+        insert=insert,
     )

@@ -20,6 +20,9 @@ from mixjax.samplers.scored.checks import (
     check_batch,
     check_batch_size,
     check_extension,
+    check_fixed,
+    check_growing,
+    check_insertion,
     check_kind,
     check_removal,
     check_settings,
@@ -72,6 +75,7 @@ class ScoredSampler:
         clip: tuple[ArrayLike, ArrayLike],
         fanout: int,
         axis_name: str | None,
+        growing: bool = False,
         fallback: bool = False,
     ):
         """Checks and keeps the hyperparameters.
@@ -87,6 +91,7 @@ class ScoredSampler:
             clip: see there.
             fanout: see there.
             axis_name: see there.
+            growing: see there.
             fallback: whether to draw from the prior where all scores are zero.
 
         Raises:
@@ -94,9 +99,10 @@ class ScoredSampler:
         """
         n = as_size("n", n)
         check_settings(n, prior=prior, decay=decay, floor=floor, clip=clip, fanout=fanout)
+        check_growing(growing, prior)
         # None of these is looked at as a number: a sampler can be made inside jit and vmap, where they are traced.
         self.n, self.score, self.replacement, self.fanout = n, score, replacement, fanout
-        self.axis_name = axis_name
+        self.axis_name, self.growing = axis_name, growing
         self.sizes = levels.sizes(n, fanout)
         # Where draws mix the prior in, they look at the prior's sums too.
         self.mixes = fallback or floor is not None
@@ -117,8 +123,10 @@ class ScoredSampler:
 
     def init(self, values: ArrayLike, key: jax.Array | None = None) -> SamplerState:
         """Makes a state of initial values, a scalar or ``[n]``; with a key, noise breaks their ties."""
-        check_values(self.n, values)
-        return self.start(self.known(values, self.n, key=key))
+        check_values(self.n, values, self.growing)
+        filled = np.shape(values)[0] if np.ndim(values) else self.n
+        known = self.known(values, filled, key=key)
+        return self.start(jnp.pad(known, (0, self.n - filled)), filled)
 
     def known(
         self, values: ArrayLike, count: int, others: jax.Array | None = None, key: jax.Array | None = None
@@ -143,19 +151,21 @@ class ScoredSampler:
             values += 1e-3 * jnp.abs(values) * noise
         return jnp.clip(values, -LARGEST, LARGEST)
 
-    def start(self, values: jax.Array) -> SamplerState:
-        """Makes a state of values that can be stored as they are, float32 ``[n]``."""
-        log_prior, prior_sums = self._init_prior()
+    def start(self, values: jax.Array, filled: int | None = None) -> SamplerState:
+        """Makes a state of values that can be stored as they are, ``[n]``; the first ``filled`` are examples."""
+        log_prior, prior_sums = self._init_prior(self.n if filled is None else filled)
         return self.rebuild(SamplerState(values, (), log_prior, prior_sums))
 
     def extend(self, state: SamplerState, values: ArrayLike, key: jax.Array | None = None) -> SamplerState:
         """Takes over the state of a sampler of fewer examples; the new ones come last and start as by :meth:`init`."""
+        check_fixed("extend", self.growing)
         more = check_extension(self.n, state.values.size, values, self.axis_name)
         new = self.known(values, more, state.values, key)
         return self.start(jnp.concatenate([state.values, new]))
 
     def remove(self, state: SamplerState, indices: ArrayLike) -> SamplerState:
         """Takes over the state of a sampler of more examples, without those at ``indices``."""
+        check_fixed("remove", self.growing)
         kept = check_removal(self.n, state.values.size, indices, self.axis_name)
         return self.start(state.values[kept])
 
@@ -175,7 +185,7 @@ class ScoredSampler:
             local = self._local(indices)
             values, log_prior = self._pick(state.values, local), self._pick(state.log_prior, local)
         log_probs = tree.relative(self._nodes(values, log_prior), total, self.heat)
-        return self._mix(log_probs, log_prior, total) if self.mixes else log_probs
+        return self._mix(log_probs, self._share_of(state, log_prior), total) if self.mixes else log_probs
 
     def sample(self, state: SamplerState, key: jax.Array, batch_size: int) -> tuple[jax.Array, jax.Array]:
         """Draws a batch: its indices, and weights with which means are unbiased for the prior."""
@@ -196,8 +206,28 @@ class ScoredSampler:
     def update(self, state: SamplerState, indices: ArrayLike, values: ArrayLike) -> SamplerState:
         """Stores a batch's fresh values, and refreshes the sums above them."""
         check_batch(indices, values)
-        local = self._local(indices)
-        old, new, finite = self._smoothed(state, local, values)
+        return self._store(state, self._local(indices), values, self.decay)
+
+    def insert(
+        self, state: SamplerState, indices: ArrayLike, values: ArrayLike, prior: ArrayLike = 1.0
+    ) -> SamplerState:
+        """Puts examples into slots, whatever these held: their values, and their weights in the prior."""
+        check_insertion(self.growing, indices, values, prior)
+        local, size = self._local(indices), np.shape(indices)[0]
+        prior = jax.lax.stop_gradient(jnp.broadcast_to(jnp.asarray(prior, jnp.float32), (size,)))
+        state = state._replace(log_prior=state.log_prior.at[local].set(jnp.log(prior), mode="drop"))
+
+        def prior_leaves(local):
+            logs = jnp.where(local < self.n, self._prior_of(state, local), -jnp.inf)
+            return Nodes(jnp.zeros_like(logs), logs)
+
+        prior_sums = tree.refresh(state.prior_sums, prior_leaves, local, self.heat, self.fanout)
+        # A decay of 0: what the slot held is another example's.
+        return self._store(state._replace(prior_sums=prior_sums), local, self.known(values, size), 0.0)
+
+    def _store(self, state, local, values, decay):
+        """Stores values at local positions, and refreshes the sums above them."""
+        old, new, finite = self._smoothed(state, local, values, decay)
         # An example that occurs several times gets the mean of its finite values. Each occurrence writes its position
         # in the batch to the example's place in the store, and one of them wins. All read the winner back as their
         # common slot, into which their values are added. Adding 0 * new makes the write depend on the read, so that XLA
@@ -227,13 +257,17 @@ class ScoredSampler:
             # the difference of infinities would be NaN, which jax_debug_nans finds although it is of no consequence.
             before = jnp.where(after > -jnp.inf, before, 0.0)
             return jnp.exp(jnp.minimum(after - before, LARGEST_LOG_WEIGHT))
-        log_ratio = self._log_ratio(*self._smoothed(state, self._local(indices), values))
+        log_ratio = self._log_ratio(*self._smoothed(state, self._local(indices), values, self.decay))
         if kind == "self_normalised":
             return log_ratio.size * jax.nn.softmax(log_ratio)
         return jnp.clip(jnp.exp(log_ratio), *self.clip)
 
-    def _init_prior(self):
+    def _init_prior(self, filled):
         """Returns the normalised log-prior, a scalar where it is uniform, and its sums where draws need them."""
+        if self.growing:
+            # Weights of 1, not normalised: the number of examples changes.
+            log_prior = jnp.where(jnp.arange(self.n) < filled, 0.0, -jnp.inf).astype(jnp.float32)
+            return log_prior, tree.build(Nodes(jnp.zeros_like(log_prior), log_prior), self.heat, self.fanout)
         if self.prior is None:
             return -jnp.log(jnp.float32(self.devices.num_examples())), ()
         # A heat times a top of 0 leaves the prior alone, so the tree adds up the prior as it adds up scores.
@@ -251,7 +285,7 @@ class ScoredSampler:
         def log_mass():
             return jax.nn.logsumexp(masses(len(self.sizes) - 1, jnp.arange(self.sizes[-1])))
 
-        candidates = Candidates(ids, logs, self._prior_of(state, ids))
+        candidates = Candidates(ids, logs, self._share_of(state, self._prior_of(state, ids)))
         drawn = self.devices.settle_independent(device_key, candidates, own, log_mass)
         return drawn.ids, jnp.exp(drawn.log_prior - drawn.log_masses)
 
@@ -259,7 +293,7 @@ class ScoredSampler:
         """Draws without replacement by Gumbel top-k; returns global indices and their weights."""
         # One example more than needed: its perturbed log-mass is the threshold that those of the batch exceed.
         ids, logs, perturbed = tree.draw_distinct(key, masses, self.sizes, self.fanout, batch_size + 1)
-        candidates = Candidates(ids, logs, self._prior_of(state, ids), perturbed)
+        candidates = Candidates(ids, logs, self._share_of(state, self._prior_of(state, ids)), perturbed)
         ids, logs, log_prior, perturbed = self.devices.settle_distinct(candidates, own)
         drawn, threshold = perturbed[:-1] > -jnp.inf, perturbed[-1]
         # P(an example's perturbed log-mass exceeds the threshold), for a Gumbel variable around its log-mass.
@@ -277,13 +311,13 @@ class ScoredSampler:
         log_ratio = jnp.where(was_positive, change, LARGEST)
         return jnp.where(finite & (was_positive | is_positive), log_ratio, 0.0)
 
-    def _smoothed(self, state, local, values):
+    def _smoothed(self, state, local, values, decay):
         """Returns the stored values, what they become by the batch's, and which of the batch's are finite."""
         # No gradient flows through the history, hence through draws and importance weights.
         old = self._pick(state.values, local)
         new = jax.lax.stop_gradient(jnp.asarray(values).astype(jnp.float32))
         finite = jnp.isfinite(new)
-        decay = jnp.asarray(self.decay, jnp.float32)
+        decay = jnp.asarray(decay, jnp.float32)
         new = decay * old + (1.0 - decay) * jnp.clip(jnp.where(finite, new, 0.0), -LARGEST, LARGEST)
         return old, new, finite
 
@@ -304,6 +338,15 @@ class ScoredSampler:
         prior = state.log_prior
         return jnp.broadcast_to(prior, local.shape) if prior.ndim == 0 else prior[jnp.minimum(local, self.n - 1)]
 
+    def _share_of(self, state, log_prior):
+        """Returns log-shares of the whole prior: the prior of a sampler of changing examples is not normalised."""
+        if not self.growing:
+            return log_prior
+        flat = Nodes(jnp.zeros_like(state.log_prior), state.log_prior)
+        total = self.devices.total_mass(tree.combine(state.prior_sums[-1] if state.prior_sums else flat, self.heat))
+        # Without any example there are no shares.
+        return log_prior - jnp.where(total.log > -jnp.inf, total.log, 0.0)
+
     def _nodes(self, values, log_prior):
         top, log = self.score(values)
         return Nodes(top, log + log_prior)
@@ -321,7 +364,9 @@ class ScoredSampler:
         """Returns the log-masses by which draws descend, of the nodes ``ids`` of a level."""
         nodes = self._leaves(state, ids) if level == 0 else tree.take(state.sums[level - 1], ids)
         logs = tree.relative(nodes, unit, self.heat)
-        return self._mix(logs, self._prior_masses(state, level, ids), unit) if self.mixes else logs
+        if not self.mixes:
+            return logs
+        return self._mix(logs, self._share_of(state, self._prior_masses(state, level, ids)), unit)
 
     def _prior_masses(self, state, level, ids):
         """Returns the log of the prior's mass below the nodes ``ids`` of a level."""

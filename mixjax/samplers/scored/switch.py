@@ -111,6 +111,7 @@ def when_it_pays(sampler: ExampleSampler, threshold: ArrayLike = 0.9, decay: Arr
         rebuild=switch.rebuild,
         extend=switch.extend,
         remove=switch.remove,
+        insert=switch.insert,
     )
 
 
@@ -180,6 +181,10 @@ class _Switch:
 
     def remove(self, state, indices):
         return state._replace(inner=self.sampler.remove(state.inner, indices))
+
+    def insert(self, state, indices, values, prior=1.0):
+        # Only a sampler of changing examples inserts, and init refuses its prior; so this raises that sampler's error.
+        return state._replace(inner=self.sampler.insert(state.inner, indices, values, prior))
 
 
 class _Moments(NamedTuple):

@@ -28,7 +28,8 @@ class SamplerState(NamedTuple):
         values: float32 ``[n]``, each example's last seen signal: its stale loss, or its stale score.
         sums: the levels above the leaves, see :mod:`mixjax.samplers.scored.tree`.
         log_prior: float32 ``[n]``, or a scalar where the prior is uniform.
-        prior_sums: the same levels for the prior, or empty where no draw needs them.
+        prior_sums: the same levels for the prior, or empty where no draw needs them. A sampler of changing examples
+            keeps the prior's weights as they were given; any other normalises them.
     """
 
     values: jax.Array
@@ -53,6 +54,14 @@ class Extend(Protocol):
 
     def __call__(self, state: Any, values: ArrayLike, key: jax.Array | None = None) -> Any:
         """Takes the new examples' values, a scalar or one each, and a key where their ties shall be broken."""
+        ...
+
+
+class Insert(Protocol):
+    """Fills slots of a sampler of changing examples, or overwrites them."""
+
+    def __call__(self, state: Any, indices: ArrayLike, values: ArrayLike, prior: ArrayLike = 1.0) -> Any:
+        """Takes the slots ``[B]``, and their examples' values and prior weights, each a scalar or ``[B]``."""
         ...
 
 
@@ -86,6 +95,7 @@ class ExampleSampler(NamedTuple):
         rebuild: ``rebuild(state) -> state`` computes the sums anew, in O(n), for a sampler of other hyperparameters.
         extend: ``extend(state, values, key=None) -> state`` takes over the state of a sampler of fewer examples.
         remove: ``remove(state, indices) -> state`` takes over the state of a sampler of more examples.
+        insert: ``insert(state, indices, values, prior=1.0) -> state`` fills or empties slots of a ``growing`` sampler.
     """
 
     init: Init
@@ -96,3 +106,4 @@ class ExampleSampler(NamedTuple):
     rebuild: Callable[[Any], Any]
     extend: Extend
     remove: Callable[[Any, ArrayLike], Any]
+    insert: Insert
