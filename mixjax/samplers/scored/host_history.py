@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from mixjax.samplers.scored import host_tree
 from mixjax.samplers.scored.checks import LARGEST, as_indices, check_batch, check_fixed, check_removal
-from mixjax.samplers.scored.levels import Nodes, sizes
+from mixjax.samplers.scored.levels import Level, Nodes, sizes
 from mixjax.samplers.scored.types import SamplerState
 
 __all__ = ["HostHistory", "finite_or_zero", "known", "log_simplex", "quiet"]
@@ -204,7 +204,8 @@ class HostHistory:
 
         def trim(levels):
             return tuple(
-                Nodes(flat(nodes.top, level), flat(nodes.log, level)) for level, nodes in enumerate(levels, start=1)
+                Level(np.stack([flat(nodes.top, level), flat(nodes.log, level)], -1))
+                for level, nodes in enumerate(levels, start=1)
             )
 
         log_prior = flat(self._log_prior, 0) if self._log_prior.ndim else self._log_prior
@@ -332,7 +333,7 @@ def _mapped(function, state) -> SamplerState:
     """Applies a function to every array of a state, as ``jax.tree.map`` does where JAX is loaded."""
 
     def mapped(levels):
-        return tuple(Nodes(function(nodes.top), function(nodes.log)) for nodes in levels)
+        return tuple(Level(function(level.pairs)) for level in levels)
 
     return SamplerState(function(state.values), mapped(state.sums), function(state.log_prior), mapped(state.prior_sums))
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mixjax.samplers.scored import threefry
-from mixjax.samplers.scored.levels import Nodes
+from mixjax.samplers.scored.levels import Level, Nodes
 
 if TYPE_CHECKING:
     import jax
@@ -70,7 +70,7 @@ def as_rows(flat: jax.Array | np.ndarray, fanout: int, fill: float) -> np.ndarra
     return rows
 
 
-def nodes_as_rows(nodes: Nodes, fanout: int) -> Nodes:
+def nodes_as_rows(nodes: Nodes | Level, fanout: int) -> Nodes:
     """Copies a level into rows, filled up with masses of zero."""
     return Nodes(as_rows(nodes.top, fanout, 0.0), as_rows(nodes.log, fanout, -np.inf))
 

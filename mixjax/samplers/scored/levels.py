@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-__all__ = ["WIDEST", "Nodes", "sizes"]
+__all__ = ["WIDEST", "Level", "Nodes", "sizes"]
 
 WIDEST = 1024
 """Largest number of the root's children, unless the fanout is larger."""
@@ -23,6 +23,28 @@ class Nodes(NamedTuple):
 
     top: Any
     log: Any
+
+
+class Level(NamedTuple):
+    """Holds the nodes of one level of a tree, in one array: a node's two numbers share a line of the cache.
+
+    It is read as :class:`Nodes` are.
+
+    Attributes:
+        pairs: float32 ``[nodes, 2]``, the top and the log of each node.
+    """
+
+    pairs: Any
+
+    @property
+    def top(self) -> Any:
+        """Returns the largest losses, float32 ``[nodes]``."""
+        return self.pairs[:, 0]
+
+    @property
+    def log(self) -> Any:
+        """Returns the logs of the sums, float32 ``[nodes]``."""
+        return self.pairs[:, 1]
 
 
 def sizes(n: int, fanout: int) -> tuple[int, ...]:

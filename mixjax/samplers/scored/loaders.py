@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from mixjax.numbers import as_size, check_integer
 from mixjax.samplers.scored.checks import check_batch_size
 from mixjax.samplers.scored.host import HostSampler
-from mixjax.samplers.scored.levels import Nodes
+from mixjax.samplers.scored.levels import Level
 from mixjax.samplers.scored.types import SamplerState
 
 __all__ = ["HostBatch", "HostBatchSampler", "HostIndexSampler"]
@@ -276,14 +276,14 @@ class HostIndexSampler:
 
 def _leaves(state: SamplerState) -> list[np.ndarray]:
     """Lists the arrays of a sampler's state, those of one number per example first."""
-    nodes = [array for node in (*state.sums, *state.prior_sums) for array in node]
-    return [np.asarray(array) for array in (state.values, state.log_prior, *nodes)]
+    pairs = [level.pairs for level in (*state.sums, *state.prior_sums)]
+    return [np.asarray(array) for array in (state.values, state.log_prior, *pairs)]
 
 
 def _with_leaves(template: SamplerState, leaves: list[np.ndarray]) -> SamplerState:
     """Returns a state of the arrays that :func:`_leaves` lists, with as many sums as a template has."""
-    values, log_prior, *nodes = leaves
-    levels = [Nodes(top, log) for top, log in zip(nodes[::2], nodes[1::2], strict=True)]
+    values, log_prior, *pairs = leaves
+    levels = [Level(array) for array in pairs]
     num = len(template.sums)
     arrays: Any = values, tuple(levels[:num]), log_prior, tuple(levels[num:])
     return SamplerState(*arrays)

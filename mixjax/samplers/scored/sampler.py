@@ -374,12 +374,13 @@ class ScoredSampler:
             return tree.take(state.prior_sums[level - 1], ids).log
         if state.log_prior.ndim:
             return jnp.where(ids < self.n, self._prior_of(state, ids), -jnp.inf)
-        # A uniform prior has no sums: the examples below a node are counted, fewer below the last node.
+        # A uniform prior has no sums: a node has as many examples below it as any other of its level. Only the last one
+        # may have fewer. These are constants; a logarithm for each node would take a third of the time of a draw.
         width = self.fanout**level
-        # Ids past the end are capped: times the width they could overflow int32.
-        first = jnp.minimum(ids, -(-self.n // width)) * width
-        below = jnp.clip(self.n - first, 0, width)
-        return state.log_prior + jnp.log(below.astype(jnp.float32))
+        full, rest = divmod(self.n, width)
+        of_last = np.float32(np.log(rest)) if rest else np.float32(-np.inf)
+        below = jnp.where(ids < full, np.float32(np.log(width)), jnp.where(ids == full, of_last, -jnp.inf))
+        return state.log_prior + below
 
     def _mix(self, log_probs, log_prior, total):
         """Returns the log of ``(1 - floor) p + floor prior``, and of the prior where all scores are zero."""

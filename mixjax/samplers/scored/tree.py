@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 
 from mixjax.samplers.inverse_cdf import choose, ends_of_rows
-from mixjax.samplers.scored.levels import Nodes, sizes
+from mixjax.samplers.scored.levels import Level, Nodes, sizes
 
 __all__ = [
     "Masses",
@@ -47,7 +47,7 @@ Masses = Callable[[int, jax.Array], jax.Array]
 """Maps a level and ids of its nodes to log-masses, -inf past the end; a node's mass is the sum of its children's."""
 
 
-def combine(nodes: Nodes, heat: jax.Array) -> Nodes:
+def combine(nodes: Nodes | Level, heat: jax.Array) -> Nodes:
     """Adds up masses along the last axis."""
     positive = nodes.log > -jnp.inf
     # The largest loss among nodes of some mass: a node of mass zero may have any loss. 0 where there is none.
@@ -66,7 +66,7 @@ def relative(nodes: Nodes, to: Nodes, heat: jax.Array) -> jax.Array:
     return jnp.where(nodes.log > -jnp.inf, logs, -jnp.inf)
 
 
-def build(leaves: Nodes, heat: jax.Array, fanout: int) -> tuple[Nodes, ...]:
+def build(leaves: Nodes, heat: jax.Array, fanout: int) -> tuple[Level, ...]:
     """Computes the levels above the leaves, in O(n).
 
     Args:
@@ -75,7 +75,7 @@ def build(leaves: Nodes, heat: jax.Array, fanout: int) -> tuple[Nodes, ...]:
         fanout: children of a node below the root, at least 2.
 
     Returns:
-        One :class:`Nodes` per level, of the sizes ``sizes(n, fanout)[1:]``.
+        One :class:`Level` per level, of the sizes ``sizes(n, fanout)[1:]``.
     """
     sums, below = [], leaves
     for _ in sizes(leaves.log.size, fanout)[1:]:
@@ -83,13 +83,13 @@ def build(leaves: Nodes, heat: jax.Array, fanout: int) -> tuple[Nodes, ...]:
         padding = (0, -below.log.size % fanout)
         padded = Nodes(jnp.pad(below.top, padding), jnp.pad(below.log, padding, constant_values=-jnp.inf))
         below = combine(jax.tree.map(lambda x: x.reshape(-1, fanout), padded), heat)
-        sums.append(below)
+        sums.append(Level(jnp.stack(below, -1)))
     return tuple(sums)
 
 
 def refresh(
-    sums: tuple[Nodes, ...], leaves: Callable[[jax.Array], Nodes], ids: jax.Array, heat: jax.Array, fanout: int
-) -> tuple[Nodes, ...]:
+    sums: tuple[Level, ...], leaves: Callable[[jax.Array], Nodes], ids: jax.Array, heat: jax.Array, fanout: int
+) -> tuple[Level, ...]:
     """Recomputes the sums above some leaves, in O(B log n).
 
     Args:
@@ -109,16 +109,17 @@ def refresh(
         below = take(new[-1], children) if new else leaves(children)
         parents = combine(below, heat)
         # An ancestor that occurs twice is written twice, with equal values.
-        top = old.top.at[nodes].set(parents.top, mode="drop")
-        log = old.log.at[nodes].set(parents.log, mode="drop")
-        new.append(Nodes(top, log))
+        new.append(Level(old.pairs.at[nodes].set(jnp.stack(parents, -1), mode="drop")))
     return tuple(new)
 
 
-def take(nodes: Nodes, ids: jax.Array) -> Nodes:
+def take(nodes: Nodes | Level, ids: jax.Array) -> Nodes:
     """Looks up the nodes ``ids`` of a level; past the end they have a mass of zero."""
-    inside = ids < nodes.log.size
+    inside = ids < len(nodes.log)
     ids = jnp.where(inside, ids, 0)
+    if isinstance(nodes, Level):
+        pairs = nodes.pairs[ids]
+        return Nodes(pairs[..., 0], jnp.where(inside, pairs[..., 1], -jnp.inf))
     return Nodes(nodes.top[ids], jnp.where(inside, nodes.log[ids], -jnp.inf))
 
 

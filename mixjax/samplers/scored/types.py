@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from mixjax.samplers.scored.levels import Nodes
+from mixjax.samplers.scored.levels import Level
 
 if TYPE_CHECKING:
     import jax
@@ -33,9 +33,9 @@ class SamplerState(NamedTuple):
     """
 
     values: jax.Array
-    sums: tuple[Nodes, ...]
+    sums: tuple[Level, ...]
     log_prior: jax.Array
-    prior_sums: tuple[Nodes, ...]
+    prior_sums: tuple[Level, ...]
 
 
 # Any below: wrappers such as with_ages have states of their own.
