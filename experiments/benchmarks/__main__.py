@@ -20,7 +20,6 @@ from experiments.benchmarks import (
     module_norms,
     norms,
     overhead,
-    replay_trees,
     samplers,
     seeds,
     swarm,

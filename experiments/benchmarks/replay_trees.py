@@ -227,7 +227,7 @@ def times(n: int, repeats: int) -> dict[str, list[float]]:
         side.run(20)
         start = time.process_time()
         side.run(100)
-        steps[name] = max(20, round(0.05 * 100 / (time.process_time() - start)))
+        steps[name] = max(20, round(0.02 * 100 / (time.process_time() - start)))
     turns = {name: functools.partial(side.run, steps[name]) for name, side in sides.items()}
     seconds = timing.interleave(turns, repeats, time.process_time)
     return {name: [1e6 * value / steps[name] for value in values] for name, values in seconds.items()}
@@ -253,7 +253,7 @@ def drift(side: Side, n: int, updates: int = 1000) -> tuple[float | None, float]
 
 def run(quick: bool) -> timing.Report:
     """Measures the times at every size, then the drift."""
-    sizes, repeats = (SIZES[:1], 2) if quick else (SIZES, 9)
+    sizes, repeats = (SIZES[:1], 2) if quick else (SIZES, 5)
     measured = {n: times(n, repeats) for n in sizes}
     size, drifts = 10**3, {}
     for name, make in SIDES.items():

@@ -22,7 +22,7 @@ Arguments that several functions share:
 - ``floor``: the share of the prior in every draw; negative where nothing is mixed in.
 """
 
-import contextlib
+import importlib.util
 import math
 from collections.abc import Callable
 from typing import Any
@@ -31,9 +31,7 @@ import numpy as np
 
 from mixjax.samplers.scored.host_tree import FARTHEST, PIECE, PIECES, POWERS
 
-numba: Any = None
-with contextlib.suppress(ImportError):
-    import numba
+numba: Any = importlib.import_module("numba") if importlib.util.find_spec("numba") else None
 
 __all__ = ["draw", "draw_distinct", "store"]
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
+from jax.typing import ArrayLike
 
 from mixjax.checks import as_ids, as_size
 from mixjax.meshes import spec_of, with_auto_axes
@@ -105,7 +106,7 @@ def with_ages(sampler: ExampleSampler) -> ExampleSampler:
         kept = check_removal(inner.values.size, state.visits.size, indices)
         return AgedState(inner, state.step, state.last_update[kept], state.visits[kept])
 
-    def insert(state, indices, values, prior=1.0):
+    def insert(state, indices, values, prior: ArrayLike = 1.0):
         inner = sampler.insert(state.inner, indices, values, prior)
         rows = as_ids("indices", indices)
         # A negative index would count from the end.

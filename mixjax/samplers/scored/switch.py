@@ -182,7 +182,7 @@ class _Switch:
     def remove(self, state, indices):
         return state._replace(inner=self.sampler.remove(state.inner, indices))
 
-    def insert(self, state, indices, values, prior=1.0):
+    def insert(self, state, indices, values, prior: ArrayLike = 1.0):
         # Only a sampler of changing examples inserts, and init refuses its prior; so this raises that sampler's error.
         return state._replace(inner=self.sampler.insert(state.inner, indices, values, prior))
 

@@ -57,7 +57,7 @@ def combine(nodes: Nodes | Level, heat: jax.Array) -> Nodes:
     return Nodes(top, jnp.log(jnp.exp(logs - _largest(logs)).sum(-1)) + _largest(logs)[..., 0])
 
 
-def relative(nodes: Nodes, to: Nodes, heat: jax.Array) -> jax.Array:
+def relative(nodes: Nodes | Level, to: Nodes, heat: jax.Array) -> jax.Array:
     """Computes ``log(mass of nodes / mass of to)``; -inf where the former is zero.
 
     Where ``to`` is zero, its ``log`` counts as 0: the result is relative to ``exp(heat * to.top)``.

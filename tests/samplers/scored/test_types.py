@@ -16,7 +16,10 @@ def test_state_is_at_most_three_floats_an_example():
 def test_names_and_their_order():
     """Checkpoints are read by the order of the state's fields."""
     assert SamplerState._fields == ("values", "sums", "log_prior", "prior_sums")
-    drawing, growing = ("init", "sample", "update", "importance_weights", "log_probs", "rebuild"), ("extend", "remove")
+    drawing, growing = (
+        ("init", "sample", "update", "importance_weights", "log_probs", "rebuild"),
+        ("extend", "remove", "insert"),
+    )
     assert ExampleSampler._fields == drawing + growing
 
 
