@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.benchmarks import (
+    calls,
     device,
     figure_1,
     floor,
@@ -20,6 +21,7 @@ from experiments.benchmarks import (
     module_norms,
     norms,
     overhead,
+    replay_trees,
     samplers,
     seeds,
     swarm,
@@ -38,6 +40,7 @@ BENCHMARKS = {
     "samplers": samplers.run,
     "loader_samplers": loader_samplers.run,
     "replay_trees": replay_trees.run,
+    "calls": calls.run,
     "norms": norms.run,
     "module_norms": module_norms.run,
     "hypergradients": hypergradients.run,
@@ -49,7 +52,7 @@ BENCHMARKS = {
     "swarm": swarm.run,
     "live_scale": live_scale.run,
 }
-PENDING = ("tuning",)
+PENDING = ("tuning", "replay_trees", "calls")
 """The benchmarks whose results are still to be measured, on a machine that does nothing else."""
 
 RESULTS = Path(__file__).parent / "results"
