@@ -16,6 +16,7 @@ from typing import IO, Any
 __all__ = [
     "can_name_arrays",
     "claimed",
+    "is_locked",
     "local_path",
     "lock",
     "make_folder",
@@ -236,6 +237,27 @@ def lock(path: Path) -> Any:
         # Some network file systems have no locks: better unprotected than not at all.
         _LOG.debug("%s cannot be locked", path)
     return held
+
+
+def is_locked(path: Path) -> bool | None:
+    """Tells whether another process holds a file that it has locked by :func:`lock`.
+
+    Args:
+        path: the file.
+
+    Returns:
+        None where that cannot be told: there is no file, or the system or the file system has no locks.
+    """
+    try:
+        import fcntl
+
+        with open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except (ImportError, OSError):
+        return None
+    return False
 
 
 @contextlib.contextmanager

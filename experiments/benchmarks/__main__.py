@@ -17,6 +17,7 @@ from experiments.benchmarks import (
     live_mix,
     live_scale,
     loader_samplers,
+    memory,
     mixing_methods,
     module_norms,
     norms,
@@ -51,6 +52,7 @@ BENCHMARKS = {
     "device": device.run,
     "swarm": swarm.run,
     "live_scale": live_scale.run,
+    "memory": memory.run,
 }
 PENDING = ("tuning", "replay_trees", "calls")
 """The benchmarks whose results are still to be measured, on a machine that does nothing else."""

@@ -22,6 +22,10 @@ undisturbed command bit by bit.
 noisy images, and the segmentation of brain tumours on tiny volumes. They save after every segment, and go on from the
 last one. They survive if the metrics equal those of an undisturbed command bit by bit.
 
+``python -m experiments.faults limits`` does to a sweep what schedulers, limits and networks do: SIGTERM and SIGUSR1,
+too little memory in a control group, a full or closed standard output, two threads on one folder, and hosts in network
+namespaces of their own, one of which is cut off. Namespaces and groups are made by root only, and removed at the end.
+
 Each writes its part of the page ``RESULTS.md`` beside this file.
 """
 
@@ -45,6 +49,7 @@ PARTS = {
     "live": "A live mix",
     "text": "A language model on a live mix",
     "cut": "Runs that are cut in time",
+    "limits": "Schedulers, limits and networks",
 }
 
 
@@ -55,7 +60,7 @@ def main() -> None:
     )
     parser.add_argument("part", choices=PARTS, help="what faults are done to")
     parser.add_argument(
-        "--kills", type=int, metavar="N", help="how many kills [sweep: 40, live: 100, text: 30, cut: 30]"
+        "--kills", type=int, metavar="N", help="how many kills [sweep: 40, live: 100, text: 30, cut: 30, limits: 10]"
     )
     given = parser.parse_args()
     faults, kills = {
@@ -63,6 +68,7 @@ def main() -> None:
         "live": (live_faults, 100),
         "text": (text_faults, 30),
         "cut": (cut_faults, 30),
+        "limits": (limit_faults, 10),
     }[given.part]
     rows = faults(given.kills or kills)
     write(given.part, rows)
@@ -127,6 +133,31 @@ def cut_faults(kills: int) -> list[Row]:
 
     with tempfile.TemporaryDirectory() as folder:
         return [judge(Path(folder) / judge.__name__).row(kills) for judge in (MnistJudge, SegmentationJudge)]
+
+
+def limit_faults(kills: int) -> list[Row]:
+    """Does to a sweep what schedulers, limits and networks do."""
+    from experiments.faults import limits, network
+    from experiments.faults.outside import Judge
+
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        judge = Judge(folder / "signals")
+        trials = [
+            lambda: judge.killed(kills, signal.SIGTERM, seed=2),
+            lambda: judge.killed(kills // 2, signal.SIGUSR1, seed=3),
+            lambda: limits.killed_for_memory(folder / "memory"),
+            lambda: limits.two_threads(folder / "threads"),
+            limits.full_stream,
+            lambda: network.cut_off(folder, 2, seconds=3.0),
+            lambda: network.cut_off(folder, 2, seconds=30.0),
+            lambda: network.cut_off(folder, 4, seconds=30.0),
+        ]
+        for trial in trials:
+            rows.append(trial())
+            print(rows[-1], flush=True)
+    return rows
 
 
 def write(part: str, rows: list[Row]) -> None:

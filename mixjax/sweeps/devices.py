@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-__all__ = ["Device", "free_bytes", "memory_kills", "outside_meshes", "use_all_cores"]
+__all__ = ["Device", "control_groups", "free_bytes", "memory_kills", "outside_meshes", "use_all_cores"]
 
 if TYPE_CHECKING:
     # jaxlib comes without type stubs: to a type checker jax.Device is no type.
@@ -124,7 +124,7 @@ def _host_bytes(root: Path) -> float:
 
 def _left_by_groups(root: Path) -> Iterator[float]:
     """Yields what each control group with a limit leaves, from the process's own group up."""
-    for group, files in _groups(root):
+    for group, files in control_groups(root):
         with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
             yield _left_by(group, files)
 
@@ -140,7 +140,7 @@ def memory_kills(root: Path = Path("/")) -> dict[str, int]:
         cannot be read are left out. A counter that begins anew has another name.
     """
     found = {}
-    for group, files in _groups(root):
+    for group, files in control_groups(root):
         with contextlib.suppress(OSError, ValueError, KeyError):
             place = group / files.kills
             # A group that is made again has its path, but not its number.
@@ -152,8 +152,15 @@ def memory_kills(root: Path = Path("/")) -> dict[str, int]:
     return found
 
 
-def _groups(root: Path) -> Iterator[tuple[Path, _Files]]:
-    """Yields the folders of the control groups of memory, from the process's own group up, and their files' names."""
+def control_groups(root: Path = Path("/")) -> Iterator[tuple[Path, _Files]]:
+    """Yields the control groups that count the memory of this process, from its own group up.
+
+    Args:
+        root: the folder that holds ``proc`` and ``sys``.
+
+    Yields:
+        The group's folder, and the names of its files.
+    """
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:  # no Linux

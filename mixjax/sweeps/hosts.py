@@ -5,18 +5,24 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import jax
 import numpy as np
 
+from mixjax.files import is_locked
 from mixjax.stopping import Preempted
 
 __all__ = ["Hosts"]
 
 _LOG = logging.getLogger(__name__)
 _Item = TypeVar("_Item")
+
+_LOOK_SECONDS = 0.2
+"""Between two looks for hosts that have ended."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,3 +106,42 @@ class Hosts:
             raise failure
         if failed.size:
             raise RuntimeError(f"host {failed[0]} failed, see its log; the same call goes on from the chunks on disk.")
+
+    @contextlib.contextmanager
+    def watched(self, folder: Path | None) -> Iterator[None]:
+        """Says in the log which host's process has ended, as soon as that is seen, for a ``with`` block.
+
+        JAX ends the other hosts too, up to 100 s later and in words of its own. A host is seen to end by its lock in
+        the folder; on a file system without locks nothing is said.
+
+        Args:
+            folder: the checkpoint folder, which all hosts see.
+        """
+        if not self.several or folder is None:
+            yield
+            return
+        over = threading.Event()
+        watcher = threading.Thread(target=self._watch, args=(folder, over), daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join()
+
+    def _watch(self, folder, over):
+        alive = set()
+        while not over.wait(_LOOK_SECONDS):
+            for host in set(range(self.count)) - {self.index}:
+                locked = is_locked(folder / f"lock_{host}")
+                if locked:
+                    alive.add(host)
+                # A host that was never seen may not have opened the folder yet.
+                elif locked is not None and host in alive:
+                    alive.discard(host)
+                    _LOG.error(
+                        "host %d has ended, and the others will; the same command on all hosts goes on from the chunks "
+                        "in %s",
+                        host,
+                        folder,
+                    )

@@ -221,7 +221,7 @@ def _run(spec, callback, tracker, folder, identity):
         attrs["compile_seconds"] = tuning_seconds + time.perf_counter() - start
 
         start = time.perf_counter()
-        with hosts.together(), _noted(store, program):
+        with hosts.watched(folder), hosts.together(), _noted(store, program):
             executor = Executor(prepared, program, may_halve=spec.chunk == "auto", saver=saver, progress=progress)
             with saver.flushed():
                 for chunk in executor.results(hosts.share(runs.chunks(done, executor.slots))):

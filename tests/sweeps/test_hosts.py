@@ -83,6 +83,8 @@ def test_a_host_that_dies_loses_no_chunk_that_was_written(start, tmp_path):
         time.sleep(0.01)
     second.send_signal(signal.SIGKILL)
     assert first.wait(timeout=180) != 0  # it does not wait for ever
+    log = (tmp_path.parent / f"{tmp_path.name}_0.log").read_text()
+    assert log.count("host 1 has ended") == 1 and "the same command on all hosts goes on" in log
     before = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("chunk_?????????.npz")}
     assert 4 <= len(before) < 11
     for process in start(2):
