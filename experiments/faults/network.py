@@ -142,6 +142,11 @@ def cut_off(folder: Path, num: int, seconds: float) -> Row:
 
 def _ends(processes: Sequence[subprocess.Popen]) -> list[int]:
     """Waits for the end of all processes; returns their exit codes."""
-    for process in processes:
-        process.communicate(timeout=300)
+    try:
+        for process in processes:
+            process.communicate(timeout=300)
+    finally:
+        # Where one does not end, none may stay behind in its namespace.
+        for process in processes:
+            process.kill()
     return [process.returncode for process in processes]
