@@ -339,7 +339,7 @@ def dataset(
     spec: Sweep,
     runs: Runs,
     dims: Mapping[str, tuple[str, ...]],
-    kept: Mapping[int, Mapping[str, np.ndarray]],
+    kept: Mapping[int, dict[str, np.ndarray]],
     attrs: Mapping[str, Any],
 ) -> xarray.Dataset:
     """Joins the chunks of a sweep into the dataset that the user gets.
