@@ -53,7 +53,7 @@ class HostSampler(HostHistory):
     in the parent.) Pickling keeps the state and the hyperparameters. The caller keeps the keys, and so the batches to
     come.
 
-    *Speed.* Where numba is installed (``pip install 'mixjax[numba]'``), draws and updates are compiled, with the same
+    *Speed.* Where numba is installed (``pip install numba``), draws and updates are compiled, with the same
     results to the bit as NumPy's. The first draw and the first update compile, for about ten seconds; numba keeps
     the machine code for later processes.
 
