@@ -266,7 +266,8 @@ class HostHistory:
             nodes = self._leaves(parents)
         else:
             sums = self._sums[level - 1]
-            nodes = Nodes(sums.top.take(parents, 0), sums.log.take(parents, 0))
+            # Indices, not take, which copies the whole of an array that is a view.
+            nodes = Nodes(sums.top[parents], sums.log[parents])
         logs = self._relative(nodes, unit)
         # unit.log is finite unless all scores are zero, which is the other reason to look at the prior.
         if self.floor is None and unit.log > -np.inf:

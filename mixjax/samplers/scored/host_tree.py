@@ -220,8 +220,8 @@ def _root_children(masses, sizes, fanout):
 
 
 def _rows_of(nodes, ids):
-    # take is quicker than an index for many short rows.
-    return Nodes(nodes.top.take(ids, 0), nodes.log.take(ids, 0))
+    # Indices, not take, which copies the whole of an array that is a view.
+    return Nodes(nodes.top[ids], nodes.log[ids])
 
 
 def exp(x: Any) -> np.ndarray:
