@@ -54,9 +54,13 @@ def place_of(path: str) -> str:
     if posixpath.basename(path) == "README.md":
         return posixpath.join(posixpath.dirname(path).removeprefix(GUIDES), "index.html")
     short = path.removeprefix(GUIDES).removeprefix(".github/").removeprefix("experiments/")
+    folder, name = posixpath.split(short)
+    # Apart from the guides: a guide may be named like the experiment whose results it explains.
+    if name == "RESULTS.md":
+        return posixpath.join("results", folder, "index.html")
     stem, suffix = posixpath.splitext(short)
     if suffix == ".md":
-        return f"{stem.removesuffix('/RESULTS').lower()}/index.html"
+        return f"{stem.lower()}/index.html"
     return short if suffix in (".png", ".svg", ".css", ".html") else f"{short}.txt"
 
 
@@ -71,7 +75,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         All files, by their paths in the repository.
 
     Raises:
-        PluginError: a link of a page leads to a folder, or out of the repository, or nowhere.
+        PluginError: a link of a page leads to a folder, or out of the repository, or nowhere; or two files would have
+            one place in the site.
     """
     for file in [file for file in files if file.src_dir == config.docs_dir]:
         files.remove(file)
@@ -84,8 +89,19 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     generated = reference.pages()
     for path, content in generated.items():
         files.append(File.generated(config, path, content=content))
+    _check_places(files)
     config.nav = [{"Home": "README.md"}, {"Guides": [INDEX, *_sections(pages)]}, {"Reference": list(generated)}]
     return files
+
+
+def _check_places(files: Files) -> None:
+    """Raises a PluginError where two files have one place, of which mkdocs would write the last one only."""
+    places: dict[str, str] = {}
+    for file in files:
+        # Some disks take names that differ in case for one.
+        other = places.setdefault(file.dest_uri.lower(), file.src_uri)
+        if other != file.src_uri:
+            raise PluginError(f"{other} and {file.src_uri} have one place in the site: {file.dest_uri}")
 
 
 def _below(folder: str, pattern: str) -> list[str]:

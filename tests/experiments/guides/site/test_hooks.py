@@ -24,7 +24,7 @@ GUIDES = hooks.GUIDES
         (f"{GUIDES}start.md", "start/index.html"),
         (f"{GUIDES}papers/unimax.md", "papers/unimax/index.html"),
         (f"{GUIDES}papers/figures/unimax/unimax.png", "papers/figures/unimax/unimax.png"),
-        ("experiments/live_mix/RESULTS.md", "live_mix/index.html"),
+        ("experiments/live_mix/RESULTS.md", "results/live_mix/index.html"),
         (".github/CHANGELOG.md", "changelog/index.html"),
         ("configs/quickstart.toml", "configs/quickstart.toml.txt"),
     ],
@@ -83,6 +83,29 @@ def test_what_pages_show_and_link_is_in_the_site(files):
 def test_a_link_that_leads_nowhere_ends_the_build(files, link):
     with pytest.raises(PluginError, match=r"the link .* leads to no file of the repository"):
         files({f"{GUIDES}a.md": f"[x]({link})", f"{GUIDES}figures/x.png": ""})
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (f"{GUIDES}live.md", "experiments/live.md"),
+        (f"{GUIDES}Live.md", f"{GUIDES}live/README.md"),
+        (f"{GUIDES}results/live.md", "experiments/live/RESULTS.md"),
+        (f"{GUIDES}reference/command.md", "reference/command.md"),
+    ],
+)
+def test_two_files_with_one_place_end_the_build(files, one, other):
+    pages = {name: "" for name in (one, other) if not name.startswith("reference/")}
+    with pytest.raises(PluginError, match="have one place in the site: ") as error:
+        files(pages)
+    assert one in str(error.value) and other in str(error.value)
+
+
+def test_every_page_of_the_repository_has_a_place_of_its_own():
+    pages = ["README.md", *hooks._below(".github", "*.md"), *hooks._below("experiments", "*.md")]
+    places = [hooks.place_of(page) for page in pages]
+    assert sorted(set(places)) == sorted(places)
+    assert {"live_mix/index.html", "results/live_mix/index.html"} <= set(places)
 
 
 def test_html_is_led_to_its_files_and_pictures_follow_the_switch_to_dark(files):
