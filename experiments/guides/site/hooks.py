@@ -36,6 +36,12 @@ _PICTURE = re.compile(
     r'<img src="([^"]+)"(.*?)>\s*</picture>',
     re.DOTALL,
 )
+# What the converter would show as it is written, or in italics, and what it knows instead.
+_SPELLINGS = (
+    (re.compile(r"\\arg(?![a-zA-Z])"), r"\\mathrm{arg}\\,"),
+    (re.compile(r"\\operatorname(?![a-zA-Z])\*?"), r"\\mathrm"),
+    (re.compile(r"(\\[bB]igg?[lmr]?)\\(\||[lr]?Vert(?![a-zA-Z]))"), r"\1‖"),
+)
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
 
 
@@ -192,6 +198,9 @@ def equations(content: str) -> str:
 
     Returns:
         HTML with ``<math>`` in their places.
+
+    Raises:
+        PluginError: the converter does not know a command of an equation.
     """
 
     def mathml(found: re.Match[str]) -> str:
@@ -201,7 +210,12 @@ def equations(content: str) -> str:
         formula = formula.replace("{aligned}", "{align}")
         if "\\\\" in formula and "\\begin" not in formula:
             formula = f"\\begin{{array}}{{l}}{formula}\\end{{array}}"
+        for spelling, known in _SPELLINGS:
+            formula = spelling.sub(known, formula)
         text = latex2mathml.converter.convert(formula, display="inline" if bracket == "(" else "block")
+        # The converter shows a command that it does not know as a word.
+        if "\\" in text:
+            raise PluginError(f"the equation {formula!r} has a command that latex2mathml does not know: {text}")
         return f'<{element} class="equation">{text}</{element}>'
 
     return _FORMULA.sub(mathml, content)

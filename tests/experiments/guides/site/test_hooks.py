@@ -1,5 +1,10 @@
 """The site's files and their places, and the equations, pictures and links of its pages."""
 
+import ast
+import html
+import re
+from pathlib import Path
+
 import pytest
 
 pytest.importorskip("mkdocs")
@@ -11,6 +16,7 @@ from mkdocs.plugins import PluginCollection
 from mkdocs.structure.files import Files
 
 from experiments.guides.site import hooks
+from experiments.guides.site.docstrings import to_markdown
 
 GUIDES = hooks.GUIDES
 
@@ -132,3 +138,42 @@ def test_equations_become_mathml():
         lines = hooks.equations(rf'<div class="arithmatex">\[{formula}\]</div>')
         assert lines.count("<mtr>") == 2, formula
     assert "<mfrac>" in text and "&#x0003C;" in text and "arithmatex" not in text
+
+
+@pytest.mark.parametrize(
+    ("formula", "found"),
+    [
+        (r"\arg\max_q x", '<mi mathvariant="normal">g</mi></mrow><mspace width="0.167em" /><msub><mo>max</mo>'),
+        (r"\operatorname{ab} x", '<mi mathvariant="normal">a</mi>'),
+        (r"\bigl\| x \Bigr\Vert", 'minsize="1.2em" maxsize="1.2em">‖</mo>'),
+    ],
+)
+def test_commands_that_the_converter_lacks_are_spelled_otherwise(formula, found):
+    assert found in hooks.equations(rf'<div class="arithmatex">\[{formula}\]</div>')
+
+
+def test_an_unknown_command_ends_the_build():
+    with pytest.raises(PluginError, match="has a command that latex2mathml does not know"):
+        hooks.equations(r'<span class="arithmatex">\(\nonsense x\)</span>')
+
+
+def formulas(text):
+    """The equations of Markdown: blocks, and those within a line."""
+    blocks = re.findall(r"^```math\n(.*?)^```|\$\$(.*?)\$\$", text, re.DOTALL | re.MULTILINE)
+    rest = re.sub(r"^ *```.*?^ *```|\$\$.*?\$\$|`[^`\n]+`", "", text, flags=re.DOTALL | re.MULTILINE)
+    return [one or other for one, other in [*blocks, *re.findall(r"\\\((.*?)\\\)|\$([^$\n]+)\$", rest)]]
+
+
+def test_every_equation_of_pages_and_docstrings_is_known_to_the_converter():
+    root = Path(__file__).parents[4]
+    texts = [path.read_text() for path in (root / "experiments").rglob("*.md")]
+    for path in (root / "mixjax").rglob("*.py"):
+        nodes = [node for node in ast.walk(ast.parse(path.read_text())) if hasattr(node, "body")]
+        documented = [node for node in nodes if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))]
+        docstrings = [ast.get_docstring(node) or "" for node in documented]
+        texts += [to_markdown(text, lambda *_: None) for text in docstrings if "math:" in text]
+    found = [formula for text in texts for formula in formulas(text)]
+    assert len(found) > 100
+    for formula in found:
+        text = hooks.equations(rf'<div class="arithmatex">\[{html.escape(formula, quote=False)}\]</div>')
+        assert len(re.findall(r"\\[bB]ig", formula)) == text.count("minsize"), formula
