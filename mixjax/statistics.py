@@ -223,7 +223,8 @@ def paired_difference(values: Any, baseline: Any) -> PairedDifference:
     with np.errstate(over="ignore", invalid="ignore"):
         difference, rounding = values[finite] - baseline[finite], rounding[finite]
         mean, stderr, n = mean_stderr(difference, rounding)
-    half_width = stderr * scipy.special.stdtrit(n - 1, 0.975)
+        half_width = stderr * scipy.special.stdtrit(n - 1, 0.975)
+        low, high = mean - half_width, mean + half_width
     if stderr == 0:
         # A t-test compares the mean with its spread, and there is none. No difference at all is surely no evidence.
         p_value = 1.0 if same_up_to_rounding(difference, rounding, 0.0) else np.nan
@@ -232,8 +233,8 @@ def paired_difference(values: Any, baseline: Any) -> PairedDifference:
     return PairedDifference(
         mean=float(mean),
         stderr=float(stderr),
-        low=float(mean - half_width),
-        high=float(mean + half_width),
+        low=float(low),
+        high=float(high),
         p_value=float(p_value),
         num_seeds=n,
     )

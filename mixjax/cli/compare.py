@@ -40,7 +40,8 @@ def compare(
         str | None,
         typer.Option(
             metavar="METRIC",
-            help="Take each label at its own best setting, chosen by METRIC on half of the seeds; the others judge.",
+            help="Take each label at its own best setting, chosen by METRIC on half of the seeds; the others judge, "
+            "so run twice as many.",
         ),
     ] = None,
     out: Annotated[
@@ -62,9 +63,10 @@ def compare(
           --better higher --out difference.png
 
     A row compares a label along DIM with the baseline: both means, the mean difference ± standard error over paired
-    seeds, in how many seeds the label is better, and the p-value of a paired t-test, corrected by Holm's method. Seeds
-    in which one of the two diverged are left out and counted. A metric is taken at its last step; other dimensions make
-    further rows. In Python: mixjax.runner.comparison.paired_table.
+    seeds, in how many seeds the label is better, the p-value of a paired t-test, corrected by Holm's method, and the
+    verdict: better or worse where this p is at most 0.05, else undecided. Seeds in which one of the two diverged are
+    left out and counted. A metric is taken at its last step; other dimensions make further rows. In Python:
+    mixjax.runner.comparison.paired_table.
     """
     with reported(Mistake, OSError, ImportError):
         from mixjax.cli.comparing import compare_results

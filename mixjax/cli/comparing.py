@@ -100,6 +100,8 @@ def compare_results(
         typer.echo("\n".join([*textwrap.wrap(chosen.head, _WIDTH), *(f"  {line}" for line in chosen.settings)]) + "\n")
     typer.echo("\n".join(aligned(_cells(table))) + "\n")
     notes = [*_notes(table), *_config_notes(names, paths)]
+    if any(results.read_claims(path) for path in paths):
+        notes.append("claims of a report are judged by rules of their own, without this correction, and may differ")
     typer.echo("\n".join(line for note in notes for line in textwrap.wrap(note, _WIDTH, subsequent_indent="  ")))
     without = [run for runs in folders.values() for run, dataset in runs.items() if metric not in dataset]
     if without:
@@ -155,13 +157,14 @@ def _label_columns(table: pd.DataFrame) -> list[str]:
 def _cells(table: pd.DataFrame) -> list[list[str]]:
     """Returns the table as texts, its header first."""
     dims = _label_columns(table)
-    lines = [[*dims, "mean", "baseline", "difference", "better in", "p (Holm)", "left out", "unpaired"]]
+    lines = [[*dims, "mean", "baseline", "difference", "better in", "p (Holm)", "verdict", "left out", "unpaired"]]
     for _, row in table.iterrows():
         # The two means get as many decimals as the error of their difference allows.
         means = [mean_text(mean, row.stderr).partition(" ")[0] for mean in (row.value, row.baseline)]
         difference = mean_text(row.difference, row.stderr)
         p_value = "-" if np.isnan(row.p_holm) else f"{row.p_holm:.2g}"
-        lines.append([*row[dims], *means, difference, _wins(row), p_value, str(row.left_out), str(row.unpaired)])
+        numbers = [*means, difference, _wins(row), p_value]
+        lines.append([*row[dims], *numbers, row.verdict, str(row.left_out), str(row.unpaired)])
     return lines if table.unpaired.any() else [line[:-1] for line in lines]
 
 
@@ -179,6 +182,7 @@ def _notes(table: pd.DataFrame) -> list[str]:
         "difference: mean ± standard error over paired seeds; left out: seeds in which one of the two values is not "
         "finite",
         f"p: two-sided paired t-test, Holm-corrected for the number of tests in the table, {table.p_value.count()}",
+        "verdict: better or worse where this p is at most 0.05, from three seeds on",
     ]
     if (table.num_seeds < 2).any():
         notes.append("-: a standard error and a test need two paired seeds")

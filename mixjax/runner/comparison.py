@@ -9,6 +9,7 @@ In Python, the table that ``mixjax compare`` prints is made by::
 """
 
 import functools
+import math
 import operator
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from mixjax.checks import requires
 from mixjax.runner.frames import finite_values
-from mixjax.statistics import holm, paired_difference
+from mixjax.statistics import MIN_SEEDS, holm, paired_difference
 
 with requires("experiments", "mixjax.runner.comparison"):
     import pandas as pd
@@ -25,9 +26,10 @@ with requires("experiments", "mixjax.runner.comparison"):
 __all__ = ["divergent_runs", "paired_table"]
 
 _STATISTICS = (
-    "value", "baseline", "difference", "stderr", "low", "high", "p_value", "p_holm", "wins", "ties", "num_seeds",
-    "left_out", "unpaired",
+    "value", "baseline", "difference", "stderr", "low", "high", "p_value", "p_holm", "verdict", "wins", "ties",
+    "num_seeds", "left_out", "unpaired",
 )  # fmt: skip
+_LEVEL = 0.05  # of the corrected p-values
 
 
 def paired_table(
@@ -58,6 +60,8 @@ def paired_table(
         - ``low`` and ``high``: the ends of Student's 95 % interval;
         - ``p_value``: of the two-sided paired t-test;
         - ``p_holm``: the same after :func:`holm` over the whole table;
+        - ``verdict``: "better" or "worse" where ``p_holm`` is at most 5 %, or the difference is the same in all seeds.
+          Else "undecided", and always so with fewer than three seeds or where half of the seeds are left out;
         - ``wins`` and ``ties``: the number of seeds in which the label is better than the baseline, or equal to it;
         - ``num_seeds``: n;
         - ``left_out``: the number of seeds in which the label's or the baseline's value is not finite;
@@ -101,7 +105,21 @@ def paired_table(
         raise ValueError(_why_unpaired(frame, along, baseline, others))
     # Correct over the whole table, since all its rows are tests of one family.
     table.insert(table.columns.tolist().index("p_value") + 1, "p_holm", holm(table.p_value))
+    verdicts = [_verdict(row, better) for _, row in table.iterrows()]
+    table.insert(table.columns.tolist().index("p_holm") + 1, "verdict", verdicts)
     return table
+
+
+def _verdict(row: pd.Series, better: str) -> str:
+    if row.num_seeds < MIN_SEEDS or row.left_out >= row.num_seeds:
+        return "undecided"
+    # Values near the largest float have no standard error.
+    if not (math.isfinite(row.difference) and math.isfinite(row.stderr)):
+        return "undecided"
+    # NaN is no larger: without a spread there is no test, and a difference that is always the same is no noise.
+    if row.p_holm > _LEVEL:
+        return "undecided"
+    return "better" if (row.difference > 0) == (better == "higher") else "worse"
 
 
 def _why_unpaired(frame: pd.DataFrame, along: str, baseline: Any, others: list[str]) -> str:

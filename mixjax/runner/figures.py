@@ -23,19 +23,22 @@ with requires("experiments", "mixjax.runner.figures"):
 __all__ = ["sweep_figure"]
 
 _MAX_METRICS = 6
+_MAX_COLUMNS = 3
 _MAX_IN_LEGEND = 24
-# The next lines of more than ten, which is as many as there are colours, are told apart by their style.
+_NUM_COLOURS = 10
+# Lines of one colour are told apart by their marker and style.
 _STYLES = ("-", "--", ":", "-.")
-_MARKERS = ("o", "s", "^", "x")
+_MARKERS = ("o", "s", "^", "x", "D", "v", "P", "*")
 
 
 def sweep_figure(results: Results) -> Any:
     """Draws each metric's final value against what was varied: mean ± standard error over seeds, and over nothing else.
 
-    Each metric, at most six of them, has a column of panels. Each run has a row of panels for its first numeric axis,
-    or one for each numeric column of its points. A panel has one line for each combination of everything else that
-    varies: the other axes, labels in the points, and the metric's dimensions with text labels. Runs that are not finite
-    are left out, and their number is in the panel's title.
+    Each metric, at most six of them, has a panel, at most three in a row. Each run has such panels for its first
+    numeric axis, or for each numeric column of its points. A panel has one line for each combination of everything else
+    that varies: the other axes, labels in the points, and the metric's dimensions with text labels. The dimension that
+    most metrics have, such as the method, gives the colours, the same in all panels, and the others the markers. Runs
+    that are not finite are left out, and their number is in the panel's title.
 
     Args:
         results: run name -> metrics, as :func:`mixjax.sweep` returns them.
@@ -62,16 +65,23 @@ def sweep_figure(results: Results) -> Any:
     numeric = [str(name) for data in results.values() for name, values in data.items() if holds_numbers(values)]
     numeric = list(dict.fromkeys(numeric))
     metrics = numeric[:_MAX_METRICS]
-    rows = [(run, varied) for run, dataset in results.items() for varied in _varied(dataset)]
-    size = 4.2 * max(len(metrics), 1), 2.9 * len(rows) + 0.6
-    figure, axes = plt.subplots(len(rows), max(len(metrics), 1), figsize=size, squeeze=False, layout="constrained")
+    groups = [(run, varied) for run, dataset in results.items() for varied in _varied(dataset)]
+    columns = min(max(len(metrics), 1), _MAX_COLUMNS)
+    rows_each = max(-(-len(metrics) // columns), 1)
+    num_rows = rows_each * len(groups)
+    size = 4.2 * columns, 2.9 * num_rows + 0.6
+    figure, axes = plt.subplots(num_rows, columns, figsize=size, squeeze=False, layout="constrained")
+    looks = _looks(results, metrics)
     handles: dict[str, Any] = {}  # label -> its line in the first panel that has it, which the legend shows
-    for panels, (run, varied) in zip(axes, rows, strict=True):
+    for place, (run, varied) in enumerate(groups):
+        panels = axes[place * rows_each : (place + 1) * rows_each].ravel()
+        for panel in panels[max(len(metrics), 1) :]:
+            panel.remove()
         for panel, metric in zip(panels, metrics, strict=False):
             if metric not in results[run]:
                 panel.set_axis_off()
                 continue
-            notes = _draw(panel, results[run][metric], varied, handles)
+            notes = _draw(panel, results[run][metric], varied, looks, handles)
             title = [run] if len(results) > 1 else []
             if notes:
                 title.append("; ".join(notes))
@@ -122,25 +132,56 @@ class _Curve(NamedTuple):
 
     Attributes:
         label: the line's text in the legend.
+        hue: the part of this text that chooses the colour.
+        rest: the other parts, which choose the marker.
         x: where its points lie.
         mean: over the seeds with finite values, one for each point.
         stderr: the standard error of the mean; NaN for fewer than two seeds.
     """
 
     label: str
+    hue: str
+    rest: str
     x: np.ndarray
     mean: np.ndarray
     stderr: np.ndarray
 
 
-def _draw(panel: Any, values: xr.DataArray, varied: _Varied, handles: dict[str, Any]) -> list[str]:
+def _looks(results: Results, metrics: list[str]) -> dict[str, tuple[int, int]]:
+    """Numbers the colour and the marker of each line's label, so that no two labels have both in common if possible."""
+    shown = [(data, data[name]) for data in results.values() for name in metrics if name in data]
+    dims = [dim for _, values in shown for dim in _text_dims(values)]
+    # The first of several that as many metrics have.
+    hue = max(dict.fromkeys(dims), key=dims.count, default=None)
+    curves = [
+        curve
+        for data, values in shown
+        for varied in _varied(data)
+        for curve in _curves(final_values(values)[0], varied, hue)[0]
+    ]
+    labels = {curve.label: curve for curve in curves}
+    hues = list(dict.fromkeys(curve.hue for curve in curves))
+    rests = list(dict.fromkeys(curve.rest for curve in curves))
+    if 1 < len(hues) <= _NUM_COLOURS and len(rests) <= len(_MARKERS):
+        return {label: (hues.index(curve.hue), rests.index(curve.rest)) for label, curve in labels.items()}
+    return {label: (i % _NUM_COLOURS, i // _NUM_COLOURS % len(_MARKERS)) for i, label in enumerate(labels)}
+
+
+def _text_dims(values: xr.DataArray) -> list[str]:
+    """Names the dimensions of a metric that have several texts as labels."""
+    dims = [str(dim) for dim in values.dims if dim in values.coords and values.sizes[dim] > 1]
+    return [dim for dim in dims if holds_text(values[dim])]
+
+
+def _draw(
+    panel: Any, values: xr.DataArray, varied: _Varied, looks: dict[str, tuple[int, int]], handles: dict[str, Any]
+) -> list[str]:
     """Draws one panel, adds new lines to the handles, and returns notes for the panel's title."""
     unit = values.attrs.get("units", "")
     values, at = final_values(values)
-    curves, lost = _curves(values, varied)
+    curves, lost = _curves(values, varied, None)
     for curve in curves:
-        number = list(handles).index(curve.label) if curve.label in handles else len(handles)
-        turn = number // 10 % len(_STYLES)
+        colour, marker = looks[curve.label]
         # Random points come in no order, and a line through them as they come would go back and forth.
         order = np.argsort(curve.x, kind="stable")
         drawn = panel.errorbar(
@@ -148,10 +189,10 @@ def _draw(panel: Any, values: xr.DataArray, varied: _Varied, handles: dict[str, 
             curve.mean[order],
             # A single seed has a standard error of NaN: the point is drawn without a bar.
             np.nan_to_num(curve.stderr[order]),
-            color=f"C{number % 10}",
+            color=f"C{colour}",
             # Points differ in all of their columns; a line through them would suggest that only this column varies.
-            ls="" if varied.dim == "point" else _STYLES[turn],
-            marker=_MARKERS[turn],
+            ls="" if varied.dim == "point" else _STYLES[marker % len(_STYLES)],
+            marker=_MARKERS[marker],
             ms=3,
             capsize=2,
             lw=1,
@@ -171,8 +212,14 @@ def _draw(panel: Any, values: xr.DataArray, varied: _Varied, handles: dict[str, 
     return notes
 
 
-def _curves(values: xr.DataArray, varied: _Varied) -> tuple[list[_Curve], int]:
-    """Returns the lines of a panel, and how many values they leave out because they are not finite."""
+def _curves(values: xr.DataArray, varied: _Varied, hue: str | None) -> tuple[list[_Curve], int]:
+    """Returns the lines of a panel, and how many values they leave out because they are not finite.
+
+    Args:
+        values: a metric at its last step.
+        varied: what lies on the horizontal axis.
+        hue: the dimension whose labels choose colours; without it the columns of a point do.
+    """
     swept = {str(dim) for dim in values.dims[: values.dims.index("seed")]}
     # Where no number varies, each line is one point.
     dim = varied.dim or "all"
@@ -192,15 +239,18 @@ def _curves(values: xr.DataArray, varied: _Varied) -> tuple[list[_Curve], int]:
     curves = []
     # Without another dimension, this loop runs once.
     for index in np.ndindex(*(values.sizes[line] for line in others)):
-        named = []
+        named = {}
         for line, i in zip(others, index, strict=True):
             if values.sizes[line] > 1:
                 # The label of a metric's own dimension speaks for itself, and so do the columns of a point.
                 is_axis = line in swept and not column_names(values, line)
-                named.append(f"{line}={texts[line][i]}" if is_axis else texts[line][i])
+                named[line] = f"{line}={texts[line][i]}" if is_axis else texts[line][i]
         for text, places in groups.items():
-            label = ", ".join([text] * bool(text) + named)
-            curves.append(_Curve(label, x[places], mean.values[places, *index], stderr.values[places, *index]))
+            parts = ({"point": text} if text else {}) | named
+            own = parts.get(hue or "point", "")
+            rest = ", ".join(part for line, part in parts.items() if line != (hue or "point"))
+            numbers = x[places], mean.values[places, *index], stderr.values[places, *index]
+            curves.append(_Curve(", ".join(parts.values()), own, rest, *numbers))
     return curves, int((~finite).sum())
 
 

@@ -15,9 +15,9 @@ def test_methods_within_a_result(compared, write):
     assert title == "loss [nats]: method compared with sgd, lower is better"
     assert where == "toy; step = 20 (last)"
     assert rows == [
-        ["method", "mean", "baseline", "difference", "better in", "p (Holm)", "left out"],
-        ["erma", "-98.50", "-98.25", "-0.25 ± 0.48", "2 of 4, 1 tie", "0.64", "0"],
-        ["va", "-96.25", "-98.25", "2.00 ± 0.41", "0 of 4", "0.033", "0"],
+        ["method", "mean", "baseline", "difference", "better in", "p (Holm)", "verdict", "left out"],
+        ["erma", "-98.50", "-98.25", "-0.25 ± 0.48", "2 of 4, 1 tie", "0.64", "undecided", "0"],
+        ["va", "-96.25", "-98.25", "2.00 ± 0.41", "0 of 4", "0.033", "worse", "0"],
     ]
     assert "Holm-corrected for the number of tests in the table, 2" in notes
     assert compared("toy", "--better", "higher")[2][2][4] == "4 of 4"
@@ -47,8 +47,8 @@ def test_results_are_paired_by_seed(compared, write):
     assert title.startswith("loss [nats]: result compared with before, lower")
     assert where.startswith("before, after; step = 20 (last)")
     assert rows == [
-        ["result", "mean", "baseline", "difference", "better in", "p (Holm)", "left out", "unpaired"],
-        ["after", "-98.67", "-97.67", "-1 ± 0", "3 of 3", "-", "0", "2"],
+        ["result", "mean", "baseline", "difference", "better in", "p (Holm)", "verdict", "left out", "unpaired"],
+        ["after", "-98.67", "-97.67", "-1 ± 0", "3 of 3", "-", "better", "0", "2"],
     ]
     assert "after differs from before in steps = 7 (5), run.CNN, wide.width = 3 (9)" in notes
     assert "unpaired: seeds that only the label has, or only the baseline" in notes
@@ -64,8 +64,8 @@ def test_runs_that_diverged_are_left_out(compared, write):
     values[0, 0, 0, 0] = math.nan  # sgd, before the last step
     write("toy", dataset(loss=values))
     _, _, rows, notes = compared("toy", *LOWER)
-    assert rows[1] == ["erma", "-96.50", "-97.00", "0.50 ± 0.50", "0 of 2, 1 tie", "0.5", "2"]
-    assert rows[2] == ["va", "-95", "-98", "3", "0 of 1", "-", "3"]
+    assert rows[1] == ["erma", "-96.50", "-97.00", "0.50 ± 0.50", "0 of 2, 1 tie", "0.5", "undecided", "2"]
+    assert rows[2] == ["va", "-95", "-98", "3", "0 of 1", "-", "undecided", "3"]
     assert "need two paired seeds" in notes and "in the table, 1" in notes
     assert compared("toy", *LOWER, "--mean", "step")[2][1][-1] == "2"  # a mean over what is not finite is not finite
 

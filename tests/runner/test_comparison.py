@@ -87,6 +87,26 @@ def test_errors_and_p_values_are_scipys():
     assert (table.p_holm >= table.p_value).all() and not table.p_holm.equals(table.p_value)
 
 
+@pytest.mark.parametrize(
+    ("erma", "verdict"),
+    [
+        ([2, 2.1, 1.9, 2], "better"),
+        ([4, 4.1, 3.9, 4], "worse"),
+        ([2, 4, 3.5, 2.4], "undecided"),
+        ([3, 3, 3, 3], "undecided"),
+        ([2, 2, 2, 2], "better"),  # the same difference in all seeds
+        ([2, 2.1, 1.9, math.nan], "better"),
+        ([2, 2, math.nan, math.nan], "undecided"),
+        ([1e200, -1e200, 1e200, 1e200], "undecided"),
+    ],
+)
+def test_the_verdict_is_that_of_holm_at_five_percent_either_way(erma, verdict):
+    values = frame({"sgd": [3.0] * 4, "erma": erma})
+    opposite = {"better": "worse", "worse": "better", "undecided": "undecided"}
+    assert only(paired_table(values, "loss", "method", better="lower")).verdict == verdict
+    assert only(paired_table(values, "loss", "method", better="higher")).verdict == opposite[verdict]
+
+
 def test_seeds_that_diverged_are_left_out_and_counted():
     sgd = [1.0, math.nan, 3.0, math.inf, 5.0, 6.0]
     erma = [0.5, 1.0, math.nan, math.inf, -math.inf, 5.0]

@@ -109,3 +109,22 @@ def test_metrics_that_are_left_out_are_said():
 
     figure = sweep_figure({"run": mixjax.sweep(train, seeds=2)})
     assert len(figure.axes) == 6 and figure.get_suptitle().endswith("; 6 of 8 metrics")
+
+
+def test_panels_wrap_and_a_method_has_one_colour_in_all_of_them():
+    def train(key, hparams, data):
+        accuracies = hparams["rate"] * jnp.arange(12.0).reshape(3, 4)
+        return {"groups": accuracies, "weights": accuracies} | {name: accuracies.min(1) for name in ("a", "b", "worst")}
+
+    one, two = ("method",), ("method", "group")
+    own = {"a": one, "b": one, "worst": one, "groups": two, "weights": two}
+    coords = {"method": ["erm", "dro", "va"], "group": ["w", "x", "y", "z"]}
+    result = mixjax.sweep(train, seeds=2, axes={"rate": [1.0, 2.0]}, dims=own, coords=coords)
+    figure = sweep_figure({"one": result, "two": result})
+    assert len(figure.axes) == 10 and figure.get_size_inches()[0] < 13
+    for panel in figure.axes:
+        bars = [bars.lines[0] for bars in panel.containers]
+        # At the first rate the height tells which method a line belongs to.
+        methods = {line.get_color(): int(line.get_ydata()[0]) // 4 for line in bars}
+        assert methods == {"C0": 0, "C1": 1, "C2": 2}
+        assert len({(line.get_color(), line.get_marker()) for line in bars}) == len(bars) in (3, 12)

@@ -55,7 +55,7 @@ def comparison_page(
                 Cell(texts[place - 1], float(row.baseline), "number"),
                 Cell("" if drawn is None else drawn, float(row.difference)),
                 Cell(texts[place], float(row.difference), "number"),
-                *(Cell(text, _number(text), "number") for text in texts[place + 1 :]),
+                *(_statistic(text) for text in texts[place + 1 :]),
             ]
         )
     columns = [*header[:place], "95 % interval", *header[place:]]
@@ -68,6 +68,11 @@ def comparison_page(
     ]
     head = [element("h1", title), element("p", where, class_="soft")]
     return document(f"{title} - mixjax", *head, sections(parts))
+
+
+def _statistic(text: str) -> Cell:
+    """Returns a cell that is sorted by its number, or by its text where it is a word, such as a verdict."""
+    return Cell(text) if text.isalpha() else Cell(text, _number(text), "number")
 
 
 def _number(text: str) -> float:
