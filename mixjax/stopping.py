@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 __all__ = ["Preempted", "check_preempted", "is_preempted", "preemptible"]
 
@@ -17,6 +18,12 @@ _LOG = logging.getLogger(__name__)
 _SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]
 
 _received: signal.Signals | None = None
+
+_before: dict[signal.Signals, Any] | None = None
+"""The handlers that a block under way has replaced; None outside of blocks."""
+
+# Each thread has a mask of its own, and any may fork.
+_held = threading.local()
 
 
 class Preempted(SystemExit):
@@ -50,7 +57,9 @@ def preemptible() -> Iterator[None]:
     ends the process at once, without saving. The command ``mixjax run`` does this itself.
 
     In another thread than the main one nothing changes: Python handles signals in the main thread only. A signal that
-    the process ignores stays ignored.
+    the process ignores stays ignored. A block inside another one changes nothing either: the outer one's goes on. At
+    the end of a block a signal that no sweep has noticed is forgotten, so that a script's sweeps belong into one block.
+    Processes that are forked inside a block, such as workers of a loader, take signals as they did before it.
 
     Yields:
         Nothing.
@@ -60,19 +69,20 @@ def preemptible() -> Iterator[None]:
         >>> with preemptible():
         ...     result = mixjax.sweep(lambda key, hparams, data: {"x": 1.0}, seeds=2)
     """
-    global _received
-    if threading.current_thread() is not threading.main_thread():
+    global _received, _before
+    if _before is not None or threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     # None is a handler that is not Python's, which could not be put back.
     ours = [number for number, handler in before.items() if handler not in (signal.SIG_IGN, None)]
+    _before = {number: before[number] for number in ours}
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     # Python calls a handler between two of its own instructions, and a call of a compiled program may take minutes. The
     # number of a signal is in the pipe at once, and a thread reads it meanwhile.
     for number in ours:
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, _nothing)
     wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     watcher = threading.Thread(target=_watch, args=(reader, ours), daemon=True)
     watcher.start()
@@ -82,11 +92,44 @@ def preemptible() -> Iterator[None]:
         signal.set_wakeup_fd(wakeup)
         for number in ours:
             signal.signal(number, before[number])
+        _before = None
         # The end of the pipe ends the thread.
         os.close(writer)
         watcher.join()
         os.close(reader)
         _received = None
+
+
+def _nothing(*_: Any) -> None:
+    """Handles a signal that the pipe has told of already."""
+
+
+def _hold() -> None:
+    """Holds back signals while a process is forked: until its handlers are its own, they would be its parent's."""
+    _held.mask = None if _before is None else signal.pthread_sigmask(signal.SIG_BLOCK, _before)
+
+
+def _release() -> None:
+    if _held.mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, _held.mask)
+
+
+def _leave() -> None:
+    """Puts a forked process's handlers back: the pipe is its parent's, who would take its signals for their own."""
+    global _received, _before
+    if _before is not None:
+        signal.set_wakeup_fd(-1)
+        for number, handler in _before.items():
+            # A handler that the code inside the block has installed meanwhile stays.
+            if signal.getsignal(number) is _nothing:
+                signal.signal(number, handler)
+        _received = _before = None
+    _release()
+
+
+# Windows has no fork.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_hold, after_in_parent=_release, after_in_child=_leave)
 
 
 def _watch(reader: int, ours: list[signal.Signals]) -> None:

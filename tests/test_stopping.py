@@ -1,5 +1,6 @@
 """SIGTERM and SIGUSR1 in the middle of a sweep: what was done is saved, and the same call goes on."""
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -117,3 +118,24 @@ def test_in_another_thread_nothing_changes():
     thread.start()
     thread.join()
     assert found == [signal.getsignal(signal.SIGTERM)]
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system has no fork")
+def test_the_signals_of_forked_processes_are_their_own():
+    with preemptible():
+        for _ in range(20):
+            # As a pool ends its workers; the second SIGTERM would end this process.
+            worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+            worker.start()
+            worker.terminate()
+            worker.join(10)
+            assert worker.exitcode == -signal.SIGTERM and not is_preempted()
+
+
+def test_a_signal_inside_an_inner_block_is_not_forgotten_at_its_end():
+    with preemptible():
+        with preemptible():
+            send(signal.SIGTERM)
+        with pytest.raises(Preempted):
+            check_preempted()
+    assert not is_preempted()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from mixjax.numbers import check_choice, check_non_negative, check_positive, check_range, is_concrete
+from mixjax.numbers import check_choice, check_positive, check_range, is_concrete
 from mixjax.samplers.scored.types import ImportanceKind
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def check_insertion(growing: bool, indices: Any, values: Any, prior: Any) -> Non
     for name, array in (("values", values), ("prior", prior)):
         if np.shape(array) not in ((), np.shape(indices)):
             raise ValueError(f"{name} must be a scalar or have shape {np.shape(indices)}, got {np.shape(array)}.")
-    check_non_negative("prior", prior)
+    check_range("prior", prior, 0.0)
 
 
 def check_removal(n: int, before: int, indices: Any, axis_name: str | None = None) -> np.ndarray:

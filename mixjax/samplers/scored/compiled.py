@@ -40,9 +40,9 @@ _ZERO, _ONE = np.float32(0), np.float32(1)
 _LARGEST = np.float32(1e30)
 _TINY = np.finfo(np.float32).tiny
 _PARITY = np.uint32(0x1BD11BDA)
-# 2^-300 to 2^300: a look-up takes less time than ldexp.
-_LOWEST, _SHIFT = 300, PIECES.bit_length() - 1
-_OCTAVES = np.exp2(np.arange(-_LOWEST, _LOWEST + 1, dtype=np.float64))
+# 2^-512 to 2^511: a look-up takes less time than ldexp.
+_LOWEST, _SHIFT = 512, PIECES.bit_length() - 1
+_OCTAVES = np.exp2(np.arange(-_LOWEST, _LOWEST, dtype=np.float64))
 
 
 def _compile(function: Callable) -> Callable:
@@ -64,7 +64,8 @@ def _exp(x):
     rest = wide - pieces * PIECE
     whole = np.int64(pieces)
     within = POWERS[whole & (PIECES - 1)] * (1.0 + rest * (1.0 + 0.5 * rest))
-    return np.float32(within * _OCTAVES[(whole >> _SHIFT) + _LOWEST])
+    # The mask changes no number. A NaN has no whole pieces, and without the mask would read past the table's ends.
+    return np.float32(within * _OCTAVES[((whole >> _SHIFT) + _LOWEST) & (2 * _LOWEST - 1)])
 
 
 @_compile
@@ -412,9 +413,11 @@ def draw_distinct(key, batch, n, width, starts, values, rows, log_prior, prior_r
     indices, weights = np.empty(batch, np.int32), np.zeros(batch, np.float32)
     # The perturbed log-mass of the first example left out; there may be fewer examples than that.
     threshold = maxima[batch] if nodes.size == k else _NO_MASS
+    # Without any example there is no node to repeat, and compiled code checks no bounds.
+    repeated = nodes[0] if nodes.size else 0
     for b in range(batch):
         drawn = b < nodes.size
-        indices[b] = nodes[b] if drawn else nodes[0]
+        indices[b] = nodes[b] if drawn else repeated
         if drawn:
             inclusion = -_expm1(-_exp(logs[b] - threshold))
             weights[b] = np.float32(batch) * _exp(_prior_of(nodes[b], log_prior, log_uniform)) / inclusion

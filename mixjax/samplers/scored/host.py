@@ -251,7 +251,7 @@ class HostSampler(HostHistory):
         """Finds the ``k`` examples of largest value, descending, in O(n).
 
         Returns:
-            int32 ``indices [k]`` and float32 ``values [k]``.
+            int32 ``indices [k]`` and float32 ``values [k]``. Empty slots of a ``growing`` sampler come last, with -inf.
 
         Raises:
             ValueError: ``k`` outside [1, n].
@@ -259,8 +259,12 @@ class HostSampler(HostHistory):
         k = as_size("k", k)
         if not 1 <= k <= self.n:
             raise ValueError(f"k must be in [1, {self.n}], got {k}.")
-        indices = host_tree.top_k(self.values, k)
-        return indices.astype(np.int32), self.values[indices]
+        values = self.values
+        if self.growing:
+            # An empty slot keeps the value of the example before.
+            values = np.where(self._prior_of(np.arange(self.n)) > -np.inf, values, np.float32(-np.inf))
+        indices = host_tree.top_k(values, k)
+        return indices.astype(np.int32), values[indices]
 
     def _log_probs_around_update(self, indices, new, finite):
         """Returns the batch's log-probabilities before and after an update, which is undone."""

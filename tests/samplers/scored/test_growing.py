@@ -82,6 +82,14 @@ def test_the_first_examples_can_be_given_at_the_start():
     assert np.allclose(hardness(5, 1.0, growing=True).log_probs(hardness(5, 1.0, growing=True).init(2.0)), -np.log(5))
 
 
+@pytest.mark.parametrize(("beta", "settings"), SETTINGS)
+def test_draws_of_no_example_have_no_meaning_and_touch_no_other_memory(beta, settings):
+    for slots in (5, 100):
+        ways = [HostSampler(slots, [], beta, growing=True, compiled=way, **settings) for way in (False, None)]
+        for indices, weights in (ours.sample(0, 4) for ours in ways):
+            assert indices.tolist() == [0] * 4 and not (weights > 0).any()
+
+
 def test_what_is_inserted_forgets_the_example_before_it():
     sampler = with_ages(hardness(4, 1.0, growing=True, decay=0.9))
     state = sampler.update(sampler.init(1.0), jnp.array([0, 1]), jnp.array([5.0, 5.0]))
@@ -91,6 +99,13 @@ def test_what_is_inserted_forgets_the_example_before_it():
     # Of the batch's losses, 7 is the largest finite one.
     state = sampler.insert(state, jnp.array([2, 3]), jnp.array([jnp.inf, 7.0]))
     assert state.values.tolist()[2:] == [7.0, 7.0]
+
+
+def test_the_hardest_are_examples_not_empty_slots():
+    slots = HostSampler(4, [5.0, -1.0, -2.0], growing=True)
+    slots.insert([0], [9.0], 0.0)
+    indices, values = slots.hardest(3)
+    assert indices.tolist() == [1, 2, 0] and values.tolist() == [-1.0, -2.0, -np.inf]
 
 
 def test_what_does_not_fit_is_named():
@@ -103,8 +118,9 @@ def test_what_does_not_fit_is_named():
             insert(np.array([0]), np.array([1.0]), np.ones(2))
         with pytest.raises(ValueError, match="indices must be a vector"):
             insert(np.array(0), np.array(1.0))
-        with pytest.raises(ValueError, match="prior must be"):
-            insert(np.array([0]), np.array([1.0]), -1.0)
+        for weight in (-1.0, np.inf, np.nan):
+            with pytest.raises(ValueError, match="prior must be"):
+                insert(np.array([0]), np.array([1.0]), weight)
     for make in (lambda **k: hardness(4, 1.0, **k), lambda **k: HostSampler(4, 1.0, **k)):
         with pytest.raises(ValueError, match="a growing sampler takes no prior"):
             make(growing=True, prior=np.ones(4))
