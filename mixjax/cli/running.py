@@ -1,6 +1,7 @@
 """The work that ``mixjax run`` and ``mixjax sweep`` share: progress bars, trackers, and what they print."""
 
 import contextlib
+import json
 import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ import typer
 
 from mixjax.cli.terminal import Mistake, refusals_placed, reported
 from mixjax.runner import configs
+from mixjax.runner.experiment import HostDryRun
 from mixjax.runner.rehearsal import RehearsalError
 from mixjax.runner.texts import aligned, claim_texts
 from mixjax.stopping import preemptible
@@ -68,7 +70,7 @@ def run_config(
     # Before anything is compiled: a mistake should cost no time.
     target = results.check_out(Path("results", config.name) if out is None else out)
     if dry_run:
-        _show_dry_run(experiment.dry_run(config))
+        _show_dry_run(experiment.dry_run(config), target)
         chunks = target.with_name(f"{target.name}.chunks")
         if chunks.exists():
             typer.echo(
@@ -132,10 +134,12 @@ def _opened(names: Sequence[str], target: Path, config: configs.Config) -> Itera
         yield tracking.together(*opened) if opened else None
 
 
-def _show_dry_run(runs: Mapping[str, DryRun]) -> None:
-    """Prints the size and the time of each run."""
+def _show_dry_run(runs: Mapping[str, DryRun | HostDryRun], target: Path) -> None:
+    """Prints the size and the time of each run; of loops on the host, what would be run."""
+    loops = {name: found for name, found in runs.items() if isinstance(found, HostDryRun)}
+    programs = {name: found for name, found in runs.items() if isinstance(found, DryRun)}
     rows = [("[[run]]", "runs", "chunks", "memory per device", "operations per run", "compilation", "time")]
-    for name, sized in runs.items():
+    for name, sized in programs.items():
         rows.append(
             (
                 name,
@@ -147,11 +151,36 @@ def _show_dry_run(runs: Mapping[str, DryRun]) -> None:
                 f"{sized.run_seconds:.3g} s",
             )
         )
+    for line in aligned(rows) if programs else ():
+        typer.echo(line)
+    if loops:
+        _show_loops(loops)
+    seconds = sum(sized.compile_seconds + sized.run_seconds for sized in programs.values())
+    total = sum(sized.num_runs for sized in programs.values())
+    if programs:
+        typer.echo(f"\n{total} runs in about {seconds:.3g} s")
+    typer.echo(f"the result would go to {_shown(target)}; nothing was written")
+
+
+def _show_loops(loops: Mapping[str, HostDryRun]) -> None:
+    """Prints the runs of loops on the host, and what is known of them before they run."""
+    rows = [("[[run]]", "runs", "seeds", "settings")]
+    for name, found in loops.items():
+        settings = ", ".join(f"{key} = {json.dumps(values)}" for key, values in found.settings.items())
+        first, last = found.seeds
+        seeds = str(first) if first == last else f"{first} to {last}"
+        rows.append((name, str(found.num_runs), seeds, settings or "-"))
     for line in aligned(rows):
         typer.echo(line)
-    seconds = sum(sized.compile_seconds + sized.run_seconds for sized in runs.values())
-    total = sum(sized.num_runs for sized in runs.values())
-    typer.echo(f"\n{total} runs in about {seconds:.3g} s; nothing was written")
+    total = sum(found.num_runs for found in loops.values())
+    if all(found.is_rehearsed for found in loops.values()):
+        rehearsal = "The figure, the claims and the summary were tried on made-up results."
+    else:
+        rehearsal = "The figure, the claims and the summary cannot be tried before the runs."
+    typer.echo(
+        f"\n{total} runs, one after the other. Each is an ordinary loop in Python: its memory and its time are not "
+        f"known before it runs. {rehearsal}"
+    )
 
 
 def _show_result(path: Path) -> None:

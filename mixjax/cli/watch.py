@@ -1,5 +1,6 @@
 """Defines the command ``mixjax watch``. Packages that are slow to import are imported when the command runs."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -40,6 +41,8 @@ def watch(
 
         from mixjax.cli.watching import watch_run
 
+        if not math.isfinite(every):
+            raise Mistake(f"--every takes a number of seconds of at least 0.2, got {every}")
         page = None
         if html or out is not None:
             page = output_file("--out", Path("watch.html") if out is None else out, (".html",))

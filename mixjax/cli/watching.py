@@ -15,8 +15,7 @@ from rich.text import Text
 
 from mixjax.files import write_whole
 from mixjax.runner.domain_rows import DomainRow, domain_rows, worst_domain
-from mixjax.runner.pages.watching import watch_page
-from mixjax.runner.texts import seconds_text
+from mixjax.runner.pages.watching import runs_text, state_text, time_texts, watch_page
 from mixjax.runner.watching import Progress, View, view
 
 __all__ = ["drawn", "watch_run"]
@@ -49,7 +48,7 @@ def watch_run(path: Path, *, once: bool, every: float, page: Path | None, consol
         while seen.state != "finished":
             start, used = time.monotonic(), time.process_time()
             found = view(path, seen)
-            if found.stamp != seen.stamp:
+            if (found.stamp, found.is_silent) != (seen.stamp, seen.is_silent):
                 _write(page, found, every)
             seen = found
             live.update(drawn(seen, console), refresh=True)
@@ -93,25 +92,23 @@ def drawn(seen: View, console: Console) -> RenderableType:
 def _head(seen: View, console: Console) -> Text:
     text = Text(seen.folder.as_posix(), style="bold", overflow="fold")
     text.append("  ")
-    text.append(seen.state, style=_STYLES[seen.state])
+    text.append(state_text(seen), style="yellow" if seen.is_silent else _STYLES[seen.state])
     if seen.state == "waiting":
         text.append("  nothing is written yet: the program is being compiled, or the run has not begun")
         return text
     if seen.state == "running" and seen.ledger is None and not any(part.total for part in seen.parts):
         text.append("  the first runs are being compiled or computed")
-    if seen.eta is not None:
-        text.append(f"  {seconds_text(round(seen.eta))} left")
-    if seen.state == "running":
-        text.append(f"  last written {seconds_text(round(seen.age))} ago")
+    for part in time_texts(seen):
+        text.append(f"  {part}")
     return text
 
 
 def _progress(parts: Sequence[Progress], console: Console) -> Table:
     # The part at work stays in sight.
-    at_work = max((i for i, part in enumerate(parts) if part.total), default=0)
+    at_work = max((i for i, part in enumerate(parts) if part.is_begun), default=0)
     first = max(min(at_work - _MAX_PARTS // 2, len(parts) - _MAX_PARTS), 0)
     shown = parts[first : first + _MAX_PARTS]
-    done = [f"{part.done:.4g}/{part.total}" if part.total else "not begun" for part in shown]
+    done = [runs_text(part, "/") for part in shown]
     names = [part.name or "runs" for part in shown]
     bar_width = min(max(console.width // 6, 8), 24)
     name_width = min(max(map(cell_len, names)), max(console.width // 3, 6))

@@ -104,7 +104,7 @@ def read_tail(path: str | os.PathLike) -> Tail | None:
         same = starts[-2:-1] if lines[starts[-1]]["domains"] == lines[starts[-2:][0]]["domains"] else []
         return _tail(lines[(same or starts)[-1] :])
     # A file of other JSON, or of a newer version.
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError):
         return None
 
 

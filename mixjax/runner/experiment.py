@@ -26,9 +26,10 @@ import re
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
+import numpy as np
 
 from mixjax import sweeps
 from mixjax.files import claimed
@@ -45,13 +46,14 @@ from mixjax.sweeps import DryRun, HostLoop, Record, Segments, Sweep, loop, on_ho
 from mixjax.sweeps.checkpoints import remove_chunks
 from mixjax.sweeps.prepared import Prepared
 from mixjax.sweeps.progress import Tracker, together
+from mixjax.sweeps.runs import Runs
 from mixjax.sweeps.space import check_space, checkpoint_bytes
 from mixjax.sweeps.spec import Train
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Experiment", "ReportError", "dry_run", "run"]
+__all__ = ["Experiment", "HostDryRun", "ReportError", "dry_run", "run"]
 
 
 def _sweep_figure(results: Results) -> Figure:
@@ -130,8 +132,27 @@ class ReportError(RuntimeError):
         self.path, self.failures = path, dict(failures)
 
 
-def dry_run(config: Config) -> dict[str, DryRun]:
+class HostDryRun(NamedTuple):
+    """Holds what is known of a sweep of a :class:`mixjax.sweeps.HostLoop` before it is run: no size and no time.
+
+    Attributes:
+        num_runs: points times seeds.
+        seeds: the first seed and the last one.
+        settings: hyperparameter -> its values, where there are several.
+        is_rehearsed: whether figure, claims and summary were tried on made-up results. They are where the experiment
+            allows it and names the dimensions of its metrics with their labels.
+    """
+
+    num_runs: int
+    seeds: tuple[int, int]
+    settings: dict[str, list]
+    is_rehearsed: bool
+
+
+def dry_run(config: Config) -> dict[str, DryRun | HostDryRun]:
     """Sizes and times each run of a config: compiles its program, and calls the program once.
+
+    A :class:`mixjax.sweeps.HostLoop` has no program. Its runs are counted only.
 
     Args:
         config: from :func:`mixjax.runner.configs.load`.
@@ -144,14 +165,26 @@ def dry_run(config: Config) -> dict[str, DryRun]:
         RehearsalError: as :func:`run`.
         TypeError: the function that the config names does not return an :class:`Experiment`.
     """
-    _rehearse(config, [(item, parts_of(config, item)) for item in config.runs])
-    found = {}
+    *_, is_rehearsed = _rehearse(config, [(item, parts_of(config, item)) for item in config.runs])
+    found: dict[str, DryRun | HostDryRun] = {}
     for item in config.runs:
+        done_before = 0
         for part in parts_of(config, item):
-            experiment, spec = _sweep_of(config, part)
+            experiment, spec = _sweep_of(config, part, done_before)
+            done_before += spec.num_runs
+            if isinstance(spec.train, HostLoop):
+                found[part.title] = _host_dry_run(spec, is_rehearsed)
+                continue
             with axes_are_numbers(config, experiment, part):
                 found[part.title] = sweeps.dry_run(spec)
     return found
+
+
+def _host_dry_run(spec: Sweep, is_rehearsed: bool) -> HostDryRun:
+    runs = Runs(spec.axes or {}, spec.points or {}, spec.seeds, spec.first_seed, spec.paired)
+    settings = {name: np.asarray(values).tolist() for name, values in {**runs.axes, **runs.points}.items()}
+    settings = {name: values for name, values in settings.items() if len(values) > 1}
+    return HostDryRun(runs.num, (int(min(runs.seeds)), int(max(runs.seeds))), settings, is_rehearsed)
 
 
 def run(
@@ -265,7 +298,7 @@ def _run_sweeps(
     """Runs the sweep of each run. Returns all metrics, the first experiment without its data, and the kept files."""
     all_parts = [(item, parts_of(config, item)) for item in config.runs]
     # A mistake in a later run, or after the last one, must not cost the time of all runs.
-    made, needed = _rehearse(config, all_parts)
+    made, needed, _ = _rehearse(config, all_parts)
     check_space(chunks, needed)
     if jax.process_index() == 0:
         tracker = _names_first(chunks, [part.title for _, parts in all_parts for part in parts], tracker)
@@ -307,11 +340,12 @@ def _run_sweeps(
 
 def _rehearse(
     config: Config, all_parts: Sequence[tuple[Run, Sequence[Part]]]
-) -> tuple[tuple[Experiment, Sweep] | None, dict[str, int]]:
+) -> tuple[tuple[Experiment, Sweep] | None, dict[str, int], bool]:
     """Traces every part of every run, and tries what comes after the runs on made-up results of their shapes.
 
     Returns:
-        The first part's experiment and its sweep, and the bytes on disk that the parts need, by their titles.
+        The first part's experiment and its sweep; the bytes on disk that the parts need, by their titles; whether there
+        was something to try.
     """
     first, needed, outlines = None, {}, {}
     # The first part comes last, so that its data are the only ones that stay in memory.
@@ -331,9 +365,11 @@ def _rehearse(
             for item, parts in all_parts
         }
 
-    if first is not None and first[0].is_rehearsed and all(one.shapes is not None for one in outlines.values()):
-        rehearse(first[0], make)
-    return first, needed
+    has_shapes = all(one.shapes is not None for one in outlines.values())
+    if first is None or not first[0].is_rehearsed or not has_shapes:
+        return first, needed, False
+    rehearse(first[0], make)
+    return first, needed, True
 
 
 def _folder_name(run: str, number: int) -> str:

@@ -6,7 +6,9 @@ Only the ends of these files are read, and nothing of JAX is loaded, so that wat
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -25,6 +27,10 @@ RUNS = "runs.json"
 _BYTES = 2**18
 # Rates are those of the last records, so that a run that slows down shows it.
 _RECENT = 8
+# The numbers of a record, and what stands for one that is left out; NaN for those that no record is without.
+_NUMBERS = {"done": math.nan, "total": math.nan, "seconds": math.nan, "segment": 0, "segments": 1, "diverged": 0}
+# A run that has written nothing for so many seconds, and so many times as long as between its records, may have ended.
+_SILENT_SECONDS, _SILENT_TIMES = 60.0, 10.0
 
 
 class Progress(NamedTuple):
@@ -34,11 +40,13 @@ class Progress(NamedTuple):
         name: as the config names it; "" for a sweep of your own.
         done: runs that are done, fractions of runs at work among them; NaN where no record tells.
         total: runs in all; 0 where no record tells.
+        is_begun: whether it is at work, or done. A part at work may have no record yet.
         segment: segments of the chunk at work that are done.
         segments: segments of a run.
         diverged: runs with values that are not finite.
         rate: runs a second, lately; 0 where it is not known.
         seconds: time since the part began.
+        pause: seconds between two of the last records, at most; infinite where there is none.
         metrics: metric -> mean of its last value.
         by_domain: metric -> domain -> mean.
     """
@@ -46,11 +54,13 @@ class Progress(NamedTuple):
     name: str
     done: float
     total: int
+    is_begun: bool = True
     segment: int = 0
     segments: int = 1
     diverged: int = 0
     rate: float = 0.0
     seconds: float = 0.0
+    pause: float = math.inf
     metrics: Mapping[str, float | None] = MappingProxyType({})
     by_domain: Mapping[str, Mapping[str, float | None]] = MappingProxyType({})
 
@@ -63,7 +73,8 @@ class View(NamedTuple):
         state: "waiting", "running" or "finished".
         parts: how far each part is, in order; those without a record have not begun.
         age: seconds since something was last written; infinite where nothing was.
-        eta: seconds that are left, or None where it cannot be told.
+        eta: seconds that are left of the part at work, or None where it cannot be told. Other parts may be slower or
+            quicker: their methods or shapes differ.
         ledger: where the live mix is that was written to last, or None.
         ledger_name: what tells it from other ledgers, such as "method=erma,seed=7".
         stamp: changes whenever a file that was read does.
@@ -77,6 +88,20 @@ class View(NamedTuple):
     ledger: Tail | None
     ledger_name: str
     stamp: tuple
+
+    @property
+    def is_last_part(self) -> bool:
+        """Tells whether no part is left beside the one at work."""
+        return sum(not part.total or part.done < part.total for part in self.parts) <= 1
+
+    @property
+    def is_silent(self) -> bool:
+        """Tells whether nothing was written for so long that the run has perhaps ended: by itself, or killed."""
+        begun = [part for part in self.parts if part.is_begun]
+        # A loop that writes nothing but a ledger has no records that would tell how often it writes.
+        pause = begun[-1].pause if begun else 0.0 if self.ledger is not None else math.inf
+        silence = max(_SILENT_SECONDS, _SILENT_TIMES * pause)
+        return self.state == "running" and math.isfinite(self.age) and self.age > silence
 
 
 def write_runs(chunks: Path, names: list[str]) -> None:
@@ -118,7 +143,7 @@ def view(path: str | os.PathLike, before: View | None = None) -> View:
     # A file of records may be named itself.
     records = place if place.suffix == ".jsonl" else place / "progress.jsonl"
     ledgers = _ledgers(place)
-    stamp = (is_written, *map(_stamp, (records, place / RUNS, *ledgers[:1])))
+    stamp = (is_written, *map(_stamp, (records, place / RUNS, *_begun(place)[-1:], *ledgers[:1])))
     age = max(time.time() - max((each[2] for each in stamp[1:] if each), default=-float("inf")), 0.0)
     if before is not None and before.stamp == stamp:
         return before._replace(age=age)
@@ -153,16 +178,24 @@ def _parts(place: Path, records: Path) -> list[Progress]:
     known: dict[str, list[dict[str, Any]]] = {name: [] for name in _names(place)}
     for record in _records(records):
         name = str(record.get("run", ""))
-        known[name] = [*known.get(name, []), record][-_RECENT:]
+        known.setdefault(name, []).append(record)
     parts = [_progress(name, found) for name, found in known.items()]
-    at_work = max((i for i, part in enumerate(parts) if part.total), default=0)
+    num_begun = len(_begun(place))
+    parts = [part._replace(is_begun=part.total > 0 or i < num_begun) for i, part in enumerate(parts)]
+    at_work = max((i for i, part in enumerate(parts) if part.is_begun), default=0)
     # Parts run one after the other. Those before the one at work are done, though their records may be far back.
-    return [_done(part, parts[at_work].total) if i < at_work else part for i, part in enumerate(parts)]
+    total = max((part.total for part in parts), default=0)
+    return [_done(part, total) if i < at_work else part for i, part in enumerate(parts)]
+
+
+def _begun(place: Path) -> list[Path]:
+    """Returns the folders of the parts that have begun, in order."""
+    return sorted(place.glob("run_[0-9]*"))
 
 
 def _done(part: Progress, total: int) -> Progress:
     total = part.total or total
-    return part._replace(done=float(total), total=total)
+    return part._replace(done=float(total) if total else math.nan, total=total, is_begun=True)
 
 
 def _names(place: Path) -> list[str]:
@@ -185,9 +218,10 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
     for piece in pieces[1:] if size > _BYTES else pieces:
         try:
             record = json.loads(piece)
-            if {"done", "total", "seconds"} <= record.keys():
+            # What is no finite number cannot be counted with.
+            if all(math.isfinite(record.get(name, default)) for name, default in _NUMBERS.items()):
                 yield record
-        except (ValueError, AttributeError, RecursionError):
+        except (ValueError, TypeError, AttributeError, RecursionError, OverflowError):
             continue
 
 
@@ -196,12 +230,9 @@ def _progress(name: str, records: list[dict[str, Any]]) -> Progress:
         return Progress(name, float("nan"), 0)
     last = records[-1]
     # A sweep that went on in another process counts its seconds anew: only records of the last one are compared.
-    same = [record for record in records if record["seconds"] <= last["seconds"]]
-    rate = 0.0
-    if len(same) > 1 and same[-1]["seconds"] > same[0]["seconds"]:
-        rate = (same[-1]["done"] - same[0]["done"]) / (same[-1]["seconds"] - same[0]["seconds"])
-    elif last["seconds"] > 0:
-        rate = last["done"] / last["seconds"]
+    starts = [i for i in range(1, len(records)) if records[i]["seconds"] < records[i - 1]["seconds"]]
+    same = records[max(starts, default=0) :]
+    times = [0.0, *(record["seconds"] for record in same)][-_RECENT:]
     with_metrics = [record for record in records if record.get("metrics")]
     told = with_metrics[-1] if with_metrics else last
     return Progress(
@@ -211,19 +242,41 @@ def _progress(name: str, records: list[dict[str, Any]]) -> Progress:
         segment=int(last.get("segment", 0)),
         segments=int(last.get("segments", 1)),
         diverged=int(last.get("diverged", 0)),
-        rate=max(float(rate), 0.0),
+        rate=_rate(same),
         seconds=float(last["seconds"]),
+        # A single record tells how long the first one took, compilation and all.
+        pause=max(later - before for before, later in itertools.pairwise(times)),
         metrics=told.get("metrics", {}),
         by_domain=told.get("by_domain", {}),
     )
 
 
+def _rate(records: list[dict[str, Any]]) -> float:
+    """Returns the runs a second of the records of one process; 0 where they do not tell."""
+    # A run that reports itself says nothing about its compilation, its evaluation and what it saves at its end. So only
+    # whole runs are counted, of which the records have segments.
+    ends = [record for record in records if record.get("segment", 1)]
+    if len(ends) < len(records):
+        compared = ends[-_RECENT:]
+        # The first run began at 0 seconds.
+        begin = {"done": ends[0]["done"] - 1, "seconds": 0.0} if ends else {}
+    else:
+        compared = records[-_RECENT:]
+        begin = {"done": 0.0, "seconds": 0.0}
+    if not compared:
+        return 0.0
+    first, last = compared[0] if len(compared) > 1 else begin, compared[-1]
+    seconds = last["seconds"] - first["seconds"]
+    return max((last["done"] - first["done"]) / seconds, 0.0) if seconds > 0 else 0.0
+
+
 def _eta(parts: list[Progress]) -> float | None:
-    """Returns the seconds that are left, if all parts go on as the one at work does."""
-    begun = [part for part in parts if part.total]
+    """Returns the seconds that are left of the part at work, if it goes on as it did lately."""
+    begun = [part for part in parts if part.is_begun]
     if not begun or not begun[-1].rate:
         return None
-    return sum(part.total - part.done if part.total else begun[-1].total for part in parts) / begun[-1].rate
+    left = (begun[-1].total - begun[-1].done) / begun[-1].rate
+    return left if math.isfinite(left) else None
 
 
 def _ledgers(place: Path) -> list[Path]:

@@ -19,6 +19,39 @@ def test_dry_run_counts_and_writes_nothing(mixjax_command, project):
         assert code == 2 and message in err
 
 
+LOOP = """
+import dataclasses
+from mixjax.runner.experiment import Experiment
+from mixjax.sweeps import HostLoop
+
+@dataclasses.dataclass(frozen=True)
+class Loop:
+    method: str = "erma"
+    rate: float = 0.1
+    is_rehearsed: bool = True
+
+def loop(config: Loop) -> Experiment:
+    return Experiment(HostLoop(lambda run: 1 / 0), dims={"loss": ()}, is_rehearsed=config.is_rehearsed)
+"""
+
+
+def test_a_dry_run_of_loops_on_the_host_counts_them(mixjax_command, project):
+    (project / "loops.py").write_text(LOOP)
+    axes = 'method = ["static", "erma"]\nrate = [0.1, 0.2]\nseeds = 3\nfirst_seed = 1000\npaired = false\n'
+    (project / "loop.toml").write_text(f'experiment = "loops:loop"\n[sweep]\n{axes}')
+    before = sorted(project.rglob("*.*"))
+    code, out, err = mixjax_command("run", "loop.toml", "--dry-run", "--out", "results/new")
+    lines = [line.split() for line in out.splitlines()]
+    assert (code, err) == (0, "") and lines[0] == ["[[run]]", "runs", "seeds", "settings"]
+    assert lines[1] == ["run,", "method=static", "6", "1000", "to", "1005", "rate", "=", "[0.1,", "0.2]"]
+    assert lines[2][-7:] == ["1006", "to", "1011", "rate", "=", "[0.1,", "0.2]"]
+    assert "12 runs, one after the other" in out and "its time are not known" in out
+    assert "were tried on made-up results" in out and "would go to results/new; nothing was written" in out
+    assert "runs in about" not in out and [x for x in sorted(project.rglob("*.*")) if x.suffix != ".pyc"] == before
+    out = mixjax_command("run", "loop.toml", "--dry-run", "--set", "is_rehearsed=false", "--set", "sweep.rate=[1]")[1]
+    assert "cannot be tried before the runs" in out and out.splitlines()[1].split()[-1] == "-"
+
+
 def test_profile(mixjax_command, project):
     code, out, _ = mixjax_command("run", TOY, "--profile")
     assert code == 0 and out.splitlines()[-1] == "results/toy.profile"

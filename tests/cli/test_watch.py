@@ -2,7 +2,10 @@
 
 import io
 import json
+import math
+import os
 import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ from rich.console import Console
 
 from mixjax.cli import watching
 from mixjax.live import Ledger, Plan
+from mixjax.runner.pages.watching import watch_page
 from mixjax.runner.watching import view, write_runs
 
 CONSOLE = Console(file=io.StringIO(), force_terminal=True, width=80)
@@ -58,7 +62,7 @@ def test_all_widths_show_progress_and_weights(run, width):
         assert all(re.search(r"█.*0\.\d+ █+.* 0\.143", line) for line in domains), text
         assert "worst domain: last, loss 6" in text
     if width >= 80:
-        assert "segment 2/5, 1 diverged" in text and "60 s left" in text
+        assert "segment 2/5, 1 diverged" in text and "20 s left in" in text
         assert width < 100 or "0.1 runs/s" in text
         assert "0.250 0.250" in domains[0] and "/3" in domains[0]
 
@@ -105,6 +109,42 @@ def test_the_command_prints_one_view_where_there_is_no_terminal(run, command):
     code, out, err = command("watch", "gs://bucket/run")
     assert (code, out) == (2, "") and "local file system" in err and err.count("\n") == 1
     assert command("watch", run, "--out", "page.txt")[0] == 2
+    for every in ("inf", "nan"):
+        code, out, err = command("watch", run, "--every", every)
+        assert (code, out) == (2, "") and "--every" in err
+
+
+@pytest.mark.parametrize("age", [math.inf, 0.0, 59.0, 359.0, 1e9])
+@pytest.mark.parametrize("eta", [None, 0.0, 1e12])
+@pytest.mark.parametrize("pause", [0.0, 20.0, math.inf])
+def test_times_that_are_not_known_are_left_out(run, age, eta, pause):
+    seen = view(run)
+    seen = seen._replace(age=age, eta=eta, parts=[part._replace(pause=pause) for part in seen.parts])
+    console = Console(file=io.StringIO(), width=160, color_system=None)
+    console.print(watching.drawn(seen, console))
+    for text in (console.file.getvalue(), watch_page(seen, refresh=None)):
+        ended = math.isfinite(age) and age > max(60.0, 10 * pause)
+        assert ("perhaps ended" in text) is ("nothing says that it is running" in text) is ended
+        assert ("last written" in text) is math.isfinite(age)
+        assert (" left in this part" in text) is (eta is not None and not ended)
+        assert not re.search(r"\b(inf|nan)\b", text)
+
+
+def test_a_run_that_has_begun_and_written_nothing(tmp_path, command):
+    (tmp_path / "toy.chunks").mkdir()
+    code, out, err = command("watch", tmp_path / "toy", "--once", "--html", "--out", tmp_path / "page.html")
+    assert (code, err) == (0, "") and "running" in out and "last written" not in out
+
+
+def test_a_loop_of_ones_own_that_is_over(tmp_path, command):
+    path = tmp_path / "ledger.jsonl"
+    plan = Plan({"web": 50, "code": 4}, 4, [0.75, 0.25], lag=1)
+    with Ledger(path, plan) as ledger:
+        ledger.write(next(plan))
+    assert "running" in command("watch", path, "--once")[1]
+    os.utime(path, (time.time() - 359,) * 2)
+    out = " ".join(command("watch", path, "--once")[1].split())
+    assert "perhaps ended last written 5.98 min ago nothing says that it is running" in out
 
 
 def test_watching_waits_goes_on_and_ends_with_the_run(run, tmp_path, monkeypatch):

@@ -32,18 +32,53 @@ def test_before_a_run_and_at_its_start(tmp_path):
     assert [part.total for part in seen.parts] == [0, 0] and seen.eta is None
 
 
-def test_the_time_left_is_that_of_all_parts_at_the_pace_of_the_last_records(tmp_path):
+def test_the_time_left_is_that_of_the_part_at_work_at_the_pace_of_the_last_records(tmp_path):
     chunks = tmp_path / "toy.chunks"
     write_runs(chunks, ["a", "b", "c"])
     # The compilation before the first record does not count, and neither does a process before this one.
     records(chunks, record(1, 900.0), record(1, 100.0), record(2, 110.0), end='{"run": "a", "do')
     seen = view(tmp_path / "toy")
-    assert seen.parts[0].rate == pytest.approx(0.1) and seen.eta == pytest.approx(10 * (2 + 4 + 4))
+    assert seen.parts[0].rate == pytest.approx(0.1) and seen.eta == pytest.approx(10 * 2) and not seen.is_last_part
     records(chunks, record(2, 5.0, "b"), record(3, 6.0, "b", diverged=2))
     seen = view(chunks)
     # The records of the first part are gone: it is done, since a later one is at work.
-    assert [(part.done, part.total) for part in seen.parts[:2]] == [(4, 4), (3, 4)] and seen.eta == pytest.approx(5)
+    assert [(part.done, part.total) for part in seen.parts[:2]] == [(4, 4), (3, 4)] and seen.eta == pytest.approx(1)
+    assert not seen.is_last_part
     assert seen.parts[1].diverged == 2 and math.isnan(seen.parts[2].done)
+
+
+def host(done, seconds, run="a", *, at_end=False):
+    """Returns a record of a loop on the host, which reports parts of a run, and the end of each."""
+    return record(done, seconds, run, total=3, segment=int(at_end))
+
+
+@pytest.mark.parametrize(
+    ("found", "eta"),
+    [
+        # The steps are quick, and what comes before and after them is not known before a run is done.
+        ([host(0.1, 20.0), host(0.9, 28.0)], None),
+        ([host(0.1, 20.0), host(1.0, 40.0, at_end=True), host(1.5, 45.0)], 40 * 1.5),
+        ([host(1.0, 40.0, at_end=True), host(1.9, 45.0), host(2.0, 60.0, at_end=True)], 20),
+        # Another process went on after the first run.
+        ([host(1.0, 9.0, at_end=True), host(1.2, 5.0)], None),
+        ([host(1.0, 9.0, at_end=True), host(1.2, 5.0), host(2.0, 8.0, at_end=True)], 8),
+        # The next part is at work, at a pace of its own.
+        ([host(2.0, 5.0, at_end=True), host(3.0, 6.0, at_end=True)], 0),
+    ],
+)
+def test_the_time_left_of_a_loop_on_the_host_counts_whole_runs(tmp_path, found, eta):
+    chunks = tmp_path / "toy.chunks"
+    write_runs(chunks, ["a", "b"])
+    (chunks / "run_000").mkdir()
+    records(chunks, *found)
+    seen = view(chunks)
+    assert seen.eta == (None if eta is None else pytest.approx(eta)) and not seen.is_silent
+    # Its folder tells that the next part has begun, before it has a record.
+    assert [part.is_begun for part in seen.parts] == [True, False]
+    (chunks / "run_001").mkdir()
+    seen = view(chunks, seen)
+    assert seen.parts[0].done == 3.0 and seen.parts[1].is_begun
+    assert seen.eta is None and seen.is_last_part and not seen.is_silent
 
 
 def test_a_result_is_finished(tmp_path):
@@ -111,6 +146,13 @@ def test_nothing_is_read_where_no_file_has_changed(tmp_path, monkeypatch):
     seen = view(tmp_path)
     monkeypatch.setattr("builtins.open", None)
     assert view(tmp_path, seen)._replace(age=0.0) == seen._replace(age=0.0)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, "1", None, 10**400])
+@pytest.mark.parametrize("name", ["done", "total", "seconds", "segment", "diverged"])
+def test_records_without_finite_numbers_are_passed_over(tmp_path, name, number):
+    records(tmp_path, record(1, 1.0), record(2, 2.0) | {name: number})
+    assert view(tmp_path).parts[0].done == 1 and view(tmp_path).eta == pytest.approx(3)
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "[]\n", "3\n", '{"done": 1}\n', "\0\0\n", '{"done":', "[" * 9999 + "\n"])

@@ -9,9 +9,58 @@ from mixjax.runner.domain_rows import DomainRow, domain_rows, worst_domain
 from mixjax.runner.pages.elements import Html, document, element, joined
 from mixjax.runner.pages.tables import Cell, facts, sections, table
 from mixjax.runner.texts import seconds_text
-from mixjax.runner.watching import View
+from mixjax.runner.watching import Progress, View
 
-__all__ = ["watch_page"]
+__all__ = ["runs_text", "state_text", "time_texts", "watch_page"]
+
+
+def state_text(seen: View) -> str:
+    """Names the state of a run.
+
+    Args:
+        seen: what is known of the run.
+
+    Returns:
+        "waiting", "running", "finished", or "perhaps ended" where nothing says that it is running.
+    """
+    return "perhaps ended" if seen.is_silent else seen.state
+
+
+def time_texts(seen: View) -> list[str]:
+    """Writes the times of a run that goes on: what is left, and when something was last written.
+
+    Args:
+        seen: what is known of the run.
+
+    Returns:
+        Texts; none about a time that is not known.
+    """
+    found = []
+    if seen.state != "running":
+        return found
+    if seen.eta is not None and not seen.is_silent:
+        found.append(f"{seconds_text(round(seen.eta))} left" + ("" if seen.is_last_part else " in this part"))
+    # Before its first file a run has written nothing, and the age is infinite.
+    if math.isfinite(seen.age):
+        found.append(f"last written {seconds_text(round(seen.age))} ago")
+    if seen.is_silent:
+        found.append("nothing says that it is running")
+    return found
+
+
+def runs_text(part: Progress, of: str) -> str:
+    """Writes how many runs of a part are done.
+
+    Args:
+        part: a part of a config.
+        of: what stands between the runs that are done and all of them.
+
+    Returns:
+        The text, such as "2/4"; "begun" or "not begun" where no record tells.
+    """
+    if not part.total:
+        return "begun" if part.is_begun else "not begun"
+    return f"{part.done:.4g}{of}{part.total}"
 
 
 def watch_page(seen: View, *, refresh: int | None) -> str:
@@ -26,13 +75,12 @@ def watch_page(seen: View, *, refresh: int | None) -> str:
     """
     parts = [("progress", "Progress", _progress(seen)), ("domains", "Domains", _domains(seen))]
     head = element("h1", seen.folder.as_posix())
-    return document(f"{seen.state}: {seen.folder.name} - mixjax", head, _facts(seen), sections(parts), refresh=refresh)
+    title = f"{state_text(seen)}: {seen.folder.name} - mixjax"
+    return document(title, head, _facts(seen), sections(parts), refresh=refresh)
 
 
 def _facts(seen: View) -> Html:
-    found: list[tuple[str, str]] = [(seen.state, "")]
-    if seen.eta is not None:
-        found.append((seconds_text(round(seen.eta)), "left"))
+    found: list[tuple[str, str]] = [(state_text(seen), ""), *((text, "") for text in time_texts(seen))]
     if seen.ledger is not None:
         found.append((f"{max(seen.ledger.step + 1, 0):,}", "steps drawn"))
         found.append((f"{int(seen.ledger.drawn.sum()):,}", "rows drawn"))
@@ -47,7 +95,7 @@ def _progress(seen: View) -> list[Html]:
     rows = []
     for part in seen.parts:
         share = part.done / part.total if part.total else 0.0
-        done = f"{part.done:.4g} of {part.total}" if part.total else "not begun"
+        done = runs_text(part, " of ")
         segment = f"{part.segment} of {part.segments}" if part.segments > 1 else ""
         rows.append(
             [
