@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import xarray
 
-from experiments.live_mix.text_results import NAMES, by_method, by_source, claims, figure
+from experiments.live_mix.text_results import NAMES, by_method, by_source, claims, figure, unit_of
 from experiments.shared.sections import replace_section
 from experiments.shared.statistics import mean_stderr
 from mixjax.live import read_ledger
@@ -115,8 +115,8 @@ def _table(methods) -> str:
         [
             *markdown_table(header, table),
             "",
-            "Losses of test rows after the last step, in nats per token, means ± standard error over seeds. Share is "
-            "the static mix's weight, c the loss weight and q the sampling weight after the last step."
+            f"Losses of test rows after the last step, in {unit_of(methods)}, means ± standard error over seeds. Share "
+            "is the static mix's weight, c the loss weight and q the sampling weight after the last step."
             + (" Losses are means over the cells of a domain, weights are sums." if has_cells else ""),
         ]
     )

@@ -11,12 +11,12 @@ from experiments.live_mix.methods import METHODS
 from experiments.shared.statistics import error_bars
 from mixjax.runner.claims import Claim, paired
 
-__all__ = ["NAMES", "by_method", "by_source", "claims", "figure", "worst"]
+__all__ = ["NAMES", "by_method", "by_source", "claims", "figure", "unit_of", "worst"]
 
 LABELS = {
-    "loss": "test loss (nats per token)",
-    "loss_weight": "loss weight (share)",
-    "sampling_weight": "sampling weight (share)",
+    "loss": "test loss",
+    "loss_weight": "loss weight",
+    "sampling_weight": "sampling weight",
 }
 NAMES = {"static": "static"} | {name: method.title for name, method in METHODS.items()}
 # From as many domains on, the largest loss of one is mostly the noise of its few test rows.
@@ -40,7 +40,14 @@ def by_source(data: xarray.Dataset) -> xarray.Dataset:
     sources = data.domain.copy(data=[str(name).partition("/")[0] for name in data.domain.values])
     grouped = data.groupby(sources.rename("source"))
     joined = grouped.mean("domain").assign({name: grouped.sum("domain")[name] for name in LABELS if name != "loss"})
+    # Grouping sorts the names, and colours follow the order that the domains have in every other chart.
+    joined = joined.sel(source=list(dict.fromkeys(sources.values.tolist())))
     return joined.rename(source="domain")
+
+
+def unit_of(results: Mapping[str, xarray.Dataset]) -> str:
+    """Returns the unit of the losses, such as "nats per byte"."""
+    return next(iter(results.values())).loss.attrs.get("units", "nats per token")
 
 
 def worst(loss: xarray.DataArray) -> xarray.DataArray:
@@ -58,6 +65,7 @@ def figure(results: Mapping[str, xarray.Dataset]) -> Figure:
     look alike.
     """
     methods = {name: by_source(data) for name, data in by_method(results).items()}
+    unit = unit_of(results)
     drawn, axes = plt.subplots(
         len(methods), 3, figsize=(12.0, 2.8 * len(methods) + 0.8), squeeze=False, sharex=True, layout="constrained"
     )
@@ -66,14 +74,14 @@ def figure(results: Mapping[str, xarray.Dataset]) -> Figure:
         for axis, (metric, label) in zip(row, LABELS.items(), strict=True):
             values = data[metric]
             if metric == "loss" and is_compared:
-                values, label = values - methods["static"].loss, "test loss - static (nats per token)"
+                values, label = values - methods["static"].loss, f"{label} - static"
                 axis.axhline(0.0, color="0.6", lw=0.8)
             for number, domain in enumerate(data.domain.values):
                 mean, error = error_bars(values.sel(domain=domain))
                 # After ten domains the colours begin again, and lines are dashed.
                 (line,) = axis.plot(data.step, mean, label=str(domain), ls="-" if number < 10 else "--")
                 axis.fill_between(data.step, mean - error, mean + error, color=line.get_color(), alpha=0.2, lw=0)
-            axis.set_ylabel(label)
+            axis.set_ylabel(f"{label} ({unit if metric == 'loss' else 'share'})")
             axis.set_title(NAMES.get(method, method))
             if metric != "loss":
                 axis.set_ylim(bottom=0.0)
@@ -89,6 +97,7 @@ def claims(results: Mapping[str, xarray.Dataset]) -> list[Claim]:
     methods = by_method(results)
     if "static" not in methods:
         return []
+    unit = unit_of(results)
     last = {name: data.loss.isel(step=-1) for name, data in methods.items()}
     is_many = last["static"].sizes["domain"] >= _MANY
     summaries = {
@@ -104,7 +113,7 @@ def claims(results: Mapping[str, xarray.Dataset]) -> list[Claim]:
             reduce(last[method]),
             "<",
             reduce(last["static"]),
-            statement=f"The {words} of {NAMES.get(method, method)} is below the static mix's, in nats per token",
+            statement=f"The {words} of {NAMES.get(method, method)} is below the static mix's, in {unit}",
             source="ours; paper 000, section 5, names language models as its next use"
             if method in ("erma", "va", "erma_va")
             else "ours",

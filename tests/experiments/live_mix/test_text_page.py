@@ -1,10 +1,13 @@
 """The section of the results page on a language model on a live mix."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import xarray
+from matplotlib.colors import same_color
 
 from experiments.live_mix.text_page import _text, section
+from experiments.live_mix.text_results import by_source, claims, figure
 from mixjax.live import Ledger, Plan, read_ledger
 
 CONFIG = {"batch_size": 4, "length": 8, "prior": "temperature", "cells": False}
@@ -59,3 +62,20 @@ def test_the_section_says_what_was_measured_and_where_it_was_interrupted(tmp_pat
 def test_cells_share_the_row_of_their_domain(tmp_path):
     text = section("cells", results(["x/1", "x/2", "y"]), CONFIG, {"a": ledger(tmp_path / "a")})
     assert "| domain | cells |" in text and "| x | 2 |" in text and "| y | 1 |" in text and "killed" not in text
+
+
+@pytest.mark.parametrize("unit", ["nats per byte", "nats per token"])
+def test_a_report_has_one_unit_and_one_order_of_domains(unit, tmp_path):
+    found = results(["python/1", "c", "reference", "python/2"])
+    found["run"].loss.attrs["units"] = unit
+    drawn = figure(found)
+    labels = [axis.get_ylabel() for axis in drawn.axes]
+    assert labels[::3] == [f"test loss ({unit})", f"test loss - static ({unit})"] and labels[1] == "loss weight (share)"
+    assert all(claim.statement.endswith(f", in {unit}") for claim in claims(found))
+    assert f"in {unit}, means" in section("text", found, CONFIG, {"a": ledger(tmp_path / "a")})
+    # A report's charts number the domains in the order of the coordinate, and so do the colours of the figure.
+    assert by_source(found["run"]).domain.values.tolist() == ["python", "c", "reference"]
+    lines = drawn.axes[0].get_legend_handles_labels()[0]
+    assert [line.get_label() for line in lines] == ["python", "c", "reference"]
+    assert all(same_color(line.get_color(), f"C{number}") for number, line in enumerate(lines))
+    plt.close(drawn)
