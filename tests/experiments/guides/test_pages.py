@@ -4,6 +4,7 @@ import importlib
 import json
 import re
 import sys
+import tomllib
 import unittest.mock
 import urllib.parse
 from pathlib import Path
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mixjax.runner.configs import sweep
 from tests.data import test_brats
 
 ROOT = Path(__file__).parents[3]
@@ -69,6 +71,25 @@ def test_every_name_and_config_exists(page):
         assert path.parent.is_dir() if path.stem == "NAME" else path.is_file(), config
     for command in re.findall(r"python -m (experiments[\w.]+)", page.read_text()):
         assert importlib.util.find_spec(command), command
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_every_table_and_key_of_a_sweep_exists(page):
+    own, tables = sweep.SWEEP_KEYS, sweep.POINTS
+    for table in re.findall(r"`\[+sweep\.([\w.]+)\]", prose(page)):
+        assert table in tables, table
+    # A key that is named beside the table; "[sweep] KEY = VALUE" sets a field of the experiment.
+    for key in re.findall(r"\[sweep\] (\w+)(?! =)\b", prose(page)):
+        assert key in own + tables, key
+    for block in blocks(page, "toml"):
+        config = tomllib.loads(block)
+        if "experiment" not in config:
+            continue
+        assert config.keys() >= {"sweep"}
+        found = config["sweep"]
+        assert all(isinstance(found[key], dict) == (key in tables) for key in found), found
+        columns = {len(column) for column in found.get("points", {}).values()}
+        assert len(columns) <= 1, found
 
 
 @pytest.mark.parametrize("page", PAGES, ids=relative)

@@ -127,3 +127,17 @@ def test_the_committed_page_has_the_verdicts_of_all_runs():
     page = group_selection_page.PAGE.read_text()
     assert page.startswith(group_selection_page.HEAD)
     assert page.count("| plain ERM with good selection") == 9 and page.count("| ERM, equal group weights |") == 3
+    shown = re.findall(r"^\| (ours: .*?) \| (\S+) ± (\S+) \| 0 \| (\w+) \|", page, re.MULTILINE)
+    claims = [
+        {
+            "name": "x_groups_to_choose",
+            "statement": statement,
+            "value": float(value),
+            "stderr": float(stderr),
+            "holds": {"yes": True, "no": False, "undecided": None}[holds],
+        }
+        for statement, value, stderr, holds in shown
+    ]
+    assert len(claims) == 3 and f"\n\n{group_selection_page.advice(claims)}\n\n" in page
+    claims[1]["holds"] = True
+    assert "By the worst group on COMPAS; elsewhere" in group_selection_page.advice(claims)
