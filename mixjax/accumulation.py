@@ -79,6 +79,9 @@ def accumulate(tx: optax.GradientTransformation, k: int) -> optax.GradientTransf
     Around :func:`mixjax.track` gradients are plain means over microbatches. That is exact where the objective is a
     Horvitz-Thompson one over microbatches of equal size, or where the counts are the same in every microbatch.
 
+    With a :func:`mixjax.live.mix` each batch of the plan is a microbatch: weigh its losses by ``row_weights``, and send
+    the weights after every one of them (:class:`mixjax.live.Feedback`).
+
     A checkpoint from the middle of a window may be restored with another ``k``. The window closes with the first
     microbatch that makes it at least ``k`` long, and means are taken over the microbatches gathered.
 

@@ -159,7 +159,8 @@ def track(rule: WeightRule, prior: ArrayLike) -> optax.GradientTransformationExt
     """Keeps a rule's state inside an optax chain, and lets gradients pass unchanged.
 
     Read the weights back with :func:`get_weights` and use them in the next step, to weight its loss or to draw its
-    batch. A loss rule and a sampling rule together go into ``optax.named_chain``.
+    batch. A loss rule and a sampling rule together go into ``optax.named_chain``. :func:`mixjax.accumulate` goes around
+    the chain where an update has several microbatches. :class:`mixjax.live.Feedback` sends the weights to a loader.
 
     Args:
         rule: a rule for loss weights or for sampling weights.

@@ -26,6 +26,10 @@ class Feedback:
     steps, and all of them weights, or none of them: if not, all of them raise when the step is read. Only :meth:`send`
     has to be called on all processes; one of them may call :meth:`get_state` alone.
 
+    The weights may be those of a rule's own state, or come out of an optimizer's (:func:`mixjax.track`,
+    :func:`mixjax.get_weights`). With :func:`mixjax.accumulate` a step of the plan is a microbatch: send the weights
+    after each, though they move once an update.
+
     Args:
         plan: the plan to publish to.
         delay: steps for which weights may be on their way, from 0 to the plan's lag - 1; half of the lag if left out.

@@ -1,5 +1,6 @@
 """Runs the script of the guide to the live mix as a reader would copy it."""
 
+import itertools
 import re
 from pathlib import Path
 
@@ -73,6 +74,21 @@ def test_the_lines_for_several_hosts_run_on_one(tmp_path, monkeypatch):
     run("hosts", names)
     assert names["plan"].step == 21 and len(names["arrays"]["value"].sharding.device_set) == jax.device_count()
     assert float(names["state"][0]) > 0.1
+
+
+def test_the_lines_that_accumulate_move_the_weights_once_an_update(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    run("script", names)
+    sent, send = [], live.Feedback.send
+    monkeypatch.setattr(
+        live.Feedback, "send", lambda self, step, weights: (sent.append(np.asarray(weights)), send(self, step, weights))
+    )
+    run("accumulation", names)
+    moved = [not np.array_equal(before, after) for before, after in itertools.pairwise(sent)]
+    assert len(sent) == 400 and all(moved[2:12:4]) and not any(np.delete(moved, np.arange(2, 399, 4)))
+    # The mean follows the rule, which raises the hard domain up to what the floor leaves.
+    assert sent[-1][1] > 0.8 and float(names["params"]) > 0.5
 
 
 def test_the_lines_that_count_tokens_draw_half_of_them_from_each_domain(tmp_path, monkeypatch):

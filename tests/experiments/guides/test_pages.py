@@ -199,6 +199,11 @@ def check_nnx_loop(names):
     weights = names["mixjax"].get_weights(names["optimizer"].opt_state, "weights")
     # The floor keeps three tenths of the prior, and the domain of the largest loss has gained.
     assert (weights >= 0.3 * names["prior"] - 1e-6).all() and weights[2] > 0.25
+    # Both are new ones, into which the checkpoint was put.
+    restored, saved = names["model"], names["found"]["model"]
+    np.testing.assert_array_equal(restored.out.kernel[...], saved["out"]["kernel"])
+    fresh = names["Model"](names["nnx"].Rngs(0))
+    assert not np.array_equal(restored.out.kernel[...], fresh.out.kernel[...])
 
 
 def check_your_rule(names):
