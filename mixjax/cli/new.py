@@ -4,6 +4,8 @@ import importlib.resources
 import importlib.util
 import keyword
 import shlex
+import sys
+import unicodedata
 from pathlib import Path
 from typing import Annotated
 
@@ -61,10 +63,11 @@ def _checked(folder: Path) -> tuple[Path, str]:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise Mistake(f"{folder}: is there already and not empty; choose another name")
     name = folder.absolute().name.replace("-", "_")
-    if not name.isidentifier() or keyword.iskeyword(name):
+    # Python reads the letters of names in their plain form: a ligature could not be imported.
+    if not name.isidentifier() or keyword.iskeyword(name) or unicodedata.normalize("NFKC", name) != name:
         raise Mistake(f"NAME must be letters, digits and _, and not begin with a digit, got {folder.name!r}")
     # A module of the project would hide an installed one, or be hidden by it.
-    if importlib.util.find_spec(name) is not None:
+    if name in sys.modules or importlib.util.find_spec(name) is not None:
         raise Mistake(f"NAME: {name} is the name of a module that can be imported already; choose another name")
     return folder, name
 

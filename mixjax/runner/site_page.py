@@ -67,6 +67,7 @@ def site_figure(report: SiteReport, title: str = "Scores by site") -> Any:
         A matplotlib Figure.
     """
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
     labels, methods = (list(dict.fromkeys(report.levels[name])) for name in ("label", "method"))
     pairs = [tuple(pair) for pair in _pairs(report)]
@@ -85,6 +86,9 @@ def site_figure(report: SiteReport, title: str = "Scores by site") -> Any:
         handles, names = row[0].get_legend_handles_labels()
         row[-1].legend(handles, names, loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=9)
     figure.suptitle(title)
+    for text in figure.findobj(Text):
+        # A name may hold dollar signs.
+        text.set_parse_math(False)
     return figure
 
 

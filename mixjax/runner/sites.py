@@ -56,11 +56,15 @@ def read_scores(path: str | Path) -> pd.DataFrame:
     """Reads a CSV file of scores, with the columns that :func:`site_report` takes; an empty score is a missing one.
 
     Raises:
-        ValueError: a score that is no number.
+        ValueError: a score that is no number, or a file that is no table of UTF-8 text.
         OSError: a file that cannot be read.
     """
-    # Names stay texts: a site called "NA" is not a missing one, and case "007" is not 7.
-    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    try:
+        # Names stay texts: a site called "NA" is not a missing one, and case "007" is not 7.
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except ValueError as error:
+        # Errors of pandas, which do not name the file.
+        raise ValueError(f"{path}: scores must be a CSV file in UTF-8: {error}") from error
     if "score" in frame:
         known = frame["score"].str.strip().str.lower().replace({"": "nan", "na": "nan", "n/a": "nan"})
         numbers: Any = pd.to_numeric(known, errors="coerce")

@@ -162,6 +162,22 @@ def test_names_in_a_file_stay_texts_and_empty_scores_are_missing(tmp_path):
         read_scores(file)
 
 
+@pytest.mark.parametrize("content", [b"", b"site\xc4,case\n", b"site,case\n1,2,3\n4,5,6,7\n", b'site,case\n"1,2\n'])
+def test_a_file_that_is_no_table_is_named(tmp_path, content):
+    path = tmp_path / "scores.csv"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"scores\.csv: scores must be a CSV file in UTF-8: "):
+        read_scores(path)
+
+
+def test_names_in_the_figure_are_no_formulas():
+    name = r"$\frac{$"
+    rows = [(name, str(case), name + method, case / 8, name) for case in range(4) for method in "ab"]
+    table = pd.DataFrame(rows, columns=["site", "case", "method", "score", "label"])
+    # The error would come when the figure is drawn.
+    site_figure(site_report(table, [name + "a"])).draw_without_rendering()
+
+
 def test_scores_have_three_digits_whatever_their_unit():
     assert [decimals_of(np.array([0.5, 0.84, 0.9]) * unit) for unit in (1, 10, 100, 1e5)] == [3, 2, 1, 0]
 

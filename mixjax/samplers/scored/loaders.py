@@ -116,14 +116,23 @@ class HostBatchSampler:
         self._drawn: collections.deque[tuple[np.ndarray, np.ndarray]] = collections.deque()  # of steps not yet updated
         self._waiting: collections.deque[tuple[np.ndarray, np.ndarray]] = collections.deque()  # updated, not yet stored
         self._epoch_end, self._restored = 0, False
+        self._num_loops = 0
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Yields this rank's indices, batch after batch, to the end of an epoch."""
-        first = self._taken
+        """Yields this rank's indices, batch after batch, to the end of an epoch.
+
+        Raises:
+            RuntimeError: losses are missing, see ``lag``, or another loop or :meth:`load_state_dict` came in between.
+        """
+        self._num_loops += 1
+        loop, first = self._num_loops, self._taken
         if not (self._restored and first < self._epoch_end):
             self._epoch_end = first + self.num_batches
         self._restored = False
         for step in range(first, self._epoch_end):
+            # The steps of an earlier loop are not those that batch() returns now.
+            if loop != self._num_loops:
+                raise RuntimeError("this loop cannot go on, since another one has begun or a state was loaded.")
             if step == self._next:
                 self._draw()
             yield self._part(step).indices.tolist()
@@ -213,6 +222,7 @@ class HostBatchSampler:
         # Batches that were read, but have no losses in the state, are read again.
         self._taken, self._epoch_end = self._updated, self._updated + state["left_of_epoch"]
         self._restored = True
+        self._num_loops += 1
 
     def _draw(self):
         """Draws the next batch, with the losses of the batches before ``step - lag`` and no others."""

@@ -273,3 +273,18 @@ def test_pytorchs_own_loader_gives_the_same_batches_with_and_without_workers():
                 if len(got) == 20:
                     break
         assert_same(got, want)
+
+
+@pytest.mark.parametrize("between", ["another loop", "a loaded state"])
+def test_a_loop_that_was_left_cannot_go_on(between):
+    batches = HostBatchSampler(HostSampler(100, 1.0, beta=2.0, compiled=False), 4, 6, lag=3)
+    left = iter(batches)
+    next(left)
+    batches.keep(batches.batch().step)
+    if between == "another loop":
+        next(iter(batches))
+    else:
+        batches.load_state_dict(batches.state_dict())
+    # It would hand out a batch that batch() does not return.
+    with pytest.raises(RuntimeError, match="this loop cannot go on"):
+        next(left)
