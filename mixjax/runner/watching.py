@@ -255,17 +255,14 @@ def _rate(records: list[dict[str, Any]]) -> float:
     """Returns the runs a second of the records of one process; 0 where they do not tell."""
     # A run that reports itself says nothing about its compilation, its evaluation and what it saves at its end. So only
     # whole runs are counted, of which the records have segments.
+    # The first run has the compilation of the others, so that one alone does not tell.
     ends = [record for record in records if record.get("segment", 1)]
-    if len(ends) < len(records):
-        compared = ends[-_RECENT:]
-        # The first run began at 0 seconds.
-        begin = {"done": ends[0]["done"] - 1, "seconds": 0.0} if ends else {}
-    else:
-        compared = records[-_RECENT:]
-        begin = {"done": 0.0, "seconds": 0.0}
-    if not compared:
+    reports_itself = len(ends) < len(records)
+    compared = ends[-_RECENT:]
+    if len(compared) < 1 + reports_itself:
         return 0.0
-    first, last = compared[0] if len(compared) > 1 else begin, compared[-1]
+    first = compared[0] if len(compared) > 1 else {"done": 0.0, "seconds": 0.0}
+    last = compared[-1]
     seconds = last["seconds"] - first["seconds"]
     return max((last["done"] - first["done"]) / seconds, 0.0) if seconds > 0 else 0.0
 
