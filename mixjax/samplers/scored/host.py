@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import warnings
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,8 @@ class HostSampler(HostHistory):
         Paper 004, algorithm 1; see :func:`mixjax.samplers.hardness` for the deviations.
     """
 
+    _has_warned = False
+
     @quiet
     def __init__(
         self,
@@ -177,14 +180,47 @@ class HostSampler(HostHistory):
         weights = np.float32(batch_size) * host_tree.exp(self._share_of(ids[:-1])) / inclusion
         return np.where(drawn, ids[:-1], ids[0]).astype(np.int32), np.where(drawn, weights, np.float32(0))
 
-    @quiet
     def update(self, indices: ArrayLike, values: ArrayLike) -> None:
         """Stores the losses (or scores) ``[B]`` of the examples ``indices [B]``, by the rules of ``hardness``.
 
+        An entry that is not finite leaves its example's loss as it was. An example that never has a finite one keeps
+        its first guess, and may be drawn in every batch once the losses of the others have fallen: the first such
+        update warns, once for each sampler.
+
         Raises:
             ValueError: ``indices`` and ``values`` are not vectors of one length.
+
+        Warns:
+            RuntimeWarning: an entry of an example in [0, n) is not finite.
         """
+        self._update(indices, values)
+        self._warn_of_unseen(indices, values)
+
+    @quiet
+    def _update(self, indices, values):
+        """Stores losses as :meth:`update` does, without a warning."""
         self._write(indices, values, self.decay)
+
+    def _warn_of_unseen(self, indices, values):
+        """Warns, once for a sampler, of losses that are not finite; shows the line that called the caller."""
+        if self._has_warned:
+            return
+        # A float64 may be beyond float32: the history takes it for infinite too.
+        with np.errstate(over="ignore"):
+            indices, values = as_indices(indices), np.asarray(values, np.float32)
+        # An index outside [0, n) is padding, whose loss is nobody's.
+        unseen = ~np.isfinite(values) & (indices >= 0) & (indices < self.n)
+        if not unseen.any():
+            return
+        self._has_warned = True
+        first = int(np.argmax(unseen))
+        warnings.warn(
+            f"{unseen.sum()} of {values.size} losses are not finite, the first is {values[first]} of example "
+            f"{indices[first]}: such an example keeps the loss it had, and may be drawn again and again. Mend it, or "
+            "give it a prior of 0. Later ones are not told.",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
     @quiet
     def insert(self, indices: ArrayLike, values: ArrayLike, prior: ArrayLike = 1.0) -> None:

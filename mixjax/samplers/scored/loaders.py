@@ -160,12 +160,25 @@ class HostBatchSampler:
         Args:
             step: number of the batch, :attr:`HostBatch.step`. Steps come in order and none is left out.
             losses: ``[num_replicas * B]``, those of rank 0 first, or ``[num_replicas, B]``: the same on all ranks. An
-                entry that is not finite leaves its example's loss as it was.
+                entry that is not finite leaves its example's loss as it was, with a warning as of
+                :meth:`HostSampler.update`.
 
         Raises:
             ValueError: losses of another shape.
             RuntimeError: another step than the next one that :meth:`batch` has returned.
+
+        Warns:
+            RuntimeWarning: a loss is not finite; once for each sampler.
         """
+        indices, in_draw_order = self._take(step, losses)
+        self.sampler._warn_of_unseen(indices, in_draw_order)
+
+    def keep(self, step: int) -> None:
+        """Leaves the losses of a batch as they were; called in place of :meth:`update`, with its errors."""
+        self._take(step, np.full(self.global_batch_size, np.nan))
+
+    def _take(self, step, losses):
+        """Lets losses wait until they count; returns the global batch's indices and losses in the order of the draw."""
         losses = np.asarray(losses, np.float32)
         if losses.shape not in ((self.global_batch_size,), (self.num_replicas, self.batch_size)):
             raise ValueError(
@@ -181,10 +194,7 @@ class HostBatchSampler:
         in_draw_order = losses.reshape(self.num_replicas, self.batch_size).T.reshape(-1)
         self._waiting.append((self._drawn.popleft()[0], in_draw_order))
         self._updated += 1
-
-    def keep(self, step: int) -> None:
-        """Leaves the losses of a batch as they were; called in place of :meth:`update`, with its errors."""
-        self.update(step, np.full(self.global_batch_size, np.nan))
+        return self._waiting[-1]
 
     def state_dict(self) -> dict[str, Any]:
         """Returns all that the batches to come depend on, as of the last :meth:`update` or :meth:`keep`.
@@ -237,7 +247,8 @@ class HostBatchSampler:
                 "after each batch, and make lag at least num_workers * prefetch_factor of the loader."
             )
         while self._stored < step - self.lag:
-            self.sampler.update(*self._waiting.popleft())
+            # Without the warning: update gave it, and keep means it so.
+            self.sampler._update(*self._waiting.popleft())
             self._stored += 1
         # A key of the step's own, so that a resumed run needs no state of a generator.
         key = np.random.SeedSequence([self.seed, step]).generate_state(2)

@@ -6,6 +6,7 @@ import multiprocessing
 import pickle
 import subprocess
 import sys
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -299,3 +300,34 @@ def test_ratios_of_scores_that_were_or_become_zero(kind):
     wanted = sampler.importance_weights(sampler.init(start), indices, new, kind)
     weights = HostSampler(4, start, floor=0.5).importance_weights(indices, new, kind)
     np.testing.assert_allclose(weights, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("compiled", [False, None])
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf, 1e300])
+def test_the_first_loss_that_is_not_finite_is_told_once_and_keeps_its_place(wrong, compiled):
+    host = HostSampler(5, 1.0, beta=1.0, compiled=compiled)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        host.update([0, 4], [0.5, 0.25])
+        # Padding has an index of no example, and nobody's loss.
+        host.update([5, -1], [wrong, wrong])
+    with pytest.warns(RuntimeWarning, match="2 of 3 losses are not finite, the first is .* of example 3: ") as told:
+        host.update([1, 3, 2], [0.1, wrong, wrong])
+    assert told[0].filename == __file__
+    host = pickle.loads(pickle.dumps(host))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        host.update([3], [wrong])
+    np.testing.assert_allclose(host.values, [0.5, 0.1, 1.0, 1.0, 0.25])
+    with pytest.warns(RuntimeWarning):
+        HostSampler(5, 1.0, beta=1.0, compiled=compiled).update([0], [wrong])
+
+
+def test_an_example_of_prior_zero_is_no_longer_drawn_whatever_its_loss():
+    host = HostSampler(4, [0.1, 9.0, 0.1, 0.2], beta=10.0)
+    assert (host.sample(0, 50)[0] == 1).all()
+    mended = HostSampler(4, host.values, beta=10.0, prior=[1, 0, 1, 1])
+    assert not (mended.sample(0, 50)[0] == 1).any()
+    growing = HostSampler(4, host.values, beta=10.0, growing=True)
+    growing.insert([1], 0.0, prior=0.0)
+    assert not (growing.sample(0, 50)[0] == 1).any()

@@ -3,6 +3,7 @@
 import collections
 import itertools
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -288,3 +289,21 @@ def test_a_loop_that_was_left_cannot_go_on(between):
     # It would hand out a batch that batch() does not return.
     with pytest.raises(RuntimeError, match="this loop cannot go on"):
         next(left)
+
+
+def test_a_loss_that_is_not_finite_is_told_at_once_and_a_batch_that_is_kept_is_not():
+    batches = HostBatchSampler(HostSampler(50, 1.0, beta=1.0), 4, num_batches=9, lag=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in itertools.islice(batches, 6):
+            batches.keep(batches.batch().step)
+    next(iter(batches))
+    batch = batches.batch()
+    with pytest.warns(RuntimeWarning, match=f"1 of 4 losses .* nan of example {batch.indices[2]}:") as told:
+        batches.update(batch.step, [0.1, 0.2, np.nan, 0.4])
+    assert told[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        # The batch after the lag stores them: once told is enough.
+        for _ in itertools.islice(batches, 6):
+            batches.update(batches.batch().step, [np.nan] * 4)
