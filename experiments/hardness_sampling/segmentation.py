@@ -6,6 +6,7 @@ its four centres is rare in training. With ``source = "brats"`` the experiment t
 of BraTS cases.
 """
 
+import json
 from typing import NamedTuple
 
 import jax
@@ -77,9 +78,12 @@ def pool(config: Segmentation) -> Pool:
         raise ValueError(f"centre must be one of {names}, got {config.centre!r}")
     number = names.index(config.centre)
     if not found.num_test[number]:
+        # A centre that has test cases, and is not the only one.
+        others = [name for name, num in zip(names, found.num_test, strict=True) if 0 < num < sum(found.num_test)]
+        more = f"test_share above {0.5 / counts[number]:.2g}" if config.source == "brats" else "more test_cases"
         raise ValueError(
             f"centre {config.centre!r} needs a test case for the figure: {setting} leaves none of its {counts[number]} "
-            "cases to test"
+            f"cases to test; set {more}" + (f", or --set centre='{json.dumps(others[0])}'" if others else "")
         )
     if sum(found.num_test) == found.num_test[number]:
         raise ValueError(

@@ -45,7 +45,7 @@ def quoter(paper: str, sentences: Mapping[str, tuple[str, str]]) -> Callable[[st
 
 
 def text(values: Any, digits: int = 3) -> str:
-    """Returns "mean ± standard error" over the seeds.
+    """Returns "mean ± standard error" over the seeds, or the number of a single seed, which has no error.
 
     Args:
         values: numbers, one a seed.
@@ -57,8 +57,12 @@ def text(values: Any, digits: int = 3) -> str:
     Example:
         >>> text([1.0, 2.0, 3.0])
         '2 ± 0.6'
+        >>> text([2.0])
+        '2 (one seed)'
     """
     mean, stderr = mean_stderr(np.asarray(values, np.float64))
+    if np.size(values) == 1:
+        return f"{mean:.{digits}g} (one seed)"
     return f"{mean:.{digits}g} ± {stderr:.1g}"
 
 

@@ -18,7 +18,7 @@ def mean_stderr(values: Any) -> tuple[Any, Any]:
         values: a ``DataArray`` with a dimension ``seed`` and any others, or numbers, one a seed.
 
     Returns:
-        ``(mean, standard error)``, with the other dimensions.
+        ``(mean, standard error)``, with the other dimensions; the error of one seed is NaN.
 
     Example:
         >>> mean, stderr = mean_stderr([1.0, 2.0, 3.0])
@@ -26,9 +26,11 @@ def mean_stderr(values: Any) -> tuple[Any, Any]:
         (2.0, 0.5774)
     """
     if isinstance(values, xarray.DataArray):
-        return values.mean("seed"), values.std("seed", ddof=1) / np.sqrt(values.sizes["seed"])
+        mean, n = values.mean("seed"), values.sizes["seed"]
+        # One seed has no spread: NumPy would warn of dividing by 0.
+        return mean, values.std("seed", ddof=1) / np.sqrt(n) if n > 1 else xarray.full_like(mean, np.nan, float)
     values = np.asarray(values, np.float64)
-    return values.mean(), values.std(ddof=1) / np.sqrt(values.size)
+    return values.mean(), values.std(ddof=1) / np.sqrt(values.size) if values.size > 1 else np.float64(np.nan)
 
 
 def final(data: xarray.Dataset, metric: str, method: str) -> xarray.DataArray:

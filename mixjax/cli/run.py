@@ -49,6 +49,6 @@ def run(
     from mixjax.sweeps.devices import use_all_cores
 
     use_all_cores()
-    with run_mistakes_reported():
+    with run_mistakes_reported(dry_run=dry_run):
         loaded = configs.load(config, set_ or ())
         run_config(loaded, out=out, dry_run=dry_run, profile=profile, trackers=track or ())

@@ -24,8 +24,15 @@ _TRACKERS = ("tensorboard", "wandb", "trackio")
 
 
 @contextlib.contextmanager
-def run_mistakes_reported() -> Iterator[None]:
-    """Reports mistakes in a config, or in the data or packages that it needs, in one line."""
+def run_mistakes_reported(*, dry_run: bool = False) -> Iterator[None]:
+    """Reports mistakes in a config, or in the data or packages that it needs, in one line.
+
+    Args:
+        dry_run: nothing is saved, so a signal need not wait for it, and ends the process at once.
+
+    Yields:
+        Nothing; read and run the config inside the ``with`` block.
+    """
     mistakes = (
         configs.ConfigError,
         checkpoints.ChangedError,
@@ -37,7 +44,7 @@ def run_mistakes_reported() -> Iterator[None]:
     )
     with reported(*mistakes, interrupted="the same command goes on where this one stopped"):
         try:
-            with preemptible(), refusals_placed():
+            with contextlib.nullcontext() if dry_run else preemptible(), refusals_placed():
                 yield
         except jax.errors.JaxRuntimeError as error:
             # The compiler and the devices say so where arrays are too large.

@@ -13,7 +13,7 @@ __all__ = ["sites"]
 def sites(
     scores: Annotated[
         Path,
-        typer.Argument(metavar="SCORES", help="CSV with columns site, case, method, score; label and seed if any."),
+        typer.Argument(metavar="SCORES", help="CSV file of scores, or the folder of a result of mixjax run."),
     ],
     baseline: Annotated[
         list[str] | None,
@@ -30,10 +30,15 @@ def sites(
       mixjax sites scores.csv
       mixjax sites scores.csv --baseline volume --baseline uniform --out sites
       mixjax sites distances.csv --baseline volume --better lower
+      mixjax sites results/segmentation --baseline ERM
 
-    SCORES has a row for each score: the site (centre, scanner, hospital), the case (patient), the method, and the
-    score; optional columns are label (the structure that was segmented) and seed. A baseline is a method too, trained
-    with another weighting, such as each site the same, or each case the same. An empty score is a missing one.
+    SCORES has a row for each score, and must have the columns site (centre, scanner, hospital), case (patient), method
+    and score. The columns label (the structure that was segmented) and seed are optional. An empty score is a missing
+    one. A result of mixjax run will do where it has scores of single cases, as those of segmentation.toml and
+    brats.toml have; there ERM is volume weighting.
+
+    A baseline is a method too: the same model, trained with another weighting. Under volume weighting each case counts
+    the same, so large hospitals count more; under uniform weighting each hospital counts the same.
 
     DIR gets report.md, figure.png, levels.csv (support, mean, quartiles, worst cases) and differences.csv (difference
     from each baseline over the same cases, its 95 % interval by bootstrap, a verdict).
@@ -42,12 +47,15 @@ def sites(
     """
     with reported(ValueError, TypeError, OSError, ImportError):
         from mixjax.files import local_path, make_folder, write_whole
+        from mixjax.runner import results
+        from mixjax.runner.result_scores import result_scores
         from mixjax.runner.site_page import site_figure, site_markdown
         from mixjax.runner.sites import read_scores, site_report
 
         folder = local_path("--out", out)
+        table = result_scores(results.read(scores)) if scores.is_dir() else read_scores(scores)
         # Not narrowed to the two choices here: site_report refuses another one.
-        report = site_report(read_scores(scores), baseline or (), better=better, num_worst=worst)  # pyright: ignore
+        report = site_report(table, baseline or (), better=better, num_worst=worst)  # pyright: ignore
         make_folder("--out", folder)
         page = [*site_markdown(report), "", "![Scores by site](figure.png)"]
         write_whole(folder / "report.md", "\n".join(page) + "\n")

@@ -44,7 +44,7 @@ def run_sweep(
         typer.Exit: a mistake in one of these, with code 2, or in the figure, with code 1.
     """
     use_all_cores()
-    with run_mistakes_reported():
+    with run_mistakes_reported(dry_run=dry_run):
         varied = _overrides_of(vary, random=random)
         # After --set, so that an axis given here replaces the config's.
         texts = [*overrides, *varied.values(), *(f"sweep.{key}={value}" for key, value in settings.items())]

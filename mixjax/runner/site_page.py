@@ -23,7 +23,14 @@ _HOW_TO_READ = """\
   scores are good: {better} ones.
 - **verdict**: *better* or *worse* where the interval does not hold 0; else *no difference seen*, which does not say
   that there is none. A site with fewer than {min_cases} cases has *too few cases* for an interval.
-- Of 20 comparisons without any true difference, about one is called better or worse by chance. This page has {num}."""
+- **all sites**: the cases of all sites in one heap. A site with many cases has a large say in these rows.
+- **chance**: where two methods are equally good, about one comparison in 20 is still called better or worse. This page
+  has {num} with a verdict; those with too few cases are not among them."""
+
+_NO_BASELINE = (
+    "There are no differences, as no baseline was named. One of these methods can be it: {methods}. On the command "
+    "line: `mixjax sites SCORES --baseline METHOD`."
+)
 
 
 def site_markdown(report: SiteReport, title: str = "Scores by site") -> list[str]:
@@ -41,6 +48,9 @@ def site_markdown(report: SiteReport, title: str = "Scores by site") -> list[str
     told = _HOW_TO_READ.format(better=report.better, min_cases=MIN_CASES, num=num)
     decimals = decimals_of(report.scores["score"])
     lines = [f"# {title}", "", *told.splitlines()]
+    methods = list(dict.fromkeys(report.levels["method"]))
+    if not len(report.differences) and len(methods) > 1:
+        lines += ["", _NO_BASELINE.format(methods=", ".join(methods))]
     for label in dict.fromkeys(report.levels["label"]):
         lines += ["", f"## {label or 'Scores'}", ""]
         levels = report.levels[report.levels["label"] == label]
@@ -146,8 +156,15 @@ def _pairs(report: SiteReport) -> list[list[str]]:
     return report.differences[["method", "baseline"]].drop_duplicates().to_numpy().tolist()
 
 
-def _number(value: float, decimals: int, sign: str = "") -> str:
-    return "-" if np.isnan(value) else f"{value:{sign}z.{decimals}f}"
+def _number(value: float, decimals: int) -> str:
+    return "-" if np.isnan(value) else f"{value:z.{decimals}f}"
+
+
+def _signed(value: float, decimals: int) -> str:
+    if np.isnan(value):
+        return "-"
+    # An end of an interval keeps its side of 0, by which the verdict is made: -0.042 is -0.04 here, not 0.0.
+    return f"{value:+.1g}" if value and not round(value, decimals) else f"{value:+.{decimals}f}"
 
 
 def _level_cells(row: Any, decimals: int) -> list[str]:
@@ -162,6 +179,6 @@ def _level_cells(row: Any, decimals: int) -> list[str]:
 
 
 def _difference_cells(row: Any, decimals: int) -> list[str]:
-    mean, low, high = (_number(row[name], decimals, "+") for name in ("difference", "low", "high"))
+    mean, low, high = (_signed(row[name], decimals) for name in ("difference", "low", "high"))
     difference = mean if low == "-" else f"{mean} ({low} to {high})"
     return [row["site"], row["method"], row["baseline"], str(row["cases"]), difference, row["verdict"]]

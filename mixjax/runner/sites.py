@@ -30,7 +30,14 @@ MIN_CASES = 5
 """The fewest cases with an interval: the bootstrap of fewer has too few different samples to have a 95 % interval."""
 
 # Type checkers take what pandas returns for several types at once: functions below that are not public say Any.
-_REQUIRED = ("site", "case", "method", "score")
+_REQUIRED = {
+    "site": ("centre", "center", "hospital", "scanner", "institution"),
+    "case": ("patient", "subject", "patient_id", "subject_id", "case_id", "id"),
+    "method": ("model", "weighting"),
+    "score": ("dice", "dsc", "value", "metric"),
+}
+"""The columns that a table must have, and what others call them."""
+
 _DRAWS = 10_000
 
 
@@ -87,7 +94,8 @@ def site_report(
     """Describes the scores of each site, and compares methods with baselines case by case.
 
     A baseline is a method too: the same model, trained with another weighting, such as "uniform" (each site counts the
-    same) or "volume" (each case counts the same). The difference is what a site would gain or lose under the method.
+    same) or "volume" (each case counts the same, so that large sites count more). The difference is what a site would
+    gain or lose under the method.
 
     Where there is a column ``seed``, scores of a case are averaged over seeds first, and differences over the seeds in
     which both have a score: the cases are the sample, however often a model was trained. Intervals are those of
@@ -211,7 +219,10 @@ def _checked(scores: Any, baselines: Sequence[str]) -> Any:
     """Returns the scores with a column for labels and for seeds, and NaN for what is not finite."""
     missing = [name for name in _REQUIRED if name not in scores]
     if missing:
-        raise ValueError(f"scores must have the columns {', '.join(_REQUIRED)}; {', '.join(missing)} is missing.")
+        raise ValueError(
+            f"scores must have the columns {', '.join(_REQUIRED)}; {_listed(missing)} {_are(missing)} missing, got "
+            f"{', '.join(map(str, scores))}{_way_out(list(scores), missing)}."
+        )
     if scores.empty:
         raise ValueError("scores must have a row at least, got none.")
     frame: Any = pd.DataFrame({name: scores[name].to_numpy() for name in _REQUIRED})
@@ -230,6 +241,29 @@ def _checked(scores: Any, baselines: Sequence[str]) -> Any:
         if name not in known:
             raise ValueError(f"baseline must be one of the methods {known}, got {name!r}.")
     return frame
+
+
+def _way_out(columns: Sequence[Any], missing: Sequence[str]) -> str:
+    """Says how a table under other names, or with a column for each method, becomes one that is taken."""
+    names = {str(column).strip().lower(): column for column in columns}
+    hints = []
+    for name in missing:
+        known = [other for other in (name, *_REQUIRED[name]) if other in names]
+        hints += [f"rename {names[other]!r} to {name}" for other in known[:1]]
+    if {"method", "score"} <= set(missing) and not any(hint.endswith(("method", "score")) for hint in hints):
+        hints.append(
+            "a column for each method is turned into rows by "
+            "pandas.melt(table, id_vars=['site', 'case'], var_name='method', value_name='score')"
+        )
+    return "; " + "; ".join(hints) if hints else ""
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def _are(names: Sequence[str]) -> str:
+    return "is" if len(names) == 1 else "are"
 
 
 def _parts(by_seed: Any) -> Iterator[tuple[str, str, Any]]:

@@ -1,9 +1,13 @@
 """The options that ``mixjax run`` and ``sweep`` share: dry runs, profiles, trackers, progress."""
 
 import io
+import signal
 import sys
 import types
 
+import pytest
+
+from mixjax.runner import experiment
 from tests.cli.toy import TOY
 
 
@@ -87,3 +91,11 @@ def test_progress_on_a_terminal(mixjax_command, monkeypatch):
     text = terminal.getvalue()
     assert "a:   0%" in text and "a: 100%" in text and "b: 100%" in text
     assert "4/4" in text and "run/s" in text and "<00:00" in text  # rate and time left
+
+
+@pytest.mark.parametrize("argv", [["run", TOY], ["sweep", TOY, "--vary", "shift=0,1"]], ids=["run", "sweep"])
+def test_a_signal_ends_a_dry_run_at_once_as_there_is_nothing_to_save(mixjax_command, monkeypatch, argv):
+    before, seen = signal.getsignal(signal.SIGTERM), []
+    monkeypatch.setattr(experiment, "dry_run", lambda config: seen.append(signal.getsignal(signal.SIGTERM)) or {})
+    assert mixjax_command(*argv, "--dry-run")[0] == 0
+    assert seen == [before]

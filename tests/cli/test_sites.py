@@ -1,7 +1,11 @@
 """``mixjax sites`` on a table of scores, and on tables and options that cannot be meant."""
 
+import numpy as np
 import pandas as pd
 import pytest
+import xarray
+
+from mixjax.runner import results
 
 ROWS = "site,case,method,score\n" + "".join(
     f"{site},{case},{method},{base + case + gain}\n"
@@ -51,3 +55,17 @@ def test_mistakes_are_told_in_one_line_and_nothing_is_written(command, scores, o
     code, out, err = command("sites", *options)
     assert (code, out) == (2, "") and message in err and err.count("\n") == 1
     assert [file.name for file in scores.iterdir()] == ["scores.csv"]
+
+
+def test_a_result_of_mixjax_run_is_read_and_one_without_cases_is_told(command, scores, monkeypatch):
+    dims, names = ("seed", "method", "case", "region"), ["ERM", "DRO"]
+    dice = np.arange(2.0 * 2 * 12).reshape(2, 2, 6, 2)
+    coords = {"seed": [0, 1], "method": names, "case": ["A"] * 3 + ["B"] * 3, "region": ["core", "whole"]}
+    monkeypatch.setattr(results, "read", lambda path: {"run": xarray.Dataset({"dice": (dims, dice)}, coords=coords)})
+    (scores / "segmentation").mkdir()
+    code, out, err = command("sites", "segmentation", "--baseline", "ERM")
+    assert (code, err) == (0, "") and "| B | DRO | ERM | 6 | +12.0 (+12.0 to +12.0) | better |" in out
+    assert "## whole" in out
+    monkeypatch.undo()
+    code, out, err = command("sites", "segmentation", "--baseline", "ERM")
+    assert (code, out) == (2, "") and err.count("\n") == 1

@@ -1,5 +1,7 @@
 """Tests the scores by site against numbers worked out by hand, and the interval by how often it holds the true mean."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -130,7 +132,11 @@ def test_the_interval_of_equal_differences_is_that_number():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda rows: rows.drop(columns=["case", "score"]), "must have the columns .*; case, score is missing"),
+        (
+            lambda rows: rows.drop(columns=["case", "score"]),
+            "the columns .*; case and score are missing, got site",
+        ),
+        (lambda rows: rows.drop(columns="case"), "; case is missing, got site, method, score[.]$"),
         (lambda rows: rows[:0], "must have a row at least"),
         (lambda rows: pd.concat([rows, rows[2:3]]), "stand once, got two of site A, case A2, method volume"),
         (lambda rows: rows.assign(site=ALL_SITES), "a site is called 'all sites'"),
@@ -194,7 +200,7 @@ def test_the_page_tells_a_site_its_numbers_in_words():
     assert "| B | hard | volume | 2 | +10.0 | too few cases |" in page
     assert "| C | hard | volume | 0 | - | no case has both scores |" in page
     # Two sites have an interval: A and all of them together.
-    assert "by chance. This page has 2." in page
+    assert "This page\n  has 2 with a verdict" in page and "baseline" not in page
 
 
 def test_the_figure_shows_every_site_and_has_an_interval_only_where_there_is_one():
@@ -212,3 +218,55 @@ def test_the_figure_shows_every_site_and_has_an_interval_only_where_there_is_one
     filled, hollow = (line for line in below.lines if line.get_marker() == "o")
     assert filled.get_xdata().tolist() == pytest.approx([1.6, 4.0])
     assert hollow.get_xdata()[0] == 10.0
+
+
+@pytest.mark.parametrize("better", ["higher", "lower"])
+@pytest.mark.parametrize("unit", [1.0, 0.01, 100.0])
+def test_an_interval_as_written_lies_on_the_side_of_zero_that_its_verdict_says(unit, better):
+    """The texts alone give the verdict again, however near to 0 an end or the mean lies."""
+    rng, rows, verdicts = np.random.default_rng(0), [], set()
+    for site in range(60):
+        shift = rng.choice([0.0, 0.02, 0.05, -0.03]) + 0.04 * rng.normal(size=6) * rng.choice([0.0, 0.3, 1.0])
+        for case, gain in enumerate(shift):
+            rows += [(site, case, method, unit * (80 + added)) for method, added in (("volume", 0), ("hard", gain))]
+    report = site_report(pd.DataFrame(rows, columns=["site", "case", "method", "score"]), ["volume"], better=better)
+    near = False
+    lines = [line for line in site_markdown(report) if "| hard | volume |" in line]
+    for line, (_, found) in zip(lines, report.differences.iterrows(), strict=True):
+        mean, low, high = (float(text) for text in re.findall(r"[+-][0-9][0-9.e-]*", line))
+        assert low <= mean <= high or min(abs(low), abs(mean), abs(high)) < 0.1 * unit
+        verdict = "no difference seen"
+        if low > 0 or high < 0:
+            verdict = "better" if (mean > 0) == (better == "higher") else "worse"
+        assert line.endswith(f"| {verdict} |") and found["verdict"] == verdict, line
+        verdicts.add(verdict)
+        near = near or 0 < abs(low) < 0.05 * unit
+    assert verdicts == {"better", "worse", "no difference seen"} and near
+
+
+def test_a_page_without_a_baseline_says_how_to_name_one():
+    assert "One of these methods can be it: volume, hard." in "\n".join(site_markdown(site_report(frame())))
+    alone = site_report(frame().query("method == 'hard'"))
+    assert "baseline" not in "\n".join(site_markdown(alone))
+
+
+@pytest.mark.parametrize(
+    ("columns", "hint"),
+    [
+        (["centre", "case", "method", "Dice"], "; rename 'centre' to site; rename 'Dice' to score[.]$"),
+        (
+            ["Site", "patient", "model", "score"],
+            "'Site' to site; rename 'patient' to case; rename 'model' to method",
+        ),
+        (
+            ["site", "case", "volume", "hard"],
+            r"by pandas[.]melt\(table, id_vars=\['site', 'case'\], var_name",
+        ),
+        (["centre", "case", "volume", "hard"], r"; rename 'centre' to site; a column for each method .*melt"),
+        (["a", "case", "method", "score"], "; site is missing, got a, case, method, score[.]$"),
+    ],
+)
+def test_tables_of_other_shapes_are_told_the_way_out(columns, hint):
+    with pytest.raises(ValueError, match=hint) as told:
+        site_report(pd.DataFrame([["A", "1", "hard", 3.0]], columns=columns))
+    assert "\n" not in str(told.value)

@@ -1,5 +1,7 @@
 """Claims of the segmentation experiment, on made-up Dice scores."""
 
+import warnings
+
 import numpy as np
 import xarray
 
@@ -71,3 +73,12 @@ def test_a_sentence_about_several_comparisons_fails_with_one_of_them():
     row = judged(core_is_wide)["beta_10_iqr"]
     assert row.holds is False and row.value < 0 and "enhancing" in row.note and "core" in row.note
     assert judged(core_is_wide)["beta_100_iqr"].holds
+
+
+def test_with_one_seed_nothing_is_decided_and_no_note_has_a_nan_or_warns():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rows = segmentation_report.claims(made_up(as_the_paper_says, seeds=1), "hard")
+    assert len(rows) > 15 and all(row.holds is None for row in rows)
+    assert not [row.note for row in rows if "nan" in row.note]
+    assert any("(one seed)" in row.note for row in rows)

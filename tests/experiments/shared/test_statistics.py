@@ -1,8 +1,12 @@
 """Tests means over seeds and their errors against NumPy."""
 
+import warnings
+
 import numpy as np
+import pytest
 import xarray
 
+from experiments.shared.sentences import text
 from experiments.shared.statistics import error_bars, mean_stderr, share_error_bars
 from mixjax import statistics
 
@@ -29,3 +33,12 @@ def test_shares_have_a_binomials_error():
     p = (VALUES > 0).mean(1)
     np.testing.assert_allclose(share, p)
     np.testing.assert_allclose(error, 2 * np.sqrt(p * (1 - p) / 7))
+
+
+@pytest.mark.parametrize("values", [[2.0], ARRAY.isel(seed=[0]), ARRAY.isel(seed=[0], step=0)])
+def test_one_seed_has_a_mean_and_no_error_and_no_warning(values):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mean, stderr = mean_stderr(values)
+        assert np.isfinite(mean).all() and np.isnan(stderr).all() and np.shape(mean) == np.shape(stderr)
+        assert "nan" not in text(np.ravel(values)[:1])
