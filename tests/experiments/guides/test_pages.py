@@ -2,7 +2,9 @@
 
 import importlib
 import json
+import os
 import re
+import signal
 import sys
 import tomllib
 import unittest.mock
@@ -226,6 +228,13 @@ def check_sweeps(names):
     assert float(names["result"].c.isel(point=2).mean("seed")[0]) > 0.7
 
 
+def check_faq(names):
+    os.kill(os.getpid(), signal.SIGTERM)
+    # Only noted. The handler would stay for the tests that follow.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    assert names["stopping"] == [signal.SIGTERM] and names["step"] == 999
+
+
 def check_readme(names):
     assert float(names["state"].weights[0]) > 0.5
     assert names["plan"].step == 4
@@ -236,6 +245,7 @@ def check_readme(names):
 CHECKS = {
     README: check_readme,
     GUIDES / "start.md": check_start,
+    GUIDES / "faq.md": check_faq,
     GUIDES / "optax_chain.md": check_optax_chain,
     GUIDES / "nnx_loop.md": check_nnx_loop,
     GUIDES / "your_rule.md": check_your_rule,

@@ -8,6 +8,7 @@ import types
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from mixjax.samplers import HostBatchSampler, HostSampler
 
@@ -77,3 +78,40 @@ def test_the_lines_for_several_processes_give_every_rank_the_losses_of_all():
         assert next(iter(rank))  # the next draw, which stores them
         both = np.unique(np.concatenate([batch.indices for batch in drawn]))
         np.testing.assert_array_equal(rank.sampler.values[both], both)
+
+
+def test_the_loop_in_pytorch_draws_hard_examples_and_goes_on_to_the_bit(tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    source = re.search(r"<!-- torch -->\n```python\n(.*?)```", PAGE.read_text(), re.DOTALL).group(1)
+
+    def run(folder, num_epochs):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / folder)
+        names = {"num_epochs": num_epochs}
+        exec(compile(source, str(PAGE), "exec"), names)
+        return names
+
+    whole = run("whole", 3)
+    probs, hard = np.exp(whole["sampler"].log_probs()), (whole["x"][:, 0] > 2).numpy()
+    assert probs[hard].mean() > 2 * probs[~hard].mean()
+    run("cut", 1)
+    again = run("cut", 3)
+    for name in ("network", "optimizer"):
+        torch.testing.assert_close(again[name].state_dict(), whole[name].state_dict(), rtol=0, atol=0)
+    np.testing.assert_array_equal(again["sampler"].values, whole["sampler"].values)
+    assert next(iter(again["batches"])) == next(iter(whole["batches"]))
+
+
+@pytest.mark.parametrize("lag", [2, 3, 4])
+def test_a_lag_that_is_too_small_fails_where_the_page_says(lag):
+    """The loader of the page's example asks for batches 0 to 3 before the first loss."""
+    batches = HostBatchSampler(HostSampler(50, 1.0, beta=1.0), 4, num_batches=9, lag=lag)
+    asked = iter(batches)
+    for _ in range(min(lag + 1, 4)):
+        next(asked)
+    if lag == 2:
+        with pytest.raises(RuntimeError, match="batch 3 needs the losses of batch 0, as lag is 2"):
+            next(asked)
+    # Of a loader that has 4 batches in flight, and asks for another one when it hands one out.
+    one_short = HostBatchSampler(HostSampler(50, 1.0, beta=1.0), 4, num_batches=lag + 1, lag=lag)
+    assert len(list(one_short)) == lag + 1
