@@ -155,7 +155,8 @@ def _restored(path, fresh):
         _LOG.warning("%s is damaged, and its rounds are trained again: %s", path, error)
         return fresh, [], {}
     leaves, structure = jax.tree.flatten(fresh)
-    saved = [array for name, array in arrays.items() if name.startswith("state ")]
+    # By number: in the file, "state 10" comes before "state 2".
+    saved = [arrays[f"state {i}"] for i in range(sum(name.startswith("state ") for name in arrays))]
     wanted, got = [_described(np.asarray(bits(leaf))) for leaf in leaves], [_described(array) for array in saved]
     if wanted != got:
         raise ValueError(

@@ -214,3 +214,15 @@ def test_kill_9_at_any_point(tmp_path):
 def _made(folder):
     folder.mkdir()
     return folder
+
+
+def test_a_state_of_more_than_ten_arrays_goes_on_in_their_order(run):
+    def begin():
+        return [jnp.full(n, n, jnp.float32) for n in range(1, 13)]
+
+    def add_one(state, number):
+        return [x + 1 for x in state], {"number": number}
+
+    in_rounds(run, begin, add_one, 1)
+    state, metrics = in_rounds(run, begin, add_one, 2)
+    assert [x.tolist() for x in state] == [[n + 2.0] * n for n in range(1, 13)] and metrics["number"].tolist() == [0, 1]

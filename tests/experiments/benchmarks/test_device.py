@@ -23,4 +23,4 @@ def test_a_scale_out_of_range_is_refused(scale):
 def test_the_page_says_that_it_was_not_run_on_a_gpu(monkeypatch):
     report = device.run(quick=True)
     assert report.text.startswith("**Not run on a GPU**") and all(target.holds is None for target in report.targets)
-    assert len(json.loads(json.dumps(report.data))["rows"]) == 6
+    assert len(json.loads(json.dumps(report.data))["rows"]) == 5
