@@ -82,7 +82,7 @@ def test_dimensions_without_labels(compared, write):
     _, where, rows, _ = compared(
         "toy", "--better", "higher", "--along", "domain", "--select", "domain=2", "--baseline", 1
     )
-    assert where == "toy" and rows[1] == ["2", "2.50", "0.00", "2.50 ± 0.65", "4 of 4", "0.03", "0"]
+    assert where == "toy" and rows[1] == ["2", "2.50", "0.00", "2.50 ± 0.65", "4 of 4", "0.03", "better", "0"]
 
 
 def test_points_are_compared_by_their_columns(compared, command, write):
