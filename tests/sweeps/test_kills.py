@@ -95,7 +95,7 @@ def test_a_process_that_dies_again_and_again_gets_to_its_end(tmp_path, monkeypat
     while found is None and deaths < 50:
         with monkeypatch.context() as patch:
             # Long enough for one save.
-            Deaths(patch, choose.randrange(6, 12), choose.random() < 0.5)
+            Deaths(patch, choose.randrange(12, 24), choose.random() < 0.5)
             try:
                 found = compute(TRAIN, tmp_path / "chunks")
             except KilledError:

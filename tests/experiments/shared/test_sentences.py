@@ -140,15 +140,14 @@ def paper(request):
 
 @pytest.fixture(scope="module")
 def claims(paper):
-    patch = pytest.MonkeyPatch()
-    patch.setattr(mixjax.data, "load", fake_images)
-    patch.setattr(mixjax.data, "load_table", fake_table)
-    patch.setattr(anatomies, "load", fake_anatomies)
     rows = []
-    for path in paper.paths:
-        experiment, results = made_up_results(configs.load(path))
-        rows += [(path.stem, claim) for claim in experiment.claims(results)]
-    patch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mixjax.data, "load", fake_images)
+        patch.setattr(mixjax.data, "load_table", fake_table)
+        patch.setattr(anatomies, "load", fake_anatomies)
+        for path in paper.paths:
+            experiment, results = made_up_results(configs.load(path))
+            rows += [(path.stem, claim) for claim in experiment.claims(results)]
     return rows
 
 
