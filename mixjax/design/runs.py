@@ -77,6 +77,7 @@ def as_swarm(
     budgets: Any = None,
     mixture_row: Callable[[int], str] | None = None,
     loss_row: Callable[[int], str] | None = None,
+    budget_row: Callable[[int], str] | None = None,
 ) -> Swarm:
     """Checks the mixtures and losses of a swarm, and names what is wrong by row and column.
 
@@ -88,6 +89,7 @@ def as_swarm(
         budgets: ``[n]``, the tokens that each run was trained on, where they differ.
         mixture_row: how an error calls a row of the mixtures; by default "mixtures, row 3".
         loss_row: how an error calls a row of the losses.
+        budget_row: how an error calls a row of the budgets; by default as one of the mixtures.
 
     Returns:
         The swarm.
@@ -129,7 +131,7 @@ def as_swarm(
     if len(shares) < 2:
         raise ValueError(f"a law needs several runs of different mixtures, got {len(shares)}.")
     _check_variation(shares, values, domains, metrics)
-    return Swarm(shares, values, domains, metrics, _checked_budgets(budgets, len(shares), mixture_row))
+    return Swarm(shares, values, domains, metrics, _checked_budgets(budgets, len(shares), budget_row or mixture_row))
 
 
 def as_mixtures(name: str, mixtures: Any, domains: Sequence[str]) -> np.ndarray:

@@ -121,7 +121,6 @@ def read_tables(
     if paid is not None:
         at = rows if paid is shares else order
         tokens = np.array([paid.number(int(i), budget, key) for i in at])
-        tokens = None if np.ptp(tokens) == 0 else tokens
     if drop:
         complete = ~np.isnan(values).any(axis=1)
         tokens = None if tokens is None else tokens[complete]
@@ -130,6 +129,12 @@ def read_tables(
         kept = [domains[d] for d in used]
         _warn_of_dropped(shares, losses, len(rows), [name for name in domains if name not in kept])
         mixtures, domains = mixtures[:, used], kept
+    if tokens is not None and np.ptp(tokens) == 0:
+        tokens = None
+
+    def budget_row(i: int) -> str:
+        return shares.row(int(rows[i]), key) if paid is shares else losses.row(int(order[i]), key)
+
     return as_swarm(
         mixtures,
         values,
@@ -138,6 +143,7 @@ def read_tables(
         budgets=tokens,
         mixture_row=lambda i: shares.row(int(rows[i]), key),
         loss_row=lambda i: losses.row(int(order[i]), key),
+        budget_row=budget_row,
     )
 
 

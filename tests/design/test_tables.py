@@ -257,7 +257,7 @@ def test_budgets_stand_in_either_file_under_any_name_and_follow_their_runs(tmp_p
             "budget",
             "line 3 .*'budget' must be",
         ),
-        ("run,web,code\na,0.7,0.3\nb,0.2,0.8\n", "run,budget,l\na,1,1\nb,-1,2\n", "budget", "line 3 .*got -1"),
+        ("run,web,code\na,0.7,0.3\nb,0.2,0.8\n", "run,budget,l\na,1,1\nb,-1,2\n", "budget", "m.csv, line 3 .*got -1"),
     ],
 )
 def test_bad_budgets_are_named(tmp_path, ratios, metrics, budget, message):
