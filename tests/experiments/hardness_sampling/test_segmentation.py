@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.faults.cut import make_cases
 from experiments.hardness_sampling import segmentation, segmentation_training
 from experiments.hardness_sampling.segmentation_training import Segmentation
 from mixjax.data import anatomies
@@ -66,18 +67,8 @@ def test_the_simulation_end_to_end(first_run_only, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_brats_end_to_end(first_run_only, tmp_path):
-    nibabel = pytest.importorskip("nibabel")
-    rng = np.random.default_rng(0)
-    for name in ("TCIA01_1", "TCIA02_2", "TCIA02_3", "CBICA_A", "CBICA_B", "CBICA_C"):
-        folder = tmp_path / "HGG" / f"BraTS19_{name}_1"
-        folder.mkdir(parents=True)
-        seg = np.zeros((20, 24, 18), np.uint8)
-        seg[4:13, 5:16, 6:14], seg[5:11, 7:14, 7:13], seg[6:9, 8:12, 8:12] = 2, 1, 4
-        for kind in ("t1", "t1ce", "t2", "flair", "seg"):
-            values = np.zeros(seg.shape, np.int16)
-            values[2:18, 2:22, 2:16] = rng.integers(100, 900, (16, 20, 14))
-            image = nibabel.Nifti1Image(seg if kind == "seg" else values, np.eye(4))
-            nibabel.save(image, folder / f"{folder.name}_{kind}.nii.gz")
+    pytest.importorskip("nibabel")
+    make_cases(tmp_path)
     overrides = [f"folder={json.dumps(str(tmp_path))}", "grid=16", "test_share=0.34"]
     runs, rows = run(CONFIGS / "brats.toml", overrides, tmp_path)
     assert runs["Nesterov"]["case"].values.tolist() == ["CBICA", "TCIA"]
