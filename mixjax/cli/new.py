@@ -47,7 +47,9 @@ def new(
         folder, module = _checked(folder)
         for path in _write(folder, module):
             typer.echo(path)
-        typer.echo(f"next: cd {shlex.quote(str(folder))} && mixjax run {_CONFIGS}/{module}.toml")
+        # A shell would take a name that begins with "-" for options of cd.
+        place = f"./{folder}" if str(folder).startswith("-") else str(folder)
+        typer.echo(f"next: cd {shlex.quote(place)} && mixjax run {_CONFIGS}/{module}.toml")
 
 
 def _checked(folder: Path) -> tuple[Path, str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mixjax.checks import requires
+from mixjax.legends import named_legend
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,6 +34,7 @@ def design_figure(proposal: Proposal) -> Figure:
     """
     with requires("experiments", "mixjax.design.figures.design_figure"):
         import matplotlib.pyplot as plt
+        from matplotlib.text import Text
 
     size = len(proposal.weights)
     height = max(4.4, 0.24 * size + 1.2)
@@ -42,6 +44,9 @@ def design_figure(proposal: Proposal) -> Figure:
     _draw_slices(axes[2], proposal)
     for axis in axes:
         axis.title.set_fontsize(10)
+    for text in figure.findobj(Text):
+        # Names of domains and of the objective may hold dollar signs.
+        text.set_parse_math(False)
     return figure
 
 
@@ -85,6 +90,7 @@ def _draw_slices(axis, proposal):
     fitted, weights = proposal.fitted, proposal.weights
     mixtures, surface = fitted.swarm.mixtures, fitted.surface()
     shown = np.argsort(-weights, kind="stable")[:_MOST]
+    lines = []
     for number, d in enumerate(shown):
         shares = np.linspace(mixtures[:, d].min(), mixtures[:, d].max(), _POINTS)
         rest = np.where(np.arange(len(weights)) == d, 0.0, weights)
@@ -96,17 +102,15 @@ def _draw_slices(axis, proposal):
         value = proposal.objective.value(surface.predict(surface.params, line).T)
         resampled = proposal.objective.value(np.moveaxis(surface.predict(surface.resampled, line), 1, -1))
         low, high = np.quantile(resampled, [0.05, 0.95], axis=0)
-        axis.plot(shares, value, color=colour, label=_short(fitted.swarm.domains[d]))
+        lines += axis.plot(shares, value, color=colour)
         axis.fill_between(shares, low, high, color=colour, alpha=0.2, linewidth=0)
         axis.plot(weights[d], proposal.value, "o", color=colour, markersize=4)
     title = "objective along each share, 90 % bands"
     if len(shown) < len(weights):
         title += f" ({len(shown)} of {len(weights)} domains)"
     axis.set(xlabel="share of the domain", ylabel=proposal.objective.name, title=title)
-    axis.legend(fontsize=8)
+    named_legend(axis, lines, [_short(fitted.swarm.domains[d]) for d in shown], fontsize=8)
 
 
 def _short(name):
-    shown = name if len(name) <= 28 else f"…{name[-27:]}"
-    # matplotlib reads formulas between "$".
-    return shown.replace("$", r"\$")
+    return name if len(name) <= 28 else f"…{name[-27:]}"

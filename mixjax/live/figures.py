@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mixjax.checks import requires
+from mixjax.legends import named_legend
 from mixjax.live.ledger_table import check_steps, drawn_of
 
 if TYPE_CHECKING:
@@ -66,13 +67,9 @@ def ledger_figure(ledger: xarray.Dataset) -> Figure:
         axes[2].set(xlabel="step", ylabel="loss", title="loss by domain")
     for axis in axes:
         axis.title.set_fontsize(9)
-    legend = axes[1].legend(
-        fontsize=8, title=f"{_MOST} of {amounts.shape[1]} domains" if amounts.shape[1] > _MOST else None
-    )
-    # Put in afterwards, since a legend leaves out labels that begin with an underscore, and reads formulas between "$".
-    for text, name in zip(legend.get_texts(), names, strict=False):
-        text.set_parse_math(False)
-        text.set_text(name)
+    title = f"{_MOST} of {amounts.shape[1]} domains" if amounts.shape[1] > _MOST else None
+    handles, labels = axes[1].get_legend_handles_labels()
+    named_legend(axes[1], handles, [*names, *labels[len(names) :]], fontsize=8, title=title)
     return fig
 
 

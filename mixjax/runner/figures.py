@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mixjax.checks import requires
+from mixjax.legends import named_legend
 from mixjax.runner.frames import (
     column_names,
     final_values,
@@ -86,6 +87,9 @@ def sweep_figure(results: Results) -> Any:
             if notes:
                 title.append("; ".join(notes))
             panel.set_title("\n".join(title), fontsize=9)
+            # Names of runs, metrics and axes may hold dollar signs. Numbers along a logarithmic axis are formulas.
+            for text in (panel.title, panel.xaxis.label, panel.yaxis.label):
+                text.set_parse_math(False)
     left_out = f"; {len(metrics)} of {len(numeric)} metrics" if len(metrics) < len(numeric) else ""
     figure.suptitle(f"mean ± standard error over seeds{left_out}", fontsize=10)
     if len(handles) > 1:
@@ -93,7 +97,7 @@ def sweep_figure(results: Results) -> Any:
         more = len(handles) - len(shown)
         title = f"and {more} more" if more else None
         lines, labels = [line for _, line in shown], [label for label, _ in shown]
-        figure.legend(lines, labels, title=title, loc="outside lower center", ncols=4, fontsize=8)
+        named_legend(figure, lines, labels, title=title, loc="outside lower center", ncols=4, fontsize=8)
     return figure
 
 

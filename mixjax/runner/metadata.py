@@ -61,12 +61,13 @@ class Meta:
     """Describes what ``metrics.json`` holds, for the check of a file that is read."""
 
     num_runs: int
-    num_computed: int
     compile_seconds: float
     run_seconds: float
     device: str
     versions: dict[str, str | None]
     runs: dict[str, RunMeta]
+    # The first versions did not write it.
+    num_computed: int | None = None
 
 
 def metadata(results: Mapping[str, xr.Dataset]) -> dict[str, Any]:

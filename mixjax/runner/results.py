@@ -104,7 +104,9 @@ def read_meta(path: str | Path) -> Meta:
     """
     if not (_folder(path) / "metrics.json").is_file():
         raise FileNotFoundError(f"{path}: holds no result of `mixjax run` (no metrics.json)")
-    return _read_json(_folder(path) / "metrics.json", Meta)
+    meta = _read_json(_folder(path) / "metrics.json", Meta)
+    # A result of a version that did not count them tells no runs of an earlier command apart.
+    return meta if meta.num_computed is not None else dataclasses.replace(meta, num_computed=meta.num_runs)
 
 
 def read_claims(path: str | Path) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from mixjax.checks import requires
+from mixjax.legends import named_legend
 from mixjax.runner.sites import MIN_CASES, SiteReport, decimals_of
 from mixjax.runner.texts import markdown_table
 
@@ -88,13 +89,12 @@ def site_figure(report: SiteReport, title: str = "Scores by site") -> Any:
     figure = Figure(figsize=(2.5 + 4 * len(labels), sum(heights[:num_rows]) + 1.2), layout="constrained")
     axes = figure.subplots(num_rows, len(labels), squeeze=False, sharey="row", height_ratios=heights[:num_rows])
     for column, label in enumerate(labels):
-        _draw_levels(axes[0, column], report, label, sites, methods)
+        entries = [_draw_levels(axes[0, column], report, label, sites, methods)]
         axes[0, column].set_title(label or "score")
         if pairs:
-            _draw_differences(axes[1, column], report, label, sites, pairs)
-    for row in axes:
-        handles, names = row[0].get_legend_handles_labels()
-        row[-1].legend(handles, names, loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=9)
+            entries.append(_draw_differences(axes[1, column], report, label, sites, pairs))
+    for row, drawn in zip(axes, entries, strict=True):
+        named_legend(row[-1], list(drawn.values()), list(drawn), loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=9)
     figure.suptitle(title)
     for text in figure.findobj(Text):
         # A name may hold dollar signs.
@@ -103,37 +103,43 @@ def site_figure(report: SiteReport, title: str = "Scores by site") -> Any:
 
 
 def _draw_levels(axis, report, label, sites, methods):
-    """Draws the cases of each site, with one row for each method."""
+    """Draws the cases of each site, with one row for each method, and returns what a legend shows of each method."""
     rows = report.levels[report.levels["label"] == label]
     scores = report.scores[report.scores["label"] == label]
+    entries = {}
     for number, method in enumerate(methods):
         own = rows[rows["method"] == method].set_index("site")
         place = _places(sites, number, len(methods))
         where = pd.Series(place, sites).reindex(own.index)
         cases = scores[(scores["method"] == method) & scores["score"].notna()]
         axis.plot(cases["score"], cases["site"].map(dict(zip(sites, place, strict=True))), ".", color="0.45", ms=4)
-        axis.hlines(where, own["low_quartile"], own["high_quartile"], color=f"C{number}", lw=7, alpha=0.6, label=method)
+        entries[method] = axis.hlines(
+            where, own["low_quartile"], own["high_quartile"], color=f"C{number}", lw=7, alpha=0.6
+        )
         axis.plot(own["median"], where, "|", color="white", ms=7, mew=2)
     counts = rows.groupby("site", sort=False)["cases"].max()
     _name_sites(axis, [f"{site} ({counts.get(site, 0)})" for site in sites])
     axis.set_xlabel(f"score of each case, {report.better} is better")
+    return entries
 
 
 def _draw_differences(axis, report, label, sites, pairs):
-    """Draws the differences of each site, with one row for each pair of methods."""
+    """Draws the differences of each site, with one row for each pair of methods, and returns a legend's entries."""
     rows = report.differences[report.differences["label"] == label]
     axis.axvline(0.0, color="0.4", lw=1)
+    entries = {}
     for number, (method, baseline) in enumerate(pairs):
         own = rows[(rows["method"] == method) & (rows["baseline"] == baseline)].set_index("site")
         where = pd.Series(_places(sites, number, len(pairs)), sites).reindex(own.index)
         # Other colours than those of the methods above.
         colour, sure = f"C{number + 5}", own["low"].notna()
         axis.hlines(where, own["low"], own["high"], color=colour, lw=2)
-        axis.plot(own["difference"][sure], where[sure], "o", color=colour, ms=5, label=f"{method} - {baseline}")
+        (entries[f"{method} - {baseline}"],) = axis.plot(own["difference"][sure], where[sure], "o", color=colour, ms=5)
         axis.plot(own["difference"][~sure], where[~sure], "o", color=colour, ms=5, mfc="white")
     _name_sites(axis, sites)
     good = "right" if report.better == "higher" else "left"
     axis.set_xlabel(f"difference, 95 % interval; {good} is better")
+    return entries
 
 
 def _places(sites, number, num):

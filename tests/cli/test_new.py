@@ -3,6 +3,7 @@
 import importlib.resources
 import re
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -61,6 +62,15 @@ def test_the_guide_shows_the_project_that_is_written():
     for mark, name in (("module", "noisy_domains.py.txt"), ("config", "noisy_domains.toml.txt")):
         shown = re.search(rf"<!-- {mark} -->\n```\w+\n(.*?)```", page, re.DOTALL)
         assert shown and shown[1] == folder.joinpath(name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["-x", "--help-me", "-", "--", "a/-x", "sp ace/-new_a", "$HOME/new_b"])
+def test_a_shell_finds_the_folder_by_the_line_that_is_printed(mixjax_command, project, name):
+    code, out, err = mixjax_command("new", "--", name)
+    assert (code, err) == (0, "")
+    told = re.fullmatch(r"next: (cd .+) && mixjax run configs/(\w+)\.toml", out.splitlines()[-1])
+    place = subprocess.run(["sh", "-c", f"{told[1]} && pwd -P"], cwd=project, capture_output=True, text=True, check=True)
+    assert Path(place.stdout.rstrip("\n"), "configs", f"{told[2]}.toml").is_file()
 
 
 def test_an_empty_folder_is_filled(mixjax_command, project, monkeypatch):
