@@ -60,7 +60,8 @@ def test_a_sweep():
 
 def test_a_design():
     mixtures = design.swarm([100.0] * 5, 20, seed=0)
-    fitted = design.fit(mixtures, mixtures[:, :1] + 1.0, domains=NAMES, metrics=NAMES[1:2], law="quadratic", resamples=20)
+    names = {"domains": NAMES, "metrics": NAMES[1:2]}
+    fitted = design.fit(mixtures, mixtures[:, :1] + 1.0, **names, law="quadratic", resamples=20)
     figure = drawn(design_figure(design.propose(fitted, NAMES[1])))
     assert sorted(texts(figure.axes[2].get_legend())) == sorted(NAMES)
     assert sorted(text.get_text() for text in figure.axes[1].get_yticklabels()) == sorted(NAMES)

@@ -59,6 +59,13 @@ class TrainingResiduals(glm.LinearModel):
             raise ValueError(f"small_sizes must begin below dim / 2 = {self.dim / 2:g}, got {self.small_sizes}.")
 
 
+# One fit after the other, also under vmap: XLA decomposes a batch in several threads of a pool, and waits for them in
+# another one. When the devices of a CPU do so at once no thread may be left, and the sweep stands still.
+@jax.custom_batching.sequential_vmap
+def _minimum_norm_fit(x, y):
+    return jnp.linalg.lstsq(x, y)[0]
+
+
 def residuals(key: jax.Array, config: TrainingResiduals) -> dict[str, jax.Array]:
     """Measures squared residuals and FGLS weights of the unweighted (minimum-norm) fit to the first few examples.
 
@@ -77,7 +84,7 @@ def residuals(key: jax.Array, config: TrainingResiduals) -> dict[str, jax.Array]
         # rows of zeros leave the minimum-norm fit as it is, and give all sizes one shape
         used = jnp.arange(x.shape[1]) < num
         near_x, near_y = used[:, None] * x[..., order], used * y
-        params = jnp.linalg.lstsq(near_x.reshape(-1, config.dim), near_y.reshape(-1))[0]
+        params = _minimum_norm_fit(near_x.reshape(-1, config.dim), near_y.reshape(-1))
         train = jnp.square(near_x @ params - near_y).sum(axis=1) / num
         losses = jnp.stack([train, jnp.square(far_x[..., order] @ params - far_y).mean(axis=1)])
         update = jax.vmap(lambda row: rule.update(rule.init(PRIOR), counts=jnp.ones(2), losses=row).weights[0])

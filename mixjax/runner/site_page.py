@@ -88,13 +88,22 @@ def site_figure(report: SiteReport, title: str = "Scores by site") -> Any:
     # Not by pyplot, which would keep every figure in memory.
     figure = Figure(figsize=(2.5 + 4 * len(labels), sum(heights[:num_rows]) + 1.2), layout="constrained")
     axes = figure.subplots(num_rows, len(labels), squeeze=False, sharey="row", height_ratios=heights[:num_rows])
+    entries = [{} for _ in range(num_rows)]
     for column, label in enumerate(labels):
-        entries = [_draw_levels(axes[0, column], report, label, sites, methods)]
+        entries[0] |= _draw_levels(axes[0, column], report, label, sites, methods)
         axes[0, column].set_title(label or "score")
         if pairs:
-            entries.append(_draw_differences(axes[1, column], report, label, sites, pairs))
+            entries[1] |= _draw_differences(axes[1, column], report, label, sites, pairs)
     for row, drawn in zip(axes, entries, strict=True):
-        named_legend(row[-1], list(drawn.values()), list(drawn), loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=9)
+        named_legend(
+            row[-1],
+            list(drawn.values()),
+            list(drawn),
+            loc="upper left",
+            bbox_to_anchor=(1.01, 1.0),
+            frameon=False,
+            fontsize=9,
+        )
     figure.suptitle(title)
     for text in figure.findobj(Text):
         # A name may hold dollar signs.

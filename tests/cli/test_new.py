@@ -69,7 +69,8 @@ def test_a_shell_finds_the_folder_by_the_line_that_is_printed(mixjax_command, pr
     code, out, err = mixjax_command("new", "--", name)
     assert (code, err) == (0, "")
     told = re.fullmatch(r"next: (cd .+) && mixjax run configs/(\w+)\.toml", out.splitlines()[-1])
-    place = subprocess.run(["sh", "-c", f"{told[1]} && pwd -P"], cwd=project, capture_output=True, text=True, check=True)
+    shell = ["sh", "-c", f"{told[1]} && pwd -P"]
+    place = subprocess.run(shell, cwd=project, capture_output=True, text=True, check=True)
     assert Path(place.stdout.rstrip("\n"), "configs", f"{told[2]}.toml").is_file()
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -80,3 +81,13 @@ def test_a_tiny_training_residuals_run_ends_in_claims(run):
     assert rows["fgls_ill_defined"]["holds"], rows["fgls_ill_defined"]
     assert rows["training_residuals_deviate"]["holds"], rows["training_residuals_deviate"]
     assert (path / "figure.png").stat().st_size > 10_000
+
+
+def test_a_sweep_decomposes_one_matrix_at_a_time():
+    # A batch of them can take all threads of XLA's pool, and wait for them.
+    def fits(key):
+        return tr.residuals(key, dataclasses.replace(SMALL, small_sizes=(1, 4)))
+
+    program = jax.jit(jax.vmap(fits)).lower(jax.random.split(jax.random.key(0), 3)).as_text()
+    taken = re.findall(r"@lapack_sgesdd_ffi\(.*?: \(tensor<([0-9x]+)xf32>", program)
+    assert taken and all(shape.count("x") == 1 for shape in taken)
