@@ -1,4 +1,4 @@
-"""Measures ``mnist.COSTS``: ``python -m experiments.fewer_weight_updates.mnist_costs``."""
+"""Measures ``mnist_methods.COSTS``: ``python -m experiments.fewer_weight_updates.mnist_costs``."""
 
 import statistics
 import time
@@ -6,8 +6,8 @@ import time
 import jax
 import jax.numpy as jnp
 
-from experiments.fewer_weight_updates import mnist
-from experiments.fewer_weight_updates.mnist_domains import load, setup
+from experiments.fewer_weight_updates import mnist_methods
+from experiments.fewer_weight_updates.mnist_domains import begin, load, setup
 
 LONG = 64
 
@@ -19,9 +19,9 @@ def costs(model: str, data, num_steps: int = 256, repeats: int = 21) -> dict[str
     the same turn, and the median over the turns counts. Both numbers follow from ``cost(T) = step + round / T``. Time
     is processor time, all threads together, which other programs on the machine disturb the least.
     """
-    config = mnist.Mnist(model=model, num_steps=num_steps)
-    problem = setup(jax.random.key(0), config, data)
-    known = mnist.methods(config, LONG)
+    config = mnist_methods.Mnist(model=model, num_steps=num_steps)
+    problem = setup(begin(jax.random.key(0), config, data), config)
+    known = mnist_methods.methods(config, LONG)
     kinds = {"reverse": "T=1", "alignment": "alignment T=1", "norms": "doge", "reference": "doremi"}
     kinds |= {"draw": "exp3", "losses": "group_dro"}
     sides = {(kind, T): known[name]._replace(T=T) for kind, name in kinds.items() for T in (1, LONG)}
@@ -29,7 +29,11 @@ def costs(model: str, data, num_steps: int = 256, repeats: int = 21) -> dict[str
 
     def compiled(method):
         def run(key):
-            return mnist.fit(config, problem, method, key, reference=problem.params)[0].params
+            state = mnist_methods.first_state(problem, method.rule)
+            fitted, _ = mnist_methods.fit(
+                config, problem, method, key, problem.params, state=state, num_steps=num_steps
+            )
+            return fitted.params
 
         return jax.jit(run).lower(jax.random.key(1)).compile()
 
@@ -54,5 +58,5 @@ def costs(model: str, data, num_steps: int = 256, repeats: int = 21) -> dict[str
 
 if __name__ == "__main__":
     data = jax.tree.map(jnp.asarray, load())
-    for model in mnist.COSTS:
+    for model in mnist_methods.COSTS:
         print(model, {kind: (round(step, 2), round(round_, 2)) for kind, (step, round_) in costs(model, data).items()})

@@ -26,6 +26,14 @@ class Split(NamedTuple):
     validation: Batch
 
 
+class Beginning(NamedTuple):
+    """Holds the arrays that a seed begins with: its split, its initial model, and the test images."""
+
+    split: Split
+    params: Any
+    test: Batch
+
+
 class Setup(NamedTuple):
     """Holds one seed's split, the arguments that :func:`mixjax.mixing.fit` asks for, and the test images."""
 
@@ -35,6 +43,7 @@ class Setup(NamedTuple):
     draw: Callable[[jax.Array], Batch]
     params: Any
     test: Batch
+    num_domains: int
 
 
 def load() -> dict[str, Batch]:
@@ -94,10 +103,16 @@ def cross_entropy(params, batch: Batch) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(scores(params, batch.images), batch.labels).mean()
 
 
-def setup(key: jax.Array, config, data: dict[str, Batch]) -> Setup:
-    """Sets up one seed: ``batch_size`` images of each domain a step, drawn with replacement, L2 and plain SGD."""
+def begin(key: jax.Array, config, data: dict[str, Batch]) -> Beginning:
+    """Draws a seed's split and its initial model."""
     split_key, init_key = jax.random.split(key)
-    parts = split(split_key, config, data["train"])
+    params = init(init_key, config, data["train"].images.shape[1])
+    return Beginning(split(split_key, config, data["train"]), params, data["test"])
+
+
+def setup(beginning: Beginning, config) -> Setup:
+    """Sets up one seed: ``batch_size`` images of each domain a step, drawn with replacement, L2 and plain SGD."""
+    parts = beginning.split
     sizes = np.array(config.sizes)
     starts = np.cumsum(sizes) - sizes
 
@@ -108,8 +123,7 @@ def setup(key: jax.Array, config, data: dict[str, Batch]) -> Setup:
         within = jax.random.randint(key, (config.batch_size, len(sizes)), 0, sizes)
         return jax.tree.map(lambda x: x[(starts + within).T], parts.train)
 
-    params = init(init_key, config, data["train"].images.shape[1])
-    return Setup(parts, loss, optax.sgd(config.learning_rate), draw, params, data["test"])
+    return Setup(parts, loss, optax.sgd(config.learning_rate), draw, beginning.params, beginning.test, len(sizes))
 
 
 def worth(problem: Setup, params) -> dict[str, jax.Array]:
@@ -122,8 +136,18 @@ def worth(problem: Setup, params) -> dict[str, jax.Array]:
     }
 
 
-def on_validation_alone(problem: Setup, num_steps: int) -> Any:
-    """Trains a model on the whole validation set, with no domain at all."""
+def on_validation_alone(problem: Setup, state: tuple[Any, Any], num_steps: int) -> tuple[Any, Any]:
+    """Trains a model on the whole validation set, with no domain at all.
+
+    Args:
+        problem: the seed.
+        state: the parameters and the optimizer's state.
+        num_steps: number of steps to take.
+
+    Returns:
+        The state after these steps.
+    """
     alone = jax.tree.map(lambda x: x[None], problem.split.validation)
     run = hypergrad.unroll(problem.loss, problem.optimizer, draw=lambda step: alone)
-    return run(jnp.ones(1), problem.params, problem.optimizer.init(problem.params), jnp.arange(num_steps))[0]
+    params, opt_state, _ = run(jnp.ones(1), *state, jnp.arange(num_steps))
+    return params, opt_state

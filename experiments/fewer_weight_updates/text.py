@@ -29,7 +29,7 @@ from experiments.fewer_weight_updates.text_model import Decoder, byte_losses, de
 from mixjax import WeightRule, data, mixing, rules
 from mixjax.runner import configs
 from mixjax.runner.experiment import Experiment
-from mixjax.sweeps import Segments
+from mixjax.sweeps import HostLoop, HostRun, in_rounds
 
 DOMAINS = ("python", "c", "shakespeare", "european", "cyrillic", "indic")
 # Inside Adam's root, whose derivative at 0 is infinite: a byte that was not yet seen has gradient 0.
@@ -209,68 +209,101 @@ def fit_of(
     return functools.partial(fit, signals=measured[config.method]) if config.method in measured else fit
 
 
-def train(config: Text) -> Segments:
+def train(run: HostRun, config: Text) -> dict[str, np.ndarray]:
     """Trains one seed while the weights move, then anew with their mean.
 
-    A segment of training ends where the target's loss is measured. Training anew comes after the last one, in one
-    piece.
+    Both are cut where the target's loss is measured, and saved there: a run that is killed goes on.
+
+    Args:
+        run: the seed, and the texts.
+        config: the settings.
+
+    Returns:
+        Metrics ``[step, ...]`` of the first training, and others of the end of both.
     """
+    names = "init", "fit", "test", "target", "train"
+    keys = dict(zip(names, jax.random.split(jax.random.key(run.seed), len(names)), strict=True))
+    parts = jax.tree.map(jnp.asarray, run.data)
 
-    def keys_of(key):
-        return dict(zip(("init", "fit", "test", "target", "train"), jax.random.split(key, 5), strict=True))
+    def half(number):
+        return run._replace(report=lambda done: run.report((number + done) / 2))
 
-    def target_windows(key, used, parts):
-        return data.windows(key, parts["test"].target, used.length + 1, used.test_windows)
+    def advance(state, number):
+        state = _advance(state, keys["fit"], parts, config)
+        loss = _target_loss(state.params, keys["target"], parts, config)
+        return state, {"target_loss": loss, "weights": state.rule_state.weights}
 
-    def init(key, hparams, parts):
-        used = configs.replace(config, hparams)
-        _, params, optimizer = start(used, keys_of(key)["init"])
-        return key, mixing.init_state(params, optimizer, jnp.ones(len(used.domains)), rule_of(used))
+    def advance_anew(state, number):
+        return _advance_anew(state, keys["fit"], parts, config), {}
 
-    def advance(carry, hparams, parts):
-        (key, state), used = carry, configs.replace(config, hparams)
-        keys = keys_of(key)
-        graphdef, _, optimizer = start(used, keys["init"])
-        state = fit_of(used, graphdef, optimizer, parts, keys["fit"])(
-            rule_of(used),
-            state,
-            num_steps=used.num_steps // used.num_records,
-            T=used.T,
-            rounds_per_update=used.rounds_per_update,
-            mode=mode_of(used),
-        )
-        loss = losses_of(graphdef)(state.params, target_windows(keys["target"], used, parts)).mean()
-        return (key, state), {"target_loss": loss[None], "weights": state.rule_state.weights[None]}
+    rule = rule_of(config)
+    moved, records = in_rounds(half(0), lambda: _start(keys["init"], rule, config), advance, config.num_records)
+    fixed = rules.fixed(moved.mean_weights)
+    again, _ = in_rounds(
+        half(1), lambda: _start(keys["init"], fixed, config), advance_anew, config.num_records, name="anew"
+    )
+    return records | {
+        "mean_weights": moved.mean_weights,
+        "retrained_loss": _target_loss(again.params, keys["target"], parts, config),
+        **_tested(moved.params, keys["test"], keys["train"], parts, config),
+    }
 
-    def finish(carry, hparams, parts):
-        (key, state), used = carry, configs.replace(config, hparams)
-        keys = keys_of(key)
-        graphdef, params, optimizer = start(used, keys["init"])
-        losses, fixed = losses_of(graphdef), rules.fixed(state.mean_weights)
-        again = mixing.init_state(params, optimizer, jnp.ones(len(used.domains)), fixed)
-        fit = fit_of(used, graphdef, optimizer, parts, keys["fit"])
-        again = fit(fixed, again, num_steps=used.num_steps, T=used.num_steps, mode=None)
 
-        test = draw(keys["test"], parts["test"].domains, used.length, used.test_windows)
-        seen = draw(keys["train"], parts["train"].domains, used.length, used.test_windows)
-        measured = jax.lax.map(lambda windows: losses(state.params, windows), jnp.concatenate([test, seen]))
-        tested, trained = jnp.split(measured, 2)
-        return {
-            "mean_weights": state.mean_weights,
-            "retrained_loss": losses(again.params, target_windows(keys["target"], used, parts)).mean(),
-            "test_losses": tested.mean(axis=(1, 2)),
-            "train_losses": trained.mean(axis=(1, 2)),
-            "design_effects": design_effects(tested, used.blocks),
-        }
+def _start(key: jax.Array, rule: WeightRule, config: Text) -> mixing.MixingState:
+    _, params, optimizer = start(config, key)
+    return mixing.init_state(params, optimizer, jnp.ones(len(config.domains)), rule)
 
-    return Segments(init, advance, config.num_records, finish=finish)
+
+# One program for all seeds, since the settings are static.
+_program = functools.partial(jax.jit, static_argnames="config")
+
+
+@_program
+def _advance(state: mixing.MixingState, key: jax.Array, parts: Mapping[str, Texts], config: Text) -> mixing.MixingState:
+    """Takes the steps until the target's loss is measured, while the weights move."""
+    fit = fit_of(config, *_net(config), parts, key)
+    how = {"T": config.T, "rounds_per_update": config.rounds_per_update, "mode": mode_of(config)}
+    return fit(rule_of(config), state, num_steps=config.num_steps // config.num_records, **how)
+
+
+@_program
+def _advance_anew(state: mixing.MixingState, key: jax.Array, parts: Mapping[str, Texts], config: Text):
+    """Takes as many steps with the weights of the state, which stay as they are."""
+    num_steps = config.num_steps // config.num_records
+    return fit_of(config, *_net(config), parts, key)(rules.fixed(), state, num_steps=num_steps, T=num_steps, mode=None)
+
+
+@_program
+def _target_loss(params: Any, key: jax.Array, parts: Mapping[str, Texts], config: Text) -> jax.Array:
+    windows = data.windows(key, parts["test"].target, config.length + 1, config.test_windows)
+    return losses_of(_net(config)[0])(params, windows).mean()
+
+
+@_program
+def _tested(params: Any, test_key, train_key, parts: Mapping[str, Texts], config: Text) -> dict[str, jax.Array]:
+    """Measures a model on all domains, on what was held out and on what it was trained on."""
+    losses = losses_of(_net(config)[0])
+    test = draw(test_key, parts["test"].domains, config.length, config.test_windows)
+    seen = draw(train_key, parts["train"].domains, config.length, config.test_windows)
+    tested, trained = jnp.split(jax.lax.map(lambda windows: losses(params, windows), jnp.concatenate([test, seen])), 2)
+    return {
+        "test_losses": tested.mean(axis=(1, 2)),
+        "train_losses": trained.mean(axis=(1, 2)),
+        "design_effects": design_effects(tested, config.blocks),
+    }
+
+
+def _net(config: Text) -> tuple[Any, optax.GradientTransformation]:
+    """Returns the model's graph and its optimizer."""
+    graphdef, _, optimizer = start(config, jax.random.key(0))
+    return graphdef, optimizer
 
 
 def text(config: Text) -> Experiment:
     """Builds the experiment of one method on one model."""
     losses = ("target_loss", "retrained_loss", "test_losses", "train_losses")
     return Experiment(
-        train=train(config),
+        train=HostLoop(lambda run: train(run, configs.replace(config, run.hparams))),
         data=load(config),
         dims={
             "target_loss": ("step",),

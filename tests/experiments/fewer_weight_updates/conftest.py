@@ -22,4 +22,5 @@ def problem(data):
     with pytest.MonkeyPatch.context() as patch:
         split = mnist_domains.split
         patch.setattr(mnist_domains, "split", lambda key, config, images: compiled(key, images))
-        return mnist_domains.setup(jax.random.key(3), SMALL, jax.tree.map(jnp.asarray, data))
+        beginning = mnist_domains.begin(jax.random.key(3), SMALL, jax.tree.map(jnp.asarray, data))
+        return mnist_domains.setup(beginning, SMALL)

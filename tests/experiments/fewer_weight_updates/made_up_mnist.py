@@ -4,8 +4,8 @@ import numpy as np
 import xarray
 
 import mixjax.data
-from experiments.fewer_weight_updates import mnist
-from experiments.fewer_weight_updates.mnist import Mnist
+from experiments.fewer_weight_updates import mnist_methods
+from experiments.fewer_weight_updates.mnist_methods import Mnist
 
 DOMAINS = ("noisy", "skewed", "swapped", "clean")
 SMALL = Mnist(domains=DOMAINS, sizes=(300, 60, 90, 40), validation=50)
@@ -22,10 +22,10 @@ def fake_images(name="mnist"):
 
 def made_up(accuracy, loss, grid_loss, seeds=4):
     """Results by method: the same for every seed but for noise, weights that did not move at the end."""
-    names = list(mnist.methods(Mnist(), 40))
+    names = list(mnist_methods.methods(Mnist(), 40))
     noise = np.random.default_rng(0).normal(0, 1e-3, (seeds, len(names), 2))
     shape, share = (seeds, len(names), 2, 3), np.array([0.5, 0.3, 0.2])
-    T = [method.T for method in mnist.methods(Mnist(), 40).values()]
+    T = [method.T for method in mnist_methods.methods(Mnist(), 40).values()]
     variables = {
         "accuracy": (("seed", "method", "budget"), np.array([accuracy(n) for n in names])[:, None] + noise),
         "validation_loss": (("seed", "method", "budget"), np.array([loss(n) for n in names])[:, None] + noise),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.fewer_weight_updates import mnist_domains
-from experiments.fewer_weight_updates.mnist import Mnist
+from experiments.fewer_weight_updates.mnist_methods import Mnist
 from tests.experiments.fewer_weight_updates.made_up_mnist import SMALL
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -47,7 +47,7 @@ def test_domains_are_what_they_say(data):
 def test_every_row_of_a_batch_comes_from_its_domain(data):
     @jax.jit
     def draw(train):
-        problem = mnist_domains.setup(jax.random.key(0), SMALL, data | {"train": train})
+        problem = mnist_domains.setup(mnist_domains.begin(jax.random.key(0), SMALL, data | {"train": train}), SMALL)
         return problem.split.train.images[:, 0], problem.draw(jax.random.key(1))
 
     ids, batch = draw(numbered(data))
@@ -84,6 +84,14 @@ def test_training_on_the_validation_images_alone(problem):
     params = problem.params
     for _ in range(2):
         params = jax.tree.map(lambda p, g: p - 0.1 * g, params, grad(params, problem.split.validation))
-    found = jax.jit(lambda: mnist_domains.on_validation_alone(problem, 2))()
+
+    @jax.jit
+    def train(state):
+        # In two pieces.
+        for _ in range(2):
+            state = mnist_domains.on_validation_alone(problem, state, 1)
+        return state[0]
+
+    found = train((problem.params, problem.optimizer.init(problem.params)))
     for a, b in zip(*map(jax.tree.leaves, (found, params)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7)

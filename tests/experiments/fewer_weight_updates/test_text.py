@@ -1,6 +1,7 @@
 """The methods on made-up texts, and the config."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +14,8 @@ from experiments.fewer_weight_updates.text import Texts
 from mixjax import mixing
 from mixjax.data import load_text
 from mixjax.runner import configs
+from mixjax.sweeps import in_rounds
 from tests.experiments.fewer_weight_updates.made_up_text import CONFIG, TINY, made_up, replace_texts
-from tests.whole import whole
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -37,16 +38,45 @@ def test_few_bytes_are_taken_from_all_of_a_text():
     assert len(parts["train"].target) == 4000 and [len(part) for part in parts["test"].domains] == [2000, 2000]
 
 
-def test_uniform_mixing_is_trained_anew_on_the_same_batches(monkeypatch):
-    """On real text that needs no fetching; Python's library takes seconds to read."""
+class KilledError(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.fixture
+def sweep(monkeypatch):
+    """Trains a seed on real text that needs no fetching; Python's library would take seconds to read."""
     monkeypatch.setattr(
         mixjax.data, "load_text", lambda name, **how: made_up(b"de f") if name == "python" else load_text(name, **how)
     )
-    data = jax.tree.map(jnp.asarray, text.load(TINY))
-    found = jax.jit(whole(text.train(TINY)))(jax.random.key(0), {}, data)
-    np.testing.assert_allclose(found["weights"], np.full((2, 2), 0.5))
-    np.testing.assert_allclose(found["retrained_loss"], found["target_loss"][-1], rtol=1e-4)
-    assert found["target_loss"][1] < found["target_loss"][0] < 6 and found["design_effects"].shape == (2, 4)
+    monkeypatch.setattr(text, "in_rounds", functools.partial(in_rounds, at_least=0.0))
+    made = text.text(TINY)
+    settings = {"seeds": 1, "data": made.data, "dims": made.dims, "coords": made.coords}
+    return lambda **how: mixjax.sweep(made.train, **settings, **how).isel(seed=0)
+
+
+def test_uniform_mixing_is_trained_anew_on_the_same_batches(sweep):
+    found = sweep()
+    np.testing.assert_allclose(found.weights, np.full((2, 2), 0.5))
+    np.testing.assert_allclose(found.retrained_loss, found.target_loss[-1], rtol=1e-4)
+    assert found.target_loss[1] < found.target_loss[0] < 6 and found.design_effects.shape == (2, 4)
+
+
+def test_a_run_that_is_killed_after_each_piece_goes_on_to_the_same_bits(sweep, tmp_path):
+    reported = []
+
+    def die(done, total):
+        reported.append(done)
+        raise KilledError
+
+    whole = sweep()
+    for _ in range(4):
+        with pytest.raises(KilledError):
+            sweep(checkpoint=tmp_path, callback=die)
+    found = sweep(checkpoint=tmp_path)
+    # Nothing is trained twice: two pieces while the weights move, two with their mean.
+    assert reported == [0.25, 0.5, 0.75, 1.0]
+    for name, values in whole.data_vars.items():
+        np.testing.assert_array_equal(found[name], values, err_msg=str(name))
 
 
 def test_the_domain_with_the_targets_letters_gets_the_weight():
@@ -106,6 +136,12 @@ def test_every_method_of_the_config_traces():
     assert config.sweep.first_seed >= 1000 and config.sweep.seeds >= 5
     assert [run.values.T for run in config.runs if run.values.method == "hypergradient"][:4] == [1, 4, 16, 64]
     for method, values in {run.values.method: run.values for run in config.runs}.items():
-        experiment = config.function(dataclasses.replace(values, layers=0))
-        shapes = jax.eval_shape(whole(experiment.train), jax.random.key(0), {}, experiment.data)
-        assert set(shapes) == set(experiment.dims) == set(experiment.units), method
+        used = dataclasses.replace(values, layers=0)
+        experiment = config.function(used)
+        assert set(experiment.dims) == set(experiment.units), method
+
+        def one_piece(key, parts, used=used):
+            return text._advance(text._start(key, text.rule_of(used), used), key, parts, used)
+
+        state = jax.eval_shape(one_piece, jax.random.key(0), experiment.data)
+        assert state.mean_weights.shape == (6,)
