@@ -19,6 +19,12 @@ _SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(
 
 _received: signal.Signals | None = None
 
+_is_noticed = False
+"""Whether what has received the signal above has ended for it."""
+
+_left: signal.Signals | None = None
+"""A signal that came when the last block had nothing left to stop; the next block begins with it."""
+
 _before: dict[signal.Signals, Any] | None = None
 """The handlers that a block under way has replaced; None outside of blocks."""
 
@@ -56,9 +62,12 @@ def preemptible() -> Iterator[None]:
     :class:`mixjax.sweeps.HostLoop` notices it in :func:`mixjax.sweeps.in_rounds`, or when it reports. A second SIGTERM
     ends the process at once, without saving. The command ``mixjax run`` does this itself.
 
+    A signal that comes in the last chunk of a block's last sweep stops nothing, for then nothing is left to be saved:
+    the sweep returns its result and the block ends as usual, so that ``mixjax run`` writes its figure and its report,
+    and ends with 0. If there is another block, its first sweep that has something to compute stops before it does.
+
     In another thread than the main one nothing changes: Python handles signals in the main thread only. A signal that
-    the process ignores stays ignored. A block inside another one changes nothing either: the outer one's goes on. At
-    the end of a block a signal that no sweep has noticed is forgotten, so that a script's sweeps belong into one block.
+    the process ignores stays ignored. A block inside another one changes nothing either: the outer one's goes on.
     Processes that are forked inside a block, such as workers of a loader, take signals as they did before it.
 
     Yields:
@@ -69,7 +78,7 @@ def preemptible() -> Iterator[None]:
         >>> with preemptible():
         ...     result = mixjax.sweep(lambda key, hparams, data: {"x": 1.0}, seeds=2)
     """
-    global _received, _before
+    global _received, _is_noticed, _left, _before
     if _before is not None or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -77,6 +86,7 @@ def preemptible() -> Iterator[None]:
     # None is a handler that is not Python's, which could not be put back.
     ours = [number for number, handler in before.items() if handler not in (signal.SIG_IGN, None)]
     _before = {number: before[number] for number in ours}
+    _received, _left, _is_noticed = _left, None, False
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     # Python calls a handler between two of its own instructions, and a call of a compiled program may take minutes. The
@@ -97,6 +107,9 @@ def preemptible() -> Iterator[None]:
         os.close(writer)
         watcher.join()
         os.close(reader)
+        if _received is not None and not _is_noticed:
+            _left = _received
+            _LOG.warning("%s: nothing was left to stop; the next sweep that can be stopped will be", _left.name)
         _received = None
 
 
@@ -116,7 +129,7 @@ def _release() -> None:
 
 def _leave() -> None:
     """Puts a forked process's handlers back: the pipe is its parent's, who would take its signals for their own."""
-    global _received, _before
+    global _received, _left, _before
     if _before is not None:
         signal.set_wakeup_fd(-1)
         for number, handler in _before.items():
@@ -124,6 +137,7 @@ def _leave() -> None:
             if signal.getsignal(number) is _nothing:
                 signal.signal(number, handler)
         _received = _before = None
+    _left = None
     _release()
 
 
@@ -135,7 +149,8 @@ if hasattr(os, "register_at_fork"):
 def _watch(reader: int, ours: list[signal.Signals]) -> None:
     """Notes the first signal of those that come through a pipe, and ends the process at the second SIGTERM."""
     global _received
-    num_terms = 0
+    # One that was left by the block before is the first.
+    num_terms = int(_received == signal.SIGTERM)
     while byte := os.read(reader, 1):
         # The pipe has all signals that Python handles, such as Ctrl-C.
         if byte[0] not in ours:
@@ -160,5 +175,7 @@ def check_preempted() -> None:
     Raises:
         Preempted: a signal has asked for it.
     """
+    global _is_noticed
     if _received is not None:
+        _is_noticed = True
         raise Preempted(_received)

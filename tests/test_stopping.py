@@ -14,6 +14,7 @@ import mixjax
 from mixjax import stopping
 from mixjax.stopping import Preempted, check_preempted, is_preempted, preemptible
 from mixjax.sweeps import HostLoop, Segments, in_rounds
+from mixjax.sweeps.programs import Program
 from mixjax.sweeps.saving import pauses
 
 
@@ -69,6 +70,43 @@ def test_the_same_call_goes_on_from_where_a_signal_has_stopped_it(tmp_path, numb
     assert done_before[:2] == REPORTS[kind] and (kind != "rounds" or len(ROUNDS) == 16)
 
 
+@pytest.mark.parametrize("kind", ["chunks", "segments"])
+def test_a_signal_in_the_last_chunk_stops_what_comes_next_and_not_what_is_done(tmp_path, kind, monkeypatch):
+    def sweep(folder, callback=None):
+        return mixjax.sweep(
+            KINDS[kind][0], seeds=2, axes={"rate": [0.5]}, chunk=2, checkpoint=tmp_path / folder, callback=callback
+        )
+
+    def send_at_the_end(done, total):
+        if done == total:
+            send(signal.SIGTERM)
+
+    with preemptible():
+        found = sweep("first", send_at_the_end)
+    assert np.isfinite(found.x).all() and not is_preempted()
+    with preemptible():
+        # What is complete is returned all the same, and what is not compiles nothing.
+        np.testing.assert_array_equal(sweep("first").x, found.x)
+        with monkeypatch.context() as patch, pytest.raises(Preempted) as stop:
+            patch.setattr(Program, "compile", lambda self: pytest.fail("compiled"))
+            sweep("second")
+    assert stop.value.number == signal.SIGTERM
+    with preemptible():
+        np.testing.assert_array_equal(sweep("second").x, found.x)
+
+
+def test_a_second_sigterm_ends_at_once_also_where_a_block_lies_between(monkeypatch):
+    codes, ended = [], threading.Event()
+    monkeypatch.setattr(stopping.os, "_exit", lambda code: (codes.append(code), ended.set()))
+    with preemptible():
+        send(signal.SIGTERM)
+    with preemptible():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert ended.wait(10) and codes == [128 + signal.SIGTERM]
+        with pytest.raises(Preempted):
+            check_preempted()
+
+
 def test_a_second_sigterm_ends_at_once_also_during_a_long_call(monkeypatch):
     codes, long_call = [], threading.Event()
 
@@ -84,6 +122,8 @@ def test_a_second_sigterm_ends_at_once_also_during_a_long_call(monkeypatch):
         assert not codes
         os.kill(os.getpid(), signal.SIGTERM)
         assert long_call.wait(10) and codes == [128 + signal.SIGTERM]
+        with pytest.raises(Preempted):
+            check_preempted()
 
 
 def test_signals_are_as_before_after_the_block():

@@ -42,6 +42,7 @@ from mixjax.runner.rehearsal import made_up, outline, rehearse
 from mixjax.runner.results import Results
 from mixjax.runner.tracking import json_lines
 from mixjax.runner.watching import write_runs
+from mixjax.stopping import check_preempted
 from mixjax.sweeps import DryRun, HostLoop, Record, Segments, Sweep, loop, on_host
 from mixjax.sweeps.checkpoints import remove_chunks
 from mixjax.sweeps.prepared import Prepared
@@ -379,6 +380,9 @@ def _folder_name(run: str, number: int) -> str:
 
 def _sweep_of(config: Config, part: Part, done_before: int = 0) -> tuple[Experiment, Sweep]:
     """Makes the experiment of a part of a run, and describes its sweep, before which other parts have done runs."""
+    # Reading data may take longer than a scheduler waits. Several hosts stop together, when the sweep begins.
+    if jax.process_count() == 1:
+        check_preempted()
     experiment = config.function(part.values)
     if not isinstance(experiment, Experiment):
         raise TypeError(f"{config.experiment} must return an Experiment, got {type(experiment).__name__}")

@@ -28,6 +28,9 @@ class Attempts:
     - where no counter of the note can be read, as after a restart of the machine: two attempts in a row have ended
       without a result, an error, or anything saved.
 
+    Something was saved where a chunk or a carry was, or a file in the scratch folder of a run of a
+    :class:`mixjax.sweeps.HostLoop`.
+
     Args:
         folder: the sweep's checkpoint folder.
         root: the folder that holds ``proc`` and ``sys``.
@@ -45,7 +48,7 @@ class Attempts:
         """Reads the note of the last attempt."""
         # Each host has memory of its own.
         self._path, self._kills = folder / f"attempt_{jax.process_index()}.json", memory_kills(root)
-        self._saved = _names_of_saved(folder)
+        self._folder, self._saved = folder, _what_is_saved(folder)
         self._last = _read(self._path)
 
     @property
@@ -60,18 +63,26 @@ class Attempts:
                 return self._last["slots"] if count > before[counter] else None
         return self._last["slots"] if self._num_deaths() >= 2 else None
 
+    @property
+    def died_in(self) -> str | None:
+        """Returns the name of the run that the last attempt was at work on, where it has noted one."""
+        return None if self._last is None else self._last["run"]
+
     @contextlib.contextmanager
-    def noted(self, slots: int) -> Iterator[None]:
+    def noted(self, slots: int, run: str | None = None) -> Iterator[None]:
         """Notes the attempt for a ``with`` block.
 
         Args:
             slots: number of runs in a chunk.
+            run: name of the run at work, where runs have names.
 
         Yields:
             Nothing.
         """
-        deaths = 0 if self.died_at else self._num_deaths()
-        note = {"slots": slots, "kills": self._kills, "deaths": deaths, "saved": self._saved}
+        # Earlier runs of this attempt may have been saved meanwhile: then a death at this one is its first.
+        saved = _what_is_saved(self._folder)
+        deaths = 0 if self.died_at or saved != self._saved else self._num_deaths()
+        note = {"slots": slots, "kills": self._kills, "deaths": deaths, "saved": saved, "run": run}
         write_whole(self._path, json.dumps(note))
         try:
             yield
@@ -87,10 +98,13 @@ class Attempts:
         return self._last["deaths"] + 1
 
 
-def _names_of_saved(folder: Path) -> int:
-    """Returns a number that changes when a chunk or a carry is saved."""
-    names = sorted(path.name for pattern in ("chunk_*", "carry_*") for path in folder.glob(pattern))
-    return zlib.crc32("\n".join(names).encode())
+def _what_is_saved(folder: Path) -> int:
+    """Returns a number that changes when a chunk or a carry is saved, or a run's own loop saves something."""
+    names = [path.name for pattern in ("chunk_*", "carry_*") for path in folder.glob(pattern)]
+    # A loop may save under the same name again and again.
+    scratch = [path for path in (folder / "scratch").rglob("*") if path.is_file()]
+    names += [f"{path.relative_to(folder)} {path.stat().st_mtime_ns}" for path in scratch]
+    return zlib.crc32("\n".join(sorted(names)).encode(errors="surrogateescape"))
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -98,6 +112,8 @@ def _read(path: Path) -> dict[str, Any] | None:
     try:
         note = json.loads(path.read_text())
         kills = {str(counter): int(count) for counter, count in note["kills"].items()}
-        return {"kills": kills} | {name: int(note[name]) for name in ("slots", "deaths", "saved")}
+        numbers = {name: int(note[name]) for name in ("slots", "deaths", "saved")}
+        # Notes had no run once.
+        return {"kills": kills, "run": note.get("run")} | numbers
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None

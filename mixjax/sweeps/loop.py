@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from mixjax.files import claimed, local_path
+from mixjax.stopping import check_preempted
 from mixjax.sweeps.checkpoints import Chunks, kept_identity
 from mixjax.sweeps.devices import Device, outside_meshes
 from mixjax.sweeps.executor import Executor
@@ -193,6 +194,10 @@ def _run(spec, callback, tracker, folder, identity):
     # One host may have found a chunk damaged that another could read: all hosts go by what the first one found.
     done = hosts.from_first(runs.covered(kept))
     kept = {first: metrics for first, metrics in kept.items() if done[first]}
+    if not done.all():
+        # Before anything is measured or compiled, which may take longer than a scheduler waits.
+        with hosts.together():
+            check_preempted()
     start = time.perf_counter()
     prepared = _settle(spec, prepared, int((~done).sum()), store, hosts)
     tuning_seconds = time.perf_counter() - start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 import tempfile
@@ -27,6 +28,8 @@ from mixjax.sweeps.runs import Runs
 from mixjax.sweeps.spec import Sweep
 
 __all__ = ["FILES", "Done", "run_on_host"]
+
+_LOG = logging.getLogger(__name__)
 
 FILES = "files"
 """The folder inside a checkpoint folder that holds what the runs have kept, a folder for each run."""
@@ -89,6 +92,7 @@ def run_on_host(
 def _run_all(spec, runs, folder, callback, tracker, identity):
     store = Chunks(folder, {**identity, **_identity_of(spec, runs)})
     kept = store.read()
+    _tell_of_kill(store)
     dims: dict[str, tuple[str, ...]] = {}
     times: dict[str, int | None] = {}
     domains: dict[str, Domains] = {}
@@ -114,17 +118,31 @@ def _run_all(spec, runs, folder, callback, tracker, identity):
             files=_made(folder / FILES / title),
             report=_stopping(progress.part),
         )
-        metrics = {name: np.asarray(value)[None] for name, value in flat_metrics(spec.train.train(run)).items()}
-        if not dims:
-            learn_dims(metrics)
-        _check_alike(metrics, next(iter(kept.values()), metrics), title)
-        store.write({number: metrics})
+        # Written anew for each run: a process that is killed leaves the name of the run that it was at work on.
+        with store.attempts.noted(1, title):
+            metrics = {name: np.asarray(value)[None] for name, value in flat_metrics(spec.train.train(run)).items()}
+            if not dims:
+                learn_dims(metrics)
+            _check_alike(metrics, next(iter(kept.values()), metrics), title)
+            store.write({number: metrics})
         shutil.rmtree(run.scratch, ignore_errors=True)
         kept[number] = metrics
         progress.chunk(metrics)
     attrs = {"num_runs": runs.num, "num_computed": len(todo), "chunk": 1, "vectorize": "host"}
     attrs |= {"compile_seconds": 0.0, "run_seconds": time.perf_counter() - start}
     return Done(runs, dims, kept, attrs)
+
+
+def _tell_of_kill(store):
+    """Says so where the kernel killed the last attempt for memory, and at which run."""
+    if store.attempts.died_at is not None:
+        run = store.attempts.died_in or "unknown"
+        _LOG.warning(
+            "%s: the last attempt was killed for memory at run %s; that run goes on with what it had saved. If it is "
+            "killed again, give the process more memory, or let a run hold less",
+            store.folder,
+            run,
+        )
 
 
 def _identity_of(spec, runs):

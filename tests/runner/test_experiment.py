@@ -1,7 +1,11 @@
 """Experiments: from a config to a result on disk, and claims against numbers computed by hand."""
 
+import dataclasses
 import json
+import os
+import signal
 import sys
+import time
 import tomllib
 
 import jax
@@ -13,6 +17,7 @@ from mixjax.runner import experiment, results, watching
 from mixjax.runner.claims import paired, versus
 from mixjax.runner.configs import ConfigError, load
 from mixjax.runner.experiment import ReportError
+from mixjax.stopping import Preempted, is_preempted, preemptible
 from mixjax.sweeps import checkpoints, loop
 from mixjax.sweeps.programs import Program
 from mixjax.sweeps.saving import pauses
@@ -201,6 +206,32 @@ def test_an_interrupted_run_goes_on_where_it_stopped(make, tmp_path, monkeypatch
     assert [path.name for path in (tmp_path / "results").iterdir()] == ["toy"]
     records = [json.loads(line) for line in (tmp_path / "results/toy/progress.jsonl").read_text().splitlines()]
     assert [r["done"] for r in records] == [2, 4, 6, 2, 6]  # stopped before the record of 4
+
+
+def test_a_signal_in_the_last_chunk_ends_a_run_as_usual_and_an_earlier_one_before_the_next_data(make, tmp_path):
+    """Figure and report are still written; the data of the run that comes next are not read."""
+    made = []
+
+    def preempt(at):
+        def callback(name, done, total):
+            if (name, done) == (at, total):
+                os.kill(os.getpid(), signal.SIGTERM)
+                while not is_preempted():
+                    time.sleep(0.001)
+
+        return callback
+
+    with preemptible():
+        path = experiment.run(make(TEXT), callback=preempt("steep"), out="whole")
+    assert (path / "figure.png").exists() and (path / "report.md").exists()
+    with preemptible(), pytest.raises(Preempted):
+        experiment.run(make(TEXT), out="left")
+    config = make(TEXT)
+    config = dataclasses.replace(config, function=lambda values: made.append(values) or make(TEXT).function(values))
+    with preemptible(), pytest.raises(Preempted):
+        experiment.run(config, callback=preempt("flat"))
+    # Both were made before the first run. The second one would be made again when it begins.
+    assert len(made) == 2
 
 
 def test_a_changed_config_does_not_go_on_and_says_what_changed(make):

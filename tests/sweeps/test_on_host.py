@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import mixjax
-from mixjax.sweeps import HostLoop, HostRun, Sweep, checkpoints, dry_run
+from mixjax.sweeps import HostLoop, HostRun, Sweep, attempts, checkpoints, dry_run
 
 KILLS = []
 
@@ -62,6 +62,44 @@ def test_a_killed_run_goes_on_with_what_it_saved(tmp_path):
     assert not any((tmp_path / "scratch").iterdir())
     np.testing.assert_array_equal(found["loss.train"], swept(None)["loss.train"])
     assert swept(tmp_path).attrs["num_computed"] == 0
+
+
+@pytest.mark.parametrize("saves", [False, True])
+@pytest.mark.parametrize("reason", ["memory", "restart", "other"])
+def test_a_kill_for_memory_is_told_on_the_next_start_and_at_which_run(tmp_path, monkeypatch, caplog, reason, saves):
+    """A killed process leaves its note; a note that is put back afterwards stands for it."""
+    kills, note, seen = {"counter": 4}, tmp_path / "attempt_0.json", []
+    monkeypatch.setattr(attempts, "memory_kills", lambda root: dict(kills))
+
+    def train(run):
+        seen.append(run.seed)
+        if run.seed == 1 and len(seen) < 7:
+            left.append(note.read_text())
+            if saves:
+                (run.scratch / "state").write_text(f"attempt {len(left)}")
+            raise KeyboardInterrupt
+        return {"x": run.seed}
+
+    def sweep():
+        return mixjax.sweep(HostLoop(train), seeds=3, axes={"scale": [1.0]}, checkpoint=tmp_path)
+
+    left = []
+    for boot in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            sweep()
+        note.write_text(left[-1])
+        if reason == "memory":
+            kills["counter"] += 1
+        elif reason == "restart":
+            kills = {f"counter after restart {boot}": 0}
+    caplog.clear()
+    seen += [None] * 7
+    assert sweep().x.values.tolist() == [[0, 1, 2]]
+    told = [record.getMessage() for record in caplog.records if "killed for memory" in record.getMessage()]
+    # After a restart nothing but deaths without anything saved tells of it.
+    assert len(told) == (reason == "memory" or (reason == "restart" and not saves))
+    assert all("the last attempt was killed for memory at run scale=1.0,seed=1;" in text for text in told)
+    assert not note.exists()
 
 
 def test_a_folder_of_another_sweep_is_refused(tmp_path):
