@@ -8,7 +8,9 @@
 | ``floor`` | How much of the sweep's time is unavoidable? |
 | ``samplers`` | What does a draw by stale losses cost, from 10^3 to 10^7 examples? |
 | ``norms`` | What do all examples' gradient norms cost? |
+| ``norm_peers`` | What do they cost beside Opacus and jax-privacy? |
 | ``hypergradients`` | What do hypergradients cost? |
+| ``hypergradient_peers`` | What do they cost beside TorchOpt, higher and jaxopt? |
 | ``live_mix`` | What does a mix that moves cost a row, beside grain's own, other loaders and a plain loop? |
 | ``swarm`` | How many small language models does a minute train, beside loops, processes and PyTorch? |
 | ``throughput`` | How many run-steps a second, and how much of what the machine can do? |

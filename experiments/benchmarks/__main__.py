@@ -13,6 +13,7 @@ from experiments.benchmarks import (
     device,
     figure_1,
     floor,
+    hypergradient_peers,
     hypergradients,
     live_mix,
     live_scale,
@@ -21,6 +22,7 @@ from experiments.benchmarks import (
     memory,
     mixing_methods,
     module_norms,
+    norm_peers,
     norms,
     overhead,
     replay_trees,
@@ -46,7 +48,9 @@ BENCHMARKS = {
     "loops": loops.run,
     "norms": norms.run,
     "module_norms": module_norms.run,
+    "norm_peers": norm_peers.run,
     "hypergradients": hypergradients.run,
+    "hypergradient_peers": hypergradient_peers.run,
     "live_mix": live_mix.run,
     "mixing_methods": mixing_methods.run,
     "throughput": throughput.run,
@@ -56,7 +60,7 @@ BENCHMARKS = {
     "live_scale": live_scale.run,
     "memory": memory.run,
 }
-PENDING = ("tuning",)
+PENDING = ("tuning", "norm_peers", "hypergradient_peers")
 """The benchmarks whose results are still to be measured, on a machine that does nothing else."""
 
 RESULTS = Path(__file__).parent / "results"

@@ -1,8 +1,8 @@
 """Times figure 1's sweep beside a Python loop of jitted steps and beside PyTorch, checked equal on one seed.
 
-PyTorch runs seed by seed, by hand and by autograd, and with the seeds as one batch, by hand, by ``torch.func.vmap`` and
-by ``torch.compile``. The clock is the processor time of all threads: each side can be run in a process a core, as by
-joblib, so that time on all cores is what counts, and the clock does not see what else the machine does.
+PyTorch runs seed by seed, by hand and by autograd, in one process and by joblib in a process a core, and with the seeds
+as one batch, by hand, by ``torch.func.vmap`` and by ``torch.compile``. The clock is the processor time of all threads
+and processes: time on all cores is what counts, and the clock does not see what else the machine does.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import mixjax
-from experiments.benchmarks import jitted_loop, pytorch, timing, torch_batches, workers
+from experiments.benchmarks import jitted_loop, joblib_runs, pytorch, timing, torch_batches, workers
 from experiments.loss_and_sampling_weights import glm, linear
 from mixjax.runner import configs
 
@@ -194,8 +194,10 @@ class Side(NamedTuple):
     runs: int
 
 
-def all_sides(config: linear.Linear, chunk: int | str, seeds: int, batches: Sequence[int]) -> dict[str, Side]:
-    """Returns the sweep, the Python loop, and PyTorch seed by seed and with some numbers of seeds at once."""
+def all_sides(
+    config: linear.Linear, chunk: int | str, seeds: int, batches: Sequence[int], crew: joblib_runs.Crew
+) -> dict[str, Side]:
+    """Returns the sweep, the Python loop, and PyTorch seed by seed, by joblib and with some seeds at once."""
     data, torch_data = data_sets(config, DATA_SETS), pytorch.generate(config, 0)
     first = jax.tree.map(lambda leaf: jnp.array(leaf[0]), data)
     sides = {
@@ -204,6 +206,10 @@ def all_sides(config: linear.Linear, chunk: int | str, seeds: int, batches: Sequ
         "PyTorch, gradient by hand": Side(torch_side(config, torch_data, False), 6),
         "PyTorch, autograd": Side(torch_side(config, torch_data, True), 6),
     }
+    crew.start(config)
+    # two seeds for each process
+    call = functools.partial(crew.run, config, 2 * crew.processes)
+    sides["PyTorch by joblib, gradient by hand"] = Side(call, 12 * crew.processes)
     torch = pytorch.load()
     sets = [torch_data, *(pytorch.generate(config, seed) for seed in range(1, DATA_SETS))]
     stacked = tuple(torch.cat(parts) for parts in zip(*sets, strict=True))
@@ -249,8 +255,9 @@ def measure(quick: bool) -> tuple[str, dict[str, Any], list[timing.Target]]:
     config, chunk = settings(quick)
     seeds, repeats, batches = (8, 2, (2,)) if quick else (24, 3, (4, 16))
     same = differences(config, ("loop", "PyTorch", "PyTorch autograd"))
-    sides = all_sides(config, chunk, seeds, batches)
-    seconds = timing.interleave({name: side.call for name, side in sides.items()}, repeats, clock=time.process_time)
+    crew = joblib_runs.Crew(len(workers.cores()))
+    sides = all_sides(config, chunk, seeds, batches, crew)
+    seconds = timing.interleave({name: side.call for name, side in sides.items()}, repeats, clock=crew.seconds)
 
     per_run = {name: [1e3 * s / sides[name].runs for s in values] for name, values in seconds.items()}
     times = {name: timing.summarize(values) for name, values in per_run.items()}
@@ -261,8 +268,9 @@ def measure(quick: bool) -> tuple[str, dict[str, Any], list[timing.Target]]:
         f"seeds of 6 methods, {chunk} seeds a compiled call, on {DATA_SETS} data sets in turn (its time "
         f"includes picking the data set, a copy), on {len(jax.devices())} devices. The others run one seed of the 6 "
         "methods, or some seeds of one method at once, on one thread. The times are processor time, summed over "
-        "threads: divided by the cores they are what a run takes where all cores are at work, the rivals in a process "
-        "a core. Compilation and warm-up are not timed. Ratios are within a turn.",
+        "threads and processes: divided by the cores they are what a run takes where all cores are at work, the rivals "
+        f"in a process a core. joblib has {crew.processes} processes, and its time includes handing the runs out. "
+        "Compilation, the start of its processes and warm-up are not timed. Ratios are within a turn.",
         timing.table(
             ["side", "runs a turn", "ms of processor time a run, median (least to most)", "times the sweep's"],
             [(name, side.runs, times[name], speedups[name]) for name, side in sides.items()],

@@ -16,7 +16,7 @@ from experiments.benchmarks import timing
 from mixjax import sweeps
 from mixjax.sweeps.saving import pauses
 
-__all__ = ["SHAPES", "run"]
+__all__ = ["SHAPES", "resident", "run"]
 
 WITHIN = 0.2
 _DEVICES = 2
@@ -78,14 +78,14 @@ def measured(name: str, what: str, size: float) -> float:
     if what == "predicted":
         found = sweeps.dry_run(sweeps.Sweep(**arguments))
         return found.bytes_per_device * found.num_devices
-    before = _resident("VmRSS")
+    before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")
     with tempfile.TemporaryDirectory() as folder, pauses(longest=0.0):
         sweeps.sweep(checkpoint=folder, **arguments)
-    return _resident("VmHWM") - before
+    return resident("VmHWM") - before
 
 
-def _resident(entry: str) -> int:
+def resident(entry: str) -> int:
     """Returns an entry of the process's status, in bytes: VmRSS is the memory in use, VmHWM its peak."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{entry}:"))

@@ -1,7 +1,6 @@
 """Compares draws and updates with the trees of prioritised replay: cpprb and torchrl in C++, flashbax in JAX."""
 
 import functools
-import importlib.util
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmarks import draws, timing
+from experiments.benchmarks import draws, peers, timing
 from mixjax import samplers
 
-__all__ = ["SIDES", "Side", "drift", "installed", "run", "scores_of"]
+__all__ = ["SIDES", "Side", "drift", "run", "scores_of"]
 
 SIZES = (10**3, 10**5, 10**7)
 BATCH = 64
@@ -63,7 +62,7 @@ def _calls(sample: Callable[[int], np.ndarray], write: Callable[[Any, Any], None
 
 def host_side(n: int, compiled: bool) -> Side | None:
     """Draws by ``HostSampler``, compiled or by NumPy."""
-    if compiled and not installed("numba"):
+    if compiled and not peers.installed("numba"):
         return None
     sampler = samplers.HostSampler(n, scores_of(n), compiled=compiled)
 
@@ -78,7 +77,7 @@ def host_side(n: int, compiled: bool) -> Side | None:
 
 def cpprb_side(n: int) -> Side | None:
     """Draws by cpprb's prioritised buffer, whose trees are in C++."""
-    if not installed("cpprb"):
+    if not peers.installed("cpprb"):
         return None
     import cpprb
 
@@ -96,7 +95,7 @@ def cpprb_side(n: int) -> Side | None:
 
 def torchrl_side(n: int) -> Side | None:
     """Draws by torchrl's segment tree, in C++."""
-    if not installed("torchrl"):
+    if not peers.installed("torchrl"):
         return None
     import torch
     from torchrl._torchrl import SumSegmentTreeFp32
@@ -170,7 +169,7 @@ def ours_in_jit(n: int, kind: str, called: bool = False) -> Side:
 
 def flashbax_side(n: int, called: bool = False) -> Side | None:
     """Draws by flashbax's sum tree with the update that it recommends on a CPU, in jit."""
-    if not installed("flashbax"):
+    if not peers.installed("flashbax"):
         return None
     from flashbax.buffers import sum_tree
 
@@ -195,11 +194,6 @@ def flashbax_side(n: int, called: bool = False) -> Side | None:
         lambda seed: np.asarray(sample(held[0], jax.random.key(seed))),
         lambda: float(held[0].nodes[0]),
     )
-
-
-def installed(module: str) -> bool:
-    """Returns whether a module can be imported."""
-    return importlib.util.find_spec(module) is not None
 
 
 SIDES = {
@@ -263,7 +257,7 @@ def run(quick: bool) -> timing.Report:
     rows = []
     for name in SIDES:
         missing = name not in measured[sizes[0]]
-        cells = ["not installed: extra `numba`" if "numba" in name else "not installed: extra `bench`"] * len(sizes)
+        cells = [peers.missing("numba" if "numba" in name else "bench")] * len(sizes)
         rows.append((name, *(cells if missing else (timing.summarize(measured[n][name]) for n in sizes))))
     text = [
         f"A step draws {BATCH} examples in proportion to a score, with the numbers that importance weights need, and "

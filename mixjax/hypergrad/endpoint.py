@@ -79,10 +79,12 @@ def implicit(
     gradient = gradient_of(loss)
 
     def direction(weights, params, batch, slope):
+        # A gradient that is linearised once is evaluated once, however many products the solver takes.
+        _, push_gradient = jax.linearize(lambda params: gradient(weights, params, batch)[0], params)
+
         def curvature(v):
             """Multiplies ``v`` by the Hessian plus the ridge."""
-            _, product = jax.jvp(lambda params: gradient(weights, params, batch)[0], (params,), (v,))
-            return jax.tree.map(lambda h, x: jnp.conj(h) + jnp.asarray(ridge, x.dtype) * x, product, v)
+            return jax.tree.map(lambda h, x: jnp.conj(h) + jnp.asarray(ridge, x.dtype) * x, push_gradient(v), v)
 
         limit = tolerance * optax.tree.norm(slope)
         if neumann_step is None:
