@@ -21,7 +21,7 @@ from mixjax.runner import configs
 from mixjax.runner.experiment import Experiment
 from mixjax.sweeps import Segments
 
-__all__ = ["Pool", "Split", "load", "pool", "segmentation", "split", "train"]
+__all__ = ["Pool", "Split", "centre_prior", "load", "pool", "segmentation", "split", "train"]
 
 
 class Split(NamedTuple):
@@ -114,6 +114,11 @@ def split(key: jax.Array, members: list[jax.Array], num_test: list[int]) -> Spli
     )
 
 
+def centre_prior(centres: jax.Array, num_centres: int) -> jax.Array:
+    """Returns how often to draw each case so that each centre is drawn alike, ``[n]``, up to a factor."""
+    return 1 / jnp.bincount(centres, length=num_centres)[centres]
+
+
 def train(config: Segmentation, num_test: list[int], centre: int) -> Segments:
     """Trains and tests every method on one seed's split, from the same parameters with the same random numbers.
 
@@ -126,25 +131,36 @@ def train(config: Segmentation, num_test: list[int], centre: int) -> Segments:
 
     Returns:
         A training run. Its metrics are the curves of training ``[epoch, method]``, and at the end the Dice scores (%)
-        ``[method, case, region]``, and one plane of a test case with its truth and predictions, for the figure.
+        ``[method, case, region]``, the number of each test case in the pool ``[case]``, and one plane of a test case
+        with its truth and predictions, for the figure.
     """
-    methods = np.array(config.betas, np.float32), np.array(config.importance_sampling)
+    methods = np.array(config.betas, np.float32), np.array(config.importance_sampling), _uniform(config)
+
+    def prior_of(chosen, cases, uniform):
+        # Where no method asks for it, the sampler has no prior to keep.
+        if not methods[2].any():
+            return None
+        return jnp.where(uniform, centre_prior(cases.centres[chosen.train], len(num_test)), 1.0)
 
     def init(key, hparams, data):
-        _, members = data
+        cases, members = data
         used = configs.replace(config, hparams)
         split_key, fit_key = jax.random.split(key)
         chosen = split(split_key, members, num_test)
-        carries = jax.lax.map(lambda beta: start(fit_key, used, len(chosen.train), beta), methods[0])
-        return chosen, carries
+
+        def one(method):
+            beta, _, uniform = method
+            return start(fit_key, used, len(chosen.train), beta, prior_of(chosen, cases, uniform))
+
+        return chosen, jax.lax.map(one, methods)
 
     def advance(carry, hparams, data):
         (chosen, carries), (cases, _) = carry, data
         used = configs.replace(config, hparams)
 
         def one(method):
-            carry, beta, importance = method
-            return epoch(carry, used, cases, chosen.train, beta, importance)
+            carry, beta, importance, uniform = method
+            return epoch(carry, used, cases, chosen.train, beta, importance, prior_of(chosen, cases, uniform))
 
         carries, records = jax.lax.map(one, (carries, *methods))
         in_centre = cases.centres[chosen.train] == centre
@@ -169,6 +185,7 @@ def train(config: Segmentation, num_test: list[int], centre: int) -> Segments:
             return {"dice": scores, "shown": predict(shown)[:, :, plane].astype(jnp.int8)}
 
         return jax.lax.map(one, carries.params) | {
+            "case_number": chosen.test,
             "shown_image": cases.images[shown][:, :, plane],
             "shown_truth": truth[:, :, plane],
         }
@@ -180,12 +197,14 @@ def segmentation(config: Segmentation) -> Experiment:
     """Builds the experiment that shows tables 1 and 2 and figures 2 and 3.
 
     Raises:
-        ValueError: ``betas`` and ``importance_sampling`` differ in length, ``patch`` does not fit, or as :func:`pool`.
+        ValueError: ``betas``, ``importance_sampling`` and ``uniform_centres`` differ in length, ``patch`` does not fit,
+            or as :func:`pool`.
     """
-    if len(config.betas) != len(config.importance_sampling):
+    uniform = _uniform(config)
+    if not len(config.betas) == len(config.importance_sampling) == len(uniform):
         raise ValueError(
-            f"betas and importance_sampling need one entry a method, got {config.betas} and "
-            f"{config.importance_sampling}"
+            f"betas, importance_sampling and uniform_centres need one entry a method, got {config.betas}, "
+            f"{config.importance_sampling} and {config.uniform_centres}"
         )
     if config.patch > config.grid or config.patch % 2 ** (config.num_levels - 1):
         raise ValueError(
@@ -197,14 +216,15 @@ def segmentation(config: Segmentation) -> Experiment:
     cases, centre = load(config, found), names.index(config.centre)
     members = [np.flatnonzero(cases.centres == number) for number in range(len(names))]
     methods = [
-        segmentation_report.name(beta, importance)
-        for beta, importance in zip(config.betas, config.importance_sampling, strict=True)
+        segmentation_report.name(*method)
+        for method in zip(config.betas, config.importance_sampling, uniform.tolist(), strict=True)
     ]
     return Experiment(
         train=train(config, num_test, centre),
         data=(cases, members),
         dims={
             "dice": ("method", "case", "region"),
+            "case_number": ("case",),
             "loss": ("epoch", "method"),
             "centre_share": ("epoch", "method"),
             "effective_sample_size": ("epoch", "method"),
@@ -224,3 +244,8 @@ def segmentation(config: Segmentation) -> Experiment:
         figure=lambda results: segmentation_figure.figure(results, config.centre, config.source == "simulation"),
         claims=lambda results: segmentation_report.claims(results, config.centre),
     )
+
+
+def _uniform(config: Segmentation) -> np.ndarray:
+    """Returns for each method whether it draws each centre alike."""
+    return np.array(config.uniform_centres or [False] * len(config.betas))

@@ -61,7 +61,12 @@ def _example(figure, data: xarray.Dataset, title: str) -> None:
 
 
 def _colour(label: str) -> str:
-    """Returns the colour of a method: ERM, DRO with importance sampling, and DRO without it have one each."""
+    """Returns the colour of a method: ERM, DRO with importance sampling, and DRO without it have one each.
+
+    A method that draws each centre alike has a fourth.
+    """
+    if label.endswith("centres alike"):
+        return "C2"
     if label.endswith("ERM"):
         return "0.4"
     return "C0" if label.endswith("IS") else "C1"

@@ -42,11 +42,12 @@ CONTRADICTED = {
 }
 
 
-def name(beta: float, importance: bool = False) -> str:
-    """Returns the label of a method."""
-    if beta == 0:
-        return "ERM"
-    return f"DRO β = {beta:g} IS" if importance else f"DRO β = {beta:g}"
+def name(beta: float, importance: bool = False, uniform: bool = False) -> str:
+    """Returns the label of a method; ``uniform`` is said of one whose prior draws each centre alike."""
+    label = "ERM" if beta == 0 else f"DRO β = {beta:g}"
+    if beta and importance:
+        label += " IS"
+    return f"{label}, centres alike" if uniform else label
 
 
 def iqr(scores: xarray.DataArray) -> xarray.DataArray:

@@ -57,6 +57,8 @@ class Segmentation:
         initial_loss: ``L_init``, the stale loss of a case that no batch has held yet.
         betas: ``beta`` of each method; 0 is ERM.
         importance_sampling: for each method, whether it weights losses by steps 9 and 10 of algorithm 1.
+        uniform_centres: for each method, whether its prior draws each centre alike, in place of each case. Empty where
+            none does.
     """
 
     source: Literal["simulation", "brats"] = "simulation"
@@ -82,6 +84,7 @@ class Segmentation:
     initial_loss: float = 2.0
     betas: tuple[float, ...] = (0.0, 100.0)
     importance_sampling: tuple[bool, ...] = (False, True)
+    uniform_centres: tuple[bool, ...] = ()
 
 
 def make_net(config: Segmentation, key: jax.Array) -> tuple[nnx.GraphDef, nnx.State]:
@@ -136,25 +139,28 @@ class Carry(NamedTuple):
     epoch: jax.Array
 
 
-def start(key: jax.Array, config: Segmentation, num_cases: int, beta: jax.typing.ArrayLike) -> Carry:
+def start(key: jax.Array, config: Segmentation, num_cases: int, beta: jax.typing.ArrayLike, prior=None) -> Carry:
     """Draws the state before the first epoch.
 
     Args:
         key: a typed key, for everything random.
         config: the settings.
         num_cases: the number of training cases.
-        beta: the inverse temperature, as :func:`epoch` takes it.
+        beta: the inverse temperature, as :func:`epoch` takes it, like ``prior``.
+        prior: how often each case is drawn at equal losses.
 
     Returns:
         The state; at equal keys the same for every ``beta``.
     """
     init_key, noise_key, loop_key = jax.random.split(key, 3)
     _, params = make_net(config, init_key)
-    history = _sampler(num_cases, beta).init(config.initial_loss, noise_key)
+    history = _sampler(num_cases, beta, prior).init(config.initial_loss, noise_key)
     return Carry(params, make_optimizer(config).init(params), history, loop_key, jnp.int32(0))
 
 
-def epoch(carry: Carry, config: Segmentation, cases: Cases, train: jax.Array, beta, importance) -> tuple[Carry, dict]:
+def epoch(
+    carry: Carry, config: Segmentation, cases: Cases, train: jax.Array, beta, importance, prior=None
+) -> tuple[Carry, dict]:
     """Trains the U-Net on patches for an epoch of algorithm 1.
 
     The stale loss of a case is the loss of its last patch, whatever the patch's augmentation was.
@@ -164,14 +170,15 @@ def epoch(carry: Carry, config: Segmentation, cases: Cases, train: jax.Array, be
         config: the settings.
         cases: the pool of cases.
         train: the indices of the training cases, ``[n]``.
-        beta: the inverse temperature, a scalar of at least 0; 0 is ERM on uniformly drawn cases.
+        beta: the inverse temperature, a scalar of at least 0; 0 is ERM on cases that are drawn by the prior.
         importance: a scalar bool: whether losses are weighted by clipped importance weights.
+        prior: how often each training case is drawn at equal losses, ``[n]``, in any unit; None draws all alike.
 
     Returns:
         The new state, and a dict of the mean ``loss`` of the batches, the ``draws`` of each training case ``[n]``, and
         the ``effective_sample_size`` at the epoch's end.
     """
-    optimizer, sampler, apply = make_optimizer(config), _sampler(train.shape[0], beta), scores_of(config)
+    optimizer, sampler, apply = make_optimizer(config), _sampler(train.shape[0], beta, prior), scores_of(config)
 
     def step(carry, step_key):
         params, opt_state, history = carry
@@ -197,5 +204,5 @@ def epoch(carry: Carry, config: Segmentation, cases: Cases, train: jax.Array, be
     return Carry(*trained, carry.key, carry.epoch + 1), record
 
 
-def _sampler(num_cases, beta):
-    return samplers.hardness(num_cases, beta, replacement=False)
+def _sampler(num_cases, beta, prior):
+    return samplers.hardness(num_cases, beta, prior=prior, replacement=False)

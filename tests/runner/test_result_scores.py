@@ -27,6 +27,17 @@ def test_each_test_case_of_each_seed_is_a_case():
     assert (differences["cases"], differences["difference"]) == (2, 6.0)
 
 
+def test_a_case_that_two_seeds_have_tested_is_one_case():
+    # Case 4 is at A, and tested by both seeds.
+    data = made_up(["ERM", "DRO"]).assign(case_number=(("case", "seed"), [[4, 9], [2, 4], [7, 5]]))
+    table = result_scores({"run": data})
+    levels = site_report(table, ["ERM"]).levels.query("label == 'core' and method == 'ERM'").set_index("site")
+    assert levels["cases"].to_dict() == {"A": 3, "B": 2, "all sites": 5}
+    dice = data["dice"].sel({"method": "ERM", "region": "core"}).to_numpy()
+    four = (dice[0, 0] + dice[1, 1]) / 2
+    assert levels["mean"]["A"] == pytest.approx(np.mean([four, dice[0, 1], dice[1, 0]]))
+
+
 def test_methods_of_several_runs_keep_apart():
     table = result_scores({"SGD": made_up(["ERM"]), "Nesterov": made_up(["ERM", "DRO"])})
     assert list(dict.fromkeys(table["method"])) == ["SGD, ERM", "Nesterov, ERM", "Nesterov, DRO"]

@@ -1,6 +1,7 @@
 """Tests the scores by site against numbers worked out by hand, and the interval by how often it holds the true mean."""
 
 import re
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -140,6 +141,8 @@ def test_the_interval_of_equal_differences_is_that_number():
         (lambda rows: rows[:0], "must have a row at least"),
         (lambda rows: pd.concat([rows, rows[2:3]]), "stand once, got two of site A, case A2, method volume"),
         (lambda rows: rows.assign(site=ALL_SITES), "a site is called 'all sites'"),
+        (lambda rows: rows.assign(site=[""] + ["A"] * 19), "site must be named in every row, got none in row 1"),
+        (lambda rows: rows.assign(case=[1.0, np.nan] * 10), "case must be named in every row, got none in row 2"),
     ],
 )
 def test_tables_that_cannot_be_read_are_errors(change, message):
@@ -160,12 +163,24 @@ def test_names_in_a_file_stay_texts_and_empty_scores_are_missing(tmp_path):
     file = tmp_path / "scores.csv"
     file.write_text("site,case,method,score\nNA,007,erm,0.5\nNA,7,erm,\n None,1,erm,nan\n")
     read = read_scores(file)
-    assert read["site"].tolist() == ["NA", "NA", " None"] and read["case"].tolist() == ["007", "7", "1"]
+    assert read["site"].tolist() == ["NA", "NA", "None"] and read["case"].tolist() == ["007", "7", "1"]
     np.testing.assert_array_equal(read["score"], [0.5, np.nan, np.nan])
     assert site_report(read).levels["cases"].tolist() == [1, 0, 1]
     file.write_text("site,case,method,score\nA,1,erm,0.5\nA,2,erm,failed\n")
     with pytest.raises(ValueError, match="score must be a number, got 'failed' in line 3"):
         read_scores(file)
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize(("separator", "point"), [(",", "."), (";", "."), (";", ","), ("\t", ",")])
+def test_a_spreadsheet_of_any_country_is_the_same_table(tmp_path, separator, point, mark):
+    table = frame(site=lambda rows: "Universität " + rows["site"])
+    rows = [[*row[:3], "" if np.isnan(row[3]) else str(row[3]).replace(".", point)] for row in table.to_numpy()]
+    # Spaces around names are nobody's name.
+    lines = [separator.join([f"{site} " if number % 2 else site, *rest]) for number, (site, *rest) in enumerate(rows)]
+    file = tmp_path / "scores.csv"
+    file.write_text(mark + "\r\n".join([separator.join(f" {name}" for name in table), *lines]), encoding="utf-8")
+    pd.testing.assert_frame_equal(read_scores(file), table, check_dtype=False)
 
 
 @pytest.mark.parametrize("content", [b"", b"site\xc4,case\n", b"site,case\n1,2,3\n4,5,6,7\n", b'site,case\n"1,2\n'])
@@ -182,6 +197,45 @@ def test_names_in_the_figure_are_no_formulas():
     table = pd.DataFrame(rows, columns=["site", "case", "method", "score", "label"])
     # The error would come when the figure is drawn.
     site_figure(site_report(table, [name + "a"])).draw_without_rendering()
+
+
+def drawn(table, *baselines):
+    """Draws the figure of a table, and returns its dots above, its names at the left and its title."""
+    figure = site_figure(site_report(table, baselines))
+    with warnings.catch_warnings():
+        # matplotlib warns where names leave no room for the axes.
+        warnings.simplefilter("error")
+        figure.draw_without_rendering()
+    dots = [line for line in figure.axes[0].lines if line.get_marker() == "."]
+    places = np.concatenate([np.stack(line.get_data(), 1) for line in dots])
+    return figure, places, [label.get_text() for label in figure.axes[0].get_yticklabels()]
+
+
+def test_each_case_has_a_dot_that_nothing_hides_also_where_sites_are_numbers():
+    table = pd.DataFrame({"site": [3, 3, 4], "case": [1, 2, 1], "method": "a", "score": [0.5, 0.6, 0.7]})
+    figure, dots, names = drawn(table)
+    assert np.isfinite(dots).all() and len(dots) == 3 and names == ["3 (2)", "4 (1)", f"{ALL_SITES} (3)"]
+    lines = [line for line in figure.axes[0].lines if line.get_marker() == "|"]
+    medians = np.concatenate([np.stack(line.get_data(), 1) for line in lines])
+    assert np.isfinite(medians).sum(axis=0).tolist() == [2, 3]
+
+
+def test_a_figure_of_many_sites_and_long_names_stays_readable():
+    rows = [
+        (f"{site:03d} of the hospitals of a country", case, method, 80.0 - site % 150 + case, f"structure {label}")
+        for site in range(200)
+        for case in range(2)
+        for method in ("a method with a long name", "another one of them with a longer name")
+        for label in range(8)
+    ]
+    table = pd.DataFrame(rows, columns=["site", "case", "method", "score", "label"])
+    figure, dots, names = drawn(table, "a method with a long name")
+    assert len(names) == 41 and all(len(name) < 40 for name in names) and len(dots) == 2 * 40 * 2
+    # The lowest scores: sites 110 to 149.
+    assert names[0].startswith("110 of the hospi") and names[39].startswith("149")
+    title = figure.get_suptitle()
+    assert "40 of 200 sites: the worst under a method with a long name\n6 of 8 labels" in title
+    assert max(figure.get_size_inches()) * 150 < 2**15
 
 
 def test_scores_have_three_digits_whatever_their_unit():

@@ -26,6 +26,7 @@ def lines(code):
 
 def test_each_program_takes_thirty_lines_at_most():
     assert len(lines(block("nnunet"))) <= 30
+    assert len(lines(block("nnunet-several"))) <= 15
     assert len(lines(block("monai"))) <= 30
 
 
@@ -86,6 +87,64 @@ def prepared(tmp_path, monkeypatch):
 
     api.extract_fingerprints([1], num_processes=1, show_progress_bar=False)
     api.preprocess([1], api.plan_experiments([1]), configurations=["3d_fullres"], num_processes=[1])
+
+
+def on_several_processes(rank, folder):
+    """Trains on one of two processes, and goes on from the checkpoint; writes the losses that each time it holds.
+
+    The processes meet over gloo on a CPU. nnU-Net would take NCCL and GPUs, and is told otherwise.
+    """
+    import torch
+    from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
+    from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as module
+    from torch import distributed
+
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    parallel, cpu = module.DDP, torch.device("cpu")
+    module.DDP = lambda network, device_ids: parallel(network)
+    for num_epochs, go_on in ((1, False), (2, True)):
+        made = get_trainer_from_args("1", "3d_fullres", "all", "HardTrainers", continue_training=go_on, device=cpu)
+        made.device, made.grad_scaler = cpu, None
+        made.num_epochs, made.num_iterations_per_epoch, made.num_val_iterations_per_epoch = num_epochs, 4, 1
+        maybe_load_checkpoint(made, go_on, False)
+        np.save(folder / f"saved_{num_epochs}_{rank}.npy", np.broadcast_to(made.saved, 6))
+        seen, gather = [], distributed.all_gather_object
+
+        def watched(parts, own, seen=seen, gather=gather):
+            gather(parts, own)
+            # What nnU-Net gathers itself are arrays.
+            seen.extend(parts if isinstance(own, list) else [])
+
+        distributed.all_gather_object = watched
+        made.run_training()
+        distributed.all_gather_object = gather
+        np.save(folder / f"held_{num_epochs}_{rank}.npy", np.array(made.losses))
+        (folder / f"seen_{num_epochs}_{rank}.json").write_text(
+            json.dumps([[str(k), v] for own in seen for k, v in own])
+        )
+        distributed.barrier()
+    distributed.destroy_process_group()
+
+
+def test_nnunet_on_two_processes_shares_the_losses_of_both(tmp_path, monkeypatch):
+    prepared(tmp_path, monkeypatch)
+    import torch
+
+    with open(tmp_path / "extTrainer" / "hard_trainer.py", "a") as file:
+        file.write(block("nnunet-several"))
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    torch.multiprocessing.spawn(on_several_processes, args=(tmp_path,), nprocs=2)
+    for num_epochs in (1, 2):
+        held, other = (np.load(tmp_path / f"held_{num_epochs}_{rank}.npy") for rank in (0, 1))
+        np.testing.assert_array_equal(held, other)
+        seen, same = (json.loads((tmp_path / f"seen_{num_epochs}_{rank}.json").read_text()) for rank in (0, 1))
+        # Two processes with a case each, four steps: the last loss of each case is what is held.
+        assert seen == same and len(seen) == 2 * 4
+        for name, loss in dict(seen).items():
+            assert held[int(name[-1])] == np.float32(loss)
+    for rank in (0, 1):
+        np.testing.assert_array_equal(np.load(tmp_path / f"saved_2_{rank}.npy"), np.load(tmp_path / "held_1_0.npy"))
 
 
 def test_nnunet_trains_with_and_without_workers_and_goes_on_from_its_checkpoint(tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ GRID = 32
 SHARES = (0.4, 0.3, 0.2, 0.1)
 
 # The number of groups of each table.
-GROUPS = {"adult": 10, "compas": 6, "heart": 4}
+GROUPS = {"adult": 10, "compas": 6, "heart": 4, "opinions": 8}
 
 
 def fake_images(name="mnist"):

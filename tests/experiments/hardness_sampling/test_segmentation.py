@@ -29,6 +29,13 @@ def test_split_keeps_the_centres_shares_and_no_case_twice():
     assert one.test.tolist() != other.test.tolist()
 
 
+def test_each_centre_is_drawn_alike_by_its_prior():
+    centres = jnp.array([0, 2, 0, 0, 2, 3])
+    prior = segmentation.centre_prior(centres, 4)
+    np.testing.assert_allclose([prior[centres == centre].sum() for centre in (0, 2, 3)], 1.0, rtol=1e-6)
+    assert len(set(np.asarray(prior[centres == 0]).tolist())) == 1
+
+
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, request):
     """Turns augmentation off but in the simulation's run: compiling it takes longer than the other tests do."""
@@ -59,7 +66,7 @@ def test_the_simulation_end_to_end(first_run_only, tmp_path, monkeypatch):
     monkeypatch.setattr(anatomies, "load", lambda names, grid: [ball(grid)])
     cases = ["grid=24", "train_cases=[3, 3, 2, 2]", "test_cases=[2, 2, 2, 2]"]
     runs, rows = run(CONFIGS / "segmentation.toml", cases, tmp_path)
-    assert {data.sizes["method"] for data in runs.values()} == {2, 7}
+    assert {data.sizes["method"] for data in runs.values()} == {2, 8}
     assert runs["Nesterov"]["case"].values.tolist()[-2:] == ["low field", "low field"]
     assert {"iqr_core_sgd", "fewer_poor_cases_in_one_centre", "importance_sampling_iqr_beta_1000"} <= set(rows)
     assert configs.load(CONFIGS / "segmentation.toml").sweep.first_seed >= 1000  # settings were chosen on seeds below
@@ -90,7 +97,8 @@ def test_a_split_without_a_test_case_of_the_centre_is_told_before_a_volume_is_re
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"betas": (0.0,)}, "betas and importance_sampling need one entry a method"),
+        ({"betas": (0.0,)}, "betas, importance_sampling and uniform_centres need one entry a method"),
+        ({"uniform_centres": (True,)}, "betas, importance_sampling and uniform_centres need one entry a method"),
         ({"patch": 26}, "patch must be at most grid = 32 and a multiple of 4, got 26"),
         ({"patch": 36}, "patch must be at most grid = 32"),
         ({"train_cases": (1, 2)}, "train_cases and test_cases need one number for each of"),

@@ -90,7 +90,7 @@ def fake_images(name, **kwargs):
 
 
 def fake_table(name, **kwargs):
-    rng, num_groups = np.random.default_rng(0), {"adult": 10, "compas": 6, "heart": 4}[name]
+    rng, num_groups = np.random.default_rng(0), {"adult": 10, "compas": 6, "heart": 4, "opinions": 8}[name]
     groups = np.repeat(np.arange(num_groups, dtype=np.int32), 70)
     labels, names = rng.integers(2, size=groups.size, dtype=np.int32), tuple(f"group {g}" for g in range(num_groups))
     features = rng.normal(size=(groups.size, 2)).astype(np.float32)
