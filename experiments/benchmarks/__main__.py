@@ -32,6 +32,7 @@ from experiments.benchmarks import (
     throughput,
     timing,
     tuning,
+    watching,
 )
 
 __all__ = ["BENCHMARKS", "PENDING", "RESULTS", "VERDICTS", "Session", "main", "write"]
@@ -59,8 +60,9 @@ BENCHMARKS = {
     "swarm": swarm.run,
     "live_scale": live_scale.run,
     "memory": memory.run,
+    "watching": watching.run,
 }
-PENDING = ("tuning", "norm_peers", "hypergradient_peers")
+PENDING = ("tuning", "norm_peers", "hypergradient_peers", "watching")
 """The benchmarks whose results are still to be measured, on a machine that does nothing else."""
 
 RESULTS = Path(__file__).parent / "results"

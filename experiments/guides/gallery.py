@@ -2,14 +2,15 @@
 
 ``python -m experiments.guides.gallery results/linear results/piecewise`` copies the figures, made smaller, and the
 claims of these results to ``experiments/guides/papers/figures/``, and writes the last section of each paper's page anew
-from all that lies there. ``captions.toml`` says in words what the paper's figure shows, which is not ours to copy.
+from all that lies there. ``captions.toml`` says in words what the paper's figure shows, which is not ours to copy, and
+why a config has no result here.
 """
 
 import argparse
 import json
 import textwrap
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from experiments.shared.sections import replace_section
 from mixjax.runner import results
 from mixjax.runner.texts import claim_texts, markdown_table
 
-__all__ = ["CAPTIONS", "PAGES", "keep", "main", "section"]
+__all__ = ["ABSENT", "CAPTIONS", "PAGES", "keep", "main", "section"]
 
 FOLDER = Path(__file__).parent / "papers"
 ROOT = FOLDER.parents[2]
@@ -33,7 +34,12 @@ PAGES = {
 }
 """The page of each folder of experiments."""
 
-CAPTIONS: dict[str, dict[str, str]] = tomllib.loads((FOLDER / "captions.toml").read_text())
+_WORDS: dict[str, dict[str, str]] = tomllib.loads((FOLDER / "captions.toml").read_text())
+
+ABSENT: dict[str, str] = _WORDS.pop("absent")
+"""Why a config has no result in the gallery, by its name with its folder."""
+
+CAPTIONS: dict[str, dict[str, str]] = _WORDS
 """What the paper and what our figure shows, by the config's name with its folder: ``paper`` and ``ours``."""
 
 # Twice the width at which GitHub shows a page, and enough colours for lines with bands.
@@ -81,6 +87,8 @@ def keep(result: Path, folder: Path) -> str:
 def section(page: str, folder: Path) -> str:
     """Writes the last section of a paper's page: the figure of each result that was kept, and a table of its claims.
 
+    Configs without a result follow, with the reason.
+
     Args:
         page: the page's name.
         folder: that of the pages.
@@ -106,15 +114,29 @@ def section(page: str, folder: Path) -> str:
             lines += [_wrapped(f"*In the paper.* {caption['paper']}"), "", _wrapped(f"*Here.* {caption['ours']}"), ""]
         lines += [f"![{path.stem}]({picture})", "", f"`mixjax run {kept['config']}`, with {versions}.", ""]
         lines += [_verdicts(kept["claims"]), "", *_table(kept["claims"])]
+    absent = _absent(page, {path.stem for path in figures.glob("*.json")})
+    if absent:
+        lines += ["", "### Configs without a figure here", "", *absent]
     return "\n".join(lines)
+
+
+def _absent(page: str, kept: Collection[str]) -> list[str]:
+    """Lists the configs of a page that have no result, with the reason."""
+    folders = {package.rpartition(".")[2] for package, name in PAGES.items() if name == page}
+    found = []
+    for config, reason in ABSENT.items():
+        folder, _, name = config.partition("/")
+        if folder in folders and name not in kept:
+            found.append(_wrapped(f"- `{name}.toml`: {reason}", indent="  "))
+    return found
 
 
 def _figures(page: str, folder: Path) -> Path:
     return folder / "figures" / page.removesuffix(".md")
 
 
-def _wrapped(text: str) -> str:
-    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
+def _wrapped(text: str, indent: str = "") -> str:
+    return textwrap.fill(text, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _verdicts(claims: Sequence[dict[str, Any]]) -> str:

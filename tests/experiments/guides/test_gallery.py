@@ -94,6 +94,28 @@ def test_every_result_in_the_gallery_has_a_caption_and_every_caption_a_config():
     assert all(set(caption) == {"paper", "ours"} for caption in gallery.CAPTIONS.values())
 
 
+def test_every_config_of_a_paper_is_in_the_gallery_or_has_a_reason():
+    folders = [gallery.ROOT / "configs" / package.rpartition(".")[2] for package in gallery.PAGES]
+    configs = {f"{folder.name}/{path.stem}" for folder in folders for path in folder.glob("*.toml")}
+    assert not set(gallery.CAPTIONS) & set(gallery.ABSENT)
+    assert configs == (set(gallery.CAPTIONS) | set(gallery.ABSENT)) - {"quickstart"}
+    for config, reason in gallery.ABSENT.items():
+        (page,) = (page for package, page in gallery.PAGES.items() if package.endswith(config.partition("/")[0]))
+        said = " ".join((gallery.FOLDER / page).read_text().split())
+        assert reason.endswith(".") and f"- `{config.partition('/')[2]}.toml`: {reason}" in said
+
+
+def test_a_config_without_a_result_is_listed_until_it_has_one(tmp_path, pages):
+    package = "experiments.hardness_sampling"
+    result = written(tmp_path, "wide_relu", f"{package}.wide_relu:wide_relu", CLAIM)
+    gallery.main([str(result), "--folder", str(pages)])
+    page = pages / "hardness_weighted_sampling.md"
+    assert "- `brats.toml`: " in page.read_text() and "- `table.toml`: " not in page.read_text()
+    brats = written(tmp_path, "brats", f"{package}.brats:brats", CLAIM)
+    gallery.main([str(brats), "--folder", str(pages)])
+    assert "### brats" in page.read_text() and "- `brats.toml`: " not in page.read_text()
+
+
 def test_a_result_that_no_page_is_about_is_refused(tmp_path, pages):
     result = written(tmp_path, "toy", "experiments.toys.toy:toy", CLAIM)
     with pytest.raises(ValueError, match=r"no page is about experiments\.toys\.toy:toy; pages are about experiments\."):

@@ -127,6 +127,15 @@ def test_the_page_of_benchmarks_links_every_table():
         assert f"](../benchmarks/results/{folder.name}/RESULTS.md)" in page, folder
 
 
+def test_the_page_of_installing_has_every_extra_and_its_packages():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    rows = re.findall(r"^\| `(\w+)` \| .* \| (.*) \|$", (GUIDES / "install.md").read_text(), re.MULTILINE)
+    packages = {name: cell for name, cell in rows if "`pyproject.toml`" not in cell}
+    assert {name for name, _ in rows} == set(extras) and len(packages) == len(extras) - 2
+    for name, cell in packages.items():
+        assert cell == ", ".join(sorted(re.split(r"[\[>]", package)[0] for package in extras[name])), name
+
+
 def test_the_tables_of_rules_have_every_rule():
     rules = importlib.import_module("mixjax.rules")
     factories = {*rules.RULES, "every", "smooth", "floor", "freeze_after", "kl_to_prior", "select", "cap"}
