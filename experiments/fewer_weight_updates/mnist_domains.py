@@ -11,6 +11,7 @@ import optax
 from experiments.loss_and_sampling_weights.noisy_images import Batch, flip_labels
 from mixjax import data as datasets
 from mixjax import hypergrad
+from mixjax.runner.loading import load_once
 
 NUM_CLASSES = 10
 SKEWED = 4
@@ -46,6 +47,7 @@ class Setup(NamedTuple):
     num_domains: int
 
 
+@load_once
 def load() -> dict[str, Batch]:
     """Loads MNIST's training and test images, pooled to 14 x 14."""
     images = datasets.load("mnist")

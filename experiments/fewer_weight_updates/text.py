@@ -29,6 +29,7 @@ from experiments.fewer_weight_updates.text_model import Decoder, byte_losses, de
 from mixjax import WeightRule, data, mixing, rules
 from mixjax.runner import configs
 from mixjax.runner.experiment import Experiment
+from mixjax.runner.loading import load_once
 from mixjax.sweeps import HostLoop, HostRun, in_rounds
 
 DOMAINS = ("python", "c", "shakespeare", "european", "cyrillic", "indic")
@@ -122,14 +123,19 @@ class Texts(NamedTuple):
 
 def load(config: Text) -> dict[str, Texts]:
     """Loads the three parts of all texts: ``train``, ``validation`` and ``test``."""
+    return _load(config.domains, config.target, config.train_bytes)
+
+
+@load_once
+def _load(domains: Sequence[str], target: str, train_bytes: int) -> dict[str, Texts]:
     # What is held out stays as it was when the claims were judged, with the few runs that it shares with training.
-    texts = {name: data.load_text(name, separate=False) for name in (*config.domains, config.target)}
+    texts = {name: data.load_text(name, separate=False) for name in (*domains, target)}
     parts = {
-        part: Texts(tuple(getattr(texts[name], part) for name in config.domains), getattr(texts[config.target], part))
+        part: Texts(tuple(getattr(texts[name], part) for name in domains), getattr(texts[target], part))
         for part in ("train", "validation", "test")
     }
-    if config.train_bytes:
-        short = tuple(excerpts(text, config.train_bytes // EXCERPT) for text in parts["train"].domains)
+    if train_bytes:
+        short = tuple(excerpts(text, train_bytes // EXCERPT) for text in parts["train"].domains)
         parts["train"] = parts["train"]._replace(domains=short)
     return parts
 

@@ -38,6 +38,7 @@ from experiments.hardness_sampling.tabular import (
 from mixjax import data, rules, samplers
 from mixjax.runner import configs
 from mixjax.runner.experiment import Experiment
+from mixjax.runner.loading import load_once
 
 __all__ = ["GroupShift", "Strengths", "group_shift", "train"]
 
@@ -142,13 +143,18 @@ def train(key: jax.Array, config: GroupShift, rows: Rows, group_sizes: np.ndarra
     }
 
 
+@load_once
+def _load(name: str) -> data.Table:
+    return data.load_table(name)
+
+
 def group_shift(config: GroupShift) -> Experiment:
     """Builds the experiment on one table.
 
     Raises:
         ValueError: ``batch_size`` is less than the number of groups or more than the number of training rows.
     """
-    table = data.load_table(config.table)
+    table = _load(config.table)
     group_sizes = np.bincount(table.groups)
     num_groups, num_rows = len(group_sizes), part_sizes(group_sizes)[0].sum()
     if not num_groups <= config.batch_size <= num_rows:

@@ -12,6 +12,7 @@ import numpy as np
 
 from experiments.hardness_sampling import classifiers
 from mixjax import data as datasets
+from mixjax.runner.loading import load_once
 
 __all__ = ["Images", "Problem", "Sample", "Split", "load", "num_kept", "num_rare", "split"]
 
@@ -110,6 +111,7 @@ class Split(NamedTuple):
     test: Sample
 
 
+@load_once
 def load(rare_class: int) -> Images:
     """Loads MNIST, and finds the images of the rare class and those of the others."""
     images = datasets.load("mnist")

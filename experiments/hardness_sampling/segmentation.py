@@ -19,6 +19,7 @@ from mixjax.data import anatomies, brats
 from mixjax.data.segmentation import CHANNELS, REGIONS, Cases
 from mixjax.runner import configs
 from mixjax.runner.experiment import Experiment
+from mixjax.runner.loading import load_once
 from mixjax.sweeps import Segments
 
 __all__ = ["Pool", "Split", "centre_prior", "load", "pool", "segmentation", "split", "train"]
@@ -99,9 +100,18 @@ def pool(config: Segmentation) -> Pool:
 def load(config: Segmentation, pool: Pool) -> Cases:
     """Reads or simulates the cases of :func:`pool`."""
     if config.source == "brats":
-        return brats.load(config.folder, grid=config.grid)
-    brains = anatomies.load(config.anatomies, grid=config.grid)
-    return lesions.simulate(brains, config.data_seed, sum(pool.counts), np.array(pool.counts), config.grid)
+        return _read(config.folder, config.grid)
+    return _simulate(config.anatomies, config.data_seed, tuple(pool.counts), config.grid)
+
+
+@load_once
+def _read(folder: str, grid: int) -> Cases:
+    return brats.load(folder, grid=grid)
+
+
+@load_once
+def _simulate(names: tuple[str, ...], seed: int, counts: tuple[int, ...], grid: int) -> Cases:
+    return lesions.simulate(anatomies.load(names, grid=grid), seed, sum(counts), np.array(counts), grid)
 
 
 def split(key: jax.Array, members: list[jax.Array], num_test: list[int]) -> Split:

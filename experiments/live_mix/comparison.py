@@ -23,6 +23,7 @@ from mixjax import data, design, live, rules
 from mixjax.checks import check_integer, check_positive, check_range
 from mixjax.runner import configs
 from mixjax.runner.experiment import Experiment
+from mixjax.runner.loading import load_once
 
 __all__ = ["Comparison", "comparison", "load", "train"]
 
@@ -128,31 +129,44 @@ _POOL = 2048
 
 def load(config: Comparison) -> Corpus:
     """Loads the rows of all domains, and cuts the training rows to what the run's budget asks for."""
+    return _load(
+        config.domains,
+        config.target,
+        config.vocabulary,
+        config.length,
+        repetition=config.repetition,
+        budget=config.budget,
+    )
 
+
+@load_once
+def _load(
+    domains: tuple[str, ...], target: str, vocabulary: int, length: int, *, repetition: float, budget: int
+) -> Corpus:
     def parts(name):
-        if config.vocabulary == BYTES:
+        if vocabulary == BYTES:
             return data.load_text(name)
-        return data.load_tokens(name, vocabulary_size=config.vocabulary)
+        return data.load_tokens(name, vocabulary_size=vocabulary)
 
-    texts = {name: parts(name) for name in (*config.domains, config.target)}
+    texts = {name: parts(name) for name in (*domains, target)}
 
     def rows(name, part):
-        return live.windows(getattr(texts[name], part), config.length, overlap=1)
+        return live.windows(getattr(texts[name], part), length, overlap=1)
 
     def pool(name, part):
         found = rows(name, part)
         return found[np.random.default_rng(0).integers(len(found), size=_POOL)]
 
-    sizes = [len(rows(name, "train")) for name in config.domains]
-    cut = design.proxy_sizes(sizes, max(sum(sizes) * config.repetition, config.budget), config.budget)
+    sizes = [len(rows(name, "train")) for name in domains]
+    cut = design.proxy_sizes(sizes, max(sum(sizes) * repetition, budget), budget)
     train = tuple(
         rows(name, "train")[design.subset(size, int(num), seed=i)].astype(np.uint16)
-        for i, (name, size, num) in enumerate(zip(config.domains, sizes, cut, strict=True))
+        for i, (name, size, num) in enumerate(zip(domains, sizes, cut, strict=True))
     )
     return Corpus(
         train,
-        np.stack([pool(name, "validation") for name in config.domains]).astype(np.uint16),
-        np.stack([pool(name, "test") for name in (*config.domains, config.target)]).astype(np.uint16),
+        np.stack([pool(name, "validation") for name in domains]).astype(np.uint16),
+        np.stack([pool(name, "test") for name in (*domains, target)]).astype(np.uint16),
     )
 
 

@@ -17,6 +17,7 @@ import optax
 from experiments.shared.sentences import verdict
 from mixjax import data, rules
 from mixjax.runner.claims import Claim
+from mixjax.runner.loading import load_once
 from mixjax.runner.results import Results
 
 __all__ = [
@@ -109,6 +110,7 @@ class Network(NamedTuple):
     b2: jax.Array
 
 
+@load_once
 def load(source: str) -> dict[str, Batch]:
     """Loads the training and the test images, for the ``data`` of an experiment."""
     images = data.load(source)

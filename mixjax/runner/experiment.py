@@ -38,6 +38,7 @@ from mixjax.runner.axes import axes_are_numbers
 from mixjax.runner.claims import Claim, rows
 from mixjax.runner.configs import Config, ConfigError, Run, as_json
 from mixjax.runner.labels import Part, joined, parts_of
+from mixjax.runner.loading import one_experiment, sharing
 from mixjax.runner.rehearsal import made_up, outline, rehearse
 from mixjax.runner.results import Results
 from mixjax.runner.tracking import json_lines
@@ -82,7 +83,7 @@ class Experiment:
             a field of vectors, arrays. For an axis of labels it has the label's position; the label itself is in the
             config that the function got.
         data: a pytree that ``train`` gets as an argument. Data that ``train`` closes over would be constants of the
-            compiled program.
+            compiled program. Runs share data that :func:`mixjax.runner.loading.load_once` has loaded.
         dims: metric -> its dims after the sweep's own, such as ("method", "step"). A metric that is left out gets
             "<metric>_0" and so on. xarray's ``sel`` has a keyword ``method`` of its own: select with
             ``.sel({"method": "erma"})``, never ``.sel(method="erma")``.
@@ -166,7 +167,13 @@ def dry_run(config: Config) -> dict[str, DryRun | HostDryRun]:
         RehearsalError: as :func:`run`.
         TypeError: the function that the config names does not return an :class:`Experiment`.
     """
-    *_, is_rehearsed = _rehearse(config, [(item, parts_of(config, item)) for item in config.runs])
+    with sharing():
+        return _dry_run(config)
+
+
+def _dry_run(config: Config) -> dict[str, DryRun | HostDryRun]:
+    # The first part, which is returned too, would keep its data in memory.
+    is_rehearsed = _rehearse(config, [(item, parts_of(config, item)) for item in config.runs])[-1]
     found: dict[str, DryRun | HostDryRun] = {}
     for item in config.runs:
         done_before = 0
@@ -175,9 +182,11 @@ def dry_run(config: Config) -> dict[str, DryRun | HostDryRun]:
             done_before += spec.num_runs
             if isinstance(spec.train, HostLoop):
                 found[part.title] = _host_dry_run(spec, is_rehearsed)
-                continue
-            with axes_are_numbers(config, experiment, part):
-                found[part.title] = sweeps.dry_run(spec)
+            else:
+                with axes_are_numbers(config, experiment, part):
+                    found[part.title] = sweeps.dry_run(spec)
+            # The data of two parts need not fit the memory together.
+            del experiment, spec
     return found
 
 
@@ -250,7 +259,8 @@ def _run(
     trackers = [] if tracker is None else [tracker]
     if is_first_host:
         trackers.insert(0, json_lines(progress))
-    results, first, files = _run_sweeps(config, chunks, callback, together(*trackers))
+    with sharing():
+        results, first, files = _run_sweeps(config, chunks, callback, together(*trackers))
     # Every host holds the same results, and one of them writes.
     if not is_first_host:
         return out
@@ -333,6 +343,8 @@ def _run_sweeps(
             number += 1
             # Without its data, which would stay in memory beside the data of the next runs.
             ran_first = ran_first or dataclasses.replace(experiment, data=None)
+            # So that they are gone before those of the next part are read.
+            del experiment, spec
         results[item.name] = joined(parts, datasets)
     if ran_first is None:
         raise ConfigError(f"{config.path}: no runs")
@@ -351,9 +363,9 @@ def _rehearse(
     first, needed, outlines = None, {}, {}
     # The first part comes last, so that its data are the only ones that stay in memory.
     for part in reversed([part for _, parts in all_parts for part in parts]):
-        first = None
+        # All names that hold the data of the part before.
+        first = experiment = spec = prepared = None
         experiment, spec = first = _sweep_of(config, part)
-        prepared = None
         if not isinstance(spec.train, HostLoop):
             with axes_are_numbers(config, experiment, part):
                 prepared = Prepared.of(spec)
@@ -383,7 +395,8 @@ def _sweep_of(config: Config, part: Part, done_before: int = 0) -> tuple[Experim
     # Reading data may take longer than a scheduler waits. Several hosts stop together, when the sweep begins.
     if jax.process_count() == 1:
         check_preempted()
-    experiment = config.function(part.values)
+    with one_experiment():
+        experiment = config.function(part.values)
     if not isinstance(experiment, Experiment):
         raise TypeError(f"{config.experiment} must return an Experiment, got {type(experiment).__name__}")
     if experiment.points and part.points:

@@ -1,6 +1,7 @@
 """Experiments: from a config to a result on disk, and claims against numbers computed by hand."""
 
 import dataclasses
+import gc
 import json
 import os
 import signal
@@ -232,6 +233,55 @@ def test_a_signal_in_the_last_chunk_ends_a_run_as_usual_and_an_earlier_one_befor
         experiment.run(config, callback=preempt("flat"))
     # Both were made before the first run. The second one would be made again when it begins.
     assert len(made) == 2
+
+
+SHARING = """
+import dataclasses, gc, weakref
+import jax
+import numpy as np
+from mixjax.runner.experiment import Experiment
+from mixjax.runner.loading import load_once
+
+LOADED, REFS = [], {}
+
+@dataclasses.dataclass(frozen=True)
+class Toy:
+    table: str = "a"
+    steps: int = 1
+
+@load_once
+def load(table):
+    # JAX lets go of arrays that it was given when it is next called.
+    jax.block_until_ready(jax.jit(lambda x: x + 1)(0.0))
+    gc.collect()
+    LOADED.append((table, [name for name, ref in REFS.items() if ref() is not None]))
+    value = np.full(3, 1.0, np.float32)
+    REFS[table] = weakref.ref(value)
+    return value
+
+def toy(config: Toy) -> Experiment:
+    return Experiment(lambda key, hparams, data: {"x": data * config.steps}, data=load(config.table))
+"""
+
+
+@pytest.mark.parametrize("dry", [False, True])
+def test_runs_on_equal_data_share_them_and_no_others_are_in_memory_beside_them(make, tmp_path, dry):
+    name = f"shared_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(SHARING)
+    tables = "".join(
+        f'[[run]]\nname = "{number}"\ntable = "{table}"\nsteps = {number}\n' for number, table in enumerate("aabb")
+    )
+    (tmp_path / "toy.toml").write_text(f'experiment = "{name}:toy"\n{tables}[sweep]\nseeds = 1\n')
+    config = load("toy.toml")
+    if dry:
+        experiment.dry_run(config)
+    else:
+        experiment.run(config)
+    module = sys.modules[name]
+    # Tried from the last run to the first, and run from the first to the last.
+    assert module.LOADED == [("b", []), ("a", []), ("b", [])]
+    gc.collect()
+    assert not any(ref() is not None for ref in module.REFS.values())
 
 
 def test_a_changed_config_does_not_go_on_and_says_what_changed(make):
