@@ -12,7 +12,15 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-__all__ = ["Device", "control_groups", "free_bytes", "memory_kills", "outside_meshes", "use_all_cores"]
+__all__ = [
+    "Device",
+    "compiler_options",
+    "control_groups",
+    "free_bytes",
+    "memory_kills",
+    "outside_meshes",
+    "use_all_cores",
+]
 
 if TYPE_CHECKING:
     # jaxlib comes without type stubs: to a type checker jax.Device is no type.
@@ -53,10 +61,33 @@ def use_all_cores() -> None:
     # JAX adds its options when it is loaded, where pyright does not see them.
     if jax.config.jax_num_cpu_devices >= 0:  # pyright: ignore[reportAttributeAccessIssue]
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # JAX refuses with a RuntimeError once it has started.
     with contextlib.suppress(RuntimeError):
-        jax.config.update("jax_num_cpu_devices", cores)
+        jax.config.update("jax_num_cpu_devices", _cores())
+
+
+def compiler_options(devices: Sequence[Device]) -> dict[str, str]:
+    """Returns the options with which XLA compiles a program of some devices, each of which computes runs of its own.
+
+    On a CPU, XLA cuts a loop over an array into one task for each core. Handing the tasks over takes microseconds,
+    about as long as a small step. Where there is a device for each core, no core is free to take a task.
+
+    Args:
+        devices: the program's devices.
+
+    Returns:
+        Options for ``jax.jit``. They keep XLA from cutting loops where the devices are a CPU's and at least as many of
+        them are in this process as it has cores; else there are none. Results do not depend on them.
+    """
+    own = [device for device in devices if device.process_index == jax.process_index()]
+    if any(device.platform != "cpu" for device in devices) or len(own) < _cores():
+        return {}
+    return {"xla_disable_hlo_passes": "cpu-parallel-task-assigner"}
+
+
+def _cores() -> int:
+    """Counts the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager

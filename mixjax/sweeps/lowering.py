@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mixjax.sweeps.contractions import with_merged_contractions
+from mixjax.sweeps.devices import compiler_options
 from mixjax.sweeps.keys import with_keys, with_words
 from mixjax.sweeps.segments import Segments
 from mixjax.sweeps.spec import Train, Vectorize
@@ -219,7 +220,12 @@ def _lower_one(function: Callable, state: Any, signature: Signature, donate: boo
         # check_vma would refuse programs whose loops mix values that vary over the devices with values that do not.
         repeated = jax.shard_map(repeated, mesh=mesh, in_specs=in_specs, out_specs=SPLIT, check_vma=False)
     donated = inputs._fields.index("state") if donate else ()
-    return jax.jit(repeated, out_shardings=NamedSharding(mesh, SPLIT), donate_argnums=donated).lower(*inputs)
+    return jax.jit(
+        repeated,
+        out_shardings=NamedSharding(mesh, SPLIT),
+        donate_argnums=donated,
+        compiler_options=compiler_options(list(mesh.devices.flat)),
+    ).lower(*inputs)
 
 
 def _as_batch(function):

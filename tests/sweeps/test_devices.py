@@ -101,3 +101,14 @@ def test_a_sweep_runs_where_the_host_tells_nothing(monkeypatch):
     for vectorize in ("map", "vmap"):
         result = mixjax.sweep(lambda key, *_: {"x": jax.random.normal(key)}, seeds=2, vectorize=vectorize)
         assert result.x.shape == (2,)
+
+
+@pytest.mark.parametrize(("platform", "number", "cut"), [("cpu", 4, False), ("cpu", 3, True), ("gpu", 4, True)])
+def test_loops_are_cut_into_tasks_where_cores_are_left_or_on_an_accelerator(monkeypatch, platform, number, cut):
+    monkeypatch.setattr(devices, "_cores", lambda: 4)
+    here = [types.SimpleNamespace(platform=platform, process_index=0)] * number
+    # devices of another process have cores of their own
+    elsewhere = types.SimpleNamespace(platform=platform, process_index=1)
+    assert devices.compiler_options([*here, elsewhere]) == (
+        {} if cut else {"xla_disable_hlo_passes": "cpu-parallel-task-assigner"}
+    )

@@ -1,11 +1,14 @@
 """From a function of one run to programs of all slots, and the shapes that they are kept by."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mixjax.sweeps import Segments
+import mixjax
+from mixjax.sweeps import Segments, devices
 from mixjax.sweeps.keys import KeyWords
 from mixjax.sweeps.lowering import Shapes, compiled
 from tests.sweeps.test_loop import named
@@ -62,3 +65,26 @@ def test_equal_where_structure_shapes_and_dtypes_are():
 
 def test_keys_have_a_type_of_their_own():
     assert Shapes(jax.random.key(0)) == Shapes(jax.random.key(1)) != Shapes(jax.random.key(0, impl="rbg"))
+
+
+def test_a_loop_is_not_cut_into_tasks_where_each_core_has_a_device_and_results_stay_the_same(monkeypatch):
+    def train(key, hparams, data):
+        return {"x": jnp.sin(jax.random.normal(key, (64, 1024)))}
+
+    texts, results = [], []
+    # more cores than the suite has devices; then as many
+    for cores in (1 + len(jax.devices()), len(jax.devices())):
+        monkeypatch.setattr(devices, "_cores", lambda cores=cores: cores)
+
+        # a function of its own each time: programs are kept by function
+        def run(key, hparams, data):
+            return train(key, hparams, data)
+
+        program = program_of(run, len(jax.devices()), devices=jax.devices())
+        texts.append(compiled(program._lowered.programs[0]).as_text())
+        results.append(mixjax.sweep(run, seeds=len(jax.devices()), vectorize="vmap").x.values)
+    assert 'outer_dimension_partitions":["' not in texts[1]
+    np.testing.assert_array_equal(*results)
+    # XLA counts the cores itself, and one core has no tasks
+    if devices._cores() > 1 and len(os.sched_getaffinity(0)) > 1:
+        assert 'outer_dimension_partitions":["' in texts[0]
