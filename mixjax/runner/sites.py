@@ -139,6 +139,8 @@ def site_report(
     """
     check_choice("better", better, ("higher", "lower"))
     check_integer("num_worst", as_size("num_worst", num_worst), 1)
+    # A name alone is a list of one, and a name that is given twice is compared once.
+    baselines = list(dict.fromkeys(map(str, [baselines] if isinstance(baselines, str) else baselines)))
     frame = _checked(scores, baselines)
     # One column a method, and NaN where a case has no score of it.
     keys = ["label", "site", "case", "seed"]
@@ -237,7 +239,8 @@ def _checked(scores: Any, baselines: Sequence[str]) -> Any:
         raise ValueError("scores must have a row at least, got none.")
     frame: Any = pd.DataFrame({name: scores[name].to_numpy() for name in _REQUIRED})
     for name in ("label", "seed"):
-        frame[name] = scores[name].to_numpy() if name in scores else ""
+        # pandas would leave rows of a missing label or seed out.
+        frame[name] = scores[name].astype(object).where(scores[name].notna(), "").to_numpy() if name in scores else ""
     for name in ("site", "case", "method"):
         nameless = frame[name].isna() | (frame[name] == "")
         if nameless.any():

@@ -150,6 +150,28 @@ def test_tables_that_cannot_be_read_are_errors(change, message):
         site_report(change(frame()))
 
 
+def test_no_row_is_lost_whatever_names_are_made_of():
+    report = site_report(frame(), ["volume"])
+    numbers = dict(zip("ABCD", range(4), strict=True))
+    ways = {
+        "numbers": frame(site=lambda rows: rows["site"].map(numbers)),
+        "categories": frame(site=lambda rows: pd.Categorical(rows["site"])),
+        "texts of scores": frame(score=lambda rows: rows["score"].astype(str)),
+        "no label": frame(label=np.nan),
+        "some labels": frame(label=lambda rows: np.where(rows["site"] == "A", "A", None)),
+        "no seed": frame(seed=None),
+    }
+    for way, table in ways.items():
+        other = site_report(table, "volume")
+        assert other.scores["score"].tolist() == pytest.approx(report.scores["score"].tolist(), nan_ok=True), way
+        sites = other.differences["site"].replace({str(number): site for site, number in numbers.items()})
+        found = dict(zip(sites, other.differences["difference"], strict=True))
+        assert all(
+            row(report.differences, site=s)["difference"] == pytest.approx(found[s], nan_ok=True) for s in "ABCD"
+        )
+    assert len(site_report(frame(), ["volume", "volume"]).differences) == len(report.differences)
+
+
 def test_settings_that_cannot_be_meant_are_errors():
     with pytest.raises(ValueError, match=r"baseline must be one of the methods \['volume', 'hard'\], got 'uniform'"):
         site_report(frame(), ["uniform"])
