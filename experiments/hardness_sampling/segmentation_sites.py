@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+import xarray
 
 from experiments.hardness_sampling.segmentation_report import MAIN, NESTEROV, name
 from mixjax.files import write_whole
@@ -20,7 +21,7 @@ from mixjax.runner.result_scores import result_scores
 from mixjax.runner.site_page import site_figure, site_markdown
 from mixjax.runner.sites import ALL_SITES, SiteReport, site_report
 
-__all__ = ["PAGE", "WEIGHTINGS", "main", "page", "scores_of"]
+__all__ = ["PAGE", "WEIGHTINGS", "draws", "main", "page", "reading", "scores_of"]
 
 PAGE = Path(__file__).with_name("SITES_SEGMENTATION.md")
 FIGURE = "sites_segmentation.png"
@@ -33,6 +34,8 @@ training cases ([how](../../configs/hardness_sampling/segmentation.toml)). The s
 of a 3-D U-Net after a short training. Under *volume* weighting every case is drawn alike (ERM), and under *uniform*
 weighting every centre is; *hardness* draws cases with a high loss more often (β = {beta:g}, without importance
 weights). {num_seeds} random splits; a case's score is the mean over the splits in which it was tested.
+
+The smallest centre, low field, had {draws} of the draws.
 
 {reading}
 
@@ -69,10 +72,17 @@ def reading(report: SiteReport) -> str:
     return "\n".join(lines)
 
 
-def page(report: SiteReport, num_seeds: int) -> str:
-    """Writes the page, whose figure lies beside it."""
+def draws(data: xarray.Dataset) -> str:
+    """Says which share of the draws the smallest centre had under each weighting."""
+    shares = 100 * data["centre_share"].mean(["seed", "epoch"])
+    told = [f"{shares.sel({'method': method}).item():.0f} % ({word})" for method, word in WEIGHTINGS.items()]
+    return f"{', '.join(told[:-1])} and {told[-1]}"
+
+
+def page(report: SiteReport, data: xarray.Dataset) -> str:
+    """Writes the page, whose figure lies beside it, of a report and of the run that it is made of."""
     title, *lines = site_markdown(report, "Four simulated centres")
-    head = HEAD.format(beta=MAIN, num_seeds=num_seeds, reading=reading(report))
+    head = HEAD.format(beta=MAIN, num_seeds=data.sizes["seed"], draws=draws(data), reading=reading(report))
     return "\n".join([title, "", head, "", f"![Scores by centre]({FIGURE})", "", *lines[1:]]) + "\n"
 
 
@@ -82,7 +92,7 @@ def main(arguments: Sequence[str] | None = None, target: Path = PAGE) -> None:
     parser.add_argument("result", type=Path, help="the folder of a result of segmentation.toml")
     results = results_lib.read(parser.parse_args(arguments).result)
     report = site_report(scores_of(results), ["volume", "uniform"])
-    write_whole(target, page(report, results[NESTEROV].sizes["seed"]))
+    write_whole(target, page(report, results[NESTEROV]))
     site_figure(report, "Dice score by centre, %: SIMULATED tumours and scanners").savefig(
         target.with_name(FIGURE), dpi=90
     )

@@ -20,6 +20,7 @@ def made_up(gains):
     coords = {"seed": [5, 6], "method": list(segmentation_sites.WEIGHTINGS), "case": [*"AAAAAABBBBBB"]}
     dims = ("seed", "method", "case", "region")
     values = {"dice": (dims, dice), "case_number": (("seed", "case"), numbers)}
+    values["centre_share"] = (("seed", "epoch", "method"), np.tile([0.06, 0.25, 0.1], (2, 4, 1)))
     return {NESTEROV: xarray.Dataset(values, {**coords, "region": regions})}
 
 
@@ -38,7 +39,8 @@ def test_a_case_that_both_splits_tested_counts_once_and_the_reading_names_who_ga
     )
     monkeypatch.setattr(results, "read", lambda folder: made)
     segmentation_sites.main(["result"], target=tmp_path / "page.md")
-    assert "2 random splits" in (tmp_path / "page.md").read_text()
+    page = (tmp_path / "page.md").read_text()
+    assert "2 random splits" in page and "6 % (volume), 25 % (uniform) and 10 % (hardness) of the draws" in page
     assert (tmp_path / segmentation_sites.FIGURE).stat().st_size > 20_000
 
 
