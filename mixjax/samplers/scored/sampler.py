@@ -13,7 +13,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from mixjax.checks import as_ids, as_size
-from mixjax.samplers.scored import levels, tree
+from mixjax.samplers.scored import levels, lookups, tree
 from mixjax.samplers.scored.checks import (
     LARGEST,
     LARGEST_LOG_WEIGHT,
@@ -171,7 +171,7 @@ class ScoredSampler:
 
     def rebuild(self, state: SamplerState) -> SamplerState:
         """Computes the sums anew."""
-        return state._replace(sums=tree.build(self._leaves(state, jnp.arange(self.n)), self.heat, self.fanout))
+        return state._replace(sums=tree.build(self._leaves(state), self.heat, self.fanout))
 
     def log_probs(self, state: SamplerState, indices: ArrayLike | None = None) -> jax.Array:
         """Computes log-probabilities of one draw, of all examples of this device or of those at global ``indices``.
@@ -215,11 +215,10 @@ class ScoredSampler:
         check_insertion(self.growing, indices, values, prior)
         local, size = self._local(indices), np.shape(indices)[0]
         prior = jax.lax.stop_gradient(jnp.broadcast_to(jnp.asarray(prior, jnp.float32), (size,)))
-        state = state._replace(log_prior=state.log_prior.at[local].set(jnp.log(prior), mode="drop"))
+        state = state._replace(log_prior=lookups.write(state.log_prior, local, jnp.log(prior)))
 
-        def prior_leaves(local):
-            logs = jnp.where(local < self.n, self._prior_of(state, local), -jnp.inf)
-            return Nodes(jnp.zeros_like(logs), logs)
+        def prior_leaves(parents):
+            return tree.take(self._flat(state.log_prior), parents, self.fanout)
 
         prior_sums = tree.refresh(state.prior_sums, prior_leaves, local, self.heat, self.fanout)
         # A decay of 0: what the slot held is another example's.
@@ -233,14 +232,14 @@ class ScoredSampler:
         # common slot, into which their values are added. Adding 0 * new makes the write depend on the read, so that XLA
         # need not copy the store.
         positions = jnp.arange(local.size, dtype=jnp.float32) + 0.0 * new
-        held = state.values.at[local].set(positions, mode="drop")
-        slots = jnp.where(local < self.n, held[jnp.minimum(local, self.n - 1)].astype(jnp.int32), local.size)
+        held = lookups.write(state.values, local, positions)
+        slots = jnp.where(local < self.n, lookups.elements(held, local).astype(jnp.int32), local.size)
         counted = jnp.stack([finite.astype(jnp.float32), jnp.where(finite, new, 0.0)], -1)
         summed = jnp.zeros_like(counted).at[slots].add(counted, mode="drop")
         # A slot past the end reads any row: the store below drops its example.
         count, total = summed[slots].T
         new = jnp.where(count > 0, total / jnp.maximum(count, 1.0), old)
-        state = state._replace(values=held.at[local].set(new, mode="drop"))
+        state = state._replace(values=lookups.write(held, local, new))
         leaves = functools.partial(self._leaves, state)
         return state._replace(sums=tree.refresh(state.sums, leaves, local, self.heat, self.fanout))
 
@@ -267,7 +266,7 @@ class ScoredSampler:
         if self.growing:
             # Weights of 1, not normalised: the number of examples changes.
             log_prior = jnp.where(jnp.arange(self.n) < filled, 0.0, -jnp.inf).astype(jnp.float32)
-            return log_prior, tree.build(Nodes(jnp.zeros_like(log_prior), log_prior), self.heat, self.fanout)
+            return log_prior, tree.build(self._flat(log_prior), self.heat, self.fanout)
         if self.prior is None:
             return -jnp.log(jnp.float32(self.devices.num_examples())), ()
         # A heat times a top of 0 leaves the prior alone, so the tree adds up the prior as it adds up scores.
@@ -283,7 +282,7 @@ class ScoredSampler:
 
         # A function, since only a mesh needs the number.
         def log_mass():
-            return jax.nn.logsumexp(masses(len(self.sizes) - 1, jnp.arange(self.sizes[-1])))
+            return jax.nn.logsumexp(masses(len(self.sizes) - 1, None))
 
         candidates = Candidates(ids, logs, self._share_of(state, self._prior_of(state, ids)))
         drawn = self.devices.settle_independent(device_key, candidates, own, log_mass)
@@ -331,19 +330,19 @@ class ScoredSampler:
         if x.ndim == 0:
             return x
         # Zero on all devices but one, so that the sum over devices is that one's.
-        return self.devices.sum_of(jnp.where(local < self.n, x[jnp.minimum(local, self.n - 1)], 0.0))
+        return self.devices.sum_of(jnp.where(local < self.n, lookups.elements(x, local), 0.0))
 
     def _prior_of(self, state, local):
         """Returns the log-prior of this device's examples, and of anyone past the end."""
         prior = state.log_prior
-        return jnp.broadcast_to(prior, local.shape) if prior.ndim == 0 else prior[jnp.minimum(local, self.n - 1)]
+        return jnp.broadcast_to(prior, local.shape) if prior.ndim == 0 else lookups.elements(prior, local)
 
     def _share_of(self, state, log_prior):
         """Returns log-shares of the whole prior: the prior of a sampler of changing examples is not normalised."""
         if not self.growing:
             return log_prior
-        flat = Nodes(jnp.zeros_like(state.log_prior), state.log_prior)
-        total = self.devices.total_mass(tree.combine(state.prior_sums[-1] if state.prior_sums else flat, self.heat))
+        top = state.prior_sums[-1] if state.prior_sums else self._flat(state.log_prior)
+        total = self.devices.total_mass(tree.combine(top, self.heat))
         # Without any example there are no shares.
         return log_prior - jnp.where(total.log > -jnp.inf, total.log, 0.0)
 
@@ -351,34 +350,50 @@ class ScoredSampler:
         top, log = self.score(values)
         return Nodes(top, log + log_prior)
 
-    def _leaves(self, state, local):
-        """Returns the masses of this device's examples, zero past the end."""
-        nodes = self._nodes(state.values[jnp.minimum(local, self.n - 1)], self._prior_of(state, local))
-        return Nodes(nodes.top, jnp.where(local < self.n, nodes.log, -jnp.inf))
+    def _flat(self, log_prior):
+        """Returns the prior as nodes."""
+        return Nodes(jnp.zeros_like(log_prior), log_prior)
+
+    def _leaves(self, state, parents=None):
+        """Returns the masses of this device's examples: of all, or of the children ``[B, fanout]`` of some nodes."""
+        if parents is None:
+            # Without this comparison, which is always true, XLA takes a uniform prior for a constant array and spends a
+            # minute of compilation on what the tree makes of it.
+            nodes = self._nodes(state.values, state.log_prior)
+            return Nodes(nodes.top, jnp.where(jnp.arange(self.n) < self.n, nodes.log, -jnp.inf))
+        inside = tree.children_ids(parents, self.fanout) < self.n
+        log_prior = state.log_prior
+        if log_prior.ndim:
+            log_prior = lookups.rows(log_prior, parents, self.fanout)
+        nodes = self._nodes(lookups.rows(state.values, parents, self.fanout), log_prior)
+        return Nodes(nodes.top, jnp.where(inside, nodes.log, -jnp.inf))
 
     def _own_mass(self, state):
         """Returns the mass of all of this device's examples."""
-        return tree.combine(state.sums[-1] if state.sums else self._leaves(state, jnp.arange(self.n)), self.heat)
+        return tree.combine(state.sums[-1] if state.sums else self._leaves(state), self.heat)
 
-    def _log_masses(self, state, unit, level, ids):
-        """Returns the log-masses by which draws descend, of the nodes ``ids`` of a level."""
-        nodes = self._leaves(state, ids) if level == 0 else tree.take(state.sums[level - 1], ids)
+    def _log_masses(self, state, unit, level, parents):
+        """Returns the log-masses by which draws descend: of the parents' children in a level, or of all of it."""
+        if level == 0:
+            nodes = self._leaves(state, parents)
+        else:
+            nodes = tree.take(state.sums[level - 1], parents, self.fanout)
         logs = tree.relative(nodes, unit, self.heat)
         if not self.mixes:
             return logs
-        return self._mix(logs, self._share_of(state, self._prior_masses(state, level, ids)), unit)
+        return self._mix(logs, self._share_of(state, self._prior_masses(state, level, parents)), unit)
 
-    def _prior_masses(self, state, level, ids):
-        """Returns the log of the prior's mass below the nodes ``ids`` of a level."""
-        if state.log_prior.ndim and level > 0:
-            return tree.take(state.prior_sums[level - 1], ids).log
+    def _prior_masses(self, state, level, parents):
+        """Returns the log of the prior's mass below the parents' children in a level, or below all nodes of it."""
         if state.log_prior.ndim:
-            return jnp.where(ids < self.n, self._prior_of(state, ids), -jnp.inf)
+            nodes = state.prior_sums[level - 1] if level > 0 else self._flat(state.log_prior)
+            return tree.take(nodes, parents, self.fanout).log
         # A uniform prior has no sums: a node has as many examples below it as any other of its level. Only the last one
         # may have fewer. These are constants; a logarithm for each node would take a third of the time of a draw.
         width = self.fanout**level
         full, rest = divmod(self.n, width)
         of_last = np.float32(np.log(rest)) if rest else np.float32(-np.inf)
+        ids = jnp.arange(self.sizes[level]) if parents is None else tree.children_ids(parents, self.fanout)
         below = jnp.where(ids < full, np.float32(np.log(width)), jnp.where(ids == full, of_last, -jnp.inf))
         return state.log_prior + below
 

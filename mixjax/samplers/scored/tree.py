@@ -30,11 +30,13 @@ import jax
 import jax.numpy as jnp
 
 from mixjax.samplers.inverse_cdf import choose, ends_of_rows
+from mixjax.samplers.scored import lookups
 from mixjax.samplers.scored.levels import Level, Nodes, sizes
 
 __all__ = [
     "Masses",
     "build",
+    "children_ids",
     "combine",
     "draw",
     "draw_distinct",
@@ -43,8 +45,11 @@ __all__ = [
     "take",
 ]
 
-Masses = Callable[[int, jax.Array], jax.Array]
-"""Maps a level and ids of its nodes to log-masses, -inf past the end; a node's mass is the sum of its children's."""
+Masses = Callable[[int, jax.Array | None], jax.Array]
+"""Maps a level and some nodes of the level above to the log-masses ``[B, fanout]`` of their children, -inf past the end.
+
+With None in the nodes' place it returns the log-masses of the whole level. A node's mass is the sum of its children's.
+"""
 
 
 def combine(nodes: Nodes | Level, heat: jax.Array) -> Nodes:
@@ -94,7 +99,8 @@ def refresh(
 
     Args:
         sums: the levels above the leaves.
-        leaves: maps ids to the new leaves; ``log`` is -inf past the end.
+        leaves: maps nodes of the level above the leaves to their new leaves ``[B, fanout]``; ``log`` is -inf past the
+            end.
         ids: int ``[B]``, the leaves that changed; ids past the end change nothing.
         heat: scalar in [0, 1e30].
         fanout: children of a node below the root.
@@ -105,22 +111,28 @@ def refresh(
     new, nodes = [], ids
     for old in sums:
         nodes = nodes // fanout
-        children = _children(nodes, fanout)
-        below = take(new[-1], children) if new else leaves(children)
+        below = take(new[-1], nodes, fanout) if new else leaves(nodes)
         parents = combine(below, heat)
         # An ancestor that occurs twice is written twice, with equal values.
-        new.append(Level(old.pairs.at[nodes].set(jnp.stack(parents, -1), mode="drop")))
+        new.append(Level(lookups.write(old.pairs, nodes, jnp.stack(parents, -1))))
     return tuple(new)
 
 
-def take(nodes: Nodes | Level, ids: jax.Array) -> Nodes:
-    """Looks up the nodes ``ids`` of a level; past the end they have a mass of zero."""
-    inside = ids < len(nodes.log)
-    ids = jnp.where(inside, ids, 0)
-    if isinstance(nodes, Level):
-        pairs = nodes.pairs[ids]
-        return Nodes(pairs[..., 0], jnp.where(inside, pairs[..., 1], -jnp.inf))
-    return Nodes(nodes.top[ids], jnp.where(inside, nodes.log[ids], -jnp.inf))
+def take(level: Nodes | Level, parents: jax.Array | None, fanout: int) -> Nodes | Level:
+    """Looks up the children ``[B, fanout]`` of some nodes, a mass of zero past the end; None takes the whole level."""
+    if parents is None:
+        return level
+    if isinstance(level, Level):
+        pairs = lookups.rows(level.pairs, parents, fanout)
+        top, log = pairs[..., 0], pairs[..., 1]
+    else:
+        top, log = (lookups.rows(x, parents, fanout) for x in level)
+    return Nodes(top, jnp.where(children_ids(parents, fanout) < len(level.log), log, -jnp.inf))
+
+
+def children_ids(parents: jax.Array, fanout: int) -> jax.Array:
+    """Returns the positions ``[B, fanout]`` of some nodes' children in their level, or past its end."""
+    return parents[:, None] * fanout + jnp.arange(fanout, dtype=parents.dtype)[None]
 
 
 def draw(
@@ -143,7 +155,7 @@ def draw(
     """
     *below, width = sizes
     uniforms = jax.random.uniform(key, (len(below) + 2, batch_size), jnp.float32)
-    logs = masses(len(below), jnp.arange(width, dtype=jnp.int32))
+    logs = masses(len(below), None)
     # The square root, rounded up.
     side = math.isqrt(width - 1) + 1
     shares = jnp.pad(_shares(logs), (0, -width % side)).reshape(-1, side)
@@ -151,7 +163,7 @@ def draw(
     nodes = row * side + choose(uniforms[-2], ends_of_rows(shares)[row])
     logs = logs[nodes]
     for level in reversed(range(len(below))):
-        siblings = masses(level, _children(nodes, fanout))
+        siblings = masses(level, nodes)
         chosen = choose(uniforms[level], ends_of_rows(_shares(siblings)))
         # Without a barrier XLA recomputes the whole descent for every later lookup by these ids, such as the batch's
         # features.
@@ -193,17 +205,16 @@ def draw_distinct(
         own = jax.random.fold_in(key, level) if below else key
         return logs + jax.random.gumbel(own, logs.shape, jnp.float32)
 
-    logs = masses(len(below), jnp.arange(width, dtype=jnp.int32))
+    logs = masses(len(below), None)
     maxima, nodes = _top_k(perturb(len(below), logs), k)
     logs = logs[nodes]
     # Only the k largest maxima of a level can have one of the k largest leaves below them.
     for level in reversed(range(len(below))):
-        children = _children(nodes, fanout)
-        logs = masses(level, children)
+        logs = masses(level, nodes)
         # Children of a parent of mass zero would be NaN.
         perturbed = jnp.where(logs > -jnp.inf, _condition(perturb(level, logs), maxima[:, None]), -jnp.inf)
         maxima, chosen = _top_k(perturbed.reshape(-1), k)
-        nodes, logs = children.reshape(-1)[chosen], logs.reshape(-1)[chosen]
+        nodes, logs = nodes[chosen // fanout] * fanout + chosen % fanout, logs.reshape(-1)[chosen]
     pad = functools.partial(jnp.pad, pad_width=(0, k - nodes.size))
     return pad(nodes), pad(logs, constant_values=-jnp.inf), pad(maxima, constant_values=-jnp.inf)
 
@@ -233,7 +244,3 @@ def _largest(logs):
     """Returns the largest along the last axis, kept; 0 where all are -inf, lest differences be NaN."""
     largest = logs.max(-1, keepdims=True)
     return jnp.where(largest > -jnp.inf, largest, 0.0)
-
-
-def _children(nodes, fanout):
-    return nodes[:, None] * fanout + jnp.arange(fanout, dtype=jnp.int32)[None]

@@ -64,8 +64,9 @@ def masses(host):
         nodes = sums[level - 1] if level else ROWS
         return host_tree.relative(Nodes(nodes.top[rows], nodes.log[rows]), 0.0, 0.0, HEAT)
 
-    def of_jax(level, ids):
-        return tree.relative(tree.take(sums[level - 1] if level else NODES, ids), Nodes(0.0, 0.0), HEAT)
+    def of_jax(level, parents):
+        nodes = tree.take(sums[level - 1] if level else NODES, parents, FANOUT)
+        return tree.relative(nodes, Nodes(0.0, 0.0), HEAT)
 
     return of_host if host else of_jax
 

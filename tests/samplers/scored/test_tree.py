@@ -20,9 +20,9 @@ FANOUT = 4
 HEAT = 0.5  # of losses that are twice the logs
 
 
-def masses_of(leaves, sums):
-    def masses(level, ids):
-        return tree.relative(tree.take(leaves if level == 0 else sums[level - 1], ids), ONE, HEAT)
+def masses_of(leaves, sums, fanout):
+    def masses(level, parents):
+        return tree.relative(tree.take(leaves if level == 0 else sums[level - 1], parents, fanout), ONE, HEAT)
 
     return masses
 
@@ -63,7 +63,7 @@ def _build(logs, fanout, widest):
 @jax.jit
 def refreshed(logs, sums, ids):
     leaves = nodes_of(logs)
-    return tree.refresh(sums, functools.partial(tree.take, leaves), ids, HEAT, FANOUT)
+    return tree.refresh(sums, lambda parents: tree.take(leaves, parents, FANOUT), ids, HEAT, FANOUT)
 
 
 def draw(key, leaves, sums, fanout, size, runs=1):
@@ -77,13 +77,13 @@ def draw_distinct(key, leaves, sums, fanout, size, runs=1):
 @functools.partial(jax.jit, static_argnums=(3, 4, 5, 6))
 def _draw(key, leaves, sums, sizes, fanout, size, runs):
     keys = jax.random.split(key, runs)
-    return jax.vmap(lambda k: tree.draw(k, masses_of(leaves, sums), sizes, fanout, size))(keys)
+    return jax.vmap(lambda k: tree.draw(k, masses_of(leaves, sums, fanout), sizes, fanout, size))(keys)
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4, 5, 6))
 def _draw_distinct(key, leaves, sums, sizes, fanout, size, runs):
     keys = jax.random.split(key, runs)
-    return jax.vmap(lambda k: tree.draw_distinct(k, masses_of(leaves, sums), sizes, fanout, size))(keys)
+    return jax.vmap(lambda k: tree.draw_distinct(k, masses_of(leaves, sums, fanout), sizes, fanout, size))(keys)
 
 
 @pytest.mark.parametrize("widest", [4, 1024], indirect=True)
@@ -144,7 +144,7 @@ def test_a_million_updates_do_not_drift():
         ids = jax.random.randint(id_key, (batch,), 0, n)
         logs = logs.at[ids].set(5 * jax.random.normal(value_key, (batch,)))
         # An index that occurs twice: whichever value stays, the sums are those of the leaves.
-        return (logs, tree.refresh(sums, lambda ids: tree.take(nodes_of(logs), ids), ids, HEAT, 8)), None
+        return (logs, tree.refresh(sums, lambda parents: tree.take(nodes_of(logs), parents, 8), ids, HEAT, 8)), None
 
     carry = jnp.zeros(n), build(np.zeros(n), 8)[1]
     logs, sums = jax.jit(lambda c, k: jax.lax.scan(step, c, jax.random.split(k, steps))[0])(carry, jax.random.key(0))
@@ -246,10 +246,14 @@ def test_fewer_leaves_than_asked_for():
 def test_every_one_of_many_items_can_be_drawn():
     """One float32 uniform has 2^23 values and reaches only even items of 2^24; a uniform a level reaches all."""
     n = 2**24
+    sizes = levels.sizes(n, 8)
 
     @jax.jit
     def drawn(key, log_8):  # an argument: constants would be folded, which takes seconds
-        return tree.draw(key, lambda level, ids: jnp.full(ids.shape, level * log_8), levels.sizes(n, 8), 8, 10_000)
+        def masses(level, parents):
+            return jnp.full(sizes[-1] if parents is None else (parents.size, 8), level * log_8)
+
+        return tree.draw(key, masses, sizes, 8, 10_000)
 
     ids, _ = drawn(jax.random.key(0), np.float32(np.log(8.0)))
     odd = float((ids % 2).mean())
