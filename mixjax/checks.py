@@ -173,6 +173,9 @@ def as_ids(name: str, ids: ArrayLike) -> jax.Array:
         [1, 256]
     """
     array = ids if isinstance(ids, jax.Array) else np.asarray(ids)
+    if isinstance(ids, list | tuple) and not array.size:
+        # An empty list has no type of its own.
+        array = array.astype(np.int32)
     if not jnp.issubdtype(array.dtype, jnp.integer):
         raise TypeError(f"{name} must be integers, got {array.dtype}.")
     # Before the cast, which would wrap 2^32 to 0, the first domain's id.

@@ -60,7 +60,7 @@ def as_size(name: str, value: Any) -> int:
         The same number.
 
     Raises:
-        TypeError: another type, or a traced number.
+        TypeError: another type, such as a bool, or a traced number.
 
     Example:
         >>> import numpy as np
@@ -68,6 +68,9 @@ def as_size(name: str, value: Any) -> int:
         256
     """
     try:
+        # Python takes True for 1, but whoever writes it means another argument.
+        if isinstance(value, bool):
+            raise TypeError
         return operator.index(value)
     except TypeError:
         what = "a traced number" if not is_concrete(value) else repr(value)

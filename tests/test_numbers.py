@@ -74,3 +74,10 @@ def test_check_choice_lists_the_choices():
     numbers.check_choice("mode", "a", ("a", "b"))
     with pytest.raises(ValueError, match=r"^mode must be one of 'a', 'b', got 'c'.$"):
         numbers.check_choice("mode", "c", ("a", "b"))
+
+
+@pytest.mark.parametrize("value", [True, np.True_, 1.0, "1", None])
+def test_as_size_takes_integers_only(value):
+    with pytest.raises(TypeError, match=r"^n must be an integer that is known outside jit, got "):
+        numbers.as_size("n", value)
+    assert numbers.as_size("n", np.uint8(255)) + 1 == 256

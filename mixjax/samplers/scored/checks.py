@@ -19,6 +19,7 @@ __all__ = [
     "LARGEST",
     "LARGEST_BATCH",
     "LARGEST_LOG_WEIGHT",
+    "LEAST_PRIOR",
     "as_indices",
     "check_batch",
     "check_batch_size",
@@ -42,6 +43,9 @@ LARGEST_LOG_WEIGHT = 80.0
 
 LARGEST_BATCH = 2**24
 """Largest batch of an update: positions in the batch are kept as float32 for a moment, exact up to here."""
+
+LEAST_PRIOR = float(np.finfo(np.float32).tiny)
+"""Least positive weight of an example in the prior: devices may take anything smaller for 0."""
 
 
 def check_settings(
@@ -108,9 +112,10 @@ def check_batch(indices: ArrayLike, values: ArrayLike) -> None:
         )
     if np.shape(indices)[0] > LARGEST_BATCH:
         raise ValueError(f"a batch has at most {LARGEST_BATCH} examples, got {np.shape(indices)[0]}.")
-    # Traced indices have a type as well, but are not arrays of NumPy.
+    # Traced indices have a type as well, but are not arrays of NumPy. An empty list has no type of its own.
     dtype = getattr(indices, "dtype", None)
-    dtype = np.asarray(indices).dtype if dtype is None else dtype
+    if dtype is None:
+        dtype = as_indices(indices).dtype
     if not np.issubdtype(dtype, np.integer):
         raise TypeError(f"indices must be integers, got {dtype}.")
 

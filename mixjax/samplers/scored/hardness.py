@@ -108,9 +108,9 @@ def hardness(
           outside ``jit``. The others keep their losses and their order, and count from 0 without a gap.
         - ``insert(state, indices, values, prior=1.0)``: of a ``growing`` sampler, in O(B log n). It puts examples into
           the slots at ``indices``, whatever these held, with a loss and a weight in the prior for each. A prior of 0
-          empties the slot. Losses that are not finite count as the largest finite one of the batch. There,
-          ``init(losses)`` fills the first slots and ``init([])`` none. A ring of ``n`` slots overwrites its oldest
-          examples by ``insert(state, (start + jnp.arange(B)) % n, losses)``.
+          empties the slot, and so does one below the least normal float32. Losses that are not finite count as the
+          largest finite one of the batch. There, ``init(losses)`` fills the first slots and ``init([])`` none. A ring
+          of ``n`` slots overwrites its oldest examples by ``insert(state, (start + jnp.arange(B)) % n, losses)``.
 
     Raises:
         ValueError: hyperparameters out of range; ``n`` below 1, or 2^31 and more; a prior or losses of another shape;

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mixjax.samplers.scored import host_tree
-from mixjax.samplers.scored.checks import LARGEST, as_indices, check_batch, check_fixed, check_removal
+from mixjax.samplers.scored.checks import LARGEST, LEAST_PRIOR, as_indices, check_batch, check_fixed, check_removal
 from mixjax.samplers.scored.levels import Level, Nodes, sizes
 from mixjax.samplers.scored.types import SamplerState
 
@@ -98,7 +98,7 @@ class HostHistory:
 
     def _insert_prior(self, indices, prior):
         inside = (indices >= 0) & (indices < self.n)
-        ids = indices[inside]
+        ids, prior = indices[inside], np.where(prior >= LEAST_PRIOR, prior, _ZERO)
         host_tree.write(self._log_prior, ids, host_tree.log(prior[inside]))
 
         def leaves(rows):
@@ -222,6 +222,11 @@ class HostHistory:
         state, shapes = _mapped(np.asarray, state), _mapped(np.shape, self.state)
         if _mapped(np.shape, state) != shapes:
             raise ValueError(f"state must have the shapes {shapes}, got {_mapped(np.shape, state)}.")
+        if state.log_prior.ndim and not self.growing:
+            # A growing sampler keeps weights as they were given. Here they would be taken for shares.
+            total = np.exp(state.log_prior, dtype=np.float64).sum()
+            if not abs(total - 1) < 1e-2:
+                raise ValueError(f"state must have a prior that adds up to 1, got {total:.6g}: is it a growing one's?")
         self._values = host_tree.as_rows(state.values, self.fanout, np.nan)
         self._set_sums(tuple(host_tree.nodes_as_rows(nodes, self.fanout) for nodes in state.sums))
         prior = state.log_prior

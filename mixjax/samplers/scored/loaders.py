@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import collections
 import io
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -215,9 +216,11 @@ class HostBatchSampler:
         """Goes on from a state of :meth:`state_dict`: the next batch is the first one that had not been updated.
 
         Raises:
-            ValueError: a state of another number of examples or of another global batch size.
+            TypeError: not a dictionary.
+            ValueError: a dictionary that :meth:`state_dict` has not made, or a state of another number of examples or
+                of another global batch size.
         """
-        indices, weights, waiting, losses, *leaves = _from_bytes(state["arrays"])
+        indices, weights, waiting, losses, *leaves = _arrays_of(state)
         if indices.shape[1] != self.global_batch_size:
             raise ValueError(
                 f"the state is of batches of {indices.shape[1]} examples on all ranks together, and num_replicas * "
@@ -314,6 +317,22 @@ def _as_bytes(arrays: list[np.ndarray]) -> bytes:
     file = io.BytesIO()
     np.savez(file, *arrays)
     return file.getvalue()
+
+
+def _arrays_of(state: dict[str, Any]) -> list[np.ndarray]:
+    """Reads the arrays of a loader's state: four of the batches under way, then the sampler's."""
+    if not isinstance(state, Mapping):
+        raise TypeError(f"state must be a dictionary that state_dict returned, got {type(state).__name__}.")
+    missing = sorted({"seed", "step", "left_of_epoch", "arrays"} - set(state))
+    if missing:
+        raise ValueError(f"state must be a dictionary that state_dict returned, got one without {', '.join(missing)}.")
+    try:
+        arrays = _from_bytes(state["arrays"])
+    except (TypeError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"state must hold arrays that can be read, as state_dict writes them: {error}") from None
+    if len(arrays) < 6 or any(array.ndim != 2 for array in arrays[:4]):
+        raise ValueError(f"state must hold the arrays that state_dict writes, got {len(arrays)} of other shapes.")
+    return arrays
 
 
 def _from_bytes(data: bytes) -> list[np.ndarray]:

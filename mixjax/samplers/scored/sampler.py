@@ -17,6 +17,7 @@ from mixjax.samplers.scored import levels, lookups, tree
 from mixjax.samplers.scored.checks import (
     LARGEST,
     LARGEST_LOG_WEIGHT,
+    LEAST_PRIOR,
     check_batch,
     check_batch_size,
     check_extension,
@@ -215,6 +216,7 @@ class ScoredSampler:
         check_insertion(self.growing, indices, values, prior)
         local, size = self._local(indices), np.shape(indices)[0]
         prior = jax.lax.stop_gradient(jnp.broadcast_to(jnp.asarray(prior, jnp.float32), (size,)))
+        prior = jnp.where(prior >= LEAST_PRIOR, prior, 0.0)
         state = state._replace(log_prior=lookups.write(state.log_prior, local, jnp.log(prior)))
 
         def prior_leaves(parents):
@@ -374,10 +376,7 @@ class ScoredSampler:
 
     def _log_masses(self, state, unit, level, parents):
         """Returns the log-masses by which draws descend: of the parents' children in a level, or of all of it."""
-        if level == 0:
-            nodes = self._leaves(state, parents)
-        else:
-            nodes = tree.take(state.sums[level - 1], parents, self.fanout)
+        nodes = self._leaves(state, parents) if level == 0 else tree.take(state.sums[level - 1], parents, self.fanout)
         logs = tree.relative(nodes, unit, self.heat)
         if not self.mixes:
             return logs

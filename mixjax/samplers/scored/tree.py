@@ -46,9 +46,9 @@ __all__ = [
 ]
 
 Masses = Callable[[int, jax.Array | None], jax.Array]
-"""Maps a level and some nodes of the level above to the log-masses ``[B, fanout]`` of their children, -inf past the end.
+"""Maps a level and nodes of the level above to the log-masses ``[B, fanout]`` of their children, -inf past the end.
 
-With None in the nodes' place it returns the log-masses of the whole level. A node's mass is the sum of its children's.
+None in the nodes' place stands for the whole level. A node's mass is the sum of its children's.
 """
 
 
@@ -93,7 +93,7 @@ def build(leaves: Nodes, heat: jax.Array, fanout: int) -> tuple[Level, ...]:
 
 
 def refresh(
-    sums: tuple[Level, ...], leaves: Callable[[jax.Array], Nodes], ids: jax.Array, heat: jax.Array, fanout: int
+    sums: tuple[Level, ...], leaves: Callable[[jax.Array], Nodes | Level], ids: jax.Array, heat: jax.Array, fanout: int
 ) -> tuple[Level, ...]:
     """Recomputes the sums above some leaves, in O(B log n).
 
@@ -198,7 +198,7 @@ def draw_distinct(
     References:
         Kool, van Hoof and Welling, "Stochastic beams and where to find them", ICML 2019, section 3 and appendix B.
     """
-    *below, width = sizes
+    *below, _ = sizes
 
     def perturb(level, logs):
         # With a single level the draw equals plain Gumbel top-k with this key.

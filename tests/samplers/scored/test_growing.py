@@ -135,3 +135,43 @@ def test_what_does_not_fit_is_named():
         growing.init(np.ones(5))
     with pytest.raises(ValueError, match="the sampler's prior must be uniform too"):
         when_it_pays(proportional(4, growing=True)).init(1.0)
+
+
+def test_weights_below_the_normal_floats_count_as_zero_on_the_host_and_on_a_device():
+    tiny = np.finfo(np.float32).tiny
+    weights = np.array([0.0, np.finfo(np.float32).smallest_subnormal, tiny / 2, tiny, 2 * tiny], np.float32)
+    slots = np.arange(weights.size)
+    for beta in (None, 1.0):
+        sampler, fallback = maker(beta)(SLOTS, growing=True), HostSampler(SLOTS, [], beta=beta, growing=True)
+        state = sampler.insert(sampler.init([]), slots, 1.0, weights)
+        fallback.insert(slots, 1.0, weights)
+        assert_states_agree(fallback.state, state)
+        np.testing.assert_array_equal(np.asarray(state.log_prior)[slots] > -np.inf, weights >= tiny)
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_a_list_without_examples_changes_nothing(size):
+    """An empty list is a batch like any other; a batch of padding alone changes nothing either."""
+    batch = [SLOTS] * size, [1.0] * size
+    sampler, host_sampler = proportional(SLOTS, growing=True), HostSampler(SLOTS, [1.0, 2.0], growing=True)
+    first = sampler.init([1.0, 2.0])
+    for state in (sampler.insert(first, *batch), sampler.update(first, *batch)):
+        jax.tree.map(np.testing.assert_array_equal, state, first)
+    before = host_sampler.state
+    host_sampler.insert(*batch)
+    host_sampler.update(*batch)
+    jax.tree.map(np.testing.assert_array_equal, host_sampler.state, before)
+
+
+def test_a_fixed_sampler_refuses_weights_that_are_no_shares():
+    """A growing sampler's state has the shapes of a fixed one's with a prior and a floor."""
+    settings = {"beta": 1.0, "floor": 0.5}
+    growing, prior = HostSampler(SLOTS, 1.0, growing=True, **settings), np.arange(SLOTS) + 1.0
+    fixed = HostSampler(SLOTS, 1.0, prior=prior, **settings)
+    before = fixed.state
+    with pytest.raises(ValueError, match=r"^state must have a prior that adds up to 1, got 24: is it a growing one's"):
+        fixed.state = growing.state
+    jax.tree.map(np.testing.assert_array_equal, fixed.state, before)
+    # Its own state, and that of a sampler of another prior, are taken.
+    fixed.state = HostSampler(SLOTS, 1.0, prior=prior[::-1], **settings).state
+    growing.state = fixed.state

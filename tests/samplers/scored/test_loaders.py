@@ -1,6 +1,7 @@
 """Tests batches for loaders of PyTorch's shape: with any number read ahead, on any rank, and after a resumption."""
 
 import collections
+import io
 import itertools
 import pickle
 import warnings
@@ -206,6 +207,10 @@ def test_other_types_are_errors():
         HostBatchSampler(np.ones(3), 2)
     with pytest.raises(TypeError, match=r"lag must be an integer .* got 0\.5"):
         HostBatchSampler(history(), 2, lag=0.5)
+    # Python takes True for 1.
+    for name in ("batch_size", "num_batches", "seed", "lag", "rank", "num_replicas"):
+        with pytest.raises(TypeError, match=f"{name} must be an integer .* got True"):
+            HostBatchSampler(history(), **({"batch_size": BATCH} | {name: True}))
 
 
 def test_calls_out_of_order_are_errors_and_change_nothing():
@@ -239,6 +244,23 @@ def test_states_that_do_not_fit_are_errors():
         HostBatchSampler(history(N + 1), BATCH).load_state_dict(state)
     with pytest.raises(ValueError, match="state must have the shapes"):
         HostBatchSampler(history(prior=np.ones(N), floor=0.1), BATCH).load_state_dict(state)
+
+
+def test_dictionaries_of_another_kind_are_errors_and_change_nothing():
+    batches = HostBatchSampler(history(), BATCH)
+    state = batches.state_dict()
+    for name in state:
+        short = {key: value for key, value in state.items() if key != name}
+        with pytest.raises(ValueError, match=f"state must be a dictionary .* got one without {name}"):
+            batches.load_state_dict(short)
+    with pytest.raises(TypeError, match=r"state must be a dictionary .* got list"):
+        batches.load_state_dict([state])
+    of_other_arrays = io.BytesIO()
+    np.savez(of_other_arrays, np.ones(3))
+    for arrays in (None, b"", b"no arrays", state["arrays"][:-100], of_other_arrays.getvalue()):
+        with pytest.raises(ValueError, match=r"state must hold (the )?arrays"):
+            batches.load_state_dict(state | {"arrays": arrays})
+    assert batches.state_dict() == state
 
 
 def test_a_sampler_of_another_number_of_examples_is_an_error():
