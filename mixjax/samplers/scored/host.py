@@ -205,6 +205,9 @@ class HostSampler(HostHistory):
         """Warns, once for a sampler, of losses that are not finite; shows the line that called the caller."""
         if self._has_warned:
             return
+        # The common case first: what follows takes a tenth of a compiled step.
+        if getattr(values, "dtype", None) == np.float32 and np.isfinite(values).all():
+            return
         # A float64 may be beyond float32: the history takes it for infinite too.
         with np.errstate(over="ignore"):
             indices, values = as_indices(indices), np.asarray(values, np.float32)
