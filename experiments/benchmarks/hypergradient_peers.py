@@ -1,7 +1,7 @@
 """Compares hypergradients with those of TorchOpt, higher and jaxopt."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -191,14 +191,26 @@ def differences(made: dict[str, Callable[[], Any]]) -> dict[str, float]:
     )
 
 
-def measure(shapes: list[tuple[int, int, int]], repeats: int) -> tuple[str, dict[str, Any], list[timing.Target]]:
-    """Measures every problem, and returns text, data and targets."""
+Shapes = Sequence[tuple[int, int, int]]
+
+
+def memory(shapes: Shapes) -> list[dict[str, float]]:
+    """Returns the megabytes of every side of each problem."""
+    peers.give_back()
+    return [peers.peaks(sides(problem(*shape))) for shape in shapes]
+
+
+def measure(
+    shapes: Shapes, megabytes: list[dict[str, float]], repeats: int
+) -> tuple[str, dict[str, Any], list[timing.Target]]:
+    """Times every problem, and returns text, data and targets."""
     text, data, targets = [], {}, []
-    for domains, num_steps, width in shapes:
+    for (domains, num_steps, width), peaks in zip(shapes, megabytes, strict=True):
         one = problem(domains, num_steps, width)
         made = sides(one)
         different = differences(made)
-        found = peers.measure(made, repeats)
+        ms = peers.milliseconds(made, repeats)
+        found = {name: peers.Found(ms[name], peaks[name]) for name in made}
         size = sum(leaf.size for leaf in jax.tree.leaves(one.params))
         name = f"K = {domains}, T = {num_steps}, d = {size}"
         text += [f"**{name}**", peers.table(found, THROUGH, ALL), peers.table(found, IMPLICIT, FINITE)]
@@ -216,20 +228,23 @@ def measure(shapes: list[tuple[int, int, int]], repeats: int) -> tuple[str, dict
         f"The problem of the benchmark `hypergradients`: an MLP 64-h-10 of d parameters on digits, T steps of SGD with "
         f"{hypergradients.BATCH} examples of each of K domains, and the derivative of a validation loss by the "
         "domains' weights. All sides have the same parameters, weights and batches, in one process on one core, in "
-        "turns. The memory is the process's at the peak of a call, beyond what it held before. TorchOpt and higher "
-        "differentiate through the steps, and so does mixjax in the first table. In the second the weights' effect is "
-        f"that on an optimum: both solve by {ITERATIONS} iterations of conjugate gradients with a ridge of {RIDGE:g}. "
-        f"The hypergradients were found equal within {TOLERANCE} of the largest before anything was measured. "
+        "turns. The memory is that of another process at the peak of a call, beyond what it held before. TorchOpt and "
+        "higher differentiate through the steps, and so does mixjax in the first table. In the second the weights' "
+        f"effect is that on an optimum: both solve by {ITERATIONS} iterations of conjugate gradients with a ridge of "
+        f"{RIDGE:g}. The hypergradients were found equal within {TOLERANCE} of the largest before they were timed. "
         f"{peers.versions('torchopt', 'higher', 'jaxopt', 'torch')}."
     )
     return "\n\n".join([note, *text]), data, targets
 
 
 def run(quick: bool) -> timing.Report:
-    """Measures in a process on one core."""
+    """Measures memory and time, each in a process on one core."""
     shapes = [(2, 3, 4)] if quick else [(8, steps, width) for width in (13, 1333) for steps in (16, 256)]
     if peers.installed("torch"):
         # for the report's versions, which are those of this process
         pytorch.load()
-    with workers.worker(1, quick, workers.cores()[-1:]) as call:
-        return timing.Report("Hypergradients, beside peers", *call(measure, shapes, 2 if quick else 7))
+    core = workers.cores()[-1:]
+    with workers.worker(1, quick, core) as call:
+        megabytes = call(memory, shapes)
+    with workers.worker(1, quick, core) as call:
+        return timing.Report("Hypergradients, beside peers", *call(measure, shapes, megabytes, 2 if quick else 5))

@@ -186,13 +186,20 @@ def differences(made: dict[str, Callable[[], tuple[Any, Any]]]) -> dict[str, dic
     }
 
 
-def measure(quick: bool) -> tuple[str, dict[str, Any], list[timing.Target]]:
-    """Measures every problem, and returns text, data and targets."""
+def memory(quick: bool) -> list[dict[str, float]]:
+    """Returns the megabytes of every side of each problem."""
+    peers.give_back()
+    return [peers.peaks(sides(problem)) for problem in problems(quick)]
+
+
+def measure(quick: bool, megabytes: list[dict[str, float]]) -> tuple[str, dict[str, Any], list[timing.Target]]:
+    """Times every problem, and returns text, data and targets."""
     text, data, targets = [], {}, []
-    for problem in problems(quick):
+    for problem, peaks in zip(problems(quick), megabytes, strict=True):
         made = sides(problem)
         different = differences(made)
-        found = peers.measure(made, 2 if quick else 9)
+        ms = peers.milliseconds(made, 2 if quick else 5)
+        found = {name: peers.Found(ms[name], peaks[name]) for name in made}
         worst = max(value for values in different.values() for value in values.values())
         text += [f"**{problem.name}**, sides equal within {worst:.0e}", peers.table(found, SIDES, OURS)]
         measured = {
@@ -207,18 +214,22 @@ def measure(quick: bool) -> tuple[str, dict[str, Any], list[timing.Target]]:
     note = (
         "A call computes the mean gradient of a batch and the norm of every example's gradient, except where it says "
         '"gradient alone". All sides have the same parameters and the same batch, in one process on one core, in '
-        "turns. The memory is the process's at the peak of a call, beyond what it held before. Opacus computes norms "
-        "without gradients for linear layers and embeddings, and from each example's gradient for convolutions and for "
-        "the scales of norms; its pass that clips is left out. jax-privacy computes each example's gradient by vmap. "
+        "turns. The memory is that of another process at the peak of a call, beyond what it held before. Opacus "
+        "computes norms without gradients for linear layers and embeddings, and from each example's gradient for "
+        "convolutions and the scales of norms; its pass that clips is left out. jax-privacy computes each example's "
+        "gradient by vmap. "
         f"{peers.versions('opacus', 'jax-privacy', 'torch')}."
     )
     return "\n\n".join([note, *text]), data, targets
 
 
 def run(quick: bool) -> timing.Report:
-    """Measures in a process on one core."""
+    """Measures memory and time, each in a process on one core."""
     if peers.installed("torch"):
         # for the report's versions, which are those of this process
         pytorch.load()
-    with workers.worker(1, quick, workers.cores()[-1:]) as call:
-        return timing.Report("Gradient norms of examples, beside peers", *call(measure, quick))
+    core = workers.cores()[-1:]
+    with workers.worker(1, quick, core) as call:
+        megabytes = call(memory, quick)
+    with workers.worker(1, quick, core) as call:
+        return timing.Report("Gradient norms of examples, beside peers", *call(measure, quick, megabytes))

@@ -1,7 +1,7 @@
 """Measures mixjax and its peers side by side: the processor time of each call, and the memory at its peak.
 
-The sides run in one process on one core, in turns, so that neither the number of threads nor what else the machine does
-takes part in a comparison.
+The sides are timed in one process on one core, in turns, so that neither the number of threads nor what else the
+machine does takes part in a comparison. Their memory is measured in another process, which gives it back when freed.
 """
 
 import ctypes
@@ -17,7 +17,18 @@ import numpy as np
 
 from experiments.benchmarks import memory, timing
 
-__all__ = ["Found", "check", "installed", "measure", "missing", "peak", "table", "versions"]
+__all__ = [
+    "Found",
+    "check",
+    "give_back",
+    "installed",
+    "milliseconds",
+    "missing",
+    "peak",
+    "peaks",
+    "table",
+    "versions",
+]
 
 
 class Found(NamedTuple):
@@ -78,10 +89,19 @@ def check(what: str, found: Mapping[str, Any], of: str, tolerance: float) -> dic
     return differences
 
 
+def give_back() -> None:
+    """Makes the C library give large blocks back to the system when they are freed.
+
+    Otherwise it keeps them for later calls, which then seem to take no memory. Call it before anything is computed in
+    the process, and time nothing in it: asking the system for memory costs time.
+    """
+    # M_MMAP_THRESHOLD of malloc.h; setting it also keeps it from growing
+    ctypes.CDLL(None).mallopt(-3, 2**16)
+
+
 def peak(call: Callable[[], Any]) -> float:
     """Returns the megabytes that a call takes at its peak, beyond those that the process held before it."""
     gc.collect()
-    # The C library keeps memory that was freed, and a call that finds it there would seem to take none.
     ctypes.CDLL(None).malloc_trim(0)
     before = memory.resident("VmRSS")
     # Sets the peak to what is held now.
@@ -90,14 +110,24 @@ def peak(call: Callable[[], Any]) -> float:
     return (memory.resident("VmHWM") - before) / 1e6
 
 
-def measure(sides: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, Found]:
-    """Measures the sides in turns, after two calls that compile and warm up."""
+def peaks(sides: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
+    """Returns the megabytes at the peak of each side, once all have compiled; after :func:`give_back`."""
+    warm_up(sides)
+    return {name: peak(side) for name, side in sides.items()}
+
+
+def milliseconds(sides: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+    """Returns the processor time of each side's calls, in turns, once all have compiled."""
+    warm_up(sides)
+    seconds = timing.interleave(sides, repeats, time.process_time)
+    return {name: [1e3 * second for second in values] for name, values in seconds.items()}
+
+
+def warm_up(sides: Mapping[str, Callable[[], Any]]) -> None:
+    """Calls every side twice."""
     for side in sides.values():
         side()
         side()
-    megabytes = {name: peak(side) for name, side in sides.items()}
-    seconds = timing.interleave(sides, repeats, time.process_time)
-    return {name: Found([1e3 * second for second in seconds[name]], megabytes[name]) for name in sides}
 
 
 def table(found: Mapping[str, Found], names: Sequence[str], of: str) -> str:
