@@ -42,7 +42,7 @@ class GroupSelection:
             and try as many learning rates.
     """
 
-    table: Literal["adult", "compas", "heart"] = "heart"
+    table: Literal["adult", "compas", "heart", "opinions"] = "heart"
     hidden: int = 0
     batch_size: int = 120
     num_steps: int = 500

