@@ -102,8 +102,11 @@ class Problem:
 
     def step(self, carry: tuple[Any, Any], rows: jax.Array, gamma1: jax.Array, data: Any) -> tuple[Any, Any]:
         """Returns ``(params, weights' state)`` after a step."""
-        (params, state), rule = carry, rules.erma(gamma1)
-        x, y = jax.tree.map(lambda leaf: leaf[rows], data) if self.batch else data
+        return self.descend(carry, jax.tree.map(lambda leaf: leaf[rows], data) if self.batch else data, gamma1)
+
+    def descend(self, carry: tuple[Any, Any], batch: Any, gamma1: jax.Array) -> tuple[Any, Any]:
+        """Returns ``(params, weights' state)`` after a step on a batch ``(x, y)``."""
+        (params, state), rule, (x, y) = carry, rules.erma(gamma1), batch
         ids = jnp.repeat(jnp.arange(self.domains), self.rows // self.domains)
 
         def objective(params):
