@@ -34,7 +34,7 @@ TRIED = """What was tried:
   them by the parameters of all methods. That multiplies twice as many rows, and takes as long within a few per cent.
 - Not to copy a seed's data set out of all of them, and to compute the norms of a probe's rows as a product: no
   difference.
-- Several seeds at once on a device: slower, since their rows leave the second cache.
+- Several seeds at once on a device, by `vmap`: slower.
 - Products of the batches written as sums: longer, up to twice as long. Compiled for vectors of 512 bits: a few per cent
   less on this processor, and not right for every other."""
 
