@@ -152,8 +152,8 @@ def run(quick: bool) -> timing.Report:
         f"has. So {100 * (bare.median - plain) / plain:.0f} % come with the arrays alone, whatever the rule computes "
         f"with them: {LIMIT:.0f} % of this step are {LIMIT / 100 * plain:.1f} microseconds, about one array. The "
         "fields of a rule's state are public, and none of ERMA's can be left out: the weights are what the user reads, "
-        "the prior and the log-weights are what the next update starts from, and the count tells of signals that "
-        "were not finite.",
+        "the prior and the log-weights are what the next update starts from, and the count tells how many "
+        "updates saw nothing.",
         "Several steps in one call, by `jax.lax.scan` over as many batches or by `fori_loop`, share what the call "
         "costs. Microseconds a step:",
         timing.table(

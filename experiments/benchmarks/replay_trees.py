@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmarks import draws, peers, timing
+from experiments.benchmarks import draws, overhead, peers, timing
 from mixjax import samplers
 
 __all__ = ["SIDES", "Side", "drift", "run", "scores_of"]
@@ -227,6 +227,43 @@ def times(n: int, repeats: int) -> dict[str, list[float]]:
     return {name: [1e6 * value / steps[name] for value in values] for name, values in seconds.items()}
 
 
+def parts(n: int, repeats: int) -> dict[str, Any]:
+    """Measures what a step of ``hardness`` consists of, and counts the operations that it starts one by one."""
+    sampler = samplers.hardness(n, 1.0)
+    state = jax.jit(sampler.init)(draws.losses_of(n))
+    numbers = len(state.sums) + 2, BATCH
+
+    def step(state, key):
+        indices, _ = sampler.sample(state, key, BATCH)
+        return sampler.update(state, indices, draws.fresh(indices))
+
+    def drawn(carry, key):
+        state, total = carry
+        indices, weights = sampler.sample(state, key, BATCH)
+        return state, total + indices.sum() + weights.sum()
+
+    def updated(state, key):
+        indices = jax.random.randint(key, (BATCH,), 0, n)
+        return sampler.update(state, indices, draws.fresh(indices))
+
+    sides = {
+        "a whole step": draws.loop(step, state),
+        "a draw": draws.loop(drawn, (state, jnp.zeros(()))),
+        "an update of random examples": draws.loop(updated, state),
+        "its random numbers": draws.loop(
+            lambda total, key: total + jax.random.uniform(key, numbers), jnp.zeros(numbers)
+        ),
+    }
+    for side in sides.values():
+        side(100)
+    steps = 200
+    turns = {name: functools.partial(side, steps) for name, side in sides.items()}
+    seconds = timing.interleave(turns, repeats, time.process_time)
+    operations = overhead.num_operations(jax.jit(step).lower(state, jax.random.key(0)).compile())
+    found = {name: timing.summarize([1e6 * value / steps for value in values]) for name, values in seconds.items()}
+    return {"microseconds": found, "operations": operations}
+
+
 def drift(side: Side, n: int, updates: int = 1000) -> tuple[float | None, float]:
     """Writes scores of eight decades, then the same small one for every example, and looks at the draws.
 
@@ -249,6 +286,7 @@ def run(quick: bool) -> timing.Report:
     """Measures the times at every size, then the drift."""
     sizes, repeats = (SIZES[:1], 2) if quick else (SIZES, 5)
     measured = {n: times(n, repeats) for n in sizes}
+    pieces = parts(sizes[-1], repeats)
     size, drifts = 10**3, {}
     for name, make in SIDES.items():
         side = None if "one call" in name else make(size)
@@ -263,6 +301,16 @@ def run(quick: bool) -> timing.Report:
         f"A step draws {BATCH} examples in proportion to a score, with the numbers that importance weights need, and "
         "writes new scores back. Processor time of all threads, microseconds a step: median (least to most) of turns.",
         timing.table(["", *(f"n = 10^{len(str(n)) - 1}" for n in sizes)], rows),
+        f"**Where the time goes.** Parts of a step of `hardness` at n = {sizes[-1]:.0e}, each alone in a loop, "
+        "microseconds of processor time:",
+        timing.table(["part", "microseconds"], list(pieces["microseconds"].items())),
+        f"A step starts {pieces['operations']} operations one by one, and that is what most of it is spent on: a level "
+        "of the tree takes a look-up, the largest of each row, an exponential, sums and a choice, and an update as "
+        "many. Look-ups in long arrays are loops on a CPU, since XLA splits gathers from these over threads, which "
+        "takes longer than the gathers. flashbax keeps plain sums, so that XLA compiles each of its loops as a "
+        "whole, and on a machine without other work, or on a single core, it may be the quicker one; for that "
+        "its sums drift, see below. A wider fanout or one number a node in place of two would change draws, or give "
+        "up that losses of any size neither overflow nor vanish.",
         "**Drift.** After 1,000 updates with scores over eight decades all scores become equal. A tree that adds "
         "differences up keeps their rounding errors; one that recomputes each sum from its children does not. The sum "
         "by which each draws, over the sum of its scores, and how often the most drawn example comes in 25,600 draws, "
@@ -281,6 +329,8 @@ def run(quick: bool) -> timing.Report:
             for n, sides in measured.items()
         },
         "drift": drifts,
+        "parts": {name: value._asdict() for name, value in pieces["microseconds"].items()},
+        "operations": pieces["operations"],
     }
     return timing.Report("Trees of prioritised replay", "\n\n".join(text), data, targets(measured, drifts))
 

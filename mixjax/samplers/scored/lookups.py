@@ -7,8 +7,8 @@ import jax.numpy as jnp
 
 __all__ = ["LARGEST_LOOP", "LONG", "elements", "rows", "write"]
 
-LONG = 2**16
-"""Number of entries from which on an array is long."""
+LONG = 120_000
+"""Number of entries from which on an array is long: XLA splits what reads 512 KiB, and a look-up writes some too."""
 
 LARGEST_LOOP = 2**12
 """Largest number of look-ups for which a loop is quicker."""

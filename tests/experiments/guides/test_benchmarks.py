@@ -64,3 +64,72 @@ def test_numbers_of_a_section_are_in_its_tables(title):
     tokens = set(NUMBER.findall(text)) - WORKED_OUT.get(title, set())
     missing = sorted(token for token in tokens if not any(is_rounded(token, value) for value in pool))
     assert not missing
+
+
+def row_of(title, label):
+    """The cells of a table's row on the page, by the row's first cell."""
+    (cells,) = re.findall(rf"^\| {re.escape(label)} \|(.*)\|$", SECTIONS[title], re.MULTILINE)
+    return [cell.strip() for cell in cells.split("|")]
+
+
+def assert_row(title, label, values):
+    for cell, value in zip(row_of(title, label), values, strict=True):
+        # "not run" where a side has no value there.
+        assert is_rounded(cell, value) if value is not None else not NUMBER.search(cell), (label, cell, value)
+
+
+DRAWS = {
+    "`samplers.hardness`, in jit": ("independent", "mixjax, in jit"),
+    "the same, without replacement": ("distinct", "mixjax, in jit, distinct"),
+    "JAX, cumulative sum of the whole softmax": ("independent", "JAX cumsum + searchsorted"),
+    "JAX, Gumbel noise and `top_k`, without replacement": ("distinct", "JAX Gumbel + top_k"),
+    "PyTorch `multinomial`": ("independent", "PyTorch multinomial"),
+    "NumPy `choice(replace=False, p)`, losses one by one": (
+        "distinct",
+        "NumPy choice(replace=False, p), losses written one by one",
+    ),
+}
+TREES = {
+    "`HostSampler`, compiled by numba": "`HostSampler`, numba",
+    "cpprb, C++": "cpprb (C++)",
+    "torchrl `SumSegmentTree`, C++": "torchrl `SumSegmentTree` (C++)",
+    "`hardness`, in a compiled loop": "`hardness`, in a compiled loop",
+    "`proportional`, in a compiled loop": "`proportional`, in a compiled loop",
+    "flashbax, in a compiled loop": "flashbax, in a compiled loop",
+}
+
+
+@pytest.mark.parametrize("label", DRAWS)
+def test_rows_of_draws_are_those_of_the_results(label):
+    (law, side), times = DRAWS[label], data_of("samplers")["microseconds"]
+    found = [times[f"n={n} B=64 {law}"].get(side) for n in SIZES]
+    assert_row("Hardness sampling", label, [value and value["median"] for value in found])
+
+
+@pytest.mark.parametrize("label", TREES)
+def test_rows_of_trees_are_those_of_the_results(label):
+    times = data_of("replay_trees")["microseconds"]
+    assert_row("Hardness sampling", label, [times[f"n={n}"][TREES[label]]["median"] for n in SIZES])
+
+
+@pytest.mark.parametrize("steps", ["1", "8", "64"])
+def test_rows_of_calls_are_those_of_the_results(steps):
+    times = data_of("calls")["steps a call"][steps]
+    assert_row("What a call costs", steps, [times[name]["median"] for name in ("plain", "erma")])
+
+
+def test_the_readmes_draws_are_those_of_the_results():
+    times = data_of("replay_trees")["microseconds"]["n=10000000"]
+    (line,) = re.findall(r"^- Drawing 64 of .*$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    tokens = re.search(r"takes ([\d.]+) microseconds on the host; two C\+\+ trees take ([\d.]+) and ([\d.]+)", line)
+    for token, side in zip(tokens.groups(), ("HostSampler`, compiled by numba", "torchrl", "cpprb"), strict=True):
+        (name,) = [name for label, name in TREES.items() if side in label]
+        assert is_rounded(token, times[name]["median"]), (token, name)
+
+
+def test_the_cost_in_the_guide_to_hardness_is_that_of_the_results():
+    text, times = (ROOT / "experiments" / "guides" / "hardness.md").read_text(), data_of("samplers")["microseconds"]
+    (tokens,) = re.findall(r"\*\*Cost\*\*: ([\d.]+) ms a step for 10\^7 examples, and ([\d.]+) ms", text)
+    for token, label in zip(tokens, list(DRAWS)[:2], strict=True):
+        law, side = DRAWS[label]
+        assert is_rounded(token, times[f"n=10000000 B=64 {law}"][side]["median"] / 1e3), (token, label)
