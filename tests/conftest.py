@@ -18,6 +18,19 @@ if jax.__version_info__[:2] == (0, 10):  # a version that does not know the flag
 jax.config.update("jax_num_cpu_devices", 8)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session):
+    """Looks for no garbage among thousands of tests, where there is none: that would take a third of the collection."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        # Tracing a program makes many objects, and few of them are garbage.
+        gc.set_threshold(10_000, 10, 10)
+        gc.enable()
+
+
 def pytest_configure(config):
     """Keeps xdist to the order of ``pytest_collection_modifyitems``; its own counts tests, and some take a minute."""
     if hasattr(config.option, "loadscopereorder"):

@@ -121,6 +121,7 @@ def no_downloads(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_compilation")
 def test_every_example_runs(command, quickstart, ledger, tables, scores, no_downloads):
     ran = set()
     for names in COMMANDS:

@@ -6,6 +6,11 @@ import pytest
 from mixjax.runner import experiment
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled_quickly(quick_compilation):
+    """Experiments compile for longer than their few steps take."""
+
+
 @pytest.fixture(autouse=True)
 def unrehearsed(monkeypatch):
     """Figures and claims are made once, at the end; `runner.test_rehearsal` is about those before the first run."""

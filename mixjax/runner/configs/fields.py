@@ -20,6 +20,7 @@ __all__ = [
     "as_json",
     "check_keys",
     "dotted_fields",
+    "field_hints",
     "field_type",
     "from_json",
     "is_dataclass",
@@ -54,7 +55,7 @@ def check_keys(table: Mapping[str, Any], classes: Sequence[type], where: str, ex
         ConfigError: an unknown key.
     """
     # A key may belong to one of several dataclasses where a field's type is a union of them.
-    hints = {f.name: typing.get_type_hints(cls)[f.name] for cls in classes for f in dataclasses.fields(cls) if f.init}
+    hints = {f.name: field_hints(cls)[f.name] for cls in classes for f in dataclasses.fields(cls) if f.init}
     for key, value in table.items():
         if key not in hints:
             raise ConfigError(f"{where}: unknown key {key!r}; {meant(key, classes, [*extra, *hints])}")
@@ -73,7 +74,7 @@ def meant(key: str, classes: Sequence[type], known: Sequence[str]) -> str:
 def _tables_with(cls: type, key: str) -> Iterator[str]:
     """Yields the dotted names of nested dataclasses that have a field of this name."""
     for field in dataclasses.fields(cls):
-        hint = typing.get_type_hints(cls)[field.name]
+        hint = field_hints(cls)[field.name]
         if is_dataclass(hint):
             if any(inner.name == key for inner in dataclasses.fields(hint)):
                 yield field.name
@@ -149,8 +150,14 @@ def dotted_fields(table: Mapping[str, Any], cls: type) -> dict[str, Any]:
 def field_type(cls: Any, name: str) -> Any:
     """Returns the type of a dataclass's field, by the field's dotted name."""
     for part in name.split("."):
-        cls = typing.get_type_hints(cls)[part]
+        cls = field_hints(cls)[part]
     return cls
+
+
+@functools.lru_cache(maxsize=64)
+def field_hints(cls: Any) -> Mapping[str, Any]:
+    """Returns the types of a dataclass's fields by name: Python works them out anew, from texts, at every question."""
+    return types.MappingProxyType(typing.get_type_hints(cls))
 
 
 # Pydantic builds a validator in milliseconds, and a config's values are checked one at a time.

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import typing
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -13,6 +12,7 @@ from mixjax.runner.configs.fields import (
     ConfigError,
     check_keys,
     dotted_fields,
+    field_hints,
     field_type,
     is_dataclass,
     is_label,
@@ -189,7 +189,7 @@ def check_swept(table: Mapping[str, Any], cls: type, where: str, extra: Sequence
     Raises:
         ConfigError: an unknown key, or a field that cannot be an axis.
     """
-    hints = typing.get_type_hints(cls)
+    hints = field_hints(cls)
     fields = {f.name: hints[f.name] for f in dataclasses.fields(cls)}
     can_vary = {name for name, hint in fields.items() if is_number(hint) or is_vector(hint) or is_label(hint)}
     possible = [name for name, hint in fields.items() if name in can_vary or is_dataclass(hint)]

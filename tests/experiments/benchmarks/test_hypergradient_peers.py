@@ -4,8 +4,6 @@ import pytest
 
 from experiments.benchmarks import hypergradient_peers, peers
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.mark.slow
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from flax import nnx
 
 from experiments.benchmarks import module_norms
 
-pytestmark = [pytest.mark.usefixtures("quick_compilation"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("index", range(3))

@@ -5,8 +5,6 @@ import pytest
 
 from experiments.benchmarks import norm_peers, norms, peers
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 # the quick sizes of the three models
 PROBLEMS = range(3)
 

@@ -1,10 +1,7 @@
 """Tests what a step demands of the machine."""
 
-import pytest
-
 from experiments.benchmarks import roofline, short_runs
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 LINEAR, MLP = short_runs.problems(quick=True)
 
 

@@ -2,13 +2,11 @@
 
 import jax
 import jax.numpy as jnp
-import pytest
 
 from experiments.benchmarks import short_runs
 from mixjax import rules
 from mixjax.sweeps import costs
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 LINEAR, MLP = short_runs.problems(quick=True)
 
 

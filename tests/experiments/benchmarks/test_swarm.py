@@ -9,8 +9,6 @@ import pytest
 
 from experiments.benchmarks import proxies, pytorch, swarm, timing, torch_proxies
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 QUICK = {proxy.kind: proxy for proxy in proxies.proxies(True)}
 
 

@@ -8,7 +8,6 @@ import pytest
 from experiments.benchmarks import __main__ as command
 from experiments.benchmarks import short_runs, throughput, throughput_report
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 LINEAR, MLP = short_runs.problems(quick=True)
 
 

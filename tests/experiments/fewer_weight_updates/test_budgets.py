@@ -7,8 +7,6 @@ import pytest
 import mixjax
 from experiments.fewer_weight_updates import budgets, full_gradients, stochastic_gradients
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def test_the_grid_of_horizons():
     grid = budgets.Budgets(shortest=3, longest=100).horizons

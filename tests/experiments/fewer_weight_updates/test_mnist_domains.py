@@ -3,13 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from experiments.fewer_weight_updates import mnist_domains
 from experiments.fewer_weight_updates.mnist_methods import Mnist
 from tests.experiments.fewer_weight_updates.made_up_mnist import SMALL
-
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def numbered(data):

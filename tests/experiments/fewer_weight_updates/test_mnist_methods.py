@@ -5,14 +5,11 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from experiments.fewer_weight_updates import mnist_domains, mnist_methods
 from experiments.fewer_weight_updates.mnist_methods import Mnist
 from mixjax import mixing, rules
 from tests.experiments.fewer_weight_updates.made_up_mnist import SMALL
-
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def test_steps_at_equal_compute_are_whole_rounds(monkeypatch):

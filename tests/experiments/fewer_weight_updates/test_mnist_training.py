@@ -12,7 +12,7 @@ from experiments.fewer_weight_updates import mnist, mnist_domains, mnist_methods
 from experiments.fewer_weight_updates.mnist_methods import Mnist
 from mixjax.sweeps import in_rounds
 
-pytestmark = [pytest.mark.usefixtures("quick_compilation"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 CONFIG = Mnist(num_steps=130, batch_size=4, validation=20, grid=2)
 KNOWN = mnist_methods.methods(CONFIG, 8)

@@ -9,8 +9,6 @@ import pytest
 from experiments.fewer_weight_updates import quadratics
 from mixjax import mixing, rules
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(0)
 
 

@@ -17,8 +17,6 @@ from mixjax.runner import configs
 from mixjax.sweeps import in_rounds
 from tests.experiments.fewer_weight_updates.made_up_text import CONFIG, TINY, made_up, replace_texts
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.fixture(autouse=True)
 def texts(monkeypatch):

@@ -3,12 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from flax import nnx
 
 from experiments.fewer_weight_updates.text_model import Decoder, byte_losses, design_effects, loss_variances
-
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def test_a_loss_depends_on_the_bytes_up_to_its_own_alone():

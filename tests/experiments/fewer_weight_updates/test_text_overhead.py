@@ -5,8 +5,6 @@ import pytest
 from experiments.fewer_weight_updates import text_overhead
 from tests.experiments.fewer_weight_updates.made_up_text import TINY, replace_texts
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.fixture(autouse=True)
 def texts(monkeypatch):

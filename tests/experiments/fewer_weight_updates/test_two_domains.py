@@ -5,8 +5,6 @@ import pytest
 
 from experiments.fewer_weight_updates import two_domains
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.mark.parametrize(
     ("T", "share", "left"),

@@ -4,14 +4,11 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pytest
 import xarray
 
 from experiments.fewer_weight_updates import two_domains, two_domains_report
 from mixjax.runner import configs, experiment
 from tests.experiments.fewer_weight_updates.constructed import verdicts
-
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 FOLDER = Path(__file__).parents[3] / "configs" / "fewer_weight_updates"
 

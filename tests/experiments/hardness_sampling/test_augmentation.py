@@ -12,8 +12,6 @@ from experiments.hardness_sampling import augmentation
 from experiments.hardness_sampling.lesions import simulate
 from tests.experiments.hardness_sampling.cases import GRID, SHARES, egg
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.fixture(scope="module")
 def cases():

@@ -3,11 +3,8 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from experiments.hardness_sampling import classifiers
-
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def test_numbers_of_weights():

@@ -7,9 +7,6 @@ import pytest
 
 from experiments.hardness_sampling import dice
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-
 LN4 = np.log(4.0)
 
 

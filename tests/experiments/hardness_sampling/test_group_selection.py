@@ -13,8 +13,6 @@ from experiments.hardness_sampling.group_selection_report import METHODS, RULES,
 from mixjax.runner import configs, experiment, results
 from tests.experiments.hardness_sampling.cases import fake_table
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 NUM_SEEDS = 8
 
 

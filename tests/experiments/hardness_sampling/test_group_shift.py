@@ -15,9 +15,6 @@ from experiments.hardness_sampling.group_shift_report import METHODS
 from mixjax.runner import configs
 from tests.experiments.hardness_sampling.cases import GROUPS, fake_table, made_up
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-
 CONFIG = Path(__file__).parents[3] / "configs" / "hardness_sampling" / "group_shift.toml"
 
 

@@ -9,9 +9,6 @@ import mixjax.data
 from experiments.hardness_sampling import classifiers, imbalanced, rare_class, schemes
 from tests.experiments.hardness_sampling.cases import PROBLEM, compiled, fake_images
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-
 start = jax.jit(imbalanced.start, static_argnums=(1, 3))
 
 

@@ -8,8 +8,6 @@ from experiments.hardness_sampling import lesions
 from experiments.hardness_sampling.lesions import CENTRES, REGIONS, simulate
 from tests.experiments.hardness_sampling.cases import GRID, SHARES, egg
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.fixture(scope="module")
 def cases():

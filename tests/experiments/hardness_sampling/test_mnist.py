@@ -12,9 +12,6 @@ from experiments.hardness_sampling import imbalanced, mnist, sentences
 from mixjax.runner import configs, experiment, results
 from tests.experiments.hardness_sampling.cases import PROBLEM
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-
 FOLDER = Path(__file__).parents[3] / "configs" / "hardness_sampling"
 
 

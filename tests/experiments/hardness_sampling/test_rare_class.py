@@ -3,13 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from experiments.hardness_sampling import rare_class
 from tests.experiments.hardness_sampling.cases import PROBLEM
-
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 split = jax.jit(rare_class.split, static_argnums=1)
 

@@ -3,13 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from experiments.hardness_sampling import schemes
 from mixjax import rules
 from tests.experiments.hardness_sampling.cases import compiled
-
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def test_erm_goes_through_epochs():

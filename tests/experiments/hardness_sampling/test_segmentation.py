@@ -15,9 +15,6 @@ from mixjax.data import anatomies
 from mixjax.data.anatomies import Anatomy
 from mixjax.runner import configs, experiment, results
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-
 CONFIGS = Path(__file__).parents[3] / "configs" / "hardness_sampling"
 
 

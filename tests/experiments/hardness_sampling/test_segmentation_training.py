@@ -11,8 +11,6 @@ from experiments.hardness_sampling import dice, segmentation_training
 from experiments.hardness_sampling.segmentation_training import Segmentation
 from mixjax.data.segmentation import Cases
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def updates(config, gradient, num):
     optimizer = segmentation_training.make_optimizer(config)

@@ -4,13 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 
 from experiments.hardness_sampling import tabular
 from mixjax import rules, samplers
 from tests.experiments.hardness_sampling.cases import made_up
-
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def test_the_split_is_a_partition_stratified_by_group():

@@ -11,8 +11,6 @@ from flax import nnx
 
 from experiments.hardness_sampling import unet
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def normal(seed, *shape):
     return jax.random.normal(jax.random.key(seed), shape)

@@ -13,9 +13,6 @@ from mixjax import samplers
 from mixjax.rules import robust_loss
 from tests.laws.reference import paper004
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-
 KEY = jax.random.key(0)
 
 

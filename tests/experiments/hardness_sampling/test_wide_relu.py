@@ -8,9 +8,6 @@ import pytest
 from experiments.hardness_sampling.sentences import SENTENCES
 from mixjax.runner import configs, experiment
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-
 CONFIG = Path(__file__).parents[3] / "configs" / "hardness_sampling" / "wide_relu.toml"
 
 

@@ -11,9 +11,6 @@ from experiments.hardness_sampling import wrn
 from mixjax.runner import configs, experiment, results
 from mixjax.sweeps import in_rounds
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-
 FOLDER = Path(__file__).parents[3] / "configs" / "hardness_sampling"
 
 

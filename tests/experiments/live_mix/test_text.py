@@ -18,8 +18,6 @@ from mixjax import data, live
 from mixjax.live import read_ledger
 from mixjax.sweeps import HostRun
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 TINY = Text(
     domains=("c", "reference"),
     length=8,

@@ -3,13 +3,11 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from experiments.loss_and_sampling_weights import noisy_images
 from mixjax.runner import experiment, results
 from mixjax.runner.configs import load
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 CONFIGS = Path(__file__).parents[3] / "configs"
 
 

@@ -8,7 +8,6 @@ import pytest
 
 from experiments.loss_and_sampling_weights import linear
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 SMALL = {"dim": 20, "num_examples": 40, "batch_size": 8, "num_steps": 40, "probe_every": 4, "estimation_size": 10}
 LINEAR = linear.Linear(**SMALL, learning_rate=5e-4, gradient_size=8)
 KEY = jax.random.key(0)

@@ -5,12 +5,10 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from experiments.loss_and_sampling_weights import glm, logistic
 from mixjax import samplers
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 SMALL = {"dim": 20, "num_examples": 40, "batch_size": 8, "num_steps": 40, "probe_every": 4, "estimation_size": 10}
 LOGISTIC = logistic.Logistic(**{**SMALL, "num_examples": 0}, learning_rate=5e-3, gradient_size=0)
 KEY = jax.random.key(0)

@@ -15,7 +15,6 @@ from mixjax.runner import experiment, results
 from mixjax.runner.configs import load
 from tests.whole import whole
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 CONFIGS = Path(__file__).parents[3] / "configs"
 flip_labels, split, measure = map(jax.jit, (noisy_images.flip_labels, noisy_images.split, noisy_images.measure))
 init = jax.jit(noisy_images.init, static_argnums=(1, 2))

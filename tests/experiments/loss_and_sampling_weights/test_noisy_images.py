@@ -11,7 +11,6 @@ from experiments.loss_and_sampling_weights.noisy_images import Batch
 from mixjax import signals
 from mixjax.runner.claims import versus
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 flip_labels, split, measure = map(jax.jit, (noisy_images.flip_labels, noisy_images.split, noisy_images.measure))
 init = jax.jit(noisy_images.init, static_argnums=(1, 2))
 

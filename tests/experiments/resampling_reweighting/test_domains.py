@@ -8,8 +8,6 @@ import mixjax.data
 from experiments.resampling_reweighting import domains
 from mixjax import grad_norms
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def made_up_images(name):
     rng = np.random.default_rng(0)

@@ -8,9 +8,6 @@ import pytest
 from experiments.resampling_reweighting import draws
 from mixjax import grad_norms
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-
 BATCH = 8
 
 

@@ -6,8 +6,6 @@ import pytest
 from experiments.resampling_reweighting import equilibrium
 from experiments.resampling_reweighting.two_slopes import Piecewise
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def test_log_odds_of_the_lemma_fall_with_the_learning_rate():
     odds = [equilibrium.log_odds(equilibrium.lemma_mass(Piecewise(), rate)) for rate in (0.2, 0.1, 0.04)]

@@ -3,11 +3,8 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from experiments.resampling_reweighting import feature_norms
-
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def test_remark_2_2s_problem_has_a_sharp_minimum_that_is_lower():

@@ -6,8 +6,6 @@ import pytest
 
 from experiments.resampling_reweighting import molecules, surfaces
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def test_steps_that_lead_too_far_are_not_taken():
     config = molecules.Molecules(learning_rate=1e6, last_rate=1e6, num_steps=20)

@@ -10,9 +10,6 @@ import pytest
 from experiments.resampling_reweighting import domains, real_data, real_data_training
 from mixjax.runner import configs, experiment
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-
 FOLDER = Path(__file__).parents[3] / "configs" / "resampling_reweighting"
 
 

@@ -7,8 +7,6 @@ import pytest
 
 from experiments.resampling_reweighting import feature_norms, molecules, runs, two_slopes, welsch
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.mark.parametrize("method", feature_norms.METHODS)
 def test_every_direction_is_unbiased(method):

@@ -9,8 +9,6 @@ from scipy import stats
 from experiments.resampling_reweighting import schemes
 from mixjax.grad_norms import norm
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(0)
 PRIOR = np.float32([0.1, 0.4, 0.2, 0.3])
 GRADS = np.float32([[1, 2], [-30, 0.5], [0, 0], [0.1, -0.2]])

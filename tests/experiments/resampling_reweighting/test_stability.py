@@ -6,9 +6,6 @@ import pytest
 
 from experiments.resampling_reweighting.stability import eigenvalue_limit, step_limit
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-
 FEATURES = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)
 ERROR = np.array([0.5, -1.0, 2.0], np.float32)
 

@@ -11,8 +11,6 @@ from experiments.resampling_reweighting import (
     surfaces,
 )
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.mark.parametrize(
     ("make", "minimum", "value"),

@@ -7,8 +7,6 @@ import pytest
 
 from experiments.resampling_reweighting import quadratics, theory
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.fixture
 def terms():

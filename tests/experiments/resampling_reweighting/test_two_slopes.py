@@ -12,8 +12,6 @@ from experiments.resampling_reweighting import (
     two_slopes,
 )
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.mark.parametrize("scheme", two_slopes.METHODS)
 @pytest.mark.parametrize("rate", [0.038, 0.06])

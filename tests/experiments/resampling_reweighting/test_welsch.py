@@ -11,8 +11,6 @@ from experiments.resampling_reweighting import (
     welsch,
 )
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.mark.parametrize("problem", ["classification", "regression"])
 def test_welsch_gradients_and_data(problem):

@@ -6,8 +6,6 @@ import xarray
 
 from experiments.resampling_reweighting import welsch, welsch_report
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def test_a_run_has_arrived_within_the_margin_of_the_best_loss():
     losses = np.array([[[0.9, 0.2], [0.9, 0.29], [0.9, 0.4]]])

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 
 from experiments.table.pairs import Pair
 from experiments.table.probe import Probe
@@ -15,7 +14,6 @@ from experiments.table.table import Table, load
 from mixjax import WeightRule, signals
 from mixjax.training import init_state
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 TINY = {"batch_size": 8, "num_steps": 8, "probe_every": 2, "warmup": 0.0, "held_out": 6, "validation": 10}
 
 

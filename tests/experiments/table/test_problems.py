@@ -9,8 +9,6 @@ from experiments.table.pairs import Pair
 from experiments.table.problems import Groups, Images
 from experiments.table.table import Table, load
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.mark.parametrize("settings", [{"images": Images(distinct=3, hidden=4)}, {"groups": Groups()}])
 def test_parts_of_real_data_share_no_example(settings):

@@ -8,7 +8,6 @@ import pytest
 from experiments.table.problems import Gaussians
 from experiments.table.table import Table, load, table
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 TINY = {"batch_size": 8, "num_steps": 8, "probe_every": 2, "warmup": 0.0, "held_out": 6, "validation": 10}
 
 

@@ -13,7 +13,6 @@ from experiments.table.table import load, table
 from mixjax.rules import RULES
 from mixjax.runner import configs
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 CONFIGS = Path(__file__).parents[3] / "configs" / "loss_and_sampling_weights"
 
 
