@@ -214,10 +214,10 @@ def measure(quick: bool, megabytes: list[dict[str, float]]) -> tuple[str, dict[s
     note = (
         "A call computes the mean gradient of a batch and the norm of every example's gradient, except where it says "
         '"gradient alone". All sides have the same parameters and the same batch, in one process on one core, in '
-        "turns. The memory is that of another process at the peak of a call, beyond what it held before. Opacus "
-        "computes norms without gradients for linear layers and embeddings, and from each example's gradient for "
-        "convolutions and the scales of norms; its pass that clips is left out. jax-privacy computes each example's "
-        "gradient by vmap. "
+        "turns. The memory is that of another process at the peak of a call, beyond what it held before; PyTorch's "
+        "sides hold the gradient of the call before, which is left out. Opacus computes norms without gradients for "
+        "linear layers and embeddings, and from each example's gradient for convolutions and the scales of norms; its "
+        "pass that clips is left out. jax-privacy computes each example's gradient by vmap. "
         f"{peers.versions('opacus', 'jax-privacy', 'torch')}."
     )
     return "\n\n".join([note, *text]), data, targets
