@@ -64,7 +64,7 @@ BENCHMARKS = {
     "memory": memory.run,
     "watching": watching.run,
 }
-PENDING = ("tuning", "hypergradient_peers")
+PENDING = ("tuning",)
 """The benchmarks whose results are still to be measured, on a machine that does nothing else."""
 
 RESULTS = Path(__file__).parent / "results"
