@@ -258,6 +258,7 @@ def measure(quick: bool) -> tuple[str, dict[str, Any], list[timing.Target]]:
     crew = joblib_runs.Crew(len(workers.cores()))
     sides = all_sides(config, chunk, seeds, batches, crew)
     seconds = timing.interleave({name: side.call for name, side in sides.items()}, repeats, clock=crew.seconds)
+    crew.close()
 
     per_run = {name: [1e3 * s / sides[name].runs for s in values] for name, values in seconds.items()}
     times = {name: timing.summarize(values) for name, values in per_run.items()}

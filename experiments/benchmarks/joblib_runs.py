@@ -53,3 +53,9 @@ class Crew:
     def seconds(self) -> float:
         """Returns the processor time of this process and of joblib's, the latter up to their last run."""
         return time.process_time() + sum(self.used.values())
+
+    def close(self) -> None:
+        """Ends joblib's processes, for which a process that has started them would wait when it ends."""
+        from joblib.externals import loky
+
+        loky.get_reusable_executor().shutdown(wait=True)

@@ -1,6 +1,7 @@
 """The rival by joblib: its clock counts what its processes take."""
 
 import dataclasses
+import multiprocessing
 
 import pytest
 
@@ -24,3 +25,5 @@ def test_every_process_trains_before_the_clock_is_read():
     before = crew.seconds()
     crew.run(config, 2)
     assert crew.seconds() > before
+    crew.close()
+    assert not [child for child in multiprocessing.active_children() if child.is_alive()]
