@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -21,7 +22,18 @@ from mixjax.sweeps.keys import with_keys, with_words
 from mixjax.sweeps.segments import Segments
 from mixjax.sweeps.spec import Train, Vectorize
 
-__all__ = ["SPLIT", "WHOLE", "Inputs", "Lowered", "Shapes", "Signature", "compile_seconds", "compiled", "lower"]
+__all__ = [
+    "SPLIT",
+    "WHOLE",
+    "Inputs",
+    "Lowered",
+    "Shapes",
+    "Signature",
+    "compile_seconds",
+    "compiled",
+    "decomposes_batches",
+    "lower",
+]
 
 SPLIT = PartitionSpec("runs")
 """Splits an array's first dimension, the slots, over the devices."""
@@ -160,6 +172,27 @@ def lower(signature: Signature) -> Lowered:
         return train(jax.random.key(seed), hparams | labels, data)
 
     return Lowered((_lower_one(run, seed, signature),), None)
+
+
+_OF_BATCHES = re.compile(r"@(?:lapack|blas)_\w+\([^\n]*\) -> ")
+"""Finds the calls of LAPACK in a program's text, each up to the types of its results."""
+
+
+def decomposes_batches(lowered: Lowered) -> bool:
+    """Says whether programs hand a batch of matrices to LAPACK at once, as a batched ``jnp.linalg.solve`` does.
+
+    Args:
+        lowered: the traced programs of a chunk.
+
+    Returns:
+        False where each call takes one matrix.
+    """
+    for program in lowered.programs:
+        for call in _OF_BATCHES.finditer(program.as_text()):
+            shapes = re.findall(r"tensor<((?:\d+x)*)", call[0])
+            if any(shape.count("x") > 2 and not re.match(r"(1x)+\d+x\d+x$", shape) for shape in shapes):
+                return True
+    return False
 
 
 def _on_words(segments: Segments):

@@ -7,6 +7,7 @@ hold padding. Run ``i`` is computed on device ``i % devices``, so that a chunk t
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,17 @@ from jax.sharding import Mesh, NamedSharding
 
 from mixjax.sweeps.arrays import Pieces
 from mixjax.sweeps.devices import Device
-from mixjax.sweeps.lowering import SPLIT, WHOLE, Inputs, Shapes, Signature, compile_seconds, compiled, lower
+from mixjax.sweeps.lowering import (
+    SPLIT,
+    WHOLE,
+    Inputs,
+    Shapes,
+    Signature,
+    compile_seconds,
+    compiled,
+    decomposes_batches,
+    lower,
+)
 from mixjax.sweeps.runs import Part
 from mixjax.sweeps.segments import Segments, num_segments
 from mixjax.sweeps.spec import Train, Vectorize
@@ -41,7 +52,8 @@ class Program:
             With ``finish`` there is a third one.
         slots: number of runs in a call, rounded up to a multiple of the devices.
         vectorize: "vmap", "map", or how many runs a device computes at once, see :class:`mixjax.sweeps.Sweep`.
-        devices: where to run; no more of them are used than there are slots.
+        devices: where to run; no more of them are used than there are slots. Of a CPU's, one is used where the
+            programs hand batches of matrices to LAPACK.
         hparams: the shapes of one run's hyperparameters that are numbers.
         labels: the shapes of one run's labels.
         data: the shapes of the data.
@@ -67,6 +79,17 @@ class Program:
         """Traces the programs, without compiling them."""
         # A device without a run would compute nothing but padding.
         devices = tuple(devices)[: max(slots, 1)]
+        trace = functools.partial(self._trace, train, vectorize=vectorize, hparams=hparams, labels=labels, data=data)
+        trace(slots, devices=devices)
+        # XLA decomposes a batch of matrices in several threads of one pool, and waits for them in another of its
+        # threads. When all devices of a CPU do so at once, no thread may be left, and the sweep stands still for ever.
+        if len(devices) > 1 and devices[0].platform == "cpu" and decomposes_batches(self._lowered):
+            # Runs that are called from the host are one a device.
+            is_called = isinstance(train, Segments) and train.calls is not None and vectorize == "map"
+            trace(1 if is_called else slots, devices=devices[:1])
+
+    def _trace(self, train, slots, *, devices, vectorize, hparams, labels, data):
+        """Traces the programs for some devices."""
         self.num_devices = len(devices)
         self.slots = math.ceil(slots / self.num_devices) * self.num_devices
         per_device = self.slots // self.num_devices

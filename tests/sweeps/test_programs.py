@@ -9,6 +9,7 @@ from mixjax.sweeps import programs
 from mixjax.sweeps.lowering import Shapes
 from mixjax.sweeps.programs import Program
 from mixjax.sweeps.runs import Part
+from mixjax.sweeps.segments import Segments
 from tests.sweeps.test_loop import DATA, train
 
 
@@ -41,6 +42,54 @@ def test_equal_shapes_share_a_program_and_slots_fill_the_devices():
     assert first._lowered is second._lowered and first.slots == 4
     assert program_of(train, 3, numbers={"scale": jnp.float32}, data=DATA).fingerprint != first.fingerprint
     assert program_of(train, 1, devices=jax.devices(), numbers={"scale": jnp.float32}, data=DATA).num_devices == 1
+
+
+def _matrix(key):
+    x = jax.random.normal(key, (3, 3))
+    return x @ x.T + jnp.eye(3)
+
+
+DECOMPOSITIONS = {
+    "solve": lambda x: jnp.linalg.solve(x, jnp.ones(3)),
+    "lstsq": lambda x: jnp.linalg.lstsq(x, jnp.ones(3))[0],
+    "svd": jnp.linalg.svdvals,
+    "eigh": jnp.linalg.eigvalsh,
+    "qr": lambda x: jnp.linalg.qr(x)[1],
+    "cholesky": jnp.linalg.cholesky,
+    "triangular": lambda x: jax.scipy.linalg.solve_triangular(x, jnp.ones(3)),
+}
+
+
+@pytest.mark.parametrize("name", DECOMPOSITIONS)
+def test_batches_of_matrices_are_decomposed_on_one_device_of_a_cpu(name):
+    # On two of them at once, XLA's threads can wait for each other for ever.
+    def train(key, hparams, data):
+        return {"x": DECOMPOSITIONS[name](_matrix(key))}
+
+    def many(key, hparams, data):
+        return {"x": jax.vmap(lambda key: DECOMPOSITIONS[name](_matrix(key)))(jax.random.split(key, 2))}
+
+    two = jax.devices()[:2]
+    together, alone, batched = (
+        program_of(train, 4, devices=two),
+        program_of(train, 4, devices=two, vectorize="map"),
+        program_of(many, 4, devices=two, vectorize="map"),
+    )
+    assert [program.num_devices for program in (together, alone, batched)] == [1, 2, 1]
+    part = Part(np.arange(4, dtype=np.uint32), {}, {})
+    taken = [program.take(program.run(program.inputs(part, None)), 4)["x"] for program in (together, alone)]
+    np.testing.assert_allclose(*taken, rtol=1e-4, atol=1e-5)
+
+
+def test_runs_called_from_the_host_are_one_a_device_where_they_decompose_batches():
+    segments = Segments(
+        lambda key, hparams, data: jax.vmap(_matrix)(jax.random.split(key, 2)),
+        lambda carry, hparams, data: (jnp.linalg.inv(carry), {"x": jnp.trace(carry[0])[None]}),
+        num=2,
+        calls=1,
+    )
+    program = program_of(segments, 2, devices=jax.devices()[:2], vectorize="map")
+    assert (program.num_devices, program.slots) == (1, 1)
 
 
 @pytest.mark.parametrize("error", [None, NotImplementedError(), jax.errors.JaxRuntimeError("UNIMPLEMENTED")])
