@@ -93,8 +93,8 @@ class Sweep:
             ``"map"``, and batches are refused, since such a key draws other numbers in a batch than alone.
         devices: the devices to split the runs over; the default is all of this host. A CPU counts as one device unless
             ``jax.config.update("jax_num_cpu_devices", n)`` was called before JAX's first use; ``mixjax run`` takes as
-            many as there are cores. Runs that decompose batches of matrices (``jnp.linalg.solve``, ``svd``) use one of a
-            CPU's devices, since XLA's threads can wait for each other for ever where two devices do so at once.
+            many as there are cores. Runs that decompose batches of matrices (``jnp.linalg.solve``, ``svd``) use one of
+            a CPU's devices, since XLA's threads can wait for each other for ever where two devices do so at once.
 
     Raises:
         TypeError: ``train`` cannot be hashed, hence not be kept with its compiled program.
