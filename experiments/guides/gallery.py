@@ -18,7 +18,7 @@ from PIL import Image
 
 from experiments.shared.sections import replace_section
 from mixjax.runner import results
-from mixjax.runner.texts import claim_texts, markdown_table
+from mixjax.runner.texts import claim_texts, counted, markdown_table
 
 __all__ = ["ABSENT", "CAPTIONS", "PAGES", "keep", "main", "section"]
 
@@ -142,7 +142,10 @@ def _wrapped(text: str, indent: str = "") -> str:
 def _verdicts(claims: Sequence[dict[str, Any]]) -> str:
     """Counts the claims that hold, that do not, and that are undecided."""
     holds, fails, undecided = (sum(claim["holds"] is verdict for claim in claims) for verdict in (True, False, None))
-    return f"Of {len(claims)} claims {holds} hold, {fails} do not, and {undecided} are undecided."
+    return (
+        f"Of {counted(len(claims), 'claim')} {counted(holds, 'holds', 'hold')}, "
+        f"{counted(fails, 'does not', 'do not')}, and {counted(undecided, 'is', 'are')} undecided."
+    )
 
 
 def _table(claims: Sequence[dict[str, Any]]) -> list[str]:

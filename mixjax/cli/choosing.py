@@ -9,6 +9,7 @@ import xarray as xr
 
 from mixjax.cli.terminal import Mistake
 from mixjax.runner.frames import column_names
+from mixjax.runner.texts import counted
 
 __all__ = ["Chosen", "at_best_settings", "setting_columns"]
 
@@ -108,4 +109,5 @@ def _line(row: dict[str, Any], names: Sequence[str], settings: Sequence[str]) ->
 
 
 def _range(seeds: np.ndarray) -> str:
-    return f"{len(seeds)} seeds ({seeds[0]} to {seeds[-1]})"
+    shown = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"{seeds[0]}"
+    return f"{counted(len(seeds), 'seed')} ({shown})"

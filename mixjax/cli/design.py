@@ -60,6 +60,7 @@ def swarm(
     """
     with reported(ValueError, TypeError, OSError, ImportError):
         from mixjax import design
+        from mixjax.runner.texts import counted
 
         numbers = _read_sizes(sizes)
         mixtures = design.swarm(
@@ -76,7 +77,7 @@ def swarm(
             domains=list(numbers),
         )
         design.write_mixtures(mixtures, out, list(numbers))
-        typer.echo(f"{len(mixtures)} runs: {out}")
+        typer.echo(f"{counted(len(mixtures), 'run')}: {out}")
 
 
 def fit(

@@ -14,7 +14,7 @@ from mixjax.cli.terminal import Mistake, refusals_placed, reported
 from mixjax.runner import configs
 from mixjax.runner.experiment import HostDryRun
 from mixjax.runner.rehearsal import RehearsalError
-from mixjax.runner.texts import aligned, claim_texts
+from mixjax.runner.texts import aligned, claim_texts, counted
 from mixjax.stopping import preemptible
 from mixjax.sweeps import DryRun, checkpoints
 
@@ -151,7 +151,7 @@ def _show_dry_run(runs: Mapping[str, DryRun | HostDryRun], target: Path) -> None
             (
                 name,
                 str(sized.num_runs),
-                f"{sized.num_chunks} of {sized.chunk} runs, on {sized.num_devices} devices",
+                f"{sized.num_chunks} of {counted(sized.chunk, 'run')}, on {counted(sized.num_devices, 'device')}",
                 f"{sized.bytes_per_device / 1e9:.3g} GB of {sized.free_bytes / 1e9:.3g} GB free",
                 f"{sized.flops / 1e9:.3g} GFLOP",
                 f"{sized.compile_seconds:.3g} s",
@@ -165,7 +165,7 @@ def _show_dry_run(runs: Mapping[str, DryRun | HostDryRun], target: Path) -> None
     seconds = sum(sized.compile_seconds + sized.run_seconds for sized in programs.values())
     total = sum(sized.num_runs for sized in programs.values())
     if programs:
-        typer.echo(f"\n{total} runs in about {seconds:.3g} s")
+        typer.echo(f"\n{counted(total, 'run')} in about {seconds:.3g} s")
     typer.echo(f"the result would go to {_shown(target)}; nothing was written")
 
 
@@ -185,8 +185,8 @@ def _show_loops(loops: Mapping[str, HostDryRun]) -> None:
     else:
         rehearsal = "The figure, the claims and the summary cannot be tried before the runs."
     typer.echo(
-        f"\n{total} runs, one after the other. Each is an ordinary loop in Python: its memory and its time are not "
-        f"known before it runs. {rehearsal}"
+        f"\n{counted(total, 'run')}, one after the other. Each is an ordinary loop in Python: its memory and its time "
+        f"are not known before it runs. {rehearsal}"
     )
 
 

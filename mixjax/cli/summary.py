@@ -15,7 +15,7 @@ from mixjax.runner import results
 from mixjax.runner.comparison import divergent_runs
 from mixjax.runner.frames import final_values, holds_numbers, label_texts, long_frame, with_vector_texts
 from mixjax.runner.metadata import Meta
-from mixjax.runner.texts import aligned, claim_texts, mean_text, verdict
+from mixjax.runner.texts import aligned, claim_texts, counted, mean_text, verdict
 from mixjax.statistics import mean_stderr
 
 __all__ = ["summary"]
@@ -86,7 +86,8 @@ def _diverged(runs: results.Results) -> list[str]:
         if bad.any():
             each = {metric: int(divergent_runs(dataset[[metric]]).sum()) for metric in dataset.data_vars}
             where = ", ".join(f"{metric} {count}" for metric, count in each.items() if count)
-            lines += wrap(f"{name}: {int(bad.sum())} of {bad.size} runs ({where})", _WIDTH, subsequent_indent="  ")
+            said = f"{name}: {bad.sum():,} of {counted(bad.size, 'run')} ({where})"
+            lines += wrap(said, _WIDTH, subsequent_indent="  ")
     return lines or ["none"]
 
 
@@ -106,7 +107,9 @@ def _time(meta: Meta) -> list[str]:
     versions = ", ".join(f"{name} {meta.versions.get(name)}" for name in ("mixjax", "jax"))
     # A command that went on from chunks on disk has timed only the runs that it computed itself.
     runs, computed = meta.num_runs, meta.num_computed
-    last = f"{runs} runs" if computed == runs else f"the last {computed} of {runs} runs"
+    last = counted(runs, "run")
+    if computed != runs:
+        last = f"the last {computed:,} of {last}"
     return [
         f"{last} in {meta.run_seconds:.3g} s after {meta.compile_seconds:.3g} s of compilation",
         f"on {meta.device}; {versions}",

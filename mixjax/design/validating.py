@@ -56,14 +56,14 @@ class Verdict(NamedTuple):
         """Says in words whether the proposal is better, with the numbers."""
         text = f"{_WORDS[self.outcome].format(self.name)}: "
         if self.num_seeds < MIN_SEEDS:
-            text += f"{self.num_seeds} finite seeds, and {MIN_SEEDS} are needed"
+            text += f"finite seeds: {self.num_seeds}, and {MIN_SEEDS} are needed"
         else:
             text += difference_text(self.gain, self.low, self.high)
             if math.isnan(self.p_value):
                 text += f", the same in all of {self.num_seeds} seeds"
             else:
                 text += f", p = {self.p_value:.2g}, lower in {self.wins} of {self.num_seeds} seeds"
-        return text + (f"; {self.left_out} seeds diverged" if self.left_out else "")
+        return text + (f"; diverged seeds: {self.left_out}" if self.left_out else "")
 
 
 @dataclasses.dataclass(frozen=True)

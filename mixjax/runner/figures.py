@@ -16,6 +16,7 @@ from mixjax.runner.frames import (
     with_vector_texts,
 )
 from mixjax.runner.results import Results
+from mixjax.runner.texts import counted
 from mixjax.sweeps.arrays import as_computable
 
 with requires("experiments", "mixjax.runner.figures"):
@@ -212,7 +213,7 @@ def _draw(
     panel.set_ylabel(f"{values.name} ({unit})" if unit else str(values.name))
     notes = ["at " + ", ".join(f"{dim} {label}" for dim, label in at.items())] if at else []
     if lost:
-        notes.append(f"{lost} runs not finite")
+        notes.append(f"{counted(lost, 'run')} not finite")
     return notes
 
 

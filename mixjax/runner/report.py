@@ -14,7 +14,7 @@ from mixjax.runner.configs import Config
 from mixjax.runner.configs.locating import project_root, shipped_name
 from mixjax.runner.frames import finite_values, holds_text
 from mixjax.runner.pages.result import ResultPage
-from mixjax.runner.texts import claim_texts, markdown_table
+from mixjax.runner.texts import claim_texts, counted, markdown_table
 
 with requires("experiments", "mixjax.runner.report"):
     import xarray as xr
@@ -139,7 +139,7 @@ class Report:
 
     def _time(self) -> list[str]:
         num, computed, seconds = (self.meta[key] for key in ("num_runs", "num_computed", "run_seconds"))
-        runs = f"{num} runs" if num == computed else f"{num} runs, of which {computed} by this process"
+        runs = counted(num, "run") + ("" if num == computed else f", of which {computed:,} by this process")
         # A call that found all chunks on disk computed no run.
         each = 1000 * seconds / max(computed, 1)
         compilation = self.meta["compile_seconds"]

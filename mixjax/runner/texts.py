@@ -10,6 +10,7 @@ __all__ = [
     "ClaimText",
     "aligned",
     "claim_texts",
+    "counted",
     "markdown_table",
     "mean_text",
     "seconds_text",
@@ -76,6 +77,25 @@ def claim_texts(rows: Sequence[Mapping[str, Any]]) -> list[ClaimText]:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
+
+
+def counted(number: int, one: str, several: str | None = None) -> str:
+    """Writes a count with the word it needs, which is another one after 1.
+
+    Args:
+        number: the count.
+        one: the word after 1.
+        several: the word after any other number; ``one`` with an "s" when None.
+
+    Returns:
+        A text such as "1 run" or "1,200 runs".
+
+    Example:
+        >>> counted(1, "run"), counted(1200, "run"), counted(0, "does not", "do not")
+        ('1 run', '1,200 runs', '0 do not')
+    """
+    several = f"{one}s" if several is None else several
+    return f"{number:,} {one if number == 1 else several}"
 
 
 def mean_text(mean: float, stderr: float) -> str:

@@ -85,7 +85,8 @@ class Executor:
     def _halve(self, error):
         """Replaces the program by one of half the slots, or raises if the chunks may not become smaller."""
         if not self._may_halve or self.slots <= self._prepared.least_slots:
-            raise MemoryError(f"no memory for a chunk of {self.slots} runs: {error}") from error
+            size = "one run" if self.slots == 1 else f"{self.slots} runs"
+            raise MemoryError(f"no memory for a chunk of {size}: {error}") from error
         # The list of chunks is not cut anew: `results` computes each chunk in pieces of at most `slots` runs.
         half = self._prepared.halved(self.slots)
         _LOG.warning("no memory for a chunk of %d runs: going on with %d", self.slots, half)

@@ -262,7 +262,8 @@ def _learn_from_last(spec, prepared, store, hosts):
         died_at = store.attempts.died_at
         if died_at is None:
             return
-        said = f"{store.folder}: the last attempt was killed for memory at a chunk of {died_at} runs"
+        size = "one run" if died_at == 1 else f"{died_at} runs"
+        said = f"{store.folder}: the last attempt was killed for memory at a chunk of {size}"
         smaller = prepared.halved(died_at)
         if spec.chunk == "auto" and smaller < died_at:
             smaller = store.shrink(smaller)

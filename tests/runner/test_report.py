@@ -13,6 +13,15 @@ def test_report_of_a_run_that_went_on(config):
     assert "6 runs, of which 3 by this process, in 3 s, 1e+03 ms each" in text
 
 
+def test_a_report_of_one_run_says_so_in_the_singular(config):
+    one = dataset()
+    one.attrs |= {"num_runs": 1, "num_computed": 1}
+    path = write(config, {"run": one})
+    assert "\n1 run, in 3 s, 3e+03 ms each" in (path / "report.md").read_text()
+    page = (path / "report.html").read_text()
+    assert "<b>1</b> run</li>" in page and "<p>1 run, in 3 s" in page
+
+
 def test_report(config):
     bad = dataset()
     bad.error[0, 1, 1, 2] = np.nan  # two steps of one run count once

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from mixjax.runner.texts import ClaimText, aligned, claim_texts, markdown_table, mean_text, verdict
+from mixjax.runner.texts import ClaimText, aligned, claim_texts, counted, markdown_table, mean_text, verdict
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,11 @@ from mixjax.runner.texts import ClaimText, aligned, claim_texts, markdown_table,
 )
 def test_mean_text(mean, stderr, text):
     assert mean_text(mean, stderr) == text
+
+
+def test_counts_have_the_word_they_need():
+    assert [counted(number, "run") for number in (0, 1, 2, 12000)] == ["0 runs", "1 run", "2 runs", "12,000 runs"]
+    assert [counted(number, "is", "are") for number in (0, 1, 2)] == ["0 are", "1 is", "2 are"]
 
 
 def test_claims_as_texts():

@@ -45,7 +45,7 @@ def test_a_chunk_of_a_given_size_that_does_not_fit_is_an_error(monkeypatch):
     with pytest.raises(MemoryError, match="no memory for a chunk of 4 runs"):
         sweep(chunk=4)
     out_of_memory_above(monkeypatch, 0)
-    with pytest.raises(MemoryError, match="no memory for a chunk of 1 runs"):  # nothing left to halve
+    with pytest.raises(MemoryError, match="no memory for a chunk of one run:"):  # nothing left to halve
         sweep(vectorize="vmap", devices=jax.devices()[:1])
 
 

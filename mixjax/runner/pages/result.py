@@ -19,7 +19,7 @@ from mixjax.runner.pages.embedding import embedded
 from mixjax.runner.pages.finals import final_tables
 from mixjax.runner.pages.markdown import markdown
 from mixjax.runner.pages.tables import Cell, facts, sections, table
-from mixjax.runner.texts import claim_texts, seconds_text, verdict
+from mixjax.runner.texts import claim_texts, counted, seconds_text, verdict
 from mixjax.statistics import critical_value
 
 if TYPE_CHECKING:
@@ -93,7 +93,8 @@ class ResultPage:
     def _facts(self, lost) -> Html:
         counts = Counter(verdict(row["holds"]) for row in self.claims)
         num_lost = sum(int(each.sum()) for each in lost.values())
-        found = [(f"{self.meta['num_runs']:,}", "runs")]
+        num_runs = self.meta["num_runs"]
+        found = [(f"{num_runs:,}", "run" if num_runs == 1 else "runs")]
         for word, one, several in (
             ("yes", "claim holds", "claims hold"),
             ("no", "claim does not hold", "claims do not hold"),
@@ -140,7 +141,7 @@ class ResultPage:
 
     def _time(self) -> list[Html]:
         num, computed, seconds = (self.meta[key] for key in ("num_runs", "num_computed", "run_seconds"))
-        runs = f"{num:,} runs" if num == computed else f"{num:,} runs, of which {computed:,} by this process"
+        runs = counted(num, "run") + ("" if num == computed else f", of which {computed:,} by this process")
         # A call that found all chunks on disk computed no run.
         each = 1000 * seconds / max(computed, 1)
         versions = ", ".join(f"{name} {version}" for name, version in self.meta["versions"].items() if version)

@@ -1,4 +1,5 @@
 import json
+import re
 
 import matplotlib.pyplot as plt
 import pytest
@@ -82,7 +83,15 @@ def test_a_caption_says_what_the_paper_shows_and_the_verdicts_are_counted(tmp_pa
     text = (pages / "resampling_and_reweighting.md").read_text()
     section = text[text.index("### piecewise") :]
     assert section.index("*In the paper.* Figures 1 and 5") < section.index("*Here.* ") < section.index("![piecewise]")
-    assert "Of 1 claims 0 hold, 1 do not, and 0 are undecided." in section
+    assert "Of 1 claim 0 hold, 1 does not, and 0 are undecided." in section
+
+
+def test_verdicts_are_counted_in_the_singular_where_there_is_one():
+    texts = [(gallery.FOLDER / name).read_text() for name in gallery.PAGES.values()]
+    counted = re.findall(r"^Of \d+ claims? .* undecided\.$", "\n".join(texts), re.MULTILINE)
+    assert len(counted) >= 15
+    for line in counted:
+        assert not re.search(r"\b1 (claims|hold|do not|are)\b", line), line
 
 
 def test_every_result_in_the_gallery_has_a_caption_and_every_caption_a_config():
