@@ -36,7 +36,7 @@ from experiments.benchmarks import (
     watching,
 )
 
-__all__ = ["BENCHMARKS", "PENDING", "RESULTS", "VERDICTS", "Session", "main", "write"]
+__all__ = ["BENCHMARKS", "RESULTS", "VERDICTS", "Session", "main", "write"]
 
 BENCHMARKS = {
     "figure_1": figure_1.run,
@@ -64,9 +64,6 @@ BENCHMARKS = {
     "memory": memory.run,
     "watching": watching.run,
 }
-PENDING = ("tuning",)
-"""The benchmarks whose results are still to be measured, on a machine that does nothing else."""
-
 RESULTS = Path(__file__).parent / "results"
 VERDICTS = {True: "met", False: "**missed**", None: "undecided"}
 
