@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,8 +23,12 @@ _received: signal.Signals | None = None
 _is_noticed = False
 """Whether what has received the signal above has ended for it."""
 
-_left: signal.Signals | None = None
-"""A signal that came when the last block had nothing left to stop; the next block begins with it."""
+_left: tuple[signal.Signals, float] | None = None
+"""A signal that came when the last block had nothing left to stop, and when that block ended, in seconds."""
+
+# A script goes from one block to the next in less. Later, the scheduler has let the process live, and who begins a
+# block, as in a notebook, asks for something else.
+_LEFT_SECONDS = 600.0
 
 _before: dict[signal.Signals, Any] | None = None
 """The handlers that a block under way has replaced; None outside of blocks."""
@@ -64,7 +69,8 @@ def preemptible() -> Iterator[None]:
 
     A signal that comes in the last chunk of a block's last sweep stops nothing, for then nothing is left to be saved:
     the sweep returns its result and the block ends as usual, so that ``mixjax run`` writes its figure and its report,
-    and ends with 0. If there is another block, its first sweep that has something to compute stops before it does.
+    and ends with 0. If another block begins within ten minutes, its first sweep that has something to compute stops
+    before it does. Later blocks know nothing of the signal.
 
     In another thread than the main one nothing changes: Python handles signals in the main thread only. A signal that
     the process ignores stays ignored. A block inside another one changes nothing either: the outer one's goes on.
@@ -86,7 +92,7 @@ def preemptible() -> Iterator[None]:
     # None is a handler that is not Python's, which could not be put back.
     ours = [number for number, handler in before.items() if handler not in (signal.SIG_IGN, None)]
     _before = {number: before[number] for number in ours}
-    _received, _left, _is_noticed = _left, None, False
+    _received, _left, _is_noticed = _still_left(), None, False
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     # Python calls a handler between two of its own instructions, and a call of a compiled program may take minutes. The
@@ -108,9 +114,20 @@ def preemptible() -> Iterator[None]:
         watcher.join()
         os.close(reader)
         if _received is not None and not _is_noticed:
-            _left = _received
-            _LOG.warning("%s: nothing was left to stop; the next sweep that can be stopped will be", _left.name)
+            _left = _received, time.monotonic()
+            _LOG.warning(
+                "%s: nothing was left to stop; the next sweep will be that begins within %g minutes",
+                _received.name,
+                _LEFT_SECONDS / 60,
+            )
         _received = None
+
+
+def _still_left() -> signal.Signals | None:
+    """Returns the signal that the last block has left, unless that was long ago."""
+    if _left is None or time.monotonic() - _left[1] > _LEFT_SECONDS:
+        return None
+    return _left[0]
 
 
 def _nothing(*_: Any) -> None:

@@ -1,5 +1,6 @@
 """SIGTERM and SIGUSR1 in the middle of a sweep: what was done is saved, and the same call goes on."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -105,6 +106,34 @@ def test_a_second_sigterm_ends_at_once_also_where_a_block_lies_between(monkeypat
         assert ended.wait(10) and codes == [128 + signal.SIGTERM]
         with pytest.raises(Preempted):
             check_preempted()
+
+
+@pytest.mark.parametrize("ended_by", [None, KeyError])
+@pytest.mark.parametrize(("seconds", "is_stopped"), [(0, True), (599, True), (601, False)])
+def test_a_signal_is_handed_on_for_ten_minutes(monkeypatch, ended_by, seconds, is_stopped):
+    codes, now = [], time.monotonic()
+    monkeypatch.setattr(stopping.os, "_exit", codes.append)
+    with contextlib.suppress(KeyError), preemptible():
+        send(signal.SIGTERM)
+        if ended_by is not None:
+            raise ended_by
+    # One outside of blocks neither notices nor forgets it.
+    check_preempted()
+    monkeypatch.setattr(stopping.time, "monotonic", lambda: now + seconds)
+    with preemptible():
+        assert is_preempted() == is_stopped
+        if is_stopped:
+            with pytest.raises(Preempted):
+                check_preempted()
+        else:
+            # It is the first of this block, and saves.
+            monkeypatch.undo()
+            monkeypatch.setattr(stopping.os, "_exit", codes.append)
+            send(signal.SIGTERM)
+            with pytest.raises(Preempted):
+                check_preempted()
+    with preemptible():
+        assert not is_preempted() and not codes
 
 
 def test_a_second_sigterm_ends_at_once_also_during_a_long_call(monkeypatch):

@@ -406,6 +406,11 @@ def _sweep_of(config: Config, part: Part, done_before: int = 0) -> tuple[Experim
     if not config.sweep.paired:
         settings["first_seed"] += done_before
     spec = Sweep(experiment.train, data=experiment.data, dims=experiment.dims, coords=experiment.coords, **settings)
+    if isinstance(spec.train, HostLoop):
+        try:
+            on_host.check_one_by_one(spec)
+        except ValueError as error:
+            raise ConfigError(f"{config.path}: [sweep] {error}") from error
     return experiment, spec
 
 

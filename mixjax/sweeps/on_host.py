@@ -27,7 +27,7 @@ from mixjax.sweeps.progress import Callback, Domains, Progress, Tracker, domains
 from mixjax.sweeps.runs import Runs
 from mixjax.sweeps.spec import Sweep
 
-__all__ = ["FILES", "Done", "run_on_host"]
+__all__ = ["FILES", "Done", "check_one_by_one", "run_on_host"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -78,15 +78,22 @@ def run_on_host(
     """
     if jax.process_count() > 1:
         raise ValueError("a HostLoop runs in one process, and there are several hosts (jax.distributed).")
-    for name, value, default in (("chunk", spec.chunk, "auto"), ("vectorize", spec.vectorize, None)):
-        if value != default:
-            raise ValueError(f"{name} has no meaning for a HostLoop, whose runs go one by one; got {value!r}.")
-    if spec.devices is not None:
-        raise ValueError("devices have no meaning for a HostLoop, which places its arrays itself.")
+    check_one_by_one(spec)
     runs = Runs(spec.axes or {}, spec.points or {}, spec.seeds, spec.first_seed, spec.paired)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) if checkpoint is None else checkpoint.absolute()
         return _run_all(spec, runs, folder, callback, tracker, identity or {})
+
+
+def check_one_by_one(spec: Sweep) -> None:
+    """Raises a ValueError where a sweep of a :class:`HostLoop` has an argument that concerns programs only."""
+    for name, value, default in (("chunk", spec.chunk, "auto"), ("vectorize", spec.vectorize, None)):
+        if value != default:
+            raise ValueError(
+                f"{name} has no meaning for a HostLoop, whose runs go one by one: leave it out, got {value!r}."
+            )
+    if spec.devices is not None:
+        raise ValueError("devices have no meaning for a HostLoop, which places its arrays itself: leave them out.")
 
 
 def _run_all(spec, runs, folder, callback, tracker, identity):

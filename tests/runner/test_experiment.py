@@ -310,6 +310,15 @@ def test_a_failed_figure_costs_no_second_run(make, monkeypatch):
         experiment.run(make("fail = 'figure'"))
 
 
+@pytest.mark.parametrize("setting", ["chunk=1", "vectorize='vmap'"])
+@pytest.mark.parametrize("call", [experiment.run, experiment.dry_run])
+def test_a_setting_of_programs_is_refused_for_an_ordinary_loop_also_when_tried(make, call, setting):
+    config = make("[sweep]\ngamma = [0.5]\n", f"sweep.{setting}", function="loop")
+    name = setting.partition("=")[0]
+    with pytest.raises(ConfigError, match=rf"toy\.toml: \[sweep\] {name} has no meaning .*: leave it out, got"):
+        call(config)
+
+
 def test_mistakes_are_found_before_the_runs(make, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "run", lambda *args, **kwargs: pytest.fail("ran"))
     with pytest.raises(ConfigError, match="holds 'mod_"):

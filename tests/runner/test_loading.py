@@ -1,9 +1,13 @@
 """Data that several experiments need are loaded once, and kept no longer than needed."""
 
+import dataclasses
+import functools
 import gc
 import threading
 import weakref
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -85,3 +89,77 @@ def test_threads_share_nothing():
         thread.start()
         thread.join()
     assert loader.loaded == ["a", "a"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    value: object
+
+
+def plain():
+    """Makes values that differ in type or value, new objects at each call."""
+    numbers = [0, False, 0.0, -0.0, 1, True, 1.0, 1j, np.float32(1), np.int64(1), float("nan"), float("inf")]
+    arrays = [np.zeros(0), np.zeros(1), np.zeros(3), np.zeros((3, 1)), np.zeros(3, int), np.full(3, np.nan)]
+    of_jax = [jnp.zeros(3), jnp.zeros(3, jnp.bfloat16), jax.random.key(0), jax.random.key(1)]
+    return [*numbers, "", "1", b"1", None, len, {}, [], (), *arrays, *of_jax]
+
+
+def test_arguments_are_the_same_if_and_only_if_their_types_and_values_are():
+    wrappers = [lambda x: x, lambda x: [x], lambda x: (x,), lambda x: {"a": x}, lambda x: Setting((x,))]
+    calls = []
+    load = load_once(lambda x: calls.append(x))
+    with sharing():
+        for wrap in wrappers:
+            for value, equal in zip(plain(), plain(), strict=True):
+                num_before = len(calls)
+                load(wrap(value))
+                load(wrap(equal))
+                assert len(calls) == num_before + 1, wrap(value)
+
+
+def test_an_argument_that_is_changed_afterwards_is_another_one():
+    calls = []
+    load = load_once(lambda *given: calls.append(len(calls)) or calls[-1])
+    names, table, sizes = ["a"], {"a": [1]}, np.zeros(2)
+    with sharing():
+        assert load(names, table, sizes) == load(names, table, sizes) == 0
+        for number, change in enumerate(
+            [lambda: names.append("b"), lambda: table["a"].append(2), lambda: np.add(sizes, 1, out=sizes)], 1
+        ):
+            change()
+            assert load(names, table, sizes) == load(names, table, sizes) == number
+
+
+def test_what_cannot_be_compared_or_read_again_is_told_at_the_first_call():
+    @load_once
+    def numbers(size):
+        yield from range(size)
+
+    with sharing():
+        with pytest.raises(TypeError, match=r"numbers must return data that can be read again.*, got generator"):
+            numbers(3)
+        with pytest.raises(TypeError, match=r"argument size of .*numbers must be .* hashable, got set\.$"):
+            numbers([{1}])
+    assert list(numbers(3)) == list(numbers(3)) == [0, 1, 2]
+
+
+def test_a_run_cannot_change_the_data_of_the_next_one():
+    array = functools.partial(np.zeros, 3)
+    shared = load_once(lambda: {"a": array(), "rest": [(array(),), Setting(array()), "text", 1]})
+    with sharing():
+        data = shared()
+        for x in (data["a"], data["rest"][0][0], data["rest"][1].value):
+            with pytest.raises(ValueError, match="read-only"):
+                x += 1
+    shared()["a"][:] = 1
+
+
+def test_data_that_a_run_has_donated_are_loaded_again():
+    shared = load_once(lambda: [jnp.zeros(3), np.zeros(3)])
+    step = jax.jit(lambda x: x + 1, donate_argnums=0)
+    with sharing():
+        for _ in range(2):
+            with one_experiment():
+                assert step(shared()[0]).tolist() == [1, 1, 1]
+        with one_experiment():
+            assert shared()[0] is shared()[0]
