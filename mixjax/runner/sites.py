@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from mixjax.checks import requires
 from mixjax.numbers import as_size, check_choice, check_integer
+from mixjax.runner.score_files import COLUMNS, read_scores
 
 with requires("experiments", "mixjax.runner.sites"):
     import pandas as pd
@@ -30,14 +30,6 @@ MIN_CASES = 5
 """The fewest cases with an interval: the bootstrap of fewer has too few different samples to have a 95 % interval."""
 
 # Type checkers take what pandas returns for several types at once: functions below that are not public say Any.
-_REQUIRED = {
-    "site": ("centre", "center", "hospital", "scanner", "institution"),
-    "case": ("patient", "subject", "patient_id", "subject_id", "case_id", "id"),
-    "method": ("model", "weighting"),
-    "score": ("dice", "dsc", "value", "metric"),
-}
-"""The columns that a table must have, and what others call them."""
-
 _DRAWS = 10_000
 
 
@@ -57,40 +49,6 @@ class SiteReport(NamedTuple):
     levels: pd.DataFrame
     differences: pd.DataFrame
     better: str
-
-
-def read_scores(path: str | Path) -> pd.DataFrame:
-    """Reads a CSV file of scores, with the columns that :func:`site_report` takes; an empty score is a missing one.
-
-    Columns may be separated by commas, semicolons or tabs. With the latter two a score may have a decimal comma, as
-    spreadsheets write in many languages. Spaces around a field are dropped.
-
-    Raises:
-        ValueError: a score that is no number, or a file that is no table of UTF-8 text.
-        OSError: a file that cannot be read.
-    """
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            header = file.readline()
-        separator = max(",;\t", key=header.count)
-        # Names stay texts: a site called "NA" is not a missing one, and case "007" is not 7.
-        read = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except ValueError as error:
-        # Errors of pandas, which do not name the file.
-        raise ValueError(f"{path}: scores must be a CSV file in UTF-8: {error}") from error
-    # "Ulm " beside "Ulm" is the same site.
-    frame = pd.DataFrame({str(name).strip(): values.str.strip() for name, values in read.items()})
-    if "score" in frame:
-        known = frame["score"].str.lower().replace({"": "nan", "na": "nan", "n/a": "nan"})
-        if separator != ",":
-            known = known.str.replace(",", ".")
-        numbers: Any = pd.to_numeric(known, errors="coerce")
-        wrong = numbers.isna() & (known != "nan")
-        if wrong.any():
-            row = int(np.flatnonzero(wrong)[0])
-            raise ValueError(f"{path}: score must be a number, got {frame['score'][row]!r} in line {row + 2}.")
-        frame["score"] = numbers
-    return frame
 
 
 def site_report(
@@ -229,15 +187,15 @@ def decimals_of(scores: ArrayLike) -> int:
 
 def _checked(scores: Any, baselines: Sequence[str]) -> Any:
     """Returns the scores with a column for labels and for seeds, and NaN for what is not finite."""
-    missing = [name for name in _REQUIRED if name not in scores]
+    missing = [name for name in COLUMNS if name not in scores]
     if missing:
         raise ValueError(
-            f"scores must have the columns {', '.join(_REQUIRED)}; {_listed(missing)} {_are(missing)} missing, got "
+            f"scores must have the columns {', '.join(COLUMNS)}; {_listed(missing)} {_are(missing)} missing, got "
             f"{', '.join(map(str, scores))}{_way_out(list(scores), missing)}."
         )
     if scores.empty:
         raise ValueError("scores must have a row at least, got none.")
-    frame: Any = pd.DataFrame({name: scores[name].to_numpy() for name in _REQUIRED})
+    frame: Any = pd.DataFrame({name: scores[name].to_numpy() for name in COLUMNS})
     for name in ("label", "seed"):
         # pandas would leave rows of a missing label or seed out.
         frame[name] = scores[name].astype(object).where(scores[name].notna(), "").to_numpy() if name in scores else ""
@@ -268,7 +226,7 @@ def _way_out(columns: Sequence[Any], missing: Sequence[str]) -> str:
     names = {str(column).strip().lower(): column for column in columns}
     hints = []
     for name in missing:
-        known = [other for other in (name, *_REQUIRED[name]) if other in names]
+        known = [other for other in (name, *COLUMNS[name]) if other in names]
         hints += [f"rename {names[other]!r} to {name}" for other in known[:1]]
     if {"method", "score"} <= set(missing) and not any(hint.endswith(("method", "score")) for hint in hints):
         hints.append(

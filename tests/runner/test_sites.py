@@ -1,5 +1,7 @@
 """Tests the scores by site against numbers worked out by hand, and the interval by how often it holds the true mean."""
 
+import csv
+import itertools
 import re
 import warnings
 
@@ -211,6 +213,68 @@ def test_a_file_that_is_no_table_is_named(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"scores\.csv: scores must be a CSV file in UTF-8: "):
         read_scores(path)
+
+
+def test_what_spreadsheets_add_changes_nothing(tmp_path):
+    path = tmp_path / "scores.csv"
+    rows = [["site", "case", "method", "score", "note"], ["A", "1", "m", "0.5", "x"], ["B", "2", "m", "", "y"]]
+    expected = pd.DataFrame({"site": ["A", "B"], "case": ["1", "2"], "method": ["m"] * 2, "score": [0.5, np.nan]})
+    ways = {
+        "a field with the separator": lambda rows, sep: [rows[0], ["A" + sep + " Ulm", *rows[1][1:]], rows[2]],
+        "a column with separators in its name": lambda rows, sep: [[*rows[0][:4], ",;\t,;\t,;\t"], *rows[1:]],
+        "a field of two lines": lambda rows, sep: [rows[0], [*rows[1][:4], "two lines"], rows[2]],
+        "empty lines": lambda rows, sep: [[], rows[0], [""] * 5, *rows[1:], [], [""] * 9],
+        "a column without a name at the end": lambda rows, sep: [[*row, "", ""] for row in rows],
+        "empty cells to the right of some rows": lambda rows, sep: [rows[0], [*rows[1], ""], rows[2]],
+        "a first line for Excel": lambda rows, sep: [["sep=" + sep], *rows],
+    }
+    for (way, change), sep, quoting, end in itertools.product(
+        ways.items(), ",;\t", (csv.QUOTE_MINIMAL, csv.QUOTE_ALL), ("\n", "\r\n", "\r")
+    ):
+        changed = [[field.replace("two lines", f"two{end}lines") for field in row] for row in change(rows, sep)]
+        with open(path, "w", newline="") as file:
+            if way == "a first line for Excel":
+                file.write(changed.pop(0)[0] + end)
+            csv.writer(file, delimiter=sep, quoting=quoting, lineterminator=end).writerows(changed)
+        read = read_scores(path)
+        assert len(read.columns) == 5, (way, sep)
+        assert read["site"][0] == ("A" + sep + " Ulm" if way == "a field with the separator" else "A")
+        pd.testing.assert_frame_equal(read[["case", "method", "score"]], expected[["case", "method", "score"]])
+
+
+@pytest.mark.parametrize("separator", ",;\t")
+def test_what_cannot_be_told_is_an_error_that_names_the_line(tmp_path, separator):
+    path = tmp_path / "scores.csv"
+
+    def told(*lines, header=("site", "case", "method", "score")):
+        path.write_text("\n".join(separator.join(line) for line in (header, *lines)))
+        with pytest.raises(ValueError, match=r"^[^\n]*scores\.csv: [^\n]*$") as error:
+            read_scores(path)
+        return str(error.value)
+
+    # Taken for the name of a row, its first field would have moved all others by one column.
+    assert "has 4 fields, and line 2 has 5" in told(["A", "1", "m", "0", "84"], ["A", "2", "m", "0", "9"])
+    assert "has 4 fields, and line 3 has 3" in told(["A", "1", "m", "1"], ["A", "2", "m"])
+    assert "'score' twice" in told(["A", "1", "m", "1", "2"], header=("site", "case", "method", "score", "score "))
+    assert "'x' in line 5" in told([], [], ["A", "1", "m", "1"], ["A", "2", "m", "x"])
+    assert "score must be a number, got 'n.a., in part' in line 3" in told(
+        ["A", "1", "m", "1"], ["A", "2", "m", '"n.a., in part"']
+    ).replace(" (decimal commas need semicolons or tabs between the columns)", "")
+    for mixed in (["1,234", "0.5"], ["1.234", "0,5"], ["1.234,5", "1"], ["1,234.5", "1"]):
+        error = told(*(["A", str(number), "m", f'"{score}"'] for number, score in enumerate(mixed)))
+        if separator == ",":
+            assert "decimal commas need semicolons or tabs" in error
+        else:
+            assert "one decimal mark and no thousands separator, got" in error and f"{mixed[0]!r} in line 2" in error
+
+
+@pytest.mark.parametrize("line", ["site|case|method|score", "site case method score", "site"])
+def test_columns_that_nothing_separates_are_told(tmp_path, line):
+    (tmp_path / "scores.csv").write_text(f"{line}\n")
+    with pytest.raises(
+        ValueError, match=f"separated by commas, semicolons or tabs, got the first line {line!r}".replace("|", "[|]")
+    ):
+        read_scores(tmp_path / "scores.csv")
 
 
 def test_names_in_the_figure_are_no_formulas():
