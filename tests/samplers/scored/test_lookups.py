@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from mixjax import samplers
 from mixjax.samplers.scored import lookups
@@ -65,6 +66,73 @@ def test_gradients_go_to_what_was_looked_up(n):
     x, new = entries(n, False), entries(3, False)
     _, tangent = jax.jvp(lambda x, new: lookups.write(x, ids[1:], new[1:]), (x, new), (jnp.ones_like(x), 2 * new))
     np.testing.assert_array_equal(tangent[:3], [2 * new[2], 2 * new[1], 1])
+
+
+@pytest.mark.parametrize("n", LENGTHS[:2])
+def test_both_modes_differentiate_through_a_write_where_ids_repeat(n):
+    ids = jnp.array([1, 7, 1, n + 3, 0, 7])
+
+    def derivatives(write):
+        def loss(x, new):
+            return (jnp.arange(12.0) * write(x, ids, new)[:12] ** 2).sum()
+
+        x, new = entries(n, False), entries(6, False)
+        backwards = jax.jit(jax.grad(jax.checkpoint(loss), (0, 1)))(x, new)
+        return backwards, jax.jvp(loss, (x, new), (x, new))
+
+    by_scatter = derivatives(lambda x, ids, new: x.at[ids].set(new, mode="drop"))
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), derivatives(lookups.write), by_scatter)
+
+
+@pytest.mark.parametrize("n", LENGTHS[:2])
+def test_an_empty_batch_finds_and_writes_nothing(n):
+    for x in (entries(n, False), entries(n, True)):
+        none = jnp.zeros(0, jnp.int32)
+        assert lookups.rows(x, none, FANOUT).shape == (0, FANOUT, *x.shape[1:])
+        assert lookups.elements(x, none).shape == (0, *x.shape[1:])
+        np.testing.assert_array_equal(lookups.write(jnp.asarray(x), none, jnp.zeros((0, *x.shape[1:]))), x)
+
+
+LOOK_UPS = {
+    "rows": lambda x, ids, new: lookups.rows(x, ids, FANOUT),
+    "elements": lambda x, ids, new: lookups.elements(x, ids),
+    "write": lookups.write,
+}
+
+
+@pytest.mark.parametrize("look_up", LOOK_UPS.values(), ids=LOOK_UPS)
+def test_look_ups_outside_of_jit_are_compiled_once(look_up, caplog):
+    first, second = [(jnp.full(lookups.LONG, 1.0 * i), jnp.array([7, 7, i]), jnp.ones(3)) for i in range(2)]
+    look_up(*first)
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        look_up(*second)
+    assert "ompil" not in caplog.text
+
+
+@pytest.mark.parametrize("check_vma", [False, True])
+@pytest.mark.parametrize("look_up", LOOK_UPS.values(), ids=LOOK_UPS)
+def test_devices_look_up_entries_of_their_own_in_an_array_that_all_hold(look_up, check_vma):
+    mesh = jax.make_mesh((2,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    x, ids, new = jnp.asarray(entries(lookups.LONG, False)), jnp.array([[1, 5], [5, 0]]), jnp.array([[3.0, 4], [5, 6]])
+
+    def on_each(x, ids, new):
+        return look_up(x, ids[0], new[0])[None]
+
+    found = jax.jit(
+        jax.shard_map(on_each, mesh=mesh, in_specs=(P(), P("d"), P("d")), out_specs=P("d"), check_vma=check_vma)
+    )(x, ids, new)
+    for i in range(2):
+        np.testing.assert_array_equal(found[i], look_up(x, ids[i], new[i]))
+
+
+@pytest.mark.parametrize("look_up", LOOK_UPS.values(), ids=LOOK_UPS)
+def test_only_a_cpu_loops(look_up):
+    shapes = [jax.ShapeDtypeStruct((size,), dtype) for size, dtype in ((2**20, "f4"), (64, "i4"), (64, "f4"))]
+    loops = {
+        platform: "while" in jax.jit(look_up).trace(*shapes).lower(lowering_platforms=(platform,)).as_text()
+        for platform in ("cpu", "cuda", "tpu")
+    }
+    assert loops == {"cpu": True, "cuda": False, "tpu": False}
 
 
 def test_look_ups_are_not_split_over_threads():
