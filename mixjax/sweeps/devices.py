@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -48,6 +49,9 @@ class _Files(NamedTuple):
 _UNKNOWN_BYTES = 4e9
 """The free memory of a host that does not tell: what nearly every machine has. A chunk that still fails is halved."""
 
+_LEAVE_OUT = "xla_disable_hlo_passes"
+"""The name of XLA's option that leaves passes out."""
+
 # Linux has two versions of control groups, and machines with either are in use.
 _FIRST_VERSION = _Files("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", "memory.oom_control")
 _SECOND_VERSION = _Files("memory.max", "memory.current", "inactive_file", "memory.events")
@@ -77,12 +81,27 @@ def compiler_options(devices: Sequence[Device]) -> dict[str, str]:
 
     Returns:
         Options for ``jax.jit``. They keep XLA from cutting loops where the devices are a CPU's and at least as many of
-        them are in this process as it has cores; else there are none. Results do not depend on them.
+        them are in this process as it has cores; else there are none. Nor are there any where ``XLA_FLAGS`` says which
+        passes to leave out, or XLA does not know the option. Results do not depend on them.
     """
     own = [device for device in devices if device.process_index == jax.process_index()]
     if any(device.platform != "cpu" for device in devices) or len(own) < _cores():
         return {}
-    return {"xla_disable_hlo_passes": "cpu-parallel-task-assigner"}
+    # An option of a program takes the place of the user's.
+    if _LEAVE_OUT in os.environ.get("XLA_FLAGS", "") or not _is_known(_LEAVE_OUT):
+        return {}
+    # XLA passes over the names of passes that it does not have.
+    return {_LEAVE_OUT: "cpu-parallel-task-assigner"}
+
+
+@functools.cache
+def _is_known(option: str) -> bool:
+    """Finds out whether XLA has an option: options come and go with its versions, and it stops at an unknown one."""
+    try:
+        jax.jit(lambda: 0, compiler_options={option: ""}).lower().compile()
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
 
 
 def _cores() -> int:

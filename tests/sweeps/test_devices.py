@@ -3,10 +3,11 @@
 import types
 
 import jax
+import numpy as np
 import pytest
 
 import mixjax
-from mixjax.sweeps import devices
+from mixjax.sweeps import devices, lowering
 
 
 def group(folder, limit, usage, cached, names):
@@ -112,3 +113,37 @@ def test_loops_are_cut_into_tasks_where_cores_are_left_or_on_an_accelerator(monk
     assert devices.compiler_options([*here, elsewhere]) == (
         {} if cut else {"xla_disable_hlo_passes": "cpu-parallel-task-assigner"}
     )
+
+
+def normal(key, *_):
+    return {"x": jax.random.normal(key)}
+
+
+@pytest.mark.parametrize(("flags", "option"), [("", "xla_no_such_option"), ("--xla_disable_hlo_passes=dce", None)])
+def test_a_sweep_runs_where_xla_lacks_the_option_and_leaves_the_users_own_alone(monkeypatch, flags, option):
+    monkeypatch.setattr(devices, "_cores", lambda: 1)
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    if option:
+        monkeypatch.setattr(devices, "_LEAVE_OUT", option)
+    assert devices.compiler_options(jax.devices()) == {}
+    assert mixjax.sweep(normal, seeds=3, vectorize="map").x.shape == (3,)
+
+
+def test_a_sweep_begun_with_other_options_of_the_compiler_goes_on(monkeypatch, tmp_path):
+    """They are no part of its identity: versions before them, and machines of more cores, compile without."""
+    begun = []
+
+    def stop(*_):
+        begun.append(1)
+        raise KeyboardInterrupt
+
+    def sweep(options, callback=None, folder=tmp_path / "runs"):
+        monkeypatch.setattr(lowering, "compiler_options", lambda devices: options)
+        lowering.lower.cache_clear()
+        return mixjax.sweep(normal, seeds=4, chunk=2, devices=jax.devices()[:2], callback=callback, checkpoint=folder)
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep({}, stop)
+    assert begun and list((tmp_path / "runs").iterdir())
+    rest = sweep({"xla_disable_hlo_passes": "cpu-parallel-task-assigner"})
+    np.testing.assert_array_equal(rest.x, sweep({}, folder=None).x)
