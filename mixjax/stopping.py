@@ -93,6 +93,8 @@ def preemptible() -> Iterator[None]:
     ours = [number for number, handler in before.items() if handler not in (signal.SIG_IGN, None)]
     _before = {number: before[number] for number in ours}
     _received, _left, _is_noticed = _still_left(), None, False
+    if _received is not None:
+        _LOG.warning("%s, of the block before: the first sweep with something to compute stops", _received.name)
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     # Python calls a handler between two of its own instructions, and a call of a compiled program may take minutes. The
