@@ -65,7 +65,7 @@ class Attempts:
 
     @property
     def died_in(self) -> str | None:
-        """Returns the name of the run that the last attempt was at work on, where it has noted one."""
+        """Returns what the last attempt was at work on, where it has noted that: the name of a run, mostly."""
         return None if self._last is None else self._last["run"]
 
     @contextlib.contextmanager
@@ -74,7 +74,7 @@ class Attempts:
 
         Args:
             slots: number of runs in a chunk.
-            run: name of the run at work, where runs have names.
+            run: name of the run at work where runs have names, or of what else is done.
 
         Yields:
             Nothing.

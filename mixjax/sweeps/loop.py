@@ -37,6 +37,9 @@ __all__ = ["dataset", "run", "sweep"]
 
 _LOG = logging.getLogger(__name__)
 
+_MEASURING = "measuring"
+"""What the note of an attempt says in place of a run while the number of runs to compute at once is measured."""
+
 
 def sweep(
     train: Train | Segments | HostLoop,
@@ -262,6 +265,15 @@ def _learn_from_last(spec, prepared, store, hosts):
         died_at = store.attempts.died_at
         if died_at is None:
             return
+        if store.attempts.died_in == _MEASURING:
+            # Only the first host measures.
+            store.vectorize = "map"
+            _LOG.warning(
+                "%s: the last attempt was killed for memory while it measured how many runs to compute at once; going "
+                "on with one after the other",
+                store.folder,
+            )
+            return
         size = "one run" if died_at == 1 else f"{died_at} runs"
         said = f"{store.folder}: the last attempt was killed for memory at a chunk of {size}"
         smaller = prepared.halved(died_at)
@@ -294,7 +306,10 @@ def _settle(spec, prepared, num_runs, store, hosts):
         if hosts.is_first:
             chosen = None if store is None else store.vectorize
             if chosen is None and num_runs:
-                chosen = choose_vectorize(prepared, None if spec.chunk == "auto" else int(spec.chunk), num_runs)
+                # Numbers of runs that do not fit are tried too where the free memory is not what it seems.
+                noted = contextlib.nullcontext() if store is None else store.attempts.noted(1, _MEASURING)
+                with noted:
+                    chosen = choose_vectorize(prepared, None if spec.chunk == "auto" else int(spec.chunk), num_runs)
                 if store is not None:
                     store.vectorize = chosen
     # Hosts exchange numbers: 0 stands for "map", and -1 for no choice where nothing is left to compute.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import mixjax
-from mixjax.sweeps import Segments, Sweep, dry_run, tuning
+from mixjax.sweeps import Segments, Sweep, attempts, dry_run, loop, tuning
 from mixjax.sweeps.prepared import Prepared
 from mixjax.sweeps.tuning import choose_vectorize
 
@@ -226,3 +226,31 @@ def test_keys_that_depend_on_the_batch_are_computed_one_by_one():
 def test_a_dry_run_measures_too():
     found = dry_run(Sweep(train, seeds=21, axes={"scale": [1.0]}, devices=DEVICES, vectorize="auto"))
     assert found.num_runs == 21 and found.run_seconds > 0
+
+
+def test_a_kill_for_memory_while_measuring_is_told_and_not_tried_again(tmp_path, monkeypatch, caplog):
+    """A killed process leaves its note; a note that is put back afterwards stands for it."""
+    kills, note, left = {"counter": 4}, tmp_path / "attempt_0.json", []
+    monkeypatch.setattr(attempts, "memory_kills", lambda root: dict(kills))
+
+    def choose(*_):
+        left.append(note.read_text())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "choose_vectorize", choose)
+
+    def swept():
+        return mixjax.sweep(
+            lambda key, hparams, data: {"x": hparams["a"]},
+            seeds=2,
+            axes={"a": [1.0]},
+            vectorize="auto",
+            checkpoint=tmp_path,
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        swept()
+    note.write_text(left[0])
+    kills["counter"] += 1
+    assert swept().attrs["vectorize"] == "map" and len(left) == 1
+    assert "killed for memory while it measured how many runs to compute at once" in caplog.text
