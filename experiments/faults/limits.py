@@ -75,7 +75,7 @@ def killed_for_memory(folder: Path) -> Row:
                 if done.returncode == 0:
                     break
             else:
-                return Row(name, kills, f"never ended{told}", "the result")
+                return Row(name, kills, f"never ended; {told}", "the result")
             if free == "right":
                 told += (
                     f"16 runs that carry 24 MB each: chunks of {done.stdout.strip()}, no kill; told that there were "
