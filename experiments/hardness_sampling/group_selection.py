@@ -1,15 +1,16 @@
 """The experiment on choosing settings under group shift: which rule chooses decides how much a method seems to help.
 
 WILDS and SubpopBench tune every method by as many trials, choose a trial by validation rows, and name the rule that
-chooses. Here each method has the same trials of learning rate and strength on the tables of ``group_shift``. In each
+chooses. Here each method has the same trials of learning rate and strength on the data of ``group_shift``. In each
 split a method's trial is chosen by one of three rules:
 
 - *worst group*: the highest accuracy of the worst group on validation rows, which needs group labels to validate;
 - *average*: the highest average accuracy on validation rows, which needs none;
 - *oracle*: the highest accuracy of the worst group on the test rows themselves. Nobody can do so; it bounds the others.
 
-The tables are those that package registries have. The protocol is that of Koh et al., "WILDS", 2021, and of Yang et
-al., "Change is Hard: A Closer Look at Subpopulation Shift", 2023 (SubpopBench). Their images and texts are not here.
+The data are those that package registries have: three tables, and a text whose groups are source and label. The
+protocol is that of Koh et al., "WILDS", 2021, and of Yang et al., "Change is Hard: A Closer Look at Subpopulation
+Shift", 2023 (SubpopBench). Their own images and texts are not here.
 """
 
 import dataclasses
