@@ -124,7 +124,7 @@ def test_the_experiment_end_to_end(tmp_path, monkeypatch):
 def test_the_committed_page_has_the_verdicts_of_all_runs():
     page = group_selection_page.PAGE.read_text()
     assert page.startswith(group_selection_page.HEAD)
-    assert page.count("| plain ERM with good selection") == 9 and page.count("| ERM, equal group weights |") == 3
+    assert page.count("| plain ERM with good selection") == 12 and page.count("| ERM, equal group weights |") == 4
     shown = re.findall(r"^\| (ours: .*?) \| (\S+) ± (\S+) \| 0 \| (\w+) \|", page, re.MULTILINE)
     claims = [
         {
