@@ -88,7 +88,7 @@ def advice(claims: Sequence[Mapping]) -> str:
     ]
     better = [name for claim, name in zip(rows, names, strict=True) if claim["holds"]]
     if better:
-        answer = f"By the worst group on {', '.join(better)}; elsewhere the average does as well."
+        answer = f"By the worst group on {', '.join(better)}; elsewhere no difference is certain."
     else:
         answer = (
             "The average will do, which needs no groups on validation rows: choosing by the worst group is certainly "

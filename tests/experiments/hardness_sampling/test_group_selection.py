@@ -136,6 +136,6 @@ def test_the_committed_page_has_the_verdicts_of_all_runs():
         }
         for statement, value, stderr, holds in shown
     ]
-    assert len(claims) == 3 and f"\n\n{group_selection_page.advice(claims)}\n\n" in page
+    assert len(claims) == 4 and f"\n\n{group_selection_page.advice(claims)}\n\n" in page
     claims[1]["holds"] = True
-    assert "By the worst group on COMPAS; elsewhere" in group_selection_page.advice(claims)
+    assert "By the worst group on COMPAS, opinions; elsewhere" in group_selection_page.advice(claims)
