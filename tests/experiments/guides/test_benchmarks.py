@@ -15,7 +15,7 @@ NUMBER = re.compile(r"(?<![\w.^/])(?<!\w-)\d[\d,]*(?:\.\d+)?(?![\w^]|\.\d)")
 # and the share of what was left out.
 WORKED_OUT = {
     "A sweep of training runs": {"3.2", "18"},
-    "Many short runs": {"22"},
+    "Many short runs": {"15", "4.5"},
     "Gradient norms of examples": {"1.2", "6", "360", "2.7"},
 }
 SIZES = 10**3, 10**5, 10**7
