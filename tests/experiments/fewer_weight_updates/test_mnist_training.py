@@ -1,6 +1,7 @@
 """Training in pieces: what it returns, what a piece is, and that a killed run goes on to the same bits."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import pytest
 import mixjax
 from experiments.fewer_weight_updates import mnist, mnist_domains, mnist_methods, mnist_training
 from experiments.fewer_weight_updates.mnist_methods import Mnist
-from mixjax.sweeps import in_rounds
+from mixjax.sweeps import in_rounds, rounds
 
 pytestmark = pytest.mark.slow
 
@@ -29,8 +30,9 @@ def few():
         patch.setattr(mnist_training, "methods", lambda config, auto: FEW)
         patch.setattr(mnist, "methods", lambda config, auto: FEW)
         patch.setattr(mnist, "horizon", lambda config, data: 8)
-        # Saved after each piece.
+        # Saved after each piece, however short a piece is beside a save.
         patch.setattr(mnist_training, "in_rounds", functools.partial(in_rounds, at_least=0.0))
+        patch.setattr(rounds, "_SHARE", math.inf)
         yield
 
 
