@@ -59,15 +59,16 @@ def _by_loop(loop, at_once):
     # XLA on a CPU takes a gather or a scatter for a read of all of x, and from 512 KiB on splits it over threads.
     # Starting these takes several times as long as the few entries. A loop of small slices it compiles as a whole and
     # leaves to one thread.
-    @jax.custom_jvp
     @jax.custom_batching.custom_vmap
-    def quick(*args):
+    def by_platform(*args):
         return jax.lax.platform_dependent(*args, cpu=loop, default=at_once)
 
     # Slices of a batch are gathers, and a loop of these would be slow.
-    @quick.fun.def_vmap
+    @by_platform.def_vmap
     def _(_, batched, *args):
         return jax.vmap(at_once, in_axes=[0 if is_batched else None for is_batched in batched])(*args), True
+
+    quick = jax.custom_jvp(by_platform)
 
     # A function with a rule for vmap has no reverse mode of its own. That of at_once also knows which of several equal
     # ids has won.
