@@ -94,7 +94,10 @@ def preemptible() -> Iterator[None]:
     _before = {number: before[number] for number in ours}
     _received, _left, _is_noticed = _still_left(), None, False
     if _received is not None:
-        _LOG.warning("%s, of the block before: the first sweep with something to compute stops", _received.name)
+        _LOG.warning(
+            "%s came in the block before: the first sweep that has something to compute will be stopped",
+            _received.name,
+        )
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     # Python calls a handler between two of its own instructions, and a call of a compiled program may take minutes. The
@@ -118,7 +121,7 @@ def preemptible() -> Iterator[None]:
         if _received is not None and not _is_noticed:
             _left = _received, time.monotonic()
             _LOG.warning(
-                "%s: nothing was left to stop; the next sweep will be that begins within %g minutes",
+                "%s: nothing was left to stop; a sweep that begins within %g minutes will be stopped",
                 _received.name,
                 _LEFT_SECONDS / 60,
             )
