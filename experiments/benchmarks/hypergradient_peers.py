@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from sklearn.datasets import load_digits
 
-from experiments.benchmarks import hypergradients, peers, pytorch, timing, workers
+from experiments.benchmarks import hypergradients, peers, pytorch, timing
 from mixjax.hypergrad import hypergrad, unroll
 
 __all__ = ["IMPLICIT", "THROUGH", "Problem", "differences", "problem", "run", "sides"]
@@ -240,11 +240,5 @@ def measure(
 def run(quick: bool) -> timing.Report:
     """Measures memory and time, each in a process on one core."""
     shapes = [(2, 3, 4)] if quick else [(8, 256, 13), (8, 256, 1333)]
-    if peers.installed("torch"):
-        # for the report's versions, which are those of this process
-        pytorch.load()
-    core = workers.cores()[-1:]
-    with workers.worker(1, quick, core) as call:
-        megabytes = call(memory, shapes)
-    with workers.worker(1, quick, core) as call:
-        return timing.Report("Hypergradients, beside peers", *call(measure, shapes, megabytes, 2 if quick else 5))
+    timed = functools.partial(measure, shapes, repeats=2 if quick else 5)
+    return peers.measured_apart("Hypergradients, beside peers", quick, functools.partial(memory, shapes), timed)

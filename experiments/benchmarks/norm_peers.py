@@ -1,5 +1,6 @@
 """Compares the norms of examples' gradients with those of Opacus and jax-privacy."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from experiments.benchmarks import module_norms, norm_nets, norms, peers, pytorch, timing, workers
+from experiments.benchmarks import module_norms, norm_nets, norms, peers, pytorch, timing
 from mixjax import grad_norms
 
 __all__ = ["OURS", "SIDES", "Problem", "differences", "problems", "run", "sides"]
@@ -225,11 +226,5 @@ def measure(quick: bool, megabytes: list[dict[str, float]]) -> tuple[str, dict[s
 
 def run(quick: bool) -> timing.Report:
     """Measures memory and time, each in a process on one core."""
-    if peers.installed("torch"):
-        # for the report's versions, which are those of this process
-        pytorch.load()
-    core = workers.cores()[-1:]
-    with workers.worker(1, quick, core) as call:
-        megabytes = call(memory, quick)
-    with workers.worker(1, quick, core) as call:
-        return timing.Report("Gradient norms of examples, beside peers", *call(measure, quick, megabytes))
+    title = "Gradient norms of examples, beside peers"
+    return peers.measured_apart(title, quick, functools.partial(memory, quick), functools.partial(measure, quick))

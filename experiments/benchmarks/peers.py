@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.benchmarks import memory, timing
+from experiments.benchmarks import memory, pytorch, timing, workers
 
 __all__ = [
     "Found",
     "check",
     "give_back",
     "installed",
+    "measured_apart",
     "milliseconds",
     "missing",
     "peak",
@@ -121,6 +122,25 @@ def milliseconds(sides: Mapping[str, Callable[[], Any]], repeats: int) -> dict[s
     warm_up(sides)
     seconds = timing.interleave(sides, repeats, time.process_time)
     return {name: [1e3 * second for second in values] for name, values in seconds.items()}
+
+
+def measured_apart(title: str, quick: bool, megabytes: Callable, measure: Callable) -> timing.Report:
+    """Measures memory and then time, each in a process of its own on one core.
+
+    Args:
+        title: the report's.
+        quick: whether the sizes are tiny.
+        megabytes: returns the megabytes of every side; called without arguments.
+        measure: takes what ``megabytes`` returned, and returns the report's text, data and targets.
+    """
+    if installed("torch"):
+        # for the report's versions, which are those of this process
+        pytorch.load()
+    core = workers.cores()[-1:]
+    with workers.worker(1, quick, core) as call:
+        found = call(megabytes)
+    with workers.worker(1, quick, core) as call:
+        return timing.Report(title, *call(measure, found))
 
 
 def warm_up(sides: Mapping[str, Callable[[], Any]]) -> None:

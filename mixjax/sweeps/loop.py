@@ -229,7 +229,7 @@ def _run(spec, callback, tracker, folder, identity):
         attrs["compile_seconds"] = tuning_seconds + time.perf_counter() - start
 
         start = time.perf_counter()
-        with hosts.watched(folder), hosts.together(), _noted(store, program):
+        with hosts.watched(folder), hosts.together(), _noted(store, program.slots):
             executor = Executor(prepared, program, may_halve=spec.chunk == "auto", saver=saver, progress=progress)
             with saver.flushed():
                 for chunk in executor.results(hosts.share(runs.chunks(done, executor.slots))):
@@ -285,9 +285,9 @@ def _learn_from_last(spec, prepared, store, hosts):
             _LOG.warning("%s; %s, or the process more memory", said, advice)
 
 
-def _noted(store, program):
+def _noted(store, slots, what=None):
     """Notes the attempt in the folder while it is under way."""
-    return contextlib.nullcontext() if store is None else store.attempts.noted(program.slots)
+    return contextlib.nullcontext() if store is None else store.attempts.noted(slots, what)
 
 
 def _as_begun(spec, prepared, folder):
@@ -307,8 +307,7 @@ def _settle(spec, prepared, num_runs, store, hosts):
             chosen = None if store is None else store.vectorize
             if chosen is None and num_runs:
                 # Numbers of runs that do not fit are tried too where the free memory is not what it seems.
-                noted = contextlib.nullcontext() if store is None else store.attempts.noted(1, _MEASURING)
-                with noted:
+                with _noted(store, 1, _MEASURING):
                     chosen = choose_vectorize(prepared, None if spec.chunk == "auto" else int(spec.chunk), num_runs)
                 if store is not None:
                     store.vectorize = chosen

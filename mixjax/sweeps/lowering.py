@@ -129,6 +129,11 @@ class Signature:
     data: Shapes
     settings: tuple = dataclasses.field(default_factory=_settings)
 
+    @property
+    def is_called_from_host(self) -> bool:
+        """Tells whether runs go one by one in calls from the host, one on each device."""
+        return isinstance(self.train, Segments) and self.train.calls is not None and self.vectorize == "map"
+
 
 class Lowered(NamedTuple):
     """Holds the traced programs of a chunk.
@@ -174,7 +179,7 @@ def lower(signature: Signature) -> Lowered:
     return Lowered((_lower_one(run, seed, signature),), None)
 
 
-_OF_BATCHES = re.compile(r"@(?:lapack|blas)_\w+\([^\n]*\) -> ")
+_LAPACK_CALL = re.compile(r"@(?:lapack|blas)_\w+\([^\n]*\) -> ")
 """Finds the calls of LAPACK in a program's text, each up to the types of its results."""
 
 
@@ -188,7 +193,7 @@ def decomposes_batches(lowered: Lowered) -> bool:
         False where each call takes one matrix.
     """
     for program in lowered.programs:
-        for call in _OF_BATCHES.finditer(program.as_text()):
+        for call in _LAPACK_CALL.finditer(program.as_text()):
             shapes = re.findall(r"tensor<((?:\d+x)*)", call[0])
             if any(shape.count("x") > 2 and not re.match(r"(1x)+\d+x\d+x$", shape) for shape in shapes):
                 return True
@@ -236,8 +241,7 @@ def _lower_one(function: Callable, state: Any, signature: Signature, donate: boo
     )
     # The names of the inner functions, `batch` and `loop`, are part of the program's text: to rename one is to change
     # the fingerprint of every sweep, and old checkpoints would be refused.
-    is_called = isinstance(signature.train, Segments) and signature.train.calls is not None
-    if signature.vectorize == "map" and is_called:
+    if signature.is_called_from_host:
         repeated = _alone(function)
     elif signature.vectorize == "vmap":
         repeated = _as_batch(function)

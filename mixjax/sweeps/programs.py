@@ -85,8 +85,7 @@ class Program:
         # threads. When all devices of a CPU do so at once, no thread may be left, and the sweep stands still for ever.
         if len(devices) > 1 and devices[0].platform == "cpu" and decomposes_batches(self._lowered):
             # Runs that are called from the host are one a device.
-            is_called = isinstance(train, Segments) and train.calls is not None and vectorize == "map"
-            trace(1 if is_called else slots, devices=devices[:1])
+            trace(1 if self.signature.is_called_from_host else slots, devices=devices[:1])
 
     def _trace(self, train, slots, *, devices, vectorize, hparams, labels, data):
         """Traces the programs for some devices."""
